@@ -1,0 +1,56 @@
+//! Envelope encryption with master keys that rest in any key store.
+//!
+//! The three traits are orthogonal: a [`KeyStore`] is where records rest, a [`Wrapper`] is a root key that
+//! lives elsewhere, and a [`Kms`] is what clients ask for. [`KeyRing`] makes a `Kms` of any `KeyStore`, with
+//! the master keys cached in this process.
+//!
+//! ```
+//! use std::time::Duration;
+//! use kms_core::{Identity, KeyName, KeyRing, Kms, MemoryStore, Request};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let kms = KeyRing::new(MemoryStore::new(), Default::default());
+//! let me = Identity::of_public_key(b"whoever asks");
+//! let name = KeyName::new("my-key")?;
+//!
+//! kms.create(&Request::new(me, Duration::from_secs(5)), &name).await?;
+//! let dek = kms.generate(&Request::new(me, Duration::from_secs(5)), &name, b"bucket/object").await?;
+//! let same = kms.decrypt(&Request::new(me, Duration::from_secs(5)), &name, &dek.ciphertext, b"bucket/object").await?;
+//! assert_eq!(dek.plaintext.expose(), same.expose());
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(feature = "contract")]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a broken rule has to panic"
+)]
+pub mod contract;
+mod error;
+mod identity;
+mod kms;
+mod legacy;
+mod memory;
+pub mod name;
+mod record;
+mod ring;
+mod seal;
+mod secret;
+mod store;
+mod wrap;
+
+pub use error::{Error, ErrorKind, Result};
+pub use identity::{Identity, Request};
+pub use kms::{Capabilities, DataKey, ImportedKey, KeyInfo, Kms};
+pub use memory::MemoryStore;
+pub use name::{EntryName, InvalidName, KeyName};
+pub use record::{HmacKey, KeyRecord};
+pub use ring::{CacheConfig, CacheCounters, KeyRing};
+pub use seal::{Cipher, Fingerprint, SealingKey};
+pub use secret::{SecretBytes, SecretKey, fill_random};
+pub use store::{KeyStore, ListQuery, Page, StoreCapabilities, StoreStatus};
+pub use wrap::{Wrapped, Wrapper};

@@ -1,0 +1,79 @@
+//! A key store in memory: for tests, and for servers that are told to forget.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{
+    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
+    StoreStatus,
+};
+
+/// A [`KeyStore`] that holds its records in the memory of this process: every key dies with it.
+#[derive(Default)]
+pub struct MemoryStore {
+    entries: Mutex<BTreeMap<String, SecretBytes>>,
+}
+
+impl MemoryStore {
+    /// Makes an empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, SecretBytes>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryStore {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::in_memory("memory")
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        let mut entries = self.entries();
+        if entries.contains_key(name.as_str()) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("create entry '{name}'")));
+        }
+        entries.insert(name.as_str().to_owned(), SecretBytes::from(record.expose()));
+        Ok(())
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        match self.entries().get(name.as_str()) {
+            Some(record) => Ok(SecretBytes::from(record.expose())),
+            None => Err(Error::new(ErrorKind::NotFound, format!("read entry '{name}'"))),
+        }
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        match self.entries().remove(name.as_str()) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(ErrorKind::NotFound, format!("delete entry '{name}'"))),
+        }
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        let start = match query.after {
+            Some(after) if after >= query.prefix => Bound::Excluded(after),
+            _ => Bound::Included(query.prefix),
+        };
+        let entries = self.entries();
+        let mut names = entries
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|(name, _)| name)
+            .take_while(|name| name.starts_with(query.prefix))
+            .filter_map(|name| KeyName::new(name.as_str()).ok());
+        let page = names.by_ref().take(query.limit).collect();
+        Ok(Page { names: page, more: names.next().is_some() })
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        Ok(StoreStatus::ok(Duration::ZERO))
+    }
+}

@@ -1,0 +1,242 @@
+//! The record of a key as it rests in a store, in the forms that KES wrote.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use prost::Message;
+use serde::Deserialize;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{Cipher, Error, ErrorKind, Result, SecretBytes, SecretKey};
+
+/// A version of a master key, with all that is stored of it.
+pub struct KeyRecord {
+    /// The key that seals.
+    pub key: SecretKey,
+    /// The cipher it seals with.
+    pub cipher: Cipher,
+    /// The key of HMAC-SHA256; `None` in records that were written before KES 0.24.
+    pub hmac_key: Option<HmacKey>,
+    /// When it was made; `None` in records of old KES releases.
+    pub created_at: Option<Timestamp>,
+    /// Who made it; empty in records of old KES releases.
+    pub created_by: String,
+}
+
+/// The key under which messages are authenticated, apart from the one that seals.
+pub struct HmacKey(pub SecretKey);
+
+impl KeyRecord {
+    /// Makes a record of `key` as of now, with a random HMAC key.
+    pub fn new(key: SecretKey, cipher: Cipher, created_by: impl Into<String>) -> Result<Self> {
+        Ok(Self {
+            key,
+            cipher,
+            hmac_key: Some(HmacKey(SecretKey::random()?)),
+            created_at: Some(Timestamp::now()),
+            created_by: created_by.into(),
+        })
+    }
+
+    /// Writes the record as KES 0.24 does: base64 of a protobuf message.
+    pub fn encode(&self) -> SecretBytes {
+        let proto = proto::KeyVersion {
+            key: Some(proto::SecretKey {
+                key: self.key.expose().to_vec(),
+                r#type: match self.cipher {
+                    Cipher::Aes256 => proto::TYPE_AES256,
+                    Cipher::ChaCha20 => proto::TYPE_CHACHA20,
+                },
+            }),
+            hmac_key: self
+                .hmac_key
+                .as_ref()
+                .map(|key| proto::HmacKey { key: key.0.expose().to_vec(), hash: proto::HASH_SHA256 }),
+            created_at: self
+                .created_at
+                .map(|time| proto::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }),
+            created_by: self.created_by.clone(),
+        };
+        let bytes = Zeroizing::new(proto.encode_to_vec());
+        let mut text = vec![0; bytes.len().div_ceil(3) * 4];
+        let len = STANDARD.encode_slice(&*bytes, &mut text).unwrap_or_default();
+        text.truncate(len);
+        SecretBytes::new(text)
+    }
+
+    /// Reads a record in any form that a KES release wrote: protobuf (0.24) or JSON (before).
+    ///
+    /// Fails with `Corrupt`, in words that tell nothing of the bytes.
+    pub fn decode(record: &[u8]) -> Result<Self> {
+        let corrupt = |why: &'static str| Error::with_source(ErrorKind::Corrupt, "decode a key record", why);
+        let text = record.trim_ascii();
+        let decoded = match text.first() {
+            None => Err("it is empty"),
+            Some(b'{') => Self::decode_json(text),
+            Some(_) => Self::decode_protobuf(text),
+        };
+        decoded.map_err(corrupt)
+    }
+
+    fn decode_protobuf(text: &[u8]) -> std::result::Result<Self, &'static str> {
+        let bytes = decode_base64(text).ok_or("it is neither JSON nor base64 of a protobuf message")?;
+        let proto =
+            proto::KeyVersion::decode(bytes.as_slice()).map_err(|_| "it is no protobuf message of KES")?;
+        let key = proto.key.as_ref().ok_or("it holds no key")?;
+        let cipher = match key.r#type {
+            proto::TYPE_AES256 => Cipher::Aes256,
+            proto::TYPE_CHACHA20 => Cipher::ChaCha20,
+            _ => return Err("it names an unknown type of key"),
+        };
+        let hmac_key = match &proto.hmac_key {
+            None => None,
+            Some(hmac) if hmac.hash != proto::HASH_SHA256 => return Err("it names an unknown hash"),
+            Some(hmac) => {
+                Some(HmacKey(SecretKey::from_slice(&hmac.key).ok_or("its HMAC key is not 32 bytes long")?))
+            }
+        };
+        let created_at = match &proto.created_at {
+            None => Timestamp::UNIX_EPOCH, // what an absent message means to protobuf, and to KES
+            Some(time) => Timestamp::new(time.seconds, time.nanos)
+                .map_err(|_| "its time of creation is out of range")?,
+        };
+        Ok(Self {
+            key: SecretKey::from_slice(&key.key).ok_or("its key is not 32 bytes long")?,
+            cipher,
+            hmac_key,
+            created_at: Some(created_at),
+            created_by: proto.created_by.clone(),
+        })
+    }
+
+    fn decode_json(text: &[u8]) -> std::result::Result<Self, &'static str> {
+        let json: JsonRecord<'_> =
+            serde_json::from_slice(text).map_err(|_| "it is no JSON object of the form that KES wrote")?;
+        let cipher = match json.algorithm.as_deref() {
+            None | Some("" | "AES256" | "AES256-GCM_SHA256") => Cipher::Aes256,
+            Some("ChaCha20" | "XCHACHA20-POLY1305") => Cipher::ChaCha20,
+            Some(_) => return Err("it names an unknown algorithm"),
+        };
+        let encoded = json.bytes.as_deref().ok_or("it holds no key")?;
+        let bytes = decode_base64(encoded.as_bytes()).ok_or("its key is not base64")?;
+        Ok(Self {
+            key: SecretKey::from_slice(&bytes).ok_or("its key is not 32 bytes long")?,
+            cipher,
+            hmac_key: None,
+            created_at: match json.created_at.as_deref() {
+                None | Some("" | "0001-01-01T00:00:00Z") => None,
+                Some(time) => Some(time.parse().map_err(|_| "its time of creation is not RFC 3339")?),
+            },
+            created_by: json.created_by.as_deref().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Decodes standard base64, in which line ends may stand anywhere as in Go's decoder.
+fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text: Zeroizing<Vec<u8>> =
+        Zeroizing::new(text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect());
+    let mut bytes = Zeroizing::new(vec![0; text.len()]);
+    let len = STANDARD.decode_slice(&*text, &mut bytes).ok()?;
+    bytes.truncate(len);
+    Some(bytes)
+}
+
+/// The JSON form of KES 0.6 to 0.23; all but `bytes` came with 0.19.2. The `version` some have tells nothing.
+#[derive(Deserialize)]
+struct JsonRecord<'a> {
+    #[serde(borrow)]
+    bytes: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    algorithm: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    created_at: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    created_by: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Drop for JsonRecord<'_> {
+    fn drop(&mut self) {
+        if let Some(std::borrow::Cow::Owned(bytes)) = &mut self.bytes {
+            bytes.zeroize();
+        }
+    }
+}
+
+/// The messages of KES 0.24, read off its stored records.
+mod proto {
+    use zeroize::Zeroize;
+
+    pub const TYPE_AES256: u32 = 1;
+    pub const TYPE_CHACHA20: u32 = 2;
+    pub const HASH_SHA256: u32 = 1;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    #[prost(skip_debug)]
+    pub struct KeyVersion {
+        #[prost(message, optional, tag = "1")]
+        pub key: Option<SecretKey>,
+        #[prost(message, optional, tag = "2")]
+        pub hmac_key: Option<HmacKey>,
+        #[prost(message, optional, tag = "3")]
+        pub created_at: Option<Timestamp>,
+        #[prost(string, tag = "4")]
+        pub created_by: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    #[prost(skip_debug)]
+    pub struct SecretKey {
+        #[prost(bytes = "vec", tag = "1")]
+        pub key: Vec<u8>,
+        #[prost(uint32, tag = "2")]
+        pub r#type: u32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    #[prost(skip_debug)]
+    pub struct HmacKey {
+        #[prost(bytes = "vec", tag = "1")]
+        pub key: Vec<u8>,
+        #[prost(uint32, tag = "2")]
+        pub hash: u32,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub struct Timestamp {
+        #[prost(int64, tag = "1")]
+        pub seconds: i64,
+        #[prost(int32, tag = "2")]
+        pub nanos: i32,
+    }
+
+    impl std::fmt::Debug for KeyVersion {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("KeyVersion")
+        }
+    }
+
+    impl std::fmt::Debug for SecretKey {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("SecretKey")
+        }
+    }
+
+    impl std::fmt::Debug for HmacKey {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("HmacKey")
+        }
+    }
+
+    impl Drop for SecretKey {
+        fn drop(&mut self) {
+            self.key.zeroize();
+        }
+    }
+
+    impl Drop for HmacKey {
+        fn drop(&mut self) {
+            self.key.zeroize();
+        }
+    }
+}

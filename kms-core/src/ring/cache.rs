@@ -1,0 +1,478 @@
+//! The cache of a key ring: which keys are in memory, how they come there, and when they go.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
+
+use super::gate::{Gate, Pass};
+use super::key::CachedKey;
+use super::slot::{Due, Slot, Start};
+use crate::{
+    EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, Request, Result, SecretBytes, StoreStatus,
+};
+
+/// Backend reads in flight at once, in all and for one identity.
+const READS: (usize, usize) = (64, 16);
+/// Backend writes in flight at once. They have a gate of their own: a slow create must not hold up reads.
+const WRITES: (usize, usize) = (64, 32);
+/// How long a request waits for a backend that is not known to be away, when an offline copy is at hand.
+const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a backend call may take when no request's deadline bounds it.
+const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long keys stay in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// How long a key is used after it was read; use never extends it. Zero reads it for every request.
+    ///
+    /// This is also how long a key that was deleted by another server goes on working on this one.
+    pub any: Duration,
+    /// How long a key stays that nobody uses.
+    pub unused: Duration,
+    /// How long after its last good read a key is served while the backend cannot be asked; zero is never.
+    pub offline: Duration,
+    /// How often a backend that is away is asked whether it is back.
+    pub ping: Duration,
+}
+
+impl Default for CacheConfig {
+    /// KES's defaults: 5 minutes, 30 seconds, no offline copy, and a ping every 10 seconds.
+    fn default() -> Self {
+        Self {
+            any: Duration::from_secs(300),
+            unused: Duration::from_secs(30),
+            offline: Duration::ZERO,
+            ping: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a cache did since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheCounters {
+    /// Requests served by a key in memory.
+    pub hits: u64,
+    /// Requests that had to wait for a read.
+    pub misses: u64,
+    /// Requests served by an offline copy while the backend was away.
+    pub offline_hits: u64,
+    /// Keys asked of the backend, in the background too.
+    pub reads: u64,
+    /// Reads that failed other than with `NotFound`.
+    pub failed_reads: u64,
+}
+
+pub struct Cache<S> {
+    store: S,
+    config: CacheConfig,
+    slots: papaya::HashMap<KeyName, Arc<Slot>>,
+    reads: Arc<Gate>,
+    writes: Arc<Gate>,
+    /// Bumped at each step between here and away; odd while the backend is known to be away.
+    away: AtomicU64,
+    epoch: Instant,
+    counters: Counters,
+    this: Weak<Self>,
+}
+
+#[derive(Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    offline_hits: AtomicU64,
+    reads: AtomicU64,
+    failed_reads: AtomicU64,
+}
+
+impl<S: KeyStore> Cache<S> {
+    pub fn start(store: S, config: CacheConfig) -> Arc<Self> {
+        let cache = Arc::new_cyclic(|this| Self {
+            store,
+            config,
+            slots: papaya::HashMap::new(),
+            reads: Gate::new(READS.0, READS.1),
+            writes: Gate::new(WRITES.0, WRITES.1),
+            away: AtomicU64::new(0),
+            epoch: Instant::now(),
+            counters: Counters::default(),
+            this: Weak::clone(this),
+        });
+        tokio::spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
+        cache
+    }
+
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    pub fn counters(&self) -> CacheCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CacheCounters {
+            hits: read(&self.counters.hits),
+            misses: read(&self.counters.misses),
+            offline_hits: read(&self.counters.offline_hits),
+            reads: read(&self.counters.reads),
+            failed_reads: read(&self.counters.failed_reads),
+        }
+    }
+
+    /// Finds the key in memory, or reads it.
+    pub async fn key(&self, request: &Request, name: &KeyName) -> Result<Arc<CachedKey>> {
+        let now = Instant::now();
+        let mut offline_copy = None;
+        if let Some(slot) = self.slots.pin().get(name) {
+            if let Some(key) = slot.fresh(now, &self.config) {
+                count(&self.counters.hits);
+                slot.touch(self.millis(now));
+                if key.age(now) >= refresh_age(self.config.any) {
+                    self.refresh(name, slot, now);
+                }
+                return Ok(key);
+            }
+            offline_copy = slot.offline_copy(now, &self.config).map(|key| (Arc::clone(slot), key));
+        }
+        match offline_copy {
+            None => {
+                count(&self.counters.misses);
+                self.fetch(request, name, None).await
+            }
+            Some((slot, key)) => self.key_or_offline_copy(request, name, &slot, key).await,
+        }
+    }
+
+    /// Returns the key as read from the store by a read that began after `moment`.
+    pub async fn key_read_after(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        moment: Instant,
+    ) -> Result<Arc<CachedKey>> {
+        self.fetch(request, name, Some(moment)).await
+    }
+
+    /// Reads an entry past the cache; returns when the read began too.
+    pub async fn read_entry(&self, request: &Request, entry: &EntryName) -> Result<(SecretBytes, Instant)> {
+        self.bounded_read(request, || async {
+            let began = Instant::now();
+            Ok((self.store.get(entry).await?, began))
+        })
+        .await
+    }
+
+    /// Makes a reading call to the store within the bounds and the request's deadline.
+    pub async fn bounded_read<T, F>(&self, request: &Request, call: impl FnOnce() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let _pass = self.reads.pass(request).await?;
+        self.watched(request.deadline, call()).await
+    }
+
+    /// Makes a writing call to the store within the bounds and the request's deadline.
+    pub async fn write<F>(&self, request: &Request, call: impl FnOnce() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>>,
+    {
+        let _pass = self.writes.pass(request).await?;
+        self.watched(request.deadline, call()).await
+    }
+
+    /// Takes in a key that was created just now, and read back.
+    pub fn publish_new(&self, name: &KeyName, key: CachedKey) {
+        let slot = self.slot(name);
+        slot.touch(self.millis(Instant::now()));
+        slot.publish_new(Arc::new(key));
+    }
+
+    /// Drops a key at once, whatever read of it is under way.
+    pub fn forget(&self, name: &KeyName) {
+        let slots = self.slots.pin();
+        if let Some(slot) = slots.remove(name) {
+            slot.forget();
+        }
+    }
+
+    pub async fn status(&self) -> Result<StoreStatus> {
+        let began = Instant::now();
+        let answer = self.watched(began + BACKEND_TIMEOUT, self.store.status()).await;
+        match answer {
+            Err(error) if error.kind().is_outage() && !self.config.offline.is_zero() => {
+                Ok(StoreStatus::offline(began.elapsed(), error.chain().to_string()))
+            }
+            answer => answer,
+        }
+    }
+
+    /// Serves a key whose time is over: read anew if the backend answers, else as it is.
+    async fn key_or_offline_copy(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        slot: &Arc<Slot>,
+        copy: Arc<CachedKey>,
+    ) -> Result<Arc<CachedKey>> {
+        let now = Instant::now();
+        if self.is_away() {
+            self.refresh(name, slot, now);
+        } else {
+            let patience = request.deadline.min(now + OFFLINE_PATIENCE);
+            match tokio::time::timeout_at(patience.into(), self.fetch(request, name, None)).await {
+                Ok(Ok(key)) => return Ok(key),
+                Ok(Err(error)) if !error.kind().is_outage() => return Err(error),
+                Ok(Err(_)) => {}
+                Err(_) => self.note_away(&Error::new(ErrorKind::Timeout, format!("read key '{name}'"))),
+            }
+        }
+        count(&self.counters.offline_hits);
+        slot.touch(self.millis(now));
+        Ok(copy)
+    }
+
+    /// Waits for a read of the key, one that serves all who wait for it.
+    async fn fetch(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        after: Option<Instant>,
+    ) -> Result<Arc<CachedKey>> {
+        loop {
+            let slot = self.slot(name);
+            slot.touch(self.millis(Instant::now()));
+            let mut read = slot.joinable(after);
+            if read.is_none() {
+                let pass = self.reads.pass(request).await?;
+                let arrived_meanwhile = match after {
+                    None => slot.fresh(Instant::now(), &self.config),
+                    Some(moment) => slot.key().filter(|key| key.read_after(moment)),
+                };
+                if let Some(key) = arrived_meanwhile {
+                    return Ok(key);
+                }
+                match slot.start(after) {
+                    Start::Join(running) => read = Some(running),
+                    Start::Go(sender, began, epoch) => {
+                        read = Some(sender.subscribe());
+                        self.spawn_read(name.clone(), Arc::clone(&slot), sender, began, epoch, pass);
+                    }
+                    Start::NotBefore(moment) => {
+                        drop(pass);
+                        wait_until(moment, request, name).await?;
+                        continue;
+                    }
+                    Start::After(mut running) => {
+                        drop(pass);
+                        let _ = outcome(&mut running, request, name).await?;
+                        continue;
+                    }
+                }
+            }
+            if let Some(mut read) = read {
+                return outcome(&mut read, request, name).await?;
+            }
+        }
+    }
+
+    /// Reads a key again in the background, unless that is under way or failed a moment ago.
+    fn refresh(&self, name: &KeyName, slot: &Arc<Slot>, now: Instant) {
+        if !slot.may_refresh(now) {
+            return;
+        }
+        let Some(pass) = self.reads.try_background_pass() else { return };
+        if let Start::Go(sender, began, epoch) = slot.start(None) {
+            self.spawn_read(name.clone(), Arc::clone(slot), sender, began, epoch, pass);
+        }
+    }
+
+    fn spawn_read(
+        &self,
+        name: KeyName,
+        slot: Arc<Slot>,
+        sender: watch::Sender<Option<Result<Arc<CachedKey>>>>,
+        began: Instant,
+        epoch: u64,
+        pass: Pass,
+    ) {
+        let Some(this) = self.this.upgrade() else { return };
+        tokio::spawn(async move {
+            let result = this.read_key(&name, began).await;
+            this.finish(&name, &slot, epoch, &result);
+            drop(pass);
+            sender.send_replace(Some(result));
+        });
+    }
+
+    async fn read_key(&self, name: &KeyName, began: Instant) -> Result<Arc<CachedKey>> {
+        count(&self.counters.reads);
+        let record = self.watched(began + BACKEND_TIMEOUT, self.store.get(&EntryName::from(name))).await;
+        let key =
+            record.and_then(|record| KeyRecord::decode(record.expose())).map(|r| CachedKey::new(r, began));
+        if let Err(error) = &key
+            && error.kind() != ErrorKind::NotFound
+        {
+            count(&self.counters.failed_reads);
+        }
+        match key {
+            Ok(key) => Ok(Arc::new(key)),
+            Err(error) => Err(Error::with_source(error.kind(), format!("read key '{name}'"), error)),
+        }
+    }
+
+    /// Brings the outcome of a read into the slot.
+    fn finish(&self, name: &KeyName, slot: &Arc<Slot>, epoch: u64, result: &Result<Arc<CachedKey>>) {
+        if let Some(before) = slot.finish(epoch, result) {
+            match result {
+                Ok(_) => error!(
+                    key = %name, fingerprint_before = ?before,
+                    "key was replaced in the store by another one; what was sealed under the old one is lost unless it is restored"
+                ),
+                Err(error) => warn!(key = %name, "key is gone from the store: {}", error.chain()),
+            }
+        } else if let Err(error) = result
+            && slot.key().is_some()
+        {
+            warn!(key = %name, "key could not be read again; the copy in memory is used while it may: {}", error.chain());
+        }
+        if slot.key().is_none() {
+            self.remove_if_empty(name, slot);
+        }
+    }
+
+    fn remove_if_empty(&self, name: &KeyName, slot: &Arc<Slot>) {
+        let slots = self.slots.pin();
+        let _ = slots.remove_if(name, |_, current| Arc::ptr_eq(current, slot) && slot.key().is_none());
+    }
+
+    fn slot(&self, name: &KeyName) -> Arc<Slot> {
+        let slots = self.slots.pin();
+        if let Some(slot) = slots.get(name) {
+            return Arc::clone(slot);
+        }
+        Arc::clone(slots.get_or_insert_with(name.clone(), Arc::default))
+    }
+
+    /// Runs a backend call with a deadline, and learns from it whether the backend is away.
+    async fn watched<T>(&self, deadline: Instant, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let result = match tokio::time::timeout_at(deadline.into(), call).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Timeout, "wait for the key store")),
+        };
+        match &result {
+            Err(error) if error.kind().is_outage() => self.note_away(error),
+            Err(error) if matches!(error.kind(), ErrorKind::Internal) => {}
+            _ => self.note_here(),
+        }
+        result
+    }
+
+    fn is_away(&self) -> bool {
+        !self.away.load(Ordering::Relaxed).is_multiple_of(2)
+    }
+
+    fn note_here(&self) {
+        let away = self.away.load(Ordering::Relaxed);
+        if !away.is_multiple_of(2)
+            && self.away.compare_exchange(away, away + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            warn!(store = self.store.capabilities().name, "key store is back");
+        }
+    }
+
+    fn note_away(&self, why: &Error) {
+        let away = self.away.load(Ordering::Relaxed);
+        if away.is_multiple_of(2)
+            && self.away.compare_exchange(away, away + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            error!(store = self.store.capabilities().name, "key store is away: {}", why.chain());
+            tokio::spawn(Self::watch_until_back(Weak::clone(&self.this), away + 1, self.config.ping));
+        }
+    }
+
+    async fn watch_until_back(this: Weak<Self>, away: u64, ping: Duration) {
+        let mut pause = ping.min(Duration::from_millis(500));
+        loop {
+            tokio::time::sleep(pause).await;
+            let Some(cache) = this.upgrade() else { return };
+            if cache.away.load(Ordering::Relaxed) != away {
+                return;
+            }
+            if let Err(error) = cache.watched(Instant::now() + BACKEND_TIMEOUT, cache.store.status()).await {
+                debug!("key store is still away: {}", error.chain());
+            }
+            pause = (pause * 2).min(ping);
+        }
+    }
+
+    async fn sweep_for_ever(this: Weak<Self>, config: CacheConfig) {
+        let shortest = config.any.min(config.unused);
+        let pause = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
+        loop {
+            tokio::time::sleep(pause).await;
+            let Some(cache) = this.upgrade() else { return };
+            cache.sweep();
+        }
+    }
+
+    /// Ends what is over, and renews in time what is in use.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let slots = self.slots.pin();
+        for (name, slot) in &slots {
+            let idle = Duration::from_millis(self.millis(now).saturating_sub(slot.used()));
+            match slot.due(now, idle, &self.config) {
+                Due::Nothing => {}
+                Due::Refresh => self.refresh(name, slot, now),
+                Due::Gone => {
+                    let _ = slots
+                        .remove_if(name, |_, current| Arc::ptr_eq(current, slot) && slot.key().is_none());
+                }
+            }
+        }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The age at which a key in use is read again.
+pub fn refresh_age(any: Duration) -> Duration {
+    any / 5 * 4
+}
+
+type Outcome = Result<Arc<CachedKey>>;
+
+/// Waits for the outcome of a read, inside the request's deadline.
+async fn outcome(
+    read: &mut watch::Receiver<Option<Outcome>>,
+    request: &Request,
+    name: &KeyName,
+) -> Result<Outcome> {
+    let ended = tokio::time::timeout_at(request.deadline.into(), read.wait_for(Option::is_some)).await;
+    match ended {
+        Ok(Ok(outcome)) => match &*outcome {
+            Some(outcome) => Ok(outcome.clone()),
+            None => Err(Error::new(ErrorKind::Internal, format!("read key '{name}'"))),
+        },
+        Ok(Err(_)) => {
+            Err(Error::with_source(ErrorKind::Internal, format!("read key '{name}'"), "the read was ended"))
+        }
+        Err(_) => Err(Error::new(ErrorKind::Timeout, format!("read key '{name}'"))),
+    }
+}
+
+async fn wait_until(moment: Instant, request: &Request, name: &KeyName) -> Result<()> {
+    if moment >= request.deadline {
+        let detail = "too many reads of this key for ciphertexts that are not authentic";
+        return Err(Error::with_source(ErrorKind::Throttled, format!("read key '{name}'"), detail));
+    }
+    tokio::time::sleep_until(moment.into()).await;
+    Ok(())
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

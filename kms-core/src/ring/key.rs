@@ -1,0 +1,93 @@
+//! A master key in memory, ready for use.
+
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, Mac};
+use jiff::Timestamp;
+use sha2::Sha256;
+use zeroize::Zeroize;
+
+use crate::seal::{SEAL_RANDOM_LEN, keyed_hmac};
+use crate::{
+    Cipher, DataKey, Fingerprint, KeyRecord, Result, SealingKey, SecretBytes, SecretKey, fill_random,
+};
+
+/// A master key as read from a store, with what is derived from it once.
+///
+/// It implements no `Debug`; its secrets are wiped when the last user drops it.
+pub struct CachedKey {
+    sealing: SealingKey,
+    mac: Option<Hmac<Sha256>>,
+    fingerprint: Fingerprint,
+    created_at: Option<Timestamp>,
+    created_by: String,
+    read_at: Instant,
+}
+
+impl CachedKey {
+    /// Makes a record ready for use; `read_at` is when the read of it began.
+    pub fn new(record: KeyRecord, read_at: Instant) -> Self {
+        let sealing = SealingKey::new(record.key, record.cipher);
+        Self {
+            fingerprint: sealing.fingerprint(),
+            sealing,
+            mac: record.hmac_key.map(|key| keyed_hmac(&key.0)),
+            created_at: record.created_at,
+            created_by: record.created_by,
+            read_at,
+        }
+    }
+
+    pub fn seal(&self, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+        self.sealing.seal(plaintext, context)
+    }
+
+    /// Makes a fresh data key, and seals it.
+    pub fn generate(&self, context: &[u8]) -> Result<DataKey> {
+        // One call to the system's generator for the data key and for its seal: each costs 0.4 µs.
+        let mut random = [0; 32 + SEAL_RANDOM_LEN];
+        fill_random(&mut random)?;
+        let (mut key, mut seal) = ([0; 32], [0; SEAL_RANDOM_LEN]);
+        key.copy_from_slice(&random[..32]);
+        seal.copy_from_slice(&random[32..]);
+        random.zeroize();
+        let plaintext = SecretKey::take(&mut key);
+        let ciphertext = self.sealing.seal_with(&seal, plaintext.expose(), context)?;
+        Ok(DataKey { plaintext, ciphertext })
+    }
+
+    pub fn open(&self, ciphertext: &[u8], context: &[u8]) -> Result<SecretBytes> {
+        self.sealing.open_any_form(ciphertext, context)
+    }
+
+    /// Computes HMAC-SHA256 of `message`; `None` without an HMAC key.
+    pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
+        Some(self.mac.clone()?.chain_update(message).finalize().into_bytes().into())
+    }
+
+    pub fn cipher(&self) -> Cipher {
+        self.sealing.cipher()
+    }
+
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.created_at
+    }
+
+    pub fn created_by(&self) -> &str {
+        &self.created_by
+    }
+
+    /// Tells how long ago the key was read.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.read_at)
+    }
+
+    /// Tells whether the read of it began at `moment` or after.
+    pub fn read_after(&self, moment: Instant) -> bool {
+        self.read_at >= moment
+    }
+}

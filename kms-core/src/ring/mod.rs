@@ -1,0 +1,170 @@
+//! The key ring: a [`Kms`] in this process over any key store.
+
+mod cache;
+mod gate;
+mod key;
+mod slot;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::cache::Cache;
+pub use self::cache::{CacheConfig, CacheCounters};
+use self::key::CachedKey;
+use crate::{
+    Capabilities, Cipher, DataKey, EntryName, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, KeyRecord,
+    KeyStore, Kms, ListQuery, Page, Request, Result, SecretBytes, SecretKey, StoreStatus,
+};
+
+/// A [`Kms`] that holds the keys of a [`KeyStore`] in memory for a while and works with them in process.
+///
+/// Cached keys are found without a lock and used inline. One read serves all that wait for the same key, reads
+/// are bounded in number, and a key in use is read again in the background before it ends, so hits never
+/// wait; see [`CacheConfig`].
+pub struct KeyRing<S> {
+    cache: Arc<Cache<S>>,
+}
+
+impl<S: KeyStore> KeyRing<S> {
+    /// Makes a key ring over `store`.
+    ///
+    /// Background work (ending and refreshing keys, watching a store that is away) is spawned on the tokio
+    /// runtime that is current here, and ends when the key ring is dropped.
+    pub fn new(store: S, config: CacheConfig) -> Self {
+        Self { cache: Cache::start(store, config) }
+    }
+
+    /// Lends the store.
+    pub fn store(&self) -> &S {
+        self.cache.store()
+    }
+
+    /// Returns how the cache did so far.
+    pub fn counters(&self) -> CacheCounters {
+        self.cache.counters()
+    }
+
+    /// Stores `record` and makes sure that this very record is there before it says yes.
+    async fn store_new(&self, request: &Request, name: &KeyName, record: KeyRecord) -> Result<()> {
+        let entry = EntryName::from(name);
+        let encoded = record.encode();
+        let written = self.cache.write(request, || self.store().create(&entry, &encoded)).await;
+        if let Err(error) = &written
+            && !error.kind().leaves_outcome_unknown()
+        {
+            return written;
+        }
+        // Acknowledged or of unknown outcome: what is read back decides. A create is never sent twice.
+        let (stored, began) = match self.cache.read_entry(request, &entry).await {
+            Ok(read) => read,
+            Err(read_error) => return Err(written.err().unwrap_or(read_error)),
+        };
+        if stored != encoded {
+            let detail = "another record was read back";
+            return Err(Error::with_source(ErrorKind::AlreadyExists, format!("create key '{name}'"), detail));
+        }
+        self.cache.publish_new(name, CachedKey::new(record, began));
+        Ok(())
+    }
+
+    /// Opens `ciphertext`, and says that it is not authentic only when the key is known to be the current one.
+    ///
+    /// Another server may have deleted the key and made it anew since this one read it.
+    async fn open(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        ciphertext: &[u8],
+        context: &[u8],
+    ) -> Result<SecretBytes> {
+        let key = self.cache.key(request, name).await?;
+        let error = match key.open(ciphertext, context) {
+            Ok(plaintext) => return Ok(plaintext),
+            Err(error) => error,
+        };
+        if self.store().capabilities().sole_writer || key.read_after(request.received) {
+            return Err(error);
+        }
+        let current = self.cache.key_read_after(request, name, request.received).await?;
+        if current.fingerprint() == key.fingerprint() {
+            return Err(error);
+        }
+        current.open(ciphertext, context)
+    }
+}
+
+#[async_trait]
+impl<S: KeyStore> Kms for KeyRing<S> {
+    fn capabilities(&self) -> Capabilities {
+        let store = self.store().capabilities();
+        Capabilities { durable: store.durable, ..Capabilities::all(store.name) }
+    }
+
+    async fn create(&self, request: &Request, name: &KeyName) -> Result<()> {
+        let record = KeyRecord::new(SecretKey::random()?, Cipher::preferred(), request.identity.to_string())?;
+        self.store_new(request, name, record).await
+    }
+
+    async fn import(&self, request: &Request, name: &KeyName, key: ImportedKey) -> Result<()> {
+        let record = KeyRecord::new(key.key, key.cipher, request.identity.to_string())?;
+        self.store_new(request, name, record).await
+    }
+
+    async fn describe(&self, request: &Request, name: &KeyName) -> Result<KeyInfo> {
+        let key = self.cache.key(request, name).await?;
+        Ok(KeyInfo {
+            name: name.clone(),
+            cipher: key.cipher(),
+            created_at: key.created_at(),
+            created_by: key.created_by().to_owned(),
+            fingerprint: Some(*key.fingerprint()),
+        })
+    }
+
+    async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {
+        self.cache.bounded_read(request, || self.store().list(query)).await
+    }
+
+    async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
+        let entry = EntryName::from(name);
+        let deleted = self.cache.write(request, || self.store().delete(&entry)).await;
+        // Whatever came of it, the cached key is no longer known to be in the store.
+        self.cache.forget(name);
+        deleted
+    }
+
+    async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
+        self.cache.key(request, name).await?.generate(context)
+    }
+
+    async fn encrypt(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        plaintext: &[u8],
+        context: &[u8],
+    ) -> Result<Vec<u8>> {
+        self.cache.key(request, name).await?.seal(plaintext, context)
+    }
+
+    async fn decrypt(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        ciphertext: &[u8],
+        context: &[u8],
+    ) -> Result<SecretBytes> {
+        self.open(request, name, ciphertext, context).await
+    }
+
+    async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]> {
+        let key = self.cache.key(request, name).await?;
+        key.hmac(message)
+            .ok_or_else(|| Error::new(ErrorKind::NoHmacKey, format!("compute an HMAC with key '{name}'")))
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.cache.status().await
+    }
+}
