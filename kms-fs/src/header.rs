@@ -1,0 +1,118 @@
+//! The header of a store: its format, its id, and what kind of root it has.
+//!
+//! One value under one key, so that one compare-and-swap changes it: format (1 byte) ‖ root kind (1 byte) ‖ store
+//! id (16 bytes) ‖ for a local root key the store key, sealed under it.
+
+use kms_core::{Cipher, SealingKey, SecretBytes, SecretKey};
+
+use crate::error::OpenError;
+use crate::root_key::RootKey;
+use crate::store_key::StoreKey;
+
+const FORMAT: u8 = 1;
+const ROOT_LOCAL: u8 = 1;
+const ROOT_WRAPPER: u8 = 2;
+const PREFIX_LEN: usize = 2 + STORE_ID_LEN;
+
+/// Bytes of the random id that tells stores apart.
+pub const STORE_ID_LEN: usize = 16;
+
+/// The id of a store.
+pub type StoreId = [u8; STORE_ID_LEN];
+
+/// A header, taken apart.
+pub struct Header {
+    pub store_id: StoreId,
+    pub root: Root,
+}
+
+/// What the records of a store are wrapped by.
+pub enum Root {
+    /// The store key, which is kept here sealed under a root key.
+    Local { sealed_store_key: Vec<u8> },
+    /// A wrapper outside of the store.
+    Wrapper,
+}
+
+impl Header {
+    /// Makes the header of a new store whose root key is `root_key`.
+    pub fn new_local(root_key: &RootKey) -> Result<Self, OpenError> {
+        let store_id = new_store_id()?;
+        let store_key = SecretKey::random()?;
+        let sealed_store_key = seal(root_key, &store_id, &store_key)?;
+        Ok(Self { store_id, root: Root::Local { sealed_store_key } })
+    }
+
+    /// Makes the header of a new store whose records come wrapped.
+    pub fn new_wrapper() -> Result<Self, OpenError> {
+        Ok(Self { store_id: new_store_id()?, root: Root::Wrapper })
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, sealed): (u8, &[u8]) = match &self.root {
+            Root::Local { sealed_store_key } => (ROOT_LOCAL, sealed_store_key),
+            Root::Wrapper => (ROOT_WRAPPER, &[]),
+        };
+        [[FORMAT, kind].as_slice(), &self.store_id, sealed].concat()
+    }
+
+    pub fn decode(bytes: &[u8], path: &std::path::Path) -> Result<Self, OpenError> {
+        let corrupt = |why: &str| OpenError::Corrupt { path: path.into(), why: why.to_owned() };
+        let (&format, _) = bytes.split_first().ok_or_else(|| corrupt("its header is empty"))?;
+        if format > FORMAT {
+            return Err(OpenError::NewerFormat { path: path.into(), format });
+        }
+        let (prefix, sealed) =
+            bytes.split_first_chunk::<PREFIX_LEN>().ok_or_else(|| corrupt("its header is cut short"))?;
+        let mut store_id = [0; STORE_ID_LEN];
+        store_id.copy_from_slice(&prefix[2..]);
+        let root = match prefix[1] {
+            ROOT_LOCAL => Root::Local { sealed_store_key: sealed.to_vec() },
+            ROOT_WRAPPER => Root::Wrapper,
+            _ => return Err(corrupt("its header names an unknown kind of root")),
+        };
+        Ok(Self { store_id, root })
+    }
+
+    /// Unwraps the store key: the test for the right root key.
+    pub fn unwrap_store_key(
+        &self,
+        root_key: &RootKey,
+        path: &std::path::Path,
+    ) -> Result<StoreKey, OpenError> {
+        let Root::Local { sealed_store_key } = &self.root else {
+            let has = "its records wrapped by a key service and no local root key";
+            return Err(OpenError::OtherRoot { path: path.into(), has });
+        };
+        let opened: SecretBytes = root_key
+            .sealing_key()?
+            .open(sealed_store_key, &store_key_context(&self.store_id))
+            .map_err(|_| OpenError::WrongRootKey { path: path.into() })?;
+        let store_key = SecretKey::from_slice(opened.expose()).ok_or_else(|| OpenError::Corrupt {
+            path: path.into(),
+            why: "its store key has a wrong size".into(),
+        })?;
+        Ok(StoreKey::new(SealingKey::new(store_key, Cipher::Aes256), self.store_id))
+    }
+
+    /// Seals the store key anew under another root key.
+    pub fn rewrap(&self, old: &RootKey, new: &RootKey, path: &std::path::Path) -> Result<Self, OpenError> {
+        let store_key = self.unwrap_store_key(old, path)?;
+        let sealed_store_key = seal(new, &self.store_id, store_key.key())?;
+        Ok(Self { store_id: self.store_id, root: Root::Local { sealed_store_key } })
+    }
+}
+
+fn seal(root_key: &RootKey, store_id: &StoreId, store_key: &SecretKey) -> Result<Vec<u8>, OpenError> {
+    Ok(root_key.sealing_key()?.seal(store_key.expose(), &store_key_context(store_id))?)
+}
+
+fn store_key_context(store_id: &StoreId) -> Vec<u8> {
+    [b"kms-fs store key v1\0".as_slice(), store_id].concat()
+}
+
+fn new_store_id() -> Result<StoreId, OpenError> {
+    let mut store_id = [0; STORE_ID_LEN];
+    kms_core::fill_random(&mut store_id)?;
+    Ok(store_id)
+}

@@ -1,0 +1,42 @@
+//! The lock on a store's directory, which names its holder.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::OpenError;
+
+/// The name of the lock file.
+pub const LOCK_FILE: &str = "lock";
+
+/// A held lock; the kernel gives it back when the process ends, however it ends.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock on the store in `path`, which is a directory.
+    pub fn take(path: &Path) -> Result<Self, OpenError> {
+        let lock_path = path.join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(&lock_path).map_err(OpenError::io("open lock file", &lock_path))?;
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(OpenError::io("lock", &lock_path)(error.into()));
+            }
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(OpenError::InUse { path: path.into(), pid: holder.trim().parse().ok() });
+        }
+        // On a full disk the id may fail to be written; the lock holds all the same.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+}

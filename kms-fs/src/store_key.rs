@@ -1,0 +1,55 @@
+//! The key of a store, under which its records are sealed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kms_core::{
+    EntryName, Error, ErrorKind, Result, SealingKey, SecretBytes, SecretKey, StoreStatus, Wrapper,
+};
+
+use crate::header::StoreId;
+
+/// A [`Wrapper`] with the store's own random key, which the root key wraps.
+///
+/// The associated data is the format, the store's id and the entry's name, so a record opens nowhere else.
+pub struct StoreKey {
+    key: SealingKey,
+    store_id: StoreId,
+}
+
+impl StoreKey {
+    pub(crate) fn new(key: SealingKey, store_id: StoreId) -> Self {
+        Self { key, store_id }
+    }
+
+    pub(crate) fn key(&self) -> &SecretKey {
+        self.key.key()
+    }
+
+    /// The parts before the name have fixed lengths, so no two names give the same context.
+    fn context(&self, name: &EntryName) -> Vec<u8> {
+        [b"kms-fs record v1\0".as_slice(), &self.store_id, name.as_str().as_bytes()].concat()
+    }
+}
+
+#[async_trait]
+impl Wrapper for StoreKey {
+    fn binds_name(&self) -> bool {
+        true
+    }
+
+    async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
+        self.key.seal(record.expose(), &self.context(name))
+    }
+
+    async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
+        self.key.open(wrapped, &self.context(name)).map_err(|_| {
+            let why = "the record was not sealed in this store under this name, or was changed";
+            Error::with_source(ErrorKind::Corrupt, format!("open the record of entry '{name}'"), why)
+        })
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        Ok(StoreStatus::ok(Duration::ZERO))
+    }
+}
