@@ -1,0 +1,225 @@
+//! MinIO with its objects encrypted: every object comes back, whoever was restarted in between.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use super::setup::{KeyServer, Process, attempt, free_address, run, text, tools};
+
+const ALLOW: [&str; 6] = [
+    "/v1/status",
+    "/v1/key/create/minio-*",
+    "/v1/key/describe/minio-*",
+    "/v1/key/generate/minio-*",
+    "/v1/key/decrypt/minio-*",
+    "/v1/key/list/*",
+];
+const DENY: [&str; 1] = ["/v1/key/generate/minio-denied*"];
+const USER: &str = "minio-root";
+const PASSWORD: &str = "minio-root-password";
+/// More than one part of a multipart upload.
+const LARGE: usize = 24 << 20;
+
+#[test]
+fn minio_keeps_its_objects() {
+    let tools = tools(&["minio", "mc"]);
+    let mut keys = KeyServer::start(&ALLOW, &DENY);
+    let mut minio = Minio::start(&tools, &keys);
+
+    let status = minio.mc(&["admin", "kms", "key", "status", "s3"]);
+    assert!(status.contains("Encryption") && !status.to_lowercase().contains("error"), "{status}");
+    minio.mc(&["mb", "s3/sse-s3", "s3/sse-kms", "s3/copies"]);
+    minio.mc(&["admin", "kms", "key", "create", "s3", "minio-second"]);
+    minio.mc(&["encrypt", "set", "sse-s3", "s3/sse-s3"]);
+    minio.mc(&["encrypt", "set", "sse-kms", "minio-second", "s3/sse-kms"]);
+
+    // Put: small, multipart, of both kinds; then copies between buckets of different keys.
+    let small = minio.file("small", 1000);
+    let large = minio.file("large", LARGE);
+    for bucket in ["sse-s3", "sse-kms"] {
+        minio.mc(&["cp", &path(&small), &format!("s3/{bucket}/small")]);
+        minio.mc(&["put", "--part-size", "8MiB", &path(&large), &format!("s3/{bucket}/large")]);
+    }
+    minio.mc(&["cp", "s3/sse-s3/small", "s3/sse-kms/copied"]);
+    minio.mc(&["cp", "s3/sse-kms/large", "s3/copies/large"]);
+    assert!(minio.stat("s3/sse-s3/small").contains("SSE-S3"), "{}", minio.stat("s3/sse-s3/small"));
+    assert!(minio.stat("s3/sse-kms/large").contains("minio-second"), "{}", minio.stat("s3/sse-kms/large"));
+    let objects = [
+        ("s3/sse-s3/small", &small),
+        ("s3/sse-s3/large", &large),
+        ("s3/sse-kms/small", &small),
+        ("s3/sse-kms/large", &large),
+        ("s3/sse-kms/copied", &small),
+        ("s3/copies/large", &large),
+    ];
+    let listing = minio.mc(&["ls", "--recursive", "s3"]);
+    assert_eq!(listing.lines().count(), objects.len(), "{listing}");
+    assert!(!minio.disk_holds(&fs::read(&small).unwrap()[..64]), "an object lies on the disk in the clear");
+
+    let all_come_back = |minio: &Minio, when: &str| {
+        for (object, file) in objects {
+            assert!(minio.get(object) == fs::read(file).unwrap(), "{object} differs {when}");
+        }
+    };
+    all_come_back(&minio, "after the puts");
+    keys.restart();
+    all_come_back(&minio, "after a restart of the key server");
+    minio.restart(&keys);
+    all_come_back(&minio, "after a restart of MinIO");
+    keys.stop();
+    minio.stop();
+    keys.restart();
+    minio.restart(&keys);
+    all_come_back(&minio, "after a restart of both");
+
+    // The key server away and back, without a restart of MinIO.
+    keys.stop();
+    let refused = minio.attempt(&["cat", "s3/sse-s3/small"]);
+    assert!(!refused.status.success(), "an object was read without its key");
+    keys.restart();
+    minio.until_works(&["cat", "s3/sse-s3/small"]);
+    all_come_back(&minio, "after the key server was away");
+
+    a_denied_and_a_deleted_key_are_told(&minio, &keys, &small);
+    all_come_back(&minio, "at the end");
+    minio.stop();
+}
+
+fn a_denied_and_a_deleted_key_are_told(minio: &Minio, keys: &KeyServer, file: &Path) {
+    for name in ["minio-denied", "minio-doomed"] {
+        keys.admin(&["key", "create", name]);
+    }
+    let put = |key: &str| {
+        let target = format!("s3/copies/{key}");
+        minio.attempt(&["cp", "--enc-kms", &format!("s3/copies={key}"), &path(file), &target])
+    };
+    let denied = text(&put("minio-denied"));
+    assert!(denied.contains("insufficient permissions to perform KMS operation"), "{denied}");
+
+    let doomed = put("minio-doomed");
+    assert!(doomed.status.success(), "{}", text(&doomed));
+    assert!(minio.get("s3/copies/minio-doomed") == fs::read(file).unwrap());
+    keys.admin(&["key", "rm", "minio-doomed"]);
+    let gone = text(&minio.attempt(&["cat", "s3/copies/minio-doomed"]));
+    assert!(
+        gone.contains("key does not exist") || gone.contains("specified KMS key does not exist"),
+        "{gone}"
+    );
+    let gone = text(&put("minio-doomed"));
+    assert!(gone.contains("key with given key ID does not exist"), "{gone}");
+    minio.mc(&["rm", "s3/copies/minio-doomed"]);
+}
+
+/// A MinIO server with one drive, and its client.
+struct Minio {
+    dir: tempfile::TempDir,
+    tools: PathBuf,
+    address: SocketAddr,
+    process: Option<Process>,
+}
+
+impl Minio {
+    fn start(tools: &Path, keys: &KeyServer) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut minio = Self { dir, tools: tools.into(), address: free_address(), process: None };
+        minio.restart(keys);
+        minio
+    }
+
+    fn restart(&mut self, keys: &KeyServer) {
+        self.stop();
+        let mut command = Command::new(self.tools.join("minio"));
+        command
+            .args(["server", "--quiet", "--address", &self.address.to_string()])
+            .arg(self.dir.path().join("drive"))
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("PATH", "/usr/bin:/bin")
+            .env("MINIO_ROOT_USER", USER)
+            .env("MINIO_ROOT_PASSWORD", PASSWORD)
+            .env("MINIO_BROWSER", "off")
+            .env("MINIO_UPDATE", "off")
+            .env("MINIO_KMS_KES_ENDPOINT", keys.endpoint())
+            .env("MINIO_KMS_KES_API_KEY", &keys.app_key)
+            .env("MINIO_KMS_KES_CAPATH", keys.ca())
+            .env("MINIO_KMS_KES_KEY_NAME", "minio-default");
+        let process = Process::start(command, &self.dir.path().join("minio.log"));
+        process.until_listening(self.address);
+        self.process = Some(process);
+        self.until_works(&["ready", "s3"]);
+    }
+
+    fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.stop();
+        }
+    }
+
+    /// Runs the client, which has to succeed.
+    fn mc(&self, args: &[&str]) -> String {
+        let [config, quiet] = self.options();
+        let host = self.host();
+        let args: Vec<&str> = [config.as_str(), &quiet].into_iter().chain(args.iter().copied()).collect();
+        run(&self.tools.join("mc"), &args, &[("MC_HOST_s3", &host)])
+    }
+
+    fn attempt(&self, args: &[&str]) -> Output {
+        let [config, quiet] = self.options();
+        let host = self.host();
+        let args: Vec<&str> = [config.as_str(), &quiet].into_iter().chain(args.iter().copied()).collect();
+        attempt(&self.tools.join("mc"), &args, &[("MC_HOST_s3", &host)])
+    }
+
+    fn until_works(&self, args: &[&str]) {
+        let began = Instant::now();
+        loop {
+            let output = self.attempt(args);
+            if output.status.success() {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "mc {}: {}", args.join(" "), text(&output));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn get(&self, object: &str) -> Vec<u8> {
+        let output = self.attempt(&["cat", object]);
+        assert!(output.status.success(), "{object}: {}", text(&output));
+        output.stdout
+    }
+
+    fn stat(&self, object: &str) -> String {
+        self.mc(&["stat", object])
+    }
+
+    /// Makes a file of bytes that nothing compresses.
+    fn file(&self, name: &str, len: usize) -> PathBuf {
+        let file = self.dir.path().join(name);
+        let mut bytes = vec![0; len];
+        kms_core::fill_random(&mut bytes).unwrap();
+        fs::write(&file, bytes).unwrap();
+        file
+    }
+
+    fn disk_holds(&self, part: &[u8]) -> bool {
+        let found =
+            Command::new("find").arg(self.dir.path().join("drive")).args(["-type", "f"]).output().unwrap();
+        let files = String::from_utf8(found.stdout).unwrap();
+        assert!(files.lines().count() > 3, "the drive is empty: {files}");
+        files.lines().any(|file| fs::read(file).unwrap().windows(part.len()).any(|window| window == part))
+    }
+
+    fn options(&self) -> [String; 2] {
+        [format!("--config-dir={}", self.dir.path().join("mc").display()), "--quiet".to_owned()]
+    }
+
+    fn host(&self) -> String {
+        format!("http://{USER}:{PASSWORD}@{}", self.address)
+    }
+}
+
+fn path(file: &Path) -> String {
+    file.display().to_string()
+}

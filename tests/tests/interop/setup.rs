@@ -1,0 +1,239 @@
+//! Programs, their configuration, and their ends.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tempfile::TempDir;
+
+/// How long a program may take to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Builds what is missing of these real programs, and returns the directory that holds them.
+pub fn tools(names: &[&str]) -> PathBuf {
+    let installed = Command::new(root().join("tests/tools/install")).args(names).status().unwrap();
+    assert!(installed.success(), "tests/tools/install {} failed", names.join(" "));
+    let tools =
+        std::env::var_os("KMS_TEST_TOOLS").map_or_else(|| root().join("target/test-tools"), PathBuf::from);
+    tools.join("bin")
+}
+
+/// Builds the binary `kms` once, and returns its path.
+pub fn kms() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(root()).args([
+            "build",
+            "-p",
+            "kms-server",
+            "--bin",
+            "kms",
+            "--message-format",
+            "json",
+        ]);
+        let output = cargo.stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "the server does not build");
+        let messages = String::from_utf8(output.stdout).unwrap();
+        let executable = messages.lines().filter_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            message["executable"].as_str().map(PathBuf::from)
+        });
+        executable.last().expect("cargo tells where the binary is")
+    })
+}
+
+/// A key server of our own with its files: an admin and an application, each with an API key.
+pub struct KeyServer {
+    pub dir: TempDir,
+    pub address: SocketAddr,
+    pub admin_key: String,
+    pub app_key: String,
+    process: Option<Process>,
+}
+
+impl KeyServer {
+    /// Starts a server on the embedded store, whose policy lets the application work with keys of these patterns.
+    pub fn start(allow: &[&str], deny: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (admin_key, admin) = new_identity();
+        let (app_key, app) = new_identity();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        for (name, subject) in [("server", "localhost"), ("client", "client")] {
+            let (key, cert) = (file(&format!("{name}.key")), file(&format!("{name}.crt")));
+            run(
+                kms(),
+                &["identity", "new", "--key", &key, "--cert", &cert, "--ip", "127.0.0.1", subject],
+                &[],
+            );
+        }
+        let client = last_word(&run(kms(), &["identity", "of", &file("client.crt")], &[]));
+        let root_key = dir.path().join("root.key");
+        let mut bytes = [0; 32];
+        kms_core::fill_random(&mut bytes).unwrap();
+        fs::write(&root_key, STANDARD.encode(bytes)).unwrap();
+        fs::set_permissions(&root_key, fs::Permissions::from_mode(0o600)).unwrap();
+
+        let address = free_address();
+        let mut config = String::new();
+        write!(
+            config,
+            r#"address = "{address}"
+[admin]
+identity = "{admin}"
+[tls]
+key = "{}"
+cert = "{}"
+[policy.app]
+allow = {allow:?}
+deny = {deny:?}
+identities = ["{app}", "{client}"]
+[keystore.fs]
+path = "{}"
+root_key_file = "{}"
+"#,
+            file("server.key"),
+            file("server.crt"),
+            file("store"),
+            root_key.display()
+        )
+        .unwrap();
+        fs::write(dir.path().join("config.toml"), config).unwrap();
+        let mut server = Self { dir, address, admin_key, app_key, process: None };
+        server.restart();
+        server
+    }
+
+    /// Stops the server, and starts it again.
+    pub fn restart(&mut self) {
+        self.stop();
+        let mut command = Command::new(kms());
+        command.arg("server").arg("--config").arg(self.dir.path().join("config.toml"));
+        let process = Process::start(command, &self.dir.path().join("server.log"));
+        process.until_listening(self.address);
+        self.process = Some(process);
+    }
+
+    /// Stops the server as an operator does, and checks that it went in peace.
+    pub fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.stop();
+        }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("server.crt")
+    }
+
+    /// Runs `kms` with these arguments as the admin.
+    pub fn admin(&self, args: &[&str]) -> String {
+        let (endpoint, ca) = (self.endpoint(), self.ca().display().to_string());
+        run(kms(), args, &[("KES_SERVER", &endpoint), ("KES_API_KEY", &self.admin_key), ("KES_CA_CERT", &ca)])
+    }
+}
+
+/// A running program, killed when dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program whose output goes to the end of `log`.
+    pub fn start(mut command: Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        let program = command.get_program().to_owned();
+        let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        Self { child, log: log.into() }
+    }
+
+    pub fn until_listening(&self, address: SocketAddr) {
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(began.elapsed() < PATIENCE, "nothing listens on {address}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends TERM and waits; the program has to end by itself and without an error.
+    pub fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "ended with {status}:\n{}", self.log());
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "did not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program that has to succeed, and returns what it printed.
+pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> String {
+    let output = attempt(program, args, env);
+    let text = text(&output);
+    assert!(output.status.success(), "{} {}: {}\n{text}", program.display(), args.join(" "), output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a program, and returns how it went.
+pub fn attempt(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(program);
+    command.args(args).envs(env.iter().copied()).stdin(Stdio::null());
+    command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+/// Returns all that a program printed.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Finds an address that nobody listens on.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Makes an API key, as scripts do that look for its shape and for the last word.
+fn new_identity() -> (String, String) {
+    let printed = run(kms(), &["identity", "new"], &[]);
+    let key = printed.split_whitespace().find(|word| word.starts_with("kes:v1:")).unwrap().to_owned();
+    let identity = printed
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .rfind(|word| word.len() == 64)
+        .unwrap_or_else(|| panic!("no identity in {printed}"));
+    (key, identity.to_owned())
+}
+
+fn last_word(printed: &str) -> String {
+    printed.split_whitespace().last().unwrap().to_owned()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
