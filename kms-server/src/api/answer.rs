@@ -1,0 +1,228 @@
+//! What goes back to the client: one buffer of known length under few headers.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{Response, StatusCode};
+use hyper::body::{Body, Buf, Frame, SizeHint};
+use zeroize::Zeroizing;
+
+use super::body::BodyPermit;
+use super::json;
+use super::route::Verb;
+
+/// An answer before it is an HTTP response.
+pub struct Answer {
+    status: StatusCode,
+    content_type: Option<HeaderValue>,
+    body: Zeroizing<Vec<u8>>,
+    expected: Option<Verb>,
+    location: Option<HeaderValue>,
+    plain_page: bool,
+    close: bool,
+    permit: Option<BodyPermit>,
+}
+
+impl Answer {
+    /// Says 200 and nothing else.
+    pub fn done() -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: None,
+            body: Zeroizing::default(),
+            expected: None,
+            location: None,
+            plain_page: false,
+            close: false,
+            permit: None,
+        }
+    }
+
+    /// Says 200 with JSON, which ends with a line end.
+    pub fn json(body: Vec<u8>) -> Self {
+        Self { content_type: Some(JSON), body: Zeroizing::new(body), ..Self::done() }
+    }
+
+    /// Says that there is no such route, as Go's HTTP server does.
+    pub fn no_such_route() -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            content_type: Some(PLAIN),
+            body: Zeroizing::new(b"404 page not found\n".to_vec()),
+            plain_page: true,
+            ..Self::done()
+        }
+    }
+
+    /// Sends a client that left out the `/` at the end to where it is, as Go's HTTP server does.
+    pub fn redirect(method: &http::Method, path: &'static str) -> Self {
+        let is_read = method == http::Method::GET || method == http::Method::HEAD;
+        let page = if is_read { format!("<a href=\"{path}\">Temporary Redirect</a>.\n\n") } else { String::new() };
+        Self {
+            status: StatusCode::TEMPORARY_REDIRECT,
+            content_type: is_read.then_some(HTML),
+            body: Zeroizing::new(page.into_bytes()),
+            location: Some(HeaderValue::from_static(path)),
+            ..Self::done()
+        }
+    }
+
+    /// Closes the connection after this answer.
+    #[must_use]
+    pub fn and_close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// Holds on to the room that a large request took until this answer is sent.
+    #[must_use]
+    pub fn holding(mut self, permit: Option<BodyPermit>) -> Self {
+        self.permit = permit;
+        self
+    }
+
+    /// Tells whether the connection is to be closed.
+    pub fn closes(&self) -> bool {
+        self.close
+    }
+
+    /// Makes it an HTTP response; to a `HEAD` request, without the body whose length it tells.
+    pub fn into_response(self, to_head: bool, is_http2: bool) -> Response<AnswerBody> {
+        let len = self.body.len();
+        let body = if to_head || len == 0 { None } else { Some(Chunk { bytes: self.body, sent: 0 }) };
+        let explicit_length = body.is_none();
+        let mut response = Response::new(AnswerBody { chunk: body, _permit: self.permit });
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(content_type) = self.content_type {
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+        if explicit_length {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+        }
+        if let Some(verb) = self.expected {
+            headers.insert(HeaderName::from_static("accept"), HeaderValue::from_static(verb.name()));
+            headers.insert(ALLOW, HeaderValue::from_static(verb.allow()));
+        }
+        if let Some(location) = self.location {
+            headers.insert(LOCATION, location);
+        }
+        if self.plain_page {
+            headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        }
+        if self.close && !is_http2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// A refusal: the status and the text that clients of KES compare.
+#[derive(Debug)]
+pub struct Reject {
+    status: StatusCode,
+    message: Cow<'static, str>,
+    expected: Option<Verb>,
+    close: bool,
+}
+
+impl Reject {
+    /// Refuses with `status` and `message`.
+    pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into(), expected: None, close: false }
+    }
+
+    /// Refuses what the client sent, with 400.
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// Refuses a method that the route does not have.
+    pub fn wrong_method(method: &http::Method, expected: Verb) -> Self {
+        let message = format!("received method '{method}' expected '{}'", expected.name());
+        Self { expected: Some(expected), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
+    }
+
+    /// Says that the route's time ran out.
+    pub fn timed_out() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "request timed out")
+    }
+
+    /// Closes the connection after this answer.
+    #[must_use]
+    pub fn and_close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+}
+
+impl From<Reject> for Answer {
+    fn from(reject: Reject) -> Self {
+        // KES ends the line of an error before the closing brace.
+        let mut body = Vec::with_capacity(reject.message.len() + 16);
+        body.extend_from_slice(b"{\"message\":");
+        json::push_string(&mut body, &reject.message);
+        body.extend_from_slice(b"\n}");
+        Self {
+            status: reject.status,
+            content_type: Some(JSON),
+            body: Zeroizing::new(body),
+            expected: reject.expected,
+            close: reject.close,
+            ..Self::done()
+        }
+    }
+}
+
+/// The body of an answer: at most one buffer, which is wiped when it has been sent.
+pub struct AnswerBody {
+    chunk: Option<Chunk>,
+    _permit: Option<BodyPermit>,
+}
+
+impl Body for AnswerBody {
+    type Data = Chunk;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, Infallible>>> {
+        Poll::Ready(self.chunk.take().map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.chunk.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.chunk.as_ref().map_or(0, |chunk| chunk.remaining() as u64))
+    }
+}
+
+/// The bytes of an answer, wiped when dropped since they may hold a key.
+pub struct Chunk {
+    bytes: Zeroizing<Vec<u8>>,
+    sent: usize,
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.sent = (self.sent + count).min(self.bytes.len());
+    }
+}

@@ -1,0 +1,135 @@
+//! `/version`, `/v1/ready` and `/v1/status`.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use kms_core::StoreStatus;
+
+use super::answer::{Answer, Reject};
+use super::{Call, json};
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from, as the build was told in the environment variable `KMS_COMMIT`.
+pub const COMMIT: &str = match option_env!("KMS_COMMIT") {
+    Some(commit) => commit,
+    None => "<unknown>",
+};
+
+/// What does not change while the process runs.
+#[derive(Debug)]
+pub struct Process {
+    started: Instant,
+}
+
+impl Process {
+    /// Describes this process, which starts to serve now.
+    pub fn now() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+/// Tells version and commit.
+pub fn version() -> Answer {
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(b"{\"version\":");
+    json::push_string(&mut out, VERSION);
+    out.extend_from_slice(b",\"commit\":");
+    json::push_string(&mut out, COMMIT);
+    out.extend_from_slice(b"}\n");
+    Answer::json(out)
+}
+
+/// Tells whether the key store can serve.
+///
+/// A store that serves with something amiss, as from an offline copy, is ready; the answer says what is wrong.
+pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
+    match call.client.api.kms.status().await {
+        Ok(StoreStatus { degraded: None, .. }) => Ok(Answer::done()),
+        Ok(StoreStatus { degraded: Some(why), .. }) => {
+            let mut out = b"{\"message\":".to_vec();
+            json::push_string(&mut out, &why);
+            out.extend_from_slice(b"}\n");
+            Ok(Answer::json(out))
+        }
+        Err(error) => {
+            tracing::error!(path = call.path, error = %error.chain(), "key store is not ready");
+            Err(if error.kind().is_outage() {
+                Reject::new(StatusCode::GATEWAY_TIMEOUT, "key store is not reachable")
+            } else {
+                Reject::new(StatusCode::BAD_GATEWAY, "key store is unavailable")
+            })
+        }
+    }
+}
+
+/// Tells about the process and its key store.
+pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
+    let api = &call.client.api;
+    let memory = Memory::of_this_process();
+    let mut out = b"{\"version\":".to_vec();
+    json::push_string(&mut out, VERSION);
+    let tokio_workers = tokio::runtime::Handle::current().metrics().num_workers();
+    let facts = format!(
+        ",\"os\":\"{}\",\"arch\":\"{}\",\"uptime\":{},\"num_cpu\":{},\"num_cpu_used\":{tokio_workers},\"mem_heap_used\":{},\"mem_stack_used\":{}",
+        go_os(),
+        go_arch(),
+        api.process.started.elapsed().as_secs(),
+        std::thread::available_parallelism().map_or(tokio_workers, usize::from),
+        memory.heap,
+        memory.stack,
+    );
+    out.extend_from_slice(facts.as_bytes());
+    match api.kms.status().await {
+        // Milliseconds, and never 0, which Go's encoder would have left out.
+        Ok(store) => out.extend_from_slice(
+            format!(",\"keystore_latency\":{}}}\n", store.latency.as_millis().max(1)).as_bytes(),
+        ),
+        Err(error) => {
+            tracing::error!(path = call.path, error = %error.chain(), "key store is not ready");
+            // The SDK rejects an answer that has the second without the first.
+            out.extend_from_slice(b",\"keystore_unavailable\":true,\"keystore_unreachable\":true}\n");
+        }
+    }
+    Ok(Answer::json(out))
+}
+
+/// The operating system by the name that Go gives it.
+fn go_os() -> &'static str {
+    match std::env::consts::OS {
+        "macos" => "darwin",
+        other => other,
+    }
+}
+
+/// The architecture by the name that Go gives it.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+/// What memory is in use, in bytes.
+struct Memory {
+    heap: u64,
+    stack: u64,
+}
+
+impl Memory {
+    /// Reads it from `/proc`; where there is none, 1 byte each, since the SDK takes 0 for an error.
+    fn of_this_process() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = line.trim_start_matches(':').trim().split(' ').next()?.parse().ok()?;
+            Some(kib * 1024)
+        };
+        Self { heap: field("RssAnon").unwrap_or(0).max(1), stack: field("VmStk").unwrap_or(0).max(1) }
+    }
+}

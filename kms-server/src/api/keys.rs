@@ -1,0 +1,276 @@
+//! `/v1/key/…`: what clients do with keys.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::body::Incoming;
+use kms_core::{Cipher, Error, ErrorKind, ImportedKey, KeyName, ListQuery, Request, SecretKey, name};
+use zeroize::Zeroizing;
+
+use super::Call;
+use super::answer::{Answer, Reject};
+use super::body::{self, RequestBody, Unreadable};
+use super::json::{self, Malformed};
+use super::route::Operation;
+use crate::auth::Refusal;
+
+/// What is kept of a route's time for telling the client that the key store did not answer.
+const MARGIN: Duration = Duration::from_millis(200);
+
+/// Stands between the prefix and the last name in the token that continues a listing; no name has it.
+const CONTINUES: char = '~';
+
+/// Describes keys of old records, whose time of creation nobody knows, as KES does.
+const UNKNOWN_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Makes a key.
+pub async fn create(call: &Call<'_>) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    call.client.api.kms.create(&request, &name).await.map_err(|error| call.failed(&error))?;
+    Ok(Answer::done())
+}
+
+/// Stores a key that the client brings: `{"key", "cipher"}`, or `{"bytes"}` as in 2020.
+pub async fn import(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    let body = call.read(body).await?;
+    let [key, cipher, bytes] = json::members(&body, ["key", "cipher", "bytes"]).map_err(|error| call.invalid(error))?;
+    let key_bytes = key.decode().map_err(|error| call.invalid(error))?;
+    let (cipher, key_bytes) = if bytes.is_present() && !key.is_present() && !cipher.is_present() {
+        (Cipher::preferred(), bytes.decode().map_err(|error| call.invalid(error))?)
+    } else {
+        let not_supported = || {
+            let message = format!("algorithm '{}' is not supported", cipher.as_str());
+            Reject::new(StatusCode::NOT_ACCEPTABLE, message)
+        };
+        (cipher_by_name(cipher.as_str()).ok_or_else(not_supported)?, key_bytes)
+    };
+    let key = SecretKey::from_slice(&key_bytes).ok_or_else(|| {
+        Reject::new(StatusCode::NOT_ACCEPTABLE, format!("invalid key size for '{}'", cipher.name()))
+    })?;
+    let key = ImportedKey { key, cipher };
+    call.client.api.kms.import(&request, &name, key).await.map_err(|error| call.failed(&error))?;
+    Ok(Answer::done())
+}
+
+/// Describes a key.
+pub async fn describe(call: &Call<'_>) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    let info = call.client.api.kms.describe(&request, &name).await.map_err(|error| call.failed(&error))?;
+    let mut out = b"{\"name\":".to_vec();
+    json::push_string(&mut out, info.name.as_str());
+    out.extend_from_slice(b",\"algorithm\":");
+    json::push_string(&mut out, info.cipher.name());
+    out.extend_from_slice(b",\"created_at\":");
+    match info.created_at {
+        Some(time) => json::push_string(&mut out, &time.to_string()),
+        None => json::push_string(&mut out, UNKNOWN_TIME),
+    }
+    if !info.created_by.is_empty() {
+        out.extend_from_slice(b",\"created_by\":");
+        json::push_string(&mut out, &info.created_by);
+    }
+    out.extend_from_slice(b"}\n");
+    Ok(Answer::json(out))
+}
+
+/// Lists keys: by a prefix, one that ends in `*`, or the token that continues a listing.
+///
+/// The token is the prefix, a `~` and the last name, so the policy that allowed the first page allows the next.
+pub async fn list(call: &Call<'_>) -> Result<Answer, Reject> {
+    let invalid = || {
+        let message = format!("listing pattern '{}' is empty, too long or is invalid", call.rest);
+        Reject::bad_request(message)
+    };
+    let (pattern, after) = match call.rest.split_once(CONTINUES) {
+        Some((prefix, last)) => (prefix, Some(last)),
+        None => (call.rest, None),
+    };
+    let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
+    // `_` is no name, but names begin with it.
+    let valid = name::is_valid_prefix(prefix) || pattern == "_*" || (prefix == "_" && after.is_some());
+    if !valid || after.is_some_and(|last| !name::is_valid(last)) {
+        return Err(invalid());
+    }
+    let request = call.request()?;
+    let query = ListQuery { after, ..ListQuery::prefix(prefix) };
+    let page = call.client.api.kms.list(&request, &query).await.map_err(|error| call.failed(&error))?;
+    let mut out = Vec::with_capacity(32 + page.names.iter().map(|name| name.as_str().len() + 3).sum::<usize>());
+    out.extend_from_slice(b"{\"names\":[");
+    for (index, name) in page.names.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::push_string(&mut out, name.as_str());
+    }
+    out.push(b']');
+    if let Some(last) = page.names.last().filter(|_| page.more) {
+        out.extend_from_slice(b",\"continue_at\":");
+        json::push_string(&mut out, &format!("{prefix}{CONTINUES}{last}"));
+    }
+    out.extend_from_slice(b"}\n");
+    Ok(Answer::json(out))
+}
+
+/// Removes a key.
+pub async fn delete(call: &Call<'_>) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    call.client.api.kms.delete(&request, &name).await.map_err(|error| call.failed(&error))?;
+    Ok(Answer::done())
+}
+
+/// Makes a data encryption key: `{"context"?}`, or no body.
+pub async fn generate(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    let mut body = call.read(body).await?;
+    let [context] = if body.is_empty() { Default::default() } else { call.decode(&body, ["context"])? };
+    let kms = &call.client.api.kms;
+    let key = kms.generate(&request, &name, &context).await.map_err(|error| call.failed(&error))?;
+    let members = [("plaintext", key.plaintext.expose().as_slice()), ("ciphertext", &key.ciphertext)];
+    Ok(base64_members(&members).holding(body.take_permit()))
+}
+
+/// Encrypts a few bytes: `{"plaintext", "context"?}`.
+pub async fn encrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    let mut body = call.read(body).await?;
+    let [plaintext, context] = call.decode(&body, ["plaintext", "context"])?;
+    let kms = &call.client.api.kms;
+    let ciphertext = kms.encrypt(&request, &name, &plaintext, &context).await;
+    let ciphertext = ciphertext.map_err(|error| call.failed(&error))?;
+    Ok(base64_members(&[("ciphertext", &ciphertext)]).holding(body.take_permit()))
+}
+
+/// Decrypts: `{"ciphertext", "context"?}`.
+pub async fn decrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    let mut body = call.read(body).await?;
+    let [ciphertext, context] = call.decode(&body, ["ciphertext", "context"])?;
+    let kms = &call.client.api.kms;
+    let plaintext = kms.decrypt(&request, &name, &ciphertext, &context).await;
+    let plaintext = plaintext.map_err(|error| call.failed(&error))?;
+    Ok(base64_members(&[("plaintext", plaintext.expose())]).holding(body.take_permit()))
+}
+
+/// Computes a MAC: `{"message"}`.
+pub async fn hmac(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    let body = call.read(body).await?;
+    let [message] = call.decode(&body, ["message"])?;
+    let kms = &call.client.api.kms;
+    let mac = kms.hmac(&request, &name, &message).await.map_err(|error| call.failed(&error))?;
+    Ok(base64_members(&[("hmac", &mac)]))
+}
+
+impl Call<'_> {
+    /// Reads the key's name off the path.
+    fn key_name(&self) -> Result<KeyName, Reject> {
+        KeyName::new(self.rest).map_err(|_| {
+            let message = format!("key name '{}' is empty, too long or contains invalid characters", self.rest);
+            Reject::bad_request(message)
+        })
+    }
+
+    /// Makes the request as the key management service sees it.
+    fn request(&self) -> Result<Request, Reject> {
+        // A route that anyone may call has nothing to do with keys.
+        let identity = self.identity.ok_or_else(|| Reject::bad_request(Refusal::NoCertificate.message()))?;
+        let deadline = self.received + self.route.timeout.saturating_sub(MARGIN);
+        Ok(Request { identity, received: self.received, deadline })
+    }
+
+    async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
+        body::read(body, self.route.max_body, &self.client.api.room).await.map_err(|why| match why {
+            Unreadable::TooLarge | Unreadable::Broken => self.invalid(Malformed).and_close(),
+            Unreadable::Busy => Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many large requests").and_close(),
+        })
+    }
+
+    /// Reads base64 members of a JSON object.
+    fn decode<const N: usize>(
+        &self,
+        body: &[u8],
+        names: [&'static str; N],
+    ) -> Result<[Zeroizing<Vec<u8>>; N], Reject> {
+        let members = json::members(body, names).map_err(|error| self.invalid(error))?;
+        let mut decoded = std::array::from_fn(|_| Zeroizing::default());
+        for (bytes, member) in decoded.iter_mut().zip(&members) {
+            *bytes = member.decode().map_err(|error| self.invalid(error))?;
+        }
+        Ok(decoded)
+    }
+
+    fn invalid(&self, _: Malformed) -> Reject {
+        Reject::bad_request(match self.route.operation {
+            Operation::Import => "invalid import key request body",
+            _ => "invalid request body",
+        })
+    }
+
+    /// Says what KES says to the client, and all that is known to the log.
+    fn failed(&self, error: &Error) -> Reject {
+        let (status, message) = match error.kind() {
+            ErrorKind::NotFound => (StatusCode::NOT_FOUND, "key does not exist"),
+            ErrorKind::AlreadyExists => (StatusCode::BAD_REQUEST, "key already exists"),
+            ErrorKind::NotAuthentic => (StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic"),
+            ErrorKind::NoHmacKey => (StatusCode::CONFLICT, "key does not support HMAC"),
+            ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid request body"),
+            ErrorKind::Unsupported => {
+                (StatusCode::NOT_IMPLEMENTED, "operation is not supported by the key store")
+            }
+            kind => return self.store_failed(kind, error),
+        };
+        Reject::new(status, message)
+    }
+
+    fn store_failed(&self, kind: ErrorKind, error: &Error) -> Reject {
+        let message = match self.route.operation {
+            Operation::Create | Operation::Import => "failed to create key",
+            Operation::Delete => "failed to delete key",
+            Operation::List => "failed to list keys",
+            _ => "failed to read key",
+        };
+        let identity = self.identity.map(tracing::field::display);
+        tracing::error!(identity, path = self.path, remote = %self.client.remote, error = %error.chain(), "{message}");
+        match kind {
+            ErrorKind::Timeout => Reject::timed_out(),
+            ErrorKind::Throttled => Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests"),
+            _ => Reject::new(StatusCode::BAD_GATEWAY, message),
+        }
+    }
+}
+
+/// Returns the cipher by today's name or by that of KES 0.19 to 0.22.
+fn cipher_by_name(name: &str) -> Option<Cipher> {
+    match name {
+        "AES256" | "AES256-GCM_SHA256" => Some(Cipher::Aes256),
+        "ChaCha20" | "XCHACHA20-POLY1305" => Some(Cipher::ChaCha20),
+        _ => None,
+    }
+}
+
+/// Answers with an object of base64 members, written into one buffer of the exact size.
+fn base64_members(members: &[(&str, &[u8])]) -> Answer {
+    // {"name":"base64","name":"base64"} and a line end
+    let len = members.iter().map(|(name, bytes)| name.len() + json::base64_len(bytes.len()) + 6).sum::<usize>();
+    let mut out = Vec::with_capacity(len + 2);
+    let mut before = b'{';
+    for (name, bytes) in members {
+        out.push(before);
+        out.push(b'"');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        json::push_base64(&mut out, bytes);
+        before = b',';
+    }
+    out.extend_from_slice(b"}\n");
+    Answer::json(out)
+}

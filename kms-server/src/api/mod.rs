@@ -1,0 +1,211 @@
+//! The API of KES: from a request to its answer.
+//!
+//! The order of checks is that of KES 0.24: path, method, certificate, policy, name, body, existence.
+
+mod answer;
+mod body;
+mod health;
+mod json;
+mod keys;
+mod route;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use kms_core::{Identity, Kms};
+use percent_encoding::percent_decode_str;
+
+use self::answer::{Answer, AnswerBody, Reject};
+use self::body::BodyRoom;
+use self::health::Process;
+use self::route::{Gate, Operation, Route};
+pub use self::route::Routes;
+use crate::auth::{Peer, Refusal};
+use crate::conn::Watch;
+use crate::policy::Access;
+
+/// What all requests share.
+pub struct Api {
+    kms: Arc<dyn Kms>,
+    access: Access,
+    routes: Routes,
+    room: Arc<BodyRoom>,
+    process: Process,
+}
+
+impl Api {
+    /// Serves `kms` to those whom `access` lets pass.
+    pub fn new(kms: Arc<dyn Kms>, access: Access, routes: Routes) -> Self {
+        Self { kms, access, routes, room: Arc::default(), process: Process::now() }
+    }
+
+    /// Lends the access rules.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Lends the routes.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// Lends the key management service.
+    pub fn kms(&self) -> &Arc<dyn Kms> {
+        &self.kms
+    }
+}
+
+/// The client of one connection, as all its requests see it.
+pub struct Client {
+    api: Arc<Api>,
+    peer: Result<Peer, Refusal>,
+    remote: SocketAddr,
+    is_http2: bool,
+    watch: Arc<Watch>,
+}
+
+impl Client {
+    /// Describes a client whose handshake is done.
+    pub fn new(
+        api: Arc<Api>,
+        peer: Result<Peer, Refusal>,
+        remote: SocketAddr,
+        is_http2: bool,
+        watch: Arc<Watch>,
+    ) -> Self {
+        Self { api, peer, remote, is_http2, watch }
+    }
+}
+
+/// A request that may be served: it passed all checks that need no body and no key.
+struct Call<'a> {
+    client: &'a Client,
+    route: &'a Route,
+    path: &'a str,
+    /// What follows the route's own path: a name or a pattern.
+    rest: &'a str,
+    /// Who asks; `None` only where anyone may.
+    identity: Option<Identity>,
+    received: Instant,
+}
+
+/// Answers one request. It always does, and inside the time of its route.
+pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
+    let received = Instant::now();
+    let (head, mut body) = request.into_parts();
+    let to_head = head.method == Method::HEAD;
+    let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
+    let found = client.api.routes.find(&path);
+    let timeout = found.map_or_else(|| client.api.routes.shortest_timeout(), |(route, _)| route.timeout);
+    let deadline = received + timeout;
+    if !client.is_http2 {
+        client.watch.http1_begin(deadline);
+    }
+    let outcome = match check(client, &head, &path, found, received) {
+        Ok(call) => within(client, deadline, execute(&call, &mut body)).await.unwrap_or_else(|| {
+            tracing::error!(path = call.path, remote = %client.remote, "request timed out");
+            Err(Reject::timed_out().and_close())
+        }),
+        Err(refused) => Ok(refused),
+    };
+    let mut answer = outcome.unwrap_or_else(Answer::from);
+    // What is left of a short body is read first: not every client takes an answer while it is still sending.
+    if !answer.closes() && !body.is_end_stream() {
+        let waits = head.headers.contains_key(EXPECT);
+        if within(client, deadline, body::ignore(&mut body, waits)).await != Some(true) {
+            answer = answer.and_close();
+        }
+    }
+    if !client.is_http2 {
+        client.watch.http1_answered(answer.closes() && !body.is_end_stream());
+    }
+    answer.into_response(to_head, client.is_http2)
+}
+
+/// Makes all checks that need no body and no key.
+fn check<'a>(
+    client: &'a Client,
+    head: &Parts,
+    path: &'a str,
+    found: Option<(&'a Route, &'a str)>,
+    received: Instant,
+) -> Result<Call<'a>, Answer> {
+    // Two lengths for one body are how requests are smuggled past a proxy (RFC 9112, section 6.1).
+    if !client.is_http2 && head.headers.contains_key(TRANSFER_ENCODING) && client.watch.http1_head_has_length() {
+        return Err(Reject::bad_request("invalid request body").and_close().into());
+    }
+    let Some((route, rest)) = found else {
+        return Err(match client.api.routes.find_without_slash(path) {
+            Some(route) => Answer::redirect(&head.method, route.path),
+            None => Answer::no_such_route(),
+        });
+    };
+    if !route.verb.accepts(&head.method) {
+        return Err(Reject::wrong_method(&head.method, route.verb).into());
+    }
+    let identity = match route.gate {
+        Gate::Anyone => None,
+        Gate::Policy => Some(authorize(client, path)?),
+    };
+    Ok(Call { client, route, path, rest, identity, received })
+}
+
+/// Returns the identity of a client that may call `path`.
+fn authorize(client: &Client, path: &str) -> Result<Identity, Reject> {
+    let peer = client.peer.as_ref().map_err(|refusal| Reject::bad_request(refusal.message()))?;
+    if let Err(denial) = peer.role.authorize(path) {
+        let (identity, remote) = (&peer.identity, client.remote);
+        tracing::warn!(%identity, path, %remote, "not authorized: {denial}");
+        return Err(Reject::new(StatusCode::FORBIDDEN, "not authorized: insufficient permissions"));
+    }
+    Ok(peer.identity)
+}
+
+async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    match call.route.operation {
+        Operation::Generate => keys::generate(call, body).await,
+        Operation::Decrypt => keys::decrypt(call, body).await,
+        Operation::Encrypt => keys::encrypt(call, body).await,
+        Operation::Hmac => keys::hmac(call, body).await,
+        Operation::Describe => keys::describe(call).await,
+        Operation::Create => keys::create(call).await,
+        Operation::Import => keys::import(call, body).await,
+        Operation::List => keys::list(call).await,
+        Operation::Delete => keys::delete(call).await,
+        Operation::Ready => health::ready(call).await,
+        Operation::Status => health::status(call).await,
+        Operation::Version => Ok(health::version()),
+    }
+}
+
+/// Waits for `work` until `deadline`; `None` when that comes first.
+///
+/// Work that is done at once, as with a cached key it is, never sets a timer. On HTTP/1.1 the connection's own
+/// timer does it; a request of HTTP/2 gets one when it has to wait.
+async fn within<T>(client: &Client, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    if client.is_http2 {
+        let at_once = poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        return match at_once.await {
+            Some(done) => Some(done),
+            None => tokio::time::timeout_at(deadline.into(), work).await.ok(),
+        };
+    }
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if client.watch.http1_is_overdue() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}

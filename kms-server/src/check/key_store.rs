@@ -1,0 +1,106 @@
+//! Does the key store open, and does it keep what it is given?
+
+use std::path::Path;
+
+use kms_core::{EntryName, Fingerprint, KeyRecord, KeyStore, ListQuery, SecretBytes, SecretKey};
+use kms_fs::{FsConfig, OpenError, OpenMode};
+
+use super::Finding;
+use crate::config::{KeyStoreSettings, RootKeySource};
+
+const SUBJECT: &str = "key store";
+
+/// Checks the chosen key store.
+pub async fn check(settings: &KeyStoreSettings) -> Vec<Finding> {
+    match settings {
+        KeyStoreSettings::Memory => vec![Finding::ok(SUBJECT, "memory: nothing to check")],
+        KeyStoreSettings::Fs { path, root_key } => check_fs(path, root_key).await,
+    }
+}
+
+async fn check_fs(path: &Path, root_key: &RootKeySource) -> Vec<Finding> {
+    let loaded = match root_key.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![Finding::error(SUBJECT, error.to_string())],
+    };
+    let mut findings: Vec<_> =
+        loaded.warnings.into_iter().map(|warning| Finding::warning(SUBJECT, warning)).collect();
+    findings.push(match kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::Existing) {
+        Ok(opened) => match exercise(&opened.store).await {
+            Ok(1) => Finding::ok(SUBJECT, format!("{}: 1 key, {WELL}", name_of(path))),
+            Ok(keys) => Finding::ok(SUBJECT, format!("{}: {keys} keys, {WELL}", name_of(path))),
+            Err(message) => Finding::error(SUBJECT, format!("{}: {message}", name_of(path))),
+        },
+        Err(OpenError::NoStore { .. }) => no_store(path),
+        Err(OpenError::InUse { pid, .. }) => {
+            let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            let message = format!("{}: in use by {holder}, a running server; not looked into", name_of(path));
+            Finding::ok(SUBJECT, message)
+        }
+        Err(error) => Finding::error(SUBJECT, error.to_string()),
+    });
+    findings
+}
+
+/// What is told of a store that passed.
+const WELL: &str = "all can be read, an entry can be written, read and deleted";
+
+fn name_of(path: &Path) -> String {
+    format!("sled in {}", path.display())
+}
+
+fn no_store(path: &Path) -> Finding {
+    match something_in(path) {
+        None => Finding::ok(
+            SUBJECT,
+            format!("{}: none yet, the server makes it at its first start", name_of(path)),
+        ),
+        Some(found) => Finding::error(
+            SUBJECT,
+            format!("{}: no store but '{found}', expected a directory of its own", path.display()),
+        ),
+    }
+}
+
+/// Names something that lies in a directory, other than what a start that failed leaves there.
+fn something_in(directory: &Path) -> Option<String> {
+    let names = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.file_name());
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .find(|name| !["lock", "lost+found"].contains(&&**name))
+}
+
+/// Writes, reads and deletes an entry that listings hide, and reads all keys. Returns their number.
+async fn exercise(store: &impl KeyStore) -> Result<usize, String> {
+    let describe = |error: kms_core::Error| error.chain().to_string();
+    let mut random = [0; 16];
+    kms_core::fill_random(&mut random).map_err(describe)?;
+    let name = EntryName::slot(&Fingerprint::from_bytes(random), 2);
+    let probe = SecretBytes::from(SecretKey::random().map_err(describe)?.expose().as_slice());
+    store.create(&name, &probe).await.map_err(describe)?;
+    let read = store.get(&name).await.map_err(describe);
+    store.delete(&name).await.map_err(describe)?;
+    if read? != probe {
+        return Err("an entry was read back that is not the one written".to_owned());
+    }
+    read_all(store).await
+}
+
+async fn read_all(store: &impl KeyStore) -> Result<usize, String> {
+    let (mut count, mut after) = (0, None::<String>);
+    loop {
+        let query = ListQuery { after: after.as_deref(), ..ListQuery::prefix("") };
+        let page = store.list(&query).await.map_err(|error| error.chain().to_string())?;
+        for name in &page.names {
+            let record = store.get(&EntryName::from(name)).await;
+            record
+                .and_then(|record| KeyRecord::decode(record.expose()))
+                .map_err(|error| format!("key '{name}' cannot be read: {}", error.chain()))?;
+        }
+        count += page.names.len();
+        match page.names.last().filter(|_| page.more) {
+            None => return Ok(count),
+            Some(last) => after = Some(last.as_str().to_owned()),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Which server a command talks to, and as whom: by flags, else by KES's environment variables.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Failure;
+use crate::apikey::ApiKey;
+use crate::certificate::CertifiedKey;
+use crate::client::{Client, Trust, certificate_from_files};
+use crate::config::Environment;
+
+/// Where a server is if nothing tells.
+const DEFAULT_SERVER: &str = "https://127.0.0.1:7373";
+
+// In KES's order; the first that is set wins.
+const SERVER: [&str; 3] = ["MINIO_KES_SERVER", "KES_SERVER", "MINIO_KMS_KES_ENDPOINT"];
+const API_KEY: [&str; 3] = ["MINIO_KES_API_KEY", "KES_API_KEY", "MINIO_KMS_KES_API_KEY"];
+const CLIENT_KEY: [&str; 4] =
+    ["MINIO_KES_KEY_FILE", "KES_CLIENT_KEY", "MINIO_KES_CLIENT_KEY", "KES_CLIENT_TLS_KEY_FILE"];
+const CLIENT_CERT: [&str; 4] =
+    ["MINIO_KES_CERT_FILE", "KES_CLIENT_CERT", "MINIO_KES_CLIENT_CERT", "KES_CLIENT_TLS_CERT_FILE"];
+const CA_CERT: [&str; 2] = ["KES_CA_CERT", "MINIO_KMS_KES_CAPATH"];
+
+/// The flags of all commands that talk to a server.
+#[derive(Args)]
+pub struct Connection {
+    /// Use this server (several, comma separated) instead of $KES_SERVER.
+    #[arg(short = 's', long, value_name = "HOST[:PORT]")]
+    server: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// The flags of access alone.
+#[derive(Args)]
+pub struct Access {
+    /// Authenticate with this API key instead of $KES_API_KEY (others can see a command's arguments).
+    #[arg(short = 'a', long, value_name = "KEY")]
+    api_key: Option<String>,
+    /// Do not verify the server's certificate.
+    #[arg(short = 'k', long)]
+    insecure: bool,
+    /// Verify the server by the certificates in this file or directory instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
+}
+
+impl Connection {
+    /// Makes the client that the flags and the environment ask for.
+    pub fn client(&self, environment: &Environment) -> Result<Client, Failure> {
+        self.access.client(self.server.as_deref(), environment)
+    }
+}
+
+impl Access {
+    /// Makes the client for `server`, else for that of the environment.
+    pub fn client(&self, server: Option<&str>, environment: &Environment) -> Result<Client, Failure> {
+        let servers = server.or_else(|| environment.first_of(&SERVER)).unwrap_or(DEFAULT_SERVER);
+        let servers: Vec<_> = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
+        Ok(Client::new(&servers, self.certificate(environment)?, &self.trust(environment))?)
+    }
+
+    fn certificate(&self, environment: &Environment) -> Result<CertifiedKey, Failure> {
+        if let Some(text) = self.api_key.as_deref() {
+            return Ok(ApiKey::parse(text)?.client_certificate()?);
+        }
+        let files = (environment.first_of(&CLIENT_CERT), environment.first_of(&CLIENT_KEY));
+        if let Some(text) = environment.first_of(&API_KEY) {
+            return Ok(ApiKey::parse(text)?.client_certificate()?);
+        }
+        match files {
+            (Some(cert), Some(key)) => Ok(certificate_from_files(Path::new(cert), Path::new(key))?),
+            (None, None) => Err(Failure::new(
+                "no API key: set KES_API_KEY, \
+                 or KES_CLIENT_CERT and KES_CLIENT_KEY to the files of a certificate and its key",
+            )),
+            (Some(_), None) => {
+                Err(Failure::new("a client certificate without its private key: set KES_CLIENT_KEY"))
+            }
+            (None, Some(_)) => {
+                Err(Failure::new("a private key without its client certificate: set KES_CLIENT_CERT"))
+            }
+        }
+    }
+
+    fn trust(&self, environment: &Environment) -> Trust {
+        if self.insecure {
+            return Trust::Nobody;
+        }
+        let file = self.ca_cert.clone().or_else(|| environment.first_of(&CA_CERT).map(PathBuf::from));
+        file.map_or(Trust::System, Trust::File)
+    }
+}

@@ -1,0 +1,85 @@
+//! Why a command failed.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use kms_fs::OpenError;
+
+use crate::apikey::InvalidApiKey;
+use crate::client::ClientError;
+use crate::config::Problem;
+use crate::server::StartError;
+
+/// Why a command failed, in one line; `None` when there is nobody left to tell.
+pub struct Failure(Option<String>);
+
+impl Failure {
+    /// Makes a failure with a message. Line ends in it are replaced by blanks.
+    pub fn new(message: impl AsRef<str>) -> Self {
+        let words: Vec<_> = message.as_ref().split(['\r', '\n']).map(str::trim).collect();
+        Self(Some(words.join(" ")))
+    }
+
+    /// Puts what was being done before the message.
+    #[must_use]
+    pub fn context(self, doing: &str) -> Self {
+        Self(self.0.map(|message| format!("{doing}: {message}")))
+    }
+
+    /// Prints it to stderr.
+    pub fn print(&self) {
+        let Some(message) = &self.0 else { return };
+        let mut stderr = io::stderr().lock();
+        let _ = if stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+            writeln!(stderr, "\x1b[31mError:\x1b[0m {message}")
+        } else {
+            writeln!(stderr, "Error: {message}")
+        };
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Takes an error of writing to stdout; a reader that went away is no news.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self(None)
+        } else {
+            Self::new(format!("cannot write: {error}"))
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::new(problem.to_string())
+    }
+}
+
+impl From<InvalidApiKey> for Failure {
+    fn from(error: InvalidApiKey) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<kms_core::Error> for Failure {
+    fn from(error: kms_core::Error) -> Self {
+        Self::new(error.chain().to_string())
+    }
+}

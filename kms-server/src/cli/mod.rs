@@ -1,0 +1,167 @@
+//! The command line `kms`, which understands what KES's does and may be called `kes`.
+
+mod connection;
+mod failure;
+mod identity;
+mod key;
+mod output;
+mod root_key;
+mod server;
+mod status;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub use self::failure::Failure;
+pub use self::output::Output;
+use crate::check;
+use crate::config::Environment;
+
+/// Runs the command line of this process and returns its exit code: 1 for an error, 2 for wrong usage.
+pub fn run() -> ExitCode {
+    let arguments = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match arguments {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(cli.command, &Environment::of_this_process()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A key server for MinIO and everything that speaks the KES protocol, and its command line.
+#[derive(Parser)]
+#[command(name = "kms", version, disable_version_flag = true, arg_required_else_help = true)]
+struct Cli {
+    /// Print the version.
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a server.
+    Server(server::Args),
+    /// Make all that a single server needs: certificate, root key, admin, config.
+    Init(InitArgs),
+    /// Tell what is wrong with a configuration before production does.
+    Check(CheckArgs),
+    /// Manage the root key of a local store.
+    #[command(subcommand)]
+    RootKey(root_key::Command),
+    /// Manage and use keys.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make API keys and certificates, and tell whose they are.
+    #[command(subcommand)]
+    Identity(identity::Command),
+    /// Tell how a server is.
+    Status(status::Args),
+    /// The commands of 2020.
+    #[command(subcommand, hide = true)]
+    Tool(ToolCommand),
+}
+
+#[derive(Subcommand)]
+enum ToolCommand {
+    #[command(subcommand)]
+    Identity(identity::Command),
+}
+
+#[derive(clap::Args)]
+struct InitArgs {
+    #[command(flatten)]
+    plan: crate::init::Plan,
+    /// Print what was made as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// The config file.
+    #[arg(long, value_name = "FILE")]
+    config: std::path::PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn dispatch(command: Command, environment: &Environment) -> Result<(), Failure> {
+    match command {
+        Command::Server(args) => server::run(args, environment),
+        Command::Init(args) => init(&args),
+        Command::Check(args) => run_check(&args, environment),
+        Command::RootKey(command) => root_key::run(command, environment),
+        Command::Key(command) => key::run(command, environment),
+        Command::Identity(command) | Command::Tool(ToolCommand::Identity(command)) => identity::run(command),
+        Command::Status(args) => status::run(&args, environment),
+    }
+}
+
+fn init(args: &InitArgs) -> Result<(), Failure> {
+    let made = crate::init::init(&args.plan)?;
+    let output = Output::new(args.json);
+    if output.is_json() { output.json(&made.to_json()) } else { output.text(made) }
+}
+
+fn run_check(args: &CheckArgs, environment: &Environment) -> Result<(), Failure> {
+    let report = block_on(check::check(&args.config, environment))?;
+    let output = Output::new(args.json);
+    if output.is_json() {
+        output.json(&report)?;
+    } else {
+        output.text(&report)?;
+    }
+    match report.errors() {
+        0 => Ok(()),
+        1 => Err(Failure::new(format!("{}: 1 problem", args.config.display()))),
+        count => Err(Failure::new(format!("{}: {count} problems", args.config.display()))),
+    }
+}
+
+/// Runs a future of a command that does little at once.
+fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_follow_arguments_as_with_kes() {
+        for line in [
+            "kms key create --insecure my-key",
+            "kms key create my-key other -k",
+            "kms key dek my-key -k --json",
+            "kes identity new --ip 127.0.0.1 localhost --dns kes --key=F --cert=F --expiry 87660h",
+            "kes tool identity new --force --key F --cert F localhost",
+            "kes tool identity of F",
+            "kes key delete my-key -k",
+            "kes key derive my-key Y29udGV4dA==",
+            "kms server --dev --addr 127.0.0.1:0",
+            "kms status -s",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}");
+        }
+    }
+}

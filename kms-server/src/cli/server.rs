@@ -1,0 +1,107 @@
+//! `kms server`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, Output};
+use crate::config::{self, Environment, Settings};
+use crate::dev::{self, DevServer};
+use crate::process;
+use crate::server::{Listening, Server, count_keys};
+
+/// The arguments of `kms server`.
+#[derive(clap::Args)]
+#[command(after_help = "The log goes to stderr, from level info on or as KMS_LOG says (KMS_LOG=debug).\n\
+    Any setting of the config can be given by a variable: KMS_CACHE__EXPIRY__ANY=1m sets cache.expiry.any.")]
+pub struct Args {
+    /// The config file.
+    #[arg(long, value_name = "FILE", required_unless_present = "dev", conflicts_with = "dev")]
+    config: Option<PathBuf>,
+    /// Where to listen, instead of the config's address; 127.0.0.1:7373 with --dev.
+    #[arg(long, value_name = "[IP]:PORT", value_parser = config::parse_address)]
+    addr: Option<SocketAddr>,
+    /// Run a server for development, which needs no config and keeps its keys.
+    #[arg(long)]
+    dev: bool,
+    /// Keep the state of --dev in this directory instead of $KMS_DEV_DIR or ~/.local/state/kms-dev.
+    #[arg(long, value_name = "DIR", requires = "dev")]
+    dir: Option<PathBuf>,
+    /// Keep the keys of --dev in memory only: all are lost when the process ends.
+    #[arg(long, requires = "dev", conflicts_with = "dir")]
+    in_memory: bool,
+}
+
+/// Serves until the process is told to stop.
+pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
+    start_log(environment);
+    if let Err(refused) = process::hide_memory() {
+        tracing::warn!("{refused}");
+    }
+    process::raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(async {
+        match args.config {
+            Some(config) => serve_config(&config, args.addr, environment).await,
+            None => serve_dev(args, environment).await,
+        }
+    })
+}
+
+async fn serve_config(
+    config: &std::path::Path,
+    address: Option<SocketAddr>,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let loaded = config::load(config, environment)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let settings = Settings { address: address.unwrap_or(loaded.settings.address), ..loaded.settings };
+    let listening = Server::build(settings).await?.listen().await?;
+    Output::new(false)
+        .text(format_args!("=> Server is up and running on https://{}", listening.local_addr()))?;
+    serve(listening).await
+}
+
+async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure> {
+    let address = args.addr.unwrap_or(dev::DEFAULT_ADDRESS);
+    let DevServer { settings, banner } = if args.in_memory {
+        dev::in_memory(address)?
+    } else {
+        dev::in_directory(args.dir, address, environment)?
+    };
+    let server = Server::build(settings).await.map_err(|error| banner.explain(error.into()))?;
+    let listening = server.listen().await?;
+    let keys = count_keys(&**listening.kms()).await?;
+    Output::new(false).text(banner.text(listening.local_addr(), keys))?;
+    serve(listening).await
+}
+
+async fn serve(listening: Listening) -> Result<(), Failure> {
+    let cannot_wait = |error| Failure::new(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    listening.serve(stopped).await;
+    Ok(())
+}
+
+/// Sends the log to stderr: from `info` on, or as `KMS_LOG` says.
+fn start_log(environment: &Environment) {
+    let filter = EnvFilter::try_new(environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info"));
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .try_init();
+}

@@ -1,0 +1,120 @@
+//! `kms status`.
+
+use std::time::Instant;
+
+use http::Method;
+use serde::Deserialize;
+
+use super::connection::Access;
+use super::{Failure, Output, block_on};
+use crate::client::Client;
+use crate::config::Environment;
+
+/// The arguments of `kms status`. As with KES, `-s` is `--short` here.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print one line a server.
+    #[arg(short, long)]
+    short: bool,
+    /// Print the server's answer as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Use this server instead of $KES_SERVER.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    server: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// The part of a server's answer that people read.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Status {
+    version: String,
+    os: String,
+    arch: String,
+    uptime: u64,
+    num_cpu: u64,
+    mem_heap_used: u64,
+    mem_stack_used: u64,
+    keystore_latency: u64,
+    keystore_unreachable: bool,
+    keystore_unavailable: bool,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            version: "unknown".to_owned(),
+            os: "unknown".to_owned(),
+            arch: String::new(),
+            uptime: 0,
+            num_cpu: 0,
+            mem_heap_used: 0,
+            mem_stack_used: 0,
+            keystore_latency: 0,
+            keystore_unreachable: false,
+            keystore_unavailable: false,
+        }
+    }
+}
+
+/// Asks a server how it is.
+pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
+    let client = args.access.client(args.server.as_deref(), environment)?;
+    let output = Output::new(args.json);
+    let started = Instant::now();
+    let answer = block_on(client.send(Method::GET, "/v1/status", None))??;
+    let latency = started.elapsed();
+    if output.is_json() {
+        return output.text(String::from_utf8_lossy(&answer).trim_end());
+    }
+    let line = format!("{} {}", output.green("●"), server_name(&client));
+    if args.short {
+        return output.text(line);
+    }
+    let status: Status = serde_json::from_slice(&answer)
+        .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+    let key_store = match (status.keystore_unreachable, status.keystore_unavailable) {
+        (true, _) => "not reachable".to_owned(),
+        (false, true) => "unavailable".to_owned(),
+        (false, false) => format!("{}ms", status.keystore_latency),
+    };
+    output.text(format_args!(
+        "{line}\n  Version  {}\n  Uptime   {}\n  Latency  {}ms\n  Store    {key_store}\n  \
+         OS       {}\n  CPUs     {} {}\n  Memory\n  · Heap   {}\n  · Stack  {}",
+        status.version,
+        uptime(status.uptime),
+        latency.as_millis(),
+        status.os,
+        status.num_cpu,
+        status.arch,
+        bytes(status.mem_heap_used),
+        bytes(status.mem_stack_used),
+    ))
+}
+
+fn server_name(client: &Client) -> String {
+    client.servers().join(",")
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} seconds"),
+        (0, 0, _) => format!("{minutes} minutes {} seconds", seconds % 60),
+        (0, ..) => format!("{hours} hours {minutes} minutes"),
+        _ => format!("{days} days {hours} hours"),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // one decimal is shown
+    let count_f = count as f64;
+    match count {
+        0..1_000 => format!("{count}B"),
+        1_000..1_000_000 => format!("{:.1}KB", count_f / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}MB", count_f / 1e6),
+        _ => format!("{:.1}GB", count_f / 1e9),
+    }
+}

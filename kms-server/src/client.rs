@@ -1,0 +1,265 @@
+//! A client of the API for the command line: HTTP/1.1 over TLS with a client certificate.
+
+mod error;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use kms_core::Identity;
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls_pki_types::ServerName;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
+
+pub use self::error::ClientError;
+pub use self::verify::roots_of;
+use crate::certificate::{CertifiedKey, Facts};
+
+/// How long a connection may take, with its handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer may take; the longest route of a server has 15 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes of an answer.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// How the server's certificate is verified.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// By the certificate authorities of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured).
+    System,
+    /// By the certificates in a PEM file, or in the files of a directory.
+    File(PathBuf),
+    /// Not at all.
+    Nobody,
+}
+
+/// A client of one or more servers that share their keys.
+pub struct Client {
+    servers: Vec<Endpoint>,
+    tls: TlsConnector,
+    identity: Identity,
+}
+
+impl Client {
+    /// Makes a client that shows `certificate` to the first of `servers` that can be reached.
+    ///
+    /// A server is written as `https://HOST[:PORT]` or `HOST[:PORT]`; the port is 7373 if not told.
+    pub fn new(servers: &[&str], certificate: CertifiedKey, trust: &Trust) -> Result<Self, ClientError> {
+        let servers = servers.iter().map(|server| Endpoint::parse(server)).collect::<Result<_, _>>()?;
+        let identity =
+            Facts::of(&certificate.chain[0]).map_err(|error| ClientError::Setup(error.to_string()))?.identity;
+        let setup = |error: rustls::Error| ClientError::Setup(format!("TLS: {error}"));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(setup)?;
+        let builder = match trust {
+            Trust::System => builder.with_root_certificates(verify::system_roots()?),
+            Trust::File(path) => builder.with_root_certificates(verify::roots_of(path)?),
+            Trust::Nobody => builder.dangerous().with_custom_certificate_verifier(verify::nothing(&provider)),
+        };
+        let config = builder.with_client_auth_cert(certificate.chain, certificate.key).map_err(|error| {
+            ClientError::Setup(format!("the client's certificate and private key: {error}"))
+        })?;
+        Ok(Self { servers, tls: TlsConnector::from(Arc::new(config)), identity })
+    }
+
+    /// Names the servers, as `HOST:PORT`.
+    pub fn servers(&self) -> Vec<String> {
+        self.servers.iter().map(ToString::to_string).collect()
+    }
+
+    /// Returns who the servers see.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Sends a request and reads the answer as JSON.
+    pub async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, ClientError> {
+        let answer = self.send(method, path, body).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|_| ClientError::Answer("it is not the JSON that was expected".to_owned()))
+    }
+
+    /// Sends a request and returns the answer's body; an answer that is not 200 is an error.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let mut unreachable = None;
+        for server in &self.servers {
+            match timeout(CONNECT_TIMEOUT, self.connect(server)).await {
+                Ok(Ok(stream)) => return self.exchange(server, stream, method, path, body).await,
+                Ok(Err(error)) if error.tries_next_server() => unreachable = Some(error),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    let reason = format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
+                    unreachable = Some(ClientError::Connect { server: server.to_string(), reason });
+                }
+            }
+        }
+        Err(unreachable.unwrap_or_else(|| ClientError::Setup("no server is given".to_owned())))
+    }
+
+    async fn connect(&self, server: &Endpoint) -> Result<TlsStream<TcpStream>, ClientError> {
+        let stream = TcpStream::connect((server.host.as_str(), server.port))
+            .await
+            .map_err(|error| ClientError::connect(server, &error))?;
+        let _ = stream.set_nodelay(true);
+        let name = ServerName::try_from(server.host.clone())
+            .map_err(|_| ClientError::Setup(format!("'{}' is no name of a host", server.host)))?;
+        self.tls.connect(name, stream).await.map_err(|error| ClientError::handshake(server, &error))
+    }
+
+    async fn exchange(
+        &self,
+        server: &Endpoint,
+        stream: TlsStream<TcpStream>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let invalid = |_| ClientError::Setup(format!("'{path}' is no path"));
+        let mut request = Request::builder().method(method).uri(path).header(HOST, server.to_string());
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(body))).map_err(invalid)?;
+        let exchange = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            let connection = tokio::spawn(connection);
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+            connection.abort();
+            Ok((status, body))
+        };
+        let (status, body) = timeout(ANSWER_TIMEOUT, exchange)
+            .await
+            .map_err(|_| ClientError::answer(server, format!("none within {} s", ANSWER_TIMEOUT.as_secs())))?
+            .map_err(|error: hyper::Error| ClientError::broken(server, &error))?;
+        let body = body.map_err(|error| ClientError::answer(server, error.to_string()))?.to_bytes();
+        let body = Zeroizing::new(Vec::from(body));
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            message: message(&body, status),
+            identity: self.identity,
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, ClientError> {
+        let invalid = || {
+            ClientError::Setup(format!(
+                "invalid server '{}', expected https://HOST[:PORT]",
+                text.escape_debug()
+            ))
+        };
+        let trimmed = text.trim();
+        let authority = match trimmed.split_once("://") {
+            Some(("https", rest)) => rest,
+            Some(_) => return Err(invalid()),
+            None => trimmed,
+        };
+        let authority: http::uri::Authority =
+            authority.trim_end_matches('/').parse().map_err(|_| invalid())?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() || authority.as_str().contains('@') {
+            return Err(invalid());
+        }
+        let port = match authority.port() {
+            None if authority.as_str() == authority.host() => DEFAULT_PORT,
+            None => return Err(invalid()),
+            Some(port) => port.as_str().parse().map_err(|_| invalid())?,
+        };
+        Ok(Self { host, port })
+    }
+}
+
+/// The port of a server that is not told.
+const DEFAULT_PORT: u16 = 7373;
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Takes the message out of an error's body.
+fn message(body: &[u8], status: StatusCode) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        message: String,
+    }
+    match serde_json::from_slice::<Body>(body) {
+        Ok(body) if !body.message.is_empty() => body.message,
+        _ => status.to_string().to_lowercase(),
+    }
+}
+
+/// Reads a file of certificates and one of a private key, to be shown to servers.
+pub fn certificate_from_files(cert: &Path, key: &Path) -> Result<CertifiedKey, ClientError> {
+    crate::certificate::read_pair(cert, key).map_err(ClientError::Setup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_written_with_or_without_scheme_and_port() {
+        for (text, host, port) in [
+            ("https://127.0.0.1:7373", "127.0.0.1", 7373),
+            ("kes.example.org", "kes.example.org", 7373),
+            ("https://[::1]:1234/", "::1", 1234),
+            (" localhost:1 ", "localhost", 1),
+        ] {
+            let endpoint = Endpoint::parse(text).map_err(|error| error.to_string()).unwrap();
+            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{text}");
+        }
+        for text in ["http://127.0.0.1:7373", "", "https://", "a b", "user@host", "host:99999", "ftp://x"] {
+            assert!(Endpoint::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What is wrong with a configuration.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// One thing that is wrong, or dubious, in one line: where it stands, under which key, and what was expected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file, with its line if that is known, or the environment variable.
+    pub place: String,
+    /// The path of the key, such as `tls.cert`; empty when it is about the file as a whole.
+    pub key: String,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl Problem {
+    /// Makes a problem at `place` with `key`. Line ends in the message are replaced by blanks.
+    pub fn new(place: impl Into<String>, key: impl Into<String>, message: impl AsRef<str>) -> Self {
+        let words: Vec<_> =
+            message.as_ref().split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
+        Self { place: place.into(), key: key.into(), message: words.join(" ") }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// What works but is hardly meant so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about.
+    pub problem: Problem,
+    /// What is written has no effect at all: a mistake, which `kms check` does not let pass.
+    pub has_no_effect: bool,
+}
+
+impl Warning {
+    /// Warns of what has an effect, but one that somebody should know of.
+    pub fn dubious(problem: Problem) -> Self {
+        Self { problem, has_no_effect: false }
+    }
+
+    /// Warns of what is written in vain.
+    pub fn no_effect(problem: Problem) -> Self {
+        Self { problem, has_no_effect: true }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}

@@ -1,0 +1,243 @@
+//! What may be written in a configuration: names and types, nothing of what they mean.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use kms_core::KeyName;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+use super::duration;
+
+/// The keys of [`Raw`].
+pub const TOP_LEVEL: [&str; 7] = ["address", "admin", "tls", "policy", "cache", "keys", "keystore"];
+
+/// A configuration as it is written.
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    pub address: Option<String>,
+    pub admin: RawAdmin,
+    pub tls: RawTls,
+    pub policy: BTreeMap<String, RawPolicy>,
+    pub cache: RawCache,
+    #[serde(deserialize_with = "list")]
+    pub keys: Vec<RawKey>,
+    pub keystore: RawKeyStore,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAdmin {
+    pub identity: Option<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTls {
+    pub key: Option<String>,
+    pub cert: Option<String>,
+    pub ca: Option<String>,
+    pub auth: Option<Switch>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPolicy {
+    #[serde(deserialize_with = "list")]
+    pub allow: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub deny: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub identities: Vec<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawCache {
+    pub expiry: RawExpiry,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawExpiry {
+    pub any: Option<GoDuration>,
+    pub unused: Option<GoDuration>,
+    pub offline: Option<GoDuration>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawKey {
+    pub name: RawName,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawKeyStore {
+    pub fs: Option<RawFs>,
+    pub memory: Option<RawMemory>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawFs {
+    pub path: Option<String>,
+    pub root_key_file: Option<String>,
+    pub root_key_env: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawMemory {}
+
+/// The name of a key.
+pub struct RawName(pub KeyName);
+
+/// A duration in Go's notation.
+pub struct GoDuration(pub Duration);
+
+/// `on` or `off`, or a boolean.
+pub struct Switch(pub bool);
+
+/// An element of a list that may also be written as one text, with commas between the elements: in an
+/// environment variable.
+trait Element: Sized {
+    const EXPECTED: &'static str;
+
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+impl Element for String {
+    const EXPECTED: &'static str = "an array of strings";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
+impl Element for RawKey {
+    const EXPECTED: &'static str = "an array of tables, each with a name";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        RawName::from_text(text).map(|name| Self { name })
+    }
+}
+
+impl RawName {
+    fn from_text(text: &str) -> Result<Self, String> {
+        KeyName::new(text).map(Self).map_err(|_| {
+            format!(
+                "invalid key name '{}', \
+                 expected 1 to {} characters of 0-9 A-Z a-z - _ that begin and end with no '-'",
+                text.escape_debug(),
+                kms_core::name::MAX_NAME_LEN
+            )
+        })
+    }
+}
+
+fn list<'de, T: Element + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T>(PhantomData<T>);
+
+    impl<'de, T: Element + Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(T::EXPECTED)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
+            elements.map(T::from_text).collect::<Result<_, _>>().map_err(E::custom)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_any(List(PhantomData))
+}
+
+impl<'de> Deserialize<'de> for RawName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_text(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for GoDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = GoDuration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with a unit in quotes, such as '5m' or '1m30s'")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<GoDuration, E> {
+                duration::parse(text).map(GoDuration).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OnOff;
+
+        impl Visitor<'_> for OnOff {
+            type Value = Switch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("'on' or 'off'")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Switch, E> {
+                Ok(Switch(on))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Switch, E> {
+                match text.to_ascii_lowercase().as_str() {
+                    "on" | "true" => Ok(Switch(true)),
+                    "off" | "false" => Ok(Switch(false)),
+                    _ => Err(E::custom(format!(
+                        "invalid value '{}', expected 'on' or 'off'",
+                        text.escape_debug()
+                    ))),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(OnOff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use figment::Figment;
+    use figment::error::Kind;
+    use figment::providers::Serialized;
+
+    use super::*;
+
+    #[test]
+    fn the_list_of_keys_is_that_of_the_schema() {
+        let unknown = Figment::from(Serialized::default("no-such-key", 1)).extract::<Raw>();
+        let Err(Kind::UnknownField(_, keys)) = unknown.map_err(|error| error.kind) else {
+            panic!("an unknown key was taken");
+        };
+        assert_eq!(keys, TOP_LEVEL);
+    }
+}

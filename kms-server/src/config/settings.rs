@@ -1,0 +1,88 @@
+//! What a server needs to know, checked: the form into which every configuration is brought.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kms_core::{CacheConfig, Identity, KeyName};
+use kms_fs::{LoadedRootKey, OpenError, RootKey};
+
+/// The configuration of a server after all checks that need no other machine.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The identity that may do everything; `None` when it is switched off.
+    pub admin: Option<Identity>,
+    /// Certificate, key, and what is asked of clients.
+    pub tls: TlsSettings,
+    /// Who may do what, by policy name.
+    pub policies: BTreeMap<String, PolicySettings>,
+    /// How long keys stay in memory.
+    pub cache: CacheConfig,
+    /// Keys to create at the start if they are absent.
+    pub keys: Vec<KeyName>,
+    /// Where the keys rest.
+    pub key_store: KeyStoreSettings,
+}
+
+/// TLS of the server.
+#[derive(Debug)]
+pub struct TlsSettings {
+    /// PEM file of the certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// PEM file, or directory of such, of the CAs that sign client certificates; the system's if absent.
+    pub ca: Option<PathBuf>,
+    /// Whether the chain of a client's certificate is verified (KES: `--auth=on`).
+    pub verify_clients: bool,
+}
+
+/// One policy.
+#[derive(Debug, Default)]
+pub struct PolicySettings {
+    /// Path patterns of which one has to match.
+    pub allow: Vec<String>,
+    /// Path patterns of which none may match.
+    pub deny: Vec<String>,
+    /// Who has this policy.
+    pub identities: Vec<Identity>,
+}
+
+/// The chosen key store.
+#[derive(Debug)]
+pub enum KeyStoreSettings {
+    /// An encrypted local directory.
+    Fs {
+        /// The directory.
+        path: PathBuf,
+        /// Where its root key comes from.
+        root_key: RootKeySource,
+    },
+    /// Memory: every key dies with the process.
+    Memory,
+}
+
+/// Where the root key of a local store comes from.
+#[derive(Debug, Clone)]
+pub enum RootKeySource {
+    /// A file that only its owner may read.
+    File(PathBuf),
+    /// An environment variable of this name.
+    Environment(String),
+}
+
+impl RootKeySource {
+    /// Reads the root key.
+    pub fn load(&self) -> Result<LoadedRootKey, OpenError> {
+        match self {
+            Self::File(path) => RootKey::from_file(path),
+            Self::Environment(name) => RootKey::from_env(name),
+        }
+    }
+}
+
+/// The time that a route may take unless the configuration says otherwise.
+pub const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(15);

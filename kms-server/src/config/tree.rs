@@ -1,0 +1,141 @@
+//! The tree of values between the readers and the schema.
+
+use figment::error::{Actual, Kind};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::environment::Environment;
+use super::places::{KeyPath, Places};
+use super::problem::Problem;
+use super::schema::Raw;
+
+/// Puts the values of environment variables in the place of `${NAME}` in every text.
+pub fn expand(mut tree: Dict, environment: &Environment, places: &Places) -> Result<Dict, Problem> {
+    expand_dict(&mut tree, environment, &mut KeyPath::new())
+        .map_err(|(path, message)| places.problem(&path, message))?;
+    Ok(tree)
+}
+
+/// Reads the layers, the later over the earlier, into the schema.
+pub fn extract(layers: [Dict; 2], places: &Places) -> Result<Raw, Problem> {
+    let figment = layers.into_iter().fold(Figment::new(), |figment, layer| figment.merge(Layer(layer)));
+    figment.extract().map_err(|error| {
+        let first = error.into_iter().last();
+        first.map_or_else(
+            || places.problem(&[], "cannot be read"),
+            |error| places.problem(&error.path, describe(&error.kind)),
+        )
+    })
+}
+
+struct Layer(Dict);
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("configuration")
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, self.0.clone())]))
+    }
+}
+
+fn expand_dict(
+    dict: &mut Dict,
+    environment: &Environment,
+    path: &mut KeyPath,
+) -> Result<(), (KeyPath, String)> {
+    for (name, value) in dict {
+        path.push(name.clone());
+        expand_value(value, environment, path)?;
+        path.pop();
+    }
+    Ok(())
+}
+
+fn expand_value(
+    value: &mut Value,
+    environment: &Environment,
+    path: &mut KeyPath,
+) -> Result<(), (KeyPath, String)> {
+    match value {
+        Value::String(_, text) => {
+            *text = expand_text(text, environment).map_err(|message| (path.clone(), message))?;
+        }
+        Value::Dict(_, dict) => expand_dict(dict, environment, path)?,
+        Value::Array(_, values) => {
+            for (index, value) in values.iter_mut().enumerate() {
+                path.push(index.to_string());
+                expand_value(value, environment, path)?;
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn expand_text(text: &str, environment: &Environment) -> Result<String, String> {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, after) = after.split_once('}').ok_or("'${' without a closing '}'")?;
+        let value =
+            environment.get(name).ok_or_else(|| format!("environment variable '{name}' is not set"))?;
+        expanded.push_str(before);
+        expanded.push_str(value);
+        rest = after;
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+/// Says what a value was and what was expected, without the value: it may be a secret.
+fn describe(kind: &Kind) -> String {
+    match kind {
+        Kind::UnknownField(_, []) => "unknown key, expected none here".to_owned(),
+        Kind::UnknownField(_, expected) => format!("unknown key, expected {}", one_of(expected)),
+        Kind::UnknownVariant(_, expected) => format!("unknown value, expected {}", one_of(expected)),
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
+            format!("found {}, expected {expected}", type_name(actual))
+        }
+        Kind::MissingField(name) => format!("'{name}' is missing"),
+        Kind::Message(message) => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn one_of(expected: &[&str]) -> String {
+    match expected {
+        [only] => (*only).to_owned(),
+        _ => format!("one of {}", expected.join(", ")),
+    }
+}
+
+fn type_name(actual: &Actual) -> &str {
+    match actual {
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) => "an integer",
+        Actual::Float(_) => "a float",
+        Actual::Char(_) | Actual::Str(_) => "a string",
+        Actual::Seq => "an array",
+        Actual::Map | Actual::NewtypeStruct => "a table",
+        Actual::Unit | Actual::Option => "nothing",
+        _ => "a value of another type",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_replaced_wherever_they_stand() {
+        let environment = Environment::from_iter([("A", "1"), ("B", "two")]);
+        for (text, expanded) in [("${A}", "1"), ("x-${A}-${B}", "x-1-two"), ("$A", "$A"), ("", "")] {
+            assert_eq!(expand_text(text, &environment).unwrap(), expanded);
+        }
+        assert!(expand_text("${C}", &environment).unwrap_err().contains("'C' is not set"));
+        assert!(expand_text("${A", &environment).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! The transport of one connection, which notes for its [`Watch`] what comes and goes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::frames::Frames;
+use super::watch::Watch;
+
+/// A TLS stream under watch.
+pub struct WatchedIo {
+    tls: TlsStream<TcpStream>,
+    watch: Arc<Watch>,
+    /// Follows the frames of an HTTP/2 connection.
+    frames: Option<Frames>,
+    writes: u32,
+    is_shut_down: bool,
+}
+
+impl WatchedIo {
+    /// Watches a connection that speaks HTTP/1.1.
+    pub fn http1(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
+        Self { tls, watch, frames: None, writes: 0, is_shut_down: false }
+    }
+
+    /// Watches a connection that speaks HTTP/2.
+    pub fn http2(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
+        Self { frames: Some(Frames::new()), ..Self::http1(tls, watch) }
+    }
+
+    fn note_write<T>(&mut self, outcome: Poll<T>) -> Poll<T> {
+        if outcome.is_pending() {
+            self.watch.write_stalled(self.writes.max(1));
+        } else {
+            self.writes = self.writes.wrapping_add(1);
+            self.watch.written();
+        }
+        outcome
+    }
+
+    /// Reads and forgets what the peer still sends, until it ends or fails.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4096];
+        loop {
+            let mut scratch = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.tls.get_mut().0).poll_read(cx, &mut scratch)) {
+                Ok(()) if !scratch.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl AsyncRead for WatchedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.tls).poll_read(cx, buf))?;
+        let bytes = &buf.filled()[before..];
+        match &mut this.frames {
+            Some(frames) => {
+                let (open, is_data) = frames.advance(bytes);
+                this.watch.http2_open(open, is_data);
+            }
+            None => this.watch.http1_read(bytes),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for WatchedIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.tls).poll_write(cx, buf);
+        self.note_write(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.tls).poll_write_vectored(cx, bufs);
+        self.note_write(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.tls).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = outcome {
+            self.watch.flushed();
+        } else if outcome.is_pending() {
+            self.watch.write_stalled(self.writes.max(1));
+        }
+        outcome
+    }
+
+    /// Ends the TLS session and the sending side; then, if the last answer came before the whole request was
+    /// read, waits for the peer a little, since closing at once would make its system forget the answer.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_shut_down {
+            let outcome = Pin::new(&mut self.tls).poll_shutdown(cx);
+            ready!(self.note_write(outcome))?;
+            self.is_shut_down = true;
+            if self.watch.lingers() {
+                self.watch.lingering();
+            }
+        }
+        if self.watch.lingers() {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,258 @@
+//! Connections: accepted, shaken hands with, served within bounds, and ended.
+
+mod frames;
+mod io;
+mod streams;
+mod watch;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use self::io::WatchedIo;
+use self::streams::{Batch, Streams};
+pub use self::watch::{Bounds, Watch};
+use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
+use crate::api::{self, Api, Client};
+use crate::auth::Peer;
+use crate::tls;
+
+/// The most requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+/// How much body data one HTTP/2 connection may send ahead of being read.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How long to wait when the system has no descriptor for a further connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// All connections of a server.
+pub struct Connections {
+    api: Arc<Api>,
+    tls: TlsAcceptor,
+    bounds: Bounds,
+    room: Arc<Semaphore>,
+    live: Mutex<HashMap<u64, Arc<Watch>>>,
+    next: AtomicU64,
+    stop: AtomicU8,
+    stopped: Notify,
+}
+
+impl Connections {
+    /// Prepares to serve `api` on at most `limit` connections at once.
+    pub fn new(api: Arc<Api>, tls: rustls::ServerConfig, limit: usize, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            api,
+            tls: TlsAcceptor::from(Arc::new(tls)),
+            bounds,
+            room: Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))),
+            live: Mutex::default(),
+            next: AtomicU64::new(0),
+            stop: AtomicU8::new(0),
+            stopped: Notify::new(),
+        })
+    }
+
+    /// Accepts connections until it is dropped. Handshakes never hold it up.
+    pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((tcp, remote)) => {
+                    tokio::spawn(Arc::clone(self).connect(tcp, remote, permit));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Ends all connections: idle ones now, others after their requests, and what is left after `patience`.
+    ///
+    /// Returns how many had to be cut off.
+    pub async fn end(&self, patience: Duration) -> usize {
+        self.tell(Stop::WhenIdle);
+        if tokio::time::timeout(patience, self.all_ended()).await.is_ok() {
+            return 0;
+        }
+        let cut_off = self.live().len();
+        self.tell(Stop::Now);
+        self.all_ended().await;
+        cut_off
+    }
+
+    fn tell(&self, stop: Stop) {
+        self.stop.fetch_max(stop as u8, Ordering::SeqCst);
+        for watch in self.live().values() {
+            watch.tell(stop);
+        }
+    }
+
+    async fn all_ended(&self) {
+        loop {
+            let mut ended = pin!(self.stopped.notified());
+            ended.as_mut().enable();
+            if self.live().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The life of one connection.
+    async fn connect(self: Arc<Self>, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
+        let watch = Arc::new(Watch::new());
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.live().insert(number, Arc::clone(&watch));
+        let _entry = Entry { connections: &self, number, _permit: permit };
+        if self.stop.load(Ordering::SeqCst) != 0 {
+            return;
+        }
+        // An answer is one write; waiting for more to send would only delay it.
+        let _ = tcp.set_nodelay(true);
+        if let Some(tls) = self.shake_hands(tcp, remote, &watch).await {
+            self.serve(tls, remote, watch).await;
+        }
+    }
+
+    async fn shake_hands(&self, tcp: TcpStream, remote: SocketAddr, watch: &Watch) -> Option<TlsStream<TcpStream>> {
+        let mut handshake = pin!(tokio::time::timeout(self.bounds.head, self.tls.accept(tcp)));
+        let outcome = poll_fn(|cx| match watch.told(cx.waker()) {
+            Some(_) => Poll::Ready(None),
+            None => handshake.as_mut().poll(cx).map(Some),
+        });
+        match outcome.await? {
+            Ok(Ok(tls)) => return Some(tls),
+            Ok(Err(error)) => {
+                if let Some(why) = tls::describe_failure(&error) {
+                    tracing::warn!(%remote, "TLS handshake failed: {why}");
+                } else {
+                    tracing::debug!(%remote, %error, "TLS handshake failed");
+                }
+            }
+            Err(_) => tracing::debug!(%remote, "TLS handshake took too long"),
+        }
+        None
+    }
+
+    async fn serve(&self, tls: TlsStream<TcpStream>, remote: SocketAddr, watch: Arc<Watch>) {
+        let session = tls.get_ref().1;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let peer = Peer::new(session.peer_certificates().unwrap_or_default(), self.api.access());
+        let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
+        let client = Arc::new(client);
+        let service = service_fn(move |request| {
+            let client = Arc::clone(&client);
+            async move { Ok::<_, Infallible>(api::serve(&client, request).await) }
+        });
+        if is_http2 {
+            let streams = Streams::new(Arc::clone(&watch));
+            let io = TokioIo::new(WatchedIo::http2(tls, Arc::clone(&watch)));
+            let connection = http2::Builder::new(streams.clone())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .initial_stream_window_size(None)
+                .serve_connection(io, service);
+            self.drive(connection, http2::Connection::graceful_shutdown, Some(&streams), remote, &watch).await;
+        } else {
+            let io = TokioIo::new(WatchedIo::http1(tls, Arc::clone(&watch)));
+            let connection = http1::Builder::new()
+                .header_read_timeout(None)
+                .max_header_size(MAX_HEAD)
+                .serve_connection(io, service);
+            self.drive(connection, http1::Connection::graceful_shutdown, None, remote, &watch).await;
+        }
+    }
+
+    /// Polls a connection until it ends, by itself, by its bounds or because it was told to.
+    async fn drive<C, E>(
+        &self,
+        connection: C,
+        graceful_shutdown: fn(Pin<&mut C>),
+        streams: Option<&Streams>,
+        remote: SocketAddr,
+        watch: &Watch,
+    ) where
+        C: Future<Output = Result<(), E>>,
+        E: std::fmt::Display,
+    {
+        let mut connection = pin!(connection);
+        let mut guard = Guard::new(watch, self.bounds, self.api.routes().shortest_timeout());
+        let mut batch = Batch::default();
+        let mut ending = false;
+        let end = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(end) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(end.map_err(|error| error.to_string()));
+                }
+                if streams.is_some_and(|streams| streams.run(cx, &mut batch, self.api.routes().longest_timeout())) {
+                    // Their answers wait to be sent.
+                    continue;
+                }
+                match watch.told(cx.waker()) {
+                    Some(Stop::Now) => return Poll::Ready(Ok(())),
+                    Some(Stop::WhenIdle) if !ending => {
+                        ending = true;
+                        graceful_shutdown(connection.as_mut());
+                        if watch.is_idle() {
+                            guard.ending();
+                        }
+                        continue;
+                    }
+                    _ => {}
+                }
+                match guard.poll(cx, watch) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Alarm::Overdue) => {}
+                    Poll::Ready(Alarm::End) => {
+                        ending = true;
+                        graceful_shutdown(connection.as_mut());
+                        guard.ending();
+                    }
+                    Poll::Ready(Alarm::Close(why)) => return Poll::Ready(Err(why.to_owned())),
+                }
+            }
+        });
+        if let Err(why) = end.await {
+            tracing::debug!(%remote, "connection closed: {why}");
+        }
+    }
+}
+
+/// A connection's place among the live ones, given back when it ends, however it ends.
+struct Entry<'a> {
+    connections: &'a Connections,
+    number: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        let mut live = self.connections.live();
+        live.remove(&self.number);
+        if live.is_empty() {
+            self.connections.stopped.notify_waiters();
+        }
+    }
+}

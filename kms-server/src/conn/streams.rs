@@ -1,0 +1,60 @@
+//! How the requests of an HTTP/2 connection are run: in the connection's own task as far as they go.
+//!
+//! A key that is cached is used within a microsecond, so a task of its own and two hand-overs would cost more
+//! than the request. hyper hands all requests that one read brought to the executor, the task of the connection
+//! polls each once, and their answers leave in one write. What has to wait for the store goes on in its own task.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
+use std::time::Duration;
+
+use super::watch::{ActiveStream, Watch};
+
+/// How long an answer may wait for the peer to take it, beyond the route's time.
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+
+type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The executor that hyper gives the streams of one connection to.
+#[derive(Clone)]
+pub struct Streams {
+    queue: Arc<Mutex<Vec<(Stream, ActiveStream)>>>,
+    watch: Arc<Watch>,
+}
+
+impl Streams {
+    /// Makes an executor for the connection that `watch` watches.
+    pub fn new(watch: Arc<Watch>) -> Self {
+        Self { queue: Arc::default(), watch }
+    }
+
+    /// Polls the streams that have come since the last time; tells whether there were any.
+    ///
+    /// Those that have to wait get a task, and at most `longest` and a little more to be done.
+    pub fn run(&self, cx: &mut Context<'_>, batch: &mut Batch, longest: Duration) -> bool {
+        std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), &mut batch.0);
+        let some = !batch.0.is_empty();
+        for (mut stream, active) in batch.0.drain(..) {
+            if stream.as_mut().poll(cx).is_pending() {
+                tokio::spawn(async move {
+                    // Dropping the stream at the end of its time resets it.
+                    let _ = tokio::time::timeout(longest + SEND_TIMEOUT, stream).await;
+                    drop(active);
+                });
+            }
+        }
+        some
+    }
+}
+
+/// The streams being polled; kept so that its memory is used again.
+#[derive(Default)]
+pub struct Batch(Vec<(Stream, ActiveStream)>);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let entry = (Box::pin(stream) as Stream, self.watch.http2_begin());
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+}

@@ -1,0 +1,22 @@
+//! The key server: configuration, TLS, the HTTP API and the command line, over any [`kms_core::Kms`].
+
+mod api;
+pub mod apikey;
+mod auth;
+mod backend;
+pub mod certificate;
+mod check;
+pub mod cli;
+pub mod client;
+pub mod config;
+mod conn;
+mod dev;
+mod files;
+mod init;
+pub mod policy;
+pub mod process;
+pub mod server;
+mod tls;
+
+pub use conn::Bounds;
+pub use server::{Limits, Listening, Server, StartError};

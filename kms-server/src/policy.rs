@@ -1,0 +1,228 @@
+//! Who may do what: the admin, and the path patterns of everyone else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use kms_core::Identity;
+
+use crate::config::settings::PolicySettings;
+
+/// The access rules of a server: what each identity may do.
+#[derive(Debug, Default)]
+pub struct Access {
+    admin: Option<Identity>,
+    policies: HashMap<Identity, Arc<Policy>>,
+}
+
+impl Access {
+    /// Compiles the policies of a configuration.
+    ///
+    /// Fails when an identity has two policies, or is the admin and has one.
+    pub fn new(
+        admin: Option<Identity>,
+        policies: &BTreeMap<String, PolicySettings>,
+    ) -> Result<Self, AmbiguousIdentity> {
+        let mut access = Self { admin, policies: HashMap::new() };
+        for (name, settings) in policies {
+            let policy = Arc::new(Policy::new(name, settings));
+            for identity in &settings.identities {
+                if access.admin == Some(*identity) {
+                    return Err(AmbiguousIdentity {
+                        identity: *identity,
+                        first: "the admin".to_owned(),
+                        second: name.clone(),
+                    });
+                }
+                if let Some(other) = access.policies.insert(*identity, Arc::clone(&policy)) {
+                    let first = format!("policy '{}'", other.name);
+                    return Err(AmbiguousIdentity { identity: *identity, first, second: name.clone() });
+                }
+            }
+        }
+        Ok(access)
+    }
+
+    /// Finds what `identity` may do.
+    pub fn role(&self, identity: &Identity) -> Role {
+        if self.admin.as_ref() == Some(identity) {
+            return Role::Admin;
+        }
+        self.policies.get(identity).map_or(Role::None, |policy| Role::Policy(Arc::clone(policy)))
+    }
+}
+
+/// What an identity may do.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// What a policy allows.
+    Policy(Arc<Policy>),
+    /// Nothing: the identity stands in no policy.
+    None,
+}
+
+impl Role {
+    /// Decides whether a request for `path`, percent-decoded, may pass.
+    pub fn authorize(&self, path: &str) -> Result<(), Denial<'_>> {
+        match self {
+            Self::Admin => Ok(()),
+            Self::Policy(policy) => policy.authorize(path),
+            Self::None => Err(Denial::NoPolicy),
+        }
+    }
+}
+
+/// A named list of path patterns.
+///
+/// A request passes if no deny pattern and at least one allow pattern matches its path.
+#[derive(Debug)]
+pub struct Policy {
+    name: Box<str>,
+    allow: Box<[Pattern]>,
+    deny: Box<[Pattern]>,
+}
+
+impl Policy {
+    fn new(name: &str, settings: &PolicySettings) -> Self {
+        let compile = |patterns: &[String]| patterns.iter().map(|text| Pattern::new(text)).collect();
+        Self { name: name.into(), allow: compile(&settings.allow), deny: compile(&settings.deny) }
+    }
+
+    /// Returns the name of the policy.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn authorize(&self, path: &str) -> Result<(), Denial<'_>> {
+        if let Some(rule) = self.deny.iter().find(|pattern| pattern.matches(path)) {
+            return Err(Denial::Rule { policy: &self.name, pattern: rule });
+        }
+        if self.allow.iter().any(|pattern| pattern.matches(path)) {
+            return Ok(());
+        }
+        Err(Denial::NotAllowed { policy: &self.name })
+    }
+}
+
+/// A path, or with a `*` at its end all paths that begin so; nothing else is a wildcard.
+#[derive(Debug)]
+pub struct Pattern {
+    path: Box<str>,
+    is_prefix: bool,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self { path: prefix.into(), is_prefix: true },
+            None => Self { path: text.into(), is_prefix: false },
+        }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        if self.is_prefix { path.starts_with(&*self.path) } else { path == &*self.path }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.path, if self.is_prefix { "*" } else { "" })
+    }
+}
+
+/// Why a request was denied, for the log; the client is told only that it was.
+#[derive(Debug)]
+pub enum Denial<'a> {
+    /// The identity stands in no policy.
+    NoPolicy,
+    /// This rule of its policy denies the path.
+    Rule {
+        /// The policy's name.
+        policy: &'a str,
+        /// The rule.
+        pattern: &'a Pattern,
+    },
+    /// No rule of its policy allows the path.
+    NotAllowed {
+        /// The policy's name.
+        policy: &'a str,
+    },
+}
+
+impl fmt::Display for Denial<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPolicy => f.write_str("the identity has no policy"),
+            Self::Rule { policy, pattern } => write!(f, "policy '{policy}' denies '{pattern}'"),
+            Self::NotAllowed { policy } => write!(f, "no rule of policy '{policy}' allows the path"),
+        }
+    }
+}
+
+/// An identity that stands in two places, so that nobody could tell what it may do.
+#[derive(Debug)]
+pub struct AmbiguousIdentity {
+    identity: Identity,
+    first: String,
+    second: String,
+}
+
+impl fmt::Display for AmbiguousIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "identity '{}' is {} and stands in policy '{}', too", self.identity, self.first, self.second)
+    }
+}
+
+impl std::error::Error for AmbiguousIdentity {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn someone() -> Identity {
+        Identity::of_public_key(b"someone")
+    }
+
+    fn policy(allow: &[&str], deny: &[&str]) -> PolicySettings {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        PolicySettings { allow: owned(allow), deny: owned(deny), identities: vec![someone()] }
+    }
+
+    fn role(allow: &[&str], deny: &[&str]) -> Role {
+        let policies = BTreeMap::from([("minio".to_owned(), policy(allow, deny))]);
+        Access::new(None, &policies).unwrap().role(&someone())
+    }
+
+    #[test]
+    fn a_star_is_a_wildcard_only_at_the_end() {
+        let role = role(&["/v1/key/create/my-*", "/v1/status", "/v1/*/x"], &[]);
+        for path in ["/v1/key/create/my-", "/v1/key/create/my-key", "/v1/key/create/my-a/b", "/v1/status", "/v1/*/x"] {
+            assert!(role.authorize(path).is_ok(), "{path}");
+        }
+        for path in ["/v1/key/create/my", "/v1/key/create/other", "/v1/status/", "/v1/statu", "/v1/key/x", ""] {
+            assert!(role.authorize(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn deny_wins_over_allow_and_nothing_allows_nothing() {
+        let role = role(&["/v1/key/*"], &["/v1/key/generate/my-internal*", "/v1/key/delete/a"]);
+        assert!(role.authorize("/v1/key/delete/ab").is_ok());
+        let denial = role.authorize("/v1/key/delete/a").unwrap_err().to_string();
+        assert_eq!(denial, "policy 'minio' denies '/v1/key/delete/a'");
+        assert!(role.authorize("/v1/key/generate/my-internal1").is_err());
+        assert!(super::tests::role(&[], &[]).authorize("/v1/status").is_err());
+        assert!(Role::None.authorize("/v1/status").is_err());
+    }
+
+    #[test]
+    fn an_identity_stands_in_one_place() {
+        let twice = BTreeMap::from([("a".to_owned(), policy(&[], &[])), ("b".to_owned(), policy(&[], &[]))]);
+        let error = Access::new(None, &twice).unwrap_err().to_string();
+        assert!(error.contains("policy 'a'") && error.contains("policy 'b'"), "{error}");
+        let once = BTreeMap::from([("a".to_owned(), policy(&[], &[]))]);
+        assert!(Access::new(Some(someone()), &once).unwrap_err().to_string().contains("is the admin"));
+    }
+}

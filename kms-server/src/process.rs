@@ -1,0 +1,38 @@
+//! What the process asks of the operating system: many descriptors, and that nobody reads its memory.
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+
+/// Descriptors that are kept free for what is not a connection: the store, logs, listeners.
+const RESERVED_FILES: u64 = 100;
+
+/// The most connections at once, however many descriptors there are.
+const MAX_CONNECTIONS: u64 = 16_384;
+
+/// Forbids core dumps and other processes' looks into the memory of this one.
+///
+/// A process that is not dumpable cannot open `/dev/stdout` or its own `/proc` files that show memory.
+/// Returns what the system refused, in words.
+pub fn hide_memory() -> Result<(), String> {
+    let refused = |what: &str, error: rustix::io::Errno| format!("{what}: {error}");
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|error| refused("cannot forbid core dumps", error))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| refused("cannot make the process not dumpable", error))
+}
+
+/// Raises the limit of open files to what the system allows this process, and returns it.
+pub fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_err() {
+        return limit.current.unwrap_or(u64::MAX);
+    }
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// Returns how many connections fit into the present limit of open files.
+pub fn max_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let connections = files.saturating_sub(RESERVED_FILES).clamp(16, MAX_CONNECTIONS);
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,225 @@
+//! The server: built and checked, then listening, then serving until it is told to stop.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::name::MAX_PAGE_LEN;
+use kms_core::{Error, ErrorKind, Identity, Kms, ListQuery, Request};
+use tokio::net::TcpListener;
+
+use crate::api::{Api, Routes};
+use crate::config::settings::Settings;
+use crate::conn::{Bounds, Connections};
+use crate::policy::Access;
+use crate::{backend, process, tls};
+
+/// How long a stopping server waits for requests that have begun.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the start may wait for the key store, for each question.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Pages of names that the start reads to tell how many keys there are.
+const MAX_COUNTED_PAGES: usize = 100;
+
+/// A server whose configuration, certificate and key store are known to be good, and that does not listen yet.
+pub struct Server {
+    address: SocketAddr,
+    tls: rustls::ServerConfig,
+    kms: Arc<dyn Kms>,
+    access: Access,
+    limits: Limits,
+}
+
+/// The bounds of a server that are not those of the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long every route may take; `None` for the usual time of each.
+    pub route_timeout: Option<Duration>,
+    /// How many connections there may be at once; more wait to be accepted.
+    pub connections: usize,
+    /// How long each thing on a connection may take.
+    pub bounds: Bounds,
+}
+
+impl Default for Limits {
+    /// The usual times, and as many connections as there may be open files, less some.
+    fn default() -> Self {
+        Self { route_timeout: None, connections: process::max_connections(), bounds: Bounds::default() }
+    }
+}
+
+impl Server {
+    /// Opens the key store and checks everything.
+    ///
+    /// An error is one line that names the file or key at fault and what was expected.
+    pub async fn build(settings: Settings) -> Result<Self, StartError> {
+        // First what is cheap and has no effect.
+        let tls = tls::server_config(&settings.tls)?;
+        let kms = backend::open(&settings)?;
+        Self::assemble(settings, tls, kms).await
+    }
+
+    /// Serves a key management service of the caller's; the key store of `settings` is not opened.
+    pub async fn with_kms(settings: Settings, kms: Arc<dyn Kms>) -> Result<Self, StartError> {
+        let tls = tls::server_config(&settings.tls)?;
+        Self::assemble(settings, tls, kms).await
+    }
+
+    async fn assemble(
+        settings: Settings,
+        tls: rustls::ServerConfig,
+        kms: Arc<dyn Kms>,
+    ) -> Result<Self, StartError> {
+        let access = Access::new(settings.admin, &settings.policies).map_err(|error| StartError::new(error.to_string()))?;
+        for warning in tls::certificate_warnings(&settings.tls.cert) {
+            tracing::warn!("{warning}");
+        }
+        create_keys(&settings, &*kms).await?;
+        Ok(Self { address: settings.address, tls, kms, access, limits: Limits::default() })
+    }
+
+    /// Sets other bounds than the usual ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Begins to listen, and says so in one line of the log.
+    pub async fn listen(self) -> Result<Listening, StartError> {
+        let unusable = |error| StartError::new(format!("cannot listen on {}: {error}", self.address));
+        let listener = TcpListener::bind(self.address).await.map_err(unusable)?;
+        let address = listener.local_addr().unwrap_or(self.address);
+        let backend = self.kms.capabilities().backend;
+        match count_keys(&*self.kms).await {
+            Ok(keys) => tracing::info!(%address, backend, %keys, "server is up"),
+            Err(error) => {
+                tracing::error!(%address, backend, error = %error.chain(), "server is up, but cannot list its keys");
+            }
+        }
+        let routes = match self.limits.route_timeout {
+            Some(timeout) => Routes::standard().with_timeout(timeout),
+            None => Routes::standard(),
+        };
+        let api = Arc::new(Api::new(self.kms, self.access, routes));
+        let connections = Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
+        Ok(Listening { listener, address, api, connections })
+    }
+}
+
+/// A server that listens and does not serve yet: connections wait.
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+    api: Arc<Api>,
+    connections: Arc<Connections>,
+}
+
+impl Listening {
+    /// Returns the address that it listens on, with the port that the system chose if none was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lends the key management service.
+    pub fn kms(&self) -> &Arc<dyn Kms> {
+        self.api.kms()
+    }
+
+    /// Serves until `shutdown` is done; then takes no further connection, lets requests that have begun end
+    /// within 10 s, and returns when no connection is left.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let connections = self.connections;
+        tokio::select! {
+            () = connections.accept(self.listener) => {}
+            () = shutdown => {}
+        }
+        tracing::info!("server stops");
+        match connections.end(DRAIN_TIMEOUT).await {
+            0 => {}
+            cut_off => tracing::warn!("{cut_off} connections had to be cut off"),
+        }
+    }
+}
+
+/// How many keys there are, or that there are more than were counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyCount {
+    /// Exactly so many.
+    Exactly(usize),
+    /// More than so many.
+    MoreThan(usize),
+}
+
+impl fmt::Display for KeyCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(count) => write!(f, "{count}"),
+            Self::MoreThan(count) => write!(f, "more than {count}"),
+        }
+    }
+}
+
+/// Counts the keys of `kms`, up to 102,400 of them.
+pub async fn count_keys(kms: &dyn Kms) -> kms_core::Result<KeyCount> {
+    let mut count = 0;
+    let mut after = None;
+    for _ in 0..MAX_COUNTED_PAGES {
+        let request = Request::new(nobody(), START_TIMEOUT);
+        let query = ListQuery { prefix: "", after: after.as_deref(), limit: MAX_PAGE_LEN };
+        let page = kms.list(&request, &query).await?;
+        count += page.names.len();
+        match page.names.last().filter(|_| page.more) {
+            None => return Ok(KeyCount::Exactly(count)),
+            Some(last) => after = Some(last.as_str().to_owned()),
+        }
+    }
+    Ok(KeyCount::MoreThan(count))
+}
+
+/// Why a server cannot start: one line for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError(String);
+
+impl StartError {
+    /// Makes one of a line that names the file or key at fault and what was expected.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<Error> for StartError {
+    fn from(error: Error) -> Self {
+        Self(error.chain().to_string())
+    }
+}
+
+/// Creates the keys that the configuration asks for, unless they are there.
+async fn create_keys(settings: &Settings, kms: &dyn Kms) -> Result<(), StartError> {
+    for name in &settings.keys {
+        let creator = settings.admin.unwrap_or_else(nobody);
+        match kms.create(&Request::new(creator, START_TIMEOUT), name).await {
+            Ok(()) => tracing::info!(key = %name, "key created"),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(StartError::new(format!("keys: cannot create '{name}': {}", error.chain()))),
+        }
+    }
+    Ok(())
+}
+
+/// The identity of the server itself where no admin is set: one that no certificate has.
+fn nobody() -> Identity {
+    Identity::from_hex("0000000000000000000000000000000000000000000000000000000000000000")
+        .unwrap_or_else(|| Identity::of_public_key(&[]))
+}

@@ -1,0 +1,199 @@
+//! TLS of the server: versions, ciphers, its own certificate, and what is asked of clients.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::certificate::{self, Facts};
+use crate::config::settings::TlsSettings;
+use crate::server::StartError;
+
+/// Builds the TLS configuration: TLS 1.2 and 1.3, `h2` before `http/1.1`, a client certificate always.
+///
+/// An error names the file and what was expected in it.
+pub fn server_config(settings: &TlsSettings) -> Result<ServerConfig, StartError> {
+    let provider = Arc::new(provider());
+    let verifier = client_verifier(settings, &provider)?;
+    let pair = certificate::read_pair(&settings.cert, &settings.key).map_err(StartError::new)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StartError::new(format!("TLS: {error}")))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(pair.chain, pair.key)
+        .map_err(|error| unusable_pair(settings, &error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
+    // Stateless tickets in the place of a session cache: a resumed handshake costs a third less. One ticket a
+    // handshake, since each holds the client's certificate.
+    config.ticketer =
+        aws_lc_rs::Ticketer::new().map_err(|error| StartError::new(format!("TLS tickets: {error}")))?;
+    config.send_tls13_tickets = 1;
+    Ok(config)
+}
+
+/// Tells what clients will not like about the server's own certificate, one line each.
+pub fn certificate_warnings(cert: &Path) -> Vec<String> {
+    let facts = CertificateDer::from_pem_file(cert).ok().and_then(|der| Facts::of(&der).ok());
+    let Some(facts) = facts else { return Vec::new() };
+    let file = cert.display();
+    let mut warnings = Vec::new();
+    if facts.is_ca {
+        warnings.push(format!("{file}: the certificate is a CA (basic constraints CA:TRUE), clients may refuse it as a server's; `kms identity new` makes a right one"));
+    }
+    if facts.names_nothing() {
+        warnings.push(format!("{file}: the certificate has no subject alternative name, MinIO and other Go clients will refuse it; `kms identity new --ip ADDRESS --dns NAME` makes a right one"));
+    }
+    let now = jiff::Timestamp::now();
+    if facts.not_after < now {
+        warnings.push(format!("{file}: the certificate expired at {}", facts.not_after));
+    }
+    if facts.not_before > now {
+        warnings.push(format!("{file}: the certificate is not valid before {}", facts.not_before));
+    }
+    warnings
+}
+
+/// Says what a failed handshake was about, with a hint for what operators meet in the field.
+///
+/// `None` for what is no news: a peer that goes away, or is no TLS client.
+pub fn describe_failure(error: &std::io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let hint = match error {
+        rustls::Error::NoCertificatesPresented => "the client presented no certificate",
+        rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
+            "the client's certificate cannot be used: X.509 version 1, or damaged"
+        }
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_)) => {
+            "the client's certificate cannot be used: X.509 version 1, or an unknown critical extension"
+        }
+        rustls::Error::PeerIncompatible(_) => "no common TLS parameters, as with Ed448 keys",
+        rustls::Error::InvalidCertificate(_) => "the client's certificate was refused",
+        _ => return None,
+    };
+    Some(format!("{hint}: {error}"))
+}
+
+/// The provider of rustls with its cipher suites in our order: AES-128 first, whose key schedule uses SHA-256.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let first = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+    provider
+}
+
+fn client_verifier(
+    settings: &TlsSettings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
+    if !settings.verify_clients {
+        return Ok(Arc::new(ProvenKey { algorithms: provider.signature_verification_algorithms }));
+    }
+    let roots = client_roots(settings.ca.as_deref())?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+    match verifier {
+        Ok(verifier) => Ok(verifier),
+        Err(error) => Err(StartError::new(format!("TLS: cannot verify clients: {error}"))),
+    }
+}
+
+/// Accepts any client certificate whose key the client proves to hold; neither issuer nor expiry is checked.
+#[derive(Debug)]
+struct ProvenKey {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for ProvenKey {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Reads the CAs that sign client certificates from a PEM file or a directory of such, else from the system.
+fn client_roots(ca: Option<&Path>) -> Result<RootCertStore, StartError> {
+    let mut roots = RootCertStore::empty();
+    let Some(ca) = ca else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(StartError::new(
+                "TLS: clients are to be verified, but the system has no root certificates and tls.ca is not set",
+            ));
+        }
+        return Ok(roots);
+    };
+    let unreadable = |path: &Path, error: &std::io::Error| {
+        StartError::new(format!("{}: {}", path.display(), certificate::describe_io_error(error)))
+    };
+    let files = if ca.is_dir() {
+        let entries = std::fs::read_dir(ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = entries.map_err(|error| unreadable(ca, &error))?;
+        entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect()
+    } else {
+        vec![ca.to_owned()]
+    };
+    for file in files {
+        let certificates = CertificateDer::pem_file_iter(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let certificates = certificates.map_err(|error| {
+            StartError::new(format!("{}: {}", file.display(), certificate::describe_pem_error(error, "CA certificate")))
+        })?;
+        for der in certificates {
+            roots.add(der).map_err(|error| {
+                StartError::new(format!("{}: a certificate in it is no CA that can be used: {error}", file.display()))
+            })?;
+        }
+    }
+    if roots.is_empty() {
+        return Err(StartError::new(format!("{}: it holds no CA certificate, expected PEM", ca.display())));
+    }
+    Ok(roots)
+}
+
+fn unusable_pair(settings: &TlsSettings, error: &rustls::Error) -> StartError {
+    let (cert, key) = (settings.cert.display(), settings.key.display());
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            StartError::new(format!("{key}: the private key does not belong to the first certificate of {cert}"))
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            StartError::new(format!("{cert}: the first certificate cannot be used: {error}"))
+        }
+        _ => StartError::new(format!("{key}: the private key cannot be used, expected ECDSA, Ed25519 or RSA: {error}")),
+    }
+}

@@ -1,0 +1,62 @@
+//! A process that writes to a local store and says what it was told is on the disk; the durability tests end it.
+//!
+//! `store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS`. Each task creates an entry a round and deletes every third one
+//! again. A line each: `ok NAME` when it was created, `del NAME` before it is deleted, `gone NAME` when it is,
+//! `err NAME KIND` when a create failed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests")]
+
+#[path = "../../tests/durability/content.rs"]
+mod content;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::KeyStore as _;
+use kms_fs::{FsConfig, OpenMode, RootKey};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, root_key, prefix, tasks, rounds] = arguments.as_slice() else {
+        panic!("usage: store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS");
+    };
+    let root_key = RootKey::from_file(Path::new(root_key)).unwrap().key;
+    let config = FsConfig { ballast: content::BALLAST, ..FsConfig::new(directory) };
+    let opened =
+        kms_fs::open(&config, &root_key, OpenMode::CreateOrOpen).unwrap_or_else(|error| panic!("{error}"));
+    say(&format!("open {}", opened.keys));
+    let store = Arc::new(opened.store);
+    let rounds: usize = rounds.parse().unwrap();
+    let tasks: Vec<_> = (0..tasks.parse::<usize>().unwrap())
+        .map(|task| {
+            let (store, prefix) = (Arc::clone(&store), prefix.clone());
+            tokio::spawn(async move {
+                for round in 0..rounds {
+                    let name = content::entry(&format!("{prefix}-{task}-{round}"));
+                    if let Err(error) = store.create(&name, &content::record(name.as_str())).await {
+                        say(&format!("err {name} {:?}", error.kind()));
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        continue;
+                    }
+                    say(&format!("ok {name}"));
+                    if round % 3 == 2 {
+                        say(&format!("del {name}"));
+                        if store.delete(&name).await.is_ok() {
+                            say(&format!("gone {name}"));
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Prints a line with one system call.
+fn say(line: &str) {
+    std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
+}

@@ -1,0 +1,263 @@
+//! A client that sends exactly what a test says, over HTTP/1.1 or HTTP/2.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Bytes, Frame};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::TestIdentity;
+
+/// The version of HTTP that a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
+impl Protocol {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Http1, Self::Http2];
+
+    fn alpn(self) -> &'static [&'static str] {
+        match self {
+            Self::Http1 => &["http/1.1"],
+            Self::Http2 => &["h2"],
+        }
+    }
+}
+
+/// A client that connects when it has to, and keeps its connection.
+pub struct Client {
+    address: SocketAddr,
+    protocol: Protocol,
+    config: Arc<ClientConfig>,
+    sender: Option<Sender>,
+}
+
+/// The body of a request: any stream of frames.
+pub type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What follows the last part of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Its end.
+    End,
+    /// Nothing, for ever.
+    Silence,
+    /// The first part, again and again.
+    Again,
+}
+
+/// Makes a body of unknown length that comes in these parts.
+pub fn body_in_parts<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>, then: Then) -> RequestBody {
+    let parts: Vec<_> = parts.into_iter().map(|part| Bytes::copy_from_slice(part.as_ref())).collect();
+    Parts { parts, next: 0, then }.boxed_unsync()
+}
+
+struct Parts {
+    parts: Vec<Bytes>,
+    next: usize,
+    then: Then,
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.next == self.parts.len() {
+            match self.then {
+                Then::End => return Poll::Ready(None),
+                Then::Silence => return Poll::Pending,
+                Then::Again => self.next = 0,
+            }
+        }
+        self.next += 1;
+        Poll::Ready(Some(Ok(Frame::data(self.parts[self.next - 1].clone()))))
+    }
+}
+
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// What a server answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Returns the status as a number.
+    pub fn code(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// Returns the body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// Returns a string member of a JSON body.
+    pub fn member(&self, name: &str) -> String {
+        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        body[name].as_str().unwrap_or_else(|| panic!("no '{name}' in {body}")).to_owned()
+    }
+}
+
+impl Client {
+    /// Makes a client of the server at `address`; it connects at its first request.
+    pub fn new(address: SocketAddr, protocol: Protocol, identity: &TestIdentity) -> Self {
+        Self { address, protocol, config: Arc::new(identity.client_config(protocol.alpn())), sender: None }
+    }
+
+    /// Connects now.
+    pub async fn connect(&mut self) -> io::Result<()> {
+        let tls = tls_connect(self.address, Arc::clone(&self.config)).await?;
+        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(self.protocol.alpn()[0].as_bytes()));
+        let io = TokioIo::new(tls);
+        self.sender = Some(match self.protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
+                tokio::spawn(connection);
+                Sender::Http1(sender)
+            }
+            Protocol::Http2 => {
+                let (sender, connection) =
+                    http2::handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)?;
+                tokio::spawn(connection);
+                Sender::Http2(sender)
+            }
+        });
+        Ok(())
+    }
+
+    /// Tells whether the connection of the last request can take another.
+    pub fn is_connected(&self) -> bool {
+        match &self.sender {
+            None => false,
+            Some(Sender::Http1(sender)) => !sender.is_closed(),
+            Some(Sender::Http2(sender)) => !sender.is_closed(),
+        }
+    }
+
+    /// Sends a request and returns the whole answer. `None` and an empty body are the same.
+    pub async fn send(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> io::Result<Answer> {
+        self.send_with(method, path, &[], body).await
+    }
+
+    /// Sends a request with further headers.
+    pub async fn send_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> io::Result<Answer> {
+        self.send_body(method, path, headers, Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()).await
+    }
+
+    /// Sends a request whose body comes in frames.
+    pub async fn send_body(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: RequestBody,
+    ) -> io::Result<Answer> {
+        if !self.is_connected() {
+            self.connect().await?;
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap();
+        let host = self.address.to_string();
+        *request.uri_mut() = match self.protocol {
+            Protocol::Http1 => path.parse().unwrap(),
+            Protocol::Http2 => format!("https://{host}{path}").parse().unwrap(),
+        };
+        if self.protocol == Protocol::Http1 {
+            request.headers_mut().insert("host", host.parse().unwrap());
+        }
+        for (name, value) in headers {
+            request.headers_mut().insert(
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        let response = match self.sender.as_mut().unwrap() {
+            Sender::Http1(sender) => {
+                sender.ready().await.map_err(io::Error::other)?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await.map_err(io::Error::other)?;
+                sender.send_request(request).await
+            }
+        };
+        let (head, body) = response.map_err(io::Error::other)?.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        if head.headers.get("connection").is_some_and(|value| value == "close") {
+            self.sender = None;
+        }
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// Speaks HTTP/1.1 as a test writes it: sends `request` and returns all that comes until the server closes.
+///
+/// Fails with `TimedOut` when the server neither closes nor sends for `patience`.
+pub async fn exchange_raw(
+    address: SocketAddr,
+    identity: &TestIdentity,
+    request: &[u8],
+    patience: Duration,
+) -> io::Result<String> {
+    let config = Arc::new(identity.client_config(&["http/1.1"]));
+    let mut tls = tls_connect(address, config).await?;
+    tls.write_all(request).await?;
+    let mut answer = Vec::new();
+    loop {
+        match tokio::time::timeout(patience, tls.read_buf(&mut answer)).await {
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, String::from_utf8_lossy(&answer))),
+            Ok(Ok(0)) => break,
+            Ok(Ok(_)) => {}
+            // A server need not say goodbye to a client that broke the rules.
+            Ok(Err(_)) if !answer.is_empty() => break,
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Makes a TLS connection on which a test speaks for itself.
+pub async fn tls_connect(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}

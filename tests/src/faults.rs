@@ -1,0 +1,95 @@
+//! A key store that fails on demand.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use kms_core::{
+    EntryName, Error, ErrorKind, KeyStore, ListQuery, MemoryStore, Page, Result, SecretBytes, StoreCapabilities,
+    StoreStatus,
+};
+use tokio::sync::watch;
+
+/// A store in memory, shared with the test, that fails or hangs when it is told to.
+#[derive(Clone)]
+pub struct FaultyStore {
+    inner: Arc<MemoryStore>,
+    fault: Arc<Mutex<Option<ErrorKind>>>,
+    gate: Arc<watch::Sender<bool>>,
+}
+
+impl FaultyStore {
+    /// Makes an empty store that works.
+    pub fn new() -> Self {
+        Self { inner: Arc::default(), fault: Arc::default(), gate: Arc::new(watch::Sender::new(true)) }
+    }
+
+    /// Lets every operation fail with this kind from now on; `None` lets them work again.
+    pub fn fail(&self, kind: Option<ErrorKind>) {
+        *self.fault.lock().unwrap() = kind;
+    }
+
+    /// Lets every operation hang until [`resume`](Self::resume).
+    pub fn hang(&self) {
+        self.gate.send_replace(false);
+    }
+
+    /// Lets what hangs go on.
+    pub fn resume(&self) {
+        self.gate.send_replace(true);
+    }
+
+    /// Stores a record without going through the server.
+    pub async fn put(&self, name: &EntryName, record: &[u8]) {
+        self.inner.create(name, &SecretBytes::from(record)).await.unwrap();
+    }
+
+    async fn pass(&self, operation: &str) -> Result<()> {
+        self.gate.subscribe().wait_for(|open| *open).await.unwrap();
+        match *self.fault.lock().unwrap() {
+            None => Ok(()),
+            Some(kind) => Err(Error::with_source(kind, operation, "secret detail of the backend")),
+        }
+    }
+}
+
+impl Default for FaultyStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl KeyStore for FaultyStore {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::shared("faulty")
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.pass("create an entry").await?;
+        self.inner.create(name, record).await
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        self.pass("read an entry").await?;
+        self.inner.get(name).await
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        self.pass("delete an entry").await?;
+        self.inner.delete(name).await
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        self.pass("list entries").await?;
+        self.inner.list(query).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        // Vault answers a question about its health also when its policy denies everything else.
+        if *self.fault.lock().unwrap() == Some(ErrorKind::Denied) {
+            return self.inner.status().await;
+        }
+        self.pass("ask for the status").await?;
+        self.inner.status().await
+    }
+}

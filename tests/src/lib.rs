@@ -1,0 +1,18 @@
+//! What the tests share: certificates, a server to talk to, and clients that talk to it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot be set up has to fail"
+)]
+
+pub mod client;
+pub mod faults;
+pub mod identity;
+pub mod process;
+pub mod server;
+
+pub use client::{Answer, Client, Protocol};
+pub use identity::TestIdentity;
+pub use server::{TestServer, TestServerBuilder};

@@ -1,0 +1,100 @@
+//! The binary `kms` as a process of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use kms_server::apikey::ApiKey;
+use tempfile::TempDir;
+
+use crate::{Client, Protocol, TestIdentity};
+
+/// A `kms server --dev` with an encrypted store in a directory of its own; it is killed when dropped.
+pub struct DevServer {
+    child: Child,
+    address: SocketAddr,
+    admin: TestIdentity,
+    _directory: TempDir,
+}
+
+impl DevServer {
+    /// Starts it and waits until it is up.
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = Command::new(kms_binary())
+            .args(["server", "--dev", "--addr", "127.0.0.1:0", "--dir"])
+            .arg(directory.path().join("dev"))
+            .env_remove("KMS_LOG")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (mut address, mut api_key) = (None, None);
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let words: Vec<_> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["Endpoint", endpoint] => address = endpoint.strip_prefix("https://").unwrap().parse().ok(),
+                ["API", "Key", key] => api_key = ApiKey::parse(key).ok(),
+                _ if line.contains("Server is up and running") => break,
+                _ => {}
+            }
+        }
+        let admin = api_key.expect("the banner has an API key").client_certificate().unwrap().into();
+        let address = address.expect("the banner has an endpoint");
+        Self { child, address, admin, _directory: directory }
+    }
+
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lends the certificate of its admin.
+    pub fn admin_identity(&self) -> &TestIdentity {
+        &self.admin
+    }
+
+    /// Makes a client with the admin's certificate.
+    pub fn admin(&self, protocol: Protocol) -> Client {
+        Client::new(self.address, protocol, &self.admin)
+    }
+
+    /// Returns the resident memory of the process in MiB.
+    pub fn resident_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() / 1024
+    }
+}
+
+impl Drop for DevServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the path of the binary `kms`, built from this tree.
+///
+/// The whole workspace is named, so that the build has the same features as that of the tests.
+pub fn kms_binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--workspace", "--bin", "kms", "--message-format", "json"]);
+        let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "the binary kms cannot be built");
+        let messages = String::from_utf8(output.stdout).unwrap();
+        let executables = messages.lines().filter_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            message["executable"].as_str().map(PathBuf::from)
+        });
+        executables.last().expect("cargo tells where the binary is")
+    };
+    BINARY.get_or_init(build).clone()
+}

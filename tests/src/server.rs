@@ -1,0 +1,192 @@
+//! A server in the test's own process.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::{CacheConfig, Identity, KeyName, KeyRing, KeyStore, Kms, MemoryStore};
+use kms_server::certificate::NewCertificate;
+use kms_server::config::settings::{KeyStoreSettings, PolicySettings, Settings, TlsSettings};
+use kms_server::{Bounds, Limits, Server, StartError};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::{Client, Protocol, TestIdentity};
+
+/// A running server; it stops when dropped, or in good order by [`stop`](Self::stop).
+pub struct TestServer {
+    address: SocketAddr,
+    admin: TestIdentity,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+    _directory: TempDir,
+}
+
+impl TestServer {
+    /// Starts a server whose keys are in memory.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Describes a server to be started: on a free port of 127.0.0.1, with an admin.
+    pub fn builder() -> TestServerBuilder {
+        let directory = tempfile::tempdir().unwrap();
+        let pair = NewCertificate {
+            common_name: "localhost".to_owned(),
+            dns_names: vec!["localhost".to_owned()],
+            ip_addresses: vec![IpAddr::from([127, 0, 0, 1])],
+            validity: Duration::from_secs(3600),
+            server: true,
+        };
+        let pair = pair.with_new_key().unwrap();
+        let (cert, key) = (directory.path().join("server.crt"), directory.path().join("server.key"));
+        std::fs::write(&cert, pair.chain_pem()).unwrap();
+        std::fs::write(&key, pair.key_pem().as_bytes()).unwrap();
+        let admin = TestIdentity::new();
+        let settings = Settings {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: Some(admin.identity()),
+            tls: TlsSettings { cert, key, ca: None, verify_clients: false },
+            policies: BTreeMap::new(),
+            cache: CacheConfig::default(),
+            keys: Vec::new(),
+            key_store: KeyStoreSettings::Memory,
+        };
+        TestServerBuilder { settings, admin, kms: None, limits: Limits::default(), directory }
+    }
+
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes a client with the admin's certificate.
+    pub fn admin(&self, protocol: Protocol) -> Client {
+        self.client(protocol, &self.admin)
+    }
+
+    /// Lends the admin's certificate.
+    pub fn admin_identity(&self) -> &TestIdentity {
+        &self.admin
+    }
+
+    /// Makes a client with this certificate.
+    pub fn client(&self, protocol: Protocol, identity: &TestIdentity) -> Client {
+        Client::new(self.address, protocol, identity)
+    }
+
+    /// Tells the server to stop.
+    pub fn begin_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Tells the server to stop and waits until it has.
+    pub async fn stop(mut self) {
+        self.begin_stop();
+        (&mut self.task).await.unwrap();
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A server to be started.
+pub struct TestServerBuilder {
+    /// Its settings, for what has no method here.
+    pub settings: Settings,
+    admin: TestIdentity,
+    kms: Option<Arc<dyn Kms>>,
+    limits: Limits,
+    directory: TempDir,
+}
+
+impl TestServerBuilder {
+    /// Adds a policy.
+    #[must_use]
+    pub fn policy(mut self, name: &str, allow: &[&str], deny: &[&str], identities: &[Identity]) -> Self {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let policy =
+            PolicySettings { allow: owned(allow), deny: owned(deny), identities: identities.to_vec() };
+        self.settings.policies.insert(name.to_owned(), policy);
+        self
+    }
+
+    /// Serves this key management service.
+    #[must_use]
+    pub fn kms(mut self, kms: Arc<dyn Kms>) -> Self {
+        self.kms = Some(kms);
+        self
+    }
+
+    /// Serves keys that rest in this store.
+    #[must_use]
+    pub fn store(self, store: impl KeyStore) -> Self {
+        let cache = self.settings.cache;
+        self.kms(Arc::new(KeyRing::new(store, cache)))
+    }
+
+    /// Gives every route this time.
+    #[must_use]
+    pub fn route_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.route_timeout = Some(timeout);
+        self
+    }
+
+    /// Bounds each thing on a connection so.
+    #[must_use]
+    pub fn bounds(mut self, bounds: Bounds) -> Self {
+        self.limits.bounds = bounds;
+        self
+    }
+
+    /// Verifies clients against the CAs in this PEM text.
+    #[must_use]
+    pub fn verify_clients(mut self, ca_pem: &str) -> Self {
+        let ca = self.path("ca.crt");
+        std::fs::write(&ca, ca_pem).unwrap();
+        self.settings.tls.ca = Some(ca);
+        self.settings.tls.verify_clients = true;
+        self
+    }
+
+    /// Creates a key at the start.
+    #[must_use]
+    pub fn key(mut self, name: &str) -> Self {
+        self.settings.keys.push(KeyName::new(name).unwrap());
+        self
+    }
+
+    /// Returns a path in the server's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> TestServer {
+        self.try_start().await.unwrap()
+    }
+
+    /// Starts it, or tells why it cannot start.
+    pub async fn try_start(self) -> Result<TestServer, StartError> {
+        let kms = self.kms.unwrap_or_else(|| Arc::new(KeyRing::new(MemoryStore::new(), self.settings.cache)));
+        let server = Server::with_kms(self.settings, kms).await?.with_limits(self.limits);
+        let listening = server.listen().await?;
+        let address = listening.local_addr();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(listening.serve(async {
+            // A server that nobody stops runs until its task is aborted.
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }));
+        Ok(TestServer { address, admin: self.admin, stop: Some(stop), task, _directory: self.directory })
+    }
+}

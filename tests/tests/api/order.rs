@@ -1,0 +1,133 @@
+//! The order of checks, and paths that try to mean something else than they say.
+
+use kms_tests::{Protocol, TestIdentity, TestServer};
+
+/// A server whose client `minio` may use keys `my-…` except `my-internal…`.
+async fn server(minio: &TestIdentity) -> TestServer {
+    let allow = ["/v1/key/create/my-*", "/v1/key/generate/my-*", "/v1/key/list/my-*", "/v1/key/describe/exact"];
+    let deny = ["/v1/key/generate/my-internal*", "/v1/key/create/my-internal"];
+    TestServer::builder()
+        .policy("minio", &allow, &deny, &[minio.identity()])
+        .key("my-key")
+        .key("my-internal1")
+        .key("exact")
+        .start()
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_check_that_fails_answers() {
+    let (minio, stranger) = (TestIdentity::new(), TestIdentity::new());
+    let server = server(&minio).await;
+    let cases = [
+        // path before method and policy
+        (&stranger, "PATCH", "/v1/nothing", "", 404),
+        // method before policy and name
+        (&stranger, "GET", "/v1/key/create/bad.name", "", 405),
+        (&stranger, "HEAD", "/v1/key/create/x", "", 405),
+        (&stranger, "OPTIONS", "/v1/status", "", 405),
+        // policy before name, body and existence
+        (&stranger, "PUT", "/v1/key/generate/bad.name", "no json", 403),
+        (&minio, "PUT", "/v1/key/generate/other.name", "no json", 403),
+        // name before body
+        (&minio, "PUT", "/v1/key/generate/my-bad.name", "no json", 400),
+        // body before existence
+        (&minio, "PUT", "/v1/key/generate/my-absent", "no json", 400),
+        (&minio, "PUT", "/v1/key/generate/my-absent", "{}", 404),
+        (&minio, "PUT", "/v1/key/generate/my-key", "{}", 200),
+    ];
+    for protocol in Protocol::ALL {
+        for (who, method, path, body, status) in cases {
+            let answer = server.client(protocol, who).send(method, path, body).await.unwrap();
+            assert_eq!(answer.code(), status, "{protocol:?} {method} {path} {body}: {}", answer.text());
+        }
+        let mut client = server.client(protocol, &minio);
+        let name = client.send("PUT", "/v1/key/generate/my-bad.name", "no json").await.unwrap();
+        assert!(name.text().contains("key name 'my-bad.name'"), "{}", name.text());
+        let method = client.send("GET", "/v1/key/generate/my-key", "").await.unwrap();
+        assert_eq!(method.headers["accept"], "PUT");
+        assert_eq!(method.headers["allow"], "PUT, POST");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_encoding_gets_round_a_policy() {
+    let minio = TestIdentity::new();
+    let server = server(&minio).await;
+    let cases = [
+        ("/v1/key/generate/%6Dy-key", 200),
+        ("/v1/key/%67enerate/my-key", 200),
+        ("/v1/key/generate%2Fmy-key", 200),
+        ("/v1/key/generate/my-key?x=/v1/key/generate/exact", 200),
+        ("/v1/key/generate/my-internal1", 403),
+        ("/v1/key/generate/my-%69nternal1", 403),
+        ("/v1/key/generate/my%2Dinternal1", 403),
+        ("/v1/key/generate/%6d%79%2d%69%6e%74%65%72%6e%61%6c%31", 403),
+        ("/v1/key/%67enerate/my-internal1", 403),
+        ("/%76%31/key/generate/my-internal1", 403),
+        ("/v1/key/generate/my-internal1/", 403),
+        ("/v1/key/generate/my-internal1%00", 403),
+        ("/v1/key/generate/my-internal1?", 403),
+        ("/v1/key/generate/exact", 403),
+        ("/v1/key/generate/%65xact", 403),
+        // Decoded once, and only once.
+        ("/v1/key/generate/my%252Dinternal1", 403),
+        ("/v1/key/generate/my-%2569nternal1", 400),
+        ("/v1/key/generate/my-key%00", 400),
+        ("/v1/key/generate/my-key%0A", 400),
+        ("/v1/key/generate/my-key%FF", 400),
+        ("/v1/key/generate/my-key;x", 400),
+        ("/v1/key/generate/my-key%3Fx", 400),
+        ("/v1/key/generate/my-a%2Fb", 400),
+        ("/v1/key/generate/my-a/b", 400),
+        // Never to be found, by anybody.
+        ("/v1/key/generate/my-x/../my-internal1", 404),
+        ("/v1/key/generate/my-x/%2e%2e/my-internal1", 404),
+        ("/v1/key/generate/my-x%2f..%2fmy-internal1", 404),
+        ("/v1/key/generate//my-internal1", 404),
+        ("/v1/key/generate/%2Fmy-internal1", 404),
+        ("/v1/key/generate/./my-internal1", 404),
+        ("/v1/key/create/my-/../../generate/my-internal1", 404),
+        ("/v1/key//generate/my-internal1", 404),
+        ("//v1/key/generate/my-internal1", 404),
+        ("/v1/key/./generate/my-internal1", 404),
+        ("/v1/KEY/generate/my-internal1", 404),
+        ("/v1/key/Generate/my-internal1", 404),
+    ];
+    for protocol in Protocol::ALL {
+        let mut client = server.client(protocol, &minio);
+        for (path, status) in cases {
+            let answer = client.send("PUT", path, "{}").await.unwrap();
+            assert_eq!(answer.code(), status, "{protocol:?} {path}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_without_a_star_is_one_path() {
+    let minio = TestIdentity::new();
+    let server = server(&minio).await;
+    let mut client = server.client(Protocol::Http2, &minio);
+    for (path, status) in [
+        ("/v1/key/describe/exact", 200),
+        ("/v1/key/describe/exact2", 403),
+        ("/v1/key/describe/exac", 403),
+        ("/v1/key/list/my-", 200),
+        ("/v1/key/list/my", 403),
+        ("/v1/key/list/", 403),
+    ] {
+        assert_eq!(client.send("GET", path, "").await.unwrap().code(), status, "{path}");
+    }
+    assert_eq!(client.send("PUT", "/v1/key/create/my-internal2", "").await.unwrap().code(), 200);
+    assert_eq!(client.send("PUT", "/v1/key/create/my-internal", "").await.unwrap().code(), 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_from_the_client_comes_back_escaped() {
+    let server = TestServer::start().await;
+    let mut admin = server.admin(Protocol::Http1);
+    let answer = admin.send("PUT", "/v1/key/create/%3Cb%3E%22%26%5C%0A%C3%BC", "").await.unwrap();
+    let expected = "{\"message\":\"key name '\\u003cb\\u003e\\\"\\u0026\\\\\\nü' is empty, too long or contains invalid characters\"\n}";
+    assert_eq!((answer.code(), answer.text()), (400, expected));
+    assert_eq!(answer.headers["content-type"], "application/json");
+}

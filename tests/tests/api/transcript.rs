@@ -1,0 +1,337 @@
+//! Every exchange that was recorded with KES 0.24 on the routes that are there, replayed in order.
+
+use std::collections::HashMap;
+
+use kms_core::{EntryName, ErrorKind, KeyName};
+use kms_tests::faults::FaultyStore;
+use kms_tests::{Answer, Client, Protocol, TestIdentity, TestServer, TestServerBuilder};
+use serde_json::Value;
+
+const TRANSCRIPT: &str = include_str!("../../vectors/transcript.json");
+
+/// Where we answer otherwise than KES 0.24 on purpose: number of the exchange, what is expected, and why.
+const DIFFERENCES: &[(u64, Expect, &str)] = &[
+    (38, NO_ROUTE, "KES redirects to the cleaned path"),
+    (39, NO_ROUTE, "KES redirects to the cleaned path"),
+    (54, Expect::Skipped, "the form of 2020, {\"bytes\"}, is taken: see the tests of keys"),
+    (55, Expect::Skipped, "the form of 2020, {\"bytes\"}, is taken: see the tests of keys"),
+    (
+        78,
+        Expect::Body(
+            200,
+            r#"{"names":["my-imp1","my-imp2","my-imp3","my-imp4","my-imp5","my-imp7","my-key","my-key2","my-key4"]}"#,
+        ),
+        "a * at the end is a wildcard",
+    ),
+    (80, Expect::Body(200, r#"{"names":["my-key","my-key2","my-key4"]}"#), "a * at the end is a wildcard"),
+    (102, Expect::Body(400, "{\"message\":\"invalid request body\"\n}"), "text after the object is refused"),
+    (209, NO_ROUTE, "KES redirects to the cleaned path"),
+    (210, NO_ROUTE, "KES redirects to the cleaned path"),
+    (249, STORE_AWAY, "the SDK rejects keystore_unreachable without keystore_unavailable"),
+    (
+        253,
+        Expect::Body(504, "{\"message\":\"key store is not reachable\"\n}"),
+        "KES says 502 `unavailable` to a refused connection",
+    ),
+    (254, STORE_AWAY, "the SDK rejects keystore_unreachable without keystore_unavailable"),
+    (
+        262,
+        Expect::Body(200, r#"{"names":[<1024 names, from pg-0000 to pg-1023>],"continue_at":"~pg-1023"}"#),
+        "KES continues at a plain name, which it takes for a prefix, and loses the rest",
+    ),
+    (263, Expect::Skipped, "the token of KES: ours is tried in the tests of keys"),
+];
+
+const NO_ROUTE: Expect = Expect::Body(404, "404 page not found");
+const STORE_AWAY: Expect = Expect::Body(
+    200,
+    r#"{"version":"<text>","os":"linux","arch":"<text>","uptime":<integer>,"num_cpu":<integer>,"num_cpu_used":<integer>,"mem_heap_used":<integer>,"mem_stack_used":<integer>,"keystore_unavailable":true,"keystore_unreachable":true}"#,
+);
+
+/// Routes of KES that are not served yet. The forged chain (236) is among them: see the tests of certificates.
+const LATER: [&str; 5] = ["/v1/api", "/v1/metrics", "/v1/policy/", "/v1/identity/", "/v1/log/"];
+
+#[derive(Clone, Copy)]
+enum Expect {
+    Body(u16, &'static str),
+    Skipped,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_are_those_of_kes_over_http1() {
+    replay(Protocol::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_are_those_of_kes_over_http2() {
+    replay(Protocol::Http2).await;
+}
+
+async fn replay(protocol: Protocol) {
+    let transcript: Value = serde_json::from_str(TRANSCRIPT).unwrap();
+    let mut replay = Replay::start(protocol, &transcript["client_identities"]).await;
+    let mut replayed = 0;
+    for exchange in transcript["exchanges"].as_array().unwrap() {
+        if let Some(exchange) = Exchange::read(exchange) {
+            replayed += u32::from(replay.play(&exchange).await);
+        }
+    }
+    assert_eq!(replayed, 200, "exchanges that were replayed");
+}
+
+struct Exchange<'a> {
+    number: u64,
+    client: &'a str,
+    server: &'a str,
+    method: &'a str,
+    path: &'a str,
+    headers: Vec<(&'a str, &'a str)>,
+    body: &'a str,
+    status: u16,
+    expected_headers: HashMap<&'a str, &'a str>,
+    expected_body: &'a str,
+}
+
+impl<'a> Exchange<'a> {
+    /// Reads an exchange; `None` for what belongs to routes, releases and modes that are not there yet.
+    fn read(exchange: &'a Value) -> Option<Self> {
+        let text = |name: &str| exchange[name].as_str().unwrap_or_default();
+        let pairs = |name: &str| exchange[name].as_object().into_iter().flatten();
+        let is_later = LATER.iter().any(|later| text("path").starts_with(later));
+        let is_other = text("server").starts_with("KES ") || text("server").starts_with("skip_auth");
+        let exchange_again = Self {
+            number: exchange["n"].as_u64().unwrap(),
+            client: text("client"),
+            server: text("server"),
+            method: text("method"),
+            path: text("path"),
+            headers: pairs("request_headers").map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect(),
+            body: text("request_body"),
+            status: u16::try_from(exchange["status"].as_u64().unwrap_or(0)).unwrap(),
+            expected_headers: pairs("headers").map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect(),
+            expected_body: text("body"),
+        };
+        (!is_later && !is_other).then_some(exchange_again)
+    }
+}
+
+struct Replay {
+    protocol: Protocol,
+    identities: HashMap<String, TestIdentity>,
+    /// The identities of the transcript and ours in their place.
+    renamed: Vec<(String, String)>,
+    store: FaultyStore,
+    mode: String,
+    server: TestServer,
+    clients: HashMap<String, Client>,
+}
+
+impl Replay {
+    async fn start(protocol: Protocol, known: &Value) -> Self {
+        let mut identities = HashMap::new();
+        let mut renamed = Vec::new();
+        for (name, theirs) in known.as_object().unwrap() {
+            let ours = TestIdentity::new();
+            renamed.push((theirs.as_str().unwrap().to_owned(), ours.identity().to_string()));
+            identities.insert(name.clone(), ours);
+        }
+        let store = FaultyStore::new();
+        let server = builder(&identities).store(store.clone()).start().await;
+        let (mode, clients) = (String::new(), HashMap::new());
+        Self { protocol, identities, renamed, store, mode, server, clients }
+    }
+
+    /// Replays one exchange; false if there is nothing to send.
+    async fn play(&mut self, exchange: &Exchange<'_>) -> bool {
+        self.prepare(exchange).await;
+        let number = exchange.number;
+        if exchange.client == "none" {
+            let mut stranger = Client::new(self.server.address(), self.protocol, &TestIdentity::none());
+            assert!(stranger.send(exchange.method, exchange.path, "").await.is_err(), "{number}: TLS should fail");
+            return true;
+        }
+        let expect = DIFFERENCES.iter().find(|(at, ..)| *at == number).map(|(_, expect, _)| *expect);
+        if matches!(expect, Some(Expect::Skipped)) {
+            return false;
+        }
+        let (body, plaintext) = self.request_body(exchange).await;
+        let answer = self.send(exchange.client, exchange.method, exchange.path, &exchange.headers, body).await;
+        let context = format!("exchange {number}: {} {} as {}", exchange.method, exchange.path, exchange.client);
+        if let Some(Expect::Body(status, body)) = expect {
+            assert_eq!(answer.code(), status, "{context}: {}", answer.text());
+            assert_like(&context, answer.text().trim_end(), body);
+            return true;
+        }
+        assert_eq!(answer.code(), exchange.status, "{context}: {}", answer.text());
+        let mut expected = exchange.expected_body.replace("<the plaintext of that generate>", &plaintext);
+        expected = expected.replace(r"\u003cunknown\u003e", "<text>").replace("\"amd64\"", "\"<text>\"");
+        for (theirs, ours) in &self.renamed {
+            expected = expected.replace(theirs, ours);
+        }
+        assert_like(&context, answer.text(), &expected);
+        self.assert_headers(&context, exchange, &answer);
+        true
+    }
+
+    /// Brings server and store into the state that the exchange was recorded in.
+    async fn prepare(&mut self, exchange: &Exchange<'_>) {
+        if exchange.number == 158 {
+            let name = EntryName::from(&KeyName::new("my-old").unwrap());
+            let record = br#"{"bytes":"E3dN35l6yijrpyjsWxNw0lX8LEgzClOJDpEruUZLZN0="}"#;
+            self.store.put(&name, record).await;
+        }
+        if exchange.server == self.mode {
+            return;
+        }
+        let another = |mode: &str| mode.split(',').next().unwrap().to_owned();
+        if another(exchange.server) != another(&self.mode) {
+            self.store = FaultyStore::new();
+            self.server = builder(&self.identities).store(self.store.clone()).start().await;
+            self.clients.clear();
+            if exchange.server.starts_with("1100 keys") {
+                for number in 0..1100 {
+                    let name = EntryName::from(&KeyName::new(format!("pg-{number:04}")).unwrap());
+                    self.store.put(&name, b"never read").await;
+                }
+            }
+        }
+        self.store.fail(match exchange.server.split_once(", ") {
+            Some((_, "its policy now denies everything")) => Some(ErrorKind::Denied),
+            Some((_, "sealed")) => Some(ErrorKind::Sealed),
+            Some((_, "its process stopped")) => Some(ErrorKind::Unreachable),
+            _ => None,
+        });
+        exchange.server.clone_into(&mut self.mode);
+    }
+
+    async fn send(
+        &mut self,
+        client: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Answer {
+        let make = || self.server.client(self.protocol, &self.identities[client]);
+        let client = self.clients.entry(client.to_owned()).or_insert_with(make);
+        client.send_with(method, path, headers, body).await.unwrap()
+    }
+
+    /// Makes the request's body, and for a decrypt the plaintext that it has to give.
+    async fn request_body(&mut self, exchange: &Exchange<'_>) -> (String, String) {
+        let body = exchange.body;
+        if let Some(size) = body.strip_prefix('<').and_then(|size| size.strip_suffix(" bytes>")) {
+            let member = if exchange.path.contains("import") { "key" } else { "plaintext" };
+            let frame = format!("{{\"{member}\":\"\"}}").len();
+            let text = "A".repeat((size.parse::<usize>().unwrap() - frame) / 4 * 4);
+            return (format!("{{\"{member}\":\"{text}\"}}"), String::new());
+        }
+        let Some((_, rest)) = body.split_once("\"<ciphertext of ") else {
+            return (body.to_owned(), String::new());
+        };
+        let source = rest.split_once('>').unwrap().0;
+        let (ciphertext, plaintext) = self.ciphertext(exchange, source).await;
+        (body.replace(&format!("<ciphertext of {source}>"), &ciphertext), plaintext)
+    }
+
+    async fn ciphertext(&mut self, exchange: &Exchange<'_>, source: &str) -> (String, String) {
+        let key = exchange.path.rsplit('/').next().unwrap();
+        let key = if source == "generate of another key" { "my-key" } else { key };
+        if let Some(plaintext) = source.strip_prefix("encrypt of ") {
+            let plaintext = if plaintext == "nothing" { "" } else { plaintext };
+            let path = format!("/v1/key/encrypt/{key}");
+            let body = format!("{{\"plaintext\":\"{plaintext}\"}}");
+            let answer = self.send("admin", "PUT", &path, &[], body).await;
+            return (answer.member("ciphertext"), plaintext.to_owned());
+        }
+        let body = match source {
+            "generate without context" | "generate of another key" => "{}",
+            "generate with a context" | "generate with that context" | "generate with another context" => {
+                r#"{"context":"eyJiIjoiYi9vIn0="}"#
+            }
+            other => panic!("unknown source of a ciphertext: {other}"),
+        };
+        let answer = self.send("admin", "PUT", &format!("/v1/key/generate/{key}"), &[], body.to_owned()).await;
+        (answer.member("ciphertext"), answer.member("plaintext"))
+    }
+
+    fn assert_headers(&self, context: &str, exchange: &Exchange<'_>, answer: &Answer) {
+        for (name, value) in &exchange.expected_headers {
+            match *name {
+                // We always know the length; HTTP/2 has no such header.
+                "transfer-encoding" => continue,
+                "connection" if self.protocol == Protocol::Http2 => continue,
+                "content-length" if *value == "<number>" || exchange.expected_body.contains("unknown") => continue,
+                _ => {}
+            }
+            let ours = answer.headers.get(*name).map(|value| value.to_str().unwrap());
+            assert_eq!(ours, Some(*value), "{context}: header {name}");
+        }
+        for name in answer.headers.keys() {
+            let known = ["date", "allow", "content-length"].contains(&name.as_str());
+            assert!(known || exchange.expected_headers.contains_key(name.as_str()), "{context}: extra header {name}");
+        }
+    }
+}
+
+fn builder(identities: &HashMap<String, TestIdentity>) -> TestServerBuilder {
+    let minio = [
+        "/v1/key/create/my-*",
+        "/v1/key/import/my-*",
+        "/v1/key/generate/my-*",
+        "/v1/key/decrypt/my-*",
+        "/v1/key/list/*",
+        "/v1/status",
+    ];
+    let ops = ["/v1/key/describe/my-key", "/v1/policy/*", "/v1/identity/*", "/v1/log/*"];
+    let mut builder = TestServer::builder()
+        .policy("minio", &minio, &["/v1/key/generate/my-internal*"], &[identities["policy"].identity()])
+        .policy("ops", &ops, &[], &[identities["ops"].identity()])
+        .policy("empty-policy", &[], &[], &[]);
+    builder.settings.admin = Some(identities["admin"].identity());
+    builder
+}
+
+/// Compares a text with one that has placeholders in angle brackets.
+fn assert_like(context: &str, text: &str, expected: &str) {
+    if text == expected {
+        return;
+    }
+    let mut rest = text;
+    let mut parts = expected.split('<');
+    let mut literal = parts.next().unwrap();
+    loop {
+        rest = rest
+            .strip_prefix(literal)
+            .unwrap_or_else(|| panic!("{context}: got {text:?}, expected {expected:?}"));
+        let Some(part) = parts.next() else { break };
+        let (kind, next) = part.split_once('>').unwrap();
+        let end = rest.find(['"', ',', '}', ']']).unwrap_or(rest.len());
+        let end = if kind.contains("names") { rest.find(']').unwrap() } else { end };
+        assert_kind(context, kind, &rest[..end]);
+        (rest, literal) = (&rest[end..], next);
+    }
+    assert_eq!(rest, "", "{context}: got {text:?}, expected {expected:?}");
+}
+
+fn assert_kind(context: &str, kind: &str, value: &str) {
+    let words: Vec<_> = kind.split(' ').collect();
+    match words.as_slice() {
+        ["integer"] => assert!(value.parse::<u64>().is_ok(), "{context}: {value:?} is no {kind}"),
+        ["text"] => assert!(!value.is_empty(), "{context}: no text"),
+        ["base64", "of", size, "bytes"] => {
+            let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, value).unwrap();
+            assert_eq!(bytes.len().to_string(), *size, "{context}: {value:?}");
+        }
+        ["RFC", "3339", "time,", "UTC"] => {
+            let shape = value.len() >= 20 && value.ends_with('Z') && value.as_bytes()[10] == b'T';
+            assert!(shape, "{context}: {value:?} is no {kind}");
+        }
+        [count, "names,", "from", first, "to", last] => {
+            let names: Vec<_> = value.split(',').map(|name| name.trim_matches('"')).collect();
+            assert_eq!(names.len().to_string(), *count, "{context}");
+            assert_eq!((names[0], *names.last().unwrap()), (*first, *last), "{context}");
+        }
+        _ => panic!("{context}: unknown placeholder <{kind}>"),
+    }
+}

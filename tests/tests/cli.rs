@@ -1,0 +1,17 @@
+//! The binary `kms` as people and scripts use it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "cli/config.rs"]
+mod config;
+#[path = "cli/dev.rs"]
+mod dev;
+#[path = "cli/identity.rs"]
+mod identity;
+#[path = "cli/keys.rs"]
+mod keys;
+#[path = "cli/node.rs"]
+mod node;
+#[path = "cli/process.rs"]
+mod process;
+#[path = "cli/secrets.rs"]
+mod secrets;

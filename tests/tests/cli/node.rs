@@ -1,0 +1,291 @@
+//! A single node from `kms init` to `kms root-key rotate`, under the eyes of `kms check`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use kms_server::certificate::{Facts, first_of};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Serving, Shell, field, text};
+
+/// A directory made by `kms init`, with a config that listens on a free port.
+struct Node {
+    dir: TempDir,
+    made: String,
+}
+
+impl Node {
+    fn init(flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("node");
+        let made = Shell::default().run(&[&["init", text(&node), "--json"], flags].concat()).ok();
+        Self { dir, made }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("node").join(name)
+    }
+
+    fn edit(&self, edit: impl Fn(String) -> String) {
+        let config = self.path("config.toml");
+        fs::write(&config, edit(fs::read_to_string(&config).unwrap())).unwrap();
+    }
+
+    fn serve(&self) -> Serving {
+        Shell::default().serve(&["--config", text(&self.path("config.toml")), "--addr", "127.0.0.1:0"])
+    }
+
+    fn client(&self, server: &Serving) -> Shell {
+        let stdout = server.stdout();
+        let endpoint = stdout.split_whitespace().find(|word| word.starts_with("https://")).unwrap();
+        Shell::default()
+            .set("KES_SERVER", endpoint)
+            .set("KES_CA_CERT", self.path("server.crt").display())
+            .set("KES_API_KEY", field(&self.made, "api_key"))
+    }
+
+    fn check(&self) -> super::process::Done {
+        Shell::default().run(&["check", "--config", text(&self.path("config.toml"))])
+    }
+
+    /// Expects that the check fails and tells this.
+    #[track_caller]
+    fn check_finds(&self, parts: &[&str]) {
+        let done = self.check();
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        let told = done
+            .stdout
+            .lines()
+            .any(|line| line.starts_with("error") && parts.iter().all(|part| line.contains(part)));
+        assert!(told, "{parts:?} in {}", done.stdout);
+    }
+}
+
+fn facts(cert: &Path) -> Facts {
+    Facts::of(&first_of(&fs::read(cert).unwrap()).unwrap()).unwrap()
+}
+
+#[test]
+fn init_makes_all_that_a_server_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = dir.path().join("my node");
+    let text_made = Shell::default().run(&["init", text(&node)]).ok();
+    for told in [
+        "kms server --config",
+        "Back this file up elsewhere than the store; losing it is losing all data",
+        "kes:v1:",
+    ] {
+        assert!(text_made.contains(told), "{told} in {text_made}");
+    }
+    for secret in ["root.key", "server.key"] {
+        assert_eq!(fs::metadata(node.join(secret)).unwrap().permissions().mode() & 0o777, 0o600, "{secret}");
+    }
+    let api_key = text_made.split_whitespace().find(|word| word.starts_with("kes:v1:")).unwrap();
+    let identity = Shell::default().run(&["identity", "of", api_key]).ok();
+    let config = fs::read_to_string(node.join("config.toml")).unwrap();
+    assert!(config.contains(identity.trim_end()) && !config.contains("kes:v1:"), "{config}");
+    let facts = facts(&node.join("server.crt"));
+    assert_eq!(facts.dns_names[0], "localhost");
+    assert_eq!(facts.ip_addresses[0].to_string(), "127.0.0.1");
+
+    // The line that it prints is one that a shell runs.
+    let next = text_made.lines().find(|line| line.trim().starts_with("kms server")).unwrap();
+    assert!(next.contains(&format!("'{}'", node.join("config.toml").display())), "{next}");
+
+    let before = fs::read(node.join("root.key")).unwrap();
+    for missing in ["config.toml", "server.crt", "server.key"] {
+        fs::remove_file(node.join(missing)).unwrap();
+        let error = Shell::default().run(&["init", text(&node)]).error();
+        assert!(error.contains("nothing is overwritten"), "{error}");
+        assert!(!node.join(missing).exists());
+    }
+    assert_eq!(fs::read(node.join("root.key")).unwrap(), before);
+}
+
+#[test]
+fn a_node_serves_keeps_its_keys_and_passes_the_check() {
+    let node = Node::init(&["--dns", "kms.example.org,localhost", "--ip", "127.0.0.1"]);
+    assert_eq!(facts(&node.path("server.crt")).dns_names, ["kms.example.org", "localhost"]);
+    let told = node.check().ok();
+    assert!(told.contains("none yet") && told.contains("0 errors, 0 warnings"), "{told}");
+    assert!(fs::read_dir(node.path("data")).unwrap().next().is_none(), "a check makes no store");
+
+    let server = node.serve();
+    let client = node.client(&server);
+    client.run(&["key", "create", "my-key"]).ok();
+    let dek = client.run(&["key", "dek", "my-key"]).ok();
+    let told = node.check().ok();
+    assert!(told.contains("in use by") && told.contains(&server.pid().to_string()), "{told}");
+    assert!(server.stop().success());
+
+    let told = node.check().ok();
+    assert!(told.contains("1 key,"), "{told}");
+    let identity = field(&node.made, "identity");
+    assert!(told.contains(&format!("identity {identity} is the admin")), "{told}");
+
+    let server = node.serve();
+    let opened = node.client(&server).run(&["key", "decrypt", "my-key", &field(&dek, "ciphertext")]).ok();
+    assert_eq!(field(&opened, "plaintext"), field(&dek, "plaintext"));
+    // The probe of the check is gone.
+    assert_eq!(node.client(&server).run(&["key", "ls", "--json"]).ok(), "[\"my-key\"]\n");
+}
+
+#[test]
+fn the_root_key_is_rotated_while_the_server_rests() {
+    let node = Node::init(&[]);
+    let config = node.path("config.toml");
+    let rotate = ["root-key", "rotate", "--config", text(&config)];
+    let server = node.serve();
+    node.client(&server).run(&["key", "create", "my-key"]).ok();
+    let dek = node.client(&server).run(&["key", "dek", "my-key"]).ok();
+    assert!(Shell::default().run(&rotate).error().contains("in use"));
+    server.stop();
+
+    let old = fs::read(node.path("root.key")).unwrap();
+    let told = Shell::default().run(&rotate).ok();
+    assert!(told.contains("Back this file up elsewhere than the store"), "{told}");
+    let new = fs::read(node.path("root.key")).unwrap();
+    assert_ne!(new, old);
+    let server = node.serve();
+    node.client(&server).run(&["key", "decrypt", "my-key", &field(&dek, "ciphertext")]).ok();
+    server.stop();
+
+    fs::write(node.path("root.key"), &old).unwrap();
+    node.check_finds(&["key store", "the root key is not that of store", text(&node.path("data"))]);
+    let start = Shell::default().run(&["server", "--config", text(&config), "--addr", "127.0.0.1:0"]);
+    assert_eq!(start.status.code(), Some(1));
+    assert!(start.stderr.lines().last().unwrap().contains("root key is not that of store"), "{start:?}");
+    assert_eq!(start.stdout, "");
+}
+
+#[test]
+fn a_root_key_from_the_environment_is_rotated_too() {
+    let node = Node::init(&[]);
+    node.edit(|config| {
+        let lines = config
+            .lines()
+            .map(|line| if line.starts_with("root_key_file") { "root_key_env = \"ROOT\"" } else { line });
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    let key = |byte: u8| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode([byte; 32])
+    };
+    let config = node.path("config.toml");
+    let serve = ["--config", text(&config), "--addr", "127.0.0.1:0"];
+    let shell = Shell::default().set("ROOT", key(1)).set("NEXT", key(2));
+    shell.serve(&serve).stop();
+    let rotate = ["root-key", "rotate", "--config", text(&config)];
+    assert!(shell.run(&rotate).error().contains("--new-env"));
+    shell.run(&[&rotate as &[&str], &["--new-env", "NEXT"]].concat()).ok();
+    let check = ["check", "--config", text(&config)];
+    assert_eq!(shell.run(&check).status.code(), Some(1));
+    shell.set("ROOT", key(2)).run(&check).ok();
+    assert_eq!(Shell::default().run(&check).status.code(), Some(1), "the variable is not set");
+}
+
+#[test]
+fn the_check_finds_what_is_wrong_with_the_certificate() {
+    let certificate = |flags: &[&str]| {
+        let node = Node::init(&[]);
+        let (key, cert) = (node.path("server.key"), node.path("server.crt"));
+        let new = ["identity", "new", "-f", "--key", text(&key), "--cert", text(&cert)];
+        Shell::default().run(&[&new as &[&str], flags].concat()).ok();
+        node
+    };
+    certificate(&["localhost"]).check_finds(&[
+        "certificate",
+        "no subject alternative name",
+        "MinIO",
+        "kms identity new",
+    ]);
+
+    let soon = certificate(&["--dns", "localhost", "--expiry", "100h"]).check();
+    assert!(soon.stdout.contains("expires soon"), "{soon:?}");
+    assert!(soon.status.success(), "a warning is no error: {soon:?}");
+    certificate(&["--dns", "localhost", "--expiry", "0s"]).check_finds(&["certificate", "expired"]);
+
+    let node = Node::init(&[]);
+    let ca = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).map(|mut params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params
+    });
+    let key = rcgen::KeyPair::generate().unwrap();
+    fs::write(node.path("server.crt"), ca.unwrap().self_signed(&key).unwrap().pem()).unwrap();
+    node.check_finds(&["certificate", "is not the private key of"]);
+    fs::write(node.path("server.key"), key.serialize_pem()).unwrap();
+    node.check_finds(&["certificate", "CA:TRUE", "MinIO", "kms identity new"]);
+
+    for (file, content) in [("server.crt", "nothing"), ("server.key", "nothing")] {
+        let node = Node::init(&[]);
+        fs::write(node.path(file), content).unwrap();
+        node.check_finds(&["certificate", text(&node.path(file)), "expected PEM"]);
+        fs::remove_file(node.path(file)).unwrap();
+        node.check_finds(&["certificate", text(&node.path(file)), "no such file"]);
+    }
+}
+
+#[test]
+fn the_check_finds_what_is_wrong_with_the_key_store() {
+    let node = Node::init(&[]);
+    fs::set_permissions(node.path("root.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    node.check_finds(&["key store", text(&node.path("root.key")), "chmod 600"]);
+    fs::write(node.path("root.key"), "nothing").unwrap();
+    fs::set_permissions(node.path("root.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    node.check_finds(&["key store", text(&node.path("root.key")), "base64 of 32 bytes"]);
+    fs::remove_file(node.path("root.key")).unwrap();
+    node.check_finds(&["key store", text(&node.path("root.key"))]);
+
+    let node = Node::init(&[]);
+    fs::write(node.path("data/some-file"), "").unwrap();
+    node.check_finds(&["key store", text(&node.path("data")), "some-file"]);
+
+    let node = Node::init(&[]);
+    let inside = node.path("data/root.key");
+    node.edit(|config| config.replace("/root.key\"", "/data/root.key\""));
+    fs::rename(node.path("root.key"), &inside).unwrap();
+    let told = node.check().stdout;
+    assert!(told.contains("root key lies inside of the data directory"), "{told}");
+}
+
+#[test]
+fn the_check_tells_the_config_apart_and_speaks_json() {
+    let node = Node::init(&[]);
+    let config = node.path("config.toml");
+    let good: Value =
+        serde_json::from_str(&Shell::default().run(&["check", "--json", "--config", text(&config)]).ok())
+            .unwrap();
+    assert_eq!(good["ok"], true);
+    assert_eq!(good["identities"][0]["identity"], field(&node.made, "identity"));
+
+    let app = "11".repeat(32);
+    node.edit(|config| {
+        format!(
+            "{config}\n[policy.app]\n\
+             allow = [\"/v1/key/*/x\", \"/v1/status\"]\nidentities = [\"{app}\", \"nobody\"]\n"
+        )
+    });
+    let done = Shell::default().run(&["check", "--json", "--config", text(&config)]);
+    assert_eq!(done.status.code(), Some(1));
+    let report: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    let grant = &report["identities"][1];
+    assert_eq!((&grant["identity"], &grant["policy"]), (&Value::from(app), &Value::from("app")));
+    let found = |part: &str| {
+        let findings = report["findings"].as_array().unwrap();
+        findings
+            .iter()
+            .any(|finding| finding["level"] == "error" && finding["message"].as_str().unwrap().contains(part))
+    };
+    assert!(found("policy.app.allow[0]") && found("policy.app.identities[1]"), "{report}");
+
+    node.edit(|config| config.replace("[tls]", "[tsl]"));
+    node.check_finds(&["config", text(&config), "tsl", "unknown key"]);
+    let missing = Shell::default().run(&["check", "--config", "/missing.toml"]);
+    assert!(
+        missing.stdout.contains("/missing.toml: cannot read the config file: no such file"),
+        "{missing:?}"
+    );
+}

@@ -1,0 +1,185 @@
+//! The binary, run with an environment of the test's own, and servers that end with their test.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a server may take to start or to stop on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Builds the binary once and returns its path.
+pub fn kms() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(kms_tests::process::kms_binary)
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// Expects success and returns what it printed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.status.success(), "{self:?}");
+        self.stdout
+    }
+
+    /// Expects exit code 1 and one line on stderr, and returns that line.
+    #[track_caller]
+    pub fn error(self) -> String {
+        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
+        assert!(self.stderr.starts_with("Error: "), "{self:?}");
+        self.stderr.trim_end().to_owned()
+    }
+}
+
+/// A place to run commands in: no environment but what a test sets.
+#[derive(Default, Clone)]
+pub struct Shell {
+    variables: Vec<(String, String)>,
+}
+
+impl Shell {
+    /// Sets a variable, over one of the same name.
+    pub fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Runs `kms` with arguments.
+    pub fn run(&self, arguments: &[&str]) -> Done {
+        self.run_with(arguments, b"")
+    }
+
+    /// Runs `kms` with arguments and something on stdin.
+    pub fn run_with(&self, arguments: &[&str], stdin: &[u8]) -> Done {
+        self.run_binary(kms(), arguments, stdin)
+    }
+
+    /// Runs the binary under another path.
+    pub fn run_binary(&self, binary: &Path, arguments: &[&str], stdin: &[u8]) -> Done {
+        let mut child = self
+            .command(binary, arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that does not read its stdin may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(stdin);
+        let output = child.wait_with_output().unwrap();
+        Done {
+            status: output.status,
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Starts a server and waits until it says that it is up.
+    pub fn serve(&self, arguments: &[&str]) -> Serving {
+        let log = tempfile::tempdir().unwrap();
+        let file = |name: &str| File::create(log.path().join(name)).unwrap();
+        let process = self
+            .command(kms(), &[&["server"], arguments].concat())
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap();
+        let mut serving = Serving { process, log };
+        let start = Instant::now();
+        while !serving.stdout().contains("Server is up and running") {
+            let ended = serving.process.try_wait().unwrap();
+            assert!(ended.is_none(), "the server ended: {}", serving.stderr());
+            assert!(start.elapsed() < PATIENCE, "the server does not start: {}", serving.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        serving
+    }
+
+    fn command(&self, binary: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary);
+        command.args(arguments).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// A running server, killed when it is dropped.
+pub struct Serving {
+    process: Child,
+    log: TempDir,
+}
+
+impl Serving {
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.log.path().join("stdout")).unwrap()
+    }
+
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.log.path().join("stderr")).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Returns a shell with the variables that the banner exports, as `eval` takes them.
+    pub fn exports(&self) -> Shell {
+        let stdout = self.stdout();
+        let exports = stdout.lines().filter_map(|line| line.strip_prefix("export "));
+        exports.fold(Shell::default(), |shell, export| {
+            let (name, value) = export.split_once('=').unwrap();
+            shell.set(name, value)
+        })
+    }
+
+    /// Returns a value that the banner exports.
+    pub fn export(&self, name: &str) -> String {
+        let prefix = format!("export {name}=");
+        self.stdout().lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the server does not stop: {}", self.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Takes a field out of one line of JSON.
+pub fn field(json: &str, name: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap();
+    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {json}")).to_owned()
+}
+
+/// Writes a path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
