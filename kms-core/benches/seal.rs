@@ -19,7 +19,7 @@ fn sealing(c: &mut Criterion) {
         let key = SealingKey::new(SecretKey::random().unwrap(), cipher);
         let sealed = key.seal(&DEK, CONTEXT).unwrap();
         c.bench_function(&format!("seal {cipher}"), |b| {
-            b.iter(|| key.seal(black_box(&DEK), CONTEXT).unwrap())
+            b.iter(|| key.seal(black_box(&DEK), CONTEXT).unwrap());
         });
         c.bench_function(&format!("open {cipher}"), |b| {
             b.iter(|| key.open(black_box(&sealed), CONTEXT).unwrap());
@@ -50,7 +50,9 @@ impl AwsLc {
         let mut sealed = Vec::with_capacity(plaintext.len() + 16 + 28);
         sealed.extend_from_slice(plaintext);
         let nonce = aead::Nonce::try_assume_unique_for_key(&random[16..]).unwrap();
-        self.aead(&random[..16]).seal_in_place_append_tag(nonce, aead::Aad::from(context), &mut sealed).unwrap();
+        self.aead(&random[..16])
+            .seal_in_place_append_tag(nonce, aead::Aad::from(context), &mut sealed)
+            .unwrap();
         sealed.extend_from_slice(&random);
         sealed
     }
@@ -59,7 +61,11 @@ impl AwsLc {
         let (sealed, random) = sealed.split_at(sealed.len() - 28);
         let mut buffer = sealed.to_vec();
         let nonce = aead::Nonce::try_assume_unique_for_key(&random[16..]).unwrap();
-        let len = self.aead(&random[..16]).open_in_place(nonce, aead::Aad::from(context), &mut buffer).unwrap().len();
+        let len = self
+            .aead(&random[..16])
+            .open_in_place(nonce, aead::Aad::from(context), &mut buffer)
+            .unwrap()
+            .len();
         buffer.truncate(len);
         buffer
     }

@@ -10,7 +10,8 @@ pub struct FsConfig {
     /// Bytes of memory for sled's pages. All records are in memory anyway (some 400 bytes a key), so sled needs
     /// little.
     pub cache_capacity: u64,
-    /// Bytes set aside on the disk, freed when it is full so that the store can be opened again.
+    /// Bytes set aside on the disk, so that the store can be opened when it is full. After a full disk writes
+    /// go on when there is as much again.
     pub ballast: u64,
 }
 

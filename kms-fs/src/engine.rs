@@ -2,32 +2,61 @@
 //!
 //! sled 0.34.7 by itself does not promise that: its `flush` ends in `sync_file_range`, which tells the disk nothing, and
 //! `flush_async` deadlocks under concurrency (spacejam/sled#1308). Here one thread writes, calls the blocking
-//! `flush`, and then syncs the file through a descriptor of its own.
+//! `flush`, and then syncs the file through a descriptor of its own. Further:
+//!
+//! * sled's own flusher is off: it moves pages about between two syncs, and frees and reuses segments whose pages are
+//!   not on the disk in their new place. Without it a batch writes less than a segment, and the file stays
+//!   within some three times its live content.
+//! * A database is made under another name, synced and renamed: it is there whole or not at all.
+//! * Before sled is opened the log is synced. A process that was killed leaves records in the page cache, and
+//!   sled writes a snapshot that refers to them. A snapshot that was not finished is removed: sled would take
+//!   it for the latest one and refuse to open.
+//! * Values are so small that no node reaches the size from which sled keeps it in a file of its own.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FlockOperation, flock};
 
+use crate::ballast::BALLAST_FILE;
 use crate::config::FsConfig;
+use crate::disk::{self, sync_directory};
 use crate::error::OpenError;
 use crate::lock::LOCK_FILE;
-use crate::root_key::{sync_directory, sync_directory_of};
 
+/// The longest value: with more a node of 17 of them, sled's largest, could become a blob.
+pub const MAX_VALUE_LEN: usize = 6 << 10;
+/// The bytes of values that one commit may hold.
+///
+/// sled writes some four times as much; that has to stay below its segments of 512 KiB, so that none is freed and used
+/// again between two syncs.
+pub const MAX_COMMIT_LEN: usize = 96 << 10;
+
+const DATABASE: &str = "sled";
+const UNFINISHED: &str = "sled.new";
+const SLED_LOG: &str = "db";
 const RECORDS: &str = "records";
 const META: &str = "meta";
 const HEADER: &str = "header";
-const BALLAST_FILE: &str = "ballast";
-/// What sled calls its log, and what a directory of sled's has in it.
-const SLED_LOG: &str = "db";
+/// How long a database that was closed may hold on to its files.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+const DAMAGED: &str = "its files are not as they were written; restore them from a backup";
+
+/// Entries by name.
+pub type Entries = BTreeMap<String, Box<[u8]>>;
+
+type Entry = (String, Box<[u8]>);
 
 /// An open sled database.
 pub struct Engine {
-    db: sled::Db,
-    records: sled::Tree,
-    meta: sled::Tree,
+    trees: Trees,
     log: File,
     path: PathBuf,
 }
@@ -40,9 +69,9 @@ pub enum Change<'a> {
     Delete(&'a str),
 }
 
-/// Tells whether a database was ever made in `path`.
+/// Tells whether a database was made in `path`.
 pub fn exists(path: &Path) -> bool {
-    path.join(SLED_LOG).exists()
+    path.join(DATABASE).exists()
 }
 
 /// Finds a file in `path` that no store of ours put there.
@@ -50,20 +79,157 @@ pub fn foreign_file(path: &Path) -> Result<Option<String>, OpenError> {
     let entries = fs::read_dir(path).map_err(OpenError::io("read directory", path))?;
     for entry in entries {
         let name = entry.map_err(OpenError::io("read directory", path))?.file_name();
-        if name != LOCK_FILE && name != BALLAST_FILE && name != "lost+found" {
+        if [LOCK_FILE, BALLAST_FILE, UNFINISHED, "lost+found"].iter().all(|ours| name != *ours) {
             return Ok(Some(name.to_string_lossy().into_owned()));
         }
     }
     Ok(None)
 }
 
+/// Brings to the disk all that can be read of the database in `path`, which is not open, after a sync that failed.
+pub fn write_back(path: &Path) -> io::Result<()> {
+    disk::rewrite(&path.join(DATABASE).join(SLED_LOG))
+}
+
 impl Engine {
-    /// Opens the database in `config.path`, or makes one.
+    /// Makes a database with nothing but a header in `config.path`, and opens it.
+    pub fn create(config: &FsConfig, header: &[u8]) -> Result<Self, OpenError> {
+        let path = &config.path;
+        let (unfinished, finished) = (path.join(UNFINISHED), path.join(DATABASE));
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).map_err(OpenError::io("remove unfinished store", &unfinished))?;
+        }
+        let trees = Trees::open(&unfinished, config)?;
+        let written = trees.meta.insert(HEADER, header).and_then(|_| trees.db.flush());
+        written.map_err(|error| failed("write new store", path, error))?;
+        trees.close();
+        disk::sync_tree(&unfinished).map_err(OpenError::io("sync new store", &unfinished))?;
+        fs::rename(&unfinished, &finished).map_err(OpenError::io("rename new store", &unfinished))?;
+        sync_directory(path)?;
+        Self::open(config)
+    }
+
+    /// Opens the database in `config.path`.
     pub fn open(config: &FsConfig) -> Result<Self, OpenError> {
         let path = &config.path;
-        let is_new = !exists(path);
+        let directory = path.join(DATABASE);
+        let log_path = directory.join(SLED_LOG);
+        let log = File::options().read(true).write(true).open(&log_path);
+        let log = log.map_err(OpenError::io("open", &log_path))?;
+        wait_until_released(&log).map_err(OpenError::io("lock", &log_path))?;
+        remove_unfinished_snapshots(&directory).map_err(OpenError::io("clean up", &directory))?;
+        let sync = |log: &File| log.sync_all().map_err(OpenError::io("sync", &log_path));
+        sync(&log)?;
+        let trees = Trees::open(&directory, config)?;
+        sync(&log)?;
+        sync_directory(&directory)?;
+        Ok(Self { trees, log, path: path.clone() })
+    }
+
+    /// Reads the header.
+    pub fn header(&self) -> Result<Vec<u8>, OpenError> {
+        let header = self.trees.meta.get(HEADER).map_err(|error| self.failed(error))?;
+        header.map(|header| header.to_vec()).ok_or_else(|| self.corrupt("it has no header"))
+    }
+
+    /// Replaces the header durably, if it is still `old`.
+    pub fn swap_header(&self, old: &[u8], new: &[u8]) -> Result<(), OpenError> {
+        let swapped = self.trees.meta.compare_and_swap(HEADER, Some(old), Some(new));
+        swapped
+            .map_err(|error| self.failed(error))?
+            .map_err(|_| self.corrupt("its header changed meanwhile"))?;
+        self.sync().map_err(OpenError::io("sync store", &self.path))
+    }
+
+    /// Reads all entries, on all processors: reading is what makes up the time of a start.
+    pub fn entries(&self) -> Result<Entries, OpenError> {
+        let ends = self.trees.records.first().and_then(|first| Ok((first, self.trees.records.last()?)));
+        let (Some((first, _)), Some((last, _))) = ends.map_err(|error| self.failed(error))? else {
+            return Ok(Entries::new());
+        };
+        let pieces = pieces(&first, &last);
+        let next = AtomicUsize::new(0);
+        let read = || {
+            let mut read = Vec::new();
+            while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                read.extend(self.read_piece(piece.clone())?);
+            }
+            Ok(read)
+        };
+        let parts: Result<Vec<Vec<_>>, OpenError> = thread::scope(|scope| {
+            let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+            let readers: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
+            readers.into_iter().map(|reader| reader.join().map_err(|_| self.corrupt(DAMAGED))?).collect()
+        });
+        Ok(parts?.into_iter().flatten().collect())
+    }
+
+    /// Makes all changes and returns when they are on the disk.
+    ///
+    /// After an error nobody knows what is: the database has to be closed and opened anew.
+    pub fn commit(&self, changes: &[Change<'_>]) -> io::Result<()> {
+        catch_unwind(AssertUnwindSafe(|| {
+            for change in changes {
+                match *change {
+                    Change::Create(name, value) => {
+                        let swapped = self.trees.records.compare_and_swap(name, None::<&[u8]>, Some(value));
+                        let swapped = swapped.map_err(into_io)?;
+                        swapped.map_err(|_| {
+                            io::Error::other(format!("entry '{name}' is in the database already"))
+                        })?;
+                    }
+                    Change::Delete(name) => {
+                        let removed = self.trees.records.remove(name).map_err(into_io)?;
+                        removed.ok_or_else(|| {
+                            io::Error::other(format!("entry '{name}' is not in the database"))
+                        })?;
+                    }
+                }
+            }
+            self.sync()
+        }))
+        .unwrap_or_else(|_| Err(io::Error::other("the database panicked")))
+    }
+
+    /// Closes the database; after an I/O error sled may panic over it, which ends here.
+    pub fn close(self) {
+        self.trees.close();
+    }
+
+    fn read_piece(&self, piece: Piece) -> Result<Vec<Entry>, OpenError> {
+        let mut read = Vec::new();
+        for entry in self.trees.records.range::<Vec<u8>, _>(piece) {
+            let (name, value) = entry.map_err(|error| self.failed(error))?;
+            let name = std::str::from_utf8(&name).map_err(|_| self.corrupt("a name is not UTF-8"))?;
+            read.push((name.to_owned(), value.as_ref().into()));
+        }
+        Ok(read)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.trees.db.flush().map_err(into_io)?;
+        self.log.sync_all()
+    }
+
+    fn failed(&self, error: sled::Error) -> OpenError {
+        failed("access store", &self.path, error)
+    }
+
+    fn corrupt(&self, why: &str) -> OpenError {
+        OpenError::Corrupt { path: self.path.clone(), why: why.to_owned() }
+    }
+}
+
+struct Trees {
+    db: sled::Db,
+    records: sled::Tree,
+    meta: sled::Tree,
+}
+
+impl Trees {
+    fn open(directory: &Path, config: &FsConfig) -> Result<Self, OpenError> {
         let sled = sled::Config::new()
-            .path(path)
+            .path(directory)
             .cache_capacity(config.cache_capacity)
             .flush_every_ms(None)
             .mode(sled::Mode::LowSpace);
@@ -71,141 +237,114 @@ impl Engine {
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = sled.open()?;
             let (records, meta) = (db.open_tree(RECORDS)?, db.open_tree(META)?);
-            Ok((db, records, meta))
+            Ok(Self { db, records, meta })
         }));
-        let (db, records, meta) = match opened {
-            Ok(Ok(trees)) => trees,
-            Ok(Err(sled::Error::Io(source))) => return Err(OpenError::io("open store", path)(source)),
-            Ok(Err(error)) => return Err(OpenError::Corrupt { path: path.clone(), why: error.to_string() }),
-            Err(_) => {
-                let why = "its files are not as they were written; restore them from a backup".to_owned();
-                return Err(OpenError::Corrupt { path: path.clone(), why });
-            }
-        };
-        let log_path = path.join(SLED_LOG);
-        let log = File::options().read(true).write(true).open(&log_path);
-        let log = log.map_err(OpenError::io("open", log_path))?;
-        let engine = Self { db, records, meta, log, path: path.clone() };
-        if is_new {
-            engine.sync().map_err(OpenError::io("sync new store", path))?;
-            sync_directory(&path.join("blobs"))?;
-            sync_directory(path)?;
-            sync_directory_of(path)?;
+        match opened {
+            Ok(Ok(trees)) => Ok(trees),
+            Ok(Err(error)) => Err(failed("open store", &config.path, error)),
+            Err(_) => Err(OpenError::Corrupt { path: config.path.clone(), why: DAMAGED.to_owned() }),
         }
-        Ok(engine)
     }
 
-    /// Reads the header; `None` in a database that was never used.
-    pub fn header(&self) -> Result<Option<Vec<u8>>, OpenError> {
-        let header = self.meta.get(HEADER).map_err(|error| self.corrupt(&error))?;
-        if header.is_none() && !self.records.is_empty() {
-            return Err(OpenError::Corrupt {
-                path: self.path.clone(),
-                why: "it has entries but no header".into(),
-            });
-        }
-        Ok(header.map(|header| header.to_vec()))
+    fn close(self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
     }
+}
 
-    /// Replaces the header durably, if it is still `old`.
-    pub fn swap_header(&self, old: Option<&[u8]>, new: &[u8]) -> Result<(), OpenError> {
-        let swapped =
-            self.meta.compare_and_swap(HEADER, old, Some(new)).map_err(|error| self.corrupt(&error))?;
-        if swapped.is_err() {
-            return Err(OpenError::Corrupt {
-                path: self.path.clone(),
-                why: "its header changed meanwhile".into(),
-            });
+type Piece = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// Cuts the names from `first` to `last` into ranges of about the same width, which hold all names there are.
+fn pieces(first: &[u8], last: &[u8]) -> Vec<Piece> {
+    const PIECES: u64 = 64;
+    let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+    let number = |name: &[u8]| {
+        let mut bytes = [0; 8];
+        for (byte, found) in bytes.iter_mut().zip(&name[common..]) {
+            *byte = *found;
         }
-        self.sync().map_err(OpenError::io("sync store", &self.path))
-    }
-
-    /// Calls `visit` with every entry, in the order of names.
-    pub fn for_each(&self, mut visit: impl FnMut(String, Box<[u8]>)) -> Result<(), OpenError> {
-        let corrupt = |why: &str| OpenError::Corrupt { path: self.path.clone(), why: why.to_owned() };
-        catch_unwind(AssertUnwindSafe(|| {
-            for entry in &self.records {
-                let (name, value) = entry.map_err(|error| self.corrupt(&error))?;
-                let name = String::from_utf8(name.to_vec()).map_err(|_| corrupt("a name is not UTF-8"))?;
-                visit(name, value.as_ref().into());
-            }
-            Ok(())
-        }))
-        .unwrap_or_else(|_| {
-            Err(corrupt("its files are not as they were written; restore them from a backup"))
+        u64::from_be_bytes(bytes)
+    };
+    let (from, to) = (number(first), number(last));
+    let step = to.saturating_sub(from) / PIECES;
+    let cut = |n: u64| [&first[..common], (from + step * n).to_be_bytes().as_slice()].concat();
+    (0..PIECES)
+        .map(|n| {
+            let start = if n == 0 { Bound::Unbounded } else { Bound::Included(cut(n)) };
+            let end = if n + 1 == PIECES { Bound::Unbounded } else { Bound::Excluded(cut(n + 1)) };
+            (start, end)
         })
-    }
+        .collect()
+}
 
-    /// Makes all changes and returns when they are on the disk.
-    ///
-    /// After an error nobody knows what is: the database has to be opened anew.
-    pub fn commit(&self, changes: &[Change<'_>]) -> Result<(), String> {
-        catch_unwind(AssertUnwindSafe(|| {
-            for change in changes {
-                match *change {
-                    Change::Create(name, value) => {
-                        let swapped = self.records.compare_and_swap(name, None::<&[u8]>, Some(value));
-                        let swapped = swapped.map_err(|error| error.to_string())?;
-                        swapped.map_err(|_| format!("entry '{name}' is in the database already"))?;
-                    }
-                    Change::Delete(name) => {
-                        let removed = self.records.remove(name).map_err(|error| error.to_string())?;
-                        removed.ok_or_else(|| format!("entry '{name}' is not in the database"))?;
-                    }
-                }
+/// Waits until a database that this process closed has let go of its log, which it does a little later.
+fn wait_until_released(log: &File) -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match flock(log, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(flock(log, FlockOperation::Unlock)?),
+            Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < RELEASE_PATIENCE => {
+                thread::sleep(Duration::from_millis(5));
             }
-            self.sync().map_err(|error| error.to_string())
-        }))
-        .unwrap_or_else(|_| Err("the database panicked".to_owned()))
-    }
-
-    fn sync(&self) -> std::io::Result<()> {
-        self.db.flush().map_err(|error| match error {
-            sled::Error::Io(source) => source,
-            other => std::io::Error::other(other.to_string()),
-        })?;
-        self.log.sync_all()
-    }
-
-    fn corrupt(&self, error: &sled::Error) -> OpenError {
-        OpenError::Corrupt { path: self.path.clone(), why: error.to_string() }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
-/// Bytes on the disk that are given up when it is full, so that the database can be opened again.
-pub struct Ballast {
-    path: PathBuf,
-    size: u64,
+fn remove_unfinished_snapshots(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
-impl Ballast {
-    pub fn new(config: &FsConfig) -> Self {
-        Self { path: config.path.join(BALLAST_FILE), size: config.ballast }
+fn failed(doing: &'static str, path: &Path, error: sled::Error) -> OpenError {
+    match error {
+        sled::Error::Io(source) => OpenError::io(doing, path)(source),
+        error => OpenError::Corrupt { path: path.into(), why: error.to_string() },
     }
+}
 
-    /// Takes the space; that this succeeds is the sign that the disk has some.
-    pub fn take(&self) -> std::io::Result<()> {
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
-        if file.metadata()?.len() >= self.size {
-            return Ok(());
-        }
-        let taken = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.size) {
-            // A file system without it (some network ones): the size alone is better than nothing.
-            Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(self.size),
-            taken => taken.map_err(Into::into),
-        };
-        if taken.is_err() {
-            let _ = file.set_len(0);
-        }
-        taken.and_then(|()| file.sync_all())
+fn into_io(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(source) => source,
+        other => io::Error::other(other.to_string()),
     }
+}
 
-    /// Gives the space back.
-    pub fn give_up(&self) {
-        if let Ok(file) = File::options().write(true).open(&self.path) {
-            let _ = file.set_len(0);
-            let _ = file.sync_all();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_in_one_piece() {
+        let ends: [(&[u8], &[u8]); 5] = [
+            (b"a", b"a"),
+            (b"my-key-00000", b"my-key-99999"),
+            (b".v/00/2", b"zz"),
+            (b"a", b"ab"),
+            (b"key-0123456789abcdef", b"key-0123456789abcdeg"),
+        ];
+        for (first, last) in ends {
+            let pieces = pieces(first, last);
+            for name in [b"".as_slice(), first, last, b"m", b"my-key-5", b"my-key-50000", b"\xff\xff"] {
+                let holding = pieces.iter().filter(|(start, end)| {
+                    let after = match start {
+                        Bound::Included(start) => name >= start.as_slice(),
+                        _ => true,
+                    };
+                    after
+                        && match end {
+                            Bound::Excluded(end) => name < end.as_slice(),
+                            _ => true,
+                        }
+                });
+                assert_eq!(holding.count(), 1, "{}", name.escape_ascii());
+            }
         }
     }
 }

@@ -20,7 +20,9 @@
 //! # }
 //! ```
 
+mod ballast;
 mod config;
+mod disk;
 mod engine;
 mod error;
 mod header;

@@ -1,18 +1,18 @@
 //! Opening a store, making one, and changing its root key.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kms_core::Wrapped;
 
+use crate::ballast::Ballast;
 use crate::config::{FsConfig, OpenMode};
+use crate::disk::create_directories;
 use crate::engine::{self, Engine};
 use crate::error::OpenError;
 use crate::header::{Header, Root};
 use crate::lock::Lock;
-use crate::root_key::{RootKey, sync_directory_of};
+use crate::root_key::{Change, RootKey};
 use crate::store::SledStore;
 use crate::store_key::StoreKey;
 use crate::writer::{Index, Writer};
@@ -28,6 +28,9 @@ pub struct Opened {
     pub is_new: bool,
     /// The number of keys in it.
     pub keys: usize,
+    /// What an operator should hear, a sentence each: the root key lies inside the store, an interrupted change of
+    /// the root key was completed or waits to be.
+    pub warnings: Vec<String>,
 }
 
 /// A store whose records come wrapped, and what is worth telling of it.
@@ -42,14 +45,26 @@ pub struct OpenedBare {
 
 /// Opens a store under its root key, or makes one.
 ///
-/// The wrong root key is refused before any record is read or written.
+/// The wrong root key is refused before any record is read or written. Where a change of the root key was interrupted
+/// and the store has the new one already, the change is completed.
 pub fn open(config: &FsConfig, root_key: &RootKey, mode: OpenMode) -> Result<Opened, OpenError> {
     let parts = Parts::open(config, mode, || Header::new_local(root_key))?;
-    let store_key = parts.header.unwrap_store_key(root_key, &config.path)?;
+    let mut warnings = Vec::new();
+    let store_key = match parts.header.unwrap_store_key(root_key, &config.path) {
+        Err(OpenError::WrongRootKey { path }) => {
+            let opened = open_with_successor(&parts.header, root_key, &path, &mut warnings);
+            opened.ok_or(OpenError::WrongRootKey { path })?
+        }
+        unwrapped => {
+            warnings.extend(root_key.file().and_then(unfinished_change));
+            unwrapped?
+        }
+    };
+    warnings.extend(root_key.file().and_then(|file| lies_inside(file, &config.path)));
     let is_new = parts.is_new;
     let store = parts.start(config)?;
     let keys = store.keys();
-    Ok(Opened { store: Wrapped::new(store, store_key), is_new, keys })
+    Ok(Opened { store: Wrapped::new(store, store_key), is_new, keys, warnings })
 }
 
 /// Opens a store for records that are wrapped by something else, or makes one.
@@ -69,44 +84,73 @@ pub fn open_bare(config: &FsConfig, mode: OpenMode) -> Result<OpenedBare, OpenEr
 pub fn rotate_root_key(config: &FsConfig, old: &RootKey, new: &RootKey) -> Result<(), OpenError> {
     let parts = Parts::open(config, OpenMode::Existing, Header::new_wrapper)?;
     let rewrapped = parts.header.rewrap(old, new, &config.path)?;
-    parts.engine.swap_header(Some(&parts.header.encode()), &rewrapped.encode())
+    parts.engine.swap_header(&parts.header.encode(), &rewrapped.encode())
 }
 
 /// Gives a store that is not in use a new root key, which replaces the one in `file`; returns where the old one is kept.
 ///
-/// The new key is written to `<file>.new` first, then the store changes, then the files: `<file>` becomes `<file>.old` and
-/// `<file>.new` becomes `<file>`. Interrupted anywhere, it is completed by calling it again. Backups of the store
-/// made before need the old key.
+/// The new key is written to `<file>.new` first, then the store changes, then the files: `<file>` is kept as `<file>.old`
+/// too and `<file>.new` takes its place. Interrupted anywhere, it is completed by calling it again, or by
+/// opening the store if that has changed. Backups of the store made before need the old key.
 pub fn rotate_root_key_file(config: &FsConfig, file: &Path) -> Result<PathBuf, OpenError> {
-    let (new_file, old_file) = (with_suffix(file, ".new"), with_suffix(file, ".old"));
-    if !new_file.exists() {
-        if old_file.exists() {
-            let why =
-                "a root key replaced earlier is there; move it to where backups need it, then try again";
-            return Err(OpenError::BadRootKey {
-                origin: format!("file '{}'", old_file.display()),
-                why: why.into(),
-            });
-        }
-        RootKey::random()?.write_new(&new_file)?;
+    let old = RootKey::from_file(file)?.key;
+    let change = Change::of(file);
+    // Nothing is left behind where the store is in use or has another root key.
+    if !change.new_file.exists() {
+        let parts = Parts::open(config, OpenMode::Existing, Header::new_wrapper)?;
+        parts.header.unwrap_store_key(&old, &config.path)?;
     }
-    let new = RootKey::from_file(&new_file)?.key;
-    // An interrupted change may have got as far as moving the old file away.
-    let old = RootKey::from_file(if file.exists() { file } else { &old_file })?.key;
+    let new = change.prepare()?;
     match rotate_root_key(config, &old, &new) {
         // The store may have changed already.
         Err(OpenError::WrongRootKey { .. }) => rotate_root_key(config, &new, &new)?,
         outcome => outcome?,
     }
-    let rename = |from: &Path, to: &Path| {
-        fs::rename(from, to).map_err(OpenError::io("rename root key file", from))?;
-        sync_directory_of(to)
-    };
-    if file.exists() {
-        rename(file, &old_file)?;
-    }
-    rename(&new_file, file)?;
-    Ok(old_file)
+    change.finish()?;
+    Ok(change.old_file)
+}
+
+/// Tries the key that an interrupted change of the root key has left beside `root_key`, and completes the change.
+fn open_with_successor(
+    header: &Header,
+    root_key: &RootKey,
+    path: &Path,
+    warnings: &mut Vec<String>,
+) -> Option<StoreKey> {
+    let file = root_key.file()?;
+    let change = Change::of(file);
+    let successor = RootKey::from_file(&change.new_file).ok()?.key;
+    let store_key = header.unwrap_store_key(&successor, path).ok()?;
+    let file = file.display();
+    warnings.push(match change.finish() {
+        Ok(()) => format!(
+            "an interrupted change of the root key was completed: the new one is in '{file}', the old one in '{}'",
+            change.old_file.display()
+        ),
+        Err(why) => format!(
+            "an interrupted change of the root key could not be completed, the one in '{}' is in force: {why}",
+            change.new_file.display()
+        ),
+    });
+    Some(store_key)
+}
+
+fn unfinished_change(file: &Path) -> Option<String> {
+    let new_file = Change::of(file).new_file;
+    new_file.exists().then(|| {
+        format!(
+            "a change of the root key was begun and not completed: '{}' is not in force",
+            new_file.display()
+        )
+    })
+}
+
+fn lies_inside(file: &Path, store: &Path) -> Option<String> {
+    let inside = file.canonicalize().ok()?.starts_with(store.canonicalize().ok()?);
+    inside.then(|| {
+        let (file, store) = (file.display(), store.display());
+        format!("root key '{file}' lies inside the store '{store}': whoever copies the store can read it")
+    })
 }
 
 /// A store on the way to being opened.
@@ -124,44 +168,37 @@ impl Parts {
         new_header: impl FnOnce() -> Result<Header, OpenError>,
     ) -> Result<Self, OpenError> {
         let path = &config.path;
-        if mode == OpenMode::Existing && !engine::exists(path) {
-            return Err(OpenError::NoStore { path: path.clone() });
+        match (engine::exists(path), mode) {
+            (false, OpenMode::Existing) => return Err(OpenError::NoStore { path: path.clone() }),
+            (true, OpenMode::Create) => return Err(OpenError::AlreadyExists { path: path.clone() }),
+            _ => {}
         }
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(path).map_err(OpenError::io("create directory", path))?;
+        create_directories(path)?;
         let lock = Lock::take(path)?;
-        if !engine::exists(path)
-            && let Some(found) = engine::foreign_file(path)?
-        {
+        if engine::exists(path) {
+            let engine = Engine::open(config).or_else(|error| {
+                if !error.is_full() {
+                    return Err(error);
+                }
+                let given = Ballast::new(config).give_up();
+                given.map_err(OpenError::io("give up the reserve on the disk of", path))?;
+                Engine::open(config)
+            })?;
+            let header = Header::decode(&engine.header()?, path)?;
+            return Ok(Self { lock, engine, header, is_new: false });
+        }
+        if let Some(found) = engine::foreign_file(path)? {
             return Err(OpenError::NotAStore { path: path.clone(), found });
         }
-        let engine = Engine::open(config)?;
-        let (header, is_new) = match engine.header()? {
-            Some(_) if mode == OpenMode::Create => {
-                return Err(OpenError::AlreadyExists { path: path.clone() });
-            }
-            Some(header) => (Header::decode(&header, path)?, false),
-            // Never used: made just now, or the process that made it was stopped before the header was on the disk.
-            None if mode == OpenMode::Existing => return Err(OpenError::NoStore { path: path.clone() }),
-            None => {
-                let header = new_header()?;
-                engine.swap_header(None, &header.encode())?;
-                (header, true)
-            }
-        };
-        Ok(Self { lock, engine, header, is_new })
+        let header = new_header()?;
+        let engine = Engine::create(config, &header.encode())?;
+        Ok(Self { lock, engine, header, is_new: true })
     }
 
     fn start(self, config: &FsConfig) -> Result<SledStore, OpenError> {
-        let index = Arc::new(Index::load(&self.engine)?);
+        let index = Arc::new(Index::new(self.engine.entries()?));
         let writer = Writer::start(config.clone(), self.engine, Arc::clone(&index));
         let writer = writer.map_err(OpenError::io("start the writer of", &config.path))?;
         Ok(SledStore::new(index, writer, self.lock))
     }
-}
-
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

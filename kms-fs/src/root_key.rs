@@ -1,15 +1,18 @@
 //! The root key of a local store: 32 bytes that live outside of it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File, OpenOptions, hard_link, rename};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::{Cipher, SealingKey, SecretKey};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use crate::disk::sync_directory_of;
 use crate::error::OpenError;
 
 /// Permissions under which a root key is refused: anything for others, and writing for the group.
@@ -22,7 +25,11 @@ const MAX_FILE_LEN: u64 = 1024;
 /// The root key of a local store.
 ///
 /// In text it is base64 of 32 random bytes. There is no `Debug`; it is wiped when dropped.
-pub struct RootKey(SecretKey);
+pub struct RootKey {
+    key: SecretKey,
+    /// The file that it was read from.
+    file: Option<PathBuf>,
+}
 
 /// A root key that was read, and what an operator should hear about where it lies.
 pub struct LoadedRootKey {
@@ -35,7 +42,7 @@ pub struct LoadedRootKey {
 impl RootKey {
     /// Makes a random root key.
     pub fn random() -> Result<Self, OpenError> {
-        Ok(Self(SecretKey::random()?))
+        Ok(Self { key: SecretKey::random()?, file: None })
     }
 
     /// Reads a root key from a file that only its owner may write and nobody but its owner and group may read.
@@ -56,7 +63,8 @@ impl RootKey {
         let mut text = Zeroizing::new(String::with_capacity(128));
         let read = file.take(MAX_FILE_LEN).read_to_string(&mut text);
         read.map_err(OpenError::io("read root key file", path))?;
-        let key = Self::parse(&text).map_err(|why| bad(why.into()))?;
+        let mut key = Self::parse(&text).map_err(|why| bad(why.into()))?;
+        key.file = Some(path.to_owned());
         let warnings = (mode & NOTED_MODE != 0).then(|| {
             format!("root key file '{}' has mode {mode:04o}: its group can read it", path.display())
         });
@@ -81,27 +89,31 @@ impl RootKey {
         const EXPECTED: &str = "expected base64 of 32 bytes, as `kms init` writes it";
         let mut bytes = Zeroizing::new([0; 48]);
         let len = STANDARD.decode_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| EXPECTED)?;
-        SecretKey::from_slice(&bytes[..len]).map(Self).ok_or(EXPECTED)
+        let key = SecretKey::from_slice(&bytes[..len]).ok_or(EXPECTED)?;
+        Ok(Self { key, file: None })
     }
 
-    /// Writes the key to a new file of mode 0600, durably. A file that is there already is left as it is.
+    /// Writes the key to a new file of mode 0600, whole and durably. A file that is there already is left as it is.
     pub fn write_new(&self, path: &Path) -> Result<(), OpenError> {
         let mut text = Zeroizing::new([0; 45]);
-        let len = STANDARD.encode_slice(self.0.expose(), text.as_mut_slice()).unwrap_or_default();
+        let len = STANDARD.encode_slice(self.key.expose(), text.as_mut_slice()).unwrap_or_default();
         text[len] = b'\n';
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let mut file = options.open(path).map_err(OpenError::io("create root key file", path))?;
-        let written = file.write_all(text.as_slice()).and_then(|()| file.sync_all());
+        let temporary = with_suffix(path, &format!(".{}.tmp", std::process::id()));
+        let written = write_private(&temporary, text.as_slice()).and_then(|()| rename_new(&temporary, path));
         if let Err(error) = written {
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&temporary);
             return Err(OpenError::io("write root key file", path)(error));
         }
         sync_directory_of(path)
     }
 
+    /// Returns the file that it was read from.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     pub(crate) fn sealing_key(&self) -> Result<SealingKey, OpenError> {
-        let copy = SecretKey::from_slice(self.0.expose());
+        let copy = SecretKey::from_slice(self.key.expose());
         let key =
             copy.ok_or_else(|| kms_core::Error::new(kms_core::ErrorKind::Internal, "copy the root key"))?;
         Ok(SealingKey::new(key, Cipher::Aes256))
@@ -110,20 +122,86 @@ impl RootKey {
 
 impl PartialEq for RootKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+        self.key == other.key
     }
 }
 
-/// Makes the name of a file durable.
-pub fn sync_directory_of(path: &Path) -> Result<(), OpenError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    sync_directory(parent)
+/// The files of a root key that is being changed.
+pub struct Change {
+    file: PathBuf,
+    /// The key that comes.
+    pub new_file: PathBuf,
+    /// Where the key that goes is kept: backups of the store made before need it.
+    pub old_file: PathBuf,
 }
 
-/// Makes the names in a directory durable.
-pub fn sync_directory(path: &Path) -> Result<(), OpenError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(OpenError::io("sync directory", path))
+impl Change {
+    /// Names the files beside `file`.
+    pub fn of(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            new_file: with_suffix(file, ".new"),
+            old_file: with_suffix(file, ".old"),
+        }
+    }
+
+    /// Makes the new key, unless an interrupted change has left one, and reads it.
+    pub fn prepare(&self) -> Result<RootKey, OpenError> {
+        if !self.new_file.exists() {
+            if self.old_file.exists() {
+                return Err(self.old_file_is_in_the_way());
+            }
+            RootKey::random()?.write_new(&self.new_file)?;
+        }
+        Ok(RootKey::from_file(&self.new_file)?.key)
+    }
+
+    /// Keeps the old key and puts the new one in its place. There is a key in the file all the time.
+    pub fn finish(&self) -> Result<(), OpenError> {
+        let present = RootKey::from_file(&self.file)?.key;
+        if self.old_file.exists() {
+            if RootKey::from_file(&self.old_file)?.key != present {
+                return Err(self.old_file_is_in_the_way());
+            }
+        } else if hard_link(&self.file, &self.old_file).is_err() {
+            present.write_new(&self.old_file)?; // a file system without links
+        }
+        sync_directory_of(&self.file)?;
+        rename(&self.new_file, &self.file).map_err(OpenError::io("rename root key file", &self.new_file))?;
+        sync_directory_of(&self.file)
+    }
+
+    fn old_file_is_in_the_way(&self) -> OpenError {
+        OpenError::BadRootKey {
+            origin: format!("file '{}'", self.old_file.display()),
+            why: "a root key replaced earlier is there; move it to where backups need it, then try again"
+                .into(),
+        }
+    }
+}
+
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Renames a file to a name that must not be taken.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems have no such rename.
+        Err(Errno::INVAL | Errno::NOSYS) if to.symlink_metadata().is_err() => rename(from, to),
+        Err(Errno::INVAL | Errno::NOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
+        renamed => Ok(renamed?),
+    }
+}
+
+fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

@@ -11,8 +11,12 @@ use kms_core::{
 };
 use tokio::sync::oneshot;
 
+use crate::engine::MAX_VALUE_LEN;
 use crate::lock::Lock;
 use crate::writer::{Index, Job, Writer};
+
+/// What the names of keys come after; those of slots come before.
+const BEFORE_KEYS: &str = "/";
 
 /// A store of bytes in a local directory; by itself it encrypts nothing.
 ///
@@ -34,9 +38,7 @@ impl SledStore {
     /// Returns the number of keys.
     pub fn keys(&self) -> usize {
         let entries = self.index.entries();
-        let slots = entries
-            .range::<str, _>((Bound::Included(EntryName::SLOT_PREFIX), Bound::Unbounded))
-            .take_while(|(name, _)| name.starts_with(EntryName::SLOT_PREFIX));
+        let slots = entries.range::<str, _>((Bound::Unbounded, Bound::Included(BEFORE_KEYS)));
         entries.len() - slots.count()
     }
 
@@ -56,6 +58,10 @@ impl KeyStore for SledStore {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        if record.len() > MAX_VALUE_LEN {
+            let why = format!("its record has {} bytes, the most is {MAX_VALUE_LEN}", record.len());
+            return Err(Error::with_source(ErrorKind::InvalidInput, format!("create entry '{name}'"), why));
+        }
         self.write(name, Some(record.expose().into())).await
     }
 
@@ -73,6 +79,7 @@ impl KeyStore for SledStore {
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
         let start = match query.after {
             Some(after) if after >= query.prefix => Bound::Excluded(after),
+            _ if query.prefix.is_empty() => Bound::Included(BEFORE_KEYS),
             _ => Bound::Included(query.prefix),
         };
         let entries = self.index.entries();

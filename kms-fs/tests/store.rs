@@ -109,7 +109,8 @@ async fn no_secret_lies_on_the_disk() {
     RootKey::random().unwrap().write_new(&root_file).unwrap();
     let root = RootKey::from_file(&root_file).unwrap().key;
     let store_dir = dir.path().join("store");
-    let store = open_at(&store_dir, &root);
+    let small = FsConfig { ballast: 64 << 10, ..FsConfig::new(&store_dir) };
+    let store = open(&small, &root, OpenMode::Create).unwrap().store;
     let mut secrets: Vec<Vec<u8>> = Vec::new();
     for n in 0..50 {
         let record = record(n);
@@ -177,7 +178,7 @@ async fn an_interrupted_change_of_the_root_key_is_completed() {
             rotate_root_key(&store_config, &first, &second).unwrap();
         }
         if step > 1 {
-            fs::rename(&file, &old_file).unwrap();
+            fs::hard_link(&file, &old_file).unwrap();
         }
         rotate_root_key_file(&store_config, &file)
             .unwrap_or_else(|error| panic!("after step {step}: {error}"));
@@ -185,6 +186,64 @@ async fn an_interrupted_change_of_the_root_key_is_completed() {
         assert!(RootKey::from_file(&old_file).unwrap().key == first, "after step {step}");
         assert!(open_at(&store_config.path, &second).get(&entry("my-key")).await.unwrap() == record(1));
     }
+}
+
+#[tokio::test]
+async fn a_store_whose_root_key_was_being_changed_opens() {
+    for store_has_changed in [false, true] {
+        let dir = dir();
+        let (store_config, file) = (FsConfig::new(dir.path().join("store")), dir.path().join("root.key"));
+        let (new_file, old_file) = (dir.path().join("root.key.new"), dir.path().join("root.key.old"));
+        RootKey::random().unwrap().write_new(&file).unwrap();
+        let first = RootKey::from_file(&file).unwrap().key;
+        open_at(&store_config.path, &first).create(&entry("my-key"), &record(1)).await.unwrap();
+        let second = RootKey::random().unwrap();
+        second.write_new(&new_file).unwrap();
+        if store_has_changed {
+            rotate_root_key(&store_config, &first, &second).unwrap();
+        }
+        // A start of the server with the file that its configuration names.
+        let opened = open(&store_config, &first, OpenMode::Existing).unwrap();
+        assert!(opened.store.get(&entry("my-key")).await.unwrap() == record(1));
+        let [warning] = opened.warnings.as_slice() else { panic!("{:?}", opened.warnings) };
+        assert!(warning.contains("change of the root key"), "{warning}");
+        let in_force = if store_has_changed { &second } else { &first };
+        assert!(RootKey::from_file(&file).unwrap().key == *in_force, "the file has the key in force");
+        assert_eq!(new_file.exists(), !store_has_changed);
+        if store_has_changed {
+            assert!(
+                RootKey::from_file(&old_file).unwrap().key == first,
+                "backups made before need the old key"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_root_key_inside_the_store_is_worth_a_warning() {
+    let dir = dir();
+    let store_config = FsConfig::new(dir.path().join("store"));
+    let (outside, inside) = (dir.path().join("root.key"), store_config.path.join("root.key"));
+    RootKey::random().unwrap().write_new(&outside).unwrap();
+    let opened = open(&store_config, &RootKey::from_file(&outside).unwrap().key, OpenMode::Create).unwrap();
+    assert_eq!(opened.warnings, [""; 0]);
+    drop(opened);
+    fs::rename(&outside, &inside).unwrap();
+    let opened = open(&store_config, &RootKey::from_file(&inside).unwrap().key, OpenMode::Existing).unwrap();
+    assert!(opened.warnings[0].contains("lies inside the store"), "{:?}", opened.warnings);
+}
+
+#[test]
+fn a_failed_change_of_the_root_key_leaves_nothing_behind() {
+    let dir = dir();
+    let (store_config, file) = (FsConfig::new(dir.path().join("store")), dir.path().join("root.key"));
+    RootKey::random().unwrap().write_new(&file).unwrap();
+    open_at(&store_config.path, &RootKey::random().unwrap());
+    let refused = rotate_root_key_file(&store_config, &file).err().unwrap();
+    assert!(matches!(refused, OpenError::WrongRootKey { .. }), "{refused}");
+    let refused = rotate_root_key_file(&FsConfig::new(dir.path().join("none")), &file).err().unwrap();
+    assert!(matches!(refused, OpenError::NoStore { .. }), "{refused}");
+    assert!(!dir.path().join("root.key.new").exists());
 }
 
 #[test]
@@ -221,7 +280,7 @@ fn stores_of_another_kind_or_a_newer_format_are_refused() {
     assert!(matches!(open_bare(&local, OpenMode::Existing).err(), Some(OpenError::OtherRoot { .. })));
     assert!(matches!(open(&bare, &root, OpenMode::Existing).err(), Some(OpenError::OtherRoot { .. })));
 
-    let database = sled::open(&local.path).unwrap();
+    let database = sled::open(local.path.join("sled")).unwrap();
     let meta = database.open_tree("meta").unwrap();
     let header = meta.get("header").unwrap().unwrap();
     meta.insert("header", [&[2], &header[1..]].concat()).unwrap();
@@ -240,6 +299,33 @@ fn damaged_files_are_an_error_and_no_panic() {
     }
     let refused = open(&config(&dir), &root, OpenMode::Existing).err().unwrap().to_string();
     assert!(refused.contains(&dir.path().display().to_string()), "{refused}");
+}
+
+#[test]
+fn a_store_that_was_not_finished_is_made_anew_and_one_that_lost_its_files_is_not() {
+    let (dir, root) = (dir(), RootKey::random().unwrap());
+    // What processes leave that are killed while they make a store, or while they open one.
+    fs::create_dir_all(dir.path().join("sled.new/blobs")).unwrap();
+    fs::write(dir.path().join("sled.new/conf"), "half").unwrap();
+    fs::write(dir.path().join("lock"), "12345").unwrap();
+    drop(open_at(dir.path(), &root));
+    fs::write(dir.path().join("sled/snap.00000000FFFFFFFF.generating"), "half").unwrap();
+    drop(open_at(dir.path(), &root));
+
+    fs::remove_file(dir.path().join("sled/db")).unwrap();
+    let refused = open(&config(&dir), &root, OpenMode::CreateOrOpen).err().unwrap().to_string();
+    assert!(refused.contains("sled/db"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_long_is_refused() {
+    let (dir, root) = (dir(), RootKey::random().unwrap());
+    let store = open_at(dir.path(), &root);
+    let error = store.create(&entry("long"), &SecretBytes::new(vec![7; 7000])).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    let longest = SecretBytes::new(vec![7; 6000]);
+    store.create(&entry("long"), &longest).await.unwrap();
+    assert!(store.get(&entry("long")).await.unwrap() == longest);
 }
 
 #[tokio::test]

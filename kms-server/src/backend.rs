@@ -28,7 +28,9 @@ pub fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
                 && lies_in(file, path)
             {
                 let (file, path) = (file.display(), path.display());
-                tracing::warn!("root key {file} lies inside the store {path}: whoever copies the store can read it");
+                tracing::warn!(
+                    "root key {file} lies inside the store {path}: whoever copies the store can read it"
+                );
             }
             Ok(Arc::new(KeyRing::new(opened.store, settings.cache)))
         }

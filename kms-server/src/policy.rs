@@ -171,7 +171,11 @@ pub struct AmbiguousIdentity {
 
 impl fmt::Display for AmbiguousIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "identity '{}' is {} and stands in policy '{}', too", self.identity, self.first, self.second)
+        write!(
+            f,
+            "identity '{}' is {} and stands in policy '{}', too",
+            self.identity, self.first, self.second
+        )
     }
 }
 
@@ -198,10 +202,13 @@ mod tests {
     #[test]
     fn a_star_is_a_wildcard_only_at_the_end() {
         let role = role(&["/v1/key/create/my-*", "/v1/status", "/v1/*/x"], &[]);
-        for path in ["/v1/key/create/my-", "/v1/key/create/my-key", "/v1/key/create/my-a/b", "/v1/status", "/v1/*/x"] {
+        for path in
+            ["/v1/key/create/my-", "/v1/key/create/my-key", "/v1/key/create/my-a/b", "/v1/status", "/v1/*/x"]
+        {
             assert!(role.authorize(path).is_ok(), "{path}");
         }
-        for path in ["/v1/key/create/my", "/v1/key/create/other", "/v1/status/", "/v1/statu", "/v1/key/x", ""] {
+        for path in ["/v1/key/create/my", "/v1/key/create/other", "/v1/status/", "/v1/statu", "/v1/key/x", ""]
+        {
             assert!(role.authorize(path).is_err(), "{path}");
         }
     }

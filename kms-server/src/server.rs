@@ -13,7 +13,7 @@ use crate::api::{Api, Routes};
 use crate::config::settings::Settings;
 use crate::conn::{Bounds, Connections};
 use crate::policy::Access;
-use crate::{backend, process, tls};
+use crate::{backend, certificate, process, tls};
 
 /// How long a stopping server waits for requests that have begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,7 +73,8 @@ impl Server {
         tls: rustls::ServerConfig,
         kms: Arc<dyn Kms>,
     ) -> Result<Self, StartError> {
-        let access = Access::new(settings.admin, &settings.policies).map_err(|error| StartError::new(error.to_string()))?;
+        let access = Access::new(settings.admin, &settings.policies)
+            .map_err(|error| StartError::new(error.to_string()))?;
         for warning in tls::certificate_warnings(&settings.tls.cert) {
             tracing::warn!("{warning}");
         }
@@ -90,7 +91,10 @@ impl Server {
 
     /// Begins to listen, and says so in one line of the log.
     pub async fn listen(self) -> Result<Listening, StartError> {
-        let unusable = |error| StartError::new(format!("cannot listen on {}: {error}", self.address));
+        let unusable = |error: std::io::Error| {
+            let why = certificate::describe_io_error(&error);
+            StartError::new(format!("cannot listen on {}: {why}", self.address))
+        };
         let listener = TcpListener::bind(self.address).await.map_err(unusable)?;
         let address = listener.local_addr().unwrap_or(self.address);
         let backend = self.kms.capabilities().backend;
@@ -105,7 +109,8 @@ impl Server {
             None => Routes::standard(),
         };
         let api = Arc::new(Api::new(self.kms, self.access, routes));
-        let connections = Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
+        let connections =
+            Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
         Ok(Listening { listener, address, api, connections })
     }
 }
@@ -212,7 +217,9 @@ async fn create_keys(settings: &Settings, kms: &dyn Kms) -> Result<(), StartErro
         match kms.create(&Request::new(creator, START_TIMEOUT), name).await {
             Ok(()) => tracing::info!(key = %name, "key created"),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(StartError::new(format!("keys: cannot create '{name}': {}", error.chain()))),
+            Err(error) => {
+                return Err(StartError::new(format!("keys: cannot create '{name}': {}", error.chain())));
+            }
         }
     }
     Ok(())

@@ -169,13 +169,21 @@ fn client_roots(ca: Option<&Path>) -> Result<RootCertStore, StartError> {
         vec![ca.to_owned()]
     };
     for file in files {
-        let certificates = CertificateDer::pem_file_iter(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let certificates =
+            CertificateDer::pem_file_iter(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let certificates = certificates.map_err(|error| {
-            StartError::new(format!("{}: {}", file.display(), certificate::describe_pem_error(error, "CA certificate")))
+            StartError::new(format!(
+                "{}: {}",
+                file.display(),
+                certificate::describe_pem_error(error, "CA certificate")
+            ))
         })?;
         for der in certificates {
             roots.add(der).map_err(|error| {
-                StartError::new(format!("{}: a certificate in it is no CA that can be used: {error}", file.display()))
+                StartError::new(format!(
+                    "{}: a certificate in it is no CA that can be used: {error}",
+                    file.display()
+                ))
             })?;
         }
     }
@@ -188,12 +196,14 @@ fn client_roots(ca: Option<&Path>) -> Result<RootCertStore, StartError> {
 fn unusable_pair(settings: &TlsSettings, error: &rustls::Error) -> StartError {
     let (cert, key) = (settings.cert.display(), settings.key.display());
     match error {
-        rustls::Error::InconsistentKeys(_) => {
-            StartError::new(format!("{key}: the private key does not belong to the first certificate of {cert}"))
-        }
+        rustls::Error::InconsistentKeys(_) => StartError::new(format!(
+            "{key}: the private key does not belong to the first certificate of {cert}"
+        )),
         rustls::Error::InvalidCertificate(_) => {
             StartError::new(format!("{cert}: the first certificate cannot be used: {error}"))
         }
-        _ => StartError::new(format!("{key}: the private key cannot be used, expected ECDSA, Ed25519 or RSA: {error}")),
+        _ => StartError::new(format!(
+            "{key}: the private key cannot be used, expected ECDSA, Ed25519 or RSA: {error}"
+        )),
     }
 }

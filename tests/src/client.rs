@@ -68,11 +68,11 @@ pub enum Then {
 /// Makes a body of unknown length that comes in these parts.
 pub fn body_in_parts<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>, then: Then) -> RequestBody {
     let parts: Vec<_> = parts.into_iter().map(|part| Bytes::copy_from_slice(part.as_ref())).collect();
-    Parts { parts, next: 0, then }.boxed_unsync()
+    Parts { chunks: parts, next: 0, then }.boxed_unsync()
 }
 
 struct Parts {
-    parts: Vec<Bytes>,
+    chunks: Vec<Bytes>,
     next: usize,
     then: Then,
 }
@@ -82,7 +82,7 @@ impl Body for Parts {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.next == self.parts.len() {
+        if self.next == self.chunks.len() {
             match self.then {
                 Then::End => return Poll::Ready(None),
                 Then::Silence => return Poll::Pending,
@@ -90,7 +90,7 @@ impl Body for Parts {
             }
         }
         self.next += 1;
-        Poll::Ready(Some(Ok(Frame::data(self.parts[self.next - 1].clone()))))
+        Poll::Ready(Some(Ok(Frame::data(self.chunks[self.next - 1].clone()))))
     }
 }
 
@@ -177,7 +177,13 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> io::Result<Answer> {
-        self.send_body(method, path, headers, Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()).await
+        self.send_body(
+            method,
+            path,
+            headers,
+            Full::new(body.into()).map_err(|never| match never {}).boxed_unsync(),
+        )
+        .await
     }
 
     /// Sends a request whose body comes in frames.
@@ -202,10 +208,9 @@ impl Client {
             request.headers_mut().insert("host", host.parse().unwrap());
         }
         for (name, value) in headers {
-            request.headers_mut().insert(
-                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                value.parse().unwrap(),
-            );
+            request
+                .headers_mut()
+                .insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
         let response = match self.sender.as_mut().unwrap() {
             Sender::Http1(sender) => {
@@ -253,10 +258,7 @@ pub async fn exchange_raw(
 }
 
 /// Makes a TLS connection on which a test speaks for itself.
-pub async fn tls_connect(
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
-) -> io::Result<TlsStream<TcpStream>> {
+pub async fn tls_connect(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), tcp).await

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use kms_core::{
-    EntryName, Error, ErrorKind, KeyStore, ListQuery, MemoryStore, Page, Result, SecretBytes, StoreCapabilities,
-    StoreStatus,
+    EntryName, Error, ErrorKind, KeyStore, ListQuery, MemoryStore, Page, Result, SecretBytes,
+    StoreCapabilities, StoreStatus,
 };
 use tokio::sync::watch;
 
@@ -15,12 +15,18 @@ pub struct FaultyStore {
     inner: Arc<MemoryStore>,
     fault: Arc<Mutex<Option<ErrorKind>>>,
     gate: Arc<watch::Sender<bool>>,
+    waiting: Arc<watch::Sender<usize>>,
 }
 
 impl FaultyStore {
     /// Makes an empty store that works.
     pub fn new() -> Self {
-        Self { inner: Arc::default(), fault: Arc::default(), gate: Arc::new(watch::Sender::new(true)) }
+        Self {
+            inner: Arc::default(),
+            fault: Arc::default(),
+            gate: Arc::new(watch::Sender::new(true)),
+            waiting: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     /// Lets every operation fail with this kind from now on; `None` lets them work again.
@@ -38,12 +44,20 @@ impl FaultyStore {
         self.gate.send_replace(true);
     }
 
+    /// Waits until `count` operations have begun to hang.
+    pub async fn wait_for_waiting(&self, count: usize) {
+        self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await.unwrap();
+    }
+
     /// Stores a record without going through the server.
     pub async fn put(&self, name: &EntryName, record: &[u8]) {
         self.inner.create(name, &SecretBytes::from(record)).await.unwrap();
     }
 
     async fn pass(&self, operation: &str) -> Result<()> {
+        if !*self.gate.borrow() {
+            self.waiting.send_modify(|waiting| *waiting += 1);
+        }
         self.gate.subscribe().wait_for(|open| *open).await.unwrap();
         match *self.fault.lock().unwrap() {
             None => Ok(()),

@@ -90,11 +90,11 @@ pub fn kms_binary() -> PathBuf {
         let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "the binary kms cannot be built");
         let messages = String::from_utf8(output.stdout).unwrap();
-        let executables = messages.lines().filter_map(|line| {
+        let mut executables = messages.lines().filter_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
             message["executable"].as_str().map(PathBuf::from)
         });
-        executables.last().expect("cargo tells where the binary is")
+        executables.next_back().expect("cargo tells where the binary is")
     };
     BINARY.get_or_init(build).clone()
 }

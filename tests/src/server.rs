@@ -140,6 +140,13 @@ impl TestServerBuilder {
         self
     }
 
+    /// Serves at most so many connections at once.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.limits.connections = connections;
+        self
+    }
+
     /// Bounds each thing on a connection so.
     #[must_use]
     pub fn bounds(mut self, bounds: Bounds) -> Self {

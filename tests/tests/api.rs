@@ -1,15 +1,28 @@
 //! The API of KES, from outside: what a client sees over HTTP/1.1 and HTTP/2.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::type_complexity,
+    clippy::field_reassign_with_default,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 #[path = "api/bodies.rs"]
 mod bodies;
+#[path = "api/bounds.rs"]
+mod bounds;
 #[path = "api/certificates.rs"]
 mod certificates;
 #[path = "api/errors.rs"]
 mod errors;
+#[path = "api/hostile.rs"]
+mod hostile;
 #[path = "api/keys.rs"]
 mod keys;
 #[path = "api/order.rs"]
 mod order;
+#[path = "api/start_stop.rs"]
+mod start_stop;
 #[path = "api/transcript.rs"]
 mod transcript;

@@ -1,5 +1,5 @@
 //! Real clients against the real binary: the official Go SDK, and MinIO with its objects.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "interop/minio.rs"]
 mod minio;

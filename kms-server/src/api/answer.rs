@@ -20,7 +20,7 @@ pub struct Answer {
     content_type: Option<HeaderValue>,
     body: Zeroizing<Vec<u8>>,
     expected: Option<Verb>,
-    location: Option<HeaderValue>,
+    location: Option<&'static str>,
     plain_page: bool,
     close: bool,
     permit: Option<BodyPermit>,
@@ -60,12 +60,13 @@ impl Answer {
     /// Sends a client that left out the `/` at the end to where it is, as Go's HTTP server does.
     pub fn redirect(method: &http::Method, path: &'static str) -> Self {
         let is_read = method == http::Method::GET || method == http::Method::HEAD;
-        let page = if is_read { format!("<a href=\"{path}\">Temporary Redirect</a>.\n\n") } else { String::new() };
+        let page =
+            if is_read { format!("<a href=\"{path}\">Temporary Redirect</a>.\n\n") } else { String::new() };
         Self {
             status: StatusCode::TEMPORARY_REDIRECT,
             content_type: is_read.then_some(HTML),
             body: Zeroizing::new(page.into_bytes()),
-            location: Some(HeaderValue::from_static(path)),
+            location: Some(path),
             ..Self::done()
         }
     }
@@ -92,9 +93,13 @@ impl Answer {
     /// Makes it an HTTP response; to a `HEAD` request, without the body whose length it tells.
     pub fn into_response(self, to_head: bool, is_http2: bool) -> Response<AnswerBody> {
         let len = self.body.len();
-        let body = if to_head || len == 0 { None } else { Some(Chunk { bytes: self.body, sent: 0 }) };
+        let body = if to_head || len == 0 {
+            None
+        } else {
+            Some(Chunk { bytes: self.body, sent: 0, _permit: self.permit })
+        };
         let explicit_length = body.is_none();
-        let mut response = Response::new(AnswerBody { chunk: body, _permit: self.permit });
+        let mut response = Response::new(AnswerBody { chunk: body });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if let Some(content_type) = self.content_type {
@@ -108,10 +113,13 @@ impl Answer {
             headers.insert(ALLOW, HeaderValue::from_static(verb.allow()));
         }
         if let Some(location) = self.location {
-            headers.insert(LOCATION, location);
+            headers.insert(LOCATION, HeaderValue::from_static(location));
         }
         if self.plain_page {
-            headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+            headers.insert(
+                HeaderName::from_static("x-content-type-options"),
+                HeaderValue::from_static("nosniff"),
+            );
         }
         if self.close && !is_http2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -184,7 +192,6 @@ impl From<Reject> for Answer {
 /// The body of an answer: at most one buffer, which is wiped when it has been sent.
 pub struct AnswerBody {
     chunk: Option<Chunk>,
-    _permit: Option<BodyPermit>,
 }
 
 impl Body for AnswerBody {
@@ -211,6 +218,7 @@ impl Body for AnswerBody {
 pub struct Chunk {
     bytes: Zeroizing<Vec<u8>>,
     sent: usize,
+    _permit: Option<BodyPermit>,
 }
 
 impl Buf for Chunk {

@@ -58,7 +58,11 @@ pub enum Unreadable {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub async fn read(body: &mut Incoming, limit: usize, room: &Arc<BodyRoom>) -> Result<RequestBody, Unreadable> {
+pub async fn read(
+    body: &mut Incoming,
+    limit: usize,
+    room: &Arc<BodyRoom>,
+) -> Result<RequestBody, Unreadable> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(Unreadable::TooLarge);

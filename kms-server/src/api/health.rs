@@ -17,6 +17,9 @@ pub const COMMIT: &str = match option_env!("KMS_COMMIT") {
     None => "<unknown>",
 };
 
+/// The SDK rejects an answer that has the second without the first.
+const UNREACHABLE: &[u8] = b",\"keystore_unavailable\":true,\"keystore_unreachable\":true}\n";
+
 /// What does not change while the process runs.
 #[derive(Debug)]
 pub struct Process {
@@ -83,13 +86,16 @@ pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
     out.extend_from_slice(facts.as_bytes());
     match api.kms.status().await {
         // Milliseconds, and never 0, which Go's encoder would have left out.
-        Ok(store) => out.extend_from_slice(
-            format!(",\"keystore_latency\":{}}}\n", store.latency.as_millis().max(1)).as_bytes(),
-        ),
+        Ok(store) if store.reachable => {
+            out.extend_from_slice(
+                format!(",\"keystore_latency\":{}}}\n", store.latency.as_millis().max(1)).as_bytes(),
+            );
+        }
+        // Away, while keys are served from their offline copies.
+        Ok(_) => out.extend_from_slice(UNREACHABLE),
         Err(error) => {
             tracing::error!(path = call.path, error = %error.chain(), "key store is not ready");
-            // The SDK rejects an answer that has the second without the first.
-            out.extend_from_slice(b",\"keystore_unavailable\":true,\"keystore_unreachable\":true}\n");
+            out.extend_from_slice(UNREACHABLE);
         }
     }
     Ok(Answer::json(out))

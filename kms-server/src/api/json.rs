@@ -18,7 +18,10 @@ pub struct Malformed;
 /// A member that is absent or `null`, and every member of a body that is `null`, is `None`. Names match in
 /// any case, unknown members are passed over. A member that occurs twice and text after the object are
 /// errors, unlike in KES, and so is nesting deeper than 128 levels.
-pub fn members<'a, const N: usize>(body: &'a [u8], names: [&'static str; N]) -> Result<[Text<'a>; N], Malformed> {
+pub fn members<'a, const N: usize>(
+    body: &'a [u8],
+    names: [&'static str; N],
+) -> Result<[Text<'a>; N], Malformed> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let members = Members { names }.deserialize(&mut deserializer).map_err(|_| Malformed)?;
     deserializer.end().map_err(|_| Malformed)?;
@@ -100,8 +103,10 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Go's decoder does not look at the bits after the last byte.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 fn is_line_end(byte: u8) -> bool {
     byte == b'\r' || byte == b'\n'
@@ -279,9 +284,24 @@ mod tests {
     fn what_is_no_request_is_refused() {
         let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(200), "]".repeat(200));
         for bad in [
-            "", "[]", "7", "\"\"", "{", "{}{}", "{} {}", r#"{"context":5}"#, r#"{"context":[104]}"#, r#"{"context":{}}"#,
-            r#"{"context":"aGk"}"#, r#"{"context":"aG k="}"#, r#"{"context":"aGk_"}"#, r#"{"context":"%"}"#,
-            r#"{"context":"aGk=","Context":"aGk="}"#, r#"{"context":"aGk=",}"#, "{\"context\":\"\u{1}\"}", deep.as_str(),
+            "",
+            "[]",
+            "7",
+            "\"\"",
+            "{",
+            "{}{}",
+            "{} {}",
+            r#"{"context":5}"#,
+            r#"{"context":[104]}"#,
+            r#"{"context":{}}"#,
+            r#"{"context":"aGk"}"#,
+            r#"{"context":"aG k="}"#,
+            r#"{"context":"aGk_"}"#,
+            r#"{"context":"%"}"#,
+            r#"{"context":"aGk=","Context":"aGk="}"#,
+            r#"{"context":"aGk=",}"#,
+            "{\"context\":\"\u{1}\"}",
+            deep.as_str(),
         ] {
             assert!(context(bad).is_err(), "{bad}");
         }
@@ -296,7 +316,9 @@ mod tests {
 
     #[test]
     fn base64_is_padded() {
-        for (bytes, text) in [(&b""[..], "\"\""), (b"h", "\"aA==\""), (b"hi", "\"aGk=\""), (b"hi!", "\"aGkh\"")] {
+        for (bytes, text) in
+            [(&b""[..], "\"\""), (b"h", "\"aA==\""), (b"hi", "\"aGk=\""), (b"hi!", "\"aGkh\"")]
+        {
             let mut out = Vec::new();
             push_base64(&mut out, bytes);
             assert_eq!(out, text.as_bytes());

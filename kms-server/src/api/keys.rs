@@ -36,7 +36,8 @@ pub async fn import(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reje
     let name = call.key_name()?;
     let request = call.request()?;
     let body = call.read(body).await?;
-    let [key, cipher, bytes] = json::members(&body, ["key", "cipher", "bytes"]).map_err(|error| call.invalid(error))?;
+    let [key, cipher, bytes] =
+        json::members(&body, ["key", "cipher", "bytes"]).map_err(|error| call.invalid(error))?;
     let key_bytes = key.decode().map_err(|error| call.invalid(error))?;
     let (cipher, key_bytes) = if bytes.is_present() && !key.is_present() && !cipher.is_present() {
         (Cipher::preferred(), bytes.decode().map_err(|error| call.invalid(error))?)
@@ -98,7 +99,8 @@ pub async fn list(call: &Call<'_>) -> Result<Answer, Reject> {
     let request = call.request()?;
     let query = ListQuery { after, ..ListQuery::prefix(prefix) };
     let page = call.client.api.kms.list(&request, &query).await.map_err(|error| call.failed(&error))?;
-    let mut out = Vec::with_capacity(32 + page.names.iter().map(|name| name.as_str().len() + 3).sum::<usize>());
+    let mut out =
+        Vec::with_capacity(32 + page.names.iter().map(|name| name.as_str().len() + 3).sum::<usize>());
     out.extend_from_slice(b"{\"names\":[");
     for (index, name) in page.names.iter().enumerate() {
         if index > 0 {
@@ -174,7 +176,8 @@ impl Call<'_> {
     /// Reads the key's name off the path.
     fn key_name(&self) -> Result<KeyName, Reject> {
         KeyName::new(self.rest).map_err(|_| {
-            let message = format!("key name '{}' is empty, too long or contains invalid characters", self.rest);
+            let message =
+                format!("key name '{}' is empty, too long or contains invalid characters", self.rest);
             Reject::bad_request(message)
         })
     }
@@ -190,7 +193,9 @@ impl Call<'_> {
     async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
         body::read(body, self.route.max_body, &self.client.api.room).await.map_err(|why| match why {
             Unreadable::TooLarge | Unreadable::Broken => self.invalid(Malformed).and_close(),
-            Unreadable::Busy => Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many large requests").and_close(),
+            Unreadable::Busy => {
+                Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many large requests").and_close()
+            }
         })
     }
 
@@ -220,7 +225,9 @@ impl Call<'_> {
         let (status, message) = match error.kind() {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "key does not exist"),
             ErrorKind::AlreadyExists => (StatusCode::BAD_REQUEST, "key already exists"),
-            ErrorKind::NotAuthentic => (StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic"),
+            ErrorKind::NotAuthentic => {
+                (StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic")
+            }
             ErrorKind::NoHmacKey => (StatusCode::CONFLICT, "key does not support HMAC"),
             ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid request body"),
             ErrorKind::Unsupported => {
@@ -260,7 +267,8 @@ fn cipher_by_name(name: &str) -> Option<Cipher> {
 /// Answers with an object of base64 members, written into one buffer of the exact size.
 fn base64_members(members: &[(&str, &[u8])]) -> Answer {
     // {"name":"base64","name":"base64"} and a line end
-    let len = members.iter().map(|(name, bytes)| name.len() + json::base64_len(bytes.len()) + 6).sum::<usize>();
+    let len =
+        members.iter().map(|(name, bytes)| name.len() + json::base64_len(bytes.len()) + 6).sum::<usize>();
     let mut out = Vec::with_capacity(len + 2);
     let mut before = b'{';
     for (name, bytes) in members {

@@ -23,11 +23,12 @@ use hyper::body::{Body as _, Incoming};
 use kms_core::{Identity, Kms};
 use percent_encoding::percent_decode_str;
 
-use self::answer::{Answer, AnswerBody, Reject};
+pub use self::answer::AnswerBody;
+use self::answer::{Answer, Reject};
 use self::body::BodyRoom;
 use self::health::Process;
-use self::route::{Gate, Operation, Route};
 pub use self::route::Routes;
+use self::route::{Gate, Operation, Route};
 use crate::auth::{Peer, Refusal};
 use crate::conn::Watch;
 use crate::policy::Access;
@@ -82,6 +83,11 @@ impl Client {
         watch: Arc<Watch>,
     ) -> Self {
         Self { api, peer, remote, is_http2, watch }
+    }
+
+    /// Returns the address that it connected from.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
     }
 }
 
@@ -139,7 +145,10 @@ fn check<'a>(
     received: Instant,
 ) -> Result<Call<'a>, Answer> {
     // Two lengths for one body are how requests are smuggled past a proxy (RFC 9112, section 6.1).
-    if !client.is_http2 && head.headers.contains_key(TRANSFER_ENCODING) && client.watch.http1_head_has_length() {
+    if !client.is_http2
+        && head.headers.contains_key(TRANSFER_ENCODING)
+        && client.watch.http1_head_has_length()
+    {
         return Err(Reject::bad_request("invalid request body").and_close().into());
     }
     let Some((route, rest)) = found else {

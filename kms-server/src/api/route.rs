@@ -200,9 +200,25 @@ mod tests {
     #[test]
     fn paths_that_mean_another_place_find_none() {
         for path in [
-            "", "/", "*", "/v1", "/v1/", "/v1/status/", "/V1/status", "/v1//status", "/v1/../v1/status", "//version",
-            "/v1/key/create", "/v1/key/create//a", "/v1/key/create/a//b", "/v1/key/create/..", "/v1/key/create/.",
-            "/v1/key/create/../delete/x", "/v1/key/create/a/../b", "/v1/key/./create/a", "/v1/key/create/a//",
+            "",
+            "/",
+            "*",
+            "/v1",
+            "/v1/",
+            "/v1/status/",
+            "/V1/status",
+            "/v1//status",
+            "/v1/../v1/status",
+            "//version",
+            "/v1/key/create",
+            "/v1/key/create//a",
+            "/v1/key/create/a//b",
+            "/v1/key/create/..",
+            "/v1/key/create/.",
+            "/v1/key/create/../delete/x",
+            "/v1/key/create/a/../b",
+            "/v1/key/./create/a",
+            "/v1/key/create/a//",
         ] {
             assert_eq!(find(path), None, "{path}");
         }

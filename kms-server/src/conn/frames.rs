@@ -137,9 +137,14 @@ mod tests {
 
     #[test]
     fn any_cut_gives_the_same_end() {
-        let stream =
-            [vec![0; PREFACE_LEN], frame(4, 0, 6), frame(HEADERS, 0, 7), frame(CONTINUATION, 4, 1), frame(DATA, 1, 2)]
-                .concat();
+        let stream = [
+            vec![0; PREFACE_LEN],
+            frame(4, 0, 6),
+            frame(HEADERS, 0, 7),
+            frame(CONTINUATION, 4, 1),
+            frame(DATA, 1, 2),
+        ]
+        .concat();
         for size in 1..stream.len() {
             let mut frames = Frames::new();
             let mut open = 1;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use hyper::body::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -18,6 +19,8 @@ pub struct WatchedIo {
     watch: Arc<Watch>,
     /// Follows the frames of an HTTP/2 connection.
     frames: Option<Frames>,
+    /// What was read already and is to be read again.
+    unread: Bytes,
     writes: u32,
     is_shut_down: bool,
 }
@@ -25,12 +28,34 @@ pub struct WatchedIo {
 impl WatchedIo {
     /// Watches a connection that speaks HTTP/1.1.
     pub fn http1(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
-        Self { tls, watch, frames: None, writes: 0, is_shut_down: false }
+        Self { tls, watch, frames: None, unread: Bytes::new(), writes: 0, is_shut_down: false }
     }
 
     /// Watches a connection that speaks HTTP/2.
     pub fn http2(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
         Self { frames: Some(Frames::new()), ..Self::http1(tls, watch) }
+    }
+
+    /// Puts back what was read and not used.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Waits for something to read, without a buffer to read it into.
+    ///
+    /// What the TLS session holds already counts.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.unread.is_empty() {
+            return Poll::Ready(());
+        }
+        let (tcp, session) = self.tls.get_mut();
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {
+                tcp.poll_read_ready(cx).map(|_| ())
+            }
+            // There is something, or an error, for whoever reads next.
+            _ => Poll::Ready(()),
+        }
     }
 
     fn note_write<T>(&mut self, outcome: Poll<T>) -> Poll<T> {
@@ -64,7 +89,12 @@ impl AsyncRead for WatchedIo {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.tls).poll_read(cx, buf))?;
+        if this.unread.is_empty() {
+            ready!(Pin::new(&mut this.tls).poll_read(cx, buf))?;
+        } else {
+            let len = this.unread.len().min(buf.remaining());
+            buf.put_slice(&this.unread.split_to(len));
+        }
         let bytes = &buf.filled()[before..];
         match &mut this.frames {
             Some(frames) => {

@@ -15,9 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -25,9 +28,9 @@ use tokio_rustls::server::TlsStream;
 
 use self::io::WatchedIo;
 use self::streams::{Batch, Streams};
-pub use self::watch::{Bounds, Watch};
 use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
-use crate::api::{self, Api, Client};
+pub use self::watch::{Bounds, Watch};
+use crate::api::{self, AnswerBody, Api, Client};
 use crate::auth::Peer;
 use crate::tls;
 
@@ -37,8 +40,14 @@ const MAX_STREAMS: u32 = 256;
 /// How much body data one HTTP/2 connection may send ahead of being read.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
+/// How much of what an HTTP/1.1 client sends is read at once; hyper would take 400 KiB.
+const HTTP1_BUFFER: usize = 64 * 1024;
+
 /// How long to wait when the system has no descriptor for a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection after its handshake, to be polled to its end.
+type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// All connections of a server.
 pub struct Connections {
@@ -130,19 +139,25 @@ impl Connections {
         }
         // An answer is one write; waiting for more to send would only delay it.
         let _ = tcp.set_nodelay(true);
-        if let Some(tls) = self.shake_hands(tcp, remote, &watch).await {
-            self.serve(tls, remote, watch).await;
+        if let Some(served) = self.shake_hands(tcp, remote, &watch).await {
+            served.await;
         }
     }
 
-    async fn shake_hands(&self, tcp: TcpStream, remote: SocketAddr, watch: &Watch) -> Option<TlsStream<TcpStream>> {
-        let mut handshake = pin!(tokio::time::timeout(self.bounds.head, self.tls.accept(tcp)));
+    async fn shake_hands(
+        self: &Arc<Self>,
+        tcp: TcpStream,
+        remote: SocketAddr,
+        watch: &Arc<Watch>,
+    ) -> Option<Driven> {
+        // Boxed, as the connection is below: an idle one shall not carry the room for what it did before.
+        let mut handshake = Box::pin(tokio::time::timeout(self.bounds.head, self.tls.accept(tcp)));
         let outcome = poll_fn(|cx| match watch.told(cx.waker()) {
             Some(_) => Poll::Ready(None),
             None => handshake.as_mut().poll(cx).map(Some),
         });
         match outcome.await? {
-            Ok(Ok(tls)) => return Some(tls),
+            Ok(Ok(tls)) => return Some(self.serve(tls, remote, Arc::clone(watch))),
             Ok(Err(error)) => {
                 if let Some(why) = tls::describe_failure(&error) {
                     tracing::warn!(%remote, "TLS handshake failed: {why}");
@@ -155,63 +170,105 @@ impl Connections {
         None
     }
 
-    async fn serve(&self, tls: TlsStream<TcpStream>, remote: SocketAddr, watch: Arc<Watch>) {
+    /// Makes the connection that speaks the version of HTTP that was agreed on, ready to be driven.
+    fn serve(self: &Arc<Self>, tls: TlsStream<TcpStream>, remote: SocketAddr, watch: Arc<Watch>) -> Driven {
         let session = tls.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let peer = Peer::new(session.peer_certificates().unwrap_or_default(), self.api.access());
         let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
-        let client = Arc::new(client);
-        let service = service_fn(move |request| {
-            let client = Arc::clone(&client);
-            async move { Ok::<_, Infallible>(api::serve(&client, request).await) }
-        });
         if is_http2 {
-            let streams = Streams::new(Arc::clone(&watch));
-            let io = TokioIo::new(WatchedIo::http2(tls, Arc::clone(&watch)));
-            let connection = http2::Builder::new(streams.clone())
+            let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch)));
+            Box::pin(Arc::clone(self).serve_http2(io, client, watch))
+        } else {
+            let io = Box::new(WatchedIo::http1(tls, Arc::clone(&watch)));
+            Box::pin(Arc::clone(self).serve_http1(io, client, watch))
+        }
+    }
+
+    async fn serve_http2(self: Arc<Self>, io: Box<WatchedIo>, client: Client, watch: Arc<Watch>) {
+        let streams = Streams::new(Arc::clone(&watch));
+        let remote = client.remote();
+        let mut connection = Box::pin(
+            http2::Builder::new(streams.clone())
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .initial_stream_window_size(None)
-                .serve_connection(io, service);
-            self.drive(connection, http2::Connection::graceful_shutdown, Some(&streams), remote, &watch).await;
-        } else {
-            let io = TokioIo::new(WatchedIo::http1(tls, Arc::clone(&watch)));
-            let connection = http1::Builder::new()
-                .header_read_timeout(None)
-                .max_header_size(MAX_HEAD)
-                .serve_connection(io, service);
-            self.drive(connection, http1::Connection::graceful_shutdown, None, remote, &watch).await;
+                .serve_connection(TokioIo::new(io), service(client)),
+        );
+        let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
+        let shutdown = http2::Connection::graceful_shutdown;
+        while let End::Rested =
+            self.drive(connection.as_mut(), shutdown, Some(&streams), &mut guard, remote, &watch).await
+        {
         }
     }
 
-    /// Polls a connection until it ends, by itself, by its bounds or because it was told to.
+    /// Serves HTTP/1.1. While no request is there, neither are hyper's buffers: they are most of the memory that
+    /// an idle connection takes.
+    async fn serve_http1(self: Arc<Self>, mut io: Box<WatchedIo>, client: Client, watch: Arc<Watch>) {
+        let remote = client.remote();
+        let mut service = service(client);
+        let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
+        loop {
+            if !rest(&mut io, &mut guard, &watch).await {
+                // Say goodbye, if the peer listens.
+                let _ = tokio::time::timeout(self.bounds.close, io.shutdown()).await;
+                return;
+            }
+            let mut connection = Box::pin(
+                http1::Builder::new()
+                    .header_read_timeout(None)
+                    .max_header_size(MAX_HEAD)
+                    .max_buf_size(HTTP1_BUFFER)
+                    // Answers are sent from where they are wiped, not from a copy.
+                    .writev(true)
+                    .serve_connection(TokioIo::new(io), service),
+            );
+            let shutdown = http1::Connection::graceful_shutdown;
+            match self.drive(connection.as_mut(), shutdown, None, &mut guard, remote, &watch).await {
+                End::Ended => return,
+                End::Rested => {
+                    let parts = Pin::into_inner(connection).into_parts();
+                    (io, service) = (parts.io.into_inner(), parts.service);
+                    if !parts.read_buf.is_empty() {
+                        // A part of a head that was sent ahead, with the request before.
+                        io.unread(parts.read_buf);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Polls a connection until it ends, by itself, by its bounds or because it was told to, or becomes quiet.
     async fn drive<C, E>(
         &self,
-        connection: C,
+        mut connection: Pin<&mut C>,
         graceful_shutdown: fn(Pin<&mut C>),
         streams: Option<&Streams>,
+        guard: &mut Guard,
         remote: SocketAddr,
         watch: &Watch,
-    ) where
+    ) -> End
+    where
         C: Future<Output = Result<(), E>>,
         E: std::fmt::Display,
     {
-        let mut connection = pin!(connection);
-        let mut guard = Guard::new(watch, self.bounds, self.api.routes().shortest_timeout());
         let mut batch = Batch::default();
         let mut ending = false;
         let end = poll_fn(|cx| {
             loop {
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(end.map_err(|error| error.to_string()));
+                    return Poll::Ready(end.map(|()| End::Ended).map_err(|error| error.to_string()));
                 }
-                if streams.is_some_and(|streams| streams.run(cx, &mut batch, self.api.routes().longest_timeout())) {
+                if streams
+                    .is_some_and(|streams| streams.run(cx, &mut batch, self.api.routes().longest_timeout()))
+                {
                     // Their answers wait to be sent.
                     continue;
                 }
                 match watch.told(cx.waker()) {
-                    Some(Stop::Now) => return Poll::Ready(Ok(())),
+                    Some(Stop::Now) => return Poll::Ready(Ok(End::Ended)),
                     Some(Stop::WhenIdle) if !ending => {
                         ending = true;
                         graceful_shutdown(connection.as_mut());
@@ -225,6 +282,8 @@ impl Connections {
                 match guard.poll(cx, watch) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Alarm::Overdue) => {}
+                    Poll::Ready(Alarm::Rest) if ending => {}
+                    Poll::Ready(Alarm::Rest) => return Poll::Ready(Ok(End::Rested)),
                     Poll::Ready(Alarm::End) => {
                         ending = true;
                         graceful_shutdown(connection.as_mut());
@@ -234,10 +293,55 @@ impl Connections {
                 }
             }
         });
-        if let Err(why) = end.await {
+        end.await.unwrap_or_else(|why| {
             tracing::debug!(%remote, "connection closed: {why}");
-        }
+            End::Ended
+        })
     }
+}
+
+/// Why a connection is not polled any more.
+enum End {
+    /// It is over.
+    Ended,
+    /// It is quiet.
+    Rested,
+}
+
+/// Makes the service that answers the requests of one client.
+fn service(
+    client: Client,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<AnswerBody>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
+> {
+    let client = Arc::new(client);
+    service_fn(move |request| {
+        let client = Arc::clone(&client);
+        async move { Ok(api::serve(&client, request).await) }
+    })
+}
+
+/// Waits until there is something to read on a quiet connection; false if it has to end before.
+async fn rest(io: &mut WatchedIo, guard: &mut Guard, watch: &Watch) -> bool {
+    poll_fn(|cx| {
+        if io.poll_readable(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        loop {
+            if watch.told(cx.waker()).is_some() {
+                return Poll::Ready(false);
+            }
+            match guard.poll(cx, watch) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Alarm::Rest | Alarm::Overdue) => {}
+                Poll::Ready(Alarm::Close(_) | Alarm::End) => return Poll::Ready(false),
+            }
+        }
+    })
+    .await
 }
 
 /// A connection's place among the live ones, given back when it ends, however it ends.

@@ -240,14 +240,20 @@ pub enum Alarm {
     Close(&'static str),
     /// Let no further request come: the connection was idle for long.
     End,
+    /// Give back what memory can be given back: the connection has become quiet.
+    Rest,
     /// Poll the connection once more: its request is out of time.
     Overdue,
 }
 
+/// The longest time between two looks at a busy connection.
+const TICK: Duration = Duration::from_millis(500);
+
 /// Compares the notes of a [`Watch`] with the clock, on one timer.
 ///
 /// A busy connection never sets its timer: it goes off once a tick, and only then is looked when the next bound
-/// is. The timer of a quiet connection is set to the bound itself, and set nearer by the next request.
+/// is. The timer of a connection that was quiet for a tick is set to the bound itself, and set nearer by the next
+/// request.
 pub struct Guard {
     bounds: Bounds,
     timer: Pin<Box<Sleep>>,
@@ -269,7 +275,8 @@ struct Since {
 impl Guard {
     /// Guards a connection whose requests have at least `shortest_timeout` each.
     pub fn new(watch: &Watch, bounds: Bounds, shortest_timeout: Duration) -> Self {
-        let tick = [bounds.head, bounds.data, bounds.write, shortest_timeout].into_iter().min().unwrap_or_default();
+        let tick =
+            [bounds.head, bounds.data, bounds.write, shortest_timeout].into_iter().fold(TICK, Duration::min);
         Self {
             bounds,
             timer: Box::pin(tokio::time::sleep_until((watch.started + tick).into())),
@@ -296,6 +303,7 @@ impl Guard {
         self.note(watch);
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            let was_quiet = self.quiet;
             let (at, alarm) = self.next_bound(watch, now);
             if at <= now {
                 self.arm(now + self.tick);
@@ -306,6 +314,9 @@ impl Guard {
                 return Poll::Ready(alarm);
             }
             self.arm(if self.quiet { at } else { at.min(now + self.tick) });
+            if self.quiet && !was_quiet {
+                return Poll::Ready(Alarm::Rest);
+            }
         }
         Poll::Pending
     }
@@ -315,7 +326,8 @@ impl Guard {
         let open = watch.open.load(Ordering::Relaxed);
         let stalled = watch.stalled.load(Ordering::Relaxed);
         let woke = self.quiet
-            && (open != 0 || self.idle.is_none_or(|idle| idle.number != watch.served.load(Ordering::Relaxed)));
+            && (open != 0
+                || self.idle.is_none_or(|idle| idle.number != watch.served.load(Ordering::Relaxed)));
         if open == self.open.number && stalled == self.stalled.number && !woke {
             return;
         }
@@ -342,10 +354,14 @@ impl Guard {
                 _ if watch.open_is_data.load(Ordering::Relaxed) => self.bounds.data,
                 _ => self.bounds.head,
             };
-            bounds[1] = Some((self.open.at + limit, Alarm::Close("a head or frame was not completed in time")));
+            bounds[1] =
+                Some((self.open.at + limit, Alarm::Close("a head or frame was not completed in time")));
         }
         if self.stalled.number != 0 {
-            bounds[2] = Some((self.stalled.at + self.bounds.write, Alarm::Close("the peer does not read its answers")));
+            bounds[2] = Some((
+                self.stalled.at + self.bounds.write,
+                Alarm::Close("the peer does not read its answers"),
+            ));
         }
         let answer_by = watch.answer_by.load(Ordering::Relaxed);
         if answer_by != 0 && !watch.http1_is_overdue() {

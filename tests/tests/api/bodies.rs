@@ -41,9 +41,24 @@ async fn what_is_no_request_gets_400_and_the_connection_goes_on() {
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let deep_objects = format!("{}1{}", "{\"x\":".repeat(50_000), "}".repeat(50_000));
     let bad = [
-        "no json", "[]", "[{}]", "7", "\"{}\"", "true", "{", "{}{}", "{\"context\":5}", "{\"context\":[1]}",
-        "{\"context\":{}}", "{\"context\":\"%%\"}", "{\"context\":\"aGk\"}", "{\"context\":\"a-_k\"}",
-        "{\"context\":\" aGk=\"}", "{\"context\":\"aGk=\",\"context\":\"aGk=\"}", "\u{feff}{}", deep.as_str(),
+        "no json",
+        "[]",
+        "[{}]",
+        "7",
+        "\"{}\"",
+        "true",
+        "{",
+        "{}{}",
+        "{\"context\":5}",
+        "{\"context\":[1]}",
+        "{\"context\":{}}",
+        "{\"context\":\"%%\"}",
+        "{\"context\":\"aGk\"}",
+        "{\"context\":\"a-_k\"}",
+        "{\"context\":\" aGk=\"}",
+        "{\"context\":\"aGk=\",\"context\":\"aGk=\"}",
+        "\u{feff}{}",
+        deep.as_str(),
         deep_objects.as_str(),
     ];
     for protocol in Protocol::ALL {
@@ -55,7 +70,9 @@ async fn what_is_no_request_gets_400_and_the_connection_goes_on() {
             assert_eq!((answer.code(), answer.text()), (400, INVALID), "{protocol:?} {shown}");
             assert!(admin.is_connected(), "{protocol:?} {shown}");
         }
-        for good in ["{\"CONTEXT\":\"aGk=\"}", "{\"context\":\"aG\\r\\nk=\"}", "{\"length\":[[[{}]]]}", " null\n"] {
+        for good in
+            ["{\"CONTEXT\":\"aGk=\"}", "{\"context\":\"aG\\r\\nk=\"}", "{\"length\":[[[{}]]]}", " null\n"]
+        {
             let answer = admin.send("POST", "/v1/key/generate/a", good).await.unwrap();
             assert_eq!(answer.code(), 200, "{protocol:?} {good}: {}", answer.text());
         }
@@ -113,7 +130,10 @@ async fn large_bodies_cannot_fill_the_memory() {
     assert!(busy >= 20, "16 megabytes are held at most, but only {busy} of 40 were refused");
     // All room is given back.
     let body = format!("{{\"plaintext\":\"{}\"}}", "A".repeat(800_000));
-    assert_eq!(server.admin(Protocol::Http2).send("PUT", "/v1/key/encrypt/a", body).await.unwrap().code(), 200);
+    assert_eq!(
+        server.admin(Protocol::Http2).send("PUT", "/v1/key/encrypt/a", body).await.unwrap().code(),
+        200
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,11 +196,17 @@ async fn two_lengths_are_refused_and_the_connection_closed() {
         "transfer-encoding: gzip\r\n",
         "transfer-encoding: chunked, identity\r\n",
     ] {
-        let request = format!("POST /v1/key/generate/a HTTP/1.1\r\nhost: x\r\n{headers}\r\n{chunks}{smuggled}");
-        let answer = exchange_raw(server.address(), server.admin_identity(), request.as_bytes(), PATIENCE).await;
+        let request =
+            format!("POST /v1/key/generate/a HTTP/1.1\r\nhost: x\r\n{headers}\r\n{chunks}{smuggled}");
+        let answer =
+            exchange_raw(server.address(), server.admin_identity(), request.as_bytes(), PATIENCE).await;
         let answer = answer.unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{headers:?}: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{headers:?}: nothing after it is taken for a request");
+        assert_eq!(
+            answer.matches("HTTP/1.1").count(),
+            1,
+            "{headers:?}: nothing after it is taken for a request"
+        );
     }
 }
 
@@ -190,9 +216,11 @@ async fn requests_sent_ahead_are_answered_in_order() {
     let requests = "POST /v1/key/generate/a HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}\
                     GET /v1/nothing HTTP/1.1\r\nhost: x\r\n\r\n\
                     GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let answers = exchange_raw(server.address(), server.admin_identity(), requests.as_bytes(), PATIENCE).await;
+    let answers =
+        exchange_raw(server.address(), server.admin_identity(), requests.as_bytes(), PATIENCE).await;
     let answers = answers.unwrap();
-    let statuses: Vec<_> = answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+    let statuses: Vec<_> =
+        answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
     assert_eq!(statuses, ["200", "404", "200"], "{answers}");
 }
 
@@ -200,14 +228,18 @@ async fn requests_sent_ahead_are_answered_in_order() {
 async fn a_client_that_waits_to_be_told_to_go_on_is_told_or_refused() {
     let server = TestServer::builder().key("a").start().await;
     let request = |path: &str, body: &str| {
-        format!("POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{body}")
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{body}"
+        )
     };
     let told = request("/v1/key/generate/a", "{}");
-    let told = exchange_raw(server.address(), server.admin_identity(), told.as_bytes(), PATIENCE).await.unwrap();
+    let told =
+        exchange_raw(server.address(), server.admin_identity(), told.as_bytes(), PATIENCE).await.unwrap();
     assert!(told.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{told}");
     // It never sends its body, since it is refused.
     let refused = request("/v1/key/generate/a", "");
-    let refused = exchange_raw(server.address(), &TestIdentity::new(), refused.as_bytes(), PATIENCE).await.unwrap();
+    let refused =
+        exchange_raw(server.address(), &TestIdentity::new(), refused.as_bytes(), PATIENCE).await.unwrap();
     assert!(refused.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{refused}");
 }
 
@@ -215,8 +247,12 @@ async fn a_client_that_waits_to_be_told_to_go_on_is_told_or_refused() {
 async fn heads_have_a_limit() {
     let server = TestServer::start().await;
     for size in [10_000, 20_000, 600_000] {
-        let request = format!("GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {}\r\n\r\n", "y".repeat(size));
-        let answer = exchange_raw(server.address(), server.admin_identity(), request.as_bytes(), PATIENCE).await;
+        let request = format!(
+            "GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {}\r\n\r\n",
+            "y".repeat(size)
+        );
+        let answer =
+            exchange_raw(server.address(), server.admin_identity(), request.as_bytes(), PATIENCE).await;
         let answer = answer.unwrap_or_default();
         let status = if size > 16_384 { "HTTP/1.1 431" } else { "HTTP/1.1 200" };
         assert!(answer.starts_with(status) || (size > 100_000 && answer.is_empty()), "{size}: {answer}");

@@ -28,7 +28,8 @@ async fn the_identity_is_that_of_the_key_that_was_proven() {
             &base64::engine::general_purpose::STANDARD,
             case["private_key_pkcs8_der_b64"].as_str().unwrap(),
         );
-        let identity = TestIdentity::from_pem_and_der(case["certificate_pem"].as_str().unwrap(), &key.unwrap());
+        let identity =
+            TestIdentity::from_pem_and_der(case["certificate_pem"].as_str().unwrap(), &key.unwrap());
         for protocol in Protocol::ALL {
             let mut client = server.client(protocol, &identity);
             assert_eq!(client.send("GET", "/version", "").await.unwrap().code(), 200, "{}", case["case"]);
@@ -56,7 +57,8 @@ async fn the_certificate_of_another_borrows_nothing() {
     let server = TestServer::builder().policy("victim", &["/v1/*"], &[], &[victim.identity()]).start().await;
     let own_ca = authority();
     let (own, own_key) = signed_by(&own_ca, |_| {});
-    let (ca_der, ca_key) = (own_ca.0.clone(), PrivatePkcs8KeyDer::from(own_ca.1.key().serialize_der()).into());
+    let (ca_der, ca_key) =
+        (own_ca.0.clone(), PrivatePkcs8KeyDer::from(own_ca.1.key().serialize_der()).into());
     let forgeries = [
         ("a CA of its own first", vec![ca_der, victim.chain[0].clone()], ca_key),
         ("the certificate of another second", vec![own, victim.chain[0].clone()], own_key),
@@ -96,7 +98,10 @@ async fn handshakes_use_the_cheapest_strong_suite_and_are_resumed() {
         tls.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
         tls.read_to_end(&mut answer).await.unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "connection {connection}: the identity is that of before");
+        assert!(
+            answer.starts_with(b"HTTP/1.1 200 OK"),
+            "connection {connection}: the identity is that of before"
+        );
         let session = tls.get_ref().1;
         assert_eq!(session.handshake_kind(), Some(kind));
         assert_eq!(session.protocol_version(), Some(ProtocolVersion::TLSv1_3));
@@ -110,7 +115,11 @@ async fn verified_clients_need_a_chain_to_the_ca_and_the_right_usage() {
     let ca = authority();
     let pem = pem_of(&ca.0);
     let cases: Vec<(&str, TestIdentity, bool)> = vec![
-        ("signed, for clients", signed(&ca, |params| usage(params, &[ExtendedKeyUsagePurpose::ClientAuth])), true),
+        (
+            "signed, for clients",
+            signed(&ca, |params| usage(params, &[ExtendedKeyUsagePurpose::ClientAuth])),
+            true,
+        ),
         ("signed, without extended key usage", signed(&ca, |_| {}), true),
         (
             "signed, for both",
@@ -119,7 +128,11 @@ async fn verified_clients_need_a_chain_to_the_ca_and_the_right_usage() {
             }),
             true,
         ),
-        ("signed, for servers only", signed(&ca, |params| usage(params, &[ExtendedKeyUsagePurpose::ServerAuth])), false),
+        (
+            "signed, for servers only",
+            signed(&ca, |params| usage(params, &[ExtendedKeyUsagePurpose::ServerAuth])),
+            false,
+        ),
         ("signed, expired", signed(&ca, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)), false),
         ("signed by another CA", signed(&authority(), |_| {}), false),
         ("self-signed", TestIdentity::new(), false),

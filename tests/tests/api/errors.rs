@@ -40,7 +40,9 @@ async fn a_failing_store_gives_the_texts_of_kes_and_no_detail() {
         let server = TestServer::builder().store(store).route_timeout(Duration::from_secs(2)).start().await;
         let mut admin = server.admin(Protocol::Http2);
         for (method, path, body, message) in requests {
-            if kind == ErrorKind::NotFound && ["create", "import", "list"].iter().any(|part| path.contains(part)) {
+            if kind == ErrorKind::NotFound
+                && ["create", "import", "list"].iter().any(|part| path.contains(part))
+            {
                 continue;
             }
             let answer = admin.send(method, path, body).await.unwrap();
@@ -53,7 +55,8 @@ async fn a_failing_store_gives_the_texts_of_kes_and_no_detail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_and_status_tell_of_the_store() {
     let store = FaultyStore::new();
-    let server = TestServer::builder().store(store.clone()).route_timeout(Duration::from_secs(2)).start().await;
+    let server =
+        TestServer::builder().store(store.clone()).route_timeout(Duration::from_secs(2)).start().await;
     let mut admin = server.admin(Protocol::Http1);
     let ready = admin.send("GET", "/v1/ready", "").await.unwrap();
     assert_eq!((ready.code(), ready.text()), (200, ""));

@@ -15,7 +15,8 @@ async fn a_dek_opens_only_with_its_key_and_context() {
     for protocol in Protocol::ALL {
         let mut admin = server.admin(protocol);
         let context = STANDARD.encode(br#"{"bucket":"bucket/object"}"#);
-        let dek = admin.send("POST", "/v1/key/generate/a", format!("{{\"context\":\"{context}\"}}")).await.unwrap();
+        let dek =
+            admin.send("POST", "/v1/key/generate/a", format!("{{\"context\":\"{context}\"}}")).await.unwrap();
         let ciphertext = dek.member("ciphertext");
         let opened = decrypt(&mut admin, "a", &ciphertext, &context).await;
         assert_eq!(opened, (200, format!("{{\"plaintext\":\"{}\"}}\n", dek.member("plaintext"))));
@@ -52,7 +53,8 @@ async fn raw_ciphertexts_of_kes_open_and_changed_ones_do_not() {
             let answer = admin.send("PUT", &format!("/v1/key/import/key-{key}"), body).await.unwrap();
             assert_eq!(answer.code(), 200, "{}", answer.text());
         }
-        let answer = decrypt(&mut admin, &format!("key-{key}"), text("ciphertext_b64"), text("context_b64")).await;
+        let answer =
+            decrypt(&mut admin, &format!("key-{key}"), text("ciphertext_b64"), text("context_b64")).await;
         if case["form"] == 1 {
             assert_eq!(answer, (200, format!("{{\"plaintext\":\"{}\"}}\n", text("plaintext_b64"))), "{case}");
             opened += 1;
@@ -79,7 +81,11 @@ async fn macs_are_those_of_kes() {
         let body = format!("{{\"message\":\"{}\"}}", case["message_b64"].as_str().unwrap());
         let answer = admin.send("PUT", &format!("/v1/key/hmac/{name}"), body).await.unwrap();
         if let Some(mac) = case["hmac_b64"].as_str() {
-            assert_eq!((answer.code(), answer.text()), (200, format!("{{\"hmac\":\"{mac}\"}}\n").as_str()), "{case}");
+            assert_eq!(
+                (answer.code(), answer.text()),
+                (200, format!("{{\"hmac\":\"{mac}\"}}\n").as_str()),
+                "{case}"
+            );
         } else {
             let expected = format!("{{\"message\":\"{}\"\n}}", case["message"].as_str().unwrap());
             assert_eq!((answer.code(), answer.text()), (409, expected.as_str()));
@@ -93,7 +99,8 @@ async fn imports_of_2020_are_taken() {
     let server = TestServer::start().await;
     let mut admin = server.admin(Protocol::Http1);
     let bytes = STANDARD.encode([7; 32]);
-    let answer = admin.send("POST", "/v1/key/import/old", format!("{{\"bytes\":\"{bytes}\"}}")).await.unwrap();
+    let answer =
+        admin.send("POST", "/v1/key/import/old", format!("{{\"bytes\":\"{bytes}\"}}")).await.unwrap();
     assert_eq!((answer.code(), answer.text()), (200, ""));
     let short = admin.send("POST", "/v1/key/import/short", "{\"bytes\":\"AAAA\"}").await.unwrap();
     assert_eq!(short.code(), 406, "{}", short.text());
@@ -130,7 +137,9 @@ async fn listings_are_whole_and_stay_inside_their_policy() {
             let answer = client.send("GET", &format!("/v1/key/list/{pattern}"), "").await.unwrap();
             assert_eq!(answer.code(), 200, "{pattern}: {}", answer.text());
             let page: Value = serde_json::from_slice(&answer.body).unwrap();
-            names.extend(page["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()));
+            names.extend(
+                page["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()),
+            );
             pages += 1;
             match page.get("continue_at") {
                 None => break,

@@ -4,7 +4,8 @@ use kms_tests::{Protocol, TestIdentity, TestServer};
 
 /// A server whose client `minio` may use keys `my-…` except `my-internal…`.
 async fn server(minio: &TestIdentity) -> TestServer {
-    let allow = ["/v1/key/create/my-*", "/v1/key/generate/my-*", "/v1/key/list/my-*", "/v1/key/describe/exact"];
+    let allow =
+        ["/v1/key/create/my-*", "/v1/key/generate/my-*", "/v1/key/list/my-*", "/v1/key/describe/exact"];
     let deny = ["/v1/key/generate/my-internal*", "/v1/key/create/my-internal"];
     TestServer::builder()
         .policy("minio", &allow, &deny, &[minio.identity()])

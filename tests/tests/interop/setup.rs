@@ -42,11 +42,11 @@ pub fn kms() -> &'static Path {
         let output = cargo.stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "the server does not build");
         let messages = String::from_utf8(output.stdout).unwrap();
-        let executable = messages.lines().filter_map(|line| {
+        let mut executable = messages.lines().filter_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
             message["executable"].as_str().map(PathBuf::from)
         });
-        executable.last().expect("cargo tells where the binary is")
+        executable.next_back().expect("cargo tells where the binary is")
     })
 }
 

@@ -1,0 +1,72 @@
+//! What a file system has to be told so that it keeps what it was given.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::Path;
+
+use crate::error::OpenError;
+
+/// Makes the name of a file durable.
+pub fn sync_directory_of(path: &Path) -> Result<(), OpenError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    sync_directory(parent)
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(path: &Path) -> Result<(), OpenError> {
+    sync_file(path).map_err(OpenError::io("sync directory", path))
+}
+
+/// Makes a directory and those above it that are missing, for the owner alone, durably.
+pub fn create_directories(path: &Path) -> Result<(), OpenError> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(OpenError::io("create directory", path))?;
+    missing.into_iter().try_for_each(sync_directory_of)
+}
+
+/// Makes a directory durable with all that is in it.
+pub fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            sync_file(&entry.path())?;
+        }
+    }
+    sync_file(path)
+}
+
+/// Makes the content of a file, or the names in a directory, durable.
+pub fn sync_file(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes a file over itself and syncs it, so that all that can be read from it is on the disk.
+///
+/// After a failed fsync a second one proves nothing: Linux reports the error once and takes the pages for clean,
+/// so they are read as they were written but never reach the disk.
+pub fn rewrite(path: &Path) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let len = file.read_at(&mut buffer, offset)?;
+        if len == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&buffer[..len], offset)?;
+        offset += len as u64;
+    }
+}
+
+/// Tells whether an error says that the disk, or one's share of it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

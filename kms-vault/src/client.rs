@@ -1,0 +1,306 @@
+//! HTTP to Vault: one reqwest client under our own calls and those of vaultrs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kms_core::{Error, ErrorKind};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use vaultrs::api::EndpointMiddleware;
+use vaultrs::client::{VaultClient, VaultClientSettings};
+use zeroize::Zeroizing;
+
+use crate::config::{VaultConfig, invalid};
+use crate::error::{Failure, quote};
+use crate::{health, tls};
+
+/// The most bytes of an answer that holds one record, or an error.
+pub const RECORD_LIMIT: usize = 1 << 20;
+/// The most bytes of an answer that lists keys; 80 a name, so for half a million of them.
+pub const LIST_LIMIT: usize = 64 << 20;
+
+/// The connections to one Vault.
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Url,
+    timeout: Duration,
+}
+
+/// One request of ours.
+#[derive(Clone)]
+pub struct Call {
+    /// The HTTP method.
+    pub method: Method,
+    /// The path under `/v1/`, as it is and not percent-encoded.
+    pub path: String,
+    /// The query, if there is one.
+    pub query: Option<&'static str>,
+    /// A JSON body.
+    pub body: Option<Bytes>,
+    /// How long it may take; the configured time if absent.
+    pub timeout: Option<Duration>,
+    /// The most bytes that the answer may have.
+    pub limit: usize,
+}
+
+/// Whom a request is from: the token, and the namespace that it is for.
+pub struct Credentials<'a> {
+    /// The token, for a header.
+    pub token: &'a HeaderValue,
+    /// The namespace.
+    pub namespace: Option<&'a str>,
+}
+
+/// An answer of Vault: 2xx, or one of 400, 403, 404, 405 whose body is Vault's.
+pub struct Answer {
+    /// The HTTP status.
+    pub code: u16,
+    /// The body; wiped when dropped.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// The parts of a body that tell why there is no data.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Complaint {
+    errors: Option<Vec<String>>,
+    warnings: Option<Vec<String>>,
+    request_id: Option<String>,
+}
+
+impl Call {
+    /// Makes a request to read.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// Makes a request to write.
+    pub fn put(path: impl Into<String>, body: Bytes) -> Self {
+        Self { body: Some(body), ..Self::new(Method::PUT, path) }
+    }
+
+    /// Makes a request to delete.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
+    /// Makes a request to list.
+    pub fn list(path: impl Into<String>) -> Self {
+        // The method LIST means the same, but not every proxy lets it pass.
+        Self { query: Some("list=true"), limit: LIST_LIMIT, ..Self::get(path) }
+    }
+
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), query: None, body: None, timeout: None, limit: RECORD_LIMIT }
+    }
+}
+
+impl Client {
+    /// Makes the client; connects nothing yet.
+    pub fn new(config: &VaultConfig) -> kms_core::Result<Self> {
+        let endpoint = config.url()?;
+        let mut http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config(&config.tls)?)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .timeout(config.timeout)
+            .connect_timeout(config.connect_timeout)
+            .pool_idle_timeout(Duration::from_secs(60))
+            .tcp_keepalive(Duration::from_secs(10))
+            .tcp_keepalive_interval(Duration::from_secs(2))
+            .tcp_keepalive_retries(3)
+            .tcp_user_timeout(config.timeout)
+            .referer(false)
+            .user_agent(concat!("kms/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&endpoint) {
+            http = http.no_proxy();
+        }
+        let http =
+            http.build().map_err(|error| invalid("endpoint", &Failure::transport(error).to_string()))?;
+        Ok(Self { http, endpoint, timeout: config.timeout })
+    }
+
+    /// Sends one request once.
+    ///
+    /// Answers that mean failure for every operation come back as [`Failure`]; see [`Answer`] for the others.
+    pub async fn send(&self, call: &Call, credentials: Option<&Credentials<'_>>) -> Result<Answer, Failure> {
+        let answer = self.exchange(call, credentials).await?;
+        match answer.code {
+            200..300 => Ok(answer),
+            400 | 403 | 404 | 405 if answer.is_vaults() => Ok(answer),
+            _ => Err(self.explain(answer.failure()).await),
+        }
+    }
+
+    /// Finds out what a 503 means: a seal, or something between.
+    pub async fn explain(&self, failure: Failure) -> Failure {
+        if !matches!(failure, Failure::Status { code: 503, .. }) {
+            return failure;
+        }
+        match health::ask(self).await {
+            Ok(health) => health.as_failure().unwrap_or(failure),
+            Err(_) => failure,
+        }
+    }
+
+    /// Sends one request once, whatever the status of the answer.
+    pub async fn exchange(
+        &self,
+        call: &Call,
+        credentials: Option<&Credentials<'_>>,
+    ) -> Result<Answer, Failure> {
+        let mut request = self
+            .http
+            .request(call.method.clone(), self.url(call))
+            .timeout(call.timeout.unwrap_or(self.timeout))
+            .header("X-Vault-Request", "true");
+        if let Some(credentials) = credentials {
+            request = request.header("X-Vault-Token", credentials.token);
+            if let Some(namespace) = credentials.namespace {
+                request = request.header("X-Vault-Namespace", namespace);
+            }
+        }
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        let response = request.send().await.map_err(Failure::transport)?;
+        let code = response.status().as_u16();
+        Ok(Answer { code, body: read_body(response, call.limit).await? })
+    }
+
+    /// Makes vaultrs's client over the same connections.
+    pub fn vaultrs(&self, token: &str, namespace: Option<&str>) -> VaultClient {
+        // vaultrs puts the version in front of the whole path, so a path of the endpoint goes with the version.
+        let mut base = self.endpoint.clone();
+        base.set_path("");
+        let prefix = self.endpoint.path().trim_matches('/');
+        let version = if prefix.is_empty() { "v1".to_owned() } else { format!("{prefix}/v1") };
+        VaultClient {
+            http: rustify::clients::reqwest::Client { http: self.http.clone(), base: base.to_string() },
+            middle: EndpointMiddleware {
+                token: token.to_owned(),
+                version,
+                wrap: None,
+                namespace: namespace.map(str::to_owned),
+            },
+            // Of these none is read again: the client that they would make is the one above.
+            settings: VaultClientSettings {
+                address: base,
+                ca_certs: Vec::new(),
+                identity: None,
+                timeout: Some(self.timeout),
+                token: String::new(),
+                verify: true,
+                version: 1,
+                wrapping: false,
+                namespace: None,
+                proxy: None,
+            },
+        }
+    }
+
+    /// Returns where Vault is.
+    pub fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    fn url(&self, call: &Call) -> Url {
+        let mut url = self.endpoint.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(call.path.split('/'));
+        }
+        url.set_query(call.query);
+        url
+    }
+}
+
+impl Answer {
+    /// Tells whether the request was done.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// Tells whether this is Vault's plain "there is nothing at this path".
+    ///
+    /// A wrong engine, a wrong namespace, and a deleted version of K/V v2 are 404s too, and say something.
+    pub fn is_absent(&self) -> bool {
+        let complaint = self.complaint();
+        self.code == 404
+            && complaint.errors.as_ref().is_some_and(Vec::is_empty)
+            && complaint.warnings.is_none_or(|warnings| warnings.is_empty())
+    }
+
+    /// Makes a failure of an answer that is none of those expected.
+    pub fn failure(&self) -> Failure {
+        if !self.is_vaults() {
+            return Failure::foreign(self.code);
+        }
+        let complaint = self.complaint();
+        let says: Vec<String> =
+            [complaint.errors, complaint.warnings].into_iter().flatten().flatten().collect();
+        Failure::Status { code: self.code, says: quote(&says) }
+    }
+
+    /// Reads the body as `T`; the error tells nothing of what is in it.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let place = format!("column {}", error.column());
+            Failure::NotVault(format!("its answer is not of the expected form at {place}"))
+        })
+    }
+
+    fn is_vaults(&self) -> bool {
+        let complaint = self.complaint();
+        complaint.errors.is_some() || complaint.request_id.is_some()
+    }
+
+    fn complaint(&self) -> Complaint {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let too_long = || Failure::NotVault(format!("an answer of more than {limit} bytes"));
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    if announced > limit {
+        return Err(too_long());
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(announced));
+    while let Some(chunk) = response.chunk().await.map_err(Failure::transport)? {
+        let len = body.len() + chunk.len();
+        if len > limit {
+            return Err(too_long());
+        }
+        if len > body.capacity() {
+            // A vector that grows by itself leaves its old bytes behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity(len.max(2 * body.capacity())));
+            larger.extend_from_slice(&body);
+            body = larger;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Makes a JSON body that is wiped when it has been sent.
+pub fn json_body(
+    operation: &str,
+    value: &impl serde::Serialize,
+    size_hint: usize,
+) -> kms_core::Result<Bytes> {
+    let mut body = Zeroizing::new(Vec::with_capacity(2 * size_hint + 256));
+    serde_json::to_writer(&mut *body, value)
+        .map_err(|error| Error::with_source(ErrorKind::Internal, operation, error.to_string()))?;
+    Ok(Bytes::from_owner(body))
+}
+
+/// Tells whether the endpoint is this machine, which no proxy of the environment is for.
+fn is_loopback(endpoint: &Url) -> bool {
+    let Some(host) = endpoint.host_str() else { return false };
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}

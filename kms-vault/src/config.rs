@@ -1,0 +1,386 @@
+//! What has to be known to use a Vault. The defaults are KES's.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kms_core::{Error, ErrorKind, Result};
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use zeroize::Zeroizing;
+
+/// Where keys rest in a Vault, and how to get there.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// `https://host:port`; a path behind it is the place of a reverse proxy's Vault.
+    pub endpoint: String,
+    /// Where the K/V engine is mounted; `kv`.
+    pub engine: String,
+    /// The version of the K/V engine; `V1` as in KES. Version 2 is the better one: its creates are atomic.
+    pub version: KvVersion,
+    /// The namespace of the engines (Vault Enterprise, OpenBao); none is the root namespace.
+    pub namespace: Option<String>,
+    /// What stands before the keys' names in the engine; may be empty, or several segments.
+    pub prefix: String,
+    /// How to log in.
+    pub login: Login,
+    /// The transit key under which records are sealed before they are stored.
+    pub transit: Option<TransitConfig>,
+    /// What is trusted and shown on the TLS connection.
+    pub tls: TlsConfig,
+    /// How often a Vault that refuses us or is away is tried again, at most; 10 s.
+    pub ping: Duration,
+    /// How long a connection may take to be there; 3 s.
+    pub connect_timeout: Duration,
+    /// How long one request may take; 5 s.
+    pub timeout: Duration,
+    /// K/V version 1: how long the write of a new entry may take; 0.5 s.
+    pub write_deadline: Duration,
+    /// K/V version 1: how long a new entry rests before it is read back; 1 s. Longer than the write deadline.
+    pub settle: Duration,
+}
+
+/// The version of a K/V engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvVersion {
+    /// One record a path, and no atomic create.
+    V1,
+    /// Versioned records, with check-and-set.
+    V2,
+}
+
+/// How to log in.
+#[derive(Clone, Debug)]
+pub enum Login {
+    /// By AppRole.
+    AppRole(AppRole),
+    /// By the service account of a Kubernetes pod.
+    Kubernetes(Kubernetes),
+    /// With a token that somebody else renews or replaces; one that is renewable is renewed.
+    Token(SecretSource),
+}
+
+impl Login {
+    pub(crate) fn secret(&self) -> &SecretSource {
+        match self {
+            Self::AppRole(login) => &login.secret,
+            Self::Kubernetes(login) => &login.jwt,
+            Self::Token(token) => token,
+        }
+    }
+}
+
+/// Login by AppRole.
+#[derive(Clone, Debug)]
+pub struct AppRole {
+    /// Where the method is mounted; `approle`.
+    pub engine: String,
+    /// Its namespace if it is not that of the engines; `/` is the root namespace.
+    pub namespace: Option<String>,
+    /// The role id.
+    pub id: String,
+    /// The secret id.
+    pub secret: SecretSource,
+    /// How long to wait at most before a failed login is tried again; `ping` if absent or longer.
+    ///
+    /// A secret that was refused twice is left alone for longer, until another one stands in its file: Vault locks
+    /// a role after a few attempts.
+    pub retry: Option<Duration>,
+}
+
+impl AppRole {
+    /// Makes a login by the method mounted at `approle`.
+    pub fn new(id: impl Into<String>, secret: Secret) -> Self {
+        let secret = SecretSource::Value(secret);
+        Self { engine: "approle".to_owned(), namespace: None, id: id.into(), secret, retry: None }
+    }
+}
+
+/// Login by the service account of a Kubernetes pod.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    /// Where the method is mounted; `kubernetes`.
+    pub engine: String,
+    /// Its namespace if it is not that of the engines; `/` is the root namespace.
+    pub namespace: Option<String>,
+    /// The role.
+    pub role: String,
+    /// The service account's token.
+    pub jwt: SecretSource,
+}
+
+impl Kubernetes {
+    /// Makes a login by the method mounted at `kubernetes`.
+    pub fn new(role: impl Into<String>, jwt: SecretSource) -> Self {
+        Self { engine: "kubernetes".to_owned(), namespace: None, role: role.into(), jwt }
+    }
+}
+
+/// The transit key under which records are sealed.
+#[derive(Clone, Debug)]
+pub struct TransitConfig {
+    /// Where the engine is mounted; `transit`.
+    pub engine: String,
+    /// The name of the key.
+    pub key: String,
+    /// Whether records that are not sealed are refused instead of read with a warning.
+    pub require: bool,
+}
+
+impl TransitConfig {
+    /// Names a key of the engine mounted at `transit`.
+    pub fn new(key: impl Into<String>) -> Self {
+        Self { engine: "transit".to_owned(), key: key.into(), require: false }
+    }
+}
+
+/// What is trusted and shown on the TLS connection to Vault.
+#[derive(Clone, Debug, Default)]
+pub struct TlsConfig {
+    /// A PEM file, or a directory of such, of the CAs to trust instead of the system's.
+    ///
+    /// A certificate in it which is the very one that Vault presents is a pin: it is accepted for being equal,
+    /// whatever names and dates stand in it.
+    pub ca: Option<PathBuf>,
+    /// A PEM file of the certificate chain to show.
+    pub cert: Option<PathBuf>,
+    /// A PEM file of its private key.
+    pub key: Option<PathBuf>,
+}
+
+/// A secret text of the configuration: wiped when dropped, and never printed.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Lends the text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Where a secret text comes from.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// The text itself.
+    Value(Secret),
+    /// A file that holds it, white space around it aside. It is read again at each login.
+    File(PathBuf),
+}
+
+impl SecretSource {
+    /// Returns the text; fails with `LoginRefused` when the file cannot be read or is empty.
+    pub(crate) fn read(&self) -> Result<Secret> {
+        let path = match self {
+            Self::Value(secret) => return Ok(secret.clone()),
+            Self::File(path) => path,
+        };
+        let failed = |why: String| {
+            Error::with_source(ErrorKind::LoginRefused, format!("read '{}'", path.display()), why)
+        };
+        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?);
+        match text.trim() {
+            "" => Err(failed("the file is empty".to_owned())),
+            secret => Ok(Secret::from(secret)),
+        }
+    }
+}
+
+impl VaultConfig {
+    /// Makes the configuration that KES has by default, for the Vault at `endpoint`.
+    pub fn new(endpoint: impl Into<String>, login: Login) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            engine: "kv".to_owned(),
+            version: KvVersion::V1,
+            namespace: None,
+            prefix: String::new(),
+            login,
+            transit: None,
+            tls: TlsConfig::default(),
+            ping: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            timeout: Duration::from_secs(5),
+            write_deadline: Duration::from_millis(500),
+            settle: Duration::from_secs(1),
+        }
+    }
+
+    /// Checks what can be checked without a Vault; fails with `InvalidInput`, told with the field's name.
+    pub fn validate(&self) -> Result<()> {
+        self.url()?;
+        is_path("engine", &self.engine, false)?;
+        is_path("prefix", &self.prefix, true)?;
+        is_namespace("namespace", self.namespace.as_deref())?;
+        match &self.login {
+            Login::AppRole(login) => {
+                is_path("approle.engine", &login.engine, false)?;
+                is_namespace("approle.namespace", login.namespace.as_deref())?;
+                is_given("approle.id", &login.id)?;
+                is_secret("approle.secret", &login.secret)?;
+            }
+            Login::Kubernetes(login) => {
+                is_path("kubernetes.engine", &login.engine, false)?;
+                is_namespace("kubernetes.namespace", login.namespace.as_deref())?;
+                is_given("kubernetes.role", &login.role)?;
+                is_secret("kubernetes.jwt", &login.jwt)?;
+            }
+            Login::Token(token) => is_secret("token", token)?,
+        }
+        if let Some(transit) = &self.transit {
+            is_path("transit.engine", &transit.engine, false)?;
+            is_path("transit.key", &transit.key, false)?;
+            if transit.key.contains('/') {
+                return Err(invalid("transit.key", "it has a '/'"));
+            }
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            return Err(invalid("tls", "'cert' and 'key' belong together, one of them is missing"));
+        }
+        if self.write_deadline.is_zero() || self.settle <= self.write_deadline {
+            return Err(invalid(
+                "settle",
+                "it has to be longer than the write deadline, which cannot be zero",
+            ));
+        }
+        if self.timeout.is_zero() || self.connect_timeout.is_zero() || self.ping.is_zero() {
+            return Err(invalid("timeout", "no timeout, and no ping, can be zero"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn url(&self) -> Result<Url> {
+        let url = Url::parse(&self.endpoint).map_err(|error| invalid("endpoint", &error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(invalid("endpoint", "it is not of the form https://host:port"));
+        }
+        if url.query().is_some()
+            || url.fragment().is_some()
+            || !url.username().is_empty()
+            || url.password().is_some()
+        {
+            return Err(invalid("endpoint", "it has more than a scheme, a host, a port and a path"));
+        }
+        Ok(url)
+    }
+}
+
+/// The longest wait before a login is tried again.
+pub(crate) fn longest_pause(config: &VaultConfig) -> Duration {
+    match &config.login {
+        Login::AppRole(AppRole { retry: Some(retry), .. }) => config.ping.min(*retry),
+        _ => config.ping,
+    }
+}
+
+fn is_given(field: &str, text: &str) -> Result<()> {
+    if text.trim().is_empty() { Err(invalid(field, "it is empty")) } else { Ok(()) }
+}
+
+fn is_secret(field: &str, source: &SecretSource) -> Result<()> {
+    match source {
+        SecretSource::Value(secret) => is_given(field, secret.expose()),
+        SecretSource::File(path) if path.as_os_str().is_empty() => {
+            Err(invalid(field, "the file has no name"))
+        }
+        SecretSource::File(_) => Ok(()),
+    }
+}
+
+/// Refuses what a URL or Vault would silently read as another path.
+fn is_path(field: &str, path: &str, may_be_empty: bool) -> Result<()> {
+    let path = path.trim_matches('/');
+    if path.is_empty() {
+        return if may_be_empty { Ok(()) } else { Err(invalid(field, "it is empty")) };
+    }
+    if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(invalid(field, "it has a segment that is empty, '.' or '..'"));
+    }
+    if path.chars().any(|c| c.is_control() || c == '\\') {
+        return Err(invalid(field, "it has a control character or a backslash"));
+    }
+    Ok(())
+}
+
+fn is_namespace(field: &str, namespace: Option<&str>) -> Result<()> {
+    let Some(namespace) = namespace else { return Ok(()) };
+    is_path(field, namespace, true)?;
+    match HeaderValue::from_str(namespace) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(invalid(field, "it has a character that no HTTP header can hold")),
+    }
+}
+
+pub(crate) fn invalid(field: &str, why: &str) -> Error {
+    Error::with_source(ErrorKind::InvalidInput, format!("use the Vault setting '{field}'"), why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> VaultConfig {
+        VaultConfig::new(
+            "https://127.0.0.1:8200",
+            Login::Token(SecretSource::Value(Secret::from("hvs.secret"))),
+        )
+    }
+
+    #[test]
+    fn debug_output_tells_no_secret() {
+        let token = format!("{:?}", config());
+        let role = Login::AppRole(AppRole::new("role", Secret::from("hvs.secret")));
+        let role = format!("{:?}", VaultConfig { login: role, ..config() });
+        for text in [token, role] {
+            assert!(!text.contains("hvs.secret"), "{text}");
+            assert!(text.contains("127.0.0.1:8200"), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_that_vault_would_read_as_others_are_refused() {
+        config().validate().unwrap();
+        for good in ["", "/", "minio", "/minio/", "team/a b", "ä"] {
+            VaultConfig { prefix: good.to_owned(), ..config() }.validate().unwrap();
+        }
+        for bad in ["..", "a/../b", "a//b", "./a", "a\nb", "a\\b"] {
+            let error = VaultConfig { prefix: bad.to_owned(), ..config() }.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
+            assert!(error.operation().contains("prefix"), "{error}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_plain_urls() {
+        for good in ["http://vault", "https://vault:8200/", "https://[::1]:8200", "https://proxy/vault"] {
+            VaultConfig { endpoint: good.to_owned(), ..config() }.validate().unwrap();
+        }
+        for bad in ["", "vault:8200", "ftp://vault", "https://me:pw@vault", "https://vault?x", "https://"] {
+            assert!(VaultConfig { endpoint: bad.to_owned(), ..config() }.validate().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_settle_time_within_the_write_deadline_is_refused() {
+        let settle = Duration::from_millis(500);
+        assert!(VaultConfig { settle, ..config() }.validate().is_err());
+    }
+}

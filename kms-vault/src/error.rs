@@ -1,0 +1,212 @@
+//! Why a call to Vault failed, and which kind of error that is.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use kms_core::{Error, ErrorKind};
+use rustify::errors::ClientError as Rustify;
+use vaultrs::error::ClientError as Vaultrs;
+
+/// The most that is quoted of what Vault says.
+const MAX_QUOTE: usize = 300;
+
+/// A call that got no answer, or none that is of use.
+#[derive(Debug)]
+pub enum Failure {
+    /// There was no whole answer.
+    Transport {
+        /// Whether time ran out.
+        timeout: bool,
+        /// Whether there was no connection, so that nothing was sent.
+        connect: bool,
+        /// The texts of the errors underneath.
+        why: String,
+    },
+    /// The answer has a status that means failure.
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// What Vault says about it.
+        says: String,
+    },
+    /// Vault is there and is sealed or has never been initialised.
+    Sealed(&'static str),
+    /// What answers is not a Vault, or not one that can serve.
+    NotVault(String),
+}
+
+impl Failure {
+    /// Takes in what reqwest tells, without the URL: it is the same every time.
+    pub fn transport(error: reqwest::Error) -> Self {
+        let (timeout, connect) = (error.is_timeout(), error.is_connect());
+        Self::Transport { timeout, connect, why: texts(&error.without_url()) }
+    }
+
+    /// Takes in what vaultrs tells, whose errors hold answers and nest those of three other crates.
+    pub fn vaultrs(error: Vaultrs) -> Self {
+        match error {
+            Vaultrs::APIError { code, errors } => Self::Status { code, says: quote(&errors) },
+            Vaultrs::RestClientError { source } => match source {
+                // A body that is not Vault's: vaultrs reads those that are.
+                Rustify::ServerResponseError { code, .. } => Self::foreign(code),
+                Rustify::RequestError { source, .. } | Rustify::ResponseError { source } => {
+                    match source.downcast::<reqwest::Error>() {
+                        Ok(error) => Self::transport(error),
+                        Err(other) => Self::NotVault(other.to_string()),
+                    }
+                }
+                // The texts of the others, but not their `Debug`, are free of what was received.
+                other => Self::NotVault(other.to_string()),
+            },
+            other => Self::NotVault(other.to_string()),
+        }
+    }
+
+    /// Takes in a status without a body of Vault's: what refuses us so is something between.
+    pub fn foreign(code: u16) -> Self {
+        match code {
+            429 | 500.. => Self::Status { code, says: String::new() },
+            300..400 => {
+                Self::NotVault(format!("a redirect ({code}), and those are not followed with the token"))
+            }
+            _ => Self::NotVault(format!("status {code} without a body of vault's")),
+        }
+    }
+
+    /// Tells whether asking again at once may bring an answer. A timeout is none of those: it took its time.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Transport { timeout, connect, .. } => !timeout && !connect,
+            Self::Status { code, .. } => matches!(code, 412 | 429 | 500 | 502 | 504),
+            Self::Sealed(_) | Self::NotVault(_) => false,
+        }
+    }
+
+    /// Tells whether Vault refuses: the token, or what was asked with it.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Status { code: 401 | 403, .. })
+    }
+
+    /// Tells whether this is Vault's answer to a wrong secret.
+    pub fn is_refused_secret(&self) -> bool {
+        matches!(self, Self::Status { code: 400 | 401 | 403, .. })
+    }
+
+    /// Returns the kind of error that this is for an operation on an entry.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Transport { timeout: true, .. } => ErrorKind::Timeout,
+            Self::Sealed(_) => ErrorKind::Sealed,
+            Self::Status { code: 429, .. } => ErrorKind::Throttled,
+            Self::Status { code: 400 | 401 | 403 | 404 | 405 | 413, .. } => ErrorKind::Denied,
+            Self::Transport { .. } | Self::Status { .. } | Self::NotVault(_) => ErrorKind::Unreachable,
+        }
+    }
+
+    /// Returns the kind of error that this is for a login: there an answer is a refusal, whatever it says.
+    pub fn kind_of_login(&self) -> ErrorKind {
+        match self.kind() {
+            ErrorKind::Denied => ErrorKind::LoginRefused,
+            kind => kind,
+        }
+    }
+
+    /// Makes the error of `operation`.
+    pub fn into_error(self, operation: impl Into<String>) -> Error {
+        Error::with_source(self.kind(), operation, self)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport { why, .. } => f.write_str(why),
+            Self::Status { code, says } if says.is_empty() => write!(f, "vault answers {code}"),
+            Self::Status { code, says } => write!(f, "vault answers {code}: {says}"),
+            Self::Sealed(how) => f.write_str(how),
+            Self::NotVault(why) => write!(f, "no usable answer of a vault: {why}"),
+        }
+    }
+}
+
+impl StdError for Failure {}
+
+/// Joins Vault's error texts into one short line.
+pub fn quote(errors: &[String]) -> String {
+    let mut quoted: String = errors
+        .join("; ")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_QUOTE + 1)
+        .collect();
+    if quoted.chars().count() > MAX_QUOTE {
+        quoted.pop();
+        quoted.push('…');
+    }
+    quoted
+}
+
+/// Prints an error with its sources, each once.
+fn texts(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16) -> Failure {
+        Failure::Status { code, says: String::new() }
+    }
+
+    #[test]
+    fn statuses_have_their_kinds() {
+        for (code, kind) in [
+            (403, ErrorKind::Denied),
+            (429, ErrorKind::Throttled),
+            (500, ErrorKind::Unreachable),
+            (502, ErrorKind::Unreachable),
+            (503, ErrorKind::Unreachable),
+            (307, ErrorKind::Unreachable),
+            (412, ErrorKind::Unreachable),
+        ] {
+            assert_eq!(status(code).kind(), kind, "{code}");
+        }
+        for code in [400, 403, 404] {
+            assert_eq!(status(code).kind_of_login(), ErrorKind::LoginRefused, "{code}");
+        }
+        assert_eq!(status(503).kind_of_login(), ErrorKind::Unreachable);
+    }
+
+    #[test]
+    fn quotes_are_short_and_in_one_line() {
+        assert_eq!(
+            quote(&["1 error occurred:\n\t* permission denied\n\n".to_owned()]),
+            "1 error occurred: * permission denied"
+        );
+        assert!(quote(&["x".repeat(10_000)]).chars().count() <= MAX_QUOTE + 1);
+    }
+
+    #[test]
+    fn what_vaultrs_received_is_not_told() {
+        let answer = Rustify::ResponseParseError {
+            source: serde_json::from_str::<u8>("x").unwrap_err().into(),
+            content: Some("hvs.secret".to_owned()),
+        };
+        let failure = Failure::vaultrs(Vaultrs::RestClientError { source: answer });
+        assert!(!format!("{failure} {failure:?}").contains("hvs.secret"));
+        assert_eq!(failure.kind(), ErrorKind::Unreachable);
+    }
+}

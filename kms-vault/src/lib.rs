@@ -1,0 +1,61 @@
+//! Key store in HashiCorp Vault or OpenBao: K/V version 1 and 2, and the transit engine as a [`Wrapper`].
+//!
+//! Paths, field and encoding are those of KES 0.24, so that the entries of either are read by the other.
+//!
+//! ```no_run
+//! use kms_core::{KeyRing, Kms};
+//! use kms_vault::{AppRole, Login, Secret, VaultConfig};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> kms_core::Result<()> {
+//! let login = Login::AppRole(AppRole::new("role-id", Secret::from("secret-id")));
+//! let config = VaultConfig::new("https://vault.example:8200", login);
+//! let kms = KeyRing::new(kms_vault::open(config)?, Default::default());
+//! assert!(kms.status().await?.reachable);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What goes through `vaultrs`, and what does not
+//!
+//! Logins, the token's own routes and transit are calls of the crate `vaultrs`, over a reqwest client of ours: its
+//! own has no timeout, follows redirects with the token, and cannot pin a certificate. K/V and `sys/health` are
+//! direct calls over the same client: there a 404, a 400 or a 403 is an ordinary answer whose body decides (vaultrs
+//! logs each of them as an error, several times over, and drops the body), answers hold keys (vaultrs copies
+//! them into buffers that nobody wipes) and have to be bounded in size, and its health call fails on OpenBao.
+//!
+//! [`Wrapper`]: kms_core::Wrapper
+
+mod auth;
+mod check;
+mod client;
+mod config;
+mod error;
+mod health;
+mod session;
+mod store;
+mod tls;
+mod wrap;
+
+use std::sync::Arc;
+
+pub use check::{Finding, Level, check};
+pub use config::{
+    AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
+};
+use kms_core::{KeyStore, Result, Wrapped};
+pub use store::VaultStore;
+pub use wrap::Transit;
+
+/// Opens the key store that `config` describes: K/V, under transit if that is configured.
+///
+/// Checks the configuration and reads the TLS files, and fails with `InvalidInput` if there is something
+/// wrong with them. Nothing is asked of Vault before that is needed or done in the background, so a Vault that
+/// is away or sealed shows in the operations. Needs a tokio runtime.
+pub fn open(config: VaultConfig) -> Result<Arc<dyn KeyStore>> {
+    let store = VaultStore::connect(config)?;
+    Ok(match store.transit() {
+        None => Arc::new(store),
+        Some(transit) => Arc::new(Wrapped::new(store, transit)),
+    })
+}

@@ -1,0 +1,168 @@
+//! A logged-in connection to one Vault: what store, transit and check share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::{Result, StoreStatus};
+use vaultrs::client::VaultClient;
+use vaultrs::error::ClientError;
+
+use crate::auth::{Auth, Token};
+use crate::client::{Answer, Call, Client};
+use crate::config::VaultConfig;
+use crate::error::Failure;
+use crate::health;
+
+/// How often a request that changes nothing is sent again after a passing failure.
+const TRIES: u32 = 3;
+/// The pause before the second try; it doubles for the third.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections, token and namespace.
+pub struct Session {
+    client: Arc<Client>,
+    auth: Arc<Auth>,
+    namespace: Option<String>,
+}
+
+/// An answer to a write, with the token that it was sent with.
+pub struct Written {
+    /// What Vault answers.
+    pub answer: Answer,
+    token: Arc<Token>,
+}
+
+impl Session {
+    /// Checks the configuration, and begins to log in.
+    pub fn open(config: &VaultConfig) -> Result<Arc<Self>> {
+        config.validate()?;
+        let client = Arc::new(Client::new(config)?);
+        let auth = Auth::start(Arc::clone(&client), config);
+        let namespace = config.namespace.as_deref().map(|text| text.trim_matches('/').to_owned());
+        Ok(Arc::new(Self { client, auth, namespace: namespace.filter(|text| !text.is_empty()) }))
+    }
+
+    /// Lends the connections.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Lends the keeper of the token.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// Sends a request that can be sent twice, and if need be does so.
+    pub async fn ask(&self, operation: &str, call: &Call) -> Result<Answer> {
+        let mut tries = Tries::begin(self.auth.token().await?);
+        loop {
+            match self.send(call, &tries.token).await {
+                Ok(answer) if answer.code != 403 => return Ok(answer),
+                Ok(forbidden) => {
+                    if !self.may_try_again(&mut tries, &forbidden.failure()).await? {
+                        return Ok(forbidden);
+                    }
+                }
+                Err(failure) => {
+                    if !self.may_try_again(&mut tries, &failure).await? {
+                        return Err(failure.into_error(operation));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns a token that should be good, for [`write_once`](Session::write_once).
+    pub async fn token(&self) -> Result<Arc<Token>> {
+        self.auth.token().await
+    }
+
+    /// Sends a request exactly once.
+    pub async fn write_once(&self, operation: &str, call: &Call, token: Arc<Token>) -> Result<Written> {
+        let answer = self.send(call, &token).await.map_err(|failure| failure.into_error(operation))?;
+        Ok(Written { answer, token })
+    }
+
+    /// Tells whether another token came into use since `written` was sent.
+    pub async fn has_new_token(&self, written: &Written) -> Result<bool> {
+        Ok(!self.auth.token().await?.is_same(&written.token))
+    }
+
+    /// Makes a call of vaultrs that can be made twice, and if need be does so.
+    pub async fn vaultrs<T, F>(
+        &self,
+        call: impl Fn(VaultClient) -> F,
+    ) -> Result<std::result::Result<T, Failure>>
+    where
+        F: Future<Output = std::result::Result<T, ClientError>>,
+    {
+        let mut tries = Tries::begin(self.auth.token().await?);
+        loop {
+            let client = self.client.vaultrs(tries.token.expose(), self.namespace.as_deref());
+            let failure = match call(client).await {
+                Ok(value) => return Ok(Ok(value)),
+                Err(error) => self.client.explain(Failure::vaultrs(error)).await,
+            };
+            if !self.may_try_again(&mut tries, &failure).await? {
+                return Ok(Err(failure));
+            }
+        }
+    }
+
+    /// Asks Vault how it is, and makes sure that we are logged in.
+    pub async fn status(&self) -> Result<StoreStatus> {
+        const OPERATION: &str = "ask Vault how it is";
+        let began = std::time::Instant::now();
+        let health = health::ask(&self.client).await.map_err(|failure| failure.into_error(OPERATION))?;
+        let latency = began.elapsed();
+        if let Some(failure) = health.as_failure() {
+            return Err(failure.into_error(OPERATION));
+        }
+        self.auth.token().await?;
+        let status = StoreStatus::ok(latency);
+        Ok(match health.remark() {
+            Some(remark) => status.degraded(remark),
+            None => status,
+        })
+    }
+
+    async fn send(&self, call: &Call, token: &Token) -> std::result::Result<Answer, Failure> {
+        self.client.send(call, Some(&token.credentials(self.namespace.as_deref()))).await
+    }
+
+    /// Prepares the next try: after a pause, or with another token if Vault no longer knows the one at hand.
+    async fn may_try_again(&self, tries: &mut Tries, failure: &Failure) -> Result<bool> {
+        if failure.is_forbidden() && !tries.replaced {
+            let another = self.auth.instead_of(&tries.token).await?;
+            tries.replaced = another.is_some();
+            tries.token = another.unwrap_or_else(|| Arc::clone(&tries.token));
+            return Ok(tries.replaced);
+        }
+        tries.failed += 1;
+        if tries.failed == TRIES || !failure.is_passing() {
+            return Ok(false);
+        }
+        tokio::time::sleep(backoff(tries.failed)).await;
+        Ok(true)
+    }
+}
+
+/// What was tried so far for one operation.
+struct Tries {
+    token: Arc<Token>,
+    replaced: bool,
+    failed: u32,
+}
+
+impl Tries {
+    fn begin(token: Arc<Token>) -> Self {
+        Self { token, replaced: false, failed: 0 }
+    }
+}
+
+/// Returns the pause before the next try, between half of and the whole of its step.
+fn backoff(tries: u32) -> Duration {
+    let mut jitter = [0_u8];
+    let _ = kms_core::fill_random(&mut jitter); // without randomness all wait equally long
+    (PAUSE * 2_u32.saturating_pow(tries - 1)).mul_f64(0.5 + 0.5 * f64::from(jitter[0]) / 255.0)
+}

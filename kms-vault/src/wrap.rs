@@ -1,0 +1,179 @@
+//! The transit engine as a wrapper: records are sealed by Vault before they are stored.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kms_core::{EntryName, Error, ErrorKind, Result, SecretBytes, StoreStatus, Wrapper};
+use tracing::warn;
+use vaultrs::api::transit::requests::{DecryptDataRequest, EncryptDataRequest};
+use vaultrs::transit::data;
+use zeroize::Zeroizing;
+
+use crate::config::{TransitConfig, VaultConfig, invalid};
+use crate::error::Failure;
+use crate::session::Session;
+
+/// A key of Vault's transit engine as a root key.
+///
+/// Beside Vault's own K/V it writes KES's form, which carries no associated data: a record opens under any name,
+/// so whoever can write to the K/V engine can put one key in the place of another. Under any other store
+/// ([`bound`](Transit::bound)) the name goes in as associated data.
+pub struct Transit {
+    session: Arc<Session>,
+    engine: String,
+    key: String,
+    form: Form,
+    plain_records: AtomicU64,
+}
+
+/// What the ciphertexts look like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// KES's, in its own store: no associated data, and records that are not sealed may be read.
+    Kes { plain_too: bool },
+    /// The name is associated data, and there is nothing that is not sealed.
+    Bound,
+}
+
+impl Transit {
+    /// Opens the transit key that `config` names for a store outside of Vault; its K/V settings are not used.
+    ///
+    /// Fails with `InvalidInput` when the configuration is wrong or names no transit key. Needs a tokio runtime.
+    pub fn bound(config: &VaultConfig) -> Result<Self> {
+        let transit = config.transit.as_ref().ok_or_else(|| invalid("transit", "it is not given"))?;
+        Ok(Self::new(Session::open(config)?, transit, Form::Bound))
+    }
+
+    /// Returns how many records were read that were not sealed.
+    pub fn plain_records(&self) -> u64 {
+        self.plain_records.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn beside_store(session: Arc<Session>, config: &TransitConfig) -> Self {
+        Self::new(session, config, Form::Kes { plain_too: !config.require })
+    }
+
+    fn new(session: Arc<Session>, config: &TransitConfig, form: Form) -> Self {
+        let engine = config.engine.trim_matches('/').to_owned();
+        Self { session, engine, key: config.key.clone(), form, plain_records: AtomicU64::new(0) }
+    }
+
+    fn associated_data(&self, name: &EntryName) -> Option<String> {
+        (self.form == Form::Bound).then(|| STANDARD.encode(name.as_str()))
+    }
+
+    /// Makes the error of a refusal that says what the policy lacks, and that of other failures.
+    fn failed(&self, operation: String, route: &str, of_400: ErrorKind, failure: Failure) -> Error {
+        let path = format!("{}/{route}/{}", self.engine, self.key);
+        match &failure {
+            Failure::Status { code: 403, .. } => {
+                let why =
+                    format!("the policy of our token lacks the capability 'update' on '{path}' ({failure})");
+                Error::with_source(ErrorKind::Denied, operation, why)
+            }
+            Failure::Status { code: 400, .. } => Error::with_source(of_400, operation, failure),
+            _ => failure.into_error(operation),
+        }
+    }
+}
+
+#[async_trait]
+impl Wrapper for Transit {
+    fn binds_name(&self) -> bool {
+        self.form == Form::Bound
+    }
+
+    async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
+        let plaintext = Zeroizing::new(STANDARD.encode(record.expose()));
+        let associated_data = self.associated_data(name);
+        let (engine, key) = (self.engine.as_str(), self.key.as_str());
+        let sealed = self.session.vaultrs(|client| {
+            let (plaintext, associated_data) = (plaintext.clone(), associated_data.clone());
+            async move {
+                let mut request = EncryptDataRequest::builder();
+                if let Some(associated_data) = associated_data {
+                    request.associated_data(associated_data);
+                }
+                data::encrypt(&client, engine, key, &plaintext, Some(&mut request)).await
+            }
+        });
+        let operation = || format!("seal '{name}' with transit key '{key}'");
+        match sealed.await? {
+            Ok(sealed) if is_sealed(sealed.ciphertext.as_bytes()) => Ok(sealed.ciphertext.into_bytes()),
+            Ok(_) => Err(Error::with_source(ErrorKind::Internal, operation(), "the answer is no ciphertext")),
+            Err(failure) => Err(self.failed(operation(), "encrypt", ErrorKind::Denied, failure)),
+        }
+    }
+
+    async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
+        let (engine, key) = (self.engine.as_str(), self.key.as_str());
+        let operation = || format!("open '{name}' with transit key '{key}'");
+        let corrupt = |why: &'static str| Error::with_source(ErrorKind::Corrupt, operation(), why);
+        let sealed = std::str::from_utf8(wrapped).ok().filter(|text| is_sealed(text.as_bytes()));
+        let Some(sealed) = sealed else {
+            if self.form == (Form::Kes { plain_too: true }) {
+                self.plain_records.fetch_add(1, Ordering::Relaxed);
+                warn!(entry = %name, "a record is stored without transit; anybody who can read the K/V engine has its key");
+                return Ok(SecretBytes::from(wrapped));
+            }
+            return Err(corrupt("it is not sealed by transit, and such records are refused"));
+        };
+        let associated_data = self.associated_data(name);
+        let opened = self.session.vaultrs(|client| {
+            let associated_data = associated_data.clone();
+            async move {
+                let mut request = DecryptDataRequest::builder();
+                if let Some(associated_data) = associated_data {
+                    request.associated_data(associated_data);
+                }
+                data::decrypt(&client, engine, key, sealed, Some(&mut request)).await
+            }
+        });
+        match opened.await? {
+            Ok(opened) => {
+                let plaintext = Zeroizing::new(opened.plaintext);
+                STANDARD
+                    .decode(&*plaintext)
+                    .map(SecretBytes::new)
+                    .map_err(|_| corrupt("the answer is no base64"))
+            }
+            Err(failure) => Err(self.failed(operation(), "decrypt", ErrorKind::Corrupt, failure)),
+        }
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        match self.form {
+            Form::Bound => self.session.status().await,
+            // The store asks the same Vault.
+            Form::Kes { .. } => Ok(StoreStatus::ok(Duration::ZERO)),
+        }
+    }
+}
+
+/// Tells whether this is a ciphertext of transit, of any version of its key: `vault:v<N>:…`.
+fn is_sealed(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b"vault:v") else { return false };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    digits > 0 && rest.get(digits) == Some(&b':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ciphertexts_of_every_key_version_are_known() {
+        for sealed in ["vault:v1:abc", "vault:v2:abc", "vault:v117:abc"] {
+            assert!(is_sealed(sealed.as_bytes()), "{sealed}");
+        }
+        for plain in
+            ["", "CiQKIN", "{\"bytes\":\"\"}", "vault:", "vault:v", "vault:v:", "vault:v1", "vault:vx:abc"]
+        {
+            assert!(!is_sealed(plain.as_bytes()), "{plain}");
+        }
+    }
+}

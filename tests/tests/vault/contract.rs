@@ -1,0 +1,134 @@
+//! The contract suite on every kind of engine and under the policies of the field.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kms_core::{
+    EntryName, ErrorKind, KeyRing, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
+    StoreStatus, contract,
+};
+use kms_vault::{KvVersion, TransitConfig, VaultConfig};
+use reqwest::Method;
+use serde_json::json;
+
+use super::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_keeps_the_contract() {
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    check(|prefix| VaultConfig { prefix: prefix.to_owned(), ..bao.config(KvVersion::V2) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v1_keeps_the_contract() {
+    let bao = Bao::with_kv(KvVersion::V1).await;
+    check(|prefix| quick(VaultConfig { prefix: prefix.to_owned(), ..bao.config(KvVersion::V1) })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_under_transit_keeps_the_contract() {
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    bao.mount_transit("minio").await;
+    let transit = TransitConfig { require: true, ..TransitConfig::new("minio") };
+    check(|prefix| VaultConfig {
+        prefix: prefix.to_owned(),
+        transit: Some(transit.clone()),
+        ..bao.config(KvVersion::V2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_keeps_the_contract() {
+    let bao = Bao::start().await;
+    bao.ask(Method::POST, "sys/namespaces/team", json!({})).await;
+    let engine = json!({"type": "kv", "options": {"version": "2"}});
+    bao.ask_in("team", Method::POST, "sys/mounts/keys/of", engine).await;
+    check(|prefix| VaultConfig {
+        prefix: prefix.to_owned(),
+        namespace: Some("team".to_owned()),
+        engine: "keys/of".to_owned(),
+        ..bao.config(KvVersion::V2)
+    })
+    .await;
+    let (status, _) = bao.try_in("", Method::GET, "keys/of/metadata/?list=true", json!(null)).await;
+    assert_eq!(status, 404, "nothing of it is in the root namespace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_under_the_least_policy_keeps_the_contract() {
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    let login = bao.approle(LEAST_POLICY, "5m").await;
+    check(|prefix| VaultConfig {
+        prefix: format!("minio/{prefix}"),
+        login: login.clone(),
+        ..bao.config(KvVersion::V2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v1_under_the_policy_of_the_guide_keeps_the_contract_but_for_listings() {
+    let bao = Bao::with_kv(KvVersion::V1).await;
+    let login = bao.approle(GUIDE_POLICY, "5m").await;
+    let config = quick(VaultConfig { login, ..bao.config(KvVersion::V1) });
+    let store = kms_vault::open(config.clone()).unwrap();
+    let error = store.list(&ListQuery::prefix("")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let text = error.chain().to_string();
+    assert!(
+        text.contains("'list'") && text.contains("'kv/minio/'"),
+        "the missing capability is named: {text}"
+    );
+
+    let lister = kms_vault::open(quick(bao.config(KvVersion::V1))).unwrap();
+    contract::key_store(&Arc::new(ListsElsewhere { store: Arc::clone(&store), lister: Arc::clone(&lister) }))
+        .await;
+    contract::kms(Arc::new(KeyRing::new(ListsElsewhere { store, lister }, kms_core::CacheConfig::default())))
+        .await;
+}
+
+async fn check(config: impl Fn(&str) -> VaultConfig) {
+    contract::key_store(&Arc::new(kms_vault::open(config("store")).unwrap())).await;
+    let store = kms_vault::open(config("deep/er")).unwrap();
+    contract::kms(Arc::new(KeyRing::new(store, kms_core::CacheConfig::default()))).await;
+}
+
+/// Shortens the waits of K/V version 1, which a Vault on this machine can afford.
+fn quick(config: VaultConfig) -> VaultConfig {
+    VaultConfig { write_deadline: Duration::from_millis(100), settle: Duration::from_millis(250), ..config }
+}
+
+/// A store whose listings another one gives.
+struct ListsElsewhere {
+    store: Arc<dyn KeyStore>,
+    lister: Arc<dyn KeyStore>,
+}
+
+#[async_trait]
+impl KeyStore for ListsElsewhere {
+    fn capabilities(&self) -> StoreCapabilities {
+        self.store.capabilities()
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.store.create(name, record).await
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        self.store.get(name).await
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        self.store.delete(name).await
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        self.lister.list(query).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.store.status().await
+    }
+}

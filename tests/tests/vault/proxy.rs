@@ -1,0 +1,180 @@
+//! A proxy between a store and its Vault that counts, and fails in every way a network can.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::bao::http;
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// It passes.
+    None,
+    /// It passes after a while.
+    Delay(Duration),
+    /// Nothing ever answers.
+    Drop,
+    /// The connection is reset before the request reaches Vault.
+    Reset,
+    /// It reaches Vault, and the connection is reset before the answer comes back.
+    ResetAfter,
+    /// This status is the answer, with a body that Vault would send.
+    Status(u16),
+    /// This is the answer, with status 200.
+    Garbage(&'static [u8]),
+    /// A redirect to this place is the answer.
+    Redirect(String),
+}
+
+/// A running proxy.
+pub struct Proxy {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: AbortHandle,
+}
+
+struct State {
+    upstream: String,
+    http: reqwest::Client,
+    fault: Mutex<Box<dyn Fn(&str, &str) -> Fault + Send>>,
+    seen: Mutex<Vec<(String, String)>>,
+    tokens: Mutex<BTreeSet<String>>,
+}
+
+impl Proxy {
+    /// Starts a proxy in front of the HTTP server at `upstream`.
+    pub async fn start(upstream: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            upstream,
+            http: http(),
+            fault: Mutex::new(Box::new(|_, _| Fault::None)),
+            seen: Mutex::default(),
+            tokens: Mutex::default(),
+        });
+        let task = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
+        Self { address, state, task }
+    }
+
+    /// Returns where it listens.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Does this to every request from now on.
+    pub fn fail(&self, fault: Fault) {
+        self.fail_if(move |_, _| fault.clone());
+    }
+
+    /// Does to each request what the method and the path tell.
+    pub fn fail_if(&self, fault: impl Fn(&str, &str) -> Fault + Send + 'static) {
+        *self.state.fault.lock().unwrap() = Box::new(fault);
+    }
+
+    /// Returns method and path of all requests since this was last asked.
+    pub fn take_seen(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut *self.state.seen.lock().unwrap())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    // Dropped with this task, and all connections with it.
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(connection(stream, Arc::clone(&state)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, state: Arc<State>) {
+    // A reset and not an orderly end, when a request fails.
+    let _ = stream.set_zero_linger();
+    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Broken> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().unwrap().as_str().to_owned();
+    let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
+    state.seen.lock().unwrap().push((parts.method.to_string(), path.clone()));
+    if let Some(token) = parts.headers.get("x-vault-token") {
+        state.tokens.lock().unwrap().insert(token.to_str().unwrap().to_owned());
+    }
+    let fault = (state.fault.lock().unwrap())(parts.method.as_str(), &path);
+    let respond = |status: u16, body: &[u8]| {
+        Response::builder().status(status).body(Full::new(Bytes::copy_from_slice(body))).map_err(|_| Broken)
+    };
+    let mut delay = Duration::ZERO;
+    match fault {
+        Fault::Delay(by) => delay = by,
+        Fault::Drop => std::future::pending::<()>().await,
+        Fault::Reset => return Err(Broken),
+        Fault::Status(status) => return respond(status, br#"{"errors":["told to fail"]}"#),
+        Fault::Garbage(garbage) => return respond(200, garbage),
+        Fault::Redirect(place) => {
+            let location = format!("{place}{path}");
+            return Response::builder()
+                .status(307)
+                .header("Location", location)
+                .body(Full::default())
+                .map_err(|_| Broken);
+        }
+        Fault::None | Fault::ResetAfter => {}
+    }
+    // In a task of its own: what is on its way arrives, although its sender may have given up.
+    let forward = tokio::spawn(forward(parts, path, body, Arc::clone(&state), delay));
+    let (status, body) = forward.await.map_err(|_| Broken)?.map_err(|_| Broken)?;
+    if fault == Fault::ResetAfter {
+        return Err(Broken);
+    }
+    respond(status, &body)
+}
+
+async fn forward(
+    parts: hyper::http::request::Parts,
+    path: String,
+    body: Bytes,
+    state: Arc<State>,
+    delay: Duration,
+) -> reqwest::Result<(u16, Bytes)> {
+    tokio::time::sleep(delay).await;
+    let mut forward = state.http.request(parts.method, format!("{}{path}", state.upstream)).body(body);
+    for (name, value) in &parts.headers {
+        if name.as_str().starts_with("x-vault") || name == "content-type" {
+            forward = forward.header(name, value);
+        }
+    }
+    let answer = forward.send().await?;
+    Ok((answer.status().as_u16(), answer.bytes().await?))
+}
+
+/// Ends the connection.
+#[derive(Debug)]
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the connection is reset, as told")
+    }
+}
+
+impl std::error::Error for Broken {}
