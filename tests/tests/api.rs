@@ -16,8 +16,6 @@ mod bounds;
 mod certificates;
 #[path = "api/errors.rs"]
 mod errors;
-#[path = "api/hostile.rs"]
-mod hostile;
 #[path = "api/keys.rs"]
 mod keys;
 #[path = "api/order.rs"]

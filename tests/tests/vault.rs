@@ -1,4 +1,4 @@
-//! The Vault backend against a real OpenBao, with real faults, and beside a real KES.
+//! The Vault backend against a real OpenBao with real faults.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,30 +9,21 @@
     clippy::large_const_arrays,
     clippy::type_complexity,
     clippy::print_stdout,
-    reason = "tests"
+    dead_code,
+    reason = "tests, and support code for more of them"
 )]
 
 #[path = "vault/bao.rs"]
 mod bao;
-#[path = "vault/check.rs"]
-mod check;
 #[path = "vault/common.rs"]
 mod common;
 #[path = "vault/contract.rs"]
 mod contract;
 #[path = "vault/faults.rs"]
 mod faults;
-#[path = "vault/kes.rs"]
-mod kes;
 #[path = "vault/login.rs"]
 mod login;
 #[path = "vault/proxy.rs"]
 mod proxy;
-#[path = "vault/races.rs"]
-mod races;
 #[path = "vault/records.rs"]
 mod records;
-#[path = "vault/tls.rs"]
-mod tls;
-#[path = "vault/transit.rs"]
-mod transit;
