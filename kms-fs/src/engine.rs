@@ -11,6 +11,10 @@
 //! * Before sled is opened the log is synced. A process that was killed leaves records in the page cache, and
 //!   sled writes a snapshot that refers to them. A snapshot that was not finished is removed: sled would take
 //!   it for the latest one and refuse to open.
+//! * sled is opened in two steps. When it has written a snapshot it removes the one before and erases segments that the new
+//!   one does not need, while the name of the new one is not on the disk: after a power cut it would find no
+//!   snapshot and a log with a hole, and begin an empty database. So it is stopped where the snapshot has its
+//!   name, the directory is synced, and sled opened again.
 //! * Values are so small that no node reaches the size from which sled keeps it in a file of its own.
 
 use std::collections::BTreeMap;
@@ -20,6 +24,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,6 +50,10 @@ const SLED_LOG: &str = "db";
 const RECORDS: &str = "records";
 const META: &str = "meta";
 const HEADER: &str = "header";
+/// Where sled stops if it is told to: its new snapshot has its name, and nothing yet builds on that.
+const SNAPSHOT_NAMED: &str = "snap write mv post";
+/// What makes sled stop holds for the whole process, so one database is opened at a time.
+static OPENING: Mutex<()> = Mutex::new(());
 /// How long a database that was closed may hold on to its files.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 const DAMAGED: &str = "its files are not as they were written; restore them from a backup";
@@ -117,10 +126,17 @@ impl Engine {
         let log = File::options().read(true).write(true).open(&log_path);
         let log = log.map_err(OpenError::io("open", &log_path))?;
         wait_until_released(&log).map_err(OpenError::io("lock", &log_path))?;
-        remove_unfinished_snapshots(&directory).map_err(OpenError::io("clean up", &directory))?;
         let sync = |log: &File| log.sync_all().map_err(OpenError::io("sync", &log_path));
+        let settle = || settle_snapshots(&directory).map_err(OpenError::io("clean up", &directory));
         sync(&log)?;
-        let trees = Trees::open(&directory, config)?;
+        settle()?;
+        let trees = if let Some(trees) = Trees::open_unless_snapshot_is_written(&directory, config)? {
+            trees
+        } else {
+            wait_until_released(&log).map_err(OpenError::io("lock", &log_path))?;
+            settle()?;
+            Trees::open(&directory, config)?
+        };
         sync(&log)?;
         sync_directory(&directory)?;
         Ok(Self { trees, log, path: path.clone() })
@@ -228,22 +244,39 @@ struct Trees {
 
 impl Trees {
     fn open(directory: &Path, config: &FsConfig) -> Result<Self, OpenError> {
+        let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::try_open(directory, config)?.map_err(|error| failed("open store", &config.path, error))
+    }
+
+    /// Opens a database, or stops with `None` where sled has written a snapshot, if it does.
+    fn open_unless_snapshot_is_written(
+        directory: &Path,
+        config: &FsConfig,
+    ) -> Result<Option<Self>, OpenError> {
+        let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        sled::fail::set(SNAPSHOT_NAMED, 1);
+        let opened = Self::try_open(directory, config);
+        sled::fail::reset();
+        match opened? {
+            Ok(trees) => Ok(Some(trees)),
+            Err(sled::Error::FailPoint) => Ok(None),
+            Err(error) => Err(failed("open store", &config.path, error)),
+        }
+    }
+
+    fn try_open(directory: &Path, config: &FsConfig) -> Result<sled::Result<Self>, OpenError> {
         let sled = sled::Config::new()
             .path(directory)
             .cache_capacity(config.cache_capacity)
             .flush_every_ms(None)
             .mode(sled::Mode::LowSpace);
         // sled asserts what it believes of its files; a damaged one must not end the process.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
+        catch_unwind(AssertUnwindSafe(|| {
             let db = sled.open()?;
             let (records, meta) = (db.open_tree(RECORDS)?, db.open_tree(META)?);
             Ok(Self { db, records, meta })
-        }));
-        match opened {
-            Ok(Ok(trees)) => Ok(trees),
-            Ok(Err(error)) => Err(failed("open store", &config.path, error)),
-            Err(_) => Err(OpenError::Corrupt { path: config.path.clone(), why: DAMAGED.to_owned() }),
-        }
+        }))
+        .map_err(|_| OpenError::Corrupt { path: config.path.clone(), why: DAMAGED.to_owned() })
     }
 
     fn close(self) {
@@ -290,16 +323,23 @@ fn wait_until_released(log: &File) -> io::Result<()> {
     }
 }
 
-fn remove_unfinished_snapshots(directory: &Path) -> io::Result<()> {
+/// Makes the latest snapshot durable under its name, and removes those before it and what was not finished.
+fn settle_snapshots(directory: &Path) -> io::Result<()> {
+    let mut snapshots = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(entry.path())?;
+            fs::remove_file(&path)?;
+        } else if name.starts_with("snap.") {
+            snapshots.push(path);
         }
     }
-    Ok(())
+    disk::sync_file(directory)?;
+    // Their names are numbers of sixteen digits.
+    snapshots.sort();
+    snapshots.pop();
+    snapshots.iter().try_for_each(fs::remove_file)
 }
 
 fn failed(doing: &'static str, path: &Path, error: sled::Error) -> OpenError {

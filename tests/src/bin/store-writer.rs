@@ -1,7 +1,7 @@
 //! A process that writes to a local store and says what it was told is on the disk; the durability tests end it.
 //!
-//! `store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS`. Each task creates an entry a round and deletes every third one
-//! again. A line each: `ok NAME` when it was created, `del NAME` before it is deleted, `gone NAME` when it is,
+//! `store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS DELETED`. Each task creates an entry a round and deletes one in
+//! DELETED again. A line each: `ok NAME` when it was created, `del NAME` before it is deleted, `gone NAME` when it is,
 //! `err NAME KIND` when a create failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests")]
 
@@ -19,8 +19,8 @@ use kms_fs::{FsConfig, OpenMode, RootKey};
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [directory, root_key, prefix, tasks, rounds] = arguments.as_slice() else {
-        panic!("usage: store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS");
+    let [directory, root_key, prefix, tasks, rounds, deleted] = arguments.as_slice() else {
+        panic!("usage: store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS DELETED");
     };
     let root_key = RootKey::from_file(Path::new(root_key)).unwrap().key;
     let config = FsConfig { ballast: content::BALLAST, ..FsConfig::new(directory) };
@@ -28,7 +28,7 @@ async fn main() {
         kms_fs::open(&config, &root_key, OpenMode::CreateOrOpen).unwrap_or_else(|error| panic!("{error}"));
     say(&format!("open {}", opened.keys));
     let store = Arc::new(opened.store);
-    let rounds: usize = rounds.parse().unwrap();
+    let (rounds, deleted): (usize, usize) = (rounds.parse().unwrap(), deleted.parse().unwrap());
     let tasks: Vec<_> = (0..tasks.parse::<usize>().unwrap())
         .map(|task| {
             let (store, prefix) = (Arc::clone(&store), prefix.clone());
@@ -41,7 +41,7 @@ async fn main() {
                         continue;
                     }
                     say(&format!("ok {name}"));
-                    if round % 3 == 2 {
+                    if round % deleted == deleted - 1 {
                         say(&format!("del {name}"));
                         if store.delete(&name).await.is_ok() {
                             say(&format!("gone {name}"));

@@ -53,6 +53,7 @@ fn a_store_opens_on_a_full_disk_after_a_kill() {
             prefix,
             tasks: 4,
             rounds: 100_000,
+            deleted: 3,
         };
         let mut running = Running::start(writer.command());
         for _ in 0..random.below(300) {

@@ -1,4 +1,4 @@
-//! Random numbers that can be drawn again.
+//! Random numbers that can be drawn again, and how many rounds of them.
 
 /// A generator of the kind SplitMix64.
 #[derive(Clone)]
@@ -32,4 +32,10 @@ impl Random {
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
+}
+
+/// Returns how many rounds to do where `rounds` are the rule: `DURABILITY_TIMES` multiplies them.
+pub fn rounds(rounds: usize) -> usize {
+    let times = std::env::var("DURABILITY_TIMES");
+    times.map_or(rounds, |times| rounds * times.parse::<usize>().expect("DURABILITY_TIMES is a number"))
 }

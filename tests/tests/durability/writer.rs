@@ -18,6 +18,8 @@ pub struct Writer<'a> {
     pub prefix: String,
     pub tasks: usize,
     pub rounds: usize,
+    /// One in so many entries is deleted again.
+    pub deleted: usize,
 }
 
 impl Writer<'_> {
@@ -25,7 +27,7 @@ impl Writer<'_> {
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_store-writer"));
         command.arg(self.directory).arg(self.root_key).arg(&self.prefix);
-        command.arg(self.tasks.to_string()).arg(self.rounds.to_string());
+        command.arg(self.tasks.to_string()).arg(self.rounds.to_string()).arg(self.deleted.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command
     }
