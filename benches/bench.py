@@ -1,9 +1,13 @@
 """What the scripts in this directory share: servers, their figures, and the load generator."""
 
 import base64
+import ctypes
+import hashlib
+import http.client
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import socket
@@ -14,114 +18,120 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOOLS = pathlib.Path(os.environ.get("KMS_TEST_TOOLS", ROOT / "target/test-tools"))
-TICK = os.sysconf("SC_CLK_TCK")
 SERVER_CPU, LOAD_CPU = "0", "1"
-CONTEXT = base64.b64encode(b'{"bucket":"bucket/path/to/an/object"}').decode()
+CONTEXT = base64.b64encode(b'{"bucket":"bucket/object"}').decode()  # as MinIO makes it for SSE-S3
 
 
 def sh(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    """Runs a command and returns what it prints."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def kms_binary():
-    binary = pathlib.Path(os.environ.get("KMS_BIN", ROOT / "target/release/kms"))
-    if not binary.exists():
-        raise SystemExit(f"{binary} is missing: cargo build --release -p kms-server, or set KMS_BIN")
-    return binary
+    return pathlib.Path(os.environ.get("KMS_BIN", ROOT / "target/release/kms")).absolute()
 
 
-def load_generator():
-    binary = TOOLS / "bin/load"
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["go", "build", "-o", binary, "."], cwd=ROOT / "benches/load", check=True)
-    return binary
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def need_kms():
+    if not kms_binary().exists():
+        raise SystemExit(f"{kms_binary()} is missing: cargo build --release -p kms-server, or set KMS_BIN")
 
 
 class Files:
-    """A directory with certificates that both servers use, P-256 as MinIO's documentation makes them."""
+    """A directory with the load generator and with certificates that all servers use, of P-256 as MinIO's
+    documentation makes them. KES refuses clients whose certificate is a CA."""
 
     def __init__(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="kms-bench-"))
+        self.load = self.dir / "load"
+        sh("go", "-C", ROOT / "benches/load", "build", "-o", self.load, ".")
         for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
             sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
                "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", f"extendedKeyUsage={usage}",
                "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", self.dir / f"{name}.key", "-out", self.dir / f"{name}.crt")
-        spki = subprocess.run(["openssl", "x509", "-in", self.dir / "client.crt", "-noout", "-pubkey"],
-                              check=True, capture_output=True).stdout
-        der = subprocess.run(["openssl", "pkey", "-pubin", "-outform", "DER"], input=spki, check=True,
-                             capture_output=True).stdout
-        import hashlib
-        self.identity = hashlib.sha256(der).hexdigest()
+        spki = sh("openssl", "x509", "-in", self.dir / "client.crt", "-noout", "-pubkey")
+        self.identity = hashlib.sha256(ssl.PEM_cert_to_DER_cert(  # the helper undoes any PEM, once its label fits
+            spki.replace("PUBLIC KEY", "CERTIFICATE"))).hexdigest()
+        self.root_key = self.dir / "root.key"
+        self.root_key.touch(mode=0o600)
+        self.root_key.write_bytes(base64.b64encode(os.urandom(32)))
 
     def remove(self):
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class Server:
-    """A running key server, pinned to one CPU."""
+    """A running key server whose memory is not locked: `program` is "kms" or "kes"."""
 
-    def __init__(self, name, files, store, pin=True):
+    def __init__(self, name, files, store, pin=True, program=None):
+        program = program or name
         self.name, self.files, self.port = name, files, free_port()
-        config = files.dir / f"{name}.conf"
-        tls = {"key": files.dir / "server.key", "cert": files.dir / "server.crt"}
-        if name == "kes":
+        self.tls = ssl._create_unverified_context()
+        self.tls.load_cert_chain(files.dir / "client.crt", files.dir / "client.key")
+        config, self.log = files.dir / f"{name}.config", files.dir / f"{name}.log"
+        if program == "kes":
             config.write_text(
                 f"version: v1\naddress: 127.0.0.1:{self.port}\nadmin:\n  identity: {files.identity}\n"
-                f"tls:\n  key: {tls['key']}\n  cert: {tls['cert']}\ncache:\n  expiry:\n    any: 5m0s\n    unused: 5m0s\n"
+                f"tls:\n  key: {files.dir}/server.key\n  cert: {files.dir}/server.crt\n"
+                "cache:\n  expiry:\n    any: 5m0s\n    unused: 5m0s\n"
                 f"log:\n  error: off\n  audit: off\nkeystore:\n  fs:\n    path: {store}\n")
             command = [TOOLS / "bin/kes", "server", "--config", config]
         else:
-            root_key = files.dir / "root.key"
-            if not root_key.exists():
-                root_key.touch(mode=0o600)
-                root_key.write_bytes(base64.b64encode(os.urandom(32)))
             config = config.with_suffix(".toml")
             config.write_text(
                 f'address = "127.0.0.1:{self.port}"\n[admin]\nidentity = "{files.identity}"\n'
-                f'[tls]\nkey = "{tls["key"]}"\ncert = "{tls["cert"]}"\n[cache.expiry]\nany = "5m"\nunused = "5m"\n'
-                f'[keystore.fs]\npath = "{store}"\nroot_key_file = "{root_key}"\n')
+                f'[tls]\nkey = "{files.dir}/server.key"\ncert = "{files.dir}/server.crt"\n'
+                '[cache.expiry]\nany = "5m"\nunused = "5m"\n'
+                f'[keystore.fs]\npath = "{store}"\nroot_key_file = "{files.root_key}"\n')
             command = [kms_binary(), "server", "--config", config]
         if pin:
             command = ["taskset", "-c", SERVER_CPU, *command]
-        began = time.monotonic()
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(files.dir / f"{name}.log", "a"))
-        while True:
-            try:
-                self.call("GET", "/version")
-                break
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() - began > 60:
-                    raise SystemExit(f"{name} does not start: " + (files.dir / f"{name}.log").read_text()[-2000:])
-                time.sleep(0.005)
-        self.start_seconds = time.monotonic() - began
+        with open(self.log, "a", encoding="utf-8") as log:
+            began = time.monotonic()
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, preexec_fn=unlock_memory)
+        while not self.listens():
+            if self.process.poll() is not None or time.monotonic() - began > 60:
+                raise SystemExit(f"{name} does not start: {self.log.read_text()[-2000:]}")
+            time.sleep(0.001)
+        self.call("GET", "/version")
+        self.start_seconds, self.start_cpu_seconds = time.monotonic() - began, self.cpu_seconds()
+        if self.memory_mb("VmLck") > 0:
+            self.stop()
+            raise SystemExit(f"{name} has locked its memory; figures of its size would mean nothing")
+
+    def listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def call(self, method, path, body=b""):
-        """Sends one request over a connection of its own; returns status and body."""
-        import http.client
-        context = ssl._create_unverified_context()
-        context.load_cert_chain(self.files.dir / "client.crt", self.files.dir / "client.key")
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
+        """Sends one request over a connection of its own; returns the answer's body, decoded if it has one."""
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls, timeout=30)
         connection.request(method, path, body)
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        return answer.status, content
+        if answer.status != 200:
+            raise SystemExit(f"{self.name}: {method} {path}: {answer.status} {content.decode(errors='replace')}")
+        return json.loads(content) if content else None
 
     def cpu_seconds(self):
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        """Returns the CPU time of the process, by the clock that clock_getcpuclockid(3) names."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)
 
-    def resident_mb(self):
+    def memory_mb(self, figure="VmRSS"):
+        """Returns a figure of /proc/PID/status: VmRSS is what is resident, VmLck what is locked."""
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{figure}:"):
                 return int(line.split()[1]) / 1024
-        return 0.0
+        raise SystemExit(f"{self.name} has ended: {self.log.read_text()[-2000:]}")
+
+    def load(self, path, **options):
+        """Runs the load generator on its CPU; returns its figures, this server's CPU time a request among them."""
+        command = ["taskset", "-c", LOAD_CPU, self.files.load, "-address", f"127.0.0.1:{self.port}", "-path", path,
+                   "-cert", self.files.dir / "client.crt", "-key", self.files.dir / "client.key", "-pid", str(self.process.pid)]
+        return json.loads(sh(*command, *(f"-{name.replace('_', '-')}={value}" for name, value in options.items())))
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -132,13 +142,54 @@ class Server:
             self.process.wait()
 
 
-def load(binary, server, path, **options):
-    """Runs the load generator on the other CPU; returns its figures and the server's CPU time a request."""
-    command = ["taskset", "-c", LOAD_CPU, binary, "-url", f"https://127.0.0.1:{server.port}{path}",
-               "-cert", server.files.dir / "client.crt", "-key", server.files.dir / "client.key"]
-    for name, value in options.items():
-        command.append(f"-{name}={str(value).lower() if isinstance(value, bool) else value}")
-    before = server.cpu_seconds()
-    figures = json.loads(sh(*command))
-    figures["cpu_us"] = (server.cpu_seconds() - before) * 1e6 / figures["requests"]
-    return figures
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def unlock_memory():
+    """Takes from this process what a server needs to lock its memory.
+
+    KES locks all of it, also what is to come, whenever it can and without a switch against it; its whole heap arena is
+    resident then, which says nothing of what it uses.
+    """
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+    if os.geteuid() == 0:
+        pr_capbset_drop, cap_ipc_lock = 24, 14
+        ctypes.CDLL(None, use_errno=True).prctl(pr_capbset_drop, cap_ipc_lock, 0, 0, 0)
+
+
+class OtherWork:
+    """Tells how much of the machine went to anything but the figures, which it spoils."""
+
+    def __init__(self):
+        self.busy, self.stolen = machine_seconds()
+        self.began = time.monotonic()
+
+    def shares(self, own):
+        """Returns how much of a CPU other processes and the machine's host have taken; `own` is what servers, load
+        generator and script did."""
+        busy, stolen = machine_seconds()
+        elapsed = time.monotonic() - self.began
+        return max(0.0, busy - self.busy - own) / elapsed, (stolen - self.stolen) / elapsed
+
+    def warning(self, own):
+        processes, host = self.shares(own)
+        advice = ": latencies and requests/s are bounds only" if processes + host > 0.1 else ""
+        return (f"took {time.monotonic() - self.began:.0f} s; meanwhile other processes took {100 * processes:.0f}% of a CPU "
+                f"and the machine's host {100 * host:.0f}%{advice}")
+
+
+def machine_seconds():
+    """CPU time of all processes, and what a host took from this machine. Interrupts belong to nobody."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        user, nice, system, _idle, _wait, _irq, _softirq, stolen = map(int, stat.readline().split()[1:9])
+    tick = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system) / tick, stolen / tick
+
+
+def own_seconds(*servers):
+    """CPU time of this script, of its children that have ended, and of servers that have not."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(server.cpu_seconds() for server in servers) + sum(use.ru_utime + use.ru_stime for use in spent)

@@ -1,119 +1,121 @@
-// Command load sends one kind of request over mTLS and prints what it saw as one line of JSON.
+// Command load sends one kind of request over mTLS for a while and prints what it saw as one line of JSON.
 //
-// Each connection is an HTTP client of its own, so that the number of connections is exact; on HTTP/2 each carries a
-// number of streams at once. With -handshakes every request has a fresh connection without session resumption.
+// The number of connections is exact, and each is one goroutine that does little more than TLS: the fewer cycles the
+// client takes, the more of the latency is the server's. What goes over the wire is what Go's net/http sends, and
+// with it MinIO: see http1.go and http2.go. -client go sends with net/http itself.
 package main
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
+// A connection sends requests, one after the other or several at once, until the meter says that it is enough.
+type connection interface {
+	run(*meter) error
+}
+
 func main() {
 	var (
-		url         = flag.String("url", "", "where to send to; %d stands for the number of the request")
-		method      = flag.String("method", http.MethodPost, "the method")
+		address     = flag.String("address", "", "the server's host:port")
+		method      = flag.String("method", "POST", "the method")
+		path        = flag.String("path", "/version", "the path; %d in it stands for the number of the request (HTTP/1.1 only)")
 		body        = flag.String("body", "", "what to send")
 		cert        = flag.String("cert", "", "PEM file of the client's certificate")
 		key         = flag.String("key", "", "PEM file of its private key")
-		h2          = flag.Bool("h2", false, "speak HTTP/2 instead of HTTP/1.1")
+		client      = flag.String("client", "h1", "h1, h2, handshakes (HTTP/1.1, each request over a fresh connection without resumption), or go (HTTP/2 by net/http)")
 		connections = flag.Int("connections", 1, "connections at once")
-		streams     = flag.Int("streams", 1, "requests at once on each connection")
-		requests    = flag.Int("requests", 1000, "requests in all")
-		first       = flag.Int("first", 0, "the number of the first request")
-		handshakes  = flag.Bool("handshakes", false, "a fresh connection for each request")
-		status      = flag.Int("status", http.StatusOK, "the status that every answer has to have")
+		streams     = flag.Int("streams", 1, "requests at once on each HTTP/2 connection")
+		warmUp      = flag.Duration("warm-up", 0, "how long to send before measuring")
+		measure     = flag.Duration("measure", 0, "how long to measure; 0 for all of -requests")
+		requests    = flag.Int64("requests", 1<<62, "requests in all")
+		first       = flag.Int64("first", 0, "the number of the first request")
+		pid         = flag.Int("pid", 0, "the server's process, for the CPU time that it takes")
 	)
 	flag.Parse()
 	pair, err := tls.LoadX509KeyPair(*cert, *key)
 	check(err)
-	clients := make([]*http.Client, *connections)
-	for i := range clients {
-		protocols := new(http.Protocols)
-		protocols.SetHTTP1(!*h2)
-		protocols.SetHTTP2(*h2)
-		clients[i] = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{
-				Certificates:       []tls.Certificate{pair},
-				InsecureSkipVerify: true, // what the server presents is not what is measured
-			},
-			Protocols:           protocols,
-			MaxIdleConnsPerHost: *streams,
-			DisableKeepAlives:   *handshakes,
-			DisableCompression:  true,
-		}}
-	}
-	send := func(client *http.Client, number int) error {
-		target := *url
-		if strings.Contains(target, "%d") {
-			target = fmt.Sprintf(target, number)
-		}
-		request, err := http.NewRequest(*method, target, bytes.NewReader([]byte(*body)))
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		content, err := io.ReadAll(response.Body)
-		if err == nil && response.StatusCode != *status {
-			err = fmt.Errorf("%s: %s", response.Status, content)
-		}
-		return err
-	}
+	peer := peer{address: *address, config: &tls.Config{
+		Certificates:       []tls.Certificate{pair},
+		InsecureSkipVerify: true, // what the server presents is not what is measured
+	}}
+	what := request{method: *method, path: *path, host: *address, body: []byte(*body), first: *first}
 
-	var (
-		next  atomic.Int64
-		group sync.WaitGroup
-		lock  sync.Mutex
-		times = make([]time.Duration, 0, *requests)
-	)
-	began := time.Now()
-	for _, client := range clients {
-		for range *streams {
-			group.Go(func() {
-				var own []time.Duration
-				for {
-					number := int(next.Add(1)) - 1
-					if number >= *requests {
-						break
-					}
-					sent := time.Now()
-					check(send(client, *first+number))
-					own = append(own, time.Since(sent))
-				}
-				lock.Lock()
-				defer lock.Unlock()
-				times = append(times, own...)
-			})
-		}
+	all := make([]connection, *connections)
+	for i := range all {
+		all[i], err = connect(*client, peer, what, *streams)
+		check(err)
 	}
-	group.Wait()
-	elapsed := time.Since(began)
-	slices.Sort(times)
-	at := func(share float64) float64 { return float64(times[int(share*float64(len(times)-1))].Nanoseconds()) / 1e3 }
-	check(json.NewEncoder(os.Stdout).Encode(map[string]float64{
-		"requests":   float64(len(times)),
-		"seconds":    elapsed.Seconds(),
-		"per_second": float64(len(times)) / elapsed.Seconds(),
-		"p50_us":     at(0.50),
-		"p99_us":     at(0.99),
-		"max_us":     at(1),
-	}))
+	meter := newMeter(*pid, *requests)
+	if *warmUp == 0 {
+		meter.begin()
+	}
+	var group sync.WaitGroup
+	for _, connection := range all {
+		group.Go(func() { check(connection.run(meter)) })
+	}
+	if *warmUp > 0 {
+		time.Sleep(*warmUp)
+		meter.begin()
+	}
+	if *measure > 0 {
+		time.Sleep(*measure)
+		meter.end()
+		group.Wait()
+	} else {
+		group.Wait()
+		meter.end()
+	}
+	check(json.NewEncoder(os.Stdout).Encode(meter.figures()))
 }
+
+func connect(client string, peer peer, what request, streams int) (connection, error) {
+	switch client {
+	case "h1":
+		return newHTTP1(peer, what)
+	case "handshakes":
+		return &handshakes{peer: peer, what: what}, nil
+	case "h2":
+		return newHTTP2(peer, what, streams)
+	case "go":
+		return newNetHTTP(peer, what, streams), nil
+	}
+	return nil, fmt.Errorf("-client %q is none of h1, h2, handshakes, go", client)
+}
+
+// A peer is a server and how to shake hands with it.
+type peer struct {
+	address string
+	config  *tls.Config
+}
+
+func (p peer) dial(protocol string) (*tls.Conn, error) {
+	config := p.config.Clone()
+	config.NextProtos = []string{protocol}
+	connection, err := tls.Dial("tcp", p.address, config)
+	if err != nil {
+		return nil, err
+	}
+	if agreed := connection.ConnectionState().NegotiatedProtocol; agreed != protocol && agreed != "" {
+		return nil, fmt.Errorf("the server chose %q instead of %q", agreed, protocol)
+	}
+	return connection, nil
+}
+
+// A request is what is sent over and over.
+type request struct {
+	method, path, host string
+	body               []byte
+	first              int64
+}
+
+func (r request) numbered() bool { return slices.Contains([]byte(r.path), '%') }
 
 func check(err error) {
 	if err != nil {

@@ -84,10 +84,17 @@ pub fn exists(path: &Path) -> bool {
 }
 
 /// Finds a file in `path` that no store of ours put there.
-pub fn foreign_file(path: &Path) -> Result<Option<String>, OpenError> {
+///
+/// The file `root_key`, if it lies there, is none: that is unwise, and told elsewhere.
+pub fn foreign_file(path: &Path, root_key: Option<&Path>) -> Result<Option<String>, OpenError> {
+    let root_key = root_key.and_then(|file| file.canonicalize().ok());
     let entries = fs::read_dir(path).map_err(OpenError::io("read directory", path))?;
     for entry in entries {
-        let name = entry.map_err(OpenError::io("read directory", path))?.file_name();
+        let entry = entry.map_err(OpenError::io("read directory", path))?;
+        if root_key.is_some() && entry.path().canonicalize().ok() == root_key {
+            continue;
+        }
+        let name = entry.file_name();
         if [LOCK_FILE, BALLAST_FILE, UNFINISHED, "lost+found"].iter().all(|ours| name != *ours) {
             return Ok(Some(name.to_string_lossy().into_owned()));
         }
@@ -167,17 +174,21 @@ impl Engine {
         let next = AtomicUsize::new(0);
         let read = || {
             let mut read = Vec::new();
-            while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-                read.extend(self.read_piece(piece.clone())?);
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(piece) = pieces.get(number) else { return Ok(read) };
+                read.push((number, self.read_piece(piece.clone())?));
             }
-            Ok(read)
         };
         let parts: Result<Vec<Vec<_>>, OpenError> = thread::scope(|scope| {
             let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
             let readers: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
             readers.into_iter().map(|reader| reader.join().map_err(|_| self.corrupt(DAMAGED))?).collect()
         });
-        Ok(parts?.into_iter().flatten().collect())
+        let mut parts: Vec<_> = parts?.into_iter().flatten().collect();
+        // In the order of names the index is built without a comparison too many.
+        parts.sort_unstable_by_key(|(number, _)| *number);
+        Ok(parts.into_iter().flat_map(|(_, entries)| entries).collect())
     }
 
     /// Makes all changes and returns when they are on the disk.

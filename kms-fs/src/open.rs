@@ -48,7 +48,7 @@ pub struct OpenedBare {
 /// The wrong root key is refused before any record is read or written. Where a change of the root key was interrupted
 /// and the store has the new one already, the change is completed.
 pub fn open(config: &FsConfig, root_key: &RootKey, mode: OpenMode) -> Result<Opened, OpenError> {
-    let parts = Parts::open(config, mode, || Header::new_local(root_key))?;
+    let parts = Parts::open(config, mode, root_key.file(), || Header::new_local(root_key))?;
     let mut warnings = Vec::new();
     let store_key = match parts.header.unwrap_store_key(root_key, &config.path) {
         Err(OpenError::WrongRootKey { path }) => {
@@ -69,7 +69,7 @@ pub fn open(config: &FsConfig, root_key: &RootKey, mode: OpenMode) -> Result<Ope
 
 /// Opens a store for records that are wrapped by something else, or makes one.
 pub fn open_bare(config: &FsConfig, mode: OpenMode) -> Result<OpenedBare, OpenError> {
-    let parts = Parts::open(config, mode, Header::new_wrapper)?;
+    let parts = Parts::open(config, mode, None, Header::new_wrapper)?;
     if let Root::Local { .. } = parts.header.root {
         let has = "a local root key, which has to be given to open it";
         return Err(OpenError::OtherRoot { path: config.path.clone(), has });
@@ -82,7 +82,7 @@ pub fn open_bare(config: &FsConfig, mode: OpenMode) -> Result<OpenedBare, OpenEr
 
 /// Wraps the store key of a store that is not in use under another root key, durably and at one stroke.
 pub fn rotate_root_key(config: &FsConfig, old: &RootKey, new: &RootKey) -> Result<(), OpenError> {
-    let parts = Parts::open(config, OpenMode::Existing, Header::new_wrapper)?;
+    let parts = Parts::open(config, OpenMode::Existing, None, Header::new_wrapper)?;
     let rewrapped = parts.header.rewrap(old, new, &config.path)?;
     parts.engine.swap_header(&parts.header.encode(), &rewrapped.encode())
 }
@@ -97,7 +97,7 @@ pub fn rotate_root_key_file(config: &FsConfig, file: &Path) -> Result<PathBuf, O
     let change = Change::of(file);
     // Nothing is left behind where the store is in use or has another root key.
     if !change.new_file.exists() {
-        let parts = Parts::open(config, OpenMode::Existing, Header::new_wrapper)?;
+        let parts = Parts::open(config, OpenMode::Existing, None, Header::new_wrapper)?;
         parts.header.unwrap_store_key(&old, &config.path)?;
     }
     let new = change.prepare()?;
@@ -165,6 +165,7 @@ impl Parts {
     fn open(
         config: &FsConfig,
         mode: OpenMode,
+        root_key_file: Option<&Path>,
         new_header: impl FnOnce() -> Result<Header, OpenError>,
     ) -> Result<Self, OpenError> {
         let path = &config.path;
@@ -187,7 +188,7 @@ impl Parts {
             let header = Header::decode(&engine.header()?, path)?;
             return Ok(Self { lock, engine, header, is_new: false });
         }
-        if let Some(found) = engine::foreign_file(path)? {
+        if let Some(found) = engine::foreign_file(path, root_key_file)? {
             return Err(OpenError::NotAStore { path: path.clone(), found });
         }
         let header = new_header()?;

@@ -247,6 +247,18 @@ fn a_failed_change_of_the_root_key_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_root_key_inside_a_new_store_is_a_warning() {
+    let dir = dir();
+    let file = dir.path().join("root.key");
+    RootKey::random().unwrap().write_new(&file).unwrap();
+    for _ in ["made", "opened again"] {
+        let root = RootKey::from_file(&file).unwrap().key;
+        let opened = open(&config(&dir), &root, OpenMode::CreateOrOpen).unwrap();
+        assert!(opened.warnings.iter().any(|warning| warning.contains("root.key")), "{:?}", opened.warnings);
+    }
+}
+
+#[test]
 fn a_root_key_file_has_to_be_private_and_whole() {
     let dir = dir();
     let file = dir.path().join("root.key");

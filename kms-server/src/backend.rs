@@ -1,12 +1,11 @@
 //! From the settings of a key store to a running key management service.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use kms_core::{KeyRing, Kms, MemoryStore};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 
-use crate::config::settings::{KeyStoreSettings, RootKeySource, Settings};
+use crate::config::settings::{KeyStoreSettings, Settings};
 use crate::server::StartError;
 
 /// Opens the key store that `settings` names, with the cache in front of it.
@@ -20,17 +19,12 @@ pub fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
         }
         KeyStoreSettings::Fs { path, root_key } => {
             let loaded = root_key.load()?;
-            for warning in &loaded.warnings {
+            let opened = kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::CreateOrOpen)?;
+            for warning in loaded.warnings.iter().chain(&opened.warnings) {
                 tracing::warn!("{warning}");
             }
-            let opened = kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::CreateOrOpen)?;
-            if let RootKeySource::File(file) = root_key
-                && lies_in(file, path)
-            {
-                let (file, path) = (file.display(), path.display());
-                tracing::warn!(
-                    "root key {file} lies inside the store {path}: whoever copies the store can read it"
-                );
+            if opened.is_new {
+                tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
             }
             Ok(Arc::new(KeyRing::new(opened.store, settings.cache)))
         }
@@ -40,12 +34,5 @@ pub fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
         Self::new(error.to_string())
-    }
-}
-
-fn lies_in(file: &Path, directory: &Path) -> bool {
-    match (file.canonicalize(), directory.canonicalize()) {
-        (Ok(file), Ok(directory)) => file.starts_with(directory),
-        _ => false,
     }
 }

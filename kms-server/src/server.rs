@@ -58,19 +58,21 @@ impl Server {
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
         // First what is cheap and has no effect.
         let tls = tls::server_config(&settings.tls)?;
+        let tickets = tls::Tickets::begin();
         let kms = backend::open(&settings)?;
-        Self::assemble(settings, tls, kms).await
+        Self::assemble(settings, tls, tickets, kms).await
     }
 
     /// Serves a key management service of the caller's; the key store of `settings` is not opened.
     pub async fn with_kms(settings: Settings, kms: Arc<dyn Kms>) -> Result<Self, StartError> {
         let tls = tls::server_config(&settings.tls)?;
-        Self::assemble(settings, tls, kms).await
+        Self::assemble(settings, tls, tls::Tickets::begin(), kms).await
     }
 
     async fn assemble(
         settings: Settings,
-        tls: rustls::ServerConfig,
+        mut tls: rustls::ServerConfig,
+        tickets: tls::Tickets,
         kms: Arc<dyn Kms>,
     ) -> Result<Self, StartError> {
         let access = Access::new(settings.admin, &settings.policies)
@@ -79,6 +81,7 @@ impl Server {
             tracing::warn!("{warning}");
         }
         create_keys(&settings, &*kms).await?;
+        tickets.give(&mut tls)?;
         Ok(Self { address: settings.address, tls, kms, access, limits: Limits::default() })
     }
 
@@ -98,12 +101,16 @@ impl Server {
         let listener = TcpListener::bind(self.address).await.map_err(unusable)?;
         let address = listener.local_addr().unwrap_or(self.address);
         let backend = self.kms.capabilities().backend;
-        match count_keys(&*self.kms).await {
-            Ok(keys) => tracing::info!(%address, backend, %keys, "server is up"),
-            Err(error) => {
-                tracing::error!(%address, backend, error = %error.chain(), "server is up, but cannot list its keys");
+        // Beside serving: a long listing must hold up nobody.
+        let kms = Arc::clone(&self.kms);
+        tokio::spawn(async move {
+            match count_keys(&*kms).await {
+                Ok(keys) => tracing::info!(%address, backend, %keys, "server is up"),
+                Err(error) => {
+                    tracing::error!(%address, backend, error = %error.chain(), "server is up, but cannot list its keys");
+                }
             }
-        }
+        });
         let routes = match self.limits.route_timeout {
             Some(timeout) => Routes::standard().with_timeout(timeout),
             None => Routes::standard(),

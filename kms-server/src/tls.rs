@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -30,12 +30,29 @@ pub fn server_config(settings: &TlsSettings) -> Result<ServerConfig, StartError>
         .map_err(|error| unusable_pair(settings, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
-    // Stateless tickets in the place of a session cache: a resumed handshake costs a third less. One ticket a
-    // handshake, since each holds the client's certificate.
-    config.ticketer =
-        aws_lc_rs::Ticketer::new().map_err(|error| StartError::new(format!("TLS tickets: {error}")))?;
+    // One ticket a handshake, since each holds the client's certificate.
     config.send_tls13_tickets = 1;
     Ok(config)
+}
+
+/// Makes session tickets in the place of a session cache: a resumed handshake costs a third less.
+///
+/// The first use of the provider's random generator takes tens of milliseconds, so this runs on a thread of its own
+/// while the key store is opened.
+pub struct Tickets(std::thread::JoinHandle<Result<Arc<dyn ProducesTickets>, rustls::Error>>);
+
+impl Tickets {
+    /// Begins to make them.
+    pub fn begin() -> Self {
+        Self(std::thread::spawn(aws_lc_rs::Ticketer::new))
+    }
+
+    /// Waits until they are ready, and gives them to `config`.
+    pub fn give(self, config: &mut ServerConfig) -> Result<(), StartError> {
+        let made = self.0.join().map_err(|_| StartError::new("TLS tickets: their thread panicked"))?;
+        config.ticketer = made.map_err(|error| StartError::new(format!("TLS tickets: {error}")))?;
+        Ok(())
+    }
 }
 
 /// Tells what clients will not like about the server's own certificate, one line each.

@@ -1,9 +1,10 @@
 // Command kes-go drives a key server through the official SDK, as MinIO does, and prints a line a case.
 //
-// It takes from the environment: KES_TEST_ENDPOINT, KES_TEST_CA (PEM file), KES_TEST_ADMIN_KEY and KES_TEST_APP_KEY (API
-// keys; the second belongs to a policy that allows all key operations on my-* but denies generate on my-internal*),
-// KES_TEST_CERT and KES_TEST_KEY (PEM files of a client of the same policy), KES_TEST_NO_IMPORT (set: imports must
-// answer 501), KES_TEST_MANY (a number of keys to create and page through). It exits with 1 if any case failed.
+// It takes from the environment: KES_TEST_ENDPOINT (several: comma-separated), KES_TEST_CA (PEM file), KES_TEST_ADMIN_KEY
+// and KES_TEST_APP_KEY (API keys; the second belongs to a policy that allows /v1/status and all key operations on my-* but
+// denies generate on my-internal*), KES_TEST_CERT and KES_TEST_KEY (PEM files of a client of the same policy),
+// KES_TEST_NO_IMPORT (set: imports must answer 501), KES_TEST_MANY (a number of keys to create and page through).
+// The server has to hold no key at first. It exits with 1 if any case failed.
 package main
 
 import (
@@ -16,10 +17,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/minio/kms-go/kes"
@@ -52,7 +56,11 @@ func main() {
 	run("an invalid name is refused", invalid)
 	run("a client with certificate files", certificateFiles)
 	run("many goroutines on one connection", concurrent)
-	run("list by prefix", list)
+	run("list by prefix", listPrefix)
+	run("list by a prefix that ends in '-'", listDash)
+	run("list by a prefix that ends in '*'", listStar)
+	run("list everything", listEverything)
+	run("list what the policy does not allow", listDenied)
 	run("delete", remove)
 	if many := os.Getenv("KES_TEST_MANY"); many != "" {
 		run("page through many keys", func(ctx context.Context) error {
@@ -75,6 +83,9 @@ func version(ctx context.Context) error {
 }
 
 func status(ctx context.Context) error {
+	if _, err := app.Status(ctx); err != nil {
+		return err
+	}
 	state, err := admin.Status(ctx)
 	if err != nil {
 		return err
@@ -267,7 +278,15 @@ func certificateFiles(ctx context.Context) error {
 	return roundTrip(ctx, files, "my-key", []byte("context"))
 }
 
+// concurrent shares one client between goroutines; what it sends has to travel on one HTTP/2 connection.
 func concurrent(ctx context.Context) error {
+	app := client(apiKey(env("KES_TEST_APP_KEY")))
+	app.Endpoints = app.Endpoints[:1]
+	wire := &wire{Transport: app.HTTPClient.Transport.(*http.Transport)}
+	app.HTTPClient.Transport = wire
+	if err := roundTrip(ctx, app, "my-key", nil); err != nil {
+		return err
+	}
 	var group sync.WaitGroup
 	problems := make(chan error, 64)
 	for worker := range 64 {
@@ -283,39 +302,66 @@ func concurrent(ctx context.Context) error {
 	}
 	group.Wait()
 	close(problems)
-	return <-problems
+	if err := <-problems; err != nil {
+		return err
+	}
+	if opened, old := wire.opened.Load(), wire.old.Load(); opened != 1 || old != 0 {
+		return fmt.Errorf("%d connections, %d answers that were not HTTP/2", opened, old)
+	}
+	return nil
 }
 
-func list(ctx context.Context) error {
-	names := []string{"my-list-a", "my-list-b", "my-lists"}
-	for _, name := range append(names, "zz-other") {
-		if err := admin.CreateKey(ctx, name); err != nil {
+// wire counts what a client's transport does: connections that it opened, answers that were not HTTP/2.
+type wire struct {
+	*http.Transport
+	opened, old atomic.Int64
+}
+
+func (w *wire) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{
+		TLSHandshakeDone: func(tls.ConnectionState, error) { w.opened.Add(1) },
+	}))
+	response, err := w.Transport.RoundTrip(request)
+	if err == nil && response.ProtoMajor != 2 {
+		w.old.Add(1)
+	}
+	return response, err
+}
+
+var listed = []string{"my-list-a", "my-list-b", "my-lists", "zz-other"}
+
+func listPrefix(ctx context.Context) error {
+	return withKeys(ctx, listed, func() error {
+		if err := lists(ctx, app, "my-nothing", nil); err != nil {
 			return err
 		}
-	}
-	for _, prefix := range []string{"my-list", "my-list*"} {
-		if err := lists(ctx, app, prefix, names); err != nil {
+		return lists(ctx, app, "my-list", listed[:3])
+	})
+}
+
+func listDash(ctx context.Context) error {
+	return withKeys(ctx, listed, func() error { return lists(ctx, app, "my-list-", listed[:2]) })
+}
+
+func listStar(ctx context.Context) error {
+	return withKeys(ctx, listed, func() error { return lists(ctx, app, "my-list*", listed[:3]) })
+}
+
+func listEverything(ctx context.Context) error {
+	return withKeys(ctx, listed, func() error {
+		everything := append([]string{"my-key"}, listed...)
+		if err := lists(ctx, admin, "", everything); err != nil {
 			return err
 		}
-	}
-	if err := lists(ctx, app, "my-list-", names[:2]); err != nil {
-		return err
-	}
-	if err := lists(ctx, app, "my-nothing", nil); err != nil {
-		return err
-	}
-	everything := append([]string{"my-key"}, append(names, "zz-other")...)
-	for _, prefix := range []string{"", "*"} {
-		if err := lists(ctx, admin, prefix, everything); err != nil {
-			return err
-		}
-	}
-	if _, _, err := app.ListKeys(ctx, "zz", -1); !errors.Is(err, kes.ErrNotAllowed) {
-		return fmt.Errorf("listing what the policy does not allow: %v", err)
-	}
-	for _, name := range append(names, "zz-other") {
-		if err := admin.DeleteKey(ctx, name); err != nil {
-			return err
+		return lists(ctx, admin, "*", everything)
+	})
+}
+
+func listDenied(ctx context.Context) error {
+	for _, prefix := range []string{"", "zz"} {
+		_, _, err := app.ListKeys(ctx, prefix, -1)
+		if err := is(err, kes.ErrNotAllowed); err != nil {
+			return fmt.Errorf("list '%s': %w", prefix, err)
 		}
 	}
 	return nil
@@ -329,35 +375,48 @@ func remove(ctx context.Context) error {
 	return is(err, kes.ErrKeyNotFound)
 }
 
-// pages creates keys and follows the SDK's iterator through all of them, as admin and as a client that may list my-* only.
+// pages follows the SDK's iterator through many keys, as admin and as a client that may list my-* only. The keys stay.
 func pages(ctx context.Context, count int) error {
 	names := make([]string, count)
+	for i := range names {
+		names[i] = fmt.Sprintf("my-page-%06d", i)
+	}
+	if err := each(names, func(name string) error { return admin.CreateKey(ctx, name) }); err != nil {
+		return err
+	}
+	return errors.Join(lists(ctx, admin, "", names), lists(ctx, app, "my-page", names), lists(ctx, app, "my-*", names))
+}
+
+// withKeys creates the keys for the time of a test.
+func withKeys(ctx context.Context, names []string, test func() error) error {
+	if err := each(names, func(name string) error { return admin.CreateKey(ctx, name) }); err != nil {
+		return err
+	}
+	err := test()
+	return errors.Join(err, each(names, func(name string) error { return admin.DeleteKey(ctx, name) }))
+}
+
+// each does something for all names, sixteen at once, and returns the first error.
+func each(names []string, do func(string) error) error {
 	var group sync.WaitGroup
-	problems := make(chan error, count)
+	problems := make(chan error, len(names))
 	work := make(chan string)
 	for range 16 {
 		group.Go(func() {
 			for name := range work {
-				problems <- admin.CreateKey(ctx, name)
+				if err := do(name); err != nil {
+					problems <- fmt.Errorf("'%s': %w", name, err)
+				}
 			}
 		})
 	}
-	for i := range names {
-		names[i] = fmt.Sprintf("my-page-%06d", i)
-		work <- names[i]
+	for _, name := range names {
+		work <- name
 	}
 	close(work)
 	group.Wait()
 	close(problems)
-	for err := range problems {
-		if err != nil {
-			return err
-		}
-	}
-	if err := lists(ctx, admin, "", names); err != nil {
-		return err
-	}
-	return lists(ctx, app, "my-*", names)
+	return <-problems
 }
 
 func lists(ctx context.Context, client *kes.Client, prefix string, want []string) error {
@@ -371,7 +430,13 @@ func lists(ctx context.Context, client *kes.Client, prefix string, want []string
 		return fmt.Errorf("list '%s': %w", prefix, err)
 	}
 	if !slices.Equal(names, want) {
-		return fmt.Errorf("list '%s': %d names, want %d: %.200q", prefix, len(names), len(want), names)
+		at := 0
+		for at < min(len(names), len(want)) && names[at] == want[at] {
+			at++
+		}
+		few := func(names []string) []string { return names[at:min(len(names), at+3)] }
+		return fmt.Errorf("list '%s': %d names, want %d; from %d on %q, want %q",
+			prefix, len(names), len(want), at, few(names), few(want))
 	}
 	return nil
 }
@@ -414,11 +479,14 @@ func client(cert tls.Certificate) *kes.Client {
 	if !pool.AppendCertsFromPEM(must(os.ReadFile(env("KES_TEST_CA")))) {
 		panic("no certificate in KES_TEST_CA")
 	}
-	return kes.NewClientWithConfig(env("KES_TEST_ENDPOINT"), &tls.Config{
+	endpoints := strings.Split(env("KES_TEST_ENDPOINT"), ",")
+	client := kes.NewClientWithConfig(endpoints[0], &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		Certificates: []tls.Certificate{cert},
 		RootCAs:      pool,
 	})
+	client.Endpoints = endpoints
+	return client
 }
 
 func apiKey(text string) tls.Certificate {

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// A meter hands out requests and counts what becomes of them between begin and end.
+type meter struct {
+	pid   int
+	limit int64
+
+	next, done atomic.Int64
+	phase      atomic.Int32 // 0 warming up, 1 measuring, 2 over
+
+	lock        sync.Mutex
+	latencies   []time.Duration
+	start, end_ reading
+}
+
+// A reading is the state of things at one moment.
+type reading struct {
+	at   time.Time
+	cpu  time.Duration
+	done int64
+}
+
+func newMeter(pid int, limit int64) *meter { return &meter{pid: pid, limit: limit} }
+
+func (m *meter) begin() {
+	m.start = m.read()
+	m.phase.Store(1)
+}
+
+func (m *meter) end() {
+	m.end_ = m.read()
+	m.phase.Store(2)
+}
+
+func (m *meter) read() reading {
+	return reading{at: time.Now(), cpu: cpuTime(m.pid), done: m.done.Load()}
+}
+
+// take returns the number of a request to send, or false when no more are wanted.
+func (m *meter) take() (int64, bool) {
+	if m.phase.Load() == 2 {
+		return 0, false
+	}
+	number := m.next.Add(1) - 1
+	return number, number < m.limit
+}
+
+// add keeps what one connection saw.
+func (m *meter) add(log *latencyLog) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	m.latencies = append(m.latencies, log.seen...)
+}
+
+// A latencyLog is what one connection saw.
+type latencyLog struct {
+	meter *meter
+	seen  []time.Duration
+}
+
+func (l *latencyLog) answered(sent time.Time) {
+	l.meter.done.Add(1)
+	if l.meter.phase.Load() == 1 && !sent.Before(l.meter.start.at) {
+		l.seen = append(l.seen, time.Since(sent))
+	}
+}
+
+func (m *meter) figures() map[string]float64 {
+	elapsed, requests := m.end_.at.Sub(m.start.at), float64(m.end_.done-m.start.done)
+	slices.Sort(m.latencies)
+	at := func(share float64) float64 {
+		if len(m.latencies) == 0 {
+			return 0
+		}
+		return float64(m.latencies[int(share*float64(len(m.latencies)-1))].Nanoseconds()) / 1e3
+	}
+	return map[string]float64{
+		"requests":   requests,
+		"seconds":    elapsed.Seconds(),
+		"per_second": requests / elapsed.Seconds(),
+		"cpu_us":     float64((m.end_.cpu - m.start.cpu).Nanoseconds()) / 1e3 / max(requests, 1),
+		"p50_us":     at(0.50),
+		"p99_us":     at(0.99),
+		"max_us":     at(1),
+	}
+}
+
+// cpuTime returns the user and system time that a process took so far. That is what /proc/PID/stat says in ticks of
+// 10 ms, from the clock that clock_getcpuclockid(3) names.
+func cpuTime(pid int) time.Duration {
+	if pid == 0 {
+		return 0
+	}
+	const perProcess, scheduled = 0, 2
+	clock := int32(^pid<<3 | perProcess | scheduled)
+	var now syscall.Timespec
+	_, _, failed := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&now)), 0)
+	if failed != 0 {
+		check(failed)
+	}
+	return time.Duration(now.Nano())
+}
