@@ -15,7 +15,7 @@ const SMALL: usize = 64 * 1024;
 const MAX_IGNORED: usize = 64 * 1024;
 
 /// The most bytes of large bodies that all requests together may hold.
-const MAX_HELD: usize = 8 * 1024 * 1024;
+const MAX_HELD: usize = 4 * 1024 * 1024;
 
 /// A request body, whole.
 pub enum RequestBody {

@@ -40,6 +40,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     if let Err(refused) = process::hide_memory() {
         tracing::warn!("{refused}");
     }
+    process::return_large_blocks();
     process::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(async {

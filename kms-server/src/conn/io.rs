@@ -51,7 +51,12 @@ impl WatchedIo {
         let (tcp, session) = self.tls.get_mut();
         match session.process_new_packets() {
             Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {
-                tcp.poll_read_ready(cx).map(|_| ())
+                let ready = tcp.poll_read_ready(cx).map(|_| ());
+                if ready.is_pending() {
+                    // The session looks at its buffer's size where it is read into: it gives half of it back.
+                    let _ = session.read_tls(&mut NothingYet);
+                }
+                ready
             }
             // There is something, or an error, for whoever reads next.
             _ => Poll::Ready(()),
@@ -78,6 +83,15 @@ impl WatchedIo {
                 _ => return Poll::Ready(()),
             }
         }
+    }
+}
+
+/// A source that has nothing at the moment.
+struct NothingYet;
+
+impl io::Read for NothingYet {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
 }
 

@@ -57,7 +57,6 @@ async fn a_good_client_is_served_among_thousands_of_bad_ones() {
     while begun.elapsed() < Duration::from_secs(12) {
         assert_served(&server, &mut good).await;
         resident = resident.max(server.resident_mib());
-        println!("{} {}", begun.elapsed().as_secs_f32(), server.resident_mib());
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     bad.abort_all();
