@@ -6,12 +6,13 @@ use kms_core::{KeyRing, Kms, MemoryStore};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 
 use crate::config::settings::{KeyStoreSettings, Settings};
+use crate::kes_directory;
 use crate::server::StartError;
 
 /// Opens the key store that `settings` names, with the cache in front of it.
 ///
 /// Needs a tokio runtime, on which the cache does its background work.
-pub fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
+pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
     match &settings.key_store {
         KeyStoreSettings::Memory => {
             tracing::warn!("the key store is in memory: every key dies with this process");
@@ -27,6 +28,13 @@ pub fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
                 tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
             }
             Ok(Arc::new(KeyRing::new(opened.store, settings.cache)))
+        }
+        KeyStoreSettings::KesDirectory { path, root_key } => {
+            let store = kes_directory::open(path, root_key.as_ref()).await?;
+            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+        }
+        KeyStoreSettings::Vault(config) => {
+            Ok(Arc::new(KeyRing::new(kms_vault::open((**config).clone())?, settings.cache)))
         }
     }
 }

@@ -110,10 +110,55 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let (server, stream) = self.connect_any().await?;
+        self.exchange(server, stream, method, path, body).await
+    }
+
+    /// Reads the lines of an endless answer, each as it comes, until the server ends it or `line` fails.
+    pub async fn lines<E: From<ClientError>>(
+        &self,
+        path: &str,
+        mut line: impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (server, stream) = self.connect_any().await?;
+        let request = Request::builder().method(Method::GET).uri(path).header(HOST, server.to_string());
+        let request = request
+            .body(Full::new(Bytes::new()))
+            .map_err(|_| ClientError::Setup(format!("'{path}' is no path")))?;
+        let broken = |error: hyper::Error| ClientError::broken(server, &error);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let _connection = AbortOnDrop(tokio::spawn(connection));
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        let mut pending = Vec::new();
+        while let Some(frame) = body.frame().await {
+            pending.extend_from_slice(frame.map_err(broken)?.data_ref().map_or(&[][..], |data| data));
+            if pending.len() > MAX_ANSWER {
+                return Err(ClientError::answer(server, "a line without an end").into());
+            }
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n')
+                && status == StatusCode::OK
+            {
+                let rest = pending.split_off(end + 1);
+                let text = String::from_utf8_lossy(&pending);
+                if !text.trim().is_empty() {
+                    line(text.trim())?;
+                }
+                pending = rest;
+            }
+        }
+        if status == StatusCode::OK {
+            return Ok(());
+        }
+        Err(self.refused(&pending, status, path).into())
+    }
+
+    async fn connect_any(&self) -> Result<(&Endpoint, TlsStream<TcpStream>), ClientError> {
         let mut unreachable = None;
         for server in &self.servers {
             match timeout(CONNECT_TIMEOUT, self.connect(server)).await {
-                Ok(Ok(stream)) => return self.exchange(server, stream, method, path, body).await,
+                Ok(Ok(stream)) => return Ok((server, stream)),
                 Ok(Err(error)) if error.tries_next_server() => unreachable = Some(error),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
@@ -123,6 +168,15 @@ impl Client {
             }
         }
         Err(unreachable.unwrap_or_else(|| ClientError::Setup("no server is given".to_owned())))
+    }
+
+    fn refused(&self, body: &[u8], status: StatusCode, path: &str) -> ClientError {
+        ClientError::Refused {
+            status: status.as_u16(),
+            message: message(body, status),
+            identity: self.identity,
+            path: path.to_owned(),
+        }
     }
 
     async fn connect(&self, server: &Endpoint) -> Result<TlsStream<TcpStream>, ClientError> {
@@ -168,12 +222,16 @@ impl Client {
         if status == StatusCode::OK {
             return Ok(body);
         }
-        Err(ClientError::Refused {
-            status: status.as_u16(),
-            message: message(&body, status),
-            identity: self.identity,
-            path: path.to_owned(),
-        })
+        Err(self.refused(&body, status, path))
+    }
+}
+
+/// Ends a task with what it is for.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -17,7 +17,7 @@ pub use self::banner::Banner;
 use crate::apikey::ApiKey;
 use crate::certificate::{self, Facts, NewCertificate};
 use crate::cli::Failure;
-use crate::config::{Environment, KeyStoreSettings, RootKeySource, Settings, TlsSettings};
+use crate::config::{Environment, KeyStoreSettings, LogSettings, RootKeySource, Settings, TlsSettings};
 use crate::files;
 
 /// Where it listens unless told.
@@ -134,11 +134,13 @@ impl DevServer {
         let settings = Settings {
             address,
             admin: Some(admin.identity()),
-            tls: TlsSettings { cert: cert.clone(), key, ca: None, verify_clients: false },
+            tls: TlsSettings { cert: cert.clone(), key, ca: None, verify_clients: false, proxy: None },
             policies: BTreeMap::new(),
             cache: CacheConfig::default(),
             keys: Vec::new(),
             key_store,
+            log: LogSettings::default(),
+            routes: BTreeMap::new(),
         };
         Self { settings, banner: Banner { admin, cert, state } }
     }

@@ -13,6 +13,7 @@ mod conn;
 mod dev;
 mod files;
 mod init;
+mod kes_directory;
 pub mod policy;
 pub mod process;
 pub mod server;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kms_core::Identity;
 
+use crate::config::glob::Glob;
 use crate::config::settings::PolicySettings;
 
 /// The access rules of a server: what each identity may do.
@@ -68,7 +69,7 @@ impl Role {
     pub fn authorize(&self, path: &str) -> Result<(), Denial<'_>> {
         match self {
             Self::Admin => Ok(()),
-            Self::Policy(policy) => policy.authorize(path),
+            Self::Policy(policy) => policy.rule_for(path).map(|_| ()),
             Self::None => Err(Denial::NoPolicy),
         }
     }
@@ -87,7 +88,13 @@ pub struct Policy {
 impl Policy {
     fn new(name: &str, settings: &PolicySettings) -> Self {
         let compile = |patterns: &[String]| patterns.iter().map(|text| Pattern::new(text)).collect();
-        Self { name: name.into(), allow: compile(&settings.allow), deny: compile(&settings.deny) }
+        let globs = settings.paths.iter().filter_map(|text| Pattern::glob(text));
+        let allow: Box<[Pattern]> = compile(&settings.allow);
+        Self {
+            name: name.into(),
+            allow: allow.into_iter().chain(globs).collect(),
+            deny: compile(&settings.deny),
+        }
     }
 
     /// Returns the name of the policy.
@@ -95,40 +102,55 @@ impl Policy {
         &self.name
     }
 
-    fn authorize(&self, path: &str) -> Result<(), Denial<'_>> {
+    /// Finds the rule that allows `path`, if none denies it.
+    pub fn rule_for(&self, path: &str) -> Result<&Pattern, Denial<'_>> {
         if let Some(rule) = self.deny.iter().find(|pattern| pattern.matches(path)) {
             return Err(Denial::Rule { policy: &self.name, pattern: rule });
         }
-        if self.allow.iter().any(|pattern| pattern.matches(path)) {
-            return Ok(());
-        }
-        Err(Denial::NotAllowed { policy: &self.name })
+        let allows = self.allow.iter().find(|pattern| pattern.matches(path));
+        allows.ok_or(Denial::NotAllowed { policy: &self.name })
     }
 }
 
-/// A path, or with a `*` at its end all paths that begin so; nothing else is a wildcard.
+/// A path, or with a `*` at its end all paths that begin so; in policies of 2020 a [`Glob`].
 #[derive(Debug)]
-pub struct Pattern {
-    path: Box<str>,
-    is_prefix: bool,
+pub enum Pattern {
+    /// This path.
+    Exact(Box<str>),
+    /// All paths that begin so.
+    Prefix(Box<str>),
+    /// All paths that match, and the pattern as it was written.
+    Glob(Glob, Box<str>),
 }
 
 impl Pattern {
     fn new(text: &str) -> Self {
         match text.strip_suffix('*') {
-            Some(prefix) => Self { path: prefix.into(), is_prefix: true },
-            None => Self { path: text.into(), is_prefix: false },
+            Some(prefix) => Self::Prefix(prefix.into()),
+            None => Self::Exact(text.into()),
         }
     }
 
+    /// Reads a pattern of 2020; a broken one, which no configuration lets through, allows nothing.
+    fn glob(text: &str) -> Option<Self> {
+        Some(Self::Glob(Glob::new(text).ok()?, text.into()))
+    }
+
     fn matches(&self, path: &str) -> bool {
-        if self.is_prefix { path.starts_with(&*self.path) } else { path == &*self.path }
+        match self {
+            Self::Exact(exact) => path == &**exact,
+            Self::Prefix(prefix) => path.starts_with(&**prefix),
+            Self::Glob(glob, _) => glob.matches(path),
+        }
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.path, if self.is_prefix { "*" } else { "" })
+        match self {
+            Self::Exact(text) | Self::Glob(_, text) => f.write_str(text),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
     }
 }
 
@@ -191,7 +213,12 @@ mod tests {
 
     fn policy(allow: &[&str], deny: &[&str]) -> PolicySettings {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
-        PolicySettings { allow: owned(allow), deny: owned(deny), identities: vec![someone()] }
+        PolicySettings {
+            allow: owned(allow),
+            deny: owned(deny),
+            identities: vec![someone()],
+            ..PolicySettings::default()
+        }
     }
 
     fn role(allow: &[&str], deny: &[&str]) -> Role {

@@ -59,7 +59,7 @@ impl Server {
         // First what is cheap and has no effect.
         let tls = tls::server_config(&settings.tls)?;
         let tickets = tls::Tickets::begin();
-        let kms = backend::open(&settings)?;
+        let kms = backend::open(&settings).await?;
         Self::assemble(settings, tls, tickets, kms).await
     }
 

@@ -155,6 +155,11 @@ impl Client {
         Ok(())
     }
 
+    /// Gives up the connection; the next request makes a new one.
+    pub fn disconnect(&mut self) {
+        self.sender = None;
+    }
+
     /// Tells whether the connection of the last request can take another.
     pub fn is_connected(&self) -> bool {
         match &self.sender {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kms_core::{CacheConfig, Identity, KeyName, KeyRing, KeyStore, Kms, MemoryStore};
 use kms_server::certificate::NewCertificate;
-use kms_server::config::settings::{KeyStoreSettings, PolicySettings, Settings, TlsSettings};
+use kms_server::config::settings::{KeyStoreSettings, LogSettings, PolicySettings, Settings, TlsSettings};
 use kms_server::{Bounds, Limits, Server, StartError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -49,11 +49,13 @@ impl TestServer {
         let settings = Settings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: Some(admin.identity()),
-            tls: TlsSettings { cert, key, ca: None, verify_clients: false },
+            tls: TlsSettings { cert, key, ca: None, verify_clients: false, proxy: None },
             policies: BTreeMap::new(),
             cache: CacheConfig::default(),
             keys: Vec::new(),
             key_store: KeyStoreSettings::Memory,
+            log: LogSettings::default(),
+            routes: BTreeMap::new(),
         };
         TestServerBuilder { settings, admin, kms: None, limits: Limits::default(), directory }
     }
@@ -113,8 +115,12 @@ impl TestServerBuilder {
     #[must_use]
     pub fn policy(mut self, name: &str, allow: &[&str], deny: &[&str], identities: &[Identity]) -> Self {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
-        let policy =
-            PolicySettings { allow: owned(allow), deny: owned(deny), identities: identities.to_vec() };
+        let policy = PolicySettings {
+            allow: owned(allow),
+            deny: owned(deny),
+            identities: identities.to_vec(),
+            ..PolicySettings::default()
+        };
         self.settings.policies.insert(name.to_owned(), policy);
         self
     }

@@ -1,29 +1,31 @@
-//! The Vault backend against a real OpenBao with real faults.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::format_push_string,
-    clippy::similar_names,
-    clippy::items_after_statements,
-    clippy::large_const_arrays,
-    clippy::type_complexity,
-    clippy::print_stdout,
-    dead_code,
-    reason = "tests, and support code for more of them"
-)]
+//! The Vault backend against a real OpenBao, with real faults, and beside a real KES.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
 
 #[path = "vault/bao.rs"]
 mod bao;
+#[path = "vault/check.rs"]
+mod check;
 #[path = "vault/common.rs"]
 mod common;
 #[path = "vault/contract.rs"]
 mod contract;
 #[path = "vault/faults.rs"]
 mod faults;
+#[path = "vault/guide.rs"]
+mod guide;
+#[path = "vault/kes.rs"]
+mod kes;
 #[path = "vault/login.rs"]
 mod login;
 #[path = "vault/proxy.rs"]
 mod proxy;
+#[path = "vault/races.rs"]
+mod races;
 #[path = "vault/records.rs"]
 mod records;
+#[path = "vault/server.rs"]
+mod server;
+#[path = "vault/tls.rs"]
+mod tls;
+#[path = "vault/transit.rs"]
+mod transit;

@@ -7,6 +7,7 @@ use kms_fs::{FsConfig, OpenError, OpenMode};
 
 use super::Finding;
 use crate::config::{KeyStoreSettings, RootKeySource};
+use crate::kes_directory;
 
 const SUBJECT: &str = "key store";
 
@@ -15,7 +16,45 @@ pub async fn check(settings: &KeyStoreSettings) -> Vec<Finding> {
     match settings {
         KeyStoreSettings::Memory => vec![Finding::ok(SUBJECT, "memory: nothing to check")],
         KeyStoreSettings::Fs { path, root_key } => check_fs(path, root_key).await,
+        KeyStoreSettings::KesDirectory { path, root_key } => {
+            check_kes_directory(path, root_key.as_ref()).await
+        }
+        KeyStoreSettings::Vault(config) => {
+            kms_vault::check((**config).clone()).await.iter().map(of_vault).collect()
+        }
     }
+}
+
+fn of_vault(finding: &kms_vault::Finding) -> Finding {
+    let message = format!("vault: {finding}");
+    match finding.level {
+        kms_vault::Level::Good => Finding::ok(SUBJECT, message),
+        kms_vault::Level::Warning => Finding::warning(SUBJECT, message),
+        kms_vault::Level::Problem => Finding::error(SUBJECT, message),
+    }
+}
+
+async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>) -> Vec<Finding> {
+    let files = match kes_directory::read_files(path) {
+        Ok(files) => files,
+        Err(error) => return vec![Finding::error(SUBJECT, error.to_string())],
+    };
+    let mut findings: Vec<_> =
+        files.broken.iter().map(|broken| Finding::error(SUBJECT, format!("key file {broken}"))).collect();
+    let message = format!("{}: {} key files in the clear", path.display(), files.len());
+    findings.push(if files.len() == 0 {
+        Finding::ok(SUBJECT, message)
+    } else {
+        Finding::warning(SUBJECT, message)
+    });
+    let store = kes_directory::store_path(path);
+    if kes_directory::has_store(&store) {
+        findings.extend(check_fs(&store, &kes_directory::root_key_source(path, root_key)).await);
+    } else {
+        let message = format!("{}: none yet, the server makes it at its first start", name_of(&store));
+        findings.push(Finding::ok(SUBJECT, message));
+    }
+    findings
 }
 
 async fn check_fs(path: &Path, root_key: &RootKeySource) -> Vec<Finding> {

@@ -9,7 +9,7 @@ use crate::client::ClientError;
 use crate::config::Problem;
 use crate::server::StartError;
 
-/// Why a command failed, in one line; `None` when there is nobody left to tell.
+/// Why a command failed, in one line; `None` when nothing is left to be told, or nobody.
 pub struct Failure(Option<String>);
 
 impl Failure {
@@ -17,6 +17,11 @@ impl Failure {
     pub fn new(message: impl AsRef<str>) -> Self {
         let words: Vec<_> = message.as_ref().split(['\r', '\n']).map(str::trim).collect();
         Self(Some(words.join(" ")))
+    }
+
+    /// Makes a failure of which all was told on stdout.
+    pub fn silent() -> Self {
+        Self(None)
     }
 
     /// Puts what was being done before the message.

@@ -9,14 +9,18 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
+use http::Method;
 use kms_core::Identity;
+use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Failure, Output};
+use super::connection::Connection;
+use super::listing::{self, Kind, Patterns};
+use super::{Failure, Output, block_on};
 use crate::apikey::{self, ApiKey, InvalidApiKey};
 use crate::certificate::{self, Facts, NewCertificate};
-use crate::config::parse_duration;
+use crate::config::{Environment, parse_duration};
 use crate::files;
 
 /// The commands of `kms identity`.
@@ -26,6 +30,34 @@ pub enum Command {
     New(NewArgs),
     /// Tell the identity of an API key or of a certificate.
     Of(OfArgs),
+    /// Tell what an identity may do on a server; your own if none is named.
+    Info(InfoArgs),
+    /// List the identities that a server knows.
+    #[command(alias = "list")]
+    Ls(LsArgs),
+}
+
+#[derive(clap::Args)]
+pub struct InfoArgs {
+    /// The identity.
+    identity: Option<String>,
+    /// Print the server's answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub struct LsArgs {
+    /// What the identities begin with; may end in '*'.
+    #[arg(default_value = "*")]
+    pattern: String,
+    /// Print them as a JSON array.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(clap::Args)]
@@ -69,11 +101,57 @@ pub struct OfArgs {
 }
 
 /// Runs one of the commands.
-pub fn run(command: Command) -> Result<(), Failure> {
+pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
     match command {
         Command::New(args) => new(&args),
         Command::Of(args) => of(&args),
+        Command::Info(args) => info(&args, environment),
+        Command::Ls(args) => listing::print(
+            Kind::Identities,
+            &args.pattern,
+            &args.connection.client(environment)?,
+            Output::new(args.json),
+        ),
     }
+}
+
+fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
+    /// What a server tells of an identity; of the caller more than of others.
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Info {
+        identity: String,
+        admin: bool,
+        policy: String,
+        created_at: String,
+        created_by: String,
+        allow: Patterns,
+        deny: Patterns,
+    }
+
+    let client = args.connection.client(environment)?;
+    let path = match &args.identity {
+        None => "/v1/identity/self/describe".to_owned(),
+        Some(identity) => listing::path_of("identity/describe", identity),
+    };
+    let answer = block_on(client.send(Method::GET, &path, None))?
+        .map_err(|error| Failure::from(error).context("failed to describe identity"))?;
+    let output = Output::new(args.json);
+    if output.is_json() {
+        return output.text(String::from_utf8_lossy(&answer).trim_end());
+    }
+    let info: Info = serde_json::from_slice(&answer)
+        .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+    let named = args.identity.clone().unwrap_or(info.identity);
+    let role = if info.admin { "admin" } else { "user" };
+    let values = [
+        ("Identity", named.as_str()),
+        ("Role", role),
+        ("Policy", &info.policy),
+        ("Created At", &info.created_at),
+        ("Created By", &info.created_by),
+    ];
+    output.text(listing::details(&values, &[("Allow", &info.allow), ("Deny", &info.deny)]))
 }
 
 fn new(args: &NewArgs) -> Result<(), Failure> {
@@ -193,7 +271,8 @@ fn of(args: &OfArgs) -> Result<(), Failure> {
     }
 }
 
-fn identity_of(text: &str) -> Result<Identity, Failure> {
+/// Finds the identity of an API key, or of the certificate in a file.
+pub fn identity_of(text: &str) -> Result<Identity, Failure> {
     if text == "-" {
         let mut content = Zeroizing::new(Vec::new());
         std::io::stdin()

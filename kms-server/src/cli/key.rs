@@ -7,12 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use http::Method;
 use kms_core::KeyName;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::connection::Connection;
+use super::listing::{self, Kind};
 use super::output::note;
 use super::{Failure, Output, block_on};
 use crate::client::{Client, ClientError};
@@ -153,7 +153,12 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
             &args.cipher,
         ),
         Command::Info(args) => info(&args, environment),
-        Command::Ls(args) => list(&args, environment),
+        Command::Ls(args) => listing::print(
+            Kind::Keys,
+            &args.pattern,
+            &args.connection.client(environment)?,
+            Output::new(args.json),
+        ),
         Command::Rm(args) => remove(&args, environment),
         Command::Dek(args) => {
             let body = with_context(Map::new(), args.context.as_deref())?;
@@ -244,35 +249,6 @@ fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
     ))
 }
 
-fn list(args: &LsArgs, environment: &Environment) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Page {
-        #[serde(default)]
-        names: Vec<String>,
-        #[serde(default)]
-        continue_at: String,
-    }
-
-    let client = args.connection.client(environment)?;
-    let names = block_on(async {
-        let (mut names, mut pattern) = (Vec::new(), args.pattern.clone());
-        loop {
-            let page: Page = client.json(Method::GET, &key_path("list", &pattern), None).await?;
-            names.extend(page.names);
-            if page.continue_at.is_empty() || page.continue_at == pattern {
-                return Ok(names);
-            }
-            pattern = page.continue_at;
-        }
-    })?;
-    let names = names.map_err(|error| failed("failed to list keys", error))?;
-    let output = Output::new(args.json);
-    if output.is_json() {
-        return output.json(&names);
-    }
-    if names.is_empty() { Ok(()) } else { output.text(format_args!("Key\n{}", names.join("\n"))) }
-}
-
 fn remove(args: &NamesArgs, environment: &Environment) -> Result<(), Failure> {
     let client = args.connection.client(environment)?;
     block_on(async {
@@ -336,12 +312,8 @@ fn with_context(mut body: Map<String, Value>, context: Option<&str>) -> Result<V
 }
 
 fn key_path(operation: &str, name: &str) -> String {
-    format!("/v1/key/{operation}/{}", utf8_percent_encode(name, UNRESERVED))
+    listing::path_of(&format!("key/{operation}"), name)
 }
-
-/// What stands in a path as it is, beside letters and digits.
-const UNRESERVED: &percent_encoding::AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');
 
 fn failed(doing: &str, error: ClientError) -> Failure {
     Failure::from(error).context(doing)

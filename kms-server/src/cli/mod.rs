@@ -4,7 +4,11 @@ mod connection;
 mod failure;
 mod identity;
 mod key;
+mod listing;
+mod log;
+mod metric;
 mod output;
+mod policy;
 mod root_key;
 mod server;
 mod status;
@@ -66,6 +70,17 @@ enum Command {
     /// Make API keys and certificates, and tell whose they are.
     #[command(subcommand)]
     Identity(identity::Command),
+    /// Tell what policies of a server allow, and why a request would pass or not.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// List keys, identities or policies.
+    Ls(listing::Args),
+    /// Show errors or requests of a server as they happen.
+    Log(log::Args),
+    /// Show the metrics of a server.
+    Metric(metric::Args),
+    /// Move keys from one key store to another.
+    Migrate(MigrateArgs),
     /// Tell how a server is.
     Status(status::Args),
     /// The commands of 2020.
@@ -88,6 +103,25 @@ struct InitArgs {
     json: bool,
 }
 
+/// The arguments of KES's command.
+#[derive(clap::Args)]
+struct MigrateArgs {
+    /// The config file of the key store to read.
+    #[arg(long, value_name = "FILE")]
+    from: Option<std::path::PathBuf>,
+    /// The config file of the key store to write.
+    #[arg(long, value_name = "FILE")]
+    to: Option<std::path::PathBuf>,
+    /// Overwrite keys.
+    #[arg(short, long)]
+    force: bool,
+    /// Pass over keys that are there.
+    #[arg(long)]
+    merge: bool,
+    /// What the names of the keys begin with.
+    pattern: Option<String>,
+}
+
 #[derive(clap::Args)]
 struct CheckArgs {
     /// The config file.
@@ -105,7 +139,16 @@ fn dispatch(command: Command, environment: &Environment) -> Result<(), Failure> 
         Command::Check(args) => run_check(&args, environment),
         Command::RootKey(command) => root_key::run(command, environment),
         Command::Key(command) => key::run(command, environment),
-        Command::Identity(command) | Command::Tool(ToolCommand::Identity(command)) => identity::run(command),
+        Command::Identity(command) | Command::Tool(ToolCommand::Identity(command)) => {
+            identity::run(command, environment)
+        }
+        Command::Policy(command) => policy::run(command, environment),
+        Command::Ls(args) => listing::run(&args, environment),
+        Command::Log(args) => log::run(&args, environment),
+        Command::Metric(args) => metric::run(&args, environment),
+        Command::Migrate(_) => Err(Failure::new(
+            "migrate is not supported yet in this version; docs/from-kes.md says how to move keys without it",
+        )),
         Command::Status(args) => status::run(&args, environment),
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Failure, Output};
 use crate::config::{self, Environment, KeyStoreSettings, RootKeySource};
+use crate::kes_directory;
 
 /// The commands of `kms root-key`.
 #[derive(Subcommand)]
@@ -34,11 +35,15 @@ pub struct RotateArgs {
 pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
     let Command::Rotate(args) = command;
     let loaded = config::load(&args.config, environment)?;
-    let KeyStoreSettings::Fs { path, root_key } = loaded.settings.key_store else {
-        return Err(Failure::new(format!(
-            "{}: the key store has no root key of its own",
-            args.config.display()
-        )));
+    let (path, root_key) = match loaded.settings.key_store {
+        KeyStoreSettings::Fs { path, root_key } => (path, root_key),
+        KeyStoreSettings::KesDirectory { path, root_key } => {
+            (kes_directory::store_path(&path), kes_directory::root_key_source(&path, root_key.as_ref()))
+        }
+        KeyStoreSettings::Vault(_) | KeyStoreSettings::Memory => {
+            let config = args.config.display();
+            return Err(Failure::new(format!("{config}: the key store has no root key of its own")));
+        }
     };
     let store = FsConfig::new(&path);
     let output = Output::new(args.json);

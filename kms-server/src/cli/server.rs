@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Output};
-use crate::config::{self, Environment, Settings};
+use crate::config::{self, Environment, Flags, Settings};
 use crate::dev::{self, DevServer};
 use crate::process;
 use crate::server::{Listening, Server, count_keys};
@@ -18,7 +18,7 @@ use crate::server::{Listening, Server, count_keys};
     Any setting of the config can be given by a variable: KMS_CACHE__EXPIRY__ANY=1m sets cache.expiry.any.")]
 pub struct Args {
     /// The config file.
-    #[arg(long, value_name = "FILE", required_unless_present = "dev", conflicts_with = "dev")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["dev", "root"], conflicts_with = "dev")]
     config: Option<PathBuf>,
     /// Where to listen, instead of the config's address; 127.0.0.1:7373 with --dev.
     #[arg(long, value_name = "[IP]:PORT", value_parser = config::parse_address)]
@@ -32,6 +32,61 @@ pub struct Args {
     /// Keep the keys of --dev in memory only: all are lost when the process ends.
     #[arg(long, requires = "dev", conflicts_with = "dir")]
     in_memory: bool,
+    /// The admin's identity instead of the config's. With --key and --cert and no config: keys in memory only.
+    #[arg(long, value_name = "IDENTITY", conflicts_with = "dev")]
+    root: Option<String>,
+    /// The private key of the server, where the config names none.
+    #[arg(long, visible_alias = "tls-key", value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The certificate of the server, where the config names none.
+    #[arg(long, visible_alias = "tls-cert", value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Print nothing when the server is up.
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    former: Former,
+}
+
+/// Flags of former releases of KES.
+#[derive(clap::Args)]
+struct Former {
+    /// Without effect, as in KES 0.24: `tls.auth` of the config decides.
+    #[arg(long, hide = true, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ["on", "off"])]
+    auth: Option<String>,
+    /// Whether clients' certificates are verified, where the config does not say.
+    #[arg(long, hide = true, value_name = "verify|ignore", value_parser = ["verify", "ignore"])]
+    mtls_auth: Option<String>,
+    /// Without effect.
+    #[arg(long, hide = true)]
+    mlock: bool,
+}
+
+impl Former {
+    fn warn(&self) {
+        if let Some(auth) = &self.auth {
+            tracing::warn!(
+                "--auth={auth} has no effect, as in KES 0.24: tls.auth of the config decides, and is off if absent"
+            );
+        }
+        if self.mlock {
+            tracing::warn!(
+                "--mlock has no effect: the server protects its memory as far as the system lets it"
+            );
+        }
+    }
+}
+
+impl Args {
+    fn flags(&self) -> Flags {
+        let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        Flags {
+            root: self.root.clone(),
+            cert: text(&self.cert),
+            key: text(&self.key),
+            auth: self.former.mtls_auth.as_ref().map(|auth| auth == "verify"),
+        }
+    }
 }
 
 /// Serves until the process is told to stop.
@@ -42,28 +97,33 @@ pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     }
     process::return_large_blocks();
     process::raise_file_limit();
+    args.former.warn();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(async {
-        match args.config {
-            Some(config) => serve_config(&config, args.addr, environment).await,
-            None => serve_dev(args, environment).await,
+        if args.dev {
+            return serve_dev(args, environment).await;
         }
+        serve_config(&args, environment).await
     })
 }
 
-async fn serve_config(
-    config: &std::path::Path,
-    address: Option<SocketAddr>,
-    environment: &Environment,
-) -> Result<(), Failure> {
-    let loaded = config::load(config, environment)?;
+async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Failure> {
+    let loaded = match &args.config {
+        Some(config) => config::load_with(config, &args.flags(), environment)?,
+        None if args.key.is_none() || args.cert.is_none() => {
+            return Err(Failure::new("--root without --config wants --key FILE and --cert FILE, too"));
+        }
+        None => config::from_flags(&args.flags())?,
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let settings = Settings { address: address.unwrap_or(loaded.settings.address), ..loaded.settings };
+    let settings = Settings { address: args.addr.unwrap_or(loaded.settings.address), ..loaded.settings };
     let listening = Server::build(settings).await?.listen().await?;
-    Output::new(false)
-        .text(format_args!("=> Server is up and running on https://{}", listening.local_addr()))?;
+    if !args.quiet {
+        let address = listening.local_addr();
+        Output::new(false).text(format_args!("=> Server is up and running on https://{address}"))?;
+    }
     serve(listening).await
 }
 
@@ -72,12 +132,14 @@ async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure>
     let DevServer { settings, banner } = if args.in_memory {
         dev::in_memory(address)?
     } else {
-        dev::in_directory(args.dir, address, environment)?
+        dev::in_directory(args.dir.clone(), address, environment)?
     };
     let server = Server::build(settings).await.map_err(|error| banner.explain(error.into()))?;
     let listening = server.listen().await?;
     let keys = count_keys(&**listening.kms()).await?;
-    Output::new(false).text(banner.text(listening.local_addr(), keys))?;
+    if !args.quiet {
+        Output::new(false).text(banner.text(listening.local_addr(), keys))?;
+    }
     serve(listening).await
 }
 

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use http::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::connection::Access;
 use super::{Failure, Output, block_on};
@@ -16,6 +17,9 @@ pub struct Args {
     /// Print one line a server.
     #[arg(short, long)]
     short: bool,
+    /// Tell the routes of the server, too.
+    #[arg(long)]
+    api: bool,
     /// Print the server's answer as JSON.
     #[arg(long)]
     json: bool,
@@ -66,6 +70,13 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let started = Instant::now();
     let answer = block_on(client.send(Method::GET, "/v1/status", None))??;
     let latency = started.elapsed();
+    let routes: Vec<ApiRoute> =
+        if args.api { block_on(client.json(Method::GET, "/v1/api", None))?? } else { Vec::new() };
+    if output.is_json() && args.api {
+        let mut status: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        status["api"] = json!(routes);
+        return output.json(&status);
+    }
     if output.is_json() {
         return output.text(String::from_utf8_lossy(&answer).trim_end());
     }
@@ -91,7 +102,24 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
         status.arch,
         bytes(status.mem_heap_used),
         bytes(status.mem_stack_used),
-    ))
+    ))?;
+    for ApiRoute { method, path, max_body, timeout } in routes {
+        let timeout = if timeout == 0 { "none".to_owned() } else { format!("{timeout}s") };
+        output.text(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", bytes(max_body)))?;
+    }
+    Ok(())
+}
+
+/// A route as a server lists it.
+#[derive(Deserialize, Serialize)]
+struct ApiRoute {
+    method: String,
+    path: String,
+    #[serde(default)]
+    max_body: u64,
+    /// In seconds; 0 for no end.
+    #[serde(default)]
+    timeout: u64,
 }
 
 fn server_name(client: &Client) -> String {

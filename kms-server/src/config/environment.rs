@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use figment::value::{Dict, Tag, Value};
+use figment::value::{Dict, Value};
 
+use super::forms;
 use super::places::KeyPath;
 use super::problem::{Problem, Warning};
 use super::schema::TOP_LEVEL;
@@ -13,6 +14,9 @@ const PREFIX: &str = "KMS_";
 
 /// What stands between the parts of a key in the name of a variable.
 const SEPARATOR: &str = "__";
+
+/// The variable that says how much is logged; it sets no key.
+const LOG_FILTER: &str = "KMS_LOG";
 
 /// The environment of a process, as data. It has no `Debug`: variables may hold secrets.
 #[derive(Clone, Default)]
@@ -39,16 +43,19 @@ impl Environment {
 
     /// Collects the variables that set keys: `KMS_CACHE__EXPIRY__ANY` sets `cache.expiry.any`.
     ///
-    /// Returns their values as a tree, which variable set which key, and a warning for each that looks like
+    /// Returns their values as a tree, what set which key, and a warning for each that looks like
     /// one but sets nothing. `KMS_PORT`, which Kubernetes makes of a service called kms, is none of them.
     pub fn overrides(&self) -> (Dict, BTreeMap<KeyPath, String>, Vec<Warning>) {
         let (mut tree, mut variables, mut warnings) = (Dict::new(), BTreeMap::new(), Vec::new());
         for (name, value) in &self.0 {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
             let path: KeyPath = key.to_ascii_lowercase().split(SEPARATOR).map(str::to_owned).collect();
+            if name == LOG_FILTER {
+                continue;
+            }
             if TOP_LEVEL.contains(&path[0].as_str()) {
-                insert(&mut tree, &path, value);
-                variables.insert(path, name.clone());
+                forms::insert(&mut tree, &path, Value::from(value.as_str()));
+                variables.insert(path, format!("environment variable {name}"));
             } else if path.len() > 1 {
                 let place = format!("environment variable {name}");
                 let message = format!("no such key, expected one that begins with {}", TOP_LEVEL.join(", "));
@@ -62,18 +69,6 @@ impl Environment {
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(variables: T) -> Self {
         Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
-    }
-}
-
-fn insert(tree: &mut Dict, path: &[String], value: &str) {
-    let [first, rest @ ..] = path else { return };
-    if rest.is_empty() {
-        tree.insert(first.clone(), Value::from(value));
-        return;
-    }
-    let entry = tree.entry(first.clone()).or_insert_with(|| Value::Dict(Tag::Default, Dict::new()));
-    if let Value::Dict(_, inner) = entry {
-        insert(inner, rest, value);
     }
 }
 

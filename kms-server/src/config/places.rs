@@ -11,23 +11,24 @@ pub type KeyPath = Vec<String>;
 pub type Lines = BTreeMap<KeyPath, usize>;
 
 /// Knows where each key was set.
+#[derive(Default)]
 pub struct Places {
-    file: String,
-    lines: Lines,
-    variables: BTreeMap<KeyPath, String>,
+    /// What the file is called.
+    pub file: String,
+    /// The lines of its keys.
+    pub lines: Lines,
+    /// The keys that are set by something else than the file, and by what.
+    pub overrides: BTreeMap<KeyPath, String>,
+    /// The keys that the file writes under a former name, and that name.
+    pub written: Vec<(KeyPath, KeyPath)>,
 }
 
 impl Places {
-    /// Puts together the lines of `file` and the environment variables that were taken, by key.
-    pub fn new(file: &str, lines: Lines, variables: BTreeMap<KeyPath, String>) -> Self {
-        Self { file: file.to_owned(), lines, variables }
-    }
-
     /// Tells where `path` was set, or what is nearest above it.
     pub fn of(&self, path: &[String]) -> String {
         for len in (1..=path.len()).rev() {
-            if let Some(variable) = self.variables.get(&path[..len]) {
-                return format!("environment variable {variable}");
+            if let Some(place) = self.overrides.get(&path[..len]) {
+                return place.clone();
             }
             if let Some(line) = self.lines.get(&path[..len]) {
                 return format!("{}:{line}", self.file);
@@ -38,7 +39,19 @@ impl Places {
 
     /// Makes a problem with the key at `path`.
     pub fn problem(&self, path: &[String], message: impl AsRef<str>) -> Problem {
-        Problem::new(self.of(path), dotted(path), message)
+        Problem::new(self.of(path), self.name(path), message)
+    }
+
+    /// Names a key as it is written in the file.
+    pub fn name(&self, path: &[String]) -> String {
+        let mut path = path.to_vec();
+        // The last renaming was made first of what is written.
+        for (new, old) in self.written.iter().rev() {
+            if path.starts_with(new) && !self.overrides.contains_key(&path) {
+                path.splice(..new.len(), old.iter().cloned());
+            }
+        }
+        dotted(&path)
     }
 }
 

@@ -6,11 +6,18 @@ use std::path::{Path, PathBuf};
 
 use kms_core::{CacheConfig, Identity};
 
+use super::environment::Environment;
+use super::glob::Glob;
 use super::pattern;
-use super::places::{KeyPath, Places, dotted, path};
+use super::places::{KeyPath, Places, path};
 use super::problem::{Problem, Warning};
 use super::schema::{Raw, RawCache, RawFs, RawKeyStore, RawPolicy, RawTls};
-use super::settings::{KeyStoreSettings, PolicySettings, RootKeySource, Settings, TlsSettings};
+use super::sections::{RawApi, RawLog, RawProxy};
+use super::settings::{
+    KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource, RouteSettings, Settings,
+    TlsSettings,
+};
+use super::vault;
 
 /// Where a server listens that is not told.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
@@ -18,10 +25,34 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECI
 /// The word that switches the admin off.
 const NO_ADMIN: &str = "disabled";
 
+/// What configs of 2020 and 2021 write for that.
+const NO_ADMIN_ONCE: &str = "_";
+
+/// The routes that may be opened to clients without a certificate.
+const OPENABLE: [&str; 4] = ["/v1/ready", "/v1/status", "/v1/metrics", "/v1/api"];
+
+/// The variable that holds the root key where a config for KES names none.
+const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
+
+/// What is said of settings that are read and checked, and that the server does not know yet.
+const NOT_IN_EFFECT: &str = "not in effect yet in this version";
+
+/// What has to be known beside what is written.
+pub struct Context<'a> {
+    /// Where each key was set.
+    pub places: &'a Places,
+    /// The file is one for KES: `keystore.fs.path` is a directory of key files in the clear.
+    pub is_for_kes: bool,
+    /// Where the root key may be.
+    pub environment: &'a Environment,
+}
+
 /// Checks a configuration as a whole; what is dubious is added to `warnings`.
-pub fn resolve(raw: Raw, places: &Places, warnings: &mut Vec<Warning>) -> Result<Settings, Problem> {
+pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> Result<Settings, Problem> {
+    let places = context.places;
     let admin = admin(raw.admin.identity.as_deref(), places, warnings)?;
-    let policies = policies(raw.policy, admin, places, warnings)?;
+    let tls = tls(raw.tls, places, warnings)?;
+    let policies = policies(raw.policy, admin, tls.proxy.as_ref(), places, warnings)?;
     if admin.is_none() && policies.values().all(|policy| policy.identities.is_empty()) {
         let message =
             "there is neither an admin nor an identity with a policy: every request will be refused";
@@ -32,11 +63,13 @@ pub fn resolve(raw: Raw, places: &Places, warnings: &mut Vec<Warning>) -> Result
             parse_address(&text).map_err(|message| places.problem(&path("address"), message))
         })?,
         admin,
-        tls: tls(&raw.tls, places)?,
+        tls,
         policies,
         cache: cache(&raw.cache),
         keys: raw.keys.into_iter().map(|key| key.name.0).collect(),
-        key_store: key_store(raw.keystore, places, warnings)?,
+        key_store: key_store(raw.keystore, context, warnings)?,
+        log: log(&raw.log, places, warnings),
+        routes: routes(raw.api, places, warnings)?,
     })
 }
 
@@ -66,7 +99,7 @@ fn admin(
         Some(text) => text,
     };
     let admin = Identity::from_hex(text);
-    if admin.is_none() && text != NO_ADMIN {
+    if admin.is_none() && ![NO_ADMIN, NO_ADMIN_ONCE].contains(&text) {
         let message = format!("'{}' is no identity, so there is no admin: {expected}", text.escape_debug());
         warnings.push(Warning::no_effect(places.problem(&key, message)));
     }
@@ -76,11 +109,18 @@ fn admin(
 fn policies(
     raw: BTreeMap<String, RawPolicy>,
     admin: Option<Identity>,
+    proxy: Option<&ProxySettings>,
     places: &Places,
     warnings: &mut Vec<Warning>,
 ) -> Result<BTreeMap<String, PolicySettings>, Problem> {
     let mut owners: BTreeMap<Identity, KeyPath> =
         admin.map(|admin| (admin, path("admin.identity"))).into_iter().collect();
+    for (index, identity) in proxy.into_iter().flat_map(|proxy| proxy.identities.iter().enumerate()) {
+        let key = path(&format!("tls.proxy.identities.{index}"));
+        if let Some(owner) = owners.insert(*identity, key.clone()) {
+            return Err(places.problem(&key, conflict(*identity, &owner, places)));
+        }
+    }
     let mut policies = BTreeMap::new();
     for (name, policy) in raw {
         let at = |part: &str, index: usize| -> KeyPath {
@@ -99,6 +139,12 @@ fn policies(
                     .map(|message| Warning::no_effect(places.problem(&at("allow", index), message))),
             );
         }
+        for (index, pattern) in policy.paths.iter().enumerate() {
+            if let Err(why) = Glob::new(pattern) {
+                let message = format!("invalid pattern '{}': {why}", pattern.escape_debug());
+                return Err(places.problem(&at("paths", index), message));
+            }
+        }
         let mut identities = Vec::new();
         for (index, text) in policy.identities.iter().enumerate() {
             let key = at("identities", index);
@@ -115,18 +161,21 @@ fn policies(
             }
             identities.push(identity);
         }
-        policies.insert(name, PolicySettings { allow: policy.allow, deny: policy.deny, identities });
+        let RawPolicy { allow, deny, paths, .. } = policy;
+        policies.insert(name, PolicySettings { allow, deny, paths, identities });
     }
     Ok(policies)
 }
 
 fn conflict(identity: Identity, owner: &[String], places: &Places) -> String {
     let rule = if owner.first().is_some_and(|part| part == "admin") {
-        "the admin, who needs no policy"
+        "the admin, who needs no policy and is no proxy"
+    } else if owner.first().is_some_and(|part| part == "tls") {
+        "a TLS proxy, which has no policy of its own"
     } else {
         "in a policy already, expected at most one for an identity"
     };
-    format!("{identity} is {rule} (see {} at {})", dotted(owner), places.of(owner))
+    format!("{identity} is {rule} (see {} at {})", places.name(owner), places.of(owner))
 }
 
 fn check_deny(
@@ -158,14 +207,127 @@ fn check_allow(pattern: &str) -> Option<String> {
         .then(|| format!("pattern '{pattern}' allows nothing, expected it to begin with '/'"))
 }
 
-fn tls(raw: &RawTls, places: &Places) -> Result<TlsSettings, Problem> {
+fn tls(raw: RawTls, places: &Places, warnings: &mut Vec<Warning>) -> Result<TlsSettings, Problem> {
+    if raw.password.is_some_and(|password| !password.is_empty()) {
+        let message = "encrypted private keys are not supported, expected none: decrypt the file \
+            with 'openssl pkey', and keep it where nobody else can read it";
+        return Err(places.problem(&path("tls.password"), message));
+    }
     Ok(TlsSettings {
         cert: required(raw.cert.as_deref(), "tls.cert", "a PEM file of the server's certificate", places)?,
         key: required(raw.key.as_deref(), "tls.key", "a PEM file of the private key", places)?,
         ca: optional(raw.ca.as_deref(), "tls.ca", places)?,
         verify_clients: raw.auth.as_ref().is_some_and(|auth| auth.0),
+        proxy: raw.proxy.map_or(Ok(None), |proxy| self::proxy(&proxy, places, warnings))?,
     })
 }
+
+/// Reads the section of TLS proxies; without an identity there is none.
+fn proxy(
+    raw: &RawProxy,
+    places: &Places,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<ProxySettings>, Problem> {
+    let mut identities = Vec::new();
+    for (index, text) in raw.identities.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+        let key = path(&format!("tls.proxy.identities.{index}"));
+        let message = || format!("'{}' is no identity, expected 64 hex digits", text.escape_debug());
+        identities.push(Identity::from_hex(text).ok_or_else(|| places.problem(&key, message()))?);
+    }
+    if identities.is_empty() {
+        return Ok(None);
+    }
+    let key = path("tls.proxy.header.cert");
+    let cert_header = raw.header.cert.clone().filter(|name| !name.is_empty());
+    let cert_header = cert_header.ok_or_else(|| {
+        places.problem(&key, "missing, expected the name of the header with the client's certificate")
+    })?;
+    if http::HeaderName::try_from(cert_header.as_str()).is_err() {
+        let message = format!("'{}' cannot be the name of a header", cert_header.escape_debug());
+        return Err(places.problem(&key, message));
+    }
+    warnings.push(Warning::dubious(places.problem(&path("tls.proxy"), NOT_IN_EFFECT)));
+    Ok(Some(ProxySettings { identities, cert_header }))
+}
+
+fn log(raw: &RawLog, places: &Places, warnings: &mut Vec<Warning>) -> LogSettings {
+    let default = LogSettings::default();
+    let settings = LogSettings {
+        error: raw.error.as_ref().map_or(default.error, |on| on.0),
+        audit: raw.audit.as_ref().map_or(default.audit, |on| on.0),
+    };
+    for (key, differs) in
+        [("error", settings.error != default.error), ("audit", settings.audit != default.audit)]
+    {
+        if differs {
+            warnings.push(Warning::dubious(places.problem(&path(&format!("log.{key}")), NOT_IN_EFFECT)));
+        }
+    }
+    settings
+}
+
+fn routes(
+    raw: RawApi,
+    places: &Places,
+    warnings: &mut Vec<Warning>,
+) -> Result<BTreeMap<String, RouteSettings>, Problem> {
+    let mut routes = BTreeMap::new();
+    for (written, route) in raw {
+        let at = |part: &str| vec!["api".to_owned(), written.clone(), part.to_owned()];
+        let known =
+            KNOWN_ROUTES.iter().find(|known| known.trim_end_matches('/') == written.trim_end_matches('/'));
+        let Some(&known) = known else {
+            let message = format!("there is no such route, expected one of {}", KNOWN_ROUTES.join(", "));
+            return Err(places.problem(&["api".to_owned(), written], message));
+        };
+        let settings = RouteSettings {
+            skip_auth: route.skip_auth.as_ref().is_some_and(|skip| skip.0),
+            timeout: route.timeout.as_ref().map(|timeout| timeout.0),
+        };
+        if settings.skip_auth && !OPENABLE.contains(&known) {
+            let message = format!("only these may be open to everybody: {}", OPENABLE.join(", "));
+            return Err(places.problem(&at("skip_auth"), message));
+        }
+        if settings.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(places.problem(&at("timeout"), "it is zero, expected a time that a request may take"));
+        }
+        if settings.skip_auth {
+            warnings.push(Warning::dubious(places.problem(&at("skip_auth"), NOT_IN_EFFECT)));
+        }
+        if settings.timeout.is_some() {
+            warnings.push(Warning::dubious(places.problem(&at("timeout"), NOT_IN_EFFECT)));
+        }
+        routes.insert(known.to_owned(), settings);
+    }
+    Ok(routes)
+}
+
+/// The routes of KES 0.24, of which a config may set the time that they take.
+const KNOWN_ROUTES: [&str; 23] = [
+    "/version",
+    "/v1/ready",
+    "/v1/status",
+    "/v1/metrics",
+    "/v1/api",
+    "/v1/key/create/",
+    "/v1/key/import/",
+    "/v1/key/describe/",
+    "/v1/key/list/",
+    "/v1/key/delete/",
+    "/v1/key/generate/",
+    "/v1/key/encrypt/",
+    "/v1/key/decrypt/",
+    "/v1/key/bulk/decrypt/",
+    "/v1/key/hmac/",
+    "/v1/policy/describe/",
+    "/v1/policy/read/",
+    "/v1/policy/list/",
+    "/v1/identity/describe/",
+    "/v1/identity/list/",
+    "/v1/identity/self/describe",
+    "/v1/log/error",
+    "/v1/log/audit",
+];
 
 fn cache(raw: &RawCache) -> CacheConfig {
     let default = CacheConfig::default();
@@ -180,29 +342,49 @@ fn cache(raw: &RawCache) -> CacheConfig {
 
 fn key_store(
     raw: RawKeyStore,
-    places: &Places,
+    context: &Context<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<KeyStoreSettings, Problem> {
-    let (fs, memory) = (path("keystore.fs"), path("keystore.memory"));
-    match (raw.fs, raw.memory) {
-        (None, None) => {
-            let message = "no key store, expected [keystore.fs], or [keystore.memory], which forgets all keys at the end";
-            Err(places.problem(&path("keystore"), message))
-        }
-        (Some(_), Some(_)) => {
-            let message = format!("two key stores, expected one: keystore.fs is at {}", places.of(&fs));
-            Err(places.problem(&memory, message))
-        }
-        (None, Some(_)) => {
+    let places = context.places;
+    if let Some((name, what)) = raw.unsupported() {
+        let message = format!(
+            "{what} is not supported as a key store, expected fs, vault or memory (docs/from-kes.md says how to move)"
+        );
+        return Err(places.problem(&path(&format!("keystore.{name}")), message));
+    }
+    let present: Vec<_> =
+        [("fs", raw.fs.is_some()), ("vault", raw.vault.is_some()), ("memory", raw.memory.is_some())]
+            .into_iter()
+            .filter(|(_, present)| *present)
+            .map(|(name, _)| path(&format!("keystore.{name}")))
+            .collect();
+    if let [first, .., other] = present.as_slice() {
+        let message =
+            format!("two key stores, expected one: {} is at {}", places.name(first), places.of(first));
+        return Err(places.problem(other, message));
+    }
+    match (raw.fs, raw.vault, raw.memory) {
+        (Some(raw), ..) => fs_store(raw, context, warnings),
+        (_, Some(raw), _) => Ok(KeyStoreSettings::Vault(Box::new(vault::vault(raw, places)?))),
+        (.., Some(_)) => {
             let message = "every key dies with the process, and with it all data that was encrypted under it";
-            warnings.push(Warning::dubious(places.problem(&memory, message)));
+            warnings.push(Warning::dubious(places.problem(&path("keystore.memory"), message)));
             Ok(KeyStoreSettings::Memory)
         }
-        (Some(raw), None) => fs_store(raw, places, warnings),
+        (None, None, None) => {
+            let message = "no key store, expected [keystore.fs], [keystore.vault], \
+                or [keystore.memory], which forgets all keys at the end";
+            Err(places.problem(&path("keystore"), message))
+        }
     }
 }
 
-fn fs_store(raw: RawFs, places: &Places, warnings: &mut Vec<Warning>) -> Result<KeyStoreSettings, Problem> {
+fn fs_store(
+    raw: RawFs,
+    context: &Context<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<KeyStoreSettings, Problem> {
+    let places = context.places;
     let data = required(raw.path.as_deref(), "keystore.fs.path", "the directory of the store", places)?;
     let file = optional(raw.root_key_file.as_deref(), "keystore.fs.root_key_file", places)?;
     let variable = raw.root_key_env.filter(|name| !name.is_empty());
@@ -213,6 +395,11 @@ fn fs_store(raw: RawFs, places: &Places, warnings: &mut Vec<Warning>) -> Result<
                 places.of(&path("keystore.fs.root_key_file"))
             );
             return Err(places.problem(&path("keystore.fs.root_key_env"), message));
+        }
+        (None, None) if context.is_for_kes => {
+            let variable = context.environment.first_of(&[ROOT_KEY_VARIABLE]);
+            let root_key = variable.map(|_| RootKeySource::Environment(ROOT_KEY_VARIABLE.to_owned()));
+            return Ok(KeyStoreSettings::KesDirectory { path: data, root_key });
         }
         (None, None) => {
             let message =
@@ -232,7 +419,11 @@ fn fs_store(raw: RawFs, places: &Places, warnings: &mut Vec<Warning>) -> Result<
         );
         warnings.push(Warning::dubious(places.problem(&path("keystore.fs.root_key_file"), message)));
     }
-    Ok(KeyStoreSettings::Fs { path: data, root_key })
+    Ok(if context.is_for_kes {
+        KeyStoreSettings::KesDirectory { path: data, root_key: Some(root_key) }
+    } else {
+        KeyStoreSettings::Fs { path: data, root_key }
+    })
 }
 
 fn is_inside(file: &Path, directory: &Path) -> bool {

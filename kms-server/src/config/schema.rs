@@ -9,9 +9,11 @@ use kms_core::KeyName;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::duration;
+use super::sections::{RawApi, RawLog, RawProxy, RawVault, Unsupported};
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 7] = ["address", "admin", "tls", "policy", "cache", "keys", "keystore"];
+pub const TOP_LEVEL: [&str; 9] =
+    ["address", "admin", "tls", "policy", "cache", "keys", "keystore", "log", "api"];
 
 /// A configuration as it is written.
 #[derive(serde::Deserialize, Default)]
@@ -25,6 +27,8 @@ pub struct Raw {
     #[serde(deserialize_with = "list")]
     pub keys: Vec<RawKey>,
     pub keystore: RawKeyStore,
+    pub log: RawLog,
+    pub api: RawApi,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -40,6 +44,8 @@ pub struct RawTls {
     pub cert: Option<String>,
     pub ca: Option<String>,
     pub auth: Option<Switch>,
+    pub password: Option<String>,
+    pub proxy: Option<RawProxy>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -51,6 +57,8 @@ pub struct RawPolicy {
     pub deny: Vec<String>,
     #[serde(deserialize_with = "list")]
     pub identities: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub paths: Vec<String>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -78,6 +86,35 @@ pub struct RawKey {
 pub struct RawKeyStore {
     pub fs: Option<RawFs>,
     pub memory: Option<RawMemory>,
+    pub vault: Option<RawVault>,
+    pub aws: Unsupported,
+    pub azure: Unsupported,
+    pub gcp: Unsupported,
+    pub fortanix: Unsupported,
+    pub gemalto: Unsupported,
+    pub entrust: Unsupported,
+    pub generic: Unsupported,
+}
+
+impl RawKeyStore {
+    /// Tells whether the local store has a root key of its own.
+    pub fn has_root_key(&self) -> bool {
+        self.fs.as_ref().is_some_and(|fs| fs.root_key_file.is_some() || fs.root_key_env.is_some())
+    }
+
+    /// Finds a key store of KES that we do not have: its key, and what it is.
+    pub fn unsupported(&self) -> Option<(&'static str, &'static str)> {
+        let stores = [
+            (self.aws, "aws.secretsmanager", "AWS"),
+            (self.azure, "azure", "Azure Key Vault"),
+            (self.gcp, "gcp", "GCP Secret Manager"),
+            (self.fortanix, "fortanix", "Fortanix SDKMS"),
+            (self.gemalto, "gemalto", "Gemalto (Thales) KeySecure"),
+            (self.entrust, "entrust", "Entrust KeyControl"),
+            (self.generic, "generic", "a KeyStore plugin"),
+        ];
+        stores.into_iter().find_map(|(raw, name, what)| raw.map(|_| (name, what)))
+    }
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -103,7 +140,7 @@ pub struct Switch(pub bool);
 
 /// An element of a list that may also be written as one text, with commas between the elements: in an
 /// environment variable.
-trait Element: Sized {
+pub trait Element: Sized {
     const EXPECTED: &'static str;
 
     fn from_text(text: &str) -> Result<Self, String>;
@@ -138,7 +175,8 @@ impl RawName {
     }
 }
 
-fn list<'de, T: Element + Deserialize<'de>, D: Deserializer<'de>>(
+/// Reads a list, or a text with commas between its elements.
+pub fn list<'de, T: Element + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     struct List<T>(PhantomData<T>);
@@ -210,8 +248,8 @@ impl<'de> Deserialize<'de> for Switch {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Switch, E> {
                 match text.to_ascii_lowercase().as_str() {
-                    "on" | "true" => Ok(Switch(true)),
-                    "off" | "false" => Ok(Switch(false)),
+                    "on" | "true" | "yes" => Ok(Switch(true)),
+                    "off" | "false" | "no" => Ok(Switch(false)),
                     _ => Err(E::custom(format!(
                         "invalid value '{}', expected 'on' or 'off'",
                         text.escape_debug()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
+use kms_vault::VaultConfig;
 
 /// The configuration of a server after all checks that need no other machine.
 #[derive(Debug)]
@@ -25,6 +26,34 @@ pub struct Settings {
     pub keys: Vec<KeyName>,
     /// Where the keys rest.
     pub key_store: KeyStoreSettings,
+    /// Which events go to the process's own output.
+    pub log: LogSettings,
+    /// What is different from the usual for a route, by its path as `Routes` has it.
+    pub routes: BTreeMap<String, RouteSettings>,
+}
+
+/// Which events go to the process's own output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Errors; on unless told.
+    pub error: bool,
+    /// Requests; off unless told.
+    pub audit: bool,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { error: true, audit: false }
+    }
+}
+
+/// What is different from the usual for a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// Whether clients need neither a certificate nor a policy.
+    pub skip_auth: bool,
+    /// How long a request may take, if not as long as usual.
+    pub timeout: Option<Duration>,
 }
 
 /// TLS of the server.
@@ -38,6 +67,17 @@ pub struct TlsSettings {
     pub ca: Option<PathBuf>,
     /// Whether the chain of a client's certificate is verified (KES: `--auth=on`).
     pub verify_clients: bool,
+    /// Who may speak for other clients, and how.
+    pub proxy: Option<ProxySettings>,
+}
+
+/// Proxies that end the TLS of clients and hand their certificates on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// The identities of the proxies.
+    pub identities: Vec<Identity>,
+    /// The header that holds the client's certificate, as URL-escaped PEM.
+    pub cert_header: String,
 }
 
 /// One policy.
@@ -47,6 +87,8 @@ pub struct PolicySettings {
     pub allow: Vec<String>,
     /// Path patterns of which none may match.
     pub deny: Vec<String>,
+    /// Path patterns that allow as well, in the form of 2020: `*`, `?` and `[…]` stand for anything but a `/`.
+    pub paths: Vec<String>,
     /// Who has this policy.
     pub identities: Vec<Identity>,
 }
@@ -61,6 +103,15 @@ pub enum KeyStoreSettings {
         /// Where its root key comes from.
         root_key: RootKeySource,
     },
+    /// A directory of key files in the clear, as KES keeps them: each is imported into an encrypted store below it.
+    KesDirectory {
+        /// The directory of the key files.
+        path: PathBuf,
+        /// Where the root key of the store comes from, if not from a file beside the directory.
+        root_key: Option<RootKeySource>,
+    },
+    /// A HashiCorp Vault or OpenBao.
+    Vault(Box<VaultConfig>),
     /// Memory: every key dies with the process.
     Memory,
 }

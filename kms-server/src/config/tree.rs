@@ -6,7 +6,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::environment::Environment;
 use super::places::{KeyPath, Places};
-use super::problem::Problem;
+use super::problem::{Problem, Warning};
 use super::schema::Raw;
 
 /// Puts the values of environment variables in the place of `${NAME}` in every text.
@@ -16,16 +16,55 @@ pub fn expand(mut tree: Dict, environment: &Environment, places: &Places) -> Res
     Ok(tree)
 }
 
-/// Reads the layers, the later over the earlier, into the schema.
-pub fn extract(layers: [Dict; 2], places: &Places) -> Result<Raw, Problem> {
-    let figment = layers.into_iter().fold(Figment::new(), |figment, layer| figment.merge(Layer(layer)));
-    figment.extract().map_err(|error| {
-        let first = error.into_iter().last();
-        first.map_or_else(
-            || places.problem(&[], "cannot be read"),
-            |error| places.problem(&error.path, describe(&error.kind)),
-        )
-    })
+/// Reads what the file says, with `overrides` over it, into the schema.
+///
+/// A key of the file that the schema does not know is an error, or a warning if `lenient`.
+pub fn extract(
+    mut from_file: Dict,
+    overrides: &Dict,
+    lenient: bool,
+    places: &Places,
+    warnings: &mut Vec<Warning>,
+) -> Result<Raw, Problem> {
+    loop {
+        let figment = Figment::new().merge(Layer(from_file.clone())).merge(Layer(overrides.clone()));
+        let error = match figment.extract() {
+            Ok(raw) => return Ok(raw),
+            Err(error) => error,
+        };
+        let Some(error) = error.into_iter().last() else { return Err(places.problem(&[], UNREADABLE)) };
+        let problem = places.problem(&error.path, describe(&error.kind));
+        let unknown = matches!(error.kind, Kind::UnknownField(..));
+        if !(lenient && unknown && remove(&mut from_file, &error.path)) {
+            return Err(problem);
+        }
+        warnings.push(Warning::no_effect(Problem {
+            message: format!("passed over: {}", problem.message),
+            ..problem
+        }));
+    }
+}
+
+const UNREADABLE: &str = "cannot be read";
+
+/// Removes a value from a tree, and tells whether it was there.
+fn remove(tree: &mut Dict, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
+    if rest.is_empty() {
+        return tree.remove(first).is_some();
+    }
+    tree.get_mut(first).is_some_and(|value| remove_below(value, rest))
+}
+
+fn remove_below(value: &mut Value, path: &[String]) -> bool {
+    match value {
+        Value::Dict(_, dict) => remove(dict, path),
+        Value::Array(_, values) => path.split_first().is_some_and(|(index, rest)| {
+            let element = index.parse().ok().and_then(|index: usize| values.get_mut(index));
+            element.is_some_and(|element| remove_below(element, rest))
+        }),
+        _ => false,
+    }
 }
 
 struct Layer(Dict);

@@ -1,5 +1,6 @@
 //! A real OpenBao of its own for a test: configured, initialised, unsealed, and gone with the test.
 
+use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -79,7 +80,8 @@ impl Bao {
                 ),
                 None => String::new(),
             };
-            config += &format!(
+            write!(
+                config,
                 r#"
                 listener "tcp" {{
                   address = "127.0.0.1:{port}"
@@ -90,7 +92,8 @@ impl Bao {
                 "#,
                 tls.cert.display(),
                 tls.key.display()
-            );
+            )
+            .unwrap();
         }
         std::fs::write(path.join("config.hcl"), config).unwrap();
         let (unseal_key, root) = (String::new(), String::new());
@@ -252,6 +255,7 @@ pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 /// Returns the path of a real server, installed if it is not there.
 pub fn program(name: &'static str) -> PathBuf {
     static TOOLS: OnceLock<PathBuf> = OnceLock::new();
+    static INSTALLED: std::sync::Mutex<Vec<&str>> = std::sync::Mutex::new(Vec::new());
     let tools = TOOLS.get_or_init(|| {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         match std::env::var_os("KMS_TEST_TOOLS") {
@@ -259,7 +263,6 @@ pub fn program(name: &'static str) -> PathBuf {
             None => here.join("../target/test-tools"),
         }
     });
-    static INSTALLED: std::sync::Mutex<Vec<&str>> = std::sync::Mutex::new(Vec::new());
     let mut installed = INSTALLED.lock().unwrap();
     if !installed.contains(&name) {
         let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/install");

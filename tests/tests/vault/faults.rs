@@ -15,7 +15,7 @@ use super::proxy::{Fault, Proxy};
 const PING: Duration = Duration::from_secs(1);
 /// Keys end soon, and stay for an outage.
 const CACHE: CacheConfig = CacheConfig {
-    any: Duration::from_millis(500),
+    any: Duration::from_millis(300),
     unused: Duration::from_secs(600),
     offline: Duration::from_secs(600),
     ping: PING,
@@ -23,7 +23,7 @@ const CACHE: CacheConfig = CacheConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_network_does_to_us() {
-    const FULL: [u8; 100_000] = [b'x'; 100_000];
+    static FULL: [u8; 100_000] = [b'x'; 100_000];
     let bao = Bao::with_kv(KvVersion::V2).await;
     let proxy = Proxy::start(bao.endpoint()).await;
     let timeout = Duration::from_secs(1);

@@ -43,10 +43,13 @@ pub struct Proxy {
     task: AbortHandle,
 }
 
+/// Tells what happens to a request of this method and path.
+type Choice = Box<dyn Fn(&str, &str) -> Fault + Send>;
+
 struct State {
     upstream: String,
     http: reqwest::Client,
-    fault: Mutex<Box<dyn Fn(&str, &str) -> Fault + Send>>,
+    fault: Mutex<Choice>,
     seen: Mutex<Vec<(String, String)>>,
     tokens: Mutex<BTreeSet<String>>,
 }
@@ -85,6 +88,11 @@ impl Proxy {
     /// Returns method and path of all requests since this was last asked.
     pub fn take_seen(&self) -> Vec<(String, String)> {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
+    }
+
+    /// Returns all tokens that came by.
+    pub fn tokens(&self) -> BTreeSet<String> {
+        self.state.tokens.lock().unwrap().clone()
     }
 }
 

@@ -1,0 +1,113 @@
+//! Lists of names: keys, identities, policies.
+
+use std::collections::BTreeMap;
+
+use clap::ArgGroup;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::connection::Connection;
+use super::{Failure, Output, block_on};
+use crate::client::Client;
+use crate::config::Environment;
+
+/// The arguments of `kms ls`.
+#[derive(clap::Args)]
+#[command(group(ArgGroup::new("kind")))]
+pub struct Args {
+    /// What the names begin with; may end in '*'.
+    #[arg(default_value = "*")]
+    pattern: String,
+    /// List identities.
+    #[arg(short, long, alias = "identity", group = "kind")]
+    identities: bool,
+    /// List policies.
+    #[arg(short, long, alias = "policy", group = "kind")]
+    policies: bool,
+    /// Print the names as a JSON array.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What is listed.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// Keys.
+    Keys,
+    /// Identities.
+    Identities,
+    /// Policies.
+    Policies,
+}
+
+/// Lists what the flags say.
+pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
+    let kind = match (args.identities, args.policies) {
+        (true, _) => Kind::Identities,
+        (_, true) => Kind::Policies,
+        _ => Kind::Keys,
+    };
+    print(kind, &args.pattern, &args.connection.client(environment)?, Output::new(args.json))
+}
+
+/// Reads all pages of a list and prints its names, or nothing if there are none.
+pub fn print(kind: Kind, pattern: &str, client: &Client, output: Output) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Page {
+        #[serde(default, alias = "identities")]
+        names: Option<Vec<String>>,
+        #[serde(default)]
+        continue_at: String,
+    }
+
+    let (route, title, what) = match kind {
+        Kind::Keys => ("key/list", "Key", "keys"),
+        Kind::Identities => ("identity/list", "Identity", "identities"),
+        Kind::Policies => ("policy/list", "Policy", "policies"),
+    };
+    let names = block_on(async {
+        let (mut names, mut pattern) = (Vec::new(), pattern.to_owned());
+        loop {
+            let page: Page = client.json(Method::GET, &path_of(route, &pattern), None).await?;
+            names.extend(page.names.unwrap_or_default());
+            if page.continue_at.is_empty() || page.continue_at == pattern {
+                return Ok(names);
+            }
+            pattern = page.continue_at;
+        }
+    })?;
+    let names = names.map_err(|error: crate::client::ClientError| {
+        Failure::from(error).context(&format!("failed to list {what}"))
+    })?;
+    if output.is_json() {
+        return output.json(&names);
+    }
+    if names.is_empty() { Ok(()) } else { output.text(format_args!("{title}\n{}", names.join("\n"))) }
+}
+
+/// Returns the path of a route that is followed by a name.
+pub fn path_of(route: &str, name: &str) -> String {
+    format!("/v1/{route}/{}", utf8_percent_encode(name, UNRESERVED))
+}
+
+/// Writes what is known of something, one line for each value that is not empty, and the rules of a policy.
+pub fn details(values: &[(&str, &str)], rules: &[(&str, &Patterns)]) -> String {
+    let values = values.iter().filter(|(_, value)| !value.is_empty());
+    let mut lines: Vec<_> = values.map(|(label, value)| format!("{label:<11} {value}")).collect();
+    for (title, patterns) in rules.iter().filter(|(_, patterns)| !patterns.is_empty()) {
+        lines.push((*title).to_owned());
+        lines.extend(patterns.keys().map(|pattern| format!("  {pattern}")));
+    }
+    lines.join("\n")
+}
+
+/// Patterns as a server sends them: each with an object of no meaning yet.
+pub type Patterns = BTreeMap<String, Value>;
+
+/// What stands in a path as it is, beside letters and digits.
+const UNRESERVED: &percent_encoding::AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');

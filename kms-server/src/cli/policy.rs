@@ -1,0 +1,167 @@
+//! `kms policy`: what policies allow, told by a server or by its config alone.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use http::Method;
+use kms_core::Identity;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::connection::Connection;
+use super::identity::identity_of;
+use super::listing::{self, Kind, Patterns};
+use super::{Failure, Output, block_on};
+use crate::config::{self, Environment, Flags};
+use crate::policy::{Access, Role};
+
+/// The commands of `kms policy`.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Tell who made a policy, and when.
+    Info(NameArgs),
+    /// List policies.
+    #[command(alias = "list")]
+    Ls(LsArgs),
+    /// Show what a policy allows and denies.
+    Show(NameArgs),
+    /// Explain from a config alone whether an identity may call a path; exit code 1 if it may not.
+    Test(TestArgs),
+}
+
+#[derive(clap::Args)]
+pub struct NameArgs {
+    /// The name of the policy.
+    name: String,
+    /// Print the server's answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub struct LsArgs {
+    /// What the names begin with; may end in '*'.
+    #[arg(default_value = "*")]
+    pattern: String,
+    /// Print the names as a JSON array.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub struct TestArgs {
+    /// The config file of the server.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Who asks: 64 hex digits, an API key, or the file of a certificate.
+    #[arg(long, value_name = "IDENTITY")]
+    identity: String,
+    /// The path of the request, such as /v1/key/create/my-key.
+    path: String,
+    /// The admin instead of the config's, as given to the server.
+    #[arg(long, value_name = "IDENTITY")]
+    root: Option<String>,
+    /// Print the decision as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs one of the commands.
+pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
+    match command {
+        Command::Info(args) => show(&args, "describe", environment),
+        Command::Show(args) => show(&args, "read", environment),
+        Command::Ls(args) => listing::print(
+            Kind::Policies,
+            &args.pattern,
+            &args.connection.client(environment)?,
+            Output::new(args.json),
+        ),
+        Command::Test(args) => test(&args, environment),
+    }
+}
+
+fn show(args: &NameArgs, operation: &str, environment: &Environment) -> Result<(), Failure> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Info {
+        name: String,
+        created_at: String,
+        created_by: String,
+        allow: Patterns,
+        deny: Patterns,
+    }
+
+    let client = args.connection.client(environment)?;
+    let path = listing::path_of(&format!("policy/{operation}"), &args.name);
+    let answer = block_on(client.send(Method::GET, &path, None))?
+        .map_err(|error| Failure::from(error).context("failed to describe policy"))?;
+    let output = Output::new(args.json);
+    if output.is_json() {
+        return output.text(String::from_utf8_lossy(&answer).trim_end());
+    }
+    let info: Info = serde_json::from_slice(&answer)
+        .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+    let name = if info.name.is_empty() { &args.name } else { &info.name };
+    let values =
+        [("Name", name.as_str()), ("Created At", &info.created_at), ("Created By", &info.created_by)];
+    output.text(listing::details(&values, &[("Allow", &info.allow), ("Deny", &info.deny)]))
+}
+
+fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
+    let identity = match Identity::from_hex(&args.identity) {
+        Some(identity) => identity,
+        None if args.identity.starts_with(crate::apikey::PREFIX) || Path::new(&args.identity).exists() => {
+            identity_of(&args.identity)?
+        }
+        None => {
+            return Err(Failure::new(
+                "invalid identity, expected 64 hex digits, an API key, or the file of a certificate",
+            ));
+        }
+    };
+    let flags = Flags { root: args.root.clone(), ..Flags::default() };
+    let settings = config::load_with(&args.config, &flags, environment)?.settings;
+    let access =
+        Access::new(settings.admin, &settings.policies).map_err(|error| Failure::new(error.to_string()))?;
+    let role = access.role(&identity);
+    let decision = decide(&role, &args.path);
+    let output = Output::new(args.json);
+    let (allowed, reason) = match &decision {
+        Ok(reason) => (true, reason.clone()),
+        Err(reason) => (false, reason.clone()),
+    };
+    let policy = match &role {
+        Role::Policy(policy) => Some(policy.name()),
+        Role::Admin | Role::None => None,
+    };
+    if output.is_json() {
+        output.json(&json!({
+            "allowed": allowed,
+            "identity": identity.to_string(),
+            "path": args.path,
+            "policy": policy,
+            "reason": reason,
+        }))?;
+    } else {
+        let verdict = if allowed { "allowed" } else { "denied" };
+        output.text(format_args!("{verdict}: {reason}"))?;
+    }
+    if allowed { Ok(()) } else { Err(Failure::silent()) }
+}
+
+/// Decides as the server does, and says why.
+fn decide(role: &Role, path: &str) -> Result<String, String> {
+    match role {
+        Role::Admin => Ok("the identity is the admin, who may do everything".to_owned()),
+        Role::Policy(policy) => match policy.rule_for(path) {
+            Ok(pattern) => Ok(format!("policy '{}' allows '{pattern}'", policy.name())),
+            Err(denial) => Err(denial.to_string()),
+        },
+        Role::None => Err("the identity has no policy, and is not the admin".to_owned()),
+    }
+}

@@ -1,0 +1,96 @@
+//! Sections of the schema beside those of `schema`: logs, routes, the TLS proxy, and key stores of KES.
+
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+
+use super::schema::{GoDuration, Switch, list};
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLog {
+    pub error: Option<Switch>,
+    pub audit: Option<Switch>,
+}
+
+/// The routes by their path, such as `/v1/ready`.
+pub type RawApi = BTreeMap<String, RawRoute>;
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRoute {
+    pub skip_auth: Option<Switch>,
+    pub timeout: Option<GoDuration>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawProxy {
+    #[serde(deserialize_with = "list")]
+    pub identities: Vec<String>,
+    pub header: RawProxyHeader,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawProxyHeader {
+    pub cert: Option<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawVault {
+    pub endpoint: Option<String>,
+    pub engine: Option<String>,
+    pub version: Option<String>,
+    pub namespace: Option<String>,
+    pub prefix: Option<String>,
+    pub transit: Option<RawTransit>,
+    pub approle: Option<RawAppRole>,
+    pub kubernetes: Option<RawKubernetes>,
+    pub tls: RawVaultTls,
+    pub status: RawVaultStatus,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTransit {
+    pub engine: Option<String>,
+    pub key: Option<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAppRole {
+    pub namespace: Option<String>,
+    pub engine: Option<String>,
+    pub id: Option<String>,
+    pub secret: Option<String>,
+    pub retry: Option<GoDuration>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawKubernetes {
+    pub namespace: Option<String>,
+    pub engine: Option<String>,
+    pub role: Option<String>,
+    pub jwt: Option<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawVaultTls {
+    pub key: Option<String>,
+    pub cert: Option<String>,
+    pub ca: Option<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawVaultStatus {
+    pub ping: Option<GoDuration>,
+}
+
+/// A key store of KES that we do not have; what stands in its section does not matter.
+pub type Unsupported = Option<IgnoredAny>;

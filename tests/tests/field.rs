@@ -1,0 +1,14 @@
+//! What suites, scripts and configs in the field rely on, and directories that KES left.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "field/directory.rs"]
+mod directory;
+#[path = "field/forms.rs"]
+mod forms;
+#[path = "field/policy.rs"]
+mod policy;
+#[allow(dead_code, reason = "shared with the tests of the command line")]
+#[path = "cli/process.rs"]
+mod process;
+#[path = "field/suites.rs"]
+mod suites;

@@ -1,0 +1,250 @@
+//! A directory of key files in the clear, as KES leaves it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Serving, Shell, field, text};
+
+/// A config for KES 0.24 in a directory of its own, with its certificate and an admin.
+struct Node {
+    dir: TempDir,
+    api_key: String,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let (key, cert) = (file("server.key"), file("server.crt"));
+        let new = ["identity", "new", "--key", &key, "--cert", &cert, "--ip", "127.0.0.1", "localhost"];
+        Shell::default().run(&new).ok();
+        let admin = Shell::default().run(&["identity", "new", "--json"]).ok();
+        let config = format!(
+            "version: v1\naddress: 127.0.0.1:0\nadmin:\n  identity: {}\ntls:\n  key: {key}\n  cert: {cert}\n\
+             keystore:\n  fs:\n    path: {}\n",
+            field(&admin, "identity"),
+            file("keys")
+        );
+        fs::write(dir.path().join("config.yml"), config).unwrap();
+        fs::create_dir(dir.path().join("keys")).unwrap();
+        Self { api_key: field(&admin, "api_key"), dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn serve(&self) -> Serving {
+        Shell::default().serve(&["--config", text(&self.path("config.yml"))])
+    }
+
+    fn client(&self, endpoint: &str) -> Shell {
+        Shell::default()
+            .set("KES_SERVER", endpoint)
+            .set("KES_CA_CERT", self.path("server.crt").display())
+            .set("KES_API_KEY", &self.api_key)
+    }
+
+    fn client_of(&self, server: &Serving) -> Shell {
+        let stdout = server.stdout();
+        self.client(stdout.split_whitespace().find(|word| word.starts_with("https://")).unwrap())
+    }
+
+    fn refused(&self) -> String {
+        let done = Shell::default().run(&["server", "--config", text(&self.path("config.yml"))]);
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        done.stderr.lines().last().unwrap().to_owned()
+    }
+}
+
+fn vectors(list: &str, file: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file);
+    let all: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    all[list].as_array().unwrap().clone()
+}
+
+fn listed(client: &Shell) -> BTreeSet<String> {
+    serde_json::from_str(&client.run(&["key", "ls", "--json"]).ok()).unwrap()
+}
+
+#[test]
+fn every_record_that_a_release_wrote_is_imported_once_and_encrypted() {
+    let node = Node::new();
+    let records = vectors("records", "records.json");
+    let mut names = BTreeSet::new();
+    for record in &records {
+        let name = record["name"].as_str().unwrap();
+        if names.insert(name.to_owned()) {
+            fs::write(node.path("keys").join(name), record["record"].as_str().unwrap()).unwrap();
+        }
+    }
+    let server = node.serve();
+    let client = node.client_of(&server);
+    assert_eq!(listed(&client), names);
+    let told = server.stderr();
+    let line = told.lines().find(|line| line.contains("key files in the clear")).unwrap();
+    let count = names.len();
+    assert!(
+        line.contains(&format!("{count} key files"))
+            && line.contains(&format!("{count} of them imported now"))
+    );
+    assert!(line.contains("may go"), "{line}");
+    assert_eq!(told.matches("key files in the clear").count(), 1);
+    for name in &names {
+        assert!(node.path("keys").join(name).exists(), "the files stay");
+    }
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&node.path("keys.root-key")), mode(&node.path("keys/.kms"))), (0o600, 0o700));
+    client.run(&["key", "create", "made-here"]).ok();
+    server.stop();
+
+    // Without the files everything is there; so the line told the truth.
+    for name in &names {
+        fs::remove_file(node.path("keys").join(name)).unwrap();
+    }
+    let server = node.serve();
+    names.insert("made-here".to_owned());
+    assert_eq!(listed(&node.client_of(&server)), names);
+    assert!(!server.stderr().contains("in the clear"));
+}
+
+#[test]
+fn a_deleted_key_does_not_come_back_from_its_file() {
+    let node = Node::new();
+    let records = vectors("records", "records.json");
+    for (name, record) in ["a", "b"].iter().zip(&records) {
+        fs::write(node.path("keys").join(name), record["record"].as_str().unwrap()).unwrap();
+    }
+    let server = node.serve();
+    node.client_of(&server).run(&["key", "rm", "a"]).ok();
+    server.stop();
+    let server = node.serve();
+    assert_eq!(listed(&node.client_of(&server)), BTreeSet::from(["b".to_owned()]));
+    assert!(server.stderr().contains("1 of them were deleted"), "{}", server.stderr());
+    server.stop();
+    // Another key under that name is a new one.
+    fs::write(node.path("keys/a"), records[2]["record"].as_str().unwrap()).unwrap();
+    let server = node.serve();
+    assert_eq!(listed(&node.client_of(&server)).len(), 2);
+}
+
+#[test]
+fn a_broken_key_file_is_named_and_the_rest_served() {
+    let node = Node::new();
+    let record = vectors("records", "records.json")[0]["record"].as_str().unwrap().to_owned();
+    for (name, content) in [
+        ("good", record.as_str()),
+        ("with-line-end", &format!("{record}\n")),
+        ("empty", ""),
+        ("broken", "nonsense"),
+        ("half", &record[..record.len() / 2]),
+        ("no name", &record),
+        (".hidden", &record),
+    ] {
+        fs::write(node.path("keys").join(name), content).unwrap();
+    }
+    fs::create_dir(node.path("keys/directory")).unwrap();
+    let server = node.serve();
+    let expected = ["good", "with-line-end"].map(str::to_owned);
+    assert_eq!(listed(&node.client_of(&server)), BTreeSet::from(expected));
+    let told = server.stderr();
+    for name in ["empty", "broken", "half", "no name"] {
+        let file = format!("{}: ", node.path("keys").join(name).display());
+        assert!(
+            told.lines().any(|line| line.contains("passed over") && line.contains(&file)),
+            "{name} in {told}"
+        );
+    }
+    let check = Shell::default().run(&["check", "--config", text(&node.path("config.yml"))]);
+    assert_eq!(check.status.code(), Some(1));
+    assert!(check.stdout.contains("keys/empty"), "{check:?}");
+}
+
+#[test]
+fn a_store_without_its_root_key_refuses_to_start() {
+    let node = Node::new();
+    node.serve().stop();
+    let root_key = node.path("keys.root-key");
+    let content = fs::read(&root_key).unwrap();
+    fs::remove_file(&root_key).unwrap();
+    let told = node.refused();
+    assert!(told.contains(text(&root_key)) && told.contains("missing"), "{told}");
+    assert!(!root_key.exists(), "another one was made");
+    fs::write(&root_key, content).unwrap();
+    fs::set_permissions(&root_key, fs::Permissions::from_mode(0o600)).unwrap();
+    node.serve().stop();
+    Shell::default().run(&["root-key", "rotate", "--config", text(&node.path("config.yml"))]).ok();
+    node.serve();
+}
+
+/// A real KES, killed when dropped.
+struct Kes(Child);
+
+impl Drop for Kes {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn install_kes() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let installed = Command::new(root.join("tests/tools/install")).arg("kes").status().unwrap();
+    assert!(installed.success(), "tests/tools/install kes failed");
+    let tools =
+        std::env::var_os("KMS_TEST_TOOLS").map_or_else(|| root.join("target/test-tools"), PathBuf::from);
+    tools.join("bin/kes")
+}
+
+#[test]
+fn a_directory_that_kes_0_24_wrote_is_served_with_its_own_config() {
+    let kes = install_kes();
+    let node = Node::new();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = node.path("config.yml");
+    let text_before = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text_before.replace("127.0.0.1:0", &address.to_string())).unwrap();
+    let running = Command::new(kes)
+        .args(["server", "--config", text(&config)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Kes)
+        .unwrap();
+    let client = node.client(&format!("https://{address}"));
+    let began = Instant::now();
+    while !client.run(&["status", "--short"]).status.success() {
+        assert!(began.elapsed() < Duration::from_secs(60), "KES does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let key = "B".repeat(43) + "A=";
+    assert_eq!(key.len(), 45);
+    client.run(&["key", "create", "made"]).ok();
+    client.run(&["key", "import", "imported", &key[1..]]).ok();
+    let deks: Vec<_> = ["made", "imported"]
+        .map(|name| (name, client.run(&["key", "dek", name, "Y29udGV4dA=="]).ok()))
+        .into();
+    let hmac = client.run(&["key", "hmac", "made", "hello"]).ok();
+    let info = client.run(&["key", "info", "made", "--json"]).ok();
+    drop(running);
+
+    let server = Shell::default().serve(&["--config", text(&config)]);
+    for (name, dek) in &deks {
+        let opened = client.run(&["key", "decrypt", name, &field(dek, "ciphertext"), "Y29udGV4dA=="]).ok();
+        assert_eq!(field(&opened, "plaintext"), field(dek, "plaintext"), "{name}");
+    }
+    assert_eq!(client.run(&["key", "hmac", "made", "hello"]).ok(), hmac);
+    let ours = client.run(&["key", "info", "made", "--json"]).ok();
+    for member in ["created_at", "created_by", "algorithm"] {
+        assert_eq!(field(&ours, member), field(&info, member));
+    }
+    drop(server);
+}

@@ -1,0 +1,308 @@
+//! Every form of config in the field loads, and each value lands where it should.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kms_core::Identity;
+use kms_server::config::{Environment, KeyStoreSettings, Loaded, Problem, RootKeySource, load, load_text};
+
+const IDENTITY: &str = "0000000000000000000000000000000000000000000000000000000000000007";
+const OTHER: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
+fn environment() -> Environment {
+    let variables = [
+        ("ADMIN_IDENTITY", OTHER),
+        ("APP_IDENTITY", IDENTITY),
+        ("MINIO_KES_IDENTITY", IDENTITY),
+        ("VAULT_ROLE", "role"),
+        ("VAULT_SECRET", "very-secret"),
+    ];
+    variables.into_iter().collect()
+}
+
+fn config(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
+}
+
+#[track_caller]
+fn good(name: &str) -> Loaded {
+    load(&config(name), &environment()).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+fn yaml(text: &str) -> Result<Loaded, Problem> {
+    load_text(text, "kes.yml", &environment())
+}
+
+fn warnings(loaded: &Loaded) -> String {
+    let lines: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// What every config in YAML here begins with.
+const START: &str = "admin: {identity: disabled}\ntls: {key: k, cert: c}\n";
+
+#[test]
+fn each_value_of_kes_0_24_lands_where_it_should() {
+    let loaded = good("kes-0.24.yml");
+    let told = warnings(&loaded);
+    let settings = loaded.settings;
+    assert_eq!(settings.address.to_string(), "127.0.0.1:7375");
+    assert_eq!(settings.admin, Identity::from_hex(OTHER));
+    assert_eq!(settings.tls.key, Path::new("/etc/kes/private.key"));
+    assert_eq!(settings.tls.cert, Path::new("/etc/kes/public.crt"));
+    assert_eq!(settings.tls.ca.as_deref(), Some(Path::new("/etc/kes/clients.crt")));
+    assert!(settings.tls.verify_clients);
+    let proxy = settings.tls.proxy.unwrap();
+    assert_eq!(proxy.identities, [Identity::from_hex(&"a".repeat(64)).unwrap()]);
+    assert_eq!(proxy.cert_header, "X-Tls-Client-Cert");
+    let app = &settings.policies["my-app"];
+    assert_eq!((app.allow.len(), app.deny.len()), (3, 2));
+    assert_eq!(app.allow[0], "/v1/key/create/my-app*");
+    // The first looks like a number, and means itself.
+    let number = format!("{}1e10", "1234567890".repeat(6));
+    assert_eq!(app.identities, [Identity::from_hex(&number).unwrap(), Identity::from_hex(IDENTITY).unwrap()]);
+    assert!(settings.policies["ops"].identities.is_empty());
+    assert_eq!(settings.cache.any, Duration::from_secs(360));
+    assert_eq!(settings.cache.unused, Duration::from_secs(40));
+    assert_eq!(settings.cache.offline, Duration::from_secs(10));
+    assert!(settings.routes["/v1/ready"].skip_auth);
+    assert_eq!(settings.routes["/v1/ready"].timeout, Some(Duration::from_secs(15)));
+    assert_eq!(settings.routes["/v1/key/create/"].timeout, Some(Duration::from_secs(20)));
+    assert!(!settings.log.error && settings.log.audit);
+    let keys: Vec<_> = settings.keys.iter().map(kms_core::KeyName::as_str).collect();
+    assert_eq!(keys, ["first-key", "second-key"]);
+    let KeyStoreSettings::KesDirectory { path, root_key: None } = settings.key_store else { panic!() };
+    assert_eq!(path, Path::new("./keys"));
+    assert!(!told.contains("unknown"), "{told}");
+}
+
+#[test]
+fn each_value_of_a_vault_lands_where_it_should() {
+    let loaded = good("kes-0.24-vault.yml");
+    assert_eq!(warnings(&loaded), "");
+    let debug = format!("{:?}", loaded.settings);
+    assert!(!debug.contains("very-secret"), "{debug}");
+    let KeyStoreSettings::Vault(vault) = loaded.settings.key_store else { panic!() };
+    assert_eq!(vault.endpoint, "https://vault.example:8200");
+    assert_eq!((vault.engine.as_str(), vault.prefix.as_str()), ("secrets", "my-minio"));
+    assert_eq!(vault.version, kms_vault::KvVersion::V2);
+    assert_eq!(vault.namespace.as_deref(), Some("team/a"));
+    assert_eq!(vault.ping, Duration::from_secs(20));
+    let transit = vault.transit.unwrap();
+    assert_eq!((transit.engine.as_str(), transit.key.as_str()), ("transit-engine", "my-transit-key"));
+    assert_eq!(vault.tls.ca.as_deref(), Some(Path::new("/etc/kes/vault-ca.crt")));
+    assert_eq!(vault.tls.key.as_deref(), Some(Path::new("/etc/kes/vault.key")));
+    assert_eq!(vault.tls.cert.as_deref(), Some(Path::new("/etc/kes/vault.crt")));
+    let kms_vault::Login::AppRole(login) = vault.login else { panic!() };
+    assert_eq!((login.engine.as_str(), login.id.as_str()), ("approle-engine", "role"));
+    assert_eq!(login.namespace.as_deref(), Some("team/b"));
+}
+
+#[test]
+fn the_other_forms_of_yaml_load() {
+    for (name, prefix) in
+        [("operator.yml", "my-minio"), ("operator-2021.yml", "my-minio"), ("cloud-init.yml", "minio")]
+    {
+        let loaded = good(name);
+        let told = warnings(&loaded);
+        assert!(!told.contains("unknown") && !told.contains("no identity"), "{name}: {told}");
+        let KeyStoreSettings::Vault(vault) = &loaded.settings.key_store else { panic!("{name}") };
+        assert_eq!(vault.prefix, prefix, "{name}");
+        let kms_vault::Login::AppRole(login) = &vault.login else { panic!("{name}") };
+        assert_eq!(login.engine, "approle", "{name}");
+    }
+    assert_eq!(good("operator.yml").settings.admin, Identity::from_hex(IDENTITY));
+    let old = good("operator-2021.yml").settings;
+    assert_eq!(old.admin, None);
+    assert_eq!(old.policies["my-policy"].paths.len(), 3);
+    assert!(old.policies["my-policy"].allow.is_empty());
+    assert_eq!(old.cache.unused, Duration::from_secs(20));
+    let cloud = good("cloud-init.yml").settings;
+    assert!(!cloud.tls.verify_clients && cloud.log.audit);
+
+    let fs = good("operator-2021-fs.yml").settings;
+    let KeyStoreSettings::KesDirectory { path, .. } = fs.key_store else { panic!() };
+    assert_eq!(path, Path::new("/tmp/keys"));
+    let trino = good("trino.yml").settings;
+    assert_eq!(trino.address.port(), 7373);
+    assert!(matches!(trino.key_store, KeyStoreSettings::KesDirectory { .. }));
+}
+
+#[test]
+fn the_toml_of_2020_loads() {
+    let loaded = good("guide-2020.toml");
+    assert_eq!(warnings(&loaded), "");
+    let settings = loaded.settings;
+    assert_eq!(settings.admin, None);
+    assert_eq!(settings.cache.any, Duration::from_secs(300));
+    assert_eq!(settings.policies["minio"].identities, [Identity::from_hex(IDENTITY).unwrap()]);
+    let KeyStoreSettings::Vault(vault) = settings.key_store else { panic!() };
+    assert_eq!((vault.endpoint.as_str(), vault.prefix.as_str()), ("https://127.0.0.1:8200", "minio"));
+    assert_eq!((vault.engine.as_str(), vault.version), ("kv", kms_vault::KvVersion::V1));
+    let kms_vault::Login::AppRole(login) = vault.login else { panic!() };
+    assert_eq!(login.retry, Some(Duration::from_secs(15)));
+
+    let settings = good("fs-2020.toml").settings;
+    assert_eq!(settings.admin, Identity::from_hex(IDENTITY));
+    assert!(matches!(settings.key_store, KeyStoreSettings::KesDirectory { .. }));
+}
+
+#[test]
+fn a_root_key_may_be_named_and_makes_a_file_in_toml_ours() {
+    let text = format!("{START}keystore: {{fs: {{path: keys, root_key_file: root}}}}");
+    let KeyStoreSettings::KesDirectory { root_key: Some(RootKeySource::File(file)), .. } =
+        yaml(&text).unwrap().settings.key_store
+    else {
+        panic!()
+    };
+    assert_eq!(file, Path::new("root"));
+
+    let text = "root = 'disabled'\ntls = {key = 'k', cert = 'c'}\n[keystore.fs]\npath = 'd'\n";
+    let with_variable: Environment = [("KMS_ROOT_KEY", "x")].into_iter().collect();
+    let settings = load_text(text, "kes.toml", &with_variable).unwrap().settings;
+    assert!(matches!(
+        settings.key_store,
+        KeyStoreSettings::KesDirectory { root_key: Some(RootKeySource::Environment(name)), .. } if name == "KMS_ROOT_KEY"
+    ));
+    let ours = format!("{text}root_key_file = 'r'\n");
+    let settings = load_text(&ours, "kes.toml", &environment()).unwrap().settings;
+    assert!(matches!(settings.key_store, KeyStoreSettings::Fs { .. }));
+}
+
+#[test]
+fn a_file_without_an_extension_is_read_by_what_it_is() {
+    for (name, file) in [("fs-2020.toml", "config"), ("trino.yml", "config"), ("trino.yml", "config.conf")] {
+        let text = std::fs::read_to_string(config(name)).unwrap();
+        let loaded =
+            load_text(&text, file, &environment()).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        assert!(matches!(loaded.settings.key_store, KeyStoreSettings::KesDirectory { .. }));
+    }
+    let told = load_text("address = 5 5\n", "config", &environment()).unwrap_err().to_string();
+    assert!(told.contains("config:1: invalid TOML"), "{told}");
+    let told = load_text("address: [5\n", "config", &environment()).unwrap_err().to_string();
+    assert!(told.contains("invalid YAML"), "{told}");
+}
+
+#[test]
+fn a_key_store_that_we_lack_is_an_error_with_its_name() {
+    let told = load(&config("guide-aws.yml"), &environment()).unwrap_err().to_string();
+    assert!(told.contains("guide-aws.yml:24: keystore.secretsmanager: AWS is not supported"), "{told}");
+    for (store, what) in [
+        ("azure: {keyvault: {endpoint: x}}", "Azure Key Vault"),
+        ("gcp: {secretmanager: {project_id: x}}", "GCP Secret Manager"),
+        ("fortanix: {sdkms: {endpoint: x}}", "Fortanix SDKMS"),
+        ("gemalto: {keysecure: {endpoint: x}}", "KeySecure"),
+        ("entrust: {keycontrol: {endpoint: x}}", "Entrust KeyControl"),
+        ("aws: {secretsmanager: {region: x}}", "AWS"),
+    ] {
+        let told = yaml(&format!("{START}keystore:\n  {store}\n")).unwrap_err().to_string();
+        assert!(told.starts_with("kes.yml:4: keystore.") && told.contains(what), "{told}");
+    }
+    let outer = "root = 'disabled'\n[kms.aws]\nregion = 'x'\n[keystore.fs]\npath = 'x'\n";
+    let told = load_text(outer, "kes.toml", &environment()).unwrap_err().to_string();
+    assert!(told.starts_with("kes.toml:2: kms.aws: an outer KMS"), "{told}");
+}
+
+#[test]
+fn unknown_keys_of_yaml_are_warnings_that_the_check_does_not_let_pass() {
+    let text = format!(
+        "{START}nonsense: 1\ncache: {{expiry: {{any: 1m, some: 2m}}}}\nkeys: [{{name: a, size: 3}}]\nkeystore: {{fs: {{path: p}}}}\n"
+    );
+    let loaded = yaml(&text).unwrap();
+    let told = warnings(&loaded);
+    for part in [
+        "kes.yml:3: nonsense: passed over: unknown key",
+        "kes.yml:4: cache.expiry.some: passed over: unknown key",
+        "kes.yml:5: keys[0].size: passed over: unknown key",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let unknown = loaded.warnings.iter().filter(|warning| warning.to_string().contains("unknown key"));
+    assert!(unknown.clone().count() == 3 && unknown.clone().all(|warning| warning.has_no_effect));
+    assert_eq!(loaded.settings.cache.any, Duration::from_secs(60));
+    let toml = "nonsense = 1\n";
+    assert!(
+        load_text(toml, "kms.toml", &environment())
+            .unwrap_err()
+            .to_string()
+            .contains("kms.toml:1: nonsense: unknown key")
+    );
+}
+
+#[test]
+fn what_is_not_in_effect_is_told() {
+    let told = warnings(&good("kes-0.24.yml"));
+    for part in ["tls.proxy: not in effect", "log.error: not in effect", "log.audit: not in effect"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+}
+
+#[test]
+fn mistakes_in_yaml_are_told_with_file_line_key_and_what_was_expected() {
+    let store = "keystore: {fs: {path: p}}\n";
+    for (text, parts) in [
+        ("tls:\n\tkey: k\n".to_owned(), &["kes.yml:2: invalid YAML"] as &[&str]),
+        (format!("{START}{store}{store}"), &["kes.yml:4: keystore: invalid YAML: duplicate key", "line 3"]),
+        (format!("version: v2\n{START}{store}"), &["kes.yml:1: version: unknown version", "'v1'"]),
+        (
+            format!("{START}address: 7373\n{store}"),
+            &["kes.yml:3: address: invalid address '7373'", "0.0.0.0:7373"],
+        ),
+        (
+            format!("{START}cache: {{expiry: {{any: 5}}}}\n{store}"),
+            &["kes.yml:3: cache.expiry.any: invalid duration '5'"],
+        ),
+        (
+            format!("{START}api:\n  /v1/key/decrypt/: {{skip_auth: true}}\n{store}"),
+            &["kes.yml:4: api./v1/key/decrypt/.skip_auth", "only these"],
+        ),
+        (
+            format!("{START}api:\n  /v1/nothing: {{timeout: 1s}}\n{store}"),
+            &["kes.yml:4: api./v1/nothing: there is no such route"],
+        ),
+        (format!("{START}log: {{error: maybe}}\n{store}"), &["kes.yml:3: log.error: invalid value 'maybe'"]),
+        (
+            format!("{START}policy:\n  a:\n    paths: ['/v1/[']\n{store}"),
+            &["kes.yml:5: policy.a.paths[0]: invalid pattern"],
+        ),
+        (
+            format!("{START}policy:\n  a:\n    deny: [/v1/key/*/x]\n{store}"),
+            &["kes.yml:5: policy.a.deny[0]", "instead"],
+        ),
+        (
+            "tls: {key: k, cert: c, password: x}\nroot: _\n".to_owned() + store,
+            &["kes.yml:1: tls.password: encrypted private keys"],
+        ),
+        (format!("root: _\n{START}{store}"), &["kes.yml:1: root: a former name of admin.identity", "line 2"]),
+        (
+            format!("{START}keystore: {{vault: {{endpoint: x}}}}\n"),
+            &["kes.yml:3: keystore.vault: no way to log in", "approle"],
+        ),
+        (
+            format!(
+                "{START}keystore: {{vault: {{endpoint: 'https://v', version: v3, approle: {{id: x, secret: y}}}}}}\n"
+            ),
+            &["kes.yml:3: keystore.vault.version", "'v1' or 'v2'"],
+        ),
+        (
+            format!("{START}keystore:\n  fs: {{path: p}}\n  vault: {{endpoint: x}}\n"),
+            &["kes.yml:5: keystore.vault: two key stores", "kes.yml:4"],
+        ),
+        (
+            "admin:\n  identity: ${NO_SUCH}\n".to_owned(),
+            &["kes.yml:2: admin.identity: environment variable 'NO_SUCH'"],
+        ),
+        (
+            format!(
+                "admin: {{identity: {IDENTITY}}}\ntls:\n  key: k\n  cert: c\n  proxy:\n    identities: [{IDENTITY}]\n    header: {{cert: X-Cert}}\n{store}"
+            ),
+            &["tls.proxy.identities[0]", "the admin"],
+        ),
+    ] {
+        let told = yaml(&text).map(drop).unwrap_err().to_string();
+        assert!(!told.contains('\n'), "{told}");
+        for part in parts {
+            assert!(told.contains(part), "{part:?} in {told:?}");
+        }
+    }
+}

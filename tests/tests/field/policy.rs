@@ -1,0 +1,65 @@
+//! `kms policy test` and the globs of 2020.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Shell, field, text};
+
+const ADMIN: &str = "0000000000000000000000000000000000000000000000000000000000000001";
+const APP: &str = "0000000000000000000000000000000000000000000000000000000000000002";
+const OLD: &str = "0000000000000000000000000000000000000000000000000000000000000003";
+
+fn config() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kes.yml");
+    let content = format!(
+        "admin: {{identity: {ADMIN}}}\ntls: {{key: k, cert: c}}\nkeystore: {{fs: {{path: p}}}}\npolicy:\n  app:\n    \
+         allow: [/v1/key/create/my-*, /v1/key/generate/*]\n    deny: [/v1/key/generate/my-secret]\n    \
+         identities: [{APP}]\n  old:\n    paths: [/v1/key/*, /v1/key/create/o?d*]\n    identities: [{OLD}]\n"
+    );
+    fs::write(&file, content).unwrap();
+    (dir, file)
+}
+
+#[test]
+fn a_decision_is_explained_from_the_config_alone() {
+    let (_dir, file) = config();
+    for (identity, path, allowed, reason) in [
+        (ADMIN, "/v1/anything", true, "the admin"),
+        (APP, "/v1/key/create/my-key", true, "policy 'app' allows '/v1/key/create/my-*'"),
+        (APP, "/v1/key/generate/my-secret", false, "policy 'app' denies '/v1/key/generate/my-secret'"),
+        (APP, "/v1/key/delete/my-key", false, "no rule of policy 'app' allows the path"),
+        (&"f".repeat(64), "/v1/status", false, "no policy"),
+        // A glob of 2020 ends at a slash.
+        (OLD, "/v1/key/create/old-key", true, "policy 'old' allows '/v1/key/create/o?d*'"),
+        (OLD, "/v1/key/create/new-key", false, "no rule of policy 'old'"),
+        (OLD, "/v1/key/x", true, "policy 'old' allows '/v1/key/*'"),
+    ] {
+        let arguments = ["policy", "test", "--config", text(&file), "--identity", identity, path];
+        let done = Shell::default().run(&arguments);
+        assert_eq!(done.status.code(), Some(i32::from(!allowed)), "{identity} {path} {done:?}");
+        let verdict = if allowed { "allowed: " } else { "denied: " };
+        assert!(done.stdout.starts_with(verdict) && done.stdout.contains(reason), "{done:?}");
+        assert_eq!(done.stderr, "");
+        let json = Shell::default().run(&[&arguments as &[&str], &["--json"]].concat());
+        let json: Value = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(json["allowed"], allowed);
+    }
+}
+
+#[test]
+fn the_identity_may_be_an_api_key_and_mistakes_are_told() {
+    let (_dir, file) = config();
+    let api_key = field(&Shell::default().run(&["identity", "new", "--json"]).ok(), "api_key");
+    let root = Shell::default().run(&["identity", "of", &api_key]).ok();
+    let test = |identity: &str, more: &[&str]| {
+        let arguments = ["policy", "test", "--config", text(&file), "--identity", identity, "/v1/status"];
+        Shell::default().run(&[&arguments as &[&str], more].concat())
+    };
+    assert_eq!(test(&api_key, &[]).status.code(), Some(1));
+    assert!(test(&api_key, &["--root", root.trim()]).ok().contains("the admin"));
+    assert!(test("nobody", &[]).error().contains("64 hex digits"));
+}

@@ -1,0 +1,191 @@
+//! A real KES 0.24 on the same OpenBao: each reads what the other wrote, and opens what it sealed.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kms_core::{CacheConfig, EntryName, Fingerprint, Identity, KeyStore, Kms};
+use kms_vault::{AppRole, KvVersion, Login, SecretSource, TransitConfig, VaultConfig};
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::bao::{Bao, WIDE_POLICY, free_port, program, until};
+use super::common::{key, list_all, record, request, ring};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kes_and_we_share_a_vault() {
+    for (version, transit) in
+        [(KvVersion::V1, false), (KvVersion::V1, true), (KvVersion::V2, false), (KvVersion::V2, true)]
+    {
+        let case = format!("{version:?}, transit {transit}");
+        let bao = Bao::with_kv(version).await;
+        bao.mount_transit("minio").await;
+        let login = bao.approle(WIDE_POLICY, "5m").await;
+        let transit = transit.then(|| TransitConfig { require: true, ..TransitConfig::new("minio") });
+        let config = VaultConfig { login, transit, ..bao.config(version) };
+        let kes = Kes::start(&config).await;
+        let kms = ring(config, CacheConfig::default());
+
+        kms.create(&request(), &key("ours")).await.unwrap();
+        kes.ask("key/create/theirs", Value::Null).await;
+        let (context, plaintext) =
+            (b"bucket/object".as_slice(), b"32 bytes that are sealed by them".as_slice());
+        for name in ["ours", "theirs"] {
+            let ours = kms.generate(&request(), &key(name), context).await.unwrap();
+            let body =
+                json!({"ciphertext": STANDARD.encode(&ours.ciphertext), "context": STANDARD.encode(context)});
+            let opened = kes.ask(&format!("key/decrypt/{name}"), body).await;
+            assert_eq!(
+                opened["plaintext"],
+                STANDARD.encode(ours.plaintext.expose()),
+                "{case}: KES opens, {name}"
+            );
+
+            let body = json!({"plaintext": STANDARD.encode(plaintext), "context": STANDARD.encode(context)});
+            let theirs = kes.ask(&format!("key/encrypt/{name}"), body).await;
+            let theirs = STANDARD.decode(theirs["ciphertext"].as_str().unwrap()).unwrap();
+            let opened = kms.decrypt(&request(), &key(name), &theirs, context).await;
+            assert!(opened.unwrap().expose() == plaintext, "{case}: we open, {name}");
+
+            let described = kes.get(&format!("key/describe/{name}")).await;
+            let info = kms.describe(&request(), &key(name)).await.unwrap();
+            assert_eq!(described["created_by"], info.created_by, "{case}, {name}");
+            let message = json!({"message": STANDARD.encode("message")});
+            let hmac = kes.ask(&format!("key/hmac/{name}"), message).await;
+            let ours = kms.hmac(&request(), &key(name), b"message").await.unwrap();
+            assert_eq!(hmac["hmac"], STANDARD.encode(ours), "{case}, {name}");
+        }
+        assert_eq!(kes.get("key/list/*").await["names"], json!(["ours", "theirs"]), "{case}");
+        assert_eq!(list_all(kms.as_ref(), "", 100).await, ["ours", "theirs"], "{case}");
+        assert_eq!(
+            kes.status(Method::PUT, "key/create/ours").await,
+            400,
+            "{case}: KES sees that ours is there"
+        );
+        let exists = kms.create(&request(), &key("theirs")).await.err().map(|error| error.kind());
+        assert_eq!(exists, Some(kms_core::ErrorKind::AlreadyExists), "{case}");
+
+        // What KES deletes is gone for us, and the other way round.
+        assert_eq!(kes.status(Method::DELETE, "key/delete/ours").await, 200, "{case}");
+        assert!(kms.store().get(&EntryName::from(&key("ours"))).await.is_err(), "{case}");
+        kms.delete(&request(), &key("theirs")).await.unwrap();
+        until("KES's cache lets go of it", async || {
+            kes.status(Method::GET, "key/describe/theirs").await == 404
+        })
+        .await;
+    }
+}
+
+/// Going back to KES stays possible: the path under which later versions rest is one more name to it, and no harm.
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_of_later_versions_do_not_keep_kes_from_serving() {
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    let login = bao.approle(WIDE_POLICY, "5m").await;
+    let config = VaultConfig { login, ..bao.config(KvVersion::V2) };
+    let kes = Kes::start(&config).await;
+    let kms = ring(config, CacheConfig::default());
+    kms.create(&request(), &key("key")).await.unwrap();
+    let slot = EntryName::slot(&Fingerprint::from_bytes([7; 16]), 2);
+    kms.store().create(&slot, &record()).await.unwrap();
+    assert_eq!(kes.get("key/list/*").await["names"], json!([".v/", "key"]));
+    let dek = kes.ask("key/generate/key", json!({})).await;
+    let sealed = STANDARD.decode(dek["ciphertext"].as_str().unwrap()).unwrap();
+    let opened = kms.decrypt(&request(), &key("key"), &sealed, b"").await.unwrap();
+    assert_eq!(dek["plaintext"], STANDARD.encode(opened.expose()));
+}
+
+/// A running KES 0.24.
+struct Kes {
+    endpoint: String,
+    http: reqwest::Client,
+    _child: Child,
+    _directory: TempDir,
+}
+
+impl Kes {
+    /// Starts one with the same Vault settings.
+    async fn start(config: &VaultConfig) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let server_key = KeyPair::generate().unwrap();
+        let server =
+            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&server_key).unwrap();
+        std::fs::write(path("server.crt"), server.pem()).unwrap();
+        std::fs::write(path("server.key"), server_key.serialize_pem()).unwrap();
+        let client_key = KeyPair::generate().unwrap();
+        let client = CertificateParams::default().self_signed(&client_key).unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let Login::AppRole(AppRole { id, secret: SecretSource::Value(secret), .. }) = &config.login else {
+            unreachable!()
+        };
+        let mut vault = json!({
+            "endpoint": config.endpoint, "engine": config.engine, "prefix": config.prefix,
+            "version": if config.version == KvVersion::V1 { "v1" } else { "v2" },
+            "approle": {"id": id, "secret": secret.expose()}, "status": {"ping": "1s"},
+        });
+        if let Some(transit) = &config.transit {
+            vault["transit"] = json!({"engine": transit.engine, "key": transit.key});
+        }
+        // JSON is YAML.
+        let settings = json!({
+            "version": "v1", "address": address,
+            "admin": {"identity": Identity::of_public_key(&client_key.subject_public_key_info()).to_string()},
+            "tls": {"key": path("server.key"), "cert": path("server.crt")},
+            "cache": {"expiry": {"any": "1s", "unused": "1s", "offline": "0s"}},
+            "keystore": {"vault": vault},
+        });
+        std::fs::write(path("config.yml"), settings.to_string()).unwrap();
+        let log = std::fs::File::create(path("log")).unwrap();
+        let child = Command::new(program("kes"))
+            .args(["server", "--config"])
+            .arg(path("config.yml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let identity = format!("{}{}", client.pem(), client_key.serialize_pem());
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tls_danger_accept_invalid_certs(true)
+            .identity(reqwest::Identity::from_pem(identity.as_bytes()).unwrap())
+            .timeout(Duration::from_secs(20))
+            .build()
+            .unwrap();
+        let kes =
+            Self { endpoint: format!("https://{address}/v1"), http, _child: child, _directory: directory };
+        until("KES answers", async || {
+            let answer = kes.http.get(format!("{}/status", kes.endpoint)).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        kes
+    }
+
+    async fn ask(&self, path: &str, body: Value) -> Value {
+        let request = self.http.put(format!("{}/{path}", self.endpoint));
+        let request = if body.is_null() { request } else { request.body(body.to_string()) };
+        Self::answer(path, request).await
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        Self::answer(path, self.http.get(format!("{}/{path}", self.endpoint))).await
+    }
+
+    async fn status(&self, method: Method, path: &str) -> u16 {
+        let request = self.http.request(method, format!("{}/{path}", self.endpoint));
+        request.send().await.unwrap().status().as_u16()
+    }
+
+    async fn answer(path: &str, request: reqwest::RequestBuilder) -> Value {
+        let answer = request.send().await.unwrap();
+        let (status, body) = (answer.status(), answer.text().await.unwrap());
+        assert!(status == 200, "{path}: {status} {body}");
+        serde_json::from_str(&body).unwrap_or(Value::Null)
+    }
+}
