@@ -48,6 +48,7 @@ pub struct RawVault {
     pub transit: Option<RawTransit>,
     pub approle: Option<RawAppRole>,
     pub kubernetes: Option<RawKubernetes>,
+    pub token: Option<RawToken>,
     pub tls: RawVaultTls,
     pub status: RawVaultStatus,
 }
@@ -57,6 +58,7 @@ pub struct RawVault {
 pub struct RawTransit {
     pub engine: Option<String>,
     pub key: Option<String>,
+    pub require: Option<Switch>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -66,6 +68,7 @@ pub struct RawAppRole {
     pub engine: Option<String>,
     pub id: Option<String>,
     pub secret: Option<String>,
+    pub secret_file: Option<String>,
     pub retry: Option<GoDuration>,
 }
 
@@ -76,6 +79,13 @@ pub struct RawKubernetes {
     pub engine: Option<String>,
     pub role: Option<String>,
     pub jwt: Option<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawToken {
+    pub value: Option<String>,
+    pub file: Option<String>,
 }
 
 #[derive(serde::Deserialize, Default)]

@@ -8,7 +8,9 @@ use kms_vault::{
 
 use super::places::{Places, path};
 use super::problem::Problem;
-use super::sections::{RawAppRole, RawKubernetes, RawTransit, RawVault, RawVaultTls};
+use super::sections::{RawAppRole, RawKubernetes, RawToken, RawTransit, RawVault, RawVaultTls};
+
+const ONE_LOGIN: &str = "more than one way to log in, expected approle, kubernetes or token";
 
 /// Reads the section; what is not told is as with KES.
 pub fn vault(raw: RawVault, places: &Places) -> Result<VaultConfig, Problem> {
@@ -17,13 +19,15 @@ pub fn vault(raw: RawVault, places: &Places) -> Result<VaultConfig, Problem> {
     let endpoint = endpoint.ok_or_else(|| {
         problem(".endpoint", "missing, expected the address of Vault, such as 'https://vault:8200'")
     })?;
-    let login = match (raw.approle, raw.kubernetes) {
-        (Some(_), Some(_)) => {
-            return Err(problem(".kubernetes", "two ways to log in, expected either approle or kubernetes"));
+    let login = match (raw.approle, raw.kubernetes, raw.token) {
+        (Some(raw), None, None) => app_role(raw, &problem)?,
+        (None, Some(raw), None) => kubernetes(raw),
+        (None, None, Some(raw)) => token(raw, &problem)?,
+        (None, None, None) => {
+            return Err(problem("", "no way to log in, expected approle, kubernetes or token"));
         }
-        (Some(raw), None) => app_role(raw),
-        (None, Some(raw)) => kubernetes(raw),
-        (None, None) => return Err(problem("", "no way to log in, expected approle or kubernetes")),
+        (Some(_), Some(_), _) => return Err(problem(".kubernetes", ONE_LOGIN)),
+        _ => return Err(problem(".token", ONE_LOGIN)),
     };
     let default = VaultConfig::new(endpoint, login);
     let config = VaultConfig {
@@ -46,14 +50,37 @@ pub fn vault(raw: RawVault, places: &Places) -> Result<VaultConfig, Problem> {
     Ok(config)
 }
 
-fn app_role(raw: RawAppRole) -> Login {
-    let default = AppRole::new(raw.id.unwrap_or_default(), Secret::from(raw.secret.unwrap_or_default()));
-    Login::AppRole(AppRole {
+fn app_role(raw: RawAppRole, problem: &impl Fn(&str, &str) -> Problem) -> Result<Login, Problem> {
+    let default = AppRole::new(raw.id.unwrap_or_default(), Secret::from(String::new()));
+    let both = || problem(".approle.secret_file", "two secrets, expected secret or secret_file");
+    let secret = secret_source(raw.secret, raw.secret_file, both)?;
+    Ok(Login::AppRole(AppRole {
         engine: raw.engine.unwrap_or(default.engine),
         namespace: raw.namespace.filter(|text| !text.is_empty()),
+        secret: secret.unwrap_or(default.secret),
         retry: raw.retry.map(|retry| retry.0),
         ..default
-    })
+    }))
+}
+
+fn token(raw: RawToken, problem: &impl Fn(&str, &str) -> Problem) -> Result<Login, Problem> {
+    let both = || problem(".token.file", "two tokens, expected value or file");
+    let token = secret_source(raw.value, raw.file, both)?;
+    token.map(Login::Token).ok_or_else(|| problem(".token", "no token, expected value or file"))
+}
+
+fn secret_source(
+    value: Option<String>,
+    file: Option<String>,
+    both: impl FnOnce() -> Problem,
+) -> Result<Option<SecretSource>, Problem> {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    match (given(value), given(file)) {
+        (Some(_), Some(_)) => Err(both()),
+        (Some(value), None) => Ok(Some(SecretSource::Value(Secret::from(value)))),
+        (None, Some(file)) => Ok(Some(SecretSource::File(PathBuf::from(file)))),
+        (None, None) => Ok(None),
+    }
 }
 
 fn kubernetes(raw: RawKubernetes) -> Login {
@@ -73,7 +100,11 @@ fn kubernetes(raw: RawKubernetes) -> Login {
 
 fn transit(raw: RawTransit) -> TransitConfig {
     let default = TransitConfig::new(raw.key.unwrap_or_default());
-    TransitConfig { engine: raw.engine.unwrap_or(default.engine), ..default }
+    TransitConfig {
+        engine: raw.engine.unwrap_or(default.engine),
+        require: raw.require.is_some_and(|require| require.0),
+        ..default
+    }
 }
 
 fn tls(raw: RawVaultTls) -> TlsConfig {

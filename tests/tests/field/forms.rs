@@ -129,6 +129,41 @@ fn the_other_forms_of_yaml_load() {
 }
 
 #[test]
+fn our_own_settings_of_vault_land_where_they_should() {
+    let vault = |login: &str| {
+        let tls = "tls:\n  key: a\n  cert: b\n";
+        let start = "admin:\n  identity: disabled\n";
+        let text = format!("{start}{tls}keystore:\n  vault:\n    endpoint: https://vault:8200\n{login}");
+        yaml(&text).map(|loaded| match loaded.settings.key_store {
+            KeyStoreSettings::Vault(vault) => vault,
+            _ => panic!(),
+        })
+    };
+    let config =
+        vault("    approle: {id: a, secret_file: /etc/secret}\n    transit: {key: k, require: on}\n")
+            .unwrap();
+    assert!(config.transit.unwrap().require);
+    let kms_vault::Login::AppRole(login) = config.login else { panic!() };
+    assert!(matches!(login.secret, kms_vault::SecretSource::File(path) if path == Path::new("/etc/secret")));
+    let config = vault("    token: {file: /etc/token}\n").unwrap();
+    assert!(matches!(config.login, kms_vault::Login::Token(kms_vault::SecretSource::File(_))));
+    let config = vault("    token: {value: s.x}\n").unwrap();
+    assert!(matches!(config.login, kms_vault::Login::Token(kms_vault::SecretSource::Value(_))));
+    for (login, words) in [
+        (
+            "    approle: {id: a, secret: b, secret_file: c}\n",
+            "secret_file: two secrets, expected secret or secret_file",
+        ),
+        ("    token: {value: a, file: b}\n", "token.file: two tokens"),
+        ("    token: {}\n", "token: no token, expected value or file"),
+        ("    token: {value: a}\n    approle: {id: a, secret: b}\n", "token: more than one way to log in"),
+    ] {
+        let told = vault(login).unwrap_err().to_string();
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+#[test]
 fn the_toml_of_2020_loads() {
     let loaded = good("guide-2020.toml");
     assert_eq!(warnings(&loaded), "");
