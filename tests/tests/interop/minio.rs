@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use kms_vault::{AppRole, KvVersion, Login, SecretSource};
+
+use super::bao::{Bao, LEAST_POLICY};
 use super::setup::{KeyServer, Process, attempt, free_address, run, text, tools};
 
 const ALLOW: [&str; 6] = [
@@ -23,9 +26,38 @@ const PASSWORD: &str = "minio-root-password";
 const LARGE: usize = 24 << 20;
 
 #[test]
-fn minio_keeps_its_objects() {
+fn minio_keeps_its_objects_on_the_embedded_store() {
+    minio_keeps_its_objects(KeyServer::start(&ALLOW, &DENY));
+}
+
+#[test]
+fn minio_keeps_its_objects_on_vault() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (bao, login) = runtime.block_on(async {
+        let bao = Bao::with_kv(KvVersion::V2).await;
+        let login = bao.approle(LEAST_POLICY, "5m").await;
+        (bao, login)
+    });
+    let Login::AppRole(AppRole { id, secret: SecretSource::Value(secret), .. }) = login else {
+        unreachable!()
+    };
+    let (dir, secret) = (tempfile::tempdir().unwrap(), secret.expose());
+    let key_store = format!(
+        r#"[keystore.vault]
+endpoint = "{}"
+version = "v2"
+prefix = "minio"
+[keystore.vault.approle]
+id = "{id}"
+secret = "{secret}"
+"#,
+        bao.endpoint()
+    );
+    minio_keeps_its_objects(KeyServer::start_on(dir, &key_store, "vault: keys: 0 at", &ALLOW, &DENY));
+}
+
+fn minio_keeps_its_objects(mut keys: KeyServer) {
     let tools = tools(&["minio", "mc"]);
-    let mut keys = KeyServer::start(&ALLOW, &DENY);
     let mut minio = Minio::start(&tools, &keys);
 
     let status = minio.mc(&["admin", "kms", "key", "status", "s3"]);

@@ -25,29 +25,10 @@ pub fn tools(names: &[&str]) -> PathBuf {
     tools.join("bin")
 }
 
-/// Builds the binary `kms` once, and returns its path.
+/// Returns the path of the binary `kms`, built from this tree.
 pub fn kms() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root()).args([
-            "build",
-            "-p",
-            "kms-server",
-            "--bin",
-            "kms",
-            "--message-format",
-            "json",
-        ]);
-        let output = cargo.stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "the server does not build");
-        let messages = String::from_utf8(output.stdout).unwrap();
-        let mut executable = messages.lines().filter_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            message["executable"].as_str().map(PathBuf::from)
-        });
-        executable.next_back().expect("cargo tells where the binary is")
-    })
+    BINARY.get_or_init(kms_tests::process::kms_binary)
 }
 
 /// A key server of our own with its files: an admin and an application, each with an API key.
@@ -63,6 +44,21 @@ impl KeyServer {
     /// Starts a server on the embedded store, whose policy lets the application work with keys of these patterns.
     pub fn start(allow: &[&str], deny: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let (store, root_key) = (dir.path().join("store"), dir.path().join("root.key"));
+        let mut bytes = [0; 32];
+        kms_core::fill_random(&mut bytes).unwrap();
+        fs::write(&root_key, STANDARD.encode(bytes)).unwrap();
+        fs::set_permissions(&root_key, fs::Permissions::from_mode(0o600)).unwrap();
+        let key_store = format!(
+            "[keystore.fs]\npath = \"{}\"\nroot_key_file = \"{}\"\n",
+            store.display(),
+            root_key.display()
+        );
+        Self::start_on(dir, &key_store, "sled in", allow, deny)
+    }
+
+    /// Starts a server with this section of the config for its key store, which `kms check` tells by these words.
+    pub fn start_on(dir: TempDir, key_store: &str, told: &str, allow: &[&str], deny: &[&str]) -> Self {
         let (admin_key, admin) = new_identity();
         let (app_key, app) = new_identity();
         let file = |name: &str| dir.path().join(name).display().to_string();
@@ -75,11 +71,6 @@ impl KeyServer {
             );
         }
         let client = last_word(&run(kms(), &["identity", "of", &file("client.crt")], &[]));
-        let root_key = dir.path().join("root.key");
-        let mut bytes = [0; 32];
-        kms_core::fill_random(&mut bytes).unwrap();
-        fs::write(&root_key, STANDARD.encode(bytes)).unwrap();
-        fs::set_permissions(&root_key, fs::Permissions::from_mode(0o600)).unwrap();
 
         let address = free_address();
         let mut config = String::new();
@@ -95,17 +86,15 @@ cert = "{}"
 allow = {allow:?}
 deny = {deny:?}
 identities = ["{app}", "{client}"]
-[keystore.fs]
-path = "{}"
-root_key_file = "{}"
-"#,
+{key_store}"#,
             file("server.key"),
             file("server.crt"),
-            file("store"),
-            root_key.display()
         )
         .unwrap();
-        fs::write(dir.path().join("config.toml"), config).unwrap();
+        let path = file("config.toml");
+        fs::write(&path, config).unwrap();
+        let found = run(kms(), &["check", "--config", &path], &[]);
+        assert!(found.contains(told), "'{told}' is not in:\n{found}");
         let mut server = Self { dir, address, admin_key, app_key, process: None };
         server.restart();
         server
