@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::{
-    Cipher, Fingerprint, KeyName, ListQuery, Page, Request, Result, SecretBytes, SecretKey, StoreStatus,
+    CacheCounters, Cipher, Fingerprint, KeyName, ListQuery, Page, Request, Result, SecretBytes, SecretKey,
+    StoreStatus,
 };
 
 /// A key management service: named master keys that never leave it, and what can be done with them.
@@ -68,6 +69,11 @@ pub trait Kms: Send + Sync + 'static {
 
     /// Asks the backend whether it can serve.
     async fn status(&self) -> Result<StoreStatus>;
+
+    /// Tells what the cache has counted since the start, where there is one.
+    fn counters(&self) -> Option<CacheCounters> {
+        None
+    }
 }
 
 /// What a [`Kms`] can do, as data.

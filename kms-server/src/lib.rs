@@ -2,6 +2,7 @@
 
 mod api;
 pub mod apikey;
+mod audit;
 mod auth;
 mod backend;
 pub mod certificate;
@@ -11,12 +12,15 @@ pub mod client;
 pub mod config;
 mod conn;
 mod dev;
+mod error_log;
 mod files;
 mod init;
 mod kes_directory;
+mod metrics;
 pub mod policy;
 pub mod process;
 pub mod server;
+mod stream;
 mod tls;
 
 pub use conn::Bounds;

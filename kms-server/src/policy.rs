@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kms_core::Identity;
 
 use crate::config::glob::Glob;
 use crate::config::settings::PolicySettings;
 
 /// The access rules of a server: what each identity may do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Access {
     admin: Option<Identity>,
+    /// By identity.
     policies: HashMap<Identity, Arc<Policy>>,
+    by_name: BTreeMap<String, Arc<Policy>>,
+    created_at: Timestamp,
 }
 
 impl Access {
@@ -24,9 +28,11 @@ impl Access {
         admin: Option<Identity>,
         policies: &BTreeMap<String, PolicySettings>,
     ) -> Result<Self, AmbiguousIdentity> {
-        let mut access = Self { admin, policies: HashMap::new() };
+        let mut access =
+            Self { admin, policies: HashMap::new(), by_name: BTreeMap::new(), created_at: Timestamp::now() };
         for (name, settings) in policies {
             let policy = Arc::new(Policy::new(name, settings));
+            access.by_name.insert(name.clone(), Arc::clone(&policy));
             for identity in &settings.identities {
                 if access.admin == Some(*identity) {
                     return Err(AmbiguousIdentity {
@@ -42,6 +48,31 @@ impl Access {
             }
         }
         Ok(access)
+    }
+
+    /// Returns the admin's identity, unless it is switched off.
+    pub fn admin(&self) -> Option<&Identity> {
+        self.admin.as_ref()
+    }
+
+    /// Returns when these rules were made of the configuration.
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// Finds a policy by its name.
+    pub fn policy(&self, name: &str) -> Option<&Policy> {
+        self.by_name.get(name).map(Arc::as_ref)
+    }
+
+    /// Goes through the names of the policies in byte order.
+    pub fn policy_names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Goes through all who may do anything, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.admin.iter().chain(self.policies.keys())
     }
 
     /// Finds what `identity` may do.
@@ -100,6 +131,16 @@ impl Policy {
     /// Returns the name of the policy.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Lends the patterns of which one has to match.
+    pub fn allow(&self) -> &[Pattern] {
+        &self.allow
+    }
+
+    /// Lends the patterns of which none may match.
+    pub fn deny(&self) -> &[Pattern] {
+        &self.deny
     }
 
     /// Finds the rule that allows `path`, if none denies it.

@@ -54,3 +54,26 @@ pub fn max_connections() -> usize {
     let connections = files.saturating_sub(RESERVED_FILES).clamp(16, MAX_CONNECTIONS);
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
+
+/// What memory is in use, in bytes, and the number of threads.
+pub struct Memory {
+    /// What was allocated.
+    pub heap: u64,
+    /// The stack of the main thread.
+    pub stack: u64,
+    /// The number of threads.
+    pub threads: u64,
+}
+
+impl Memory {
+    /// Reads it from `/proc`; where there is none, 1 byte each, since the SDK takes 0 for an error.
+    pub fn of_this_process() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim_start_matches(':').trim().split(' ').next()?.parse::<u64>().ok()
+        };
+        let bytes = |name| field(name).map_or(1, |kib| (kib * 1024).max(1));
+        Self { heap: bytes("RssAnon"), stack: bytes("VmStk"), threads: field("Threads").unwrap_or(1) }
+    }
+}

@@ -8,12 +8,15 @@ use std::time::Duration;
 use kms_core::name::MAX_PAGE_LEN;
 use kms_core::{Error, ErrorKind, Identity, Kms, ListQuery, Request};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::api::{Api, Routes};
+use crate::audit::Audit;
 use crate::config::settings::Settings;
 use crate::conn::{Bounds, Connections};
+use crate::metrics::Metrics;
 use crate::policy::Access;
-use crate::{backend, certificate, process, tls};
+use crate::{backend, certificate, error_log, process, tls};
 
 /// How long a stopping server waits for requests that have begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +33,9 @@ pub struct Server {
     tls: rustls::ServerConfig,
     kms: Arc<dyn Kms>,
     access: Access,
+    routes: Routes,
+    audit: Arc<Audit>,
+    metrics: Arc<Metrics>,
     limits: Limits,
 }
 
@@ -57,7 +63,7 @@ impl Server {
     /// An error is one line that names the file or key at fault and what was expected.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
         // First what is cheap and has no effect.
-        let tls = tls::server_config(&settings.tls)?;
+        let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
         let tickets = tls::Tickets::begin();
         let kms = backend::open(&settings).await?;
         Self::assemble(settings, tls, tickets, kms).await
@@ -65,7 +71,7 @@ impl Server {
 
     /// Serves a key management service of the caller's; the key store of `settings` is not opened.
     pub async fn with_kms(settings: Settings, kms: Arc<dyn Kms>) -> Result<Self, StartError> {
-        let tls = tls::server_config(&settings.tls)?;
+        let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
         Self::assemble(settings, tls, tls::Tickets::begin(), kms).await
     }
 
@@ -80,9 +86,19 @@ impl Server {
         for warning in tls::certificate_warnings(&settings.tls.cert) {
             tracing::warn!("{warning}");
         }
+        let audit = Audit::open(&settings.log).map_err(|(file, error)| {
+            let why = certificate::describe_io_error(&error);
+            StartError::new(format!("log.audit_file: cannot open '{}': {why}", file.display()))
+        })?;
+        let metrics = Metrics::new().map_err(|error| StartError::new(format!("metrics: {error}")))?;
+        if let Some(end) = tls::certificate_end(&settings.tls.cert) {
+            metrics.certificate_ends(end);
+        }
         create_keys(&settings, &*kms).await?;
         tickets.give(&mut tls)?;
-        Ok(Self { address: settings.address, tls, kms, access, limits: Limits::default() })
+        let routes = Routes::standard().with_settings(&settings.routes);
+        let (address, limits) = (settings.address, Limits::default());
+        Ok(Self { address, tls, kms, access, routes, audit, metrics: Arc::new(metrics), limits })
     }
 
     /// Sets other bounds than the usual ones.
@@ -112,13 +128,14 @@ impl Server {
             }
         });
         let routes = match self.limits.route_timeout {
-            Some(timeout) => Routes::standard().with_timeout(timeout),
-            None => Routes::standard(),
+            Some(timeout) => self.routes.with_timeout(timeout),
+            None => self.routes,
         };
-        let api = Arc::new(Api::new(self.kms, self.access, routes));
+        let recorder = tokio::spawn(Arc::clone(&self.audit).run(Arc::clone(&self.metrics)));
+        let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit));
         let connections =
             Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
-        Ok(Listening { listener, address, api, connections })
+        Ok(Listening { listener, address, api, connections, recorder })
     }
 }
 
@@ -128,6 +145,7 @@ pub struct Listening {
     address: SocketAddr,
     api: Arc<Api>,
     connections: Arc<Connections>,
+    recorder: JoinHandle<()>,
 }
 
 impl Listening {
@@ -150,10 +168,15 @@ impl Listening {
             () = shutdown => {}
         }
         tracing::info!("server stops");
+        // Readers of a log would never leave by themselves.
+        self.api.audit().hub().close();
+        error_log::hub().close();
         match connections.end(DRAIN_TIMEOUT).await {
             0 => {}
             cut_off => tracing::warn!("{cut_off} connections had to be cut off"),
         }
+        self.recorder.abort();
+        self.api.audit().flush();
     }
 }
 

@@ -15,12 +15,13 @@ use crate::certificate::{self, Facts};
 use crate::config::settings::TlsSettings;
 use crate::server::StartError;
 
-/// Builds the TLS configuration: TLS 1.2 and 1.3, `h2` before `http/1.1`, a client certificate always.
+/// Builds the TLS configuration: TLS 1.2 and 1.3, `h2` before `http/1.1`, and a client certificate, which may only be
+/// left out if not all routes need one.
 ///
 /// An error names the file and what was expected in it.
-pub fn server_config(settings: &TlsSettings) -> Result<ServerConfig, StartError> {
+pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result<ServerConfig, StartError> {
     let provider = Arc::new(provider());
-    let verifier = client_verifier(settings, &provider)?;
+    let verifier = client_verifier(settings, needs_certificates, &provider)?;
     let pair = certificate::read_pair(&settings.cert, &settings.key).map_err(StartError::new)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -77,6 +78,12 @@ pub fn certificate_warnings(cert: &Path) -> Vec<String> {
     warnings
 }
 
+/// Returns when the certificate in `cert` ends, in seconds since 1970.
+pub fn certificate_end(cert: &Path) -> Option<i64> {
+    let facts = Facts::of(&CertificateDer::from_pem_file(cert).ok()?).ok()?;
+    Some(facts.not_after.as_second())
+}
+
 /// Says what a failed handshake was about, with a hint for what operators meet in the field.
 ///
 /// `None` for what is no news: a peer that goes away, or is no TLS client.
@@ -107,14 +114,16 @@ fn provider() -> CryptoProvider {
 
 fn client_verifier(
     settings: &TlsSettings,
+    mandatory: bool,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
     if !settings.verify_clients {
-        return Ok(Arc::new(ProvenKey { algorithms: provider.signature_verification_algorithms }));
+        return Ok(Arc::new(ProvenKey { algorithms: provider.signature_verification_algorithms, mandatory }));
     }
     let roots = client_roots(settings.ca.as_deref())?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
-    match verifier {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let verifier = if mandatory { verifier } else { verifier.allow_unauthenticated() };
+    match verifier.build() {
         Ok(verifier) => Ok(verifier),
         Err(error) => Err(StartError::new(format!("TLS: cannot verify clients: {error}"))),
     }
@@ -124,9 +133,14 @@ fn client_verifier(
 #[derive(Debug)]
 struct ProvenKey {
     algorithms: WebPkiSupportedAlgorithms,
+    mandatory: bool,
 }
 
 impl ClientCertVerifier for ProvenKey {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

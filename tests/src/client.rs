@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Bytes, Frame};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
@@ -199,6 +199,26 @@ impl Client {
         headers: &[(&str, &str)],
         body: RequestBody,
     ) -> io::Result<Answer> {
+        let (head, body) = self.begin(method, path, headers, body).await?.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        if head.headers.get("connection").is_some_and(|value| value == "close") {
+            self.sender = None;
+        }
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    /// Sends a request without a body, and returns the answer as soon as its headers are there.
+    pub async fn open(&mut self, path: &str) -> io::Result<Response<Incoming>> {
+        self.begin("GET", path, &[], Full::default().map_err(|never| match never {}).boxed_unsync()).await
+    }
+
+    async fn begin(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: RequestBody,
+    ) -> io::Result<Response<Incoming>> {
         if !self.is_connected() {
             self.connect().await?;
         }
@@ -227,12 +247,7 @@ impl Client {
                 sender.send_request(request).await
             }
         };
-        let (head, body) = response.map_err(io::Error::other)?.into_parts();
-        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        if head.headers.get("connection").is_some_and(|value| value == "close") {
-            self.sender = None;
-        }
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        response.map_err(io::Error::other)
     }
 }
 

@@ -8,6 +8,10 @@
     reason = "tests"
 )]
 
+#[path = "api/access.rs"]
+mod access;
+#[path = "api/audit.rs"]
+mod audit;
 #[path = "api/bodies.rs"]
 mod bodies;
 #[path = "api/bounds.rs"]
@@ -18,6 +22,10 @@ mod certificates;
 mod errors;
 #[path = "api/keys.rs"]
 mod keys;
+#[path = "api/logs.rs"]
+mod logs;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/order.rs"]
 mod order;
 #[path = "api/start_stop.rs"]

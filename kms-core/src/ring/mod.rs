@@ -164,6 +164,10 @@ impl<S: KeyStore> Kms for KeyRing<S> {
             .ok_or_else(|| Error::new(ErrorKind::NoHmacKey, format!("compute an HMAC with key '{name}'")))
     }
 
+    fn counters(&self) -> Option<CacheCounters> {
+        Some(Self::counters(self))
+    }
+
     async fn status(&self) -> Result<StoreStatus> {
         self.cache.status().await
     }

@@ -3,16 +3,20 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
-use hyper::body::{Body, Buf, Frame, SizeHint};
+use hyper::body::{Body, Buf, Bytes, Frame, SizeHint};
+use tokio::sync::mpsc::Receiver;
 use zeroize::Zeroizing;
 
 use super::body::BodyPermit;
 use super::json;
 use super::route::Verb;
+use crate::conn::Watch;
+use crate::metrics::TEXT_FORMAT;
 
 /// An answer before it is an HTTP response.
 pub struct Answer {
@@ -24,6 +28,7 @@ pub struct Answer {
     plain_page: bool,
     close: bool,
     permit: Option<BodyPermit>,
+    events: Option<Box<Events>>,
 }
 
 impl Answer {
@@ -38,6 +43,39 @@ impl Answer {
             plain_page: false,
             close: false,
             permit: None,
+            events: None,
+        }
+    }
+
+    /// Says 200 with metrics in the text format of Prometheus.
+    pub fn metrics(body: Vec<u8>) -> Self {
+        Self { content_type: Some(METRICS), body: Zeroizing::new(body), ..Self::done() }
+    }
+
+    /// Says 200 with lines of JSON that have no end.
+    pub fn stream(lines: Receiver<Bytes>) -> Self {
+        Self {
+            content_type: Some(JSON_LINES),
+            events: Some(Box::new(Events { lines, watch: None })),
+            ..Self::done()
+        }
+    }
+
+    /// Returns the status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Tells whether the answer has no end.
+    pub fn is_endless(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Tells the watch of the connection that this answer has no end, until it ends after all.
+    pub fn watch(&mut self, watch: &Arc<Watch>, is_http2: bool) {
+        if let Some(events) = &mut self.events {
+            watch.endless_begins(is_http2);
+            events.watch = Some((Arc::clone(watch), is_http2));
         }
     }
 
@@ -98,8 +136,9 @@ impl Answer {
         } else {
             Some(Chunk { bytes: self.body, sent: 0, _permit: self.permit })
         };
-        let explicit_length = body.is_none();
-        let mut response = Response::new(AnswerBody { chunk: body });
+        let events = self.events.filter(|_| !to_head);
+        let explicit_length = body.is_none() && events.is_none();
+        let mut response = Response::new(AnswerBody { chunk: body, events });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if let Some(content_type) = self.content_type {
@@ -130,6 +169,8 @@ impl Answer {
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+const METRICS: HeaderValue = HeaderValue::from_static(TEXT_FORMAT);
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// A refusal: the status and the text that clients of KES compare.
@@ -189,9 +230,24 @@ impl From<Reject> for Answer {
     }
 }
 
-/// The body of an answer: at most one buffer, which is wiped when it has been sent.
+/// The body of an answer: at most one buffer, which is wiped when it has been sent, or events without an end.
 pub struct AnswerBody {
     chunk: Option<Chunk>,
+    events: Option<Box<Events>>,
+}
+
+/// Events that are sent as they come.
+struct Events {
+    lines: Receiver<Bytes>,
+    watch: Option<(Arc<Watch>, bool)>,
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Some((watch, is_http2)) = &self.watch {
+            watch.endless_ends(*is_http2);
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -200,16 +256,25 @@ impl Body for AnswerBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Chunk>, Infallible>>> {
+        if let Some(events) = &mut self.events {
+            return events.lines.poll_recv(cx).map(|lines| {
+                let bytes = Zeroizing::new(lines?.to_vec());
+                Some(Ok(Frame::data(Chunk { bytes, sent: 0, _permit: None })))
+            });
+        }
         Poll::Ready(self.chunk.take().map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.chunk.is_none()
+        self.chunk.is_none() && self.events.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.events.is_some() {
+            return SizeHint::default();
+        }
         SizeHint::with_exact(self.chunk.as_ref().map_or(0, |chunk| chunk.remaining() as u64))
     }
 }

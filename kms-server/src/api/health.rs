@@ -7,6 +7,7 @@ use kms_core::StoreStatus;
 
 use super::answer::{Answer, Reject};
 use super::{Call, json};
+use crate::process::Memory;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -41,6 +42,26 @@ pub fn version() -> Answer {
     out.extend_from_slice(b",\"commit\":");
     json::push_string(&mut out, COMMIT);
     out.extend_from_slice(b"}\n");
+    Answer::json(out)
+}
+
+/// Lists the routes of KES 0.24 with their limits; a log's time is told as 0, since its answer has no end.
+pub fn api(call: &Call<'_>) -> Answer {
+    let mut out = b"[".to_vec();
+    for route in call.client.api.routes.iter().filter(|route| route.is_listed()) {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        let (method, path, max_body) = (route.verb.name(), route.path, route.max_body);
+        let timeout = if route.is_endless() { 0 } else { route.timeout.as_secs() };
+        out.extend_from_slice(
+            format!(
+                "{{\"method\":\"{method}\",\"path\":\"{path}\",\"max_body\":{max_body},\"timeout\":{timeout}}}"
+            )
+            .as_bytes(),
+        );
+    }
+    out.extend_from_slice(b"]\n");
     Answer::json(out)
 }
 
@@ -118,24 +139,5 @@ fn go_arch() -> &'static str {
         "powerpc64" => "ppc64le",
         "loongarch64" => "loong64",
         other => other,
-    }
-}
-
-/// What memory is in use, in bytes.
-struct Memory {
-    heap: u64,
-    stack: u64,
-}
-
-impl Memory {
-    /// Reads it from `/proc`; where there is none, 1 byte each, since the SDK takes 0 for an error.
-    fn of_this_process() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            let kib: u64 = line.trim_start_matches(':').trim().split(' ').next()?.parse().ok()?;
-            Some(kib * 1024)
-        };
-        Self { heap: field("RssAnon").unwrap_or(0).max(1), stack: field("VmStk").unwrap_or(0).max(1) }
     }
 }

@@ -28,6 +28,18 @@ pub fn members<'a, const N: usize>(
     Ok(members)
 }
 
+/// Reads an array of at most `limit` objects as [`members`] reads one.
+pub fn array_of_members<'a, const N: usize>(
+    body: &'a [u8],
+    names: [&'static str; N],
+    limit: usize,
+) -> Result<Vec<[Text<'a>; N]>, Malformed> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let objects = deserializer.deserialize_seq(Objects { names, limit }).map_err(|_| Malformed)?;
+    deserializer.end().map_err(|_| Malformed)?;
+    Ok(objects)
+}
+
 /// A string member of a request, borrowed from the body unless it has escapes.
 #[derive(Default)]
 pub struct Text<'a>(Option<Cow<'a, str>>);
@@ -154,6 +166,30 @@ impl<'de, const N: usize> Visitor<'de> for Members<N> {
     }
 }
 
+struct Objects<const N: usize> {
+    names: [&'static str; N],
+    limit: usize,
+}
+
+impl<'de, const N: usize> Visitor<'de> for Objects<N> {
+    type Value = Vec<[Text<'de>; N]>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array of at most {} objects", self.limit)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut objects = Vec::new();
+        while let Some(object) = seq.next_element_seed(Members { names: self.names })? {
+            if objects.len() == self.limit {
+                return Err(A::Error::custom("too many objects"));
+            }
+            objects.push(object);
+        }
+        Ok(objects)
+    }
+}
+
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -277,6 +313,19 @@ mod tests {
         assert_eq!(context(r#"{"context":"aGl="}"#).unwrap(), b"hi", "bits after the last byte");
         for absent in ["{}", "null", r#"{"context":null}"#, r#"{"context":""}"#] {
             assert_eq!(context(absent).unwrap(), b"", "{absent}");
+        }
+    }
+
+    #[test]
+    fn arrays_of_objects_are_bounded() {
+        let read = |body: &str| {
+            let objects = array_of_members(body.as_bytes(), ["a"], 2).map_err(|_| ())?;
+            Ok::<_, ()>(objects.iter().map(|[a]| a.as_str().to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(read("[]").unwrap(), [""; 0]);
+        assert_eq!(read(r#"[{"a":"x","b":1},{"A":"y"}]"#).unwrap(), ["x", "y"]);
+        for bad in ["", "{}", "null", "[1]", r#"[{"a":"x"}"#, "[{},{},{}]", "[] []", "[[]]"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

@@ -18,7 +18,10 @@ use crate::auth::Refusal;
 const MARGIN: Duration = Duration::from_millis(200);
 
 /// Stands between the prefix and the last name in the token that continues a listing; no name has it.
-const CONTINUES: char = '~';
+pub const CONTINUES: char = '~';
+
+/// The most ciphertexts of one request.
+const MAX_BULK: usize = 1000;
 
 /// Describes keys of old records, whose time of creation nobody knows, as KES does.
 const UNKNOWN_TIME: &str = "0001-01-01T00:00:00Z";
@@ -82,20 +85,7 @@ pub async fn describe(call: &Call<'_>) -> Result<Answer, Reject> {
 ///
 /// The token is the prefix, a `~` and the last name, so the policy that allowed the first page allows the next.
 pub async fn list(call: &Call<'_>) -> Result<Answer, Reject> {
-    let invalid = || {
-        let message = format!("listing pattern '{}' is empty, too long or is invalid", call.rest);
-        Reject::bad_request(message)
-    };
-    let (pattern, after) = match call.rest.split_once(CONTINUES) {
-        Some((prefix, last)) => (prefix, Some(last)),
-        None => (call.rest, None),
-    };
-    let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
-    // `_` is no name, but names begin with it.
-    let valid = name::is_valid_prefix(prefix) || pattern == "_*" || (prefix == "_" && after.is_some());
-    if !valid || after.is_some_and(|last| !name::is_valid(last)) {
-        return Err(invalid());
-    }
+    let (prefix, after) = call.listing()?;
     let request = call.request()?;
     let query = ListQuery { after, ..ListQuery::prefix(prefix) };
     let page = call.client.api.kms.list(&request, &query).await.map_err(|error| call.failed(&error))?;
@@ -161,6 +151,31 @@ pub async fn decrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Rej
     Ok(base64_members(&[("plaintext", plaintext.expose())]).holding(body.take_permit()))
 }
 
+/// Decrypts many at once: an array of `{"ciphertext", "context"?}`; the first that does not open fails all.
+pub async fn bulk_decrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    let name = call.key_name()?;
+    let request = call.request()?;
+    let mut body = call.read(body).await?;
+    let members = json::array_of_members(&body, ["ciphertext", "context"], MAX_BULK);
+    let members = members.map_err(|error| call.invalid(error))?;
+    let mut out = Vec::with_capacity(body.len() + 3);
+    out.push(b'[');
+    for [ciphertext, context] in members {
+        let ciphertext = ciphertext.decode().map_err(|error| call.invalid(error))?;
+        let context = context.decode().map_err(|error| call.invalid(error))?;
+        let plaintext = call.client.api.kms.decrypt(&request, &name, &ciphertext, &context).await;
+        let plaintext = plaintext.map_err(|error| call.failed(&error))?;
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"plaintext\":");
+        json::push_base64(&mut out, plaintext.expose());
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]\n");
+    Ok(Answer::json(out).holding(body.take_permit()))
+}
+
 /// Computes a MAC: `{"message"}`.
 pub async fn hmac(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     let name = call.key_name()?;
@@ -180,6 +195,25 @@ impl Call<'_> {
                 format!("key name '{}' is empty, too long or contains invalid characters", self.rest);
             Reject::bad_request(message)
         })
+    }
+
+    /// Reads a listing's prefix off the path, and the name after which it goes on.
+    pub fn listing(&self) -> Result<(&str, Option<&str>), Reject> {
+        let invalid = || {
+            let message = format!("listing pattern '{}' is empty, too long or is invalid", self.rest);
+            Reject::bad_request(message)
+        };
+        let (pattern, after) = match self.rest.split_once(CONTINUES) {
+            Some((prefix, last)) => (prefix, Some(last)),
+            None => (self.rest, None),
+        };
+        let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
+        // `_` is no name, but names begin with it.
+        let valid = name::is_valid_prefix(prefix) || pattern == "_*" || (prefix == "_" && after.is_some());
+        if !valid || after.is_some_and(|last| !name::is_valid(last)) {
+            return Err(invalid());
+        }
+        Ok((prefix, after))
     }
 
     /// Makes the request as the key management service sees it.

@@ -2,11 +2,13 @@
 //!
 //! The order of checks is that of KES 0.24: path, method, certificate, policy, name, body, existence.
 
+mod access;
 mod answer;
 mod body;
 mod health;
-mod json;
+pub(crate) mod json;
 mod keys;
+mod logs;
 mod route;
 
 use std::future::poll_fn;
@@ -20,6 +22,7 @@ use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
+use jiff::Timestamp;
 use kms_core::{Identity, Kms};
 use percent_encoding::percent_decode_str;
 
@@ -29,8 +32,10 @@ use self::body::BodyRoom;
 use self::health::Process;
 pub use self::route::Routes;
 use self::route::{Gate, Operation, Route};
+use crate::audit::{Audit, AuditEvent};
 use crate::auth::{Peer, Refusal};
 use crate::conn::Watch;
+use crate::metrics::Metrics;
 use crate::policy::Access;
 
 /// What all requests share.
@@ -40,12 +45,25 @@ pub struct Api {
     routes: Routes,
     room: Arc<BodyRoom>,
     process: Process,
+    metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
 }
 
 impl Api {
     /// Serves `kms` to those whom `access` lets pass.
-    pub fn new(kms: Arc<dyn Kms>, access: Access, routes: Routes) -> Self {
-        Self { kms, access, routes, room: Arc::default(), process: Process::now() }
+    pub fn new(
+        kms: Arc<dyn Kms>,
+        access: Access,
+        routes: Routes,
+        metrics: Arc<Metrics>,
+        audit: Arc<Audit>,
+    ) -> Self {
+        Self { kms, access, routes, room: Arc::default(), process: Process::now(), metrics, audit }
+    }
+
+    /// Lends the audit log.
+    pub fn audit(&self) -> &Arc<Audit> {
+        &self.audit
     }
 
     /// Lends the access rules.
@@ -91,6 +109,21 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Counts an answer, and records it if the client is known.
+    fn observe(&self, answer: &Answer, path: &str, is_known_route: bool, received: Instant) {
+        let took = received.elapsed();
+        self.api.metrics.answered(answer.status(), is_known_route, took);
+        if !self.api.audit.is_on() {
+            return;
+        }
+        let Ok(Peer { identity, .. }) = &self.peer else { return };
+        let time = Timestamp::now() - took;
+        let (ip, status) = (self.remote.ip(), answer.status());
+        self.api.audit.record(&AuditEvent { time, ip, path, identity, status, took });
+    }
+}
+
 /// A request that may be served: it passed all checks that need no body and no key.
 struct Call<'a> {
     client: &'a Client,
@@ -106,6 +139,7 @@ struct Call<'a> {
 /// Answers one request. It always does, and inside the time of its route.
 pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
     let received = Instant::now();
+    let _active = client.api.metrics.begin();
     let (head, mut body) = request.into_parts();
     let to_head = head.method == Method::HEAD;
     let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
@@ -123,6 +157,7 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
         Err(refused) => Ok(refused),
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
+    client.observe(&answer, &path, found.is_some(), received);
     // What is left of a short body is read first: not every client takes an answer while it is still sending.
     if !answer.closes() && !body.is_end_stream() {
         let waits = head.headers.contains_key(EXPECT);
@@ -130,7 +165,9 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
             answer = answer.and_close();
         }
     }
-    if !client.is_http2 {
+    if answer.is_endless() {
+        answer.watch(&client.watch, client.is_http2);
+    } else if !client.is_http2 {
         client.watch.http1_answered(answer.closes() && !body.is_end_stream());
     }
     answer.into_response(to_head, client.is_http2)
@@ -159,6 +196,10 @@ fn check<'a>(
     };
     if !route.verb.accepts(&head.method) {
         return Err(Reject::wrong_method(&head.method, route.verb).into());
+    }
+    if client.api.audit.refuses() {
+        let message = "the request cannot be recorded";
+        return Err(Reject::new(StatusCode::SERVICE_UNAVAILABLE, message).into());
     }
     let identity = match route.gate {
         Gate::Anyone => None,
@@ -192,6 +233,18 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Ready => health::ready(call).await,
         Operation::Status => health::status(call).await,
         Operation::Version => Ok(health::version()),
+        Operation::BulkDecrypt => keys::bulk_decrypt(call, body).await,
+        Operation::DescribePolicy => access::describe_policy(call),
+        Operation::ReadPolicy => access::read_policy(call),
+        Operation::ListPolicies => access::list_policies(call),
+        Operation::DescribeIdentity => access::describe_identity(call),
+        Operation::ListIdentities => access::list_identities(call),
+        Operation::DescribeSelf => access::describe_self(call),
+        Operation::Api => Ok(health::api(call)),
+        Operation::Metrics => Ok(Answer::metrics(call.client.api.metrics.kes_text())),
+        Operation::AllMetrics => Ok(Answer::metrics(call.client.api.metrics.text(&*call.client.api.kms))),
+        Operation::ErrorLog => logs::stream(crate::error_log::hub()),
+        Operation::AuditLog => logs::stream(call.client.api.audit.hub()),
     }
 }
 

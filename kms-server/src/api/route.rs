@@ -1,10 +1,11 @@
 //! The routes as data: method, path, limits, who may call, and what is done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Method;
 
-use crate::config::settings::DEFAULT_ROUTE_TIMEOUT;
+use crate::config::settings::{DEFAULT_ROUTE_TIMEOUT, RouteSettings};
 
 /// The most bytes of a request body that is read at all: one megabyte, of a thousand thousand.
 pub const MAX_BODY: usize = 1_000_000;
@@ -24,8 +25,23 @@ pub struct Route {
     pub timeout: Duration,
     /// Who may call it.
     pub gate: Gate,
+    /// Whether a configuration may open it to everybody.
+    pub may_skip_auth: bool,
     /// What it does.
     pub operation: Operation,
+}
+
+impl Route {
+    /// Tells whether KES 0.24 has it: not the routes of 2020 to 2022, nor ours.
+    pub fn is_listed(&self) -> bool {
+        !matches!(self.operation, Operation::BulkDecrypt | Operation::AllMetrics)
+            && !self.path.ends_with("/trace")
+    }
+
+    /// Tells whether its answer has no end.
+    pub fn is_endless(&self) -> bool {
+        matches!(self.operation, Operation::ErrorLog | Operation::AuditLog)
+    }
 }
 
 /// The method of a route.
@@ -101,8 +117,32 @@ pub enum Operation {
     Encrypt,
     /// Decrypts.
     Decrypt,
+    /// Decrypts many at once, as MinIO of 2021 to 2023 asks.
+    BulkDecrypt,
     /// Computes a MAC.
     Hmac,
+    /// Tells when and by whom a policy was made.
+    DescribePolicy,
+    /// Tells what a policy allows and denies.
+    ReadPolicy,
+    /// Lists policies.
+    ListPolicies,
+    /// Tells the policy of an identity.
+    DescribeIdentity,
+    /// Lists identities.
+    ListIdentities,
+    /// Tells a client who it is and what it may do.
+    DescribeSelf,
+    /// Lists the routes.
+    Api,
+    /// Tells the metrics of KES.
+    Metrics,
+    /// Tells all metrics.
+    AllMetrics,
+    /// Sends errors as they happen.
+    ErrorLog,
+    /// Sends requests as they are answered.
+    AuditLog,
 }
 
 /// The routes of a server, in the order in which they are tried: what MinIO sends most stands first.
@@ -115,19 +155,53 @@ impl Routes {
         use Operation as Op;
         use Verb::{Delete, Get, Put};
         Self(vec![
-            key(Put, "/v1/key/decrypt/", MAX_BODY, Op::Decrypt),
-            key(Put, "/v1/key/generate/", MAX_BODY, Op::Generate),
-            key(Put, "/v1/key/encrypt/", MAX_BODY, Op::Encrypt),
-            key(Put, "/v1/key/hmac/", MAX_BODY, Op::Hmac),
-            key(Get, "/v1/key/describe/", 0, Op::Describe),
-            key(Put, "/v1/key/create/", 0, Op::Create),
-            key(Put, "/v1/key/import/", MAX_BODY, Op::Import),
-            key(Get, "/v1/key/list/", 0, Op::List),
-            key(Delete, "/v1/key/delete/", 0, Op::Delete),
-            key(Get, "/v1/ready", 0, Op::Ready),
-            key(Get, "/v1/status", 0, Op::Status),
-            Route { gate: Gate::Anyone, timeout: SHORT_TIMEOUT, ..key(Get, "/version", 0, Op::Version) },
+            route(Put, "/v1/key/decrypt/", MAX_BODY, Op::Decrypt),
+            route(Put, "/v1/key/generate/", MAX_BODY, Op::Generate),
+            route(Put, "/v1/key/encrypt/", MAX_BODY, Op::Encrypt),
+            route(Put, "/v1/key/bulk/decrypt/", MAX_BODY, Op::BulkDecrypt),
+            route(Put, "/v1/key/hmac/", MAX_BODY, Op::Hmac),
+            route(Get, "/v1/key/describe/", 0, Op::Describe),
+            route(Put, "/v1/key/create/", 0, Op::Create),
+            route(Put, "/v1/key/import/", MAX_BODY, Op::Import),
+            route(Get, "/v1/key/list/", 0, Op::List),
+            route(Delete, "/v1/key/delete/", 0, Op::Delete),
+            Route { may_skip_auth: true, ..route(Get, "/v1/ready", 0, Op::Ready) },
+            Route { may_skip_auth: true, ..route(Get, "/v1/status", 0, Op::Status) },
+            Route { may_skip_auth: true, ..route(Get, "/v1/metrics", 0, Op::Metrics) },
+            Route { may_skip_auth: true, timeout: SHORT_TIMEOUT, ..route(Get, "/v1/api", 0, Op::Api) },
+            Route { gate: Gate::Anyone, timeout: SHORT_TIMEOUT, ..route(Get, "/version", 0, Op::Version) },
+            route(Get, "/v1/policy/describe/", 0, Op::DescribePolicy),
+            route(Get, "/v1/policy/read/", 0, Op::ReadPolicy),
+            route(Get, "/v1/policy/list/", 0, Op::ListPolicies),
+            route(Get, "/v1/identity/describe/", 0, Op::DescribeIdentity),
+            route(Get, "/v1/identity/list/", 0, Op::ListIdentities),
+            Route { gate: Gate::Anyone, ..route(Get, "/v1/identity/self/describe", 0, Op::DescribeSelf) },
+            route(Get, "/v1/log/error", 0, Op::ErrorLog),
+            route(Get, "/v1/log/audit", 0, Op::AuditLog),
+            // Their names in 2020.
+            route(Get, "/v1/log/error/trace", 0, Op::ErrorLog),
+            route(Get, "/v1/log/audit/trace", 0, Op::AuditLog),
+            // Ours; KES has none such.
+            route(Get, "/metrics", 0, Op::AllMetrics),
         ])
+    }
+
+    /// Applies what a configuration says of routes, by their paths.
+    #[must_use]
+    pub fn with_settings(mut self, settings: &BTreeMap<String, RouteSettings>) -> Self {
+        for route in &mut self.0 {
+            let Some(settings) = settings.get(route.path) else { continue };
+            route.timeout = settings.timeout.unwrap_or(route.timeout);
+            if settings.skip_auth && route.may_skip_auth {
+                route.gate = Gate::Anyone;
+            }
+        }
+        self
+    }
+
+    /// Goes through the routes.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter()
     }
 
     /// Gives every route the same time.
@@ -166,8 +240,16 @@ impl Routes {
     }
 }
 
-fn key(verb: Verb, path: &'static str, max_body: usize, operation: Operation) -> Route {
-    Route { verb, path, max_body, timeout: DEFAULT_ROUTE_TIMEOUT, gate: Gate::Policy, operation }
+fn route(verb: Verb, path: &'static str, max_body: usize, operation: Operation) -> Route {
+    Route {
+        verb,
+        path,
+        max_body,
+        timeout: DEFAULT_ROUTE_TIMEOUT,
+        gate: Gate::Policy,
+        may_skip_auth: false,
+        operation,
+    }
 }
 
 /// Tells whether no segment of `rest` means another place; a `/` at its very end is left to the name's check.

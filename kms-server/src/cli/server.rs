@@ -5,10 +5,14 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{Failure, Output};
 use crate::config::{self, Environment, Flags, Settings};
 use crate::dev::{self, DevServer};
+use crate::error_log;
 use crate::process;
 use crate::server::{Listening, Server, count_keys};
 
@@ -119,7 +123,9 @@ async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Fail
         tracing::warn!("{warning}");
     }
     let settings = Settings { address: args.addr.unwrap_or(loaded.settings.address), ..loaded.settings };
+    let silent = !settings.log.error;
     let listening = Server::build(settings).await?.listen().await?;
+    error_log::set_silent(silent);
     if !args.quiet {
         let address = listening.local_addr();
         Output::new(false).text(format_args!("=> Server is up and running on https://{address}"))?;
@@ -161,10 +167,11 @@ async fn serve(listening: Listening) -> Result<(), Failure> {
 fn start_log(environment: &Environment) {
     let filter = EnvFilter::try_new(environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info"));
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let stderr = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
-        .try_init();
+        .with_filter(filter)
+        .with_filter(filter_fn(|_| !error_log::is_silent()));
+    let _ = tracing_subscriber::registry().with(stderr).with(error_log::StreamLayer).try_init();
 }

@@ -14,10 +14,11 @@ use super::problem::{Problem, Warning};
 use super::schema::{Raw, RawCache, RawFs, RawKeyStore, RawPolicy, RawTls};
 use super::sections::{RawApi, RawLog, RawProxy};
 use super::settings::{
-    KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource, RouteSettings, Settings,
-    TlsSettings,
+    AuditFailure, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource, RouteSettings,
+    Settings, TlsSettings,
 };
 use super::vault;
+use crate::api::Routes;
 
 /// Where a server listens that is not told.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
@@ -27,9 +28,6 @@ const NO_ADMIN: &str = "disabled";
 
 /// What configs of 2020 and 2021 write for that.
 const NO_ADMIN_ONCE: &str = "_";
-
-/// The routes that may be opened to clients without a certificate.
-const OPENABLE: [&str; 4] = ["/v1/ready", "/v1/status", "/v1/metrics", "/v1/api"];
 
 /// The variable that holds the root key where a config for KES names none.
 const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
@@ -68,8 +66,8 @@ pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> 
         cache: cache(&raw.cache),
         keys: raw.keys.into_iter().map(|key| key.name.0).collect(),
         key_store: key_store(raw.keystore, context, warnings)?,
-        log: log(&raw.log, places, warnings),
-        routes: routes(raw.api, places, warnings)?,
+        log: log(raw.log, places)?,
+        routes: routes(raw.api, places)?,
     })
 }
 
@@ -250,84 +248,54 @@ fn proxy(
     Ok(Some(ProxySettings { identities, cert_header }))
 }
 
-fn log(raw: &RawLog, places: &Places, warnings: &mut Vec<Warning>) -> LogSettings {
+fn log(raw: RawLog, places: &Places) -> Result<LogSettings, Problem> {
     let default = LogSettings::default();
-    let settings = LogSettings {
-        error: raw.error.as_ref().map_or(default.error, |on| on.0),
-        audit: raw.audit.as_ref().map_or(default.audit, |on| on.0),
-    };
-    for (key, differs) in
-        [("error", settings.error != default.error), ("audit", settings.audit != default.audit)]
-    {
-        if differs {
-            warnings.push(Warning::dubious(places.problem(&path(&format!("log.{key}")), NOT_IN_EFFECT)));
+    let audit_failure = match raw.audit_failure.as_deref() {
+        None => default.audit_failure,
+        Some("drop") => AuditFailure::Drop,
+        Some("refuse") => AuditFailure::Refuse,
+        Some(other) => {
+            let message = format!("'{}' is unknown, expected 'drop' or 'refuse'", other.escape_debug());
+            return Err(places.problem(&path("log.audit_failure"), message));
         }
-    }
-    settings
+    };
+    Ok(LogSettings {
+        error: raw.error.map_or(default.error, |on| on.0),
+        audit: raw.audit.map_or(default.audit, |on| on.0),
+        audit_file: raw.audit_file.filter(|file| !file.is_empty()).map(PathBuf::from),
+        audit_failure,
+    })
 }
 
-fn routes(
-    raw: RawApi,
-    places: &Places,
-    warnings: &mut Vec<Warning>,
-) -> Result<BTreeMap<String, RouteSettings>, Problem> {
+fn routes(raw: RawApi, places: &Places) -> Result<BTreeMap<String, RouteSettings>, Problem> {
+    let all = Routes::standard();
     let mut routes = BTreeMap::new();
     for (written, route) in raw {
         let at = |part: &str| vec!["api".to_owned(), written.clone(), part.to_owned()];
         let known =
-            KNOWN_ROUTES.iter().find(|known| known.trim_end_matches('/') == written.trim_end_matches('/'));
-        let Some(&known) = known else {
-            let message = format!("there is no such route, expected one of {}", KNOWN_ROUTES.join(", "));
+            all.iter().find(|known| known.path.trim_end_matches('/') == written.trim_end_matches('/'));
+        let Some(known) = known else {
+            let paths: Vec<_> = all.iter().map(|route| route.path).collect();
+            let message = format!("there is no such route, expected one of {}", paths.join(", "));
             return Err(places.problem(&["api".to_owned(), written], message));
         };
         let settings = RouteSettings {
             skip_auth: route.skip_auth.as_ref().is_some_and(|skip| skip.0),
             timeout: route.timeout.as_ref().map(|timeout| timeout.0),
         };
-        if settings.skip_auth && !OPENABLE.contains(&known) {
-            let message = format!("only these may be open to everybody: {}", OPENABLE.join(", "));
+        if settings.skip_auth && !known.may_skip_auth {
+            let open: Vec<_> =
+                all.iter().filter(|route| route.may_skip_auth).map(|route| route.path).collect();
+            let message = format!("only these may be open to everybody: {}", open.join(", "));
             return Err(places.problem(&at("skip_auth"), message));
         }
         if settings.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(places.problem(&at("timeout"), "it is zero, expected a time that a request may take"));
         }
-        if settings.skip_auth {
-            warnings.push(Warning::dubious(places.problem(&at("skip_auth"), NOT_IN_EFFECT)));
-        }
-        if settings.timeout.is_some() {
-            warnings.push(Warning::dubious(places.problem(&at("timeout"), NOT_IN_EFFECT)));
-        }
-        routes.insert(known.to_owned(), settings);
+        routes.insert(known.path.to_owned(), settings);
     }
     Ok(routes)
 }
-
-/// The routes of KES 0.24, of which a config may set the time that they take.
-const KNOWN_ROUTES: [&str; 23] = [
-    "/version",
-    "/v1/ready",
-    "/v1/status",
-    "/v1/metrics",
-    "/v1/api",
-    "/v1/key/create/",
-    "/v1/key/import/",
-    "/v1/key/describe/",
-    "/v1/key/list/",
-    "/v1/key/delete/",
-    "/v1/key/generate/",
-    "/v1/key/encrypt/",
-    "/v1/key/decrypt/",
-    "/v1/key/bulk/decrypt/",
-    "/v1/key/hmac/",
-    "/v1/policy/describe/",
-    "/v1/policy/read/",
-    "/v1/policy/list/",
-    "/v1/identity/describe/",
-    "/v1/identity/list/",
-    "/v1/identity/self/describe",
-    "/v1/log/error",
-    "/v1/log/audit",
-];
 
 fn cache(raw: &RawCache) -> CacheConfig {
     let default = CacheConfig::default();

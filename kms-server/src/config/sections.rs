@@ -11,6 +11,8 @@ use super::schema::{GoDuration, Switch, list};
 pub struct RawLog {
     pub error: Option<Switch>,
     pub audit: Option<Switch>,
+    pub audit_file: Option<String>,
+    pub audit_failure: Option<String>,
 }
 
 /// The routes by their path, such as `/v1/ready`.

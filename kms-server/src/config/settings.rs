@@ -32,18 +32,49 @@ pub struct Settings {
     pub routes: BTreeMap<String, RouteSettings>,
 }
 
+impl Settings {
+    /// Tells whether every client has to present a certificate: no route is open to everybody.
+    pub fn needs_certificates(&self) -> bool {
+        !self.routes.values().any(|route| route.skip_auth)
+    }
+}
+
 /// Which events go to the process's own output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// Errors; on unless told.
     pub error: bool,
-    /// Requests; off unless told.
+    /// Requests, to stdout unless there is a file for them; off unless told.
     pub audit: bool,
+    /// The file that requests are written to.
+    pub audit_file: Option<PathBuf>,
+    /// What happens to requests that cannot be written.
+    pub audit_failure: AuditFailure,
+}
+
+/// What happens when the audit log cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuditFailure {
+    /// Requests are served, and their events lost and counted.
+    #[default]
+    Drop,
+    /// Requests are refused until the log can be written again.
+    Refuse,
+}
+
+impl AuditFailure {
+    /// Says what goes on, for the log.
+    pub fn consequence(self) -> &'static str {
+        match self {
+            Self::Drop => "requests are served, and their events are lost",
+            Self::Refuse => "requests are refused until it can be",
+        }
+    }
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { error: true, audit: false }
+        Self { error: true, audit: false, audit_file: None, audit_failure: AuditFailure::default() }
     }
 }
 

@@ -37,9 +37,12 @@ impl Streams {
         let some = !batch.0.is_empty();
         for (mut stream, active) in batch.0.drain(..) {
             if stream.as_mut().poll(cx).is_pending() {
+                let watch = Arc::clone(&self.watch);
                 tokio::spawn(async move {
-                    // Dropping the stream at the end of its time resets it.
-                    let _ = tokio::time::timeout(longest + SEND_TIMEOUT, stream).await;
+                    // Dropping the stream at the end of its time resets it. A log that is read has no such time.
+                    while tokio::time::timeout(longest + SEND_TIMEOUT, &mut stream).await.is_err()
+                        && watch.has_endless()
+                    {}
                     drop(active);
                 });
             }

@@ -58,6 +58,8 @@ pub struct Watch {
     stalled: AtomicU32,
     /// Requests that are being answered.
     active: AtomicU32,
+    /// Of these on HTTP/2, answers that have no end.
+    endless: AtomicU32,
     /// Counts requests, so that an idle connection can be told from a busy one.
     served: AtomicU32,
     /// HTTP/1.1: when the request has to be answered, in milliseconds after `started`; 0 for none.
@@ -81,6 +83,7 @@ impl Watch {
             open_is_data: AtomicBool::new(false),
             stalled: AtomicU32::new(0),
             active: AtomicU32::new(0),
+            endless: AtomicU32::new(0),
             served: AtomicU32::new(0),
             answer_by: AtomicU64::new(0),
             overdue: AtomicBool::new(false),
@@ -128,6 +131,29 @@ impl Watch {
         self.overdue.store(false, Ordering::Relaxed);
         self.answered.store(true, Ordering::Relaxed);
         self.lingers.store(lingers, Ordering::Relaxed);
+    }
+
+    /// Notes an answer that goes on until somebody ends it.
+    pub fn endless_begins(&self, is_http2: bool) {
+        if is_http2 {
+            self.endless.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.answer_by.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that such an answer has ended.
+    pub fn endless_ends(&self, is_http2: bool) {
+        if is_http2 {
+            self.endless.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.http1_answered(false);
+        }
+    }
+
+    /// Tells whether there is an answer without an end on this HTTP/2 connection.
+    pub fn has_endless(&self) -> bool {
+        self.endless.load(Ordering::Relaxed) != 0
     }
 
     /// Tells whether the peer may still be sending what nobody will read, so that the end must be gentle.

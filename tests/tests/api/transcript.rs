@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use kms_core::{EntryName, ErrorKind, KeyName};
+use kms_server::config::settings::RouteSettings;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Answer, Client, Protocol, TestIdentity, TestServer, TestServerBuilder};
 use serde_json::Value;
@@ -25,8 +26,13 @@ const DIFFERENCES: &[(u64, Expect, &str)] = &[
     ),
     (80, Expect::Body(200, r#"{"names":["my-key","my-key2","my-key4"]}"#), "a * at the end is a wildcard"),
     (102, Expect::Body(400, "{\"message\":\"invalid request body\"\n}"), "text after the object is refused"),
+    (147, Expect::Skipped, "the route of KES 0.18 to 0.22 is there: see the tests of keys"),
+    (191, Expect::Skipped, "an identity with a policy is told of it: see the tests of access"),
+    (192, Expect::Skipped, "an identity with a policy is told of it: see the tests of access"),
     (209, NO_ROUTE, "KES redirects to the cleaned path"),
     (210, NO_ROUTE, "KES redirects to the cleaned path"),
+    (215, Expect::Skipped, "ours: all metrics"),
+    (236, Expect::Skipped, "the forged chain: see the tests of certificates"),
     (249, STORE_AWAY, "the SDK rejects keystore_unreachable without keystore_unavailable"),
     (
         253,
@@ -48,8 +54,8 @@ const STORE_AWAY: Expect = Expect::Body(
     r#"{"version":"<text>","os":"linux","arch":"<text>","uptime":<integer>,"num_cpu":<integer>,"num_cpu_used":<integer>,"mem_heap_used":<integer>,"mem_stack_used":<integer>,"keystore_unavailable":true,"keystore_unreachable":true}"#,
 );
 
-/// Routes of KES that are not served yet. The forged chain (236) is among them: see the tests of certificates.
-const LATER: [&str; 5] = ["/v1/api", "/v1/metrics", "/v1/policy/", "/v1/identity/", "/v1/log/"];
+/// Streams without an end: see the tests of logs.
+const STREAMS: &str = "/v1/log/";
 
 #[derive(Clone, Copy)]
 enum Expect {
@@ -76,7 +82,7 @@ async fn replay(protocol: Protocol) {
             replayed += u32::from(replay.play(&exchange).await);
         }
     }
-    assert_eq!(replayed, 206, "exchanges that were replayed");
+    assert_eq!(replayed, 251, "exchanges that were replayed");
 }
 
 struct Exchange<'a> {
@@ -97,8 +103,8 @@ impl<'a> Exchange<'a> {
     fn read(exchange: &'a Value) -> Option<Self> {
         let text = |name: &str| exchange[name].as_str().unwrap_or_default();
         let pairs = |name: &str| exchange[name].as_object().into_iter().flatten();
-        let is_later = LATER.iter().any(|later| text("path").starts_with(later));
-        let is_other = text("server").starts_with("KES ") || text("server").starts_with("skip_auth");
+        let is_stream = text("path").starts_with(STREAMS) && exchange["status"] == 200;
+        let is_other = text("server").starts_with("KES ");
         let exchange_again = Self {
             number: exchange["n"].as_u64().unwrap(),
             client: text("client"),
@@ -115,7 +121,7 @@ impl<'a> Exchange<'a> {
                 .collect(),
             expected_body: text("body"),
         };
-        (!is_later && !is_other).then_some(exchange_again)
+        (!is_stream && !is_other).then_some(exchange_again)
     }
 }
 
@@ -134,6 +140,7 @@ impl Replay {
     async fn start(protocol: Protocol, known: &Value) -> Self {
         let mut identities = HashMap::new();
         let mut renamed = Vec::new();
+        identities.insert("none".to_owned(), TestIdentity::none());
         for (name, theirs) in known.as_object().unwrap() {
             let ours = TestIdentity::new();
             renamed.push((theirs.as_str().unwrap().to_owned(), ours.identity().to_string()));
@@ -149,7 +156,7 @@ impl Replay {
     async fn play(&mut self, exchange: &Exchange<'_>) -> bool {
         self.prepare(exchange).await;
         let number = exchange.number;
-        if exchange.client == "none" {
+        if exchange.client == "none" && !exchange.server.starts_with("skip_auth") {
             let mut stranger = Client::new(self.server.address(), self.protocol, &TestIdentity::none());
             assert!(
                 stranger.send(exchange.method, exchange.path, "").await.is_err(),
@@ -162,8 +169,8 @@ impl Replay {
             return false;
         }
         let (body, plaintext) = self.request_body(exchange).await;
-        let answer =
-            self.send(exchange.client, exchange.method, exchange.path, &exchange.headers, body).await;
+        let path = self.our_path(exchange.path);
+        let answer = self.send(exchange.client, exchange.method, &path, &exchange.headers, body).await;
         let context =
             format!("exchange {number}: {} {} as {}", exchange.method, exchange.path, exchange.client);
         if let Some(Expect::Body(status, body)) = expect {
@@ -177,9 +184,34 @@ impl Replay {
         for (theirs, ours) in &self.renamed {
             expected = expected.replace(theirs, ours);
         }
+        match exchange.path {
+            "/v1/metrics" if exchange.status == 200 => {
+                let ours = families(answer.text());
+                for family in families(&expected) {
+                    assert!(ours.contains(&family), "{context}: '{family}' is not there");
+                }
+                return true;
+            }
+            "/v1/api" if exchange.status == 200 => {
+                assert_eq!(objects(answer.text()), objects(&expected), "{context}");
+                return true;
+            }
+            path if path.starts_with("/v1/identity/list/") && exchange.status == 200 => {
+                expected = with_sorted_identities(&expected);
+            }
+            _ => {}
+        }
         assert_like(&context, answer.text(), &expected);
         self.assert_headers(&context, exchange, &answer);
         true
+    }
+
+    /// Puts our identities in the place of the recorded ones, in a path; of a prefix, as many digits.
+    fn our_path(&self, path: &str) -> String {
+        self.renamed.iter().fold(path.to_owned(), |path, (theirs, ours)| {
+            let path = path.replace(theirs.as_str(), ours);
+            path.replace(&format!("/{}*", &theirs[..4]), &format!("/{}*", &ours[..4]))
+        })
     }
 
     /// Brings server and store into the state that the exchange was recorded in.
@@ -195,7 +227,13 @@ impl Replay {
         let another = |mode: &str| mode.split(',').next().unwrap().to_owned();
         if another(exchange.server) != another(&self.mode) {
             self.store = FaultyStore::new();
-            self.server = builder(&self.identities).store(self.store.clone()).start().await;
+            let mut server = builder(&self.identities);
+            if exchange.server.starts_with("skip_auth") {
+                let open = RouteSettings { skip_auth: true, timeout: None };
+                let routes = ["/v1/ready", "/v1/status", "/v1/metrics", "/v1/api"];
+                server.settings.routes = routes.map(|route| (route.to_owned(), open)).into();
+            }
+            self.server = server.store(self.store.clone()).start().await;
             self.clients.clear();
             if exchange.server.starts_with("1100 keys") {
                 for number in 0..1100 {
@@ -287,6 +325,31 @@ impl Replay {
             );
         }
     }
+}
+
+/// The families of metrics and their types, but for the two that appear with the first error.
+fn families(text: &str) -> Vec<&str> {
+    let errors = ["kes_http_request_error", "kes_http_request_failure"];
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut families: Vec<_> =
+        types.filter(|family| !errors.iter().any(|error| family.starts_with(error))).collect();
+    families.sort_unstable();
+    families
+}
+
+fn objects(text: &str) -> Vec<String> {
+    let array: Vec<Value> = serde_json::from_str(text).unwrap();
+    let mut objects: Vec<_> = array.iter().map(Value::to_string).collect();
+    objects.sort_unstable();
+    objects
+}
+
+fn with_sorted_identities(text: &str) -> String {
+    let (start, rest) = text.split_once('[').unwrap();
+    let (array, end) = rest.split_once(']').unwrap();
+    let mut identities: Vec<_> = array.split(',').collect();
+    identities.sort_unstable();
+    format!("{start}[{}]{end}", identities.join(","))
 }
 
 fn builder(identities: &HashMap<String, TestIdentity>) -> TestServerBuilder {

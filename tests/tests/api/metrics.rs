@@ -1,0 +1,46 @@
+//! What is counted, as a monitoring system reads it.
+
+use kms_tests::{Client, Protocol, TestIdentity, TestServer};
+
+/// Reads one sample of the text format.
+async fn sample(client: &mut Client, path: &str, series: &str) -> Option<f64> {
+    let answer = client.send("GET", path, "").await.unwrap();
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let line = answer.text().lines().find(|line| line.starts_with(&format!("{series} ")))?.to_owned();
+    Some(line.rsplit_once(' ').unwrap().1.parse().unwrap())
+}
+
+#[tokio::test]
+async fn answers_are_counted_by_what_came_of_them() {
+    let server = TestServer::builder().key("my-key").start().await;
+    let mut admin = server.admin(Protocol::Http2);
+    for _ in 0..5 {
+        assert_eq!(admin.send("POST", "/v1/key/generate/my-key", "{}").await.unwrap().code(), 200);
+    }
+    for _ in 0..3 {
+        assert_eq!(admin.send("POST", "/v1/key/generate/none", "{}").await.unwrap().code(), 404);
+    }
+    // Not counted by KES, and so not here.
+    admin.send("GET", "/v1/key/generate/my-key", "").await.unwrap();
+    admin.send("GET", "/nowhere", "").await.unwrap();
+    server.client(Protocol::Http1, &TestIdentity::new()).send("GET", "/v1/status", "").await.unwrap();
+
+    let kes = "/v1/metrics";
+    assert_eq!(sample(&mut admin, kes, "kes_http_request_success{code=\"200\"}").await, Some(5.0));
+    assert_eq!(sample(&mut admin, kes, "kes_http_request_error{code=\"404\"}").await, Some(3.0));
+    assert_eq!(sample(&mut admin, kes, "kes_http_request_error{code=\"403\"}").await, None);
+    assert_eq!(sample(&mut admin, kes, "kes_http_request_active").await, Some(1.0), "the one that asks");
+    assert!(sample(&mut admin, kes, "kes_http_response_time_count").await.unwrap() >= 8.0);
+    for series in ["kes_system_num_cpu", "kes_system_num_threads", "kes_system_mem_heap_used"] {
+        assert!(sample(&mut admin, kes, series).await.unwrap() >= 1.0, "{series}");
+    }
+    let text = admin.send("GET", kes, "").await.unwrap().text().to_owned();
+    assert!(!text.contains("kms_"), "the SDK fails on families that it does not know");
+
+    let all = "/metrics";
+    assert_eq!(sample(&mut admin, all, "kms_requests_refused").await, Some(3.0));
+    assert!(sample(&mut admin, all, "kms_cache_hits").await.unwrap() >= 4.0);
+    assert!(sample(&mut admin, all, "kms_key_store_reads").await.unwrap() >= 1.0);
+    assert!(sample(&mut admin, all, "kms_certificate_expiry_timestamp_seconds").await.unwrap() > 1.7e9);
+    assert!(sample(&mut admin, all, "kes_http_request_success{code=\"200\"}").await.unwrap() >= 5.0);
+}
