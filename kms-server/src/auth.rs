@@ -3,27 +3,10 @@
 use std::fmt;
 
 use kms_core::Identity;
+use percent_encoding::percent_decode_str;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-use crate::policy::{Access, Role};
-
-/// A client as its certificates and the access rules show it, once a connection.
-#[derive(Debug)]
-pub struct Peer {
-    /// Who it is.
-    pub identity: Identity,
-    /// What it may do.
-    pub role: Role,
-}
-
-impl Peer {
-    /// Identifies the holder of `chain`, as presented in the handshake.
-    pub fn new(chain: &[CertificateDer<'_>], access: &Access) -> Result<Self, Refusal> {
-        let identity = identify(chain)?;
-        Ok(Self { identity, role: access.role(&identity) })
-    }
-}
 
 /// Returns the identity of the first certificate of `chain`, the one whose key the handshake proved.
 ///
@@ -43,6 +26,13 @@ pub fn identify(chain: &[CertificateDer<'_>]) -> Result<Identity, Refusal> {
         }
     }
     Ok(Identity::of_public_key(leaf.public_key().raw))
+}
+
+/// Returns the identity of a client for whom a proxy speaks: `header` holds its certificate, URL-escaped PEM.
+pub fn identify_forwarded(header: &str) -> Result<Identity, Refusal> {
+    let pem = percent_decode_str(header).decode_utf8().map_err(|_| Refusal::NoCertificate)?;
+    let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    identify(&chain.map_err(|_| Refusal::NoCertificate)?)
 }
 
 /// Why a client that finished the handshake has no identity.

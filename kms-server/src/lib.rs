@@ -19,6 +19,7 @@ mod kes_directory;
 mod metrics;
 pub mod policy;
 pub mod process;
+pub mod reload;
 pub mod server;
 mod stream;
 mod tls;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kms_core::Identity;
 
 use crate::config::glob::Glob;
-use crate::config::settings::PolicySettings;
+use crate::config::settings::{PolicySettings, ProxySettings};
 
 /// The access rules of a server: what each identity may do.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Access {
     /// By identity.
     policies: HashMap<Identity, Arc<Policy>>,
     by_name: BTreeMap<String, Arc<Policy>>,
+    proxies: Option<ProxySettings>,
     created_at: Timestamp,
 }
 
@@ -28,8 +29,13 @@ impl Access {
         admin: Option<Identity>,
         policies: &BTreeMap<String, PolicySettings>,
     ) -> Result<Self, AmbiguousIdentity> {
-        let mut access =
-            Self { admin, policies: HashMap::new(), by_name: BTreeMap::new(), created_at: Timestamp::now() };
+        let mut access = Self {
+            admin,
+            policies: HashMap::new(),
+            by_name: BTreeMap::new(),
+            proxies: None,
+            created_at: Timestamp::now(),
+        };
         for (name, settings) in policies {
             let policy = Arc::new(Policy::new(name, settings));
             access.by_name.insert(name.clone(), Arc::clone(&policy));
@@ -48,6 +54,19 @@ impl Access {
             }
         }
         Ok(access)
+    }
+
+    /// Lets proxies speak for other clients.
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: Option<ProxySettings>) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// Returns the header in which `identity` hands on its clients' certificates, if it is a proxy.
+    pub fn proxy_header(&self, identity: &Identity) -> Option<&str> {
+        let proxies = self.proxies.as_ref()?;
+        proxies.identities.contains(identity).then_some(proxies.cert_header.as_str())
     }
 
     /// Returns the admin's identity, unless it is switched off.
@@ -82,6 +101,15 @@ impl Access {
         }
         self.policies.get(identity).map_or(Role::None, |policy| Role::Policy(Arc::clone(policy)))
     }
+
+    /// Decides whether a request of `identity` for `path`, percent-decoded, may pass.
+    pub fn authorize(&self, identity: &Identity, path: &str) -> Result<(), Denial<'_>> {
+        if self.admin.as_ref() == Some(identity) {
+            return Ok(());
+        }
+        let policy = self.policies.get(identity).ok_or(Denial::NoPolicy)?;
+        policy.rule_for(path).map(|_| ())
+    }
 }
 
 /// What an identity may do.
@@ -93,17 +121,6 @@ pub enum Role {
     Policy(Arc<Policy>),
     /// Nothing: the identity stands in no policy.
     None,
-}
-
-impl Role {
-    /// Decides whether a request for `path`, percent-decoded, may pass.
-    pub fn authorize(&self, path: &str) -> Result<(), Denial<'_>> {
-        match self {
-            Self::Admin => Ok(()),
-            Self::Policy(policy) => policy.rule_for(path).map(|_| ()),
-            Self::None => Err(Denial::NoPolicy),
-        }
-    }
 }
 
 /// A named list of path patterns.
@@ -262,34 +279,35 @@ mod tests {
         }
     }
 
-    fn role(allow: &[&str], deny: &[&str]) -> Role {
+    fn access(allow: &[&str], deny: &[&str]) -> Access {
         let policies = BTreeMap::from([("minio".to_owned(), policy(allow, deny))]);
-        Access::new(None, &policies).unwrap().role(&someone())
+        Access::new(None, &policies).unwrap()
     }
 
     #[test]
     fn a_star_is_a_wildcard_only_at_the_end() {
-        let role = role(&["/v1/key/create/my-*", "/v1/status", "/v1/*/x"], &[]);
+        let access = access(&["/v1/key/create/my-*", "/v1/status", "/v1/*/x"], &[]);
         for path in
             ["/v1/key/create/my-", "/v1/key/create/my-key", "/v1/key/create/my-a/b", "/v1/status", "/v1/*/x"]
         {
-            assert!(role.authorize(path).is_ok(), "{path}");
+            assert!(access.authorize(&someone(), path).is_ok(), "{path}");
         }
         for path in ["/v1/key/create/my", "/v1/key/create/other", "/v1/status/", "/v1/statu", "/v1/key/x", ""]
         {
-            assert!(role.authorize(path).is_err(), "{path}");
+            assert!(access.authorize(&someone(), path).is_err(), "{path}");
         }
     }
 
     #[test]
     fn deny_wins_over_allow_and_nothing_allows_nothing() {
-        let role = role(&["/v1/key/*"], &["/v1/key/generate/my-internal*", "/v1/key/delete/a"]);
-        assert!(role.authorize("/v1/key/delete/ab").is_ok());
-        let denial = role.authorize("/v1/key/delete/a").unwrap_err().to_string();
+        let access = access(&["/v1/key/*"], &["/v1/key/generate/my-internal*", "/v1/key/delete/a"]);
+        assert!(access.authorize(&someone(), "/v1/key/delete/ab").is_ok());
+        let denial = access.authorize(&someone(), "/v1/key/delete/a").unwrap_err().to_string();
         assert_eq!(denial, "policy 'minio' denies '/v1/key/delete/a'");
-        assert!(role.authorize("/v1/key/generate/my-internal1").is_err());
-        assert!(super::tests::role(&[], &[]).authorize("/v1/status").is_err());
-        assert!(Role::None.authorize("/v1/status").is_err());
+        assert!(access.authorize(&someone(), "/v1/key/generate/my-internal1").is_err());
+        assert!(super::tests::access(&[], &[]).authorize(&someone(), "/v1/status").is_err());
+        let stranger = Identity::of_public_key(b"stranger");
+        assert!(access.authorize(&stranger, "/v1/status").is_err());
     }
 
     #[test]

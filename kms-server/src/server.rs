@@ -16,6 +16,7 @@ use crate::config::settings::Settings;
 use crate::conn::{Bounds, Connections};
 use crate::metrics::Metrics;
 use crate::policy::Access;
+use crate::reload::Reloader;
 use crate::{backend, certificate, error_log, process, tls};
 
 /// How long a stopping server waits for requests that have begun.
@@ -29,7 +30,7 @@ const MAX_COUNTED_PAGES: usize = 100;
 
 /// A server whose configuration, certificate and key store are known to be good, and that does not listen yet.
 pub struct Server {
-    address: SocketAddr,
+    settings: Settings,
     tls: rustls::ServerConfig,
     kms: Arc<dyn Kms>,
     access: Access,
@@ -82,7 +83,8 @@ impl Server {
         kms: Arc<dyn Kms>,
     ) -> Result<Self, StartError> {
         let access = Access::new(settings.admin, &settings.policies)
-            .map_err(|error| StartError::new(error.to_string()))?;
+            .map_err(|error| StartError::new(error.to_string()))?
+            .with_proxies(settings.tls.proxy.clone());
         for warning in tls::certificate_warnings(&settings.tls.cert) {
             tracing::warn!("{warning}");
         }
@@ -97,8 +99,8 @@ impl Server {
         create_keys(&settings, &*kms).await?;
         tickets.give(&mut tls)?;
         let routes = Routes::standard().with_settings(&settings.routes);
-        let (address, limits) = (settings.address, Limits::default());
-        Ok(Self { address, tls, kms, access, routes, audit, metrics: Arc::new(metrics), limits })
+        let (metrics, limits) = (Arc::new(metrics), Limits::default());
+        Ok(Self { settings, tls, kms, access, routes, audit, metrics, limits })
     }
 
     /// Sets other bounds than the usual ones.
@@ -112,10 +114,10 @@ impl Server {
     pub async fn listen(self) -> Result<Listening, StartError> {
         let unusable = |error: std::io::Error| {
             let why = certificate::describe_io_error(&error);
-            StartError::new(format!("cannot listen on {}: {why}", self.address))
+            StartError::new(format!("cannot listen on {}: {why}", self.settings.address))
         };
-        let listener = TcpListener::bind(self.address).await.map_err(unusable)?;
-        let address = listener.local_addr().unwrap_or(self.address);
+        let listener = TcpListener::bind(self.settings.address).await.map_err(unusable)?;
+        let address = listener.local_addr().unwrap_or(self.settings.address);
         let backend = self.kms.capabilities().backend;
         // Beside serving: a long listing must hold up nobody.
         let kms = Arc::clone(&self.kms);
@@ -135,7 +137,9 @@ impl Server {
         let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit));
         let connections =
             Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
-        Ok(Listening { listener, address, api, connections, recorder })
+        let timeout = self.limits.route_timeout;
+        let reloader = Reloader::new(self.settings, Arc::clone(&api), Arc::clone(&connections), timeout);
+        Ok(Listening { listener, address, api, connections, recorder, reloader })
     }
 }
 
@@ -146,12 +150,18 @@ pub struct Listening {
     api: Arc<Api>,
     connections: Arc<Connections>,
     recorder: JoinHandle<()>,
+    reloader: Reloader,
 }
 
 impl Listening {
     /// Returns the address that it listens on, with the port that the system chose if none was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns what puts another configuration in force while it serves.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Lends the key management service.
@@ -241,7 +251,7 @@ impl From<Error> for StartError {
 }
 
 /// Creates the keys that the configuration asks for, unless they are there.
-async fn create_keys(settings: &Settings, kms: &dyn Kms) -> Result<(), StartError> {
+pub(crate) async fn create_keys(settings: &Settings, kms: &dyn Kms) -> Result<(), StartError> {
     for name in &settings.keys {
         let creator = settings.admin.unwrap_or_else(nobody);
         match kms.create(&Request::new(creator, START_TIMEOUT), name).await {

@@ -41,6 +41,12 @@ impl TestIdentity {
         Facts::of(&self.chain[0]).unwrap().identity
     }
 
+    /// Returns its certificates as PEM text.
+    pub fn certificate_pem(&self) -> String {
+        let key = self.key.as_ref().map(PrivateKeyDer::clone_key).unwrap();
+        CertifiedKey { chain: self.chain.clone(), key }.chain_pem()
+    }
+
     /// Makes a verifier that takes any server certificate.
     pub fn any_server() -> Arc<dyn ServerCertVerifier> {
         Arc::new(AnyServer)

@@ -28,6 +28,10 @@ mod logs;
 mod metrics;
 #[path = "api/order.rs"]
 mod order;
+#[path = "api/proxy.rs"]
+mod proxy;
+#[path = "api/reload.rs"]
+mod reload;
 #[path = "api/start_stop.rs"]
 mod start_stop;
 #[path = "api/transcript.rs"]

@@ -11,7 +11,7 @@ use crate::policy::{Access, Pattern, Policy, Role};
 
 /// Tells when and by whom a policy was made.
 pub fn describe_policy(call: &Call<'_>) -> Result<Answer, Reject> {
-    let (access, policy) = (call.access(), call.policy()?);
+    let (access, policy) = (call.access, call.policy()?);
     let mut out = b"{\"name\":".to_vec();
     json::push_string(&mut out, policy.name());
     push_origin(&mut out, access, true);
@@ -20,7 +20,7 @@ pub fn describe_policy(call: &Call<'_>) -> Result<Answer, Reject> {
 
 /// Tells what a policy allows and denies.
 pub fn read_policy(call: &Call<'_>) -> Result<Answer, Reject> {
-    let (access, policy) = (call.access(), call.policy()?);
+    let (access, policy) = (call.access, call.policy()?);
     let mut out = b"{\"name\":".to_vec();
     json::push_string(&mut out, policy.name());
     push_rules(&mut out, policy);
@@ -30,7 +30,7 @@ pub fn read_policy(call: &Call<'_>) -> Result<Answer, Reject> {
 
 /// Lists policies by a prefix.
 pub fn list_policies(call: &Call<'_>) -> Result<Answer, Reject> {
-    list(call, "names", call.access().policy_names().map(str::to_owned).collect())
+    list(call, "names", call.access.policy_names().map(str::to_owned).collect())
 }
 
 /// Tells whether an identity is the admin, or else its policy.
@@ -39,7 +39,7 @@ pub fn describe_identity(call: &Call<'_>) -> Result<Answer, Reject> {
         let message = format!("identity '{}' is empty, too long or contains invalid characters", call.rest);
         return Err(Reject::bad_request(message));
     }
-    let access = call.access();
+    let access = call.access;
     let identity = kms_core::Identity::from_hex(call.rest).filter(|known| known.to_string() == call.rest);
     let role = identity.map_or(Role::None, |identity| access.role(&identity));
     let mut out = b"{".to_vec();
@@ -55,7 +55,7 @@ pub fn describe_identity(call: &Call<'_>) -> Result<Answer, Reject> {
 
 /// Lists the admin and the identities that have a policy, by a prefix.
 pub fn list_identities(call: &Call<'_>) -> Result<Answer, Reject> {
-    let mut identities: Vec<_> = call.access().identities().map(ToString::to_string).collect();
+    let mut identities: Vec<_> = call.access.identities().map(ToString::to_string).collect();
     identities.sort_unstable();
     list(call, "identities", identities)
 }
@@ -64,12 +64,12 @@ pub fn list_identities(call: &Call<'_>) -> Result<Answer, Reject> {
 ///
 /// KES 0.24 tells the admin only.
 pub fn describe_self(call: &Call<'_>) -> Result<Answer, Reject> {
-    let Ok(peer) = &call.client.peer else { return Err(no_such_identity()) };
-    let access = call.access();
+    let Some(identity) = &call.identity else { return Err(no_such_identity()) };
+    let access = call.access;
     let mut out = b"{\"identity\":".to_vec();
-    json::push_string(&mut out, &peer.identity.to_string());
+    json::push_string(&mut out, &identity.to_string());
     out.push(b',');
-    match access.role(&peer.identity) {
+    match access.role(identity) {
         Role::Admin => {
             out.extend_from_slice(b"\"admin\":true");
             push_origin(&mut out, access, false);
@@ -85,10 +85,6 @@ pub fn describe_self(call: &Call<'_>) -> Result<Answer, Reject> {
 }
 
 impl Call<'_> {
-    fn access(&self) -> &Access {
-        self.client.api.access()
-    }
-
     /// Finds the policy that the path names.
     fn policy(&self) -> Result<&Policy, Reject> {
         if !name::is_valid(self.rest) {
@@ -97,7 +93,7 @@ impl Call<'_> {
             return Err(Reject::bad_request(message));
         }
         let missing = || Reject::new(StatusCode::NOT_FOUND, "policy does not exist");
-        self.access().policy(self.rest).ok_or_else(missing)
+        self.access.policy(self.rest).ok_or_else(missing)
     }
 }
 

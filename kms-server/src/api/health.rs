@@ -48,7 +48,7 @@ pub fn version() -> Answer {
 /// Lists the routes of KES 0.24 with their limits; a log's time is told as 0, since its answer has no end.
 pub fn api(call: &Call<'_>) -> Answer {
     let mut out = b"[".to_vec();
-    for route in call.client.api.routes.iter().filter(|route| route.is_listed()) {
+    for route in call.routes.iter().filter(|route| route.is_listed()) {
         if out.len() > 1 {
             out.push(b',');
         }

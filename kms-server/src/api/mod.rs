@@ -12,12 +12,13 @@ mod logs;
 mod route;
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -33,7 +34,7 @@ use self::health::Process;
 pub use self::route::Routes;
 use self::route::{Gate, Operation, Route};
 use crate::audit::{Audit, AuditEvent};
-use crate::auth::{Peer, Refusal};
+use crate::auth::{self, Refusal};
 use crate::conn::Watch;
 use crate::metrics::Metrics;
 use crate::policy::Access;
@@ -41,8 +42,8 @@ use crate::policy::Access;
 /// What all requests share.
 pub struct Api {
     kms: Arc<dyn Kms>,
-    access: Access,
-    routes: Routes,
+    access: ArcSwap<Access>,
+    routes: ArcSwap<Routes>,
     room: Arc<BodyRoom>,
     process: Process,
     metrics: Arc<Metrics>,
@@ -58,7 +59,15 @@ impl Api {
         metrics: Arc<Metrics>,
         audit: Arc<Audit>,
     ) -> Self {
-        Self { kms, access, routes, room: Arc::default(), process: Process::now(), metrics, audit }
+        Self {
+            kms,
+            access: ArcSwap::from_pointee(access),
+            routes: ArcSwap::from_pointee(routes),
+            room: Arc::default(),
+            process: Process::now(),
+            metrics,
+            audit,
+        }
     }
 
     /// Lends the audit log.
@@ -66,14 +75,20 @@ impl Api {
         &self.audit
     }
 
-    /// Lends the access rules.
-    pub fn access(&self) -> &Access {
-        &self.access
+    /// Puts other access rules and routes in force: they hold for every request that comes from now on.
+    pub fn set(&self, access: Access, routes: Routes) {
+        self.access.store(Arc::new(access));
+        self.routes.store(Arc::new(routes));
     }
 
-    /// Lends the routes.
-    pub fn routes(&self) -> &Routes {
-        &self.routes
+    /// Returns the routes.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
+    /// Lends what is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Lends the key management service.
@@ -85,7 +100,7 @@ impl Api {
 /// The client of one connection, as all its requests see it.
 pub struct Client {
     api: Arc<Api>,
-    peer: Result<Peer, Refusal>,
+    peer: Result<Identity, Refusal>,
     remote: SocketAddr,
     is_http2: bool,
     watch: Arc<Watch>,
@@ -95,7 +110,7 @@ impl Client {
     /// Describes a client whose handshake is done.
     pub fn new(
         api: Arc<Api>,
-        peer: Result<Peer, Refusal>,
+        peer: Result<Identity, Refusal>,
         remote: SocketAddr,
         is_http2: bool,
         watch: Arc<Watch>,
@@ -109,18 +124,38 @@ impl Client {
     }
 }
 
-impl Client {
+/// Who makes a request: the client at the other end of the connection, or one for whom a proxy speaks.
+struct Caller {
+    identity: Result<Identity, Refusal>,
+    ip: IpAddr,
+}
+
+impl Caller {
+    fn new(client: &Client, access: &Access, head: &Parts) -> Self {
+        let direct = Self { identity: client.peer, ip: client.remote.ip() };
+        let Some(header) = client.peer.as_ref().ok().and_then(|peer| access.proxy_header(peer)) else {
+            return direct;
+        };
+        let mut values = head.headers.get_all(header).iter();
+        let identity = match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
+            (Some(certificate), None) => auth::identify_forwarded(certificate),
+            _ => Err(Refusal::NoCertificate),
+        };
+        let forwarded = head.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        let first = forwarded.and_then(|list| list.split(',').next()).and_then(|ip| ip.trim().parse().ok());
+        Self { identity, ip: first.unwrap_or(direct.ip) }
+    }
+
     /// Counts an answer, and records it if the client is known.
-    fn observe(&self, answer: &Answer, path: &str, is_known_route: bool, received: Instant) {
+    fn observe(&self, api: &Api, answer: &Answer, path: &str, is_known_route: bool, received: Instant) {
         let took = received.elapsed();
-        self.api.metrics.answered(answer.status(), is_known_route, took);
-        if !self.api.audit.is_on() {
+        api.metrics.answered(answer.status(), is_known_route, took);
+        if !api.audit.is_on() {
             return;
         }
-        let Ok(Peer { identity, .. }) = &self.peer else { return };
-        let time = Timestamp::now() - took;
-        let (ip, status) = (self.remote.ip(), answer.status());
-        self.api.audit.record(&AuditEvent { time, ip, path, identity, status, took });
+        let Ok(identity) = &self.identity else { return };
+        let (time, ip, status) = (Timestamp::now() - took, self.ip, answer.status());
+        api.audit.record(&AuditEvent { time, ip, path, identity, status, took });
     }
 }
 
@@ -131,7 +166,9 @@ struct Call<'a> {
     path: &'a str,
     /// What follows the route's own path: a name or a pattern.
     rest: &'a str,
-    /// Who asks; `None` only where anyone may.
+    access: &'a Access,
+    routes: &'a Routes,
+    /// Who asks, where it is known.
     identity: Option<Identity>,
     received: Instant,
 }
@@ -143,13 +180,15 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let (head, mut body) = request.into_parts();
     let to_head = head.method == Method::HEAD;
     let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
-    let found = client.api.routes.find(&path);
-    let timeout = found.map_or_else(|| client.api.routes.shortest_timeout(), |(route, _)| route.timeout);
+    let (access, routes) = (client.api.access.load(), client.api.routes.load());
+    let found = routes.find(&path);
+    let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
+    let caller = Caller::new(client, &access, &head);
     let deadline = received + timeout;
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
     }
-    let outcome = match check(client, &head, &path, found, received) {
+    let outcome = match check(client, &head, &path, found, &caller, (&access, &routes), received) {
         Ok(call) => within(client, deadline, execute(&call, &mut body)).await.unwrap_or_else(|| {
             tracing::error!(path = call.path, remote = %client.remote, "request timed out");
             Err(Reject::timed_out().and_close())
@@ -157,7 +196,7 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
         Err(refused) => Ok(refused),
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
-    client.observe(&answer, &path, found.is_some(), received);
+    caller.observe(&client.api, &answer, &path, found.is_some(), received);
     // What is left of a short body is read first: not every client takes an answer while it is still sending.
     if !answer.closes() && !body.is_end_stream() {
         let waits = head.headers.contains_key(EXPECT);
@@ -179,6 +218,8 @@ fn check<'a>(
     head: &Parts,
     path: &'a str,
     found: Option<(&'a Route, &'a str)>,
+    caller: &Caller,
+    (access, routes): (&'a Access, &'a Routes),
     received: Instant,
 ) -> Result<Call<'a>, Answer> {
     // Two lengths for one body are how requests are smuggled past a proxy (RFC 9112, section 6.1).
@@ -189,7 +230,7 @@ fn check<'a>(
         return Err(Reject::bad_request("invalid request body").and_close().into());
     }
     let Some((route, rest)) = found else {
-        return Err(match client.api.routes.find_without_slash(path) {
+        return Err(match routes.find_without_slash(path) {
             Some(route) => Answer::redirect(&head.method, route.path),
             None => Answer::no_such_route(),
         });
@@ -202,21 +243,20 @@ fn check<'a>(
         return Err(Reject::new(StatusCode::SERVICE_UNAVAILABLE, message).into());
     }
     let identity = match route.gate {
-        Gate::Anyone => None,
-        Gate::Policy => Some(authorize(client, path)?),
+        Gate::Anyone => caller.identity.ok(),
+        Gate::Policy => Some(authorize(caller, access, path)?),
     };
-    Ok(Call { client, route, path, rest, identity, received })
+    Ok(Call { client, route, path, rest, access, routes, identity, received })
 }
 
 /// Returns the identity of a client that may call `path`.
-fn authorize(client: &Client, path: &str) -> Result<Identity, Reject> {
-    let peer = client.peer.as_ref().map_err(|refusal| Reject::bad_request(refusal.message()))?;
-    if let Err(denial) = peer.role.authorize(path) {
-        let (identity, remote) = (&peer.identity, client.remote);
-        tracing::warn!(%identity, path, %remote, "not authorized: {denial}");
+fn authorize(caller: &Caller, access: &Access, path: &str) -> Result<Identity, Reject> {
+    let identity = caller.identity.map_err(|refusal| Reject::bad_request(refusal.message()))?;
+    if let Err(denial) = access.authorize(&identity, path) {
+        tracing::warn!(%identity, path, ip = %caller.ip, "not authorized: {denial}");
         return Err(Reject::new(StatusCode::FORBIDDEN, "not authorized: insufficient permissions"));
     }
-    Ok(peer.identity)
+    Ok(identity)
 }
 
 async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {

@@ -1,5 +1,6 @@
 //! Why a command failed.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use kms_fs::OpenError;
@@ -39,6 +40,12 @@ impl Failure {
         } else {
             writeln!(stderr, "Error: {message}")
         };
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or_default())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -14,7 +15,11 @@ use crate::config::{self, Environment, Flags, Settings};
 use crate::dev::{self, DevServer};
 use crate::error_log;
 use crate::process;
+use crate::reload::Reloader;
 use crate::server::{Listening, Server, count_keys};
+
+/// How often is looked whether the certificate's files have changed.
+const CERTIFICATES_CHECKED: Duration = Duration::from_secs(2);
 
 /// The arguments of `kms server`.
 #[derive(clap::Args)]
@@ -112,17 +117,20 @@ pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
 }
 
 async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Failure> {
-    let loaded = match &args.config {
-        Some(config) => config::load_with(config, &args.flags(), environment)?,
-        None if args.key.is_none() || args.cert.is_none() => {
-            return Err(Failure::new("--root without --config wants --key FILE and --cert FILE, too"));
+    let load = || {
+        let loaded = match &args.config {
+            Some(config) => config::load_with(config, &args.flags(), environment)?,
+            None if args.key.is_none() || args.cert.is_none() => {
+                return Err(Failure::new("--root without --config wants --key FILE and --cert FILE, too"));
+            }
+            None => config::from_flags(&args.flags())?,
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
         }
-        None => config::from_flags(&args.flags())?,
+        Ok(Settings { address: args.addr.unwrap_or(loaded.settings.address), ..loaded.settings })
     };
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    let settings = Settings { address: args.addr.unwrap_or(loaded.settings.address), ..loaded.settings };
+    let settings = load()?;
     let silent = !settings.log.error;
     let listening = Server::build(settings).await?.listen().await?;
     error_log::set_silent(silent);
@@ -130,7 +138,7 @@ async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Fail
         let address = listening.local_addr();
         Output::new(false).text(format_args!("=> Server is up and running on https://{address}"))?;
     }
-    serve(listening).await
+    serve(listening, load).await
 }
 
 async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure> {
@@ -138,7 +146,7 @@ async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure>
     let DevServer { settings, banner } = if args.in_memory {
         dev::in_memory(address)?
     } else {
-        dev::in_directory(args.dir.clone(), address, environment)?
+        dev::in_directory(args.dir, address, environment)?
     };
     let server = Server::build(settings).await.map_err(|error| banner.explain(error.into()))?;
     let listening = server.listen().await?;
@@ -146,21 +154,55 @@ async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure>
     if !args.quiet {
         Output::new(false).text(banner.text(listening.local_addr(), keys))?;
     }
-    serve(listening).await
+    serve(listening, || Err(Failure::new("a server for development has no configuration to load"))).await
 }
 
-async fn serve(listening: Listening) -> Result<(), Failure> {
+/// Serves until a signal ends it; `load` reads the configuration again at each SIGHUP.
+async fn serve(
+    listening: Listening,
+    load: impl Fn() -> Result<Settings, Failure> + Send,
+) -> Result<(), Failure> {
     let cannot_wait = |error| Failure::new(format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot_wait)?;
+    let reloader = listening.reloader();
+    let mut look = tokio::time::interval(CERTIFICATES_CHECKED);
     let stopped = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = hangup.recv() => reload(&reloader, &load).await,
+                _ = look.tick() => match reloader.reload_certificates().await {
+                    Some(Ok(())) => tracing::info!("the certificate files have changed and were loaded"),
+                    Some(Err(error)) => tracing::error!(
+                        "the certificate files have changed and cannot be used, the old ones stay in force: {error}"
+                    ),
+                    None => {}
+                },
+            }
         }
     };
     listening.serve(stopped).await;
     Ok(())
+}
+
+async fn reload(reloader: &Reloader, load: &impl Fn() -> Result<Settings, Failure>) {
+    let outcome = match load() {
+        Ok(settings) => reloader.reload(settings).await.map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(later) if later.is_empty() => tracing::info!("the configuration was loaded again"),
+        Ok(later) => tracing::warn!(
+            "the configuration was loaded again; changes of these take effect at the next start: {}",
+            later.join(", ")
+        ),
+        Err(failure) => {
+            tracing::error!("the configuration was not loaded, the old one stays in force: {failure}");
+        }
+    }
 }
 
 /// Sends the log to stderr: from `info` on, or as `KMS_LOG` says.

@@ -32,9 +32,6 @@ const NO_ADMIN_ONCE: &str = "_";
 /// The variable that holds the root key where a config for KES names none.
 const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
 
-/// What is said of settings that are read and checked, and that the server does not know yet.
-const NOT_IN_EFFECT: &str = "not in effect yet in this version";
-
 /// What has to be known beside what is written.
 pub struct Context<'a> {
     /// Where each key was set.
@@ -49,7 +46,7 @@ pub struct Context<'a> {
 pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> Result<Settings, Problem> {
     let places = context.places;
     let admin = admin(raw.admin.identity.as_deref(), places, warnings)?;
-    let tls = tls(raw.tls, places, warnings)?;
+    let tls = tls(raw.tls, places)?;
     let policies = policies(raw.policy, admin, tls.proxy.as_ref(), places, warnings)?;
     if admin.is_none() && policies.values().all(|policy| policy.identities.is_empty()) {
         let message =
@@ -205,7 +202,7 @@ fn check_allow(pattern: &str) -> Option<String> {
         .then(|| format!("pattern '{pattern}' allows nothing, expected it to begin with '/'"))
 }
 
-fn tls(raw: RawTls, places: &Places, warnings: &mut Vec<Warning>) -> Result<TlsSettings, Problem> {
+fn tls(raw: RawTls, places: &Places) -> Result<TlsSettings, Problem> {
     if raw.password.is_some_and(|password| !password.is_empty()) {
         let message = "encrypted private keys are not supported, expected none: decrypt the file \
             with 'openssl pkey', and keep it where nobody else can read it";
@@ -216,16 +213,12 @@ fn tls(raw: RawTls, places: &Places, warnings: &mut Vec<Warning>) -> Result<TlsS
         key: required(raw.key.as_deref(), "tls.key", "a PEM file of the private key", places)?,
         ca: optional(raw.ca.as_deref(), "tls.ca", places)?,
         verify_clients: raw.auth.as_ref().is_some_and(|auth| auth.0),
-        proxy: raw.proxy.map_or(Ok(None), |proxy| self::proxy(&proxy, places, warnings))?,
+        proxy: raw.proxy.map_or(Ok(None), |proxy| self::proxy(&proxy, places))?,
     })
 }
 
 /// Reads the section of TLS proxies; without an identity there is none.
-fn proxy(
-    raw: &RawProxy,
-    places: &Places,
-    warnings: &mut Vec<Warning>,
-) -> Result<Option<ProxySettings>, Problem> {
+fn proxy(raw: &RawProxy, places: &Places) -> Result<Option<ProxySettings>, Problem> {
     let mut identities = Vec::new();
     for (index, text) in raw.identities.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
         let key = path(&format!("tls.proxy.identities.{index}"));
@@ -244,7 +237,6 @@ fn proxy(
         let message = format!("'{}' cannot be the name of a header", cert_header.escape_debug());
         return Err(places.problem(&key, message));
     }
-    warnings.push(Warning::dubious(places.problem(&path("tls.proxy"), NOT_IN_EFFECT)));
     Ok(Some(ProxySettings { identities, cert_header }))
 }
 

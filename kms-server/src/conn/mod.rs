@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -31,7 +32,7 @@ use self::streams::{Batch, Streams};
 use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
 pub use self::watch::{Bounds, Watch};
 use crate::api::{self, AnswerBody, Api, Client};
-use crate::auth::Peer;
+use crate::auth;
 use crate::tls;
 
 /// The most requests at once on one HTTP/2 connection.
@@ -52,7 +53,7 @@ type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// All connections of a server.
 pub struct Connections {
     api: Arc<Api>,
-    tls: TlsAcceptor,
+    tls: ArcSwap<rustls::ServerConfig>,
     bounds: Bounds,
     room: Arc<Semaphore>,
     live: Mutex<HashMap<u64, Arc<Watch>>>,
@@ -66,7 +67,7 @@ impl Connections {
     pub fn new(api: Arc<Api>, tls: rustls::ServerConfig, limit: usize, bounds: Bounds) -> Arc<Self> {
         Arc::new(Self {
             api,
-            tls: TlsAcceptor::from(Arc::new(tls)),
+            tls: ArcSwap::from_pointee(tls),
             bounds,
             room: Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))),
             live: Mutex::default(),
@@ -104,6 +105,18 @@ impl Connections {
         self.tell(Stop::Now);
         self.all_ended().await;
         cut_off
+    }
+
+    /// Shakes hands by another TLS configuration from now on.
+    ///
+    /// Where `rule_changed`, connections that were accepted by the old one end after the requests that have begun.
+    pub fn set_tls(&self, tls: rustls::ServerConfig, rule_changed: bool) {
+        self.tls.store(Arc::new(tls));
+        if rule_changed {
+            for watch in self.live().values() {
+                watch.tell(Stop::WhenIdle);
+            }
+        }
     }
 
     fn tell(&self, stop: Stop) {
@@ -150,8 +163,9 @@ impl Connections {
         remote: SocketAddr,
         watch: &Arc<Watch>,
     ) -> Option<Driven> {
+        let acceptor = TlsAcceptor::from(self.tls.load_full());
         // Boxed, as the connection is below: an idle one shall not carry the room for what it did before.
-        let mut handshake = Box::pin(tokio::time::timeout(self.bounds.head, self.tls.accept(tcp)));
+        let mut handshake = Box::pin(tokio::time::timeout(self.bounds.head, acceptor.accept(tcp)));
         let outcome = poll_fn(|cx| match watch.told(cx.waker()) {
             Some(_) => Poll::Ready(None),
             None => handshake.as_mut().poll(cx).map(Some),
@@ -174,7 +188,7 @@ impl Connections {
     fn serve(self: &Arc<Self>, tls: TlsStream<TcpStream>, remote: SocketAddr, watch: Arc<Watch>) -> Driven {
         let session = tls.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
-        let peer = Peer::new(session.peer_certificates().unwrap_or_default(), self.api.access());
+        let peer = auth::identify(session.peer_certificates().unwrap_or_default());
         let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
         if is_http2 {
             let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch)));

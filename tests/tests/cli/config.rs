@@ -330,8 +330,10 @@ fn what_is_dubious_is_a_warning_with_its_place() {
 fn the_examples_are_good() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let environment: Environment =
-        [("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP)].into_iter().collect();
-    for name in ["minimal.toml", "server.toml"] {
+        [("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP), ("VAULT_ROLE_ID", "role")]
+            .into_iter()
+            .collect();
+    for name in ["minimal.toml", "server.toml", "vault.toml"] {
         let loaded = load(&examples.join(name), &environment).unwrap_or_else(|problem| panic!("{problem}"));
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings[0]);
     }

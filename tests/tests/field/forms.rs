@@ -265,14 +265,6 @@ fn unknown_keys_of_yaml_are_warnings_that_the_check_does_not_let_pass() {
 }
 
 #[test]
-fn what_is_not_in_effect_is_told() {
-    let told = warnings(&good("kes-0.24.yml"));
-    for part in ["tls.proxy: not in effect", "log.error: not in effect", "log.audit: not in effect"] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
-}
-
-#[test]
 fn mistakes_in_yaml_are_told_with_file_line_key_and_what_was_expected() {
     let store = "keystore: {fs: {path: p}}\n";
     for (text, parts) in [

@@ -1,0 +1,190 @@
+//! Another configuration for a server that runs: all of it or nothing.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::api::{Api, Routes};
+use crate::config::settings::{Settings, TlsSettings};
+use crate::conn::Connections;
+use crate::policy::Access;
+use crate::server::{StartError, create_keys};
+use crate::{error_log, tls};
+
+/// What can be changed on a server that runs.
+#[derive(Clone)]
+pub struct Reloader {
+    api: Arc<Api>,
+    connections: Arc<Connections>,
+    route_timeout: Option<Duration>,
+    /// One reload at a time.
+    current: Arc<tokio::sync::Mutex<Current>>,
+    watched: Arc<Mutex<Watched>>,
+}
+
+/// What is in force.
+struct Current {
+    settings: Settings,
+    tls: TlsInputs,
+}
+
+impl Reloader {
+    pub(crate) fn new(
+        settings: Settings,
+        api: Arc<Api>,
+        connections: Arc<Connections>,
+        route_timeout: Option<Duration>,
+    ) -> Self {
+        let watched = Watched::of(&settings.tls);
+        let tls = TlsInputs::of(&settings);
+        let current = Arc::new(tokio::sync::Mutex::new(Current { settings, tls }));
+        Self { api, connections, route_timeout, current, watched: Arc::new(Mutex::new(watched)) }
+    }
+
+    /// Puts `settings` in force, or fails and leaves everything as it was.
+    ///
+    /// Requests under way are not disturbed, and neither are connections and cached keys; but where the rule by which
+    /// clients are accepted has changed, connections that were accepted by the old one end after the requests that have
+    /// begun. Returns the settings that differ and take effect at the next start only.
+    pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, StartError> {
+        let mut current = self.current.lock().await;
+        let access = Access::new(settings.admin, &settings.policies)
+            .map_err(|error| StartError::new(error.to_string()))?
+            .with_proxies(settings.tls.proxy.clone());
+        let routes = Routes::standard().with_settings(&settings.routes);
+        let routes = match self.route_timeout {
+            Some(timeout) => routes.with_timeout(timeout),
+            None => routes,
+        };
+        let inputs = TlsInputs::of(&settings);
+        let tls = if inputs == current.tls { None } else { Some(tls_config(&settings)?) };
+
+        // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
+        self.api.set(access, routes);
+        if let Some(tls) = tls {
+            self.connections.set_tls(tls, inputs.rule != current.tls.rule);
+            if let Some(end) = tls::certificate_end(&settings.tls.cert) {
+                self.api.metrics().certificate_ends(end);
+            }
+            for warning in tls::certificate_warnings(&settings.tls.cert) {
+                tracing::warn!("{warning}");
+            }
+        }
+        self.api.audit().reopen();
+        error_log::set_silent(!settings.log.error);
+        if let Err(error) = create_keys(&settings, &**self.api.kms()).await {
+            tracing::error!("{error}");
+        }
+        *self.watched() = Watched::of(&settings.tls);
+        let later = settings_for_later(&current.settings, &settings);
+        *current = Current { settings, tls: inputs };
+        Ok(later)
+    }
+
+    /// Loads certificate, key and CAs again if their files have changed; `None` if they have not.
+    pub async fn reload_certificates(&self) -> Option<Result<(), StartError>> {
+        let mut current = self.current.lock().await;
+        let now = Watched::of(&current.settings.tls);
+        if std::mem::replace(&mut *self.watched(), now.clone()) == now {
+            return None;
+        }
+        let inputs = TlsInputs::of(&current.settings);
+        if inputs == current.tls {
+            return None;
+        }
+        let tls = match tls_config(&current.settings) {
+            Ok(tls) => tls,
+            Err(error) => return Some(Err(error)),
+        };
+        self.connections.set_tls(tls, inputs.rule != current.tls.rule);
+        if let Some(end) = tls::certificate_end(&current.settings.tls.cert) {
+            self.api.metrics().certificate_ends(end);
+        }
+        current.tls = inputs;
+        Some(Ok(()))
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tls_config(settings: &Settings) -> Result<rustls::ServerConfig, StartError> {
+    let tickets = tls::Tickets::begin();
+    let mut config = tls::server_config(&settings.tls, settings.needs_certificates())?;
+    tickets.give(&mut config)?;
+    Ok(config)
+}
+
+/// Names the settings that a server reads at its start only, where they differ.
+fn settings_for_later(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    // Their texts show no secret: that one is another is not seen here.
+    let differs = |name, old: String, new: String| (old != new).then_some(name);
+    [
+        differs("address", old.address.to_string(), new.address.to_string()),
+        differs("keystore", format!("{:?}", old.key_store), format!("{:?}", new.key_store)),
+        differs("cache", format!("{:?}", old.cache), format!("{:?}", new.cache)),
+        differs(
+            "log.audit",
+            format!("{:?}", (old.log.audit, &old.log.audit_file, old.log.audit_failure)),
+            format!("{:?}", (new.log.audit, &new.log.audit_file, new.log.audit_failure)),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What a TLS configuration is made of, to see whether it is another.
+#[derive(PartialEq, Eq)]
+struct TlsInputs {
+    /// The server's own certificate and key.
+    pair: u64,
+    /// By what rule clients are accepted.
+    rule: u64,
+}
+
+impl TlsInputs {
+    fn of(settings: &Settings) -> Self {
+        let tls = &settings.tls;
+        let mut pair = DefaultHasher::new();
+        for file in [&tls.cert, &tls.key] {
+            std::fs::read(file).ok().hash(&mut pair);
+        }
+        let mut rule = DefaultHasher::new();
+        (tls.verify_clients, settings.needs_certificates()).hash(&mut rule);
+        if tls.verify_clients {
+            for file in ca_files(tls.ca.as_deref()) {
+                std::fs::read(file).ok().hash(&mut rule);
+            }
+        }
+        format!("{:?}", tls.proxy).hash(&mut rule);
+        Self { pair: pair.finish(), rule: rule.finish() }
+    }
+}
+
+/// When the files of a TLS configuration were written.
+#[derive(Clone, PartialEq, Eq)]
+struct Watched(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
+
+impl Watched {
+    fn of(tls: &TlsSettings) -> Self {
+        let own = [tls.cert.clone(), tls.key.clone()];
+        let stamp = |path: &Path| {
+            let data = std::fs::metadata(path).ok()?;
+            Some((data.modified().ok()?, data.len()))
+        };
+        let files = own.into_iter().chain(ca_files(tls.ca.as_deref()));
+        Self(files.map(|path| (path.clone(), stamp(&path))).collect())
+    }
+}
+
+/// Returns the files of CAs in their order.
+fn ca_files(ca: Option<&Path>) -> Vec<PathBuf> {
+    let Some(ca) = ca else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(ca) else { return vec![ca.to_owned()] };
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort_unstable();
+    files
+}

@@ -1,0 +1,58 @@
+//! A proxy that ends the TLS of clients and speaks for them.
+
+use kms_server::config::settings::ProxySettings;
+use kms_tests::{Protocol, TestIdentity, TestServer};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+const HEADER: &str = "x-tls-client-cert";
+
+fn forwarded(identity: &TestIdentity) -> String {
+    utf8_percent_encode(&identity.certificate_pem(), NON_ALPHANUMERIC).to_string()
+}
+
+#[tokio::test]
+async fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
+    let (proxy, app) = (TestIdentity::new(), TestIdentity::new());
+    let mut builder = TestServer::builder().policy("app", &["/v1/key/generate/my-*"], &[], &[app.identity()]);
+    builder.settings.tls.proxy =
+        Some(ProxySettings { identities: vec![proxy.identity()], cert_header: HEADER.to_owned() });
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit.log");
+    builder.settings.log.audit_file = Some(log.clone());
+    let server = builder.key("my-key").start().await;
+    let certificate = forwarded(&app);
+    let headers = [(HEADER, certificate.as_str()), ("x-forwarded-for", "192.0.2.7, 198.51.100.1")];
+    for protocol in Protocol::ALL {
+        let mut through = server.client(protocol, &proxy);
+        let path = "/v1/key/generate/my-key";
+        let answer = through.send_with("POST", path, &headers, "{}").await.unwrap();
+        assert_eq!(answer.code(), 200, "{}", answer.text());
+        let answer = through.send_with("POST", "/v1/key/generate/other", &headers, "{}").await.unwrap();
+        assert_eq!(answer.code(), 403, "it has the rights of its client only");
+        for bad in ["", "nonsense", "-----BEGIN%20CERTIFICATE-----"] {
+            let answer = through.send_with("POST", path, &[(HEADER, bad)], "{}").await.unwrap();
+            assert_eq!(
+                (answer.code(), answer.member("message").as_str()),
+                (400, "tls: client certificate is required")
+            );
+        }
+        assert_eq!(
+            through.send("POST", path, "{}").await.unwrap().code(),
+            400,
+            "a proxy has no rights of its own"
+        );
+
+        let mut stranger = server.client(protocol, &TestIdentity::new());
+        let answer = stranger.send_with("POST", path, &headers, "{}").await.unwrap();
+        assert_eq!(answer.code(), 403, "from any other peer the header is passed over");
+        let admin = server.admin(protocol).send_with("POST", path, &headers, "{}").await.unwrap();
+        assert_eq!(admin.code(), 200);
+    }
+    let (app, admin) = (app.identity().to_string(), server.admin_identity().identity().to_string());
+    server.stop().await;
+    let log = std::fs::read_to_string(log).unwrap();
+    let line = log.lines().find(|line| line.contains(&app)).unwrap();
+    assert!(line.contains("\"ip\":\"192.0.2.7\""), "{line}");
+    let line = log.lines().find(|line| line.contains(&admin)).unwrap();
+    assert!(line.contains("\"ip\":\"127.0.0.1\""), "{line}");
+}

@@ -1,0 +1,278 @@
+//! Another configuration while clients are at work.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kms_server::certificate::NewCertificate;
+use kms_tests::client::tls_connect;
+use kms_tests::process::kms_binary;
+use kms_tests::{Client, Protocol, TestIdentity};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A `kms server` on a config file that the test rewrites.
+struct Reloaded {
+    child: Child,
+    directory: tempfile::TempDir,
+    address: std::net::SocketAddr,
+    admin: TestIdentity,
+    app: TestIdentity,
+}
+
+impl Reloaded {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let (admin, app) = (TestIdentity::new(), TestIdentity::new());
+        write_certificate(directory.path());
+        let config = config(port, &admin, "off", Some(&app));
+        fs::write(directory.path().join("kms.toml"), config).unwrap();
+        let child = Command::new(kms_binary())
+            .args(["server", "--config", "kms.toml"])
+            .current_dir(directory.path())
+            .env_remove("KMS_LOG")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let server = Self { child, directory, address: port, admin, app };
+        server.until_told("server is up", 1);
+        server
+    }
+
+    fn client(&self, protocol: Protocol, identity: &TestIdentity) -> Client {
+        Client::new(self.address, protocol, identity)
+    }
+
+    fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
+    /// Loads another configuration, and waits until it was loaded or refused.
+    fn reload(&self, config: &str, told: &str) {
+        let before = self.log().matches(told).count();
+        fs::write(self.file("kms.toml"), config).unwrap();
+        self.hang_up();
+        self.until_told(told, before + 1);
+    }
+
+    fn until_told(&self, words: &str, times: usize) {
+        let began = Instant::now();
+        while self.log().matches(words).count() < times {
+            assert!(began.elapsed() < Duration::from_secs(20), "not '{words}' in: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.file("log")).unwrap()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config(&self, auth: &str, app: Option<&TestIdentity>) -> String {
+        config(self.address, &self.admin, auth, app)
+    }
+
+    fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().split(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Reloaded {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_certificate(directory: &Path) {
+    let new = NewCertificate {
+        common_name: "localhost".to_owned(),
+        dns_names: vec!["localhost".to_owned()],
+        ip_addresses: Vec::new(),
+        validity: Duration::from_secs(3600),
+        server: true,
+    };
+    let pair = new.with_new_key().unwrap();
+    fs::write(directory.join("server.key"), pair.key_pem().as_bytes()).unwrap();
+    fs::write(directory.join("server.crt"), pair.chain_pem()).unwrap();
+}
+
+async fn server_certificate(server: &Reloaded) -> Vec<u8> {
+    let config = Arc::new(server.app.client_config(&["h2"]));
+    let tls = tls_connect(server.address, config).await.unwrap();
+    tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn config(
+    address: std::net::SocketAddr,
+    admin: &TestIdentity,
+    auth: &str,
+    app: Option<&TestIdentity>,
+) -> String {
+    let identities = app.map_or(String::new(), |app| format!("\"{}\"", app.identity()));
+    format!(
+        r#"address = "{address}"
+[admin]
+identity = "{}"
+[tls]
+key = "server.key"
+cert = "server.crt"
+auth = "{auth}"
+ca = "server.crt"
+[policy.app]
+allow = ["/v1/key/generate/my-*"]
+identities = [{identities}]
+[[keys]]
+name = "my-key"
+[keystore.memory]
+"#,
+        admin.identity()
+    )
+}
+
+const LOADED: &str = "the configuration was loaded again";
+const REFUSED: &str = "the configuration was not loaded";
+const GENERATE: &str = "/v1/key/generate/my-key";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_without_its_policy_is_refused_on_the_connection_that_it_has() {
+    let server = tokio::task::block_in_place(Reloaded::start);
+    for protocol in Protocol::ALL {
+        let mut app = server.client(protocol, &server.app);
+        assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+        server.reload(&server.config("off", None), LOADED);
+        assert!(app.is_connected());
+        assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 403);
+        server.reload(&server.config("off", Some(&server.app)), LOADED);
+        assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+        assert!(app.is_connected(), "the same connection all the time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_load_leaves_the_old_in_force_and_says_why() {
+    let server = tokio::task::block_in_place(Reloaded::start);
+    let mut app = server.client(Protocol::Http2, &server.app);
+    server.reload(&server.config("off", None).replace("allow =", "alow ="), REFUSED);
+    assert!(server.log().contains("kms.toml:10: policy.app.alow: unknown key"), "{}", server.log());
+    server
+        .reload(&server.config("off", None).replace("cert = \"server.crt\"", "cert = \"none.crt\""), REFUSED);
+    assert!(server.log().contains("none.crt"), "{}", server.log());
+    assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+    let moved =
+        server.config("off", Some(&server.app)).replace("address = \"127.0.0.1:", "address = \"127.0.0.2:");
+    server.reload(&moved, "changes of these take effect at the next start: address");
+    assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_rule_for_clients_ends_connections_and_their_requests_are_answered() {
+    let server = tokio::task::block_in_place(Reloaded::start);
+    let mut clients: Vec<_> =
+        Protocol::ALL.into_iter().map(|protocol| server.client(protocol, &server.admin)).collect();
+    for client in &mut clients {
+        assert_eq!(client.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+    }
+    server.reload(&server.config("on", Some(&server.app)), LOADED);
+    for client in &mut clients {
+        let began = Instant::now();
+        while client.is_connected() {
+            assert!(began.elapsed() < Duration::from_secs(5), "a connection of the old rule lives on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(
+            client.send("POST", GENERATE, "{}").await.is_err(),
+            "no CA that is trusted signed the certificate"
+        );
+    }
+    server.reload(&server.config("off", Some(&server.app)), LOADED);
+    for client in &mut clients {
+        assert_eq!(client.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_replaced_is_loaded_without_a_signal() {
+    let server = tokio::task::block_in_place(Reloaded::start);
+    let mut old = server.client(Protocol::Http2, &server.app);
+    assert_eq!(old.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+    let before = server_certificate(&server).await;
+    write_certificate(server.directory.path());
+    server.until_told("the certificate files have changed and were loaded", 1);
+    let now = server_certificate(&server).await;
+    assert_ne!(before, now);
+    assert!(old.is_connected());
+    assert_eq!(old.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+
+    fs::write(server.file("server.crt"), "nonsense").unwrap();
+    server.until_told("cannot be used, the old ones stay in force", 1);
+    assert_eq!(server_certificate(&server).await, now);
+}
+
+/// A signal each, and each is waited for until it is in force.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_reloads_under_load_fail_no_request_and_leave_nothing_behind() {
+    let reloads: u64 = std::env::var("KMS_TEST_RELOADS").map_or(1_000, |text| text.parse().unwrap());
+    let server = tokio::task::block_in_place(Reloaded::start);
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let load: Vec<_> = Protocol::ALL
+        .into_iter()
+        .map(|protocol| {
+            let mut client = server.client(protocol, &server.app);
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = client.send("POST", GENERATE, "{}").await.unwrap();
+                    assert_eq!(answer.code(), 200, "{}", answer.text());
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let files = || fs::read_dir(format!("/proc/{}/fd", server.child.id())).map(Iterator::count);
+    let mut admin = server.client(Protocol::Http2, &server.admin);
+    let mut before = (0, None);
+    for number in 0..reloads {
+        // Both configs let the load pass, and differ in what they let pass beside it.
+        let other =
+            server.config("off", Some(&server.app)).replace("my-*", ["my-*", "my-k*"][(number % 2) as usize]);
+        fs::write(server.file("kms.toml"), other).unwrap();
+        server.hang_up();
+        let began = Instant::now();
+        loop {
+            let answer = admin.send("GET", "/v1/policy/read/app", "").await.unwrap();
+            if answer.text().contains(["generate/my-*", "generate/my-k*"][(number % 2) as usize]) {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "reload {number} is not in force");
+        }
+        if number == reloads / 10 {
+            before = (server.resident_kib(), files().ok());
+        }
+    }
+    let after = (server.resident_kib(), files().ok());
+    stop.store(true, Ordering::Relaxed);
+    for client in load {
+        client.await.unwrap();
+    }
+    let answered = answered.load(Ordering::Relaxed);
+    println!(
+        "{reloads} reloads, {answered} requests answered, resident {} KiB, then {} KiB",
+        before.0, after.0
+    );
+    assert!(answered > reloads);
+    assert!(after.0 < before.0 + 4096, "memory grew from {} to {} KiB", before.0, after.0);
+    assert_eq!(before.1, after.1, "open files");
+}
