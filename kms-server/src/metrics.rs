@@ -11,7 +11,7 @@ use kms_core::Kms;
 use prometheus::core::{AtomicU64 as Integer, GenericCounter, GenericCounterVec};
 use prometheus::{Encoder as _, Gauge, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
 
-use crate::process::Memory;
+use crate::process::{self, Memory};
 
 type Counter = GenericCounter<Integer>;
 type CounterVec = GenericCounterVec<Integer>;
@@ -43,6 +43,7 @@ pub struct Metrics {
     audit_dropped: Counter,
     cache: Cache,
     certificate_expiry: Gauge,
+    protection: [IntGauge; 3],
     /// What was counted when the process-wide error log was last looked at.
     errors_seen: AtomicU64,
 }
@@ -95,6 +96,11 @@ impl Metrics {
                     "When the server's certificate ends, in seconds since 1970.",
                 )?,
             )?,
+            protection: [
+                gauge(&ours, "kms_memory_locked", "Whether no page of the process can be swapped out.")?,
+                gauge(&ours, "kms_core_dumps_off", "Whether a crash leaves no core dump.")?,
+                gauge(&ours, "kms_memory_hidden", "Whether other processes cannot look into this one.")?,
+            ],
             errors_seen: AtomicU64::new(0),
             kes,
             ours,
@@ -145,6 +151,12 @@ impl Metrics {
     pub fn text(&self, kms: &dyn Kms) -> Vec<u8> {
         self.look();
         self.cache.look(kms);
+        if let Some(held) = process::protection() {
+            let held = [&held.locked, &held.no_core_dump, &held.not_dumpable];
+            for (family, outcome) in self.protection.iter().zip(held) {
+                family.set(i64::from(outcome.is_ok()));
+            }
+        }
         let mut text = encode(&self.kes);
         text.extend_from_slice(&encode(&self.ours));
         text

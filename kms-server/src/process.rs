@@ -1,5 +1,8 @@
 //! What the process asks of the operating system: many descriptors, and that nobody reads its memory.
 
+use std::sync::OnceLock;
+
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// Descriptors that are kept free for what is not a connection: the store, logs, listeners.
@@ -8,16 +11,75 @@ const RESERVED_FILES: u64 = 100;
 /// The most connections at once, however many descriptors there are.
 const MAX_CONNECTIONS: u64 = 16_384;
 
-/// Forbids core dumps and other processes' looks into the memory of this one.
+/// What keeps others from reading the memory of this process; each is an error in words where the system refused it.
+#[derive(Clone, Debug)]
+pub struct Protection {
+    /// No page is written to a swap device.
+    pub locked: Result<(), String>,
+    /// A crash leaves no core dump.
+    pub no_core_dump: Result<(), String>,
+    /// No other process of the same user can look into it.
+    pub not_dumpable: Result<(), String>,
+}
+
+static PROTECTION: OnceLock<Protection> = OnceLock::new();
+
+/// Protects the memory of this process, once, and tells what holds.
 ///
-/// A process that is not dumpable cannot open `/dev/stdout` or its own `/proc` files that show memory.
-/// Returns what the system refused, in words.
-pub fn hide_memory() -> Result<(), String> {
-    let refused = |what: &str, error: rustix::io::Errno| format!("{what}: {error}");
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .map_err(|error| refused("cannot forbid core dumps", error))?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| refused("cannot make the process not dumpable", error))
+/// Memory is locked as it is used, and only with `CAP_IPC_LOCK` or an unlimited `RLIMIT_MEMLOCK`: under a limit every later
+/// allocation could fail. A process that is not dumpable cannot open `/dev/stdout` or its own `/proc` files that show
+/// memory.
+pub fn protect_memory() -> &'static Protection {
+    PROTECTION.get_or_init(|| {
+        let refused = |error: rustix::io::Errno| error.to_string();
+        let locked = if may_lock_memory() {
+            mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map_err(refused)
+        } else {
+            Err("it needs CAP_IPC_LOCK or an unlimited memlock (ulimit -l, LimitMEMLOCK=infinity)".to_owned())
+        };
+        let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+        Protection {
+            locked,
+            no_core_dump: setrlimit(Resource::Core, no_core).map_err(refused),
+            not_dumpable: set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused),
+        }
+    })
+}
+
+/// Returns what protects the memory of this process, if anything was asked for.
+pub fn protection() -> Option<&'static Protection> {
+    PROTECTION.get()
+}
+
+impl Protection {
+    /// Names what holds.
+    pub fn held(&self) -> Vec<&'static str> {
+        self.parts().into_iter().filter(|(_, outcome)| outcome.is_ok()).map(|(name, _)| name).collect()
+    }
+
+    /// Names what does not hold, with the reason.
+    pub fn missing(&self) -> Vec<String> {
+        let refused = |(name, outcome): (&str, &Result<(), String>)| {
+            outcome.as_ref().err().map(|why| format!("not {name}: {why}"))
+        };
+        self.parts().into_iter().filter_map(refused).collect()
+    }
+
+    fn parts(&self) -> [(&'static str, &Result<(), String>); 3] {
+        [
+            ("locked in memory", &self.locked),
+            ("kept out of core dumps", &self.no_core_dump),
+            ("hidden from other processes", &self.not_dumpable),
+        ]
+    }
+}
+
+fn may_lock_memory() -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    capabilities & (1 << CAP_IPC_LOCK) != 0 || getrlimit(Resource::Memlock).current.is_none()
 }
 
 /// Raises the limit of open files to what the system allows this process, and returns it.

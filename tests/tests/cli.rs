@@ -13,5 +13,7 @@ mod keys;
 mod node;
 #[path = "cli/process.rs"]
 mod process;
+#[path = "cli/protection.rs"]
+mod protection;
 #[path = "cli/secrets.rs"]
 mod secrets;

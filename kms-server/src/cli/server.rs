@@ -79,9 +79,7 @@ impl Former {
             );
         }
         if self.mlock {
-            tracing::warn!(
-                "--mlock has no effect: the server protects its memory as far as the system lets it"
-            );
+            tracing::warn!("--mlock has no effect: memory is locked wherever the system allows it");
         }
     }
 }
@@ -101,9 +99,7 @@ impl Args {
 /// Serves until the process is told to stop.
 pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     start_log(environment);
-    if let Err(refused) = process::hide_memory() {
-        tracing::warn!("{refused}");
-    }
+    process::protect_memory();
     process::return_large_blocks();
     process::raise_file_limit();
     args.former.warn();
@@ -162,6 +158,11 @@ async fn serve(
     listening: Listening,
     load: impl Fn() -> Result<Settings, Failure> + Send,
 ) -> Result<(), Failure> {
+    let protection = process::protect_memory();
+    tracing::info!("keys are {}", protection.held().join(", "));
+    for missing in protection.missing() {
+        tracing::warn!("keys are {missing}");
+    }
     let cannot_wait = |error| Failure::new(format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;

@@ -103,6 +103,9 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
         bytes(status.mem_heap_used),
         bytes(status.mem_stack_used),
     ))?;
+    if let Ok(Ok(metrics)) = block_on(client.send(Method::GET, "/metrics", None)) {
+        output.text(format_args!("  · Keys   {}", protection(&String::from_utf8_lossy(&metrics))))?;
+    }
     for ApiRoute { method, path, max_body, timeout } in routes {
         let timeout = if timeout == 0 { "none".to_owned() } else { format!("{timeout}s") };
         output.text(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", bytes(max_body)))?;
@@ -120,6 +123,19 @@ struct ApiRoute {
     /// In seconds; 0 for no end.
     #[serde(default)]
     timeout: u64,
+}
+
+/// Tells what keeps others from reading the server's memory, for whom may see all metrics.
+fn protection(metrics: &str) -> String {
+    let holds = |family: &str| metrics.lines().any(|line| line == format!("{family} 1"));
+    let parts = [
+        ("kms_memory_locked", "locked in memory"),
+        ("kms_core_dumps_off", "kept out of core dumps"),
+        ("kms_memory_hidden", "hidden from other processes"),
+    ];
+    let told =
+        parts.map(|(family, what)| if holds(family) { what.to_owned() } else { format!("NOT {what}") });
+    told.join(", ")
 }
 
 fn server_name(client: &Client) -> String {

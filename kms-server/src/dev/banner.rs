@@ -8,6 +8,7 @@ use super::{State, WAYS_OUT};
 use crate::apikey::ApiKey;
 use crate::cli::Failure;
 use crate::init::shell_quote;
+use crate::process;
 use crate::server::KeyCount;
 
 /// The key that the exported lines tell MinIO to use; it makes it by itself.
@@ -75,6 +76,9 @@ impl fmt::Display for Text<'_> {
                     "            EVERY KEY DIES WITH THIS PROCESS, and with it all data encrypted under it."
                 )?;
             }
+        }
+        if let Some(protection) = process::protection() {
+            writeln!(f, "Memory      {}", protection.held().join(", "))?;
         }
         writeln!(f)?;
         writeln!(f, "API Key     {api_key}")?;

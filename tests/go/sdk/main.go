@@ -62,6 +62,13 @@ func main() {
 	run("list everything", listEverything)
 	run("list what the policy does not allow", listDenied)
 	run("delete", remove)
+	run("routes", apis)
+	run("policies", policies)
+	run("identities", identities)
+	run("a client asks who it is", self)
+	run("metrics", metrics)
+	run("the audit log", auditLog)
+	run("the error log", errorLog)
 	if many := os.Getenv("KES_TEST_MANY"); many != "" {
 		run("page through many keys", func(ctx context.Context) error {
 			return pages(ctx, must(strconv.Atoi(many)))

@@ -1,0 +1,115 @@
+//! What keeps others from reading the keys in a server's memory, as root and as a user without capabilities.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::{Child, Command, Stdio};
+
+use kms_tests::process::kms_binary;
+use rustix::process::{Pid, Signal, kill_process};
+
+struct Server {
+    child: Child,
+    banner: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(before: &[&str]) -> Self {
+        // A copy that everybody may run, wherever this tree is.
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = directory.path().join("kms");
+        fs::copy(kms_binary(), &program).unwrap();
+        let mut words = before.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut child = Command::new(words.next().unwrap())
+            .args(words)
+            .args(["server", "--dev", "--in-memory", "--addr", "127.0.0.1:0"])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut banner = String::new();
+        for line in lines {
+            writeln!(banner, "{line}").unwrap();
+            if line.contains("up and running") {
+                break;
+            }
+        }
+        Self { child, banner, _directory: directory }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.child.id())
+    }
+
+    fn locked_kib(&self) -> u64 {
+        let status = fs::read_to_string(self.proc("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+        line.trim().split(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn assert_hidden(&self) {
+        let limits = fs::read_to_string(self.proc("limits")).unwrap();
+        let core: Vec<_> =
+            limits.lines().find(|line| line.starts_with("Max core")).unwrap().split_whitespace().collect();
+        assert_eq!(core[4..6], ["0", "0"], "{core:?}");
+        assert_eq!(fs::metadata(self.proc("environ")).unwrap().uid(), 0, "it is not dumpable");
+        assert!(
+            self.banner.contains("kept out of core dumps, hidden from other processes"),
+            "{}",
+            self.banner
+        );
+    }
+
+    /// Ends it as an operator does, and returns its log.
+    fn end(mut self) -> String {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        self.child.wait().unwrap();
+        log
+    }
+}
+
+#[test]
+fn a_server_that_may_lock_its_memory_does_and_says_so() {
+    let server = Server::start(&["env"]);
+    server.assert_hidden();
+    let is_locked = server.locked_kib() > 1024;
+    assert_eq!(is_locked, may_lock_memory(), "{} KiB are locked", server.locked_kib());
+    assert_eq!(is_locked, server.banner.contains("Memory      locked in memory"), "{}", server.banner);
+    server.end();
+}
+
+#[test]
+fn a_user_without_capabilities_is_told_what_does_not_hold() {
+    let drop_all = [
+        "prlimit",
+        "--memlock=65536:65536",
+        "setpriv",
+        "--reuid=1000",
+        "--regid=1000",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+    ];
+    let server = Server::start(&drop_all);
+    server.assert_hidden();
+    assert_eq!(server.locked_kib(), 0);
+    assert!(!server.banner.contains("locked in memory"), "{}", server.banner);
+    let log = server.end();
+    assert!(log.contains("keys are not locked in memory: it needs CAP_IPC_LOCK"), "{log}");
+}
+
+/// Tells whether a process of this user has CAP_IPC_LOCK, which is all that needs no change of limits.
+fn may_lock_memory() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(capabilities.trim(), 16).unwrap() & (1 << 14) != 0
+}
