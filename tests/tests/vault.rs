@@ -13,6 +13,8 @@ mod contract;
 mod faults;
 #[path = "vault/guide.rs"]
 mod guide;
+#[path = "vault/guide_2020.rs"]
+mod guide_2020;
 #[path = "vault/kes.rs"]
 mod kes;
 #[path = "vault/login.rs"]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kms_vault::{AppRole, KvVersion, Login, SecretSource};
 
 use super::bao::{Bao, LEAST_POLICY};
-use super::setup::{KeyServer, Process, attempt, free_address, run, text, tools};
+use super::setup::{KeyServer, Process, attempt, free_address, kms, run, text, tools};
 
 const ALLOW: [&str; 6] = [
     "/v1/status",
@@ -54,6 +54,34 @@ secret = "{secret}"
         bao.endpoint()
     );
     minio_keeps_its_objects(KeyServer::start_on(dir, &key_store, "vault: keys: 0 at", &ALLOW, &DENY));
+}
+
+/// The directory, the config and the port of a KES 0.24, taken over while MinIO runs.
+#[test]
+fn minio_reads_under_us_what_it_wrote_under_kes() {
+    let tools = tools(&["minio", "mc", "kes"]);
+    let mut keys = KeyServer::start_kes(&tools.join("kes"), &ALLOW);
+    let minio = Minio::start(&tools, &keys);
+    minio.mc(&["mb", "s3/sse-s3", "s3/sse-kms"]);
+    minio.mc(&["admin", "kms", "key", "create", "s3", "minio-second"]);
+    minio.mc(&["encrypt", "set", "sse-s3", "s3/sse-s3"]);
+    minio.mc(&["encrypt", "set", "sse-kms", "minio-second", "s3/sse-kms"]);
+    let file = minio.file("file", 1 << 20);
+    let same = |object: &str| assert!(minio.get(object) == fs::read(&file).unwrap(), "{object} differs");
+    for bucket in ["sse-s3", "sse-kms"] {
+        minio.mc(&["cp", &path(&file), &format!("s3/{bucket}/old")]);
+    }
+
+    keys.run_kes_config(kms());
+    minio.until_works(&["cat", "s3/sse-s3/old"]);
+    for bucket in ["sse-s3", "sse-kms"] {
+        same(&format!("s3/{bucket}/old"));
+        minio.mc(&["cp", &path(&file), &format!("s3/{bucket}/new")]);
+        minio.mc(&["cp", &format!("s3/{bucket}/old"), &format!("s3/{bucket}/copied")]);
+        same(&format!("s3/{bucket}/new"));
+        same(&format!("s3/{bucket}/copied"));
+    }
+    assert!(minio.stat("s3/sse-kms/new").contains("minio-second"));
 }
 
 fn minio_keeps_its_objects(mut keys: KeyServer) {

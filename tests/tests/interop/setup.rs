@@ -59,20 +59,11 @@ impl KeyServer {
 
     /// Starts a server with this section of the config for its key store, which `kms check` tells by these words.
     pub fn start_on(dir: TempDir, key_store: &str, told: &str, allow: &[&str], deny: &[&str]) -> Self {
-        let (admin_key, admin) = new_identity();
-        let (app_key, app) = new_identity();
-        let file = |name: &str| dir.path().join(name).display().to_string();
-        for (name, subject) in [("server", "localhost"), ("client", "client")] {
-            let (key, cert) = (file(&format!("{name}.key")), file(&format!("{name}.crt")));
-            run(
-                kms(),
-                &["identity", "new", "--key", &key, "--cert", &cert, "--ip", "127.0.0.1", subject],
-                &[],
-            );
-        }
-        let client = last_word(&run(kms(), &["identity", "of", &file("client.crt")], &[]));
-
-        let address = free_address();
+        let mut server = Self::prepare(dir);
+        let file = |name: &str| server.dir.path().join(name).display().to_string();
+        let [admin, app, client] =
+            [&server.admin_key, &server.app_key, &file("client.crt")].map(|of| identity_of(of));
+        let address = server.address;
         let mut config = String::new();
         write!(
             config,
@@ -95,9 +86,54 @@ identities = ["{app}", "{client}"]
         fs::write(&path, config).unwrap();
         let found = run(kms(), &["check", "--config", &path], &[]);
         assert!(found.contains(told), "'{told}' is not in:\n{found}");
-        let mut server = Self { dir, address, admin_key, app_key, process: None };
         server.restart();
         server
+    }
+
+    /// Starts the real KES on a directory of key files, with a policy as [`KeyServer::start`] has it.
+    pub fn start_kes(kes: &Path, allow: &[&str]) -> Self {
+        let mut server = Self::prepare(tempfile::tempdir().unwrap());
+        let [admin, app] = [&server.admin_key, &server.app_key].map(|key| identity_of(key));
+        let patterns: String = allow.iter().fold(String::new(), |mut text, pattern| {
+            writeln!(text, "    - {pattern}").unwrap();
+            text
+        });
+        let config = format!(
+            "version: v1\naddress: {}\nadmin:\n  identity: {admin}\ntls:\n  key: server.key\n  cert: server.crt\n\
+             policy:\n  minio:\n    allow:\n{patterns}    identities:\n    - {app}\n\
+             cache:\n  expiry:\n    any: 5m\n    unused: 20s\n\
+             keystore:\n  fs:\n    path: keys\n",
+            server.address
+        );
+        fs::create_dir(server.dir.path().join("keys")).unwrap();
+        fs::write(server.dir.path().join("kes.yml"), config).unwrap();
+        server.run_kes_config(kes);
+        server
+    }
+
+    /// Ends the server, and starts `program` on the config that KES was started with.
+    pub fn run_kes_config(&mut self, program: &Path) {
+        self.process = None;
+        let mut command = Command::new(program);
+        command.args(["server", "--config", "kes.yml"]).current_dir(self.dir.path());
+        let process = Process::start(command, &self.dir.path().join("server.log"));
+        process.until_listening(self.address);
+        self.process = Some(process);
+    }
+
+    /// Makes the files of a server that listens nowhere yet.
+    fn prepare(dir: TempDir) -> Self {
+        let (admin_key, app_key) = (new_api_key(), new_api_key());
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        for (name, subject) in [("server", "localhost"), ("client", "client")] {
+            let (key, cert) = (file(&format!("{name}.key")), file(&format!("{name}.crt")));
+            run(
+                kms(),
+                &["identity", "new", "--key", &key, "--cert", &cert, "--ip", "127.0.0.1", subject],
+                &[],
+            );
+        }
+        Self { dir, address: free_address(), admin_key, app_key, process: None }
     }
 
     /// Stops the server, and starts it again.
@@ -208,19 +244,15 @@ pub fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Makes an API key, as scripts do that look for its shape and for the last word.
-fn new_identity() -> (String, String) {
+/// Makes an API key, as scripts do that look for its shape.
+fn new_api_key() -> String {
     let printed = run(kms(), &["identity", "new"], &[]);
-    let key = printed.split_whitespace().find(|word| word.starts_with("kes:v1:")).unwrap().to_owned();
-    let identity = printed
-        .split(|c: char| !c.is_ascii_hexdigit())
-        .rfind(|word| word.len() == 64)
-        .unwrap_or_else(|| panic!("no identity in {printed}"));
-    (key, identity.to_owned())
+    printed.split_whitespace().find(|word| word.starts_with("kes:v1:")).unwrap().to_owned()
 }
 
-fn last_word(printed: &str) -> String {
-    printed.split_whitespace().last().unwrap().to_owned()
+/// Returns the identity of an API key or of the certificate in a file.
+fn identity_of(what: &str) -> String {
+    run(kms(), &["identity", "of", what], &[]).split_whitespace().last().unwrap().to_owned()
 }
 
 fn root() -> &'static Path {

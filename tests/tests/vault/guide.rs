@@ -1,7 +1,7 @@
 //! The walk of `docs/vault.md`, run as it stands there: Vault, key server and MinIO, to an encrypted object.
 
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,30 +15,39 @@ const GUIDE: &str = include_str!("../../../docs/vault.md");
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guide_leads_to_an_encrypted_object() {
     let directory = tempfile::tempdir().unwrap();
-    let programs = directory.path().join("bin");
+    let programs = programs(directory.path(), "kms").await;
+    let work = directory.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    let output = run(&script(), &programs, &work).await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let logs = || logs_of(&work, &["vault.log", "kms.log", "minio.log"]);
+    assert!(output.status.success(), "{text}\n{}\n{}", String::from_utf8_lossy(&output.stderr), logs());
+    let encryption = text.lines().find(|line| line.trim_start().starts_with("Encryption"));
+    assert!(encryption.is_some_and(|line| line.contains("SSE-")), "{text}");
+    let stored = std::fs::read_to_string(work.join("vault.hcl")).unwrap();
+    assert!(!holds(&work.join("minio-data"), &stored), "the object lies on the disk in the clear");
+}
+
+/// Makes a directory of the programs that a walk calls, our own under the name `ours`.
+pub async fn programs(directory: &Path, ours: &str) -> PathBuf {
+    let programs = directory.join("bin");
     std::fs::create_dir(&programs).unwrap();
     for (name, path) in [
-        ("kms", tokio::task::spawn_blocking(kms_binary).await.unwrap()),
+        (ours, tokio::task::spawn_blocking(kms_binary).await.unwrap()),
         ("vault", program("bao")),
         ("minio", program("minio")),
         ("mc", program("mc")),
     ] {
         symlink(path, programs.join(name)).unwrap();
     }
-    let work = directory.path().join("work");
-    std::fs::create_dir(&work).unwrap();
-    let output = run(&script(), &programs, &work).await;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let logs = || {
-        ["vault.log", "kms.log", "minio.log"]
-            .map(|name| std::fs::read_to_string(work.join(name)).unwrap_or_default())
-            .join("\n---\n")
-    };
-    assert!(output.status.success(), "{text}\n{}\n{}", String::from_utf8_lossy(&output.stderr), logs());
-    let encryption = text.lines().find(|line| line.trim_start().starts_with("Encryption"));
-    assert!(encryption.is_some_and(|line| line.contains("SSE-")), "{text}");
-    let stored = std::fs::read_to_string(work.join("vault.hcl")).unwrap();
-    assert!(!holds(&work.join("minio-data"), &stored), "the object lies on the disk in the clear");
+    programs
+}
+
+/// Reads the logs that a walk leaves in its directory.
+pub fn logs_of(work: &Path, names: &[&str]) -> String {
+    let logs: Vec<_> =
+        names.iter().map(|name| std::fs::read_to_string(work.join(name)).unwrap_or_default()).collect();
+    logs.join("\n---\n")
 }
 
 /// Makes one script of the shell blocks of the guide, on ports that are free, that waits where a reader would.
@@ -74,7 +83,8 @@ fn script() -> String {
     script
 }
 
-async fn run(script: &str, programs: &Path, work: &Path) -> std::process::Output {
+/// Runs a walk, which has to end in three minutes.
+pub async fn run(script: &str, programs: &Path, work: &Path) -> std::process::Output {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let guide = Command::new("bash")
         .args(["-c", script])
