@@ -141,6 +141,7 @@ impl DevServer {
             key_store,
             log: LogSettings::default(),
             routes: BTreeMap::new(),
+            probes: None,
         };
         Self { settings, banner: Banner { admin, cert, state } }
     }

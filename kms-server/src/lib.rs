@@ -18,6 +18,7 @@ mod init;
 mod kes_directory;
 mod metrics;
 pub mod policy;
+mod probes;
 pub mod process;
 pub mod reload;
 pub mod server;

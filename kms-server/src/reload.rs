@@ -123,6 +123,7 @@ fn settings_for_later(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let differs = |name, old: String, new: String| (old != new).then_some(name);
     [
         differs("address", old.address.to_string(), new.address.to_string()),
+        differs("probes", format!("{:?}", old.probes), format!("{:?}", new.probes)),
         differs("keystore", format!("{:?}", old.key_store), format!("{:?}", new.key_store)),
         differs("cache", format!("{:?}", old.cache), format!("{:?}", new.cache)),
         differs(

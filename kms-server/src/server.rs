@@ -16,6 +16,7 @@ use crate::config::settings::Settings;
 use crate::conn::{Bounds, Connections};
 use crate::metrics::Metrics;
 use crate::policy::Access;
+use crate::probes::Probes;
 use crate::reload::Reloader;
 use crate::{backend, certificate, error_log, process, tls};
 
@@ -118,6 +119,13 @@ impl Server {
         };
         let listener = TcpListener::bind(self.settings.address).await.map_err(unusable)?;
         let address = listener.local_addr().unwrap_or(self.settings.address);
+        let probes = match self.settings.probes {
+            Some(address) => Some(Probes::listen(address).await.map_err(|error| {
+                let why = certificate::describe_io_error(&error);
+                StartError::new(format!("probes.address: cannot listen on {address}: {why}"))
+            })?),
+            None => None,
+        };
         let backend = self.kms.capabilities().backend;
         // Beside serving: a long listing must hold up nobody.
         let kms = Arc::clone(&self.kms);
@@ -139,7 +147,7 @@ impl Server {
             Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
         let timeout = self.limits.route_timeout;
         let reloader = Reloader::new(self.settings, Arc::clone(&api), Arc::clone(&connections), timeout);
-        Ok(Listening { listener, address, api, connections, recorder, reloader })
+        Ok(Listening { listener, address, probes, api, connections, recorder, reloader })
     }
 }
 
@@ -147,6 +155,7 @@ impl Server {
 pub struct Listening {
     listener: TcpListener,
     address: SocketAddr,
+    probes: Option<Probes>,
     api: Arc<Api>,
     connections: Arc<Connections>,
     recorder: JoinHandle<()>,
@@ -157,6 +166,11 @@ impl Listening {
     /// Returns the address that it listens on, with the port that the system chose if none was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address where probes are answered, if they are.
+    pub fn probes_addr(&self) -> Option<SocketAddr> {
+        self.probes.as_ref().map(Probes::local_addr)
     }
 
     /// Returns what puts another configuration in force while it serves.
@@ -173,6 +187,7 @@ impl Listening {
     /// within 10 s, and returns when no connection is left.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let connections = self.connections;
+        let probes = self.probes.map(|probes| tokio::spawn(probes.serve(Arc::clone(&self.api))));
         tokio::select! {
             () = connections.accept(self.listener) => {}
             () = shutdown => {}
@@ -186,6 +201,9 @@ impl Listening {
             cut_off => tracing::warn!("{cut_off} connections had to be cut off"),
         }
         self.recorder.abort();
+        if let Some(probes) = probes {
+            probes.abort();
+        }
         self.api.audit().flush();
     }
 }

@@ -19,6 +19,7 @@ use crate::{Client, Protocol, TestIdentity};
 /// A running server; it stops when dropped, or in good order by [`stop`](Self::stop).
 pub struct TestServer {
     address: SocketAddr,
+    probes: Option<SocketAddr>,
     admin: TestIdentity,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -56,6 +57,7 @@ impl TestServer {
             key_store: KeyStoreSettings::Memory,
             log: LogSettings::default(),
             routes: BTreeMap::new(),
+            probes: None,
         };
         TestServerBuilder { settings, admin, kms: None, limits: Limits::default(), directory }
     }
@@ -63,6 +65,11 @@ impl TestServer {
     /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address where it answers probes, if it was told to.
+    pub fn probes_address(&self) -> Option<SocketAddr> {
+        self.probes
     }
 
     /// Makes a client with the admin's certificate.
@@ -192,7 +199,7 @@ impl TestServerBuilder {
         let kms = self.kms.unwrap_or_else(|| Arc::new(KeyRing::new(MemoryStore::new(), self.settings.cache)));
         let server = Server::with_kms(self.settings, kms).await?.with_limits(self.limits);
         let listening = server.listen().await?;
-        let address = listening.local_addr();
+        let (address, probes) = (listening.local_addr(), listening.probes_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(listening.serve(async {
             // A server that nobody stops runs until its task is aborted.
@@ -200,6 +207,13 @@ impl TestServerBuilder {
                 std::future::pending::<()>().await;
             }
         }));
-        Ok(TestServer { address, admin: self.admin, stop: Some(stop), task, _directory: self.directory })
+        Ok(TestServer {
+            address,
+            probes,
+            admin: self.admin,
+            stop: Some(stop),
+            task,
+            _directory: self.directory,
+        })
     }
 }

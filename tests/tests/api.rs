@@ -28,6 +28,8 @@ mod logs;
 mod metrics;
 #[path = "api/order.rs"]
 mod order;
+#[path = "api/probes.rs"]
+mod probes;
 #[path = "api/proxy.rs"]
 mod proxy;
 #[path = "api/reload.rs"]

@@ -129,6 +129,7 @@ async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Fail
     let settings = load()?;
     let silent = !settings.log.error;
     let listening = Server::build(settings).await?.listen().await?;
+    tell_protection();
     error_log::set_silent(silent);
     if !args.quiet {
         let address = listening.local_addr();
@@ -146,6 +147,7 @@ async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure>
     };
     let server = Server::build(settings).await.map_err(|error| banner.explain(error.into()))?;
     let listening = server.listen().await?;
+    tell_protection();
     let keys = count_keys(&**listening.kms()).await?;
     if !args.quiet {
         Output::new(false).text(banner.text(listening.local_addr(), keys))?;
@@ -158,11 +160,6 @@ async fn serve(
     listening: Listening,
     load: impl Fn() -> Result<Settings, Failure> + Send,
 ) -> Result<(), Failure> {
-    let protection = process::protect_memory();
-    tracing::info!("keys are {}", protection.held().join(", "));
-    for missing in protection.missing() {
-        tracing::warn!("keys are {missing}");
-    }
     let cannot_wait = |error| Failure::new(format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;
@@ -187,6 +184,15 @@ async fn serve(
     };
     listening.serve(stopped).await;
     Ok(())
+}
+
+/// Tells what keeps others from reading the keys in memory.
+fn tell_protection() {
+    let protection = process::protect_memory();
+    tracing::info!("keys are {}", protection.held().join(", "));
+    for missing in protection.missing() {
+        tracing::warn!("keys are {missing}");
+    }
 }
 
 async fn reload(reloader: &Reloader, load: &impl Fn() -> Result<Settings, Failure>) {

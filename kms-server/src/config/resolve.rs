@@ -53,10 +53,13 @@ pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> 
             "there is neither an admin nor an identity with a policy: every request will be refused";
         warnings.push(Warning::dubious(places.problem(&[], message)));
     }
+    let address = |text: Option<String>, key: &str| {
+        let parsed = text.map(|text| parse_address(&text)).transpose();
+        parsed.map_err(|message| places.problem(&path(key), message))
+    };
     Ok(Settings {
-        address: raw.address.map_or(Ok(DEFAULT_ADDRESS), |text| {
-            parse_address(&text).map_err(|message| places.problem(&path("address"), message))
-        })?,
+        address: address(raw.address, "address")?.unwrap_or(DEFAULT_ADDRESS),
+        probes: address(raw.probes.address, "probes.address")?,
         admin,
         tls,
         policies,

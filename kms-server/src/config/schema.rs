@@ -12,8 +12,8 @@ use super::duration;
 use super::sections::{RawApi, RawLog, RawProxy, RawVault, Unsupported};
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 9] =
-    ["address", "admin", "tls", "policy", "cache", "keys", "keystore", "log", "api"];
+pub const TOP_LEVEL: [&str; 10] =
+    ["address", "admin", "tls", "policy", "cache", "keys", "keystore", "log", "api", "probes"];
 
 /// A configuration as it is written.
 #[derive(serde::Deserialize, Default)]
@@ -29,6 +29,13 @@ pub struct Raw {
     pub keystore: RawKeyStore,
     pub log: RawLog,
     pub api: RawApi,
+    pub probes: RawProbes,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawProbes {
+    pub address: Option<String>,
 }
 
 #[derive(serde::Deserialize, Default)]

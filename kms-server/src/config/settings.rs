@@ -30,6 +30,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// What is different from the usual for a route, by its path as `Routes` has it.
     pub routes: BTreeMap<String, RouteSettings>,
+    /// Where to answer probes over plain HTTP, if anywhere.
+    pub probes: Option<SocketAddr>,
 }
 
 impl Settings {

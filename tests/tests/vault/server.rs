@@ -136,6 +136,57 @@ async fn clients_get_an_answer_whatever_vault_does() {
     assert!(matches!(code, 502 | 504), "{code}");
 }
 
+/// Keys that were used before, after an idle time, through an outage that is far longer than they would live.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_fails_no_request_for_a_key_that_was_in_use() {
+    let seconds = |name: &str, short: u64| {
+        Duration::from_secs(std::env::var(name).map_or(short, |text| text.parse().unwrap()))
+    };
+    let (idle, outage) = (seconds("KMS_TEST_IDLE_SECONDS", 4), seconds("KMS_TEST_OUTAGE_SECONDS", 15));
+    let mut bao = Bao::with_kv(KvVersion::V2).await;
+    let login = bao.approle(LEAST_POLICY, "5m").await;
+    let mut server = TestServer::builder();
+    server.settings.cache = CacheConfig {
+        any: Duration::from_secs(1),
+        unused: Duration::from_secs(1),
+        offline: Duration::from_secs(600),
+        ..CacheConfig::default()
+    };
+    let server = server.store(open(VaultConfig { login, ..bao.config(KvVersion::V2) })).start().await;
+    let mut client = server.admin(Protocol::Http2);
+    let mut sealed = Vec::new();
+    for name in ["used-1", "used-2", "used-3"] {
+        assert_eq!(ask(&mut client, "PUT", &format!("/v1/key/create/{name}")).await.0, 200);
+        let answer = client.send("POST", &format!("/v1/key/generate/{name}"), "{}").await.unwrap();
+        sealed.push((name, answer.member("ciphertext")));
+    }
+    tokio::time::sleep(idle).await;
+    bao.kill().await;
+    let (began, mut requests, mut slowest) = (Instant::now(), 0, Duration::ZERO);
+    while began.elapsed() < outage {
+        let mut fresh = server.admin(if requests % 2 == 0 { Protocol::Http1 } else { Protocol::Http2 });
+        for _ in 0..10 {
+            for (name, ciphertext) in &sealed {
+                let asked = Instant::now();
+                let body = format!("{{\"ciphertext\":\"{ciphertext}\"}}");
+                let answer = fresh.send("POST", &format!("/v1/key/decrypt/{name}"), body).await.unwrap();
+                assert_eq!(answer.code(), 200, "{}", answer.text());
+                assert_eq!(
+                    fresh.send("POST", &format!("/v1/key/generate/{name}"), "{}").await.unwrap().code(),
+                    200
+                );
+                slowest = slowest.max(asked.elapsed());
+                requests += 2;
+            }
+            tokio::time::sleep(outage.min(Duration::from_secs(10)) / 20).await;
+        }
+        let ready = fresh.send("GET", "/v1/ready", "").await.unwrap();
+        assert!(ready.code() == 200 && !ready.text().is_empty(), "it says what is wrong: {}", ready.text());
+    }
+    println!("{requests} requests in an outage of {outage:?}, the slowest two took {slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
+
 /// A running `kms server` on a Vault, with an admin and an application.
 struct KmsProcess {
     address: String,

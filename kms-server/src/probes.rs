@@ -1,0 +1,107 @@
+//! Health and metrics over plain HTTP, for probes that have no certificate. Nothing of keys is here.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use kms_core::StoreStatus;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower_service::Service as _;
+
+use crate::api::Api;
+use crate::metrics::TEXT_FORMAT;
+
+/// The most connections at once; more wait.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long a probe may take to send its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may last, whatever happens on it.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A listener for probes.
+pub struct Probes {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Probes {
+    /// Begins to listen.
+    pub async fn listen(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr().unwrap_or(address);
+        Ok(Self { listener, address })
+    }
+
+    /// Returns the address that it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers probes until it is dropped.
+    pub async fn serve(self, api: Arc<Api>) {
+        let router = Router::new()
+            .route("/v1/ready", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/v1/metrics", get(kes_metrics))
+            .with_state(api);
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            let Ok((tcp, _)) = self.listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let router = router.clone();
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_one(tcp, router)).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn serve_one(tcp: TcpStream, router: Router) {
+    let service = service_fn(move |request| {
+        let mut router = router.clone();
+        async move { Ok::<_, Infallible>(router.call(request).await.into_response()) }
+    });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(tcp), service)
+        .await;
+}
+
+/// 200 while keys can be served; what is wrong is the body.
+async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    match api.kms().status().await {
+        Ok(StoreStatus { degraded: None, .. }) => (StatusCode::OK, String::new()),
+        Ok(StoreStatus { degraded: Some(why), .. }) => (StatusCode::OK, format!("{why}\n")),
+        Err(error) if error.kind().is_outage() => {
+            (StatusCode::GATEWAY_TIMEOUT, "key store is not reachable\n".to_owned())
+        }
+        Err(_) => (StatusCode::BAD_GATEWAY, "key store is unavailable\n".to_owned()),
+    }
+}
+
+async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], api.metrics().text(&**api.kms()))
+}
+
+async fn kes_metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], api.metrics().kes_text())
+}

@@ -1,0 +1,64 @@
+//! Probes over plain HTTP.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kms_core::ErrorKind;
+use kms_tests::TestServer;
+use kms_tests::faults::FaultyStore;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    tcp.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), tcp.read_to_string(&mut answer)).await;
+    read.expect("it answers and closes").unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn probes_hear_of_health_and_metrics_and_of_nothing_else() {
+    let store = FaultyStore::new();
+    let mut builder = TestServer::builder();
+    builder.settings.probes = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let server = builder.store(store.clone()).start().await;
+    let address = server.probes_address().unwrap();
+    assert!(get(address, "/v1/ready").await.starts_with("HTTP/1.1 200"));
+    let metrics = get(address, "/metrics").await;
+    assert!(
+        metrics.contains("content-type: text/plain; version=0.0.4") && metrics.contains("\nkms_cache_hits "),
+        "{metrics}"
+    );
+    let kes = get(address, "/v1/metrics").await;
+    assert!(kes.contains("\nkes_system_up_time ") && !kes.contains("kms_"), "{kes}");
+    for path in ["/v1/key/list/", "/v1/status", "/v1/log/audit", "/v1/policy/list/", "/version"] {
+        assert!(get(address, path).await.starts_with("HTTP/1.1 404"), "{path}");
+    }
+    store.fail(Some(ErrorKind::Unreachable));
+    assert!(get(address, "/v1/ready").await.starts_with("HTTP/1.1 504"));
+
+    // Those that say nothing do not keep others out.
+    let mut silent = Vec::new();
+    for _ in 0..80 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let late = tokio::time::timeout(Duration::from_secs(15), async {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(b"GET /v1/metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        tcp.read_u8().await.unwrap()
+    });
+    late.await.expect("it is answered when the silent ones were closed");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_told_at_the_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let holder = std::net::TcpListener::bind(taken).unwrap();
+    let mut builder = TestServer::builder();
+    builder.settings.probes = Some(taken);
+    let error = builder.try_start().await.err().unwrap().to_string();
+    assert!(error.contains("probes.address") && error.contains(&taken.to_string()), "{error}");
+    drop(holder);
+}
