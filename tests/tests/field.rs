@@ -5,6 +5,8 @@
 mod directory;
 #[path = "field/forms.rs"]
 mod forms;
+#[path = "field/image.rs"]
+mod image;
 #[path = "field/policy.rs"]
 mod policy;
 #[allow(dead_code, reason = "shared with the tests of the command line")]
