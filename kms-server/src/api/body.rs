@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use zeroize::Zeroizing;
 
 /// A body up to this size needs no permit.
-const SMALL: usize = 64 * 1024;
+const SMALL: usize = 16 * 1024;
 
 /// How much of a body that nobody wants is read so that the connection can go on.
 const MAX_IGNORED: usize = 64 * 1024;
@@ -67,6 +67,9 @@ pub async fn read(
     if announced > limit as u64 {
         return Err(Unreadable::TooLarge);
     }
+    // What it claims to be it will be at most; a body of unknown length may take all that is allowed.
+    let most =
+        body.size_hint().upper().map_or(limit, |length| usize::try_from(length).unwrap_or(limit).min(limit));
     let mut joined = Zeroizing::new(Vec::new());
     let mut permit = None;
     while let Some(frame) = body.frame().await {
@@ -79,9 +82,9 @@ pub async fn read(
             return Err(Unreadable::TooLarge);
         }
         if total > SMALL && permit.is_none() {
-            permit = Some(room.reserve(limit).ok_or(Unreadable::Busy)?);
-            let room_left = limit - joined.len();
-            joined.reserve_exact(room_left);
+            permit = Some(room.reserve(most).ok_or(Unreadable::Busy)?);
+            let left = most.saturating_sub(joined.len());
+            joined.reserve_exact(left);
         }
         joined.extend_from_slice(&data);
     }

@@ -42,7 +42,7 @@ const MAX_STREAMS: u32 = 256;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// How much of what an HTTP/1.1 client sends is read at once; hyper would take 400 KiB.
-const HTTP1_BUFFER: usize = 64 * 1024;
+const HTTP1_BUFFER: usize = 32 * 1024;
 
 /// How long to wait when the system has no descriptor for a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -273,7 +273,7 @@ pub enum Alarm {
 }
 
 /// The longest time between two looks at a busy connection.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(200);
 
 /// Compares the notes of a [`Watch`] with the clock, on one timer.
 ///
