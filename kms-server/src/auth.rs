@@ -4,8 +4,9 @@ use std::fmt;
 
 use kms_core::Identity;
 use percent_encoding::percent_decode_str;
-use rustls_pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Returns the identity of the first certificate of `chain`, the one whose key the handshake proved.
@@ -29,10 +30,21 @@ pub fn identify(chain: &[CertificateDer<'_>]) -> Result<Identity, Refusal> {
 }
 
 /// Returns the identity of a client for whom a proxy speaks: `header` holds its certificate, URL-escaped PEM.
-pub fn identify_forwarded(header: &str) -> Result<Identity, Refusal> {
+///
+/// Where clients are verified, these are too, by `verifier`.
+pub fn identify_forwarded(
+    header: &str,
+    verifier: Option<&dyn ClientCertVerifier>,
+) -> Result<Identity, Refusal> {
     let pem = percent_decode_str(header).decode_utf8().map_err(|_| Refusal::NoCertificate)?;
     let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-    identify(&chain.map_err(|_| Refusal::NoCertificate)?)
+    let chain = chain.map_err(|_| Refusal::NoCertificate)?;
+    let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+    if let Some(verifier) = verifier {
+        let outcome = verifier.verify_client_cert(leaf, others, UnixTime::now());
+        outcome.map_err(|_| Refusal::NoCertificate)?;
+    }
+    identify(&chain)
 }
 
 /// Why a client that finished the handshake has no identity.

@@ -1,6 +1,7 @@
 //! The error log: warnings and errors on stderr, and as a stream for `/v1/log/error`.
 
 use std::fmt::Write as _;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hyper::body::Bytes;
@@ -29,9 +30,9 @@ pub fn set_silent(silent: bool) {
     IS_SILENT.store(silent, Ordering::Relaxed);
 }
 
-/// Tells whether the log is kept off the process's own output.
-pub fn is_silent() -> bool {
-    IS_SILENT.load(Ordering::Relaxed)
+/// Opens the process's own output for a line of the log: stderr, or nothing.
+pub fn output() -> Box<dyn io::Write> {
+    if IS_SILENT.load(Ordering::Relaxed) { Box::new(io::sink()) } else { Box::new(io::stderr()) }
 }
 
 /// Sends warnings and errors to the readers of the stream.

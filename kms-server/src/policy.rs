@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kms_core::Identity;
+use rustls::server::danger::ClientCertVerifier;
 
 use crate::config::glob::Glob;
 use crate::config::settings::{PolicySettings, ProxySettings};
@@ -17,7 +18,7 @@ pub struct Access {
     /// By identity.
     policies: HashMap<Identity, Arc<Policy>>,
     by_name: BTreeMap<String, Arc<Policy>>,
-    proxies: Option<ProxySettings>,
+    proxies: Option<Proxies>,
     created_at: Timestamp,
 }
 
@@ -58,15 +59,14 @@ impl Access {
 
     /// Lets proxies speak for other clients.
     #[must_use]
-    pub fn with_proxies(mut self, proxies: Option<ProxySettings>) -> Self {
+    pub fn with_proxies(mut self, proxies: Option<Proxies>) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// Returns the header in which `identity` hands on its clients' certificates, if it is a proxy.
-    pub fn proxy_header(&self, identity: &Identity) -> Option<&str> {
-        let proxies = self.proxies.as_ref()?;
-        proxies.identities.contains(identity).then_some(proxies.cert_header.as_str())
+    /// Returns how `identity` speaks for other clients, if it is a proxy.
+    pub fn proxy(&self, identity: &Identity) -> Option<&Proxies> {
+        self.proxies.as_ref().filter(|proxies| proxies.settings.identities.contains(identity))
     }
 
     /// Returns the admin's identity, unless it is switched off.
@@ -110,6 +110,15 @@ impl Access {
         let policy = self.policies.get(identity).ok_or(Denial::NoPolicy)?;
         policy.rule_for(path).map(|_| ())
     }
+}
+
+/// Proxies that speak for other clients.
+#[derive(Debug)]
+pub struct Proxies {
+    /// Who they are, and the header in which they hand on certificates.
+    pub settings: ProxySettings,
+    /// What verifies the certificates, where those of clients are verified.
+    pub verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// What an identity may do.

@@ -51,7 +51,7 @@ impl Reloader {
         let mut current = self.current.lock().await;
         let access = Access::new(settings.admin, &settings.policies)
             .map_err(|error| StartError::new(error.to_string()))?
-            .with_proxies(settings.tls.proxy.clone());
+            .with_proxies(tls::proxies(&settings.tls)?);
         let routes = Routes::standard().with_settings(&settings.routes);
         let routes = match self.route_timeout {
             Some(timeout) => routes.with_timeout(timeout),

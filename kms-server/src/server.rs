@@ -85,7 +85,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let access = Access::new(settings.admin, &settings.policies)
             .map_err(|error| StartError::new(error.to_string()))?
-            .with_proxies(settings.tls.proxy.clone());
+            .with_proxies(tls::proxies(&settings.tls)?);
         for warning in tls::certificate_warnings(&settings.tls.cert) {
             tracing::warn!("{warning}");
         }

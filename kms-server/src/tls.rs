@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::{self, Facts};
 use crate::config::settings::TlsSettings;
+use crate::policy::Proxies;
 use crate::server::StartError;
 
 /// Builds the TLS configuration: TLS 1.2 and 1.3, `h2` before `http/1.1`, and a client certificate, which may only be
@@ -110,6 +111,17 @@ fn provider() -> CryptoProvider {
     let first = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
     provider
+}
+
+/// Makes what verifies certificates that proxies hand on, by the rule for those of clients; `None` without proxies.
+pub fn proxies(settings: &TlsSettings) -> Result<Option<Proxies>, StartError> {
+    let Some(proxy) = settings.proxy.clone() else { return Ok(None) };
+    let verifier = if settings.verify_clients {
+        Some(client_verifier(settings, true, &Arc::new(provider()))?)
+    } else {
+        None
+    };
+    Ok(Some(Proxies { settings: proxy, verifier }))
 }
 
 fn client_verifier(

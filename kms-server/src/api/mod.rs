@@ -133,12 +133,12 @@ struct Caller {
 impl Caller {
     fn new(client: &Client, access: &Access, head: &Parts) -> Self {
         let direct = Self { identity: client.peer, ip: client.remote.ip() };
-        let Some(header) = client.peer.as_ref().ok().and_then(|peer| access.proxy_header(peer)) else {
+        let Some(proxies) = client.peer.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
             return direct;
         };
-        let mut values = head.headers.get_all(header).iter();
+        let mut values = head.headers.get_all(&proxies.settings.cert_header).iter();
         let identity = match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
-            (Some(certificate), None) => auth::identify_forwarded(certificate),
+            (Some(certificate), None) => auth::identify_forwarded(certificate, proxies.verifier.as_deref()),
             _ => Err(Refusal::NoCertificate),
         };
         let forwarded = head.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -217,10 +217,11 @@ fn start_log(environment: &Environment) {
     let filter = EnvFilter::try_new(environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info"));
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     let stderr = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(error_log::output)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
-        .with_filter(filter)
-        .with_filter(filter_fn(|_| !error_log::is_silent()));
-    let _ = tracing_subscriber::registry().with(stderr).with(error_log::StreamLayer).try_init();
+        .with_filter(filter);
+    // Every layer has its filter: one without would have all events and spans of all libraries made for it.
+    let stream = error_log::StreamLayer.with_filter(LevelFilter::WARN);
+    let _ = tracing_subscriber::registry().with(stderr).with(stream).try_init();
 }

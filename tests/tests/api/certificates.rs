@@ -184,7 +184,7 @@ async fn plain_http_gets_no_answer_and_hurts_nobody() {
 
 type Authority = (CertificateDer<'static>, Issuer<'static, KeyPair>);
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(rcgen::DnType::CommonName, "test CA");
@@ -207,7 +207,7 @@ fn signed_by(
     (certificate, PrivatePkcs8KeyDer::from(key.serialize_der()).into())
 }
 
-fn signed(ca: &Authority, change: impl FnOnce(&mut CertificateParams)) -> TestIdentity {
+pub fn signed(ca: &Authority, change: impl FnOnce(&mut CertificateParams)) -> TestIdentity {
     let (certificate, key) = signed_by(ca, change);
     TestIdentity { chain: vec![certificate], key: Some(key) }
 }
@@ -216,7 +216,7 @@ fn usage(params: &mut CertificateParams, usages: &[ExtendedKeyUsagePurpose]) {
     params.extended_key_usages = usages.to_vec();
 }
 
-fn pem_of(certificate: &CertificateDer<'_>) -> String {
+pub fn pem_of(certificate: &CertificateDer<'_>) -> String {
     let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, certificate);
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
 }

@@ -4,6 +4,8 @@ use kms_server::config::settings::ProxySettings;
 use kms_tests::{Protocol, TestIdentity, TestServer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::certificates::{authority, pem_of, signed};
+
 const HEADER: &str = "x-tls-client-cert";
 
 fn forwarded(identity: &TestIdentity) -> String {
@@ -55,4 +57,22 @@ async fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
     assert!(line.contains("\"ip\":\"192.0.2.7\""), "{line}");
     let line = log.lines().find(|line| line.contains(&admin)).unwrap();
     assert!(line.contains("\"ip\":\"127.0.0.1\""), "{line}");
+}
+
+#[tokio::test]
+async fn where_clients_are_verified_those_of_a_proxy_are_too() {
+    let ca = authority();
+    let (proxy, known, foreign) = (signed(&ca, |_| {}), signed(&ca, |_| {}), TestIdentity::new());
+    let identities = [known.identity(), foreign.identity()];
+    let mut builder =
+        TestServer::builder().verify_clients(&pem_of(&ca.0)).policy("app", &["/v1/status"], &[], &identities);
+    builder.settings.tls.proxy =
+        Some(ProxySettings { identities: vec![proxy.identity()], cert_header: HEADER.to_owned() });
+    let server = builder.start().await;
+    let mut through = server.client(Protocol::Http2, &proxy);
+    for (client, code) in [(&known, 200), (&foreign, 400)] {
+        let answer =
+            through.send_with("GET", "/v1/status", &[(HEADER, &forwarded(client))], "").await.unwrap();
+        assert_eq!(answer.code(), code, "{}", answer.text());
+    }
 }
