@@ -49,7 +49,7 @@ pub use kms::{Capabilities, DataKey, ImportedKey, KeyInfo, Kms};
 pub use memory::MemoryStore;
 pub use name::{EntryName, InvalidName, KeyName};
 pub use record::{HmacKey, KeyRecord};
-pub use ring::{CacheConfig, CacheCounters, KeyRing};
+pub use ring::{CacheConfig, CacheCounters, Gate, KeyRing, Pass};
 pub use seal::{Cipher, Fingerprint, SealingKey};
 pub use secret::{SecretBytes, SecretKey, fill_random};
 pub use store::{KeyStore, ListQuery, Page, StoreCapabilities, StoreStatus};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kms_aws::AwsKms;
 use kms_core::{KeyRing, Kms, MemoryStore};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 
@@ -33,6 +34,7 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             let store = kes_directory::open(path, root_key.as_ref()).await?;
             Ok(Arc::new(KeyRing::new(store, settings.cache)))
         }
+        KeyStoreSettings::AwsKms(config) => Ok(Arc::new(AwsKms::open((**config).clone()).await?)),
         KeyStoreSettings::Vault(config) => {
             Ok(Arc::new(KeyRing::new(kms_vault::open((**config).clone())?, settings.cache)))
         }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 use self::cache::Cache;
 pub use self::cache::{CacheConfig, CacheCounters};
+pub use self::gate::{Gate, Pass};
 use self::key::CachedKey;
 use crate::{
     Capabilities, Cipher, DataKey, EntryName, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, KeyRecord,

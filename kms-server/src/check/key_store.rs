@@ -19,6 +19,9 @@ pub async fn check(settings: &KeyStoreSettings) -> Vec<Finding> {
         KeyStoreSettings::KesDirectory { path, root_key } => {
             check_kes_directory(path, root_key.as_ref()).await
         }
+        KeyStoreSettings::AwsKms(config) => {
+            kms_aws::check((**config).clone()).await.iter().map(of_aws).collect()
+        }
         KeyStoreSettings::Vault(config) => {
             kms_vault::check((**config).clone()).await.iter().map(of_vault).collect()
         }
@@ -31,6 +34,15 @@ fn of_vault(finding: &kms_vault::Finding) -> Finding {
         kms_vault::Level::Good => Finding::ok(SUBJECT, message),
         kms_vault::Level::Warning => Finding::warning(SUBJECT, message),
         kms_vault::Level::Problem => Finding::error(SUBJECT, message),
+    }
+}
+
+fn of_aws(finding: &kms_aws::Finding) -> Finding {
+    let message = format!("aws: {finding}");
+    match finding.level {
+        kms_aws::Level::Good => Finding::ok(SUBJECT, message),
+        kms_aws::Level::Warning => Finding::warning(SUBJECT, message),
+        kms_aws::Level::Problem => Finding::error(SUBJECT, message),
     }
 }
 

@@ -5,6 +5,7 @@
 //! older releases of KES into those of today; `environment` lies on top of it. Mistakes are a [`Problem`] that names
 //! place and key; what is dubious comes back as such, too, beside the settings.
 
+mod aws;
 mod duration;
 mod environment;
 mod forms;

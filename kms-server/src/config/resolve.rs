@@ -17,7 +17,7 @@ use super::settings::{
     AuditFailure, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource, RouteSettings,
     Settings, TlsSettings,
 };
-use super::vault;
+use super::{aws, vault};
 use crate::api::Routes;
 
 /// Where a server listens that is not told.
@@ -57,15 +57,16 @@ pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> 
         let parsed = text.map(|text| parse_address(&text)).transpose();
         parsed.map_err(|message| places.problem(&path(key), message))
     };
+    let cache = cache(&raw.cache);
     Ok(Settings {
         address: address(raw.address, "address")?.unwrap_or(DEFAULT_ADDRESS),
         probes: address(raw.probes.address, "probes.address")?,
         admin,
         tls,
         policies,
-        cache: cache(&raw.cache),
+        cache,
         keys: raw.keys.into_iter().map(|key| key.name.0).collect(),
-        key_store: key_store(raw.keystore, context, warnings)?,
+        key_store: key_store(raw.keystore, &cache, context, warnings)?,
         log: log(raw.log, places)?,
         routes: routes(raw.api, places)?,
     })
@@ -305,37 +306,43 @@ fn cache(raw: &RawCache) -> CacheConfig {
 
 fn key_store(
     raw: RawKeyStore,
+    cache: &CacheConfig,
     context: &Context<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<KeyStoreSettings, Problem> {
     let places = context.places;
     if let Some((name, what)) = raw.unsupported() {
         let message = format!(
-            "{what} is not supported as a key store, expected fs, vault or memory (docs/from-kes.md says how to move)"
+            "{what} is not supported as a key store, expected fs, vault, aws.kms or memory (docs/from-kes.md says how to move)"
         );
         return Err(places.problem(&path(&format!("keystore.{name}")), message));
     }
-    let present: Vec<_> =
-        [("fs", raw.fs.is_some()), ("vault", raw.vault.is_some()), ("memory", raw.memory.is_some())]
-            .into_iter()
-            .filter(|(_, present)| *present)
-            .map(|(name, _)| path(&format!("keystore.{name}")))
-            .collect();
+    let present: Vec<_> = [
+        ("fs", raw.fs.is_some()),
+        ("vault", raw.vault.is_some()),
+        ("aws", raw.aws.is_some()),
+        ("memory", raw.memory.is_some()),
+    ]
+    .into_iter()
+    .filter(|(_, present)| *present)
+    .map(|(name, _)| path(&format!("keystore.{name}")))
+    .collect();
     if let [first, .., other] = present.as_slice() {
         let message =
             format!("two key stores, expected one: {} is at {}", places.name(first), places.of(first));
         return Err(places.problem(other, message));
     }
-    match (raw.fs, raw.vault, raw.memory) {
+    match (raw.fs, raw.vault, raw.aws, raw.memory) {
         (Some(raw), ..) => fs_store(raw, context, warnings),
-        (_, Some(raw), _) => Ok(KeyStoreSettings::Vault(Box::new(vault::vault(raw, places)?))),
+        (_, Some(raw), ..) => Ok(KeyStoreSettings::Vault(Box::new(vault::vault(raw, places)?))),
+        (.., Some(raw), _) => Ok(KeyStoreSettings::AwsKms(Box::new(aws::aws(raw, cache, places)?))),
         (.., Some(_)) => {
             let message = "every key dies with the process, and with it all data that was encrypted under it";
             warnings.push(Warning::dubious(places.problem(&path("keystore.memory"), message)));
             Ok(KeyStoreSettings::Memory)
         }
-        (None, None, None) => {
-            let message = "no key store, expected [keystore.fs], [keystore.vault], \
+        (None, None, None, None) => {
+            let message = "no key store, expected [keystore.fs], [keystore.vault], [keystore.aws.kms], \
                 or [keystore.memory], which forgets all keys at the end";
             Err(places.problem(&path("keystore"), message))
         }

@@ -9,7 +9,7 @@ use kms_core::KeyName;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::duration;
-use super::sections::{RawApi, RawLog, RawProxy, RawVault, Unsupported};
+use super::sections::{RawApi, RawAws, RawLog, RawProxy, RawVault, Unsupported};
 
 /// The keys of [`Raw`].
 pub const TOP_LEVEL: [&str; 10] =
@@ -94,7 +94,7 @@ pub struct RawKeyStore {
     pub fs: Option<RawFs>,
     pub memory: Option<RawMemory>,
     pub vault: Option<RawVault>,
-    pub aws: Unsupported,
+    pub aws: Option<RawAws>,
     pub azure: Unsupported,
     pub gcp: Unsupported,
     pub fortanix: Unsupported,
@@ -112,7 +112,11 @@ impl RawKeyStore {
     /// Finds a key store of KES that we do not have: its key, and what it is.
     pub fn unsupported(&self) -> Option<(&'static str, &'static str)> {
         let stores = [
-            (self.aws, "aws.secretsmanager", "AWS"),
+            (
+                self.aws.as_ref().and_then(|aws| aws.secretsmanager),
+                "aws.secretsmanager",
+                "AWS Secrets Manager",
+            ),
             (self.azure, "azure", "Azure Key Vault"),
             (self.gcp, "gcp", "GCP Secret Manager"),
             (self.fortanix, "fortanix", "Fortanix SDKMS"),

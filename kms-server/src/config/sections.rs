@@ -104,5 +104,38 @@ pub struct RawVaultStatus {
     pub ping: Option<GoDuration>,
 }
 
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAws {
+    pub kms: Option<RawAwsKms>,
+    pub secretsmanager: Unsupported,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAwsKms {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub prefix: Option<String>,
+    pub credentials: RawAwsCredentials,
+    pub reuse: RawAwsReuse,
+    pub deletion_window: Option<u32>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAwsCredentials {
+    pub accesskey: Option<String>,
+    pub secretkey: Option<String>,
+    pub token: Option<String>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAwsReuse {
+    pub max_age: Option<GoDuration>,
+    pub max_uses: Option<u64>,
+}
+
 /// A key store of KES that we do not have; what stands in its section does not matter.
 pub type Unsupported = Option<IgnoredAny>;

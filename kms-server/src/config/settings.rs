@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kms_aws::AwsConfig;
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
 use kms_vault::VaultConfig;
@@ -145,6 +146,8 @@ pub enum KeyStoreSettings {
     },
     /// A HashiCorp Vault or OpenBao.
     Vault(Box<VaultConfig>),
+    /// AWS KMS.
+    AwsKms(Box<AwsConfig>),
     /// Memory: every key dies with the process.
     Memory,
 }

@@ -221,7 +221,10 @@ fn a_file_without_an_extension_is_read_by_what_it_is() {
 #[test]
 fn a_key_store_that_we_lack_is_an_error_with_its_name() {
     let told = load(&config("guide-aws.yml"), &environment()).unwrap_err().to_string();
-    assert!(told.contains("guide-aws.yml:24: keystore.secretsmanager: AWS is not supported"), "{told}");
+    assert!(
+        told.contains("guide-aws.yml:24: keystore.secretsmanager: AWS Secrets Manager is not supported"),
+        "{told}"
+    );
     for (store, what) in [
         ("azure: {keyvault: {endpoint: x}}", "Azure Key Vault"),
         ("gcp: {secretmanager: {project_id: x}}", "GCP Secret Manager"),

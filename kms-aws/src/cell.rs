@@ -1,0 +1,160 @@
+//! A value that is fetched once for all who wait for it, and used without a lock until it is too old.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use kms_core::{Error, ErrorKind, Result};
+use tokio::sync::watch;
+
+/// A value with the moment at which the fetch began that brought it.
+pub struct Held<T> {
+    pub value: T,
+    pub began: Instant,
+}
+
+/// How long after the beginning of one background fetch no other one is begun.
+const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+type Outcome<T> = Result<Arc<Held<T>>>;
+
+struct Running<T> {
+    began: Instant,
+    outcome: watch::Receiver<Option<Outcome<T>>>,
+}
+
+impl<T> Running<T> {
+    /// Tells whether the task that fetches is still there.
+    fn is_alive(&self) -> bool {
+        self.outcome.has_changed().is_ok()
+    }
+}
+
+/// What is to be done to have a value.
+enum Step<T> {
+    /// It is there.
+    Take(Arc<Held<T>>),
+    /// A fetch has to be waited for; whether its outcome is late enough.
+    Wait(watch::Receiver<Option<Outcome<T>>>, bool),
+}
+
+/// The place of such a value.
+pub struct Cell<T> {
+    held: ArcSwapOption<Held<T>>,
+    running: Mutex<Option<Running<T>>>,
+}
+
+impl<T> Default for Cell<T> {
+    fn default() -> Self {
+        Self { held: ArcSwapOption::empty(), running: Mutex::default() }
+    }
+}
+
+impl<T: Send + Sync + 'static> Cell<T> {
+    /// Returns what was fetched last.
+    pub fn get(&self) -> Option<Arc<Held<T>>> {
+        self.held.load_full()
+    }
+
+    /// Puts a value in.
+    pub fn put(&self, value: T, began: Instant) -> Arc<Held<T>> {
+        let held = Arc::new(Held { value, began });
+        self.held.store(Some(Arc::clone(&held)));
+        held
+    }
+
+    /// Takes the value out.
+    pub fn clear(&self) {
+        self.held.store(None);
+    }
+
+    /// Waits for a fetch that began at `after` or later, and starts one if there is none and nothing `fresh`.
+    ///
+    /// The fetch is a task of its own: it goes on when who began it stops waiting, and what it brings is kept.
+    /// Fails as the fetch does, and with `Timeout` at `deadline`.
+    pub async fn fetch<F>(
+        self: &Arc<Self>,
+        after: Option<Instant>,
+        deadline: Instant,
+        fresh: impl Fn(&Held<T>) -> bool + Send,
+        fetch: impl Fn() -> F + Send,
+    ) -> Outcome<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let timed_out = || Error::new(ErrorKind::Timeout, "wait for AWS KMS");
+        loop {
+            let (mut outcome, is_late_enough) = match self.join_or_start(after, &fresh, &fetch) {
+                Step::Take(held) => return Ok(held),
+                Step::Wait(outcome, is_late_enough) => (outcome, is_late_enough),
+            };
+            let ended = tokio::time::timeout_at(deadline.into(), outcome.wait_for(Option::is_some)).await;
+            let ended = match ended {
+                Err(_) => return Err(timed_out()),
+                Ok(Ok(ended)) => ended.clone(),
+                Ok(Err(_)) => None,
+            };
+            match ended {
+                Some(ended) if is_late_enough => return ended,
+                Some(_) => {}
+                None => return Err(Error::new(ErrorKind::Internal, "fetch from AWS KMS")),
+            }
+        }
+    }
+
+    /// Starts a fetch that nobody waits for, unless one is under way or began a moment ago.
+    pub fn refresh<F>(self: &Arc<Self>, fetch: impl FnOnce() -> F)
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut running = self.running();
+        if running.as_ref().is_none_or(|last| !last.is_alive() && last.began.elapsed() >= REFRESH_PAUSE) {
+            *running = Some(self.start(fetch()));
+        }
+    }
+
+    fn join_or_start<F>(
+        self: &Arc<Self>,
+        after: Option<Instant>,
+        fresh: &impl Fn(&Held<T>) -> bool,
+        fetch: &impl Fn() -> F,
+    ) -> Step<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut running = self.running();
+        if let Some(current) = running.as_ref()
+            && current.is_alive()
+        {
+            let is_late_enough = after.is_none_or(|after| current.began >= after);
+            return Step::Wait(current.outcome.clone(), is_late_enough);
+        }
+        // A fetch puts its value in before it ends, so one that ended a moment ago is seen here.
+        if let Some(held) = self.get().filter(|held| fresh(held)) {
+            return Step::Take(held);
+        }
+        let started = self.start(fetch());
+        let outcome = started.outcome.clone();
+        *running = Some(started);
+        Step::Wait(outcome, true)
+    }
+
+    fn start<F>(self: &Arc<Self>, fetch: F) -> Running<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let began = Instant::now();
+        let (sender, outcome) = watch::channel(None);
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let outcome = fetch.await.map(|value| this.put(value, began));
+            // The channel closes when this task ends: by that a fetch under way is told from one that ended.
+            sender.send_replace(Some(outcome));
+        });
+        Running { began, outcome }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<Running<T>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,181 @@
+//! What is right and what is wrong between us and AWS KMS, step by step.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use kms_core::{Error, ErrorKind, Identity, KeyName, Kms, ListQuery, Request, Result};
+
+use crate::client::{identity_of, load};
+use crate::cmk::{TAG_NAME, describe};
+use crate::config::AwsConfig;
+use crate::kms::AwsKms;
+
+/// The name of the key on which a round trip is made; it is there once and stays, for a CMK costs by the month.
+const PROBE: &str = "kms-check-probe";
+/// How long the whole look may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The most CMKs that are looked at one by one.
+const MOST_LOOKED_AT: usize = 1000;
+
+/// How much a [`Finding`] matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// It is as it should be.
+    Good,
+    /// It works, and something should be known or done about it.
+    Warning,
+    /// It does not work.
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How much it matters.
+    pub level: Level,
+    /// What was looked at, in a word or two.
+    pub what: &'static str,
+    /// What was found.
+    pub detail: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.detail)
+    }
+}
+
+/// Looks at everything between us and the AWS KMS that `config` names, in the order in which things fail.
+///
+/// Makes one key, `kms-check-probe`, if it is not there, and leaves it. What depends on a problem is not looked
+/// at, so a problem is the last finding. Needs a tokio runtime.
+pub async fn check(config: AwsConfig) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    if let Err((what, error)) = look(config, &mut findings).await {
+        findings.add(Level::Problem, what, error.chain().to_string());
+    }
+    findings.0
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, level: Level, what: &'static str, detail: impl Into<String>) {
+        self.0.push(Finding { level, what, detail: detail.into() });
+    }
+}
+
+type Look<T> = std::result::Result<T, (&'static str, Error)>;
+
+async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
+    config.validate().map_err(|error| ("settings", error))?;
+    let sdk = load(&config.connection).await.map_err(|error| ("settings", error))?;
+    let region = sdk.region().map(ToString::to_string).unwrap_or_default();
+    let caller = identity_of(&sdk).await.map_err(|error| ("identity", error))?;
+    findings.add(Level::Good, "identity", format!("{caller} in {region}"));
+
+    let kms = AwsKms::open(config).await.map_err(|error| ("settings", error))?;
+    let request = request();
+    let page = kms.list(&request, &ListQuery::prefix("")).await.map_err(|error| ("list", error))?;
+    let more = if page.more { " and more" } else { "" };
+    findings.add(Level::Good, "list", format!("{}{more} keys", page.names.len()));
+
+    round_trip(&kms, &request).await?;
+    let detail = format!("a data key of '{PROBE}' was made, and opened by a second client");
+    findings.add(Level::Good, "round trip", detail);
+    orphans(&kms, &request, findings).await;
+    Ok(())
+}
+
+/// Uses each right that serving needs: create, describe, generate and decrypt.
+async fn round_trip(kms: &AwsKms, request: &Request) -> Look<()> {
+    let name = KeyName::new(PROBE).map_err(|error| {
+        ("round trip", Error::with_source(ErrorKind::Internal, "name the probe key", error.to_string()))
+    })?;
+    match kms.describe(request, &name).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => match kms.create(request, &name).await {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(("create", error)),
+            _ => {}
+        },
+        Err(error) => return Err(("describe", error)),
+    }
+    let dek = kms.generate(request, &name, b"check").await.map_err(|error| ("generate", error))?;
+    // One that has nothing in memory, so that AWS is asked.
+    let other = AwsKms::open(kms.config().clone()).await.map_err(|error| ("decrypt", error))?;
+    let opened = other.decrypt(request, &name, &dek.ciphertext, b"check").await;
+    let opened = opened.map_err(|error| ("decrypt", error))?;
+    if opened.expose() != dek.plaintext.expose() {
+        let error = Error::with_source(ErrorKind::Corrupt, "open a data key", "another one came back");
+        return Err(("decrypt", error));
+    }
+    Ok(())
+}
+
+/// Tells of CMKs that were made for a key and that no alias names: each costs money and serves nobody.
+async fn orphans(kms: &AwsKms, request: &Request, findings: &mut Findings) {
+    match find_orphans(kms, request).await {
+        Ok((orphans, _)) if !orphans.is_empty() => {
+            let detail = format!(
+                "{} CMKs have our tags and no alias, such as {}: creates that were cut short; schedule their deletion",
+                orphans.len(),
+                orphans.iter().take(3).cloned().collect::<Vec<_>>().join(", ")
+            );
+            findings.add(Level::Warning, "orphans", detail);
+        }
+        Ok((_, true)) => findings.add(Level::Good, "orphans", "no CMK of ours is without an alias"),
+        Ok((_, false)) => {
+            let detail = format!("none among the first {MOST_LOOKED_AT} CMKs without an alias");
+            findings.add(Level::Good, "orphans", detail);
+        }
+        Err(error) => {
+            let detail = format!("CMKs without an alias could not be looked for: {}", error.chain());
+            findings.add(Level::Warning, "orphans", detail);
+        }
+    }
+}
+
+/// Finds CMKs with our tags and without an alias; the flag tells whether all were looked at.
+async fn find_orphans(kms: &AwsKms, request: &Request) -> Result<(Vec<String>, bool)> {
+    const WHAT: &str = "list CMKs";
+    let upstream = kms.upstream();
+    let mut named = BTreeSet::new();
+    let mut marker = None;
+    loop {
+        let call = upstream.client().list_aliases().limit(100).set_marker(marker);
+        let answer = upstream.call(request.deadline, call.send()).await.map_err(|f| f.into_error(WHAT))?;
+        named.extend(answer.aliases.unwrap_or_default().into_iter().filter_map(|alias| alias.target_key_id));
+        marker = answer.next_marker.filter(|_| answer.truncated);
+        if marker.is_none() {
+            break;
+        }
+    }
+    let (mut orphans, mut looked_at) = (Vec::new(), 0);
+    loop {
+        let call = upstream.client().list_keys().limit(1000).set_marker(marker);
+        let answer = upstream.call(request.deadline, call.send()).await.map_err(|f| f.into_error(WHAT))?;
+        let ids = answer.keys.unwrap_or_default().into_iter().filter_map(|key| key.key_id);
+        for id in ids.filter(|id| !named.contains(id)) {
+            looked_at += 1;
+            if looked_at > MOST_LOOKED_AT {
+                return Ok((orphans, false));
+            }
+            let tags = upstream.client().list_resource_tags().key_id(&id);
+            // A CMK whose tags we may not read is not one that we made.
+            let Ok(tags) = upstream.call(request.deadline, tags.send()).await else { continue };
+            if tags.tags.unwrap_or_default().iter().any(|tag| tag.tag_key() == TAG_NAME) {
+                let enabled = describe(upstream, request.deadline, &id).await.is_ok_and(|key| key.enabled);
+                orphans.extend(enabled.then_some(id));
+            }
+        }
+        marker = answer.next_marker.filter(|_| answer.truncated);
+        if marker.is_none() {
+            return Ok((orphans, true));
+        }
+    }
+}
+
+fn request() -> Request {
+    Request::new(Identity::of_public_key(b"kms check"), PATIENCE)
+}

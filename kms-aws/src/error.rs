@@ -1,0 +1,150 @@
+//! Why a call to AWS failed, and which kind of error that is.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use kms_core::{Error, ErrorKind};
+
+/// The most that is quoted of what AWS says.
+const MAX_QUOTE: usize = 300;
+
+/// A call that brought no result.
+#[derive(Debug)]
+pub struct Failure {
+    /// The kind of error that this is.
+    pub kind: ErrorKind,
+    /// AWS's name for it: `AccessDeniedException`; empty if the answer has none.
+    pub code: String,
+    /// What AWS, or the network, says about it.
+    why: String,
+}
+
+impl Failure {
+    /// Takes in what the SDK tells.
+    pub fn new<E>(error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let plain = |kind, error: &dyn StdError| Self { kind, code: String::new(), why: texts(error) };
+        match error {
+            SdkError::TimeoutError(_) => plain(ErrorKind::Timeout, error),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => plain(ErrorKind::Timeout, error),
+            SdkError::DispatchFailure(failure) if failure.is_io() => plain(ErrorKind::Unreachable, error),
+            // What is left of these is credentials that cannot be had.
+            SdkError::DispatchFailure(failure) if failure.is_user() => plain(ErrorKind::LoginRefused, error),
+            SdkError::ConstructionFailure(_) => plain(ErrorKind::LoginRefused, error),
+            SdkError::ServiceError(answer) => {
+                let code = answer.err().code().unwrap_or_default().to_owned();
+                let status = answer.raw().status().as_u16();
+                let why = match answer.err().message() {
+                    Some(message) => quote(message),
+                    None => format!("status {status} without an error of AWS's"),
+                };
+                Self { kind: kind_of(&code, status), code, why }
+            }
+            _ => plain(ErrorKind::Unreachable, error),
+        }
+    }
+
+    /// Makes a failure of what is seen here.
+    pub fn of(kind: ErrorKind, why: impl Into<String>) -> Self {
+        Self { kind, code: String::new(), why: why.into() }
+    }
+
+    /// Tells whether AWS refuses a ciphertext.
+    ///
+    /// `NotFoundException` is what an emulator says of a blob whose key it cannot read off it; AWS says so of a CMK.
+    pub fn is_refused_ciphertext(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "InvalidCiphertextException" | "IncorrectKeyException" | "NotFoundException"
+        )
+    }
+
+    /// Makes the error of `operation`.
+    pub fn into_error(self, operation: impl Into<String>) -> Error {
+        Error::with_source(self.kind, operation, self)
+    }
+}
+
+fn kind_of(code: &str, status: u16) -> ErrorKind {
+    match code {
+        "NotFoundException" => ErrorKind::NotFound,
+        "AlreadyExistsException" => ErrorKind::AlreadyExists,
+        "InvalidCiphertextException" | "IncorrectKeyException" => ErrorKind::NotAuthentic,
+        "DisabledException" | "KMSInvalidStateException" => ErrorKind::Disabled,
+        "KeyUnavailableException" | "DependencyTimeoutException" | "KMSInternalException" => {
+            ErrorKind::Unreachable
+        }
+        "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" => {
+            ErrorKind::Throttled
+        }
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "ExpiredTokenException"
+        | "ExpiredToken"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException" => ErrorKind::LoginRefused,
+        "" if status != 429 => ErrorKind::Unreachable,
+        _ => match status {
+            429 => ErrorKind::Throttled,
+            500.. => ErrorKind::Unreachable,
+            _ => ErrorKind::Denied,
+        },
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code.is_empty() { f.write_str(&self.why) } else { write!(f, "{}: {}", self.code, self.why) }
+    }
+}
+
+impl StdError for Failure {}
+
+/// Puts what was received into one short line.
+fn quote(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().filter(|c| !c.is_control()).take(MAX_QUOTE).collect()
+}
+
+/// Prints an error with its sources, each once.
+fn texts(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    quote(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_their_kinds() {
+        for (code, status, kind) in [
+            ("AccessDeniedException", 400, ErrorKind::Denied),
+            ("DisabledException", 400, ErrorKind::Disabled),
+            ("ThrottlingException", 400, ErrorKind::Throttled),
+            ("KMSInternalException", 500, ErrorKind::Unreachable),
+            ("UnrecognizedClientException", 400, ErrorKind::LoginRefused),
+            ("", 404, ErrorKind::Unreachable),
+            ("", 429, ErrorKind::Throttled),
+            ("SomethingNew", 503, ErrorKind::Unreachable),
+            ("LimitExceededException", 400, ErrorKind::Denied),
+        ] {
+            assert_eq!(kind_of(code, status), kind, "{code} {status}");
+        }
+    }
+}

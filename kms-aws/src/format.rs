@@ -1,0 +1,105 @@
+//! The ciphertexts of keys in AWS KMS: a header that holds the wrapped key, and what is sealed under that key.
+//!
+//! Magic (4 bytes), kind (1 byte), length of the blob (2 bytes, big-endian), blob, then the sealing of
+//! [`SealingKey`](kms_core::SealingKey). The associated data is the whole header followed by the context, so no byte
+//! of the header can be changed.
+
+/// What every ciphertext begins with; neither a structured ciphertext of KES begins so, nor JSON.
+const MAGIC: [u8; 4] = [0x6b, 0x6d, 0x73, 0x01];
+const HEADER_LEN: usize = MAGIC.len() + 1 + 2;
+
+/// The longest blob that AWS takes.
+const MAX_BLOB_LEN: usize = 6144;
+
+/// Whose key the blob holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A working key, under which many ciphertexts are sealed.
+    Working,
+    /// A key for this one ciphertext, bound to its context.
+    Single,
+}
+
+impl Kind {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Working => 2,
+            Self::Single => 3,
+        }
+    }
+}
+
+/// A ciphertext taken apart.
+pub struct Parts<'a> {
+    pub kind: Kind,
+    /// The header with the blob: what the associated data begins with.
+    pub header: &'a [u8],
+    /// The wrapped key.
+    pub blob: &'a [u8],
+    pub sealed: &'a [u8],
+}
+
+/// Makes the header of a ciphertext; `None` for a blob that AWS never makes.
+pub fn header(kind: Kind, blob: &[u8]) -> Option<Vec<u8>> {
+    let len = u16::try_from(blob.len()).ok().filter(|len| (1..=MAX_BLOB_LEN).contains(&usize::from(*len)))?;
+    let mut header = Vec::with_capacity(HEADER_LEN + blob.len());
+    header.extend_from_slice(&MAGIC);
+    header.push(kind.byte());
+    header.extend_from_slice(&len.to_be_bytes());
+    header.extend_from_slice(blob);
+    Some(header)
+}
+
+/// Takes a ciphertext apart; `None` for what is none of ours.
+pub fn parse(ciphertext: &[u8]) -> Option<Parts<'_>> {
+    let rest = ciphertext.strip_prefix(&MAGIC)?;
+    let (&kind, rest) = rest.split_first()?;
+    let kind = [Kind::Working, Kind::Single].into_iter().find(|known| known.byte() == kind)?;
+    let (len, rest) = rest.split_first_chunk::<2>()?;
+    let len = usize::from(u16::from_be_bytes(*len));
+    if len == 0 || len > MAX_BLOB_LEN {
+        return None;
+    }
+    let (blob, sealed) = rest.split_at_checked(len)?;
+    let header = ciphertext.get(..HEADER_LEN + len)?;
+    Some(Parts { kind, header, blob, sealed })
+}
+
+/// Returns the associated data of a ciphertext.
+pub fn associated_data(header: &[u8], context: &[u8]) -> Vec<u8> {
+    [header, context].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_together_comes_apart() {
+        for kind in [Kind::Working, Kind::Single] {
+            let header = header(kind, b"blob").unwrap();
+            let ciphertext = [header.as_slice(), b"sealed"].concat();
+            let parts = parse(&ciphertext).unwrap();
+            assert_eq!(
+                (parts.kind, parts.blob, parts.sealed),
+                (kind, b"blob".as_slice(), b"sealed".as_slice())
+            );
+            assert_eq!(parts.header, header);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_foreign_is_none_of_ours() {
+        let header = header(Kind::Working, b"blob").unwrap();
+        for len in 0..header.len() {
+            assert!(parse(&header[..len]).is_none(), "{len}");
+        }
+        for place in 0..5 {
+            let mut changed = header.clone();
+            changed[place] ^= 0x80;
+            assert!(parse(&changed).is_none(), "{place}");
+        }
+        assert!(super::header(Kind::Working, &[0; MAX_BLOB_LEN + 1]).is_none());
+        assert!(super::header(Kind::Working, b"").is_none());
+    }
+}

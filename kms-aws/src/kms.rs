@@ -1,0 +1,335 @@
+//! The key management service: what clients ask for, done with AWS KMS.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::MacAlgorithmSpec;
+use kms_core::{
+    Capabilities, Cipher, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms, ListQuery, Page,
+    Request, Result, SecretBytes, SecretKey, StoreStatus,
+};
+use sha2::{Digest, Sha256};
+
+use crate::client::{CALL_TIMEOUT, Upstream, load};
+use crate::cmk::{Cmk, Purpose, TAG_CREATOR, View, describe, look_again, make, retire};
+use crate::config::AwsConfig;
+use crate::error::Failure;
+use crate::format::{self, Kind, Parts};
+use crate::names::Names;
+use crate::working::{Refusal, Worker, digest_of};
+
+/// How long an answer of AWS tells that it can be reached.
+const STATUS_AGE: Duration = Duration::from_secs(5);
+
+/// Keys that are CMKs of AWS KMS.
+///
+/// A key's name is the alias of its CMK, which never leaves AWS. Data encryption keys are sealed in this process
+/// under working keys that AWS wraps, so that neither bill nor latency grows with every object. Nothing is stored:
+/// any server with the same prefix opens what another sealed.
+///
+/// AWS cannot open what was sealed elsewhere under imported bytes, so `import` is not supported.
+pub struct AwsKms {
+    names: Arc<Names>,
+    worker: Worker,
+}
+
+impl AwsKms {
+    /// Checks `config` and makes ready to serve.
+    ///
+    /// Fails with `InvalidInput`. Nothing is asked of AWS KMS yet, so an AWS that is away or refuses us shows in the
+    /// operations. Background work runs on the tokio runtime that is current here, until this is dropped.
+    pub async fn open(config: AwsConfig) -> Result<Self> {
+        config.validate()?;
+        let upstream = Upstream::new(&load(&config.connection).await?);
+        let names = Names::start(config, upstream);
+        Ok(Self { worker: Worker::new(Arc::clone(&names)), names })
+    }
+
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.names.upstream
+    }
+
+    pub(crate) fn config(&self) -> &AwsConfig {
+        &self.names.config
+    }
+
+    async fn usable(&self, request: &Request, name: &KeyName) -> Result<Arc<Cmk>> {
+        let view = self.names.view(request, name).await?;
+        view.value.usable().map(Arc::clone)
+    }
+
+    /// Opens a ciphertext, and says that it is not authentic only of the CMK that the name stands for now.
+    async fn open_sealed(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        parts: &Parts<'_>,
+        context: &[u8],
+    ) -> Result<SecretBytes> {
+        let not_authentic = || Error::new(ErrorKind::NotAuthentic, format!("decrypt with key '{name}'"));
+        let mut view = self.names.view(request, name).await?;
+        loop {
+            let cmk = Arc::clone(view.value.usable()?);
+            let digest = digest_of(parts.blob, Some(context).filter(|_| parts.kind == Kind::Single));
+            if cmk.has_refused(&digest, self.names.config.any) {
+                return Err(not_authentic());
+            }
+            match self.worker.open(request, &cmk, parts, context).await {
+                Ok(plaintext) => return Ok(plaintext),
+                Err(Refusal::Other(error)) if error.kind() == ErrorKind::Disabled => {
+                    // Deleted here, and made anew by another server since its alias was read?
+                    let now = self.names.view_after(request, name, Some(request.received)).await?;
+                    if now.value.cmk.id == cmk.id {
+                        return Err(error);
+                    }
+                    view = now;
+                }
+                Err(Refusal::Other(error)) => return Err(error),
+                Err(Refusal::Remembered) => return Err(not_authentic()),
+                Err(Refusal::ByAws(error)) => {
+                    // Another server may have made the key anew since its alias was read.
+                    let now = self.names.view_after(request, name, Some(request.received)).await?;
+                    if now.value.cmk.id == cmk.id {
+                        now.value.usable()?;
+                        cmk.remember_refused(digest);
+                        return Err(error);
+                    }
+                    view = now;
+                }
+            }
+        }
+    }
+
+    async fn creator(&self, request: &Request, cmk: &Cmk) -> Result<String> {
+        let read = async || {
+            let tags = self.upstream().client().list_resource_tags().key_id(&cmk.id);
+            let tags = self.upstream().call(request.deadline, tags.send()).await?.tags.unwrap_or_default();
+            let creator = tags.into_iter().find(|tag| tag.tag_key() == TAG_CREATOR);
+            Ok(creator.map(|tag| tag.tag_value().to_owned()).unwrap_or_default())
+        };
+        let read: std::result::Result<&String, Failure> = cmk.creator.get_or_try_init(read).await;
+        match read {
+            Ok(creator) => Ok(creator.clone()),
+            // A policy without kms:ListResourceTags: the key can be described all the same.
+            Err(failure) if failure.kind == ErrorKind::Denied => Ok(String::new()),
+            Err(failure) => Err(failure.into_error(format!("describe key '{}'", cmk.name))),
+        }
+    }
+}
+
+#[async_trait]
+impl Kms for AwsKms {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::all("AWS KMS");
+        capabilities.import = false;
+        capabilities
+    }
+
+    async fn create(&self, request: &Request, name: &KeyName) -> Result<()> {
+        let what = || format!("create key '{name}'");
+        let _pass = self.names.gate.pass(request).await?;
+        let (upstream, alias) = (self.upstream(), self.names.aliases.key(name));
+        // Looked for first, so that a loop over a name that exists makes no CMKs.
+        let known = self.names.known(name);
+        match describe(upstream, request.deadline, &alias).await {
+            Ok(there) if !self.names.is_deleted(there.key_id()) => {
+                return Err(Error::new(ErrorKind::AlreadyExists, what()));
+            }
+            Ok(_) => {}
+            Err(failure) if failure.kind == ErrorKind::NotFound => {
+                if known.is_some_and(|known| self.names.is_new(&known)) {
+                    return Err(Error::new(ErrorKind::AlreadyExists, what()));
+                }
+            }
+            Err(failure) => return Err(failure.into_error(what())),
+        }
+        let creator = request.identity.to_string();
+        let made = make(upstream, request.deadline, name, &creator, &alias, Purpose::Key).await;
+        let made = made.map_err(|failure| failure.into_error(what()))?;
+        let cmk = self.names.note_made(name, View::new(name, &made, None));
+        // Nobody else has set it: the CMK is new.
+        let _ = cmk.creator.set(creator);
+        Ok(())
+    }
+
+    async fn import(&self, _: &Request, name: &KeyName, _: ImportedKey) -> Result<()> {
+        let why = "AWS KMS cannot open what was sealed elsewhere under these bytes; make a new key";
+        Err(Error::with_source(ErrorKind::Unsupported, format!("import key '{name}'"), why))
+    }
+
+    async fn describe(&self, request: &Request, name: &KeyName) -> Result<KeyInfo> {
+        let view = self.names.view(request, name).await?;
+        let cmk = &view.value.cmk;
+        Ok(KeyInfo {
+            name: name.clone(),
+            cipher: Cipher::Aes256,
+            created_at: cmk.created_at,
+            created_by: self.creator(request, cmk).await?,
+            fingerprint: None,
+        })
+    }
+
+    async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {
+        let _pass = self.names.gate.pass(request).await?;
+        let mut names = Vec::new();
+        let mut marker = None;
+        loop {
+            let call = self.upstream().client().list_aliases().limit(100).set_marker(marker);
+            let answer = self.upstream().call(request.deadline, call.send()).await;
+            let answer = answer.map_err(|failure| failure.into_error("list keys"))?;
+            let aliases = answer.aliases.unwrap_or_default();
+            // An alias without a CMK is one of AWS's own that is not in use.
+            let of_cmks = aliases.iter().filter(|alias| alias.target_key_id().is_some());
+            let found = of_cmks.filter_map(|alias| self.names.aliases.name_of(alias.alias_name()?));
+            names.extend(found.filter(|name| query.matches(name.as_str())));
+            marker = answer.next_marker.filter(|_| answer.truncated);
+            if marker.is_none() {
+                break;
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        let more = names.len() > query.limit;
+        names.truncate(query.limit);
+        Ok(Page { names, more })
+    }
+
+    async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
+        let view = self.names.view_after(request, name, Some(request.received)).await?;
+        let cmk = &view.value.cmk;
+        let _pass = self.names.gate.pass(request).await?;
+        let failed = |failure: Failure| failure.into_error(format!("delete key '{name}'"));
+        let (upstream, deadline) = (self.upstream(), request.deadline);
+        let (aliases, window) = (&self.names.aliases, self.names.config.deletion_window);
+        // The CMK of the HMACs first: a delete that ends halfway is made again by the name.
+        let hmac = aliases.hmac(name);
+        match describe(upstream, deadline, &hmac).await {
+            Ok(there) => {
+                let deleted = aliases.deleted(name, there.key_id());
+                let names = (hmac.as_str(), deleted.as_str());
+                retire(upstream, deadline, window, names, there.key_id()).await.map_err(failed)?;
+            }
+            Err(failure) if failure.kind == ErrorKind::NotFound => {}
+            Err(failure) => return Err(failed(failure)),
+        }
+        let (alias, deleted) = (aliases.key(name), aliases.deleted(name, &cmk.id));
+        let retired = retire(upstream, deadline, window, (&alias, &deleted), &cmk.id).await;
+        retired.map_err(failed)?;
+        self.names.note_deleted(cmk);
+        tracing::warn!(
+            key = %name, cmk = cmk.arn, alias = deleted, days = window,
+            "a key was deleted; until AWS erases its CMK it can be restored there"
+        );
+        Ok(())
+    }
+
+    async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
+        let plaintext = SecretKey::random()?;
+        let ciphertext = self.encrypt(request, name, plaintext.expose(), context).await?;
+        Ok(DataKey { plaintext, ciphertext })
+    }
+
+    async fn encrypt(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        plaintext: &[u8],
+        context: &[u8],
+    ) -> Result<Vec<u8>> {
+        let cmk = self.usable(request, name).await?;
+        match self.worker.seal(request, &cmk, plaintext, context).await {
+            Err(error) if error.kind() == ErrorKind::Disabled => {
+                let now = self.names.view_after(request, name, Some(request.received)).await?;
+                if now.value.cmk.id == cmk.id {
+                    return Err(error);
+                }
+                self.worker.seal(request, now.value.usable()?, plaintext, context).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn decrypt(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        ciphertext: &[u8],
+        context: &[u8],
+    ) -> Result<SecretBytes> {
+        if let Some(parts) = format::parse(ciphertext) {
+            return self.open_sealed(request, name, &parts, context).await;
+        }
+        self.usable(request, name).await?;
+        let why = "it was not sealed by a key in AWS KMS";
+        Err(Error::with_source(ErrorKind::NotAuthentic, format!("decrypt with key '{name}'"), why))
+    }
+
+    async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]> {
+        let cmk = self.usable(request, name).await?;
+        let what = || format!("compute an HMAC with key '{name}'");
+        let any = self.names.config.any;
+        let _pass = self.names.gate.pass(request).await?;
+        let fresh = |held: &crate::cell::Held<String>| held.began.elapsed() < any;
+        let held = if let Some(held) = cmk.hmac.get().filter(|held| fresh(held)) {
+            held
+        } else {
+            let creator = request.identity.to_string();
+            let fetch = || find_or_make_hmac(Arc::clone(&self.names), name.clone(), creator.clone());
+            cmk.hmac.fetch(None, request.deadline, fresh, fetch).await?
+        };
+        // AWS takes 4,096 bytes at most.
+        let digest = Blob::new(Sha256::digest(message).to_vec());
+        let mac = loop {
+            let call = self.upstream().client().generate_mac().key_id(&held.value);
+            let call = call.mac_algorithm(MacAlgorithmSpec::HmacSha256).message(digest.clone());
+            match self.upstream().call(request.deadline, call.send()).await {
+                Ok(answer) => break answer.mac.map(Blob::into_inner).unwrap_or_default(),
+                Err(failure) if failure.kind == ErrorKind::NotFound && look_again(request.deadline).await => {
+                }
+                Err(failure) => return Err(failure.into_error(what())),
+            }
+        };
+        mac.try_into().map_err(|_| {
+            Failure::of(ErrorKind::Unreachable, "AWS KMS answered with an HMAC of another size")
+                .into_error(what())
+        })
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        if self.upstream().answered_within(STATUS_AGE) {
+            return Ok(StoreStatus::ok(Duration::ZERO));
+        }
+        let began = Instant::now();
+        let call = self.upstream().client().list_aliases().limit(1);
+        let answer = self.upstream().call(began + CALL_TIMEOUT, call.send()).await;
+        answer.map_err(|failure| failure.into_error("ask AWS KMS how it is"))?;
+        Ok(StoreStatus::ok(began.elapsed()))
+    }
+}
+
+/// Finds the CMK that makes a key's HMACs; makes it at the first use.
+async fn find_or_make_hmac(names: Arc<Names>, name: KeyName, creator: String) -> Result<String> {
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    let alias = names.aliases.hmac(&name);
+    let arn = |metadata: aws_sdk_kms::types::KeyMetadata| metadata.arn.unwrap_or(metadata.key_id);
+    let failed = |failure: Failure| failure.into_error(format!("find the HMAC key of key '{name}'"));
+    match describe(&names.upstream, deadline, &alias).await {
+        Ok(metadata) => return Ok(arn(metadata)),
+        Err(failure) if failure.kind == ErrorKind::NotFound => {}
+        Err(failure) => return Err(failed(failure)),
+    }
+    match make(&names.upstream, deadline, &name, &creator, &alias, Purpose::Hmac).await {
+        Ok(metadata) => Ok(arn(metadata)),
+        Err(failure) if failure.kind == ErrorKind::AlreadyExists => loop {
+            // Another server was first; its alias may take a moment to be seen.
+            match describe(&names.upstream, deadline, &alias).await {
+                Ok(metadata) => return Ok(arn(metadata)),
+                Err(failure) if failure.kind == ErrorKind::NotFound && look_again(deadline).await => {}
+                Err(failure) => return Err(failed(failure)),
+            }
+        },
+        Err(failure) => Err(failed(failure)),
+    }
+}

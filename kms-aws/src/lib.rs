@@ -1,0 +1,32 @@
+//! AWS KMS as the home of master keys, which never leave it.
+//!
+//! ```no_run
+//! use kms_aws::{AwsConfig, AwsConnection, AwsKms};
+//! use kms_core::Kms;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> kms_core::Result<()> {
+//! let region = Some("eu-central-1".to_owned());
+//! let kms = AwsKms::open(AwsConfig::new(AwsConnection { region, ..AwsConnection::default() })).await?;
+//! assert!(kms.status().await?.reachable);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the SDK receives it keeps in buffers that it does not wipe; what is taken out of them is wiped as everywhere.
+
+mod cell;
+mod check;
+mod client;
+mod cmk;
+mod config;
+mod error;
+mod format;
+mod kms;
+mod limit;
+mod names;
+mod working;
+
+pub use check::{Finding, Level, check};
+pub use config::{AwsConfig, AwsConnection, Credentials, Reuse};
+pub use kms::AwsKms;

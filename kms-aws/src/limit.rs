@@ -1,0 +1,79 @@
+//! A limit on what AWS refuses: by identity and key, so that nobody else pays for it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use kms_core::{Identity, KeyName};
+
+/// Refusals a second.
+const RATE: f64 = 10.0;
+/// Refusals at once.
+const BURST: f64 = 100.0;
+/// Buckets above which those that are full again are forgotten.
+const MANY: usize = 10_000;
+
+/// A bucket of tokens for each identity and key.
+#[derive(Default)]
+pub struct RefusalLimit {
+    buckets: Mutex<HashMap<(Identity, KeyName), Bucket>>,
+}
+
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + passed * RATE).min(BURST);
+        self.at = now;
+    }
+}
+
+impl RefusalLimit {
+    /// Takes a token before AWS is asked; false when there is none.
+    pub fn take(&self, identity: Identity, name: &KeyName) -> bool {
+        let now = Instant::now();
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MANY {
+            buckets.retain(|_, bucket| {
+                bucket.refill(now);
+                bucket.tokens < BURST
+            });
+        }
+        let bucket = buckets.entry((identity, name.clone())).or_insert(Bucket { tokens: BURST, at: now });
+        bucket.refill(now);
+        let has = bucket.tokens >= 1.0;
+        if has {
+            bucket.tokens -= 1.0;
+        }
+        has
+    }
+
+    /// Gives the token back: AWS did not refuse.
+    pub fn give_back(&self, identity: Identity, name: &KeyName) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(&(identity, name.clone())) {
+            bucket.tokens = (bucket.tokens + 1.0).min(BURST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_ends_and_others_do_not_notice() {
+        let limit = RefusalLimit::default();
+        let (bad, good) = (Identity::of_public_key(b"bad"), Identity::of_public_key(b"good"));
+        let (name, other) = (KeyName::new("a").unwrap(), KeyName::new("b").unwrap());
+        let passed = (0..300).filter(|_| limit.take(bad, &name)).count();
+        assert!((100..120).contains(&passed), "{passed}");
+        assert!(limit.take(good, &name) && limit.take(bad, &other));
+        limit.give_back(bad, &name);
+        assert!(limit.take(bad, &name));
+    }
+}

@@ -1,0 +1,269 @@
+//! What each key's name stands for: looked up when needed, believed for a while, renewed before it ends.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kms_core::{Error, ErrorKind, Gate, KeyName, Request, Result};
+
+use crate::cell::{Cell, Held};
+use crate::client::{CALL_TIMEOUT, Upstream};
+use crate::cmk::{Aliases, CONSISTENCY, Cmk, View, describe};
+use crate::config::AwsConfig;
+
+/// Calls to AWS in flight at once, in all and for one identity.
+const CALLS: (usize, usize) = (64, 16);
+/// How long a request waits for AWS when a stale answer may serve.
+const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a name, or a working key, stays in memory that nobody uses.
+const IDLE: Duration = Duration::from_secs(3600);
+/// The most opened working keys in memory.
+const MOST_OPENED: usize = 16_384;
+/// How often the memory is tidied.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// All names in use, and how AWS is asked.
+pub struct Names {
+    pub config: AwsConfig,
+    pub upstream: Upstream,
+    pub aliases: Aliases,
+    pub gate: Arc<Gate>,
+    slots: papaya::HashMap<KeyName, Arc<Slot>>,
+    /// CMKs made here so recently that their aliases may not be seen everywhere.
+    made: Mutex<HashMap<KeyName, (String, Instant)>>,
+    /// CMKs deleted here so recently that their aliases may still be seen.
+    deleted: Mutex<HashMap<String, Instant>>,
+    epoch: Instant,
+}
+
+#[derive(Default)]
+struct Slot {
+    cell: Arc<Cell<View>>,
+    used: AtomicU64,
+}
+
+impl Names {
+    /// Starts without any name; what is in memory is tidied for as long as this is there.
+    pub fn start(config: AwsConfig, upstream: Upstream) -> Arc<Self> {
+        let names = Arc::new(Self {
+            aliases: Aliases::new(&config.prefix),
+            config,
+            upstream,
+            gate: Gate::new(CALLS.0, CALLS.1),
+            slots: papaya::HashMap::new(),
+            made: Mutex::default(),
+            deleted: Mutex::default(),
+            epoch: Instant::now(),
+        });
+        let this = Arc::downgrade(&names);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TIDY).await;
+                let Some(names) = this.upgrade() else { return };
+                names.tidy();
+            }
+        });
+        names
+    }
+
+    /// Finds what `name` stands for, in memory or by asking.
+    pub async fn view(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<Arc<Held<View>>> {
+        let held = self.slots.pin().get(name).and_then(|slot| {
+            slot.used.store(self.millis(), Ordering::Relaxed);
+            let held = slot.cell.get()?;
+            if held.began.elapsed() >= self.config.any / 5 * 4 {
+                let (names, name) = (Arc::clone(self), name.clone());
+                slot.cell.refresh(|| names.look_up(name));
+            }
+            Some(held)
+        });
+        let stale = match held {
+            Some(held) if held.began.elapsed() < self.config.any => return Ok(held),
+            Some(held) if held.began.elapsed() < self.config.offline => Some(held),
+            _ => None,
+        };
+        match stale {
+            None => self.view_after(request, name, None).await,
+            Some(stale) if self.upstream.is_away() => Ok(stale),
+            Some(stale) => {
+                let deadline = request.deadline.min(Instant::now() + OFFLINE_PATIENCE);
+                let request = Request { deadline, ..*request };
+                match self.view_after(&request, name, None).await {
+                    Err(error) if error.kind().is_outage() => Ok(stale),
+                    outcome => outcome,
+                }
+            }
+        }
+    }
+
+    /// Finds what `name` stands for by an answer that was asked for at `after` or later.
+    pub async fn view_after(
+        self: &Arc<Self>,
+        request: &Request,
+        name: &KeyName,
+        after: Option<Instant>,
+    ) -> Result<Arc<Held<View>>> {
+        let slot = self.slot(name);
+        let _pass = self.gate.pass(request).await?;
+        let any = self.config.any;
+        let fresh = move |held: &Held<View>| match after {
+            Some(after) => held.began >= after,
+            None => held.began.elapsed() < any,
+        };
+        let fetch = || Arc::clone(self).look_up(name.clone());
+        slot.cell.fetch(after, request.deadline, fresh, fetch).await
+    }
+
+    /// Returns what is in memory for `name`, however old.
+    pub fn known(&self, name: &KeyName) -> Option<Arc<Cmk>> {
+        let held = self.slots.pin().get(name).and_then(|slot| slot.cell.get())?;
+        Some(Arc::clone(&held.value.cmk))
+    }
+
+    /// Takes in a CMK that was made here.
+    pub fn note_made(&self, name: &KeyName, view: View) -> Arc<Cmk> {
+        let cmk = Arc::clone(&view.cmk);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|_, (_, since)| since.elapsed() < CONSISTENCY);
+        made.insert(name.clone(), (cmk.id.clone(), Instant::now()));
+        drop(made);
+        self.slot(name).cell.put(view, Instant::now());
+        cmk
+    }
+
+    /// Forgets a CMK that was deleted here.
+    pub fn note_deleted(&self, cmk: &Cmk) {
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.retain(|_, since| since.elapsed() < CONSISTENCY);
+        deleted.insert(cmk.id.clone(), Instant::now());
+        drop(deleted);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.get(&cmk.name).is_some_and(|(id, _)| *id == cmk.id) {
+            made.remove(&cmk.name);
+        }
+        drop(made);
+        cmk.wipe();
+        self.forget(&cmk.name);
+    }
+
+    /// Tells whether a CMK was made here a moment ago, so that AWS may not know it everywhere yet.
+    pub fn is_new(&self, cmk: &Cmk) -> bool {
+        self.made_id(&cmk.name).is_some_and(|id| id == cmk.id)
+    }
+
+    /// Returns the milliseconds since the start.
+    pub fn millis(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn look_up(self: Arc<Self>, name: KeyName) -> Result<View> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let mut answer = describe(&self.upstream, deadline, &self.aliases.key(&name)).await;
+        let made = self.made_id(&name);
+        let is_stale = answer.as_ref().is_ok_and(|metadata| self.is_deleted(metadata.key_id()));
+        let is_missing = answer.as_ref().is_err_and(|failure| failure.kind == ErrorKind::NotFound);
+        if let Some(made) = made.filter(|_| is_stale || is_missing) {
+            // The alias is not seen yet, but the CMK is ours to name.
+            answer = describe(&self.upstream, deadline, &made).await;
+        }
+        match answer {
+            Ok(metadata) if self.is_deleted(metadata.key_id()) => {
+                self.forget(&name);
+                Err(not_found(&name))
+            }
+            Ok(metadata) => {
+                let known = self.known(&name);
+                let view = View::new(&name, &metadata, known.as_ref());
+                if let Some(known) = known.filter(|known| known.id != view.cmk.id) {
+                    tracing::error!(
+                        key = %name, before = known.arn, now = view.cmk.arn,
+                        "the key's alias stands for another CMK now: what was sealed under the one before does not open"
+                    );
+                    known.wipe();
+                }
+                Ok(view)
+            }
+            Err(failure) => {
+                if failure.kind == ErrorKind::NotFound {
+                    if let Some(known) = self.known(&name) {
+                        known.wipe();
+                    }
+                    self.forget(&name);
+                    return Err(not_found(&name));
+                }
+                Err(failure.into_error(format!("look up key '{name}'")))
+            }
+        }
+    }
+
+    fn made_id(&self, name: &KeyName) -> Option<String> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.get(name).filter(|(_, since)| since.elapsed() < CONSISTENCY).map(|(id, _)| id.clone())
+    }
+
+    /// Tells whether a CMK was deleted here a moment ago, so that AWS may still show it behind its alias.
+    pub fn is_deleted(&self, id: &str) -> bool {
+        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.get(id).is_some_and(|since| since.elapsed() < CONSISTENCY)
+    }
+
+    fn slot(&self, name: &KeyName) -> Arc<Slot> {
+        let slots = self.slots.pin();
+        let slot = Arc::clone(slots.get_or_insert_with(name.clone(), Arc::default));
+        slot.used.store(self.millis(), Ordering::Relaxed);
+        slot
+    }
+
+    fn forget(&self, name: &KeyName) {
+        let slots = self.slots.pin();
+        if let Some(slot) = slots.get(name) {
+            slot.cell.clear();
+        }
+        slots.remove(name);
+    }
+
+    /// Drops what nobody used for long, and of very many working keys those used longest ago.
+    fn tidy(&self) {
+        let idle = u64::try_from(IDLE.as_millis()).unwrap_or(u64::MAX);
+        let too_old = |used: &AtomicU64| self.millis().saturating_sub(used.load(Ordering::Relaxed)) >= idle;
+        let mut opened = Vec::new();
+        for (name, slot) in &self.slots.pin() {
+            let cmk = slot.cell.get().map(|held| Arc::clone(&held.value.cmk));
+            match cmk {
+                Some(cmk) if too_old(&slot.used) => {
+                    cmk.wipe();
+                    self.forget(name);
+                }
+                Some(cmk) => {
+                    // What is sealed under an old working key is opened by its blob; here it only lies about.
+                    let sealing = cmk.sealing.get();
+                    if sealing.is_some_and(|held| {
+                        held.began.elapsed() >= self.config.reuse.max_age.max(self.config.offline)
+                    }) {
+                        cmk.sealing.clear();
+                    }
+                    for (blob, entry) in &cmk.opened.pin() {
+                        opened.push((entry.used.load(Ordering::Relaxed), Arc::clone(&cmk), blob.clone()));
+                    }
+                }
+                None if too_old(&slot.used) => self.forget(name),
+                None => {}
+            }
+        }
+        opened.sort_unstable_by_key(|(used, ..)| *used);
+        let excess = opened.len().saturating_sub(MOST_OPENED);
+        let now = self.millis();
+        for (place, (used, cmk, blob)) in opened.into_iter().enumerate() {
+            let goes = place < excess || now.saturating_sub(used) >= idle;
+            if goes && let Some(entry) = cmk.opened.pin().remove(&blob) {
+                entry.cell.clear();
+            }
+        }
+    }
+}
+
+/// Makes the error that tells that there is no such key.
+pub fn not_found(name: &KeyName) -> Error {
+    Error::new(ErrorKind::NotFound, format!("look up key '{name}'"))
+}

@@ -1,0 +1,316 @@
+//! Working keys: what AWS KMS wraps, and what seals and opens in this process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec};
+use kms_core::{Cipher, Error, ErrorKind, Request, Result, SealingKey, SecretBytes, SecretKey};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::cell::Held;
+use crate::client::CALL_TIMEOUT;
+use crate::cmk::{Cmk, Opened, Working, look_again};
+use crate::error::Failure;
+use crate::format::{self, Kind, Parts};
+use crate::limit::RefusalLimit;
+use crate::names::Names;
+
+/// The member of the encryption context that holds the key's name.
+pub const CONTEXT_NAME: &str = "kms:name";
+/// The member that holds the SHA-256 of a client's context, where AWS is asked for each data encryption key.
+const CONTEXT_DIGEST: &str = "kms:context-sha256";
+
+/// Seals and opens with working keys.
+pub struct Worker {
+    pub names: Arc<Names>,
+    limit: RefusalLimit,
+}
+
+impl Worker {
+    /// Makes a worker without any key.
+    pub fn new(names: Arc<Names>) -> Self {
+        Self { names, limit: RefusalLimit::default() }
+    }
+
+    /// Seals `plaintext` under a key that AWS wrapped for this CMK and name.
+    pub async fn seal(
+        &self,
+        request: &Request,
+        cmk: &Arc<Cmk>,
+        plaintext: &[u8],
+        context: &[u8],
+    ) -> Result<Vec<u8>> {
+        if self.names.config.reuse.max_age.is_zero() {
+            let _pass = self.names.gate.pass(request).await?;
+            let single = fetch_key(&self.names, cmk, Kind::Single, Some(context), request.deadline).await?;
+            return put_together(&single, plaintext, context);
+        }
+        let working = self.sealing_key(request, cmk).await?;
+        put_together(&working.value, plaintext, context)
+    }
+
+    /// Opens a ciphertext that was sealed under this CMK and name.
+    ///
+    /// Fails with `Refusal::ByAws` when it is AWS that calls the wrapped key inauthentic: under another CMK it may
+    /// not be.
+    pub async fn open(
+        &self,
+        request: &Request,
+        cmk: &Arc<Cmk>,
+        parts: &Parts<'_>,
+        context: &[u8],
+    ) -> std::result::Result<SecretBytes, Refusal> {
+        let key = match parts.kind {
+            Kind::Working => self.opened_key(request, cmk, parts.blob).await?,
+            Kind::Single => {
+                let _pass = self.names.gate.pass(request).await?;
+                let asked = unwrap(&self.names, cmk, parts.blob, Some(context), request.deadline);
+                Arc::new(self.limited(request, cmk, asked).await?)
+            }
+        };
+        Ok(key.open(parts.sealed, &format::associated_data(parts.header, context))?)
+    }
+
+    /// Finds a working key that may still seal, or fetches one.
+    async fn sealing_key(&self, request: &Request, cmk: &Arc<Cmk>) -> Result<Arc<Held<Working>>> {
+        let reuse = self.names.config.reuse;
+        loop {
+            let held = cmk.sealing.get();
+            if let Some(held) = held.as_ref()
+                && held.began.elapsed() < reuse.max_age
+                && held.value.uses.fetch_add(1, Ordering::Relaxed) < reuse.max_uses
+            {
+                let used_up = held.value.uses.load(Ordering::Relaxed) >= reuse.max_uses / 5 * 4;
+                if held.began.elapsed() >= reuse.max_age / 5 * 4 || (used_up && reuse.max_uses >= 1000) {
+                    let (names, cmk_of_task) = (Arc::clone(&self.names), Arc::clone(cmk));
+                    cmk.sealing.refresh(|| fetch_working(names, cmk_of_task));
+                }
+                return Ok(Arc::clone(held));
+            }
+            let offline = self.names.config.offline;
+            let stale = held.filter(|held| {
+                held.began.elapsed() < offline && held.value.uses.load(Ordering::Relaxed) < reuse.max_uses
+            });
+            let fetched = {
+                let _pass = self.names.gate.pass(request).await?;
+                let fresh = |held: &Held<Working>| {
+                    held.began.elapsed() < reuse.max_age
+                        && held.value.uses.load(Ordering::Relaxed) < reuse.max_uses
+                };
+                let fetch = || fetch_working(Arc::clone(&self.names), Arc::clone(cmk));
+                cmk.sealing.fetch(None, request.deadline, fresh, fetch).await
+            };
+            match (fetched, stale) {
+                // Counted as used, and looked at, as any other at the top of the loop.
+                (Ok(_), _) => {}
+                (Err(error), Some(stale)) if error.kind().is_outage() => {
+                    stale.value.uses.fetch_add(1, Ordering::Relaxed);
+                    return Ok(stale);
+                }
+                (Err(error), _) => return Err(error),
+            }
+            if Instant::now() >= request.deadline {
+                return Err(Error::new(ErrorKind::Timeout, format!("seal with key '{}'", cmk.name)));
+            }
+        }
+    }
+
+    /// Finds an opened working key, or asks AWS to open it.
+    async fn opened_key(
+        &self,
+        request: &Request,
+        cmk: &Arc<Cmk>,
+        blob: &[u8],
+    ) -> std::result::Result<Arc<SealingKey>, Refusal> {
+        let hit = cmk.opened.pin().get(blob).and_then(|entry| {
+            entry.touch(self.names.millis());
+            entry.cell.get()
+        });
+        if let Some(held) = hit {
+            return Ok(Arc::clone(&held.value));
+        }
+        let digest = digest_of(blob, None);
+        if cmk.has_refused(&digest, self.names.config.any) {
+            return Err(Refusal::Remembered);
+        }
+        let entry = {
+            let opened = cmk.opened.pin();
+            Arc::clone(opened.get_or_insert_with(blob.into(), Arc::default))
+        };
+        entry.touch(self.names.millis());
+        let _pass = self.names.gate.pass(request).await?;
+        let fetch = || {
+            let (names, cmk, blob) = (Arc::clone(&self.names), Arc::clone(cmk), blob.to_vec());
+            async move {
+                let deadline = Instant::now() + CALL_TIMEOUT;
+                unwrap(&names, &cmk, &blob, None, deadline).await.map(Arc::new)
+            }
+        };
+        let opened = entry.cell.fetch(None, request.deadline, |_| true, fetch);
+        let opened = self.limited(request, cmk, opened).await;
+        match opened {
+            Ok(held) => Ok(Arc::clone(&held.value)),
+            Err(refusal) => {
+                cmk.opened.pin().remove(blob);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Asks AWS unless it refused too much of this client already.
+    async fn limited<T>(
+        &self,
+        request: &Request,
+        cmk: &Cmk,
+        ask: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Refusal> {
+        let what = format!("decrypt with key '{}'", cmk.name);
+        if !self.limit.take(request.identity, &cmk.name) {
+            let why = "too many ciphertexts that AWS KMS calls inauthentic";
+            return Err(Error::with_source(ErrorKind::Throttled, what, why).into());
+        }
+        match ask.await {
+            Err(error) if error.kind() == ErrorKind::NotAuthentic => Err(Refusal::ByAws(error)),
+            outcome => {
+                self.limit.give_back(request.identity, &cmk.name);
+                Ok(outcome?)
+            }
+        }
+    }
+}
+
+/// Why something was not opened.
+pub enum Refusal {
+    /// AWS called it inauthentic just now.
+    ByAws(Error),
+    /// AWS did so before, of the very CMK.
+    Remembered,
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Returns what a refusal is remembered by.
+pub fn digest_of(blob: &[u8], context: Option<&[u8]>) -> [u8; 32] {
+    let digest = Sha256::new().chain_update(blob);
+    match context {
+        None => digest.finalize().into(),
+        Some(context) => digest.chain_update(Sha256::digest(context)).finalize().into(),
+    }
+}
+
+fn put_together(working: &Working, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+    let associated = format::associated_data(&working.header, context);
+    let sealed = working.key.seal(plaintext, &associated)?;
+    Ok([working.header.as_slice(), &sealed].concat())
+}
+
+/// Fetches a working key, and keeps it for opening too.
+async fn fetch_working(names: Arc<Names>, cmk: Arc<Cmk>) -> Result<Working> {
+    let began = Instant::now();
+    let working = fetch_key(&names, &cmk, Kind::Working, None, began + CALL_TIMEOUT).await?;
+    if let Some(parts) = format::parse(&working.header) {
+        let entry = Arc::new(Opened::default());
+        entry.touch(names.millis());
+        entry.cell.put(Arc::clone(&working.key), began);
+        cmk.opened.pin().insert(parts.blob.into(), entry);
+    }
+    Ok(working)
+}
+
+/// Asks AWS for a new key, in the clear and wrapped under the CMK for its name.
+async fn fetch_key(
+    names: &Names,
+    cmk: &Cmk,
+    kind: Kind,
+    context: Option<&[u8]>,
+    deadline: Instant,
+) -> Result<Working> {
+    let what = || format!("generate a working key of key '{}'", cmk.name);
+    let answer = loop {
+        let call = names
+            .upstream
+            .client()
+            .generate_data_key()
+            .key_id(&cmk.arn)
+            .key_spec(DataKeySpec::Aes256)
+            .set_encryption_context(Some(encryption_context(cmk, context)));
+        match names.upstream.call(deadline, call.send()).await {
+            Ok(answer) => break answer,
+            Err(failure)
+                if failure.kind == ErrorKind::NotFound && names.is_new(cmk) && look_again(deadline).await => {
+            }
+            Err(failure) => return Err(of_used_key(failure).into_error(what())),
+        }
+    };
+    if answer.key_id() != Some(cmk.arn.as_str()) {
+        let failure = Failure::of(ErrorKind::Unreachable, "AWS KMS answered for another CMK");
+        return Err(failure.into_error(what()));
+    }
+    let key = secret_key(answer.plaintext).map_err(|failure| failure.into_error(what()))?;
+    let header = answer.ciphertext_blob.and_then(|blob| format::header(kind, blob.as_ref()));
+    let header = header.ok_or_else(|| {
+        Failure::of(ErrorKind::Unreachable, "an answer of AWS KMS without a wrapped key").into_error(what())
+    })?;
+    Ok(Working { header, key: Arc::new(SealingKey::new(key, Cipher::Aes256)), uses: AtomicU64::new(0) })
+}
+
+/// Asks AWS to open a wrapped key that has to be one of this CMK, for its name.
+async fn unwrap(
+    names: &Names,
+    cmk: &Cmk,
+    blob: &[u8],
+    context: Option<&[u8]>,
+    deadline: Instant,
+) -> Result<SealingKey> {
+    let what = || format!("open a working key of key '{}'", cmk.name);
+    let call = names
+        .upstream
+        .client()
+        .decrypt()
+        .key_id(&cmk.arn)
+        .ciphertext_blob(Blob::new(blob))
+        .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
+        .set_encryption_context(Some(encryption_context(cmk, context)));
+    let answer = names.upstream.call(deadline, call.send()).await.map_err(|failure| {
+        if failure.is_refused_ciphertext() {
+            Error::with_source(ErrorKind::NotAuthentic, what(), failure)
+        } else {
+            of_used_key(failure).into_error(what())
+        }
+    })?;
+    if answer.key_id() != Some(cmk.arn.as_str()) {
+        let failure = Failure::of(ErrorKind::Unreachable, "AWS KMS answered for another CMK");
+        return Err(failure.into_error(what()));
+    }
+    let key = secret_key(answer.plaintext).map_err(|failure| failure.into_error(what()))?;
+    Ok(SealingKey::new(key, Cipher::Aes256))
+}
+
+/// A CMK that is gone although its alias stands for it is no key that does not exist.
+fn of_used_key(mut failure: Failure) -> Failure {
+    if failure.kind == ErrorKind::NotFound {
+        failure.kind = ErrorKind::Disabled;
+    }
+    failure
+}
+
+fn encryption_context(cmk: &Cmk, context: Option<&[u8]>) -> std::collections::HashMap<String, String> {
+    let name = (CONTEXT_NAME.to_owned(), cmk.name.as_str().to_owned());
+    let digest = context.map(|context| (CONTEXT_DIGEST.to_owned(), hex::encode(Sha256::digest(context))));
+    [Some(name), digest].into_iter().flatten().collect()
+}
+
+fn secret_key(plaintext: Option<Blob>) -> std::result::Result<SecretKey, Failure> {
+    let bytes = Zeroizing::new(plaintext.map(Blob::into_inner).unwrap_or_default());
+    SecretKey::from_slice(&bytes)
+        .ok_or_else(|| Failure::of(ErrorKind::Unreachable, "AWS KMS answered with a key of another size"))
+}

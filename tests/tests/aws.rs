@@ -1,0 +1,11 @@
+//! The AWS backend against a real LocalStack, with real faults.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
+
+#[path = "aws/contract.rs"]
+mod contract;
+#[path = "aws/emulator.rs"]
+mod emulator;
+#[path = "aws/faults.rs"]
+mod faults;
+#[path = "aws/keys.rs"]
+mod keys;

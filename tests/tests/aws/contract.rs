@@ -1,0 +1,19 @@
+//! The contract suite, with reuse of working keys and without.
+
+use std::time::Duration;
+
+use kms_core::contract;
+
+use super::emulator::Aws;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_kms_keeps_the_contract() {
+    let aws = Aws::start().await;
+    contract::kms(aws.open().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_kms_keeps_the_contract_when_it_is_asked_for_each_key() {
+    let aws = Aws::start().await;
+    contract::kms(aws.open_with(|config| config.reuse.max_age = Duration::ZERO).await).await;
+}

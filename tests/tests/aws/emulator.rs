@@ -1,0 +1,351 @@
+//! A LocalStack that all tests of this process share, and the proxy through which each of them sees it.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use kms_aws::{AwsConfig, AwsConnection, AwsKms, Credentials};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// A running LocalStack with AWS KMS in it.
+pub struct LocalStack {
+    child: Mutex<Child>,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl LocalStack {
+    /// Starts one for this process, at the first call; `prctl` ends it with the process that began it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<LocalStack> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// Starts one.
+    pub fn start() -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let address = format!("127.0.0.1:{port}");
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        // A shell that waits for the end of its input: it comes with the end of this process, however it ends.
+        let child = Command::new("sh")
+            .args(["-c", "\"$0\" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"])
+            .arg(program("localstack"))
+            .current_dir(directory.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", directory.path())
+            .env("TMPDIR", directory.path())
+            .envs([
+                ("SERVICES", "kms,sts,secretsmanager"),
+                ("STRICT_SERVICE_LOADING", "1"),
+                ("EAGER_SERVICE_LOADING", "1"),
+                ("DISABLE_EVENTS", "1"),
+                ("SKIP_SSL_CERT_DOWNLOAD", "1"),
+                ("DNS_ADDRESS", "0"),
+                ("GATEWAY_SERVER", "hypercorn"),
+                ("LOCALSTACK_HOST", &address),
+                ("GATEWAY_LISTEN", &address),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let this = Self { child: Mutex::new(child), port, _directory: directory };
+        let began = Instant::now();
+        while !this.is_ready() {
+            assert!(began.elapsed() < Duration::from_secs(60), "LocalStack does not come up");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        this
+    }
+
+    /// Returns where it is.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn is_ready(&self) -> bool {
+        let answer = std::net::TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut stream| {
+            use std::io::{Read as _, Write as _};
+            stream.write_all(b"GET /_localstack/health HTTP/1.0\r\nHost: x\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).map(|_| text)
+        });
+        answer.is_ok_and(|text| text.contains(r#""kms": "running""#) || text.contains(r#""kms":"running""#))
+    }
+}
+
+impl Drop for LocalStack {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap();
+        drop(child.stdin.take());
+        let _ = child.wait();
+    }
+}
+
+/// What happens to a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// It passes.
+    None,
+    /// Nothing ever answers.
+    Drop,
+    /// The connection is reset before the call arrives.
+    Reset,
+    /// It arrives, and the connection is reset before the answer comes back.
+    ResetAfter,
+    /// AWS's error of this name is the answer, with this status.
+    Error(u16, &'static str),
+    /// This is the answer, with status 200.
+    Garbage(&'static [u8]),
+}
+
+type Choice = Box<dyn Fn(&str, &Value) -> Fault + Send>;
+
+/// What stands between servers and LocalStack: an account of its own for each test, counts, and faults.
+pub struct Aws {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: AbortHandle,
+}
+
+struct State {
+    http: reqwest::Client,
+    upstream: String,
+    account: String,
+    fault: Mutex<Choice>,
+    seen: Mutex<Vec<(String, Value)>>,
+}
+
+impl Aws {
+    /// Starts with the shared LocalStack, in an empty account.
+    pub async fn start() -> Self {
+        let localstack = tokio::task::spawn_blocking(LocalStack::shared).await.unwrap();
+        Self::before(localstack.endpoint()).await
+    }
+
+    /// Starts before the LocalStack at `upstream`.
+    pub async fn before(upstream: String) -> Self {
+        static ACCOUNTS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(100_000_000_000);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            http: http(),
+            upstream,
+            account: ACCOUNTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string(),
+            fault: Mutex::new(Box::new(|_, _| Fault::None)),
+            seen: Mutex::default(),
+        });
+        let task = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
+        Self { address, state, task }
+    }
+
+    /// Returns where it is.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Returns how it is reached. LocalStack takes an access key that is an account's number for that account.
+    pub fn connection(&self) -> AwsConnection {
+        AwsConnection {
+            endpoint: Some(self.endpoint()),
+            region: Some("eu-central-1".to_owned()),
+            credentials: Some(Credentials {
+                access_key: self.state.account.clone(),
+                secret_key: "secret-access-key".to_owned().into(),
+                token: None,
+            }),
+        }
+    }
+
+    /// Returns the configuration of a server that uses it.
+    pub fn config(&self) -> AwsConfig {
+        AwsConfig::new(self.connection())
+    }
+
+    /// Opens it as a server does.
+    pub async fn open(&self) -> Arc<AwsKms> {
+        self.open_with(|_| {}).await
+    }
+
+    /// Opens it with another configuration.
+    pub async fn open_with(&self, change: impl FnOnce(&mut AwsConfig)) -> Arc<AwsKms> {
+        let mut config = self.config();
+        change(&mut config);
+        Arc::new(AwsKms::open(config).await.unwrap())
+    }
+
+    /// Does this to every call from now on.
+    pub fn fail(&self, fault: Fault) {
+        self.fail_if(move |_, _| fault.clone());
+    }
+
+    /// Does to each call what its name and its parameters tell.
+    pub fn fail_if(&self, fault: impl Fn(&str, &Value) -> Fault + Send + 'static) {
+        *self.state.fault.lock().unwrap() = Box::new(fault);
+    }
+
+    /// Returns the names of all calls since this was last asked, with their parameters.
+    pub fn take_seen(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut *self.state.seen.lock().unwrap())
+    }
+
+    /// Makes a call of the test's own, past counts and faults.
+    pub async fn ask(&self, operation: &str, parameters: Value) -> Value {
+        let target = format!("TrentService.{operation}");
+        let (status, body) =
+            forward(&self.state, &target, "application/x-amz-json-1.1", parameters.to_string().into())
+                .await
+                .unwrap();
+        let body = serde_json::from_slice(&body).unwrap_or(json!({}));
+        assert_eq!(status, 200, "{operation}: {body}");
+        body
+    }
+
+    /// Returns the states of all CMKs.
+    pub async fn states(&self) -> Vec<String> {
+        let mut states = Vec::new();
+        for key in self.ask("ListKeys", json!({"Limit": 1000})).await["Keys"].as_array().unwrap() {
+            let key = self.ask("DescribeKey", json!({"KeyId": key["KeyId"]})).await;
+            states.push(key["KeyMetadata"]["KeyState"].as_str().unwrap().to_owned());
+        }
+        states
+    }
+
+    /// Returns the id of the CMK behind an alias.
+    pub async fn cmk(&self, alias: &str) -> String {
+        let key = self.ask("DescribeKey", json!({"KeyId": alias})).await;
+        key["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Aws {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(connection(stream, Arc::clone(&state)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, state: Arc<State>) {
+    // A reset and not an orderly end, when a call fails.
+    let _ = stream.set_zero_linger();
+    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Broken> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
+    let target = parts.headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap()).to_owned();
+    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+    // STS speaks another protocol, with forms.
+    let kind = parts.headers.get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
+    let parameters: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let fault = (state.fault.lock().unwrap())(&operation, &parameters);
+    state.seen.lock().unwrap().push((operation, parameters));
+    let respond = |status: u16, body: &[u8]| {
+        Response::builder()
+            .status(status)
+            .header("content-type", "application/x-amz-json-1.1")
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .map_err(|_| Broken)
+    };
+    match fault {
+        Fault::Drop => std::future::pending::<()>().await,
+        Fault::Reset => return Err(Broken),
+        Fault::Error(status, code) => {
+            let body = json!({"__type": code, "message": "told to fail"}).to_string();
+            return respond(status, body.as_bytes());
+        }
+        Fault::Garbage(garbage) => return respond(200, garbage),
+        Fault::None | Fault::ResetAfter => {}
+    }
+    let (status, body) = forward(&state, &target, &kind, body).await.map_err(|_| Broken)?;
+    if fault == Fault::ResetAfter {
+        return Err(Broken);
+    }
+    respond(status, &body)
+}
+
+async fn forward(state: &State, target: &str, kind: &str, body: Bytes) -> reqwest::Result<(u16, Bytes)> {
+    let service = if target.starts_with("TrentService") { "kms" } else { "sts" };
+    let signed = format!(
+        "AWS4-HMAC-SHA256 Credential={}/20260101/eu-central-1/{service}/aws4_request, \
+         SignedHeaders=host, Signature=0",
+        state.account
+    );
+    let mut request = state.http.post(&state.upstream).header("content-type", kind);
+    if !target.is_empty() {
+        request = request.header("x-amz-target", target);
+    }
+    let request = request.header("authorization", signed).body(body);
+    let answer = request.send().await?;
+    Ok((answer.status().as_u16(), answer.bytes().await?))
+}
+
+/// Ends the connection.
+#[derive(Debug)]
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the connection is reset, as told")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Waits until a condition holds, for at most 30 seconds.
+pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !condition().await {
+        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Returns the path of a real program, installed if it is not there.
+pub fn program(name: &'static str) -> PathBuf {
+    static INSTALLED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tools = match std::env::var_os("KMS_TEST_TOOLS") {
+        Some(tools) => PathBuf::from(tools),
+        None => here.join("../target/test-tools"),
+    };
+    let mut installed = INSTALLED.lock().unwrap();
+    if !installed.contains(&name) {
+        let status = Command::new(here.join("tools/install")).arg(name).status().unwrap();
+        assert!(status.success(), "{name} could not be installed");
+        installed.push(name);
+    }
+    tools.join("bin").join(name)
+}
+
+/// Returns a client without any proxy, for what tests ask themselves.
+fn http() -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
+}
+
+fn free_port() -> u16 {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

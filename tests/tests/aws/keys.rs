@@ -1,0 +1,331 @@
+//! Keys in AWS KMS: how often it is asked, by whom, and what becomes of them there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_aws::{AwsKms, Level};
+use kms_core::{ErrorKind, Identity, KeyName, Kms, Request};
+use serde_json::json;
+
+use super::emulator::{Aws, Fault, until};
+
+pub fn request() -> Request {
+    request_of("test")
+}
+
+fn request_of(who: &str) -> Request {
+    Request::new(Identity::of_public_key(who.as_bytes()), Duration::from_secs(15))
+}
+
+pub fn key(name: &str) -> KeyName {
+    KeyName::new(name).unwrap()
+}
+
+pub fn kind<T>(outcome: kms_core::Result<T>) -> Option<ErrorKind> {
+    outcome.err().map(|error| error.kind())
+}
+
+fn count(seen: &[(String, serde_json::Value)], operation: &str) -> usize {
+    seen.iter().filter(|(name, _)| name == operation).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_working_key_costs_one_call_on_each_server() {
+    let aws = Aws::start().await;
+    let (first, second) = (aws.open().await, aws.open().await);
+    let name = key("shared");
+    first.create(&request(), &name).await.unwrap();
+    aws.take_seen();
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let (name, one, other) = if task % 2 == 0 {
+                (name.clone(), Arc::clone(&first), Arc::clone(&second))
+            } else {
+                (name.clone(), Arc::clone(&second), Arc::clone(&first))
+            };
+            tokio::spawn(async move {
+                for object in 0..500 {
+                    let context = format!("bucket/{task}/{object}");
+                    let dek = one.generate(&request(), &name, context.as_bytes()).await.unwrap();
+                    let opened =
+                        other.decrypt(&request(), &name, &dek.ciphertext, context.as_bytes()).await.unwrap();
+                    assert!(opened.expose() == dek.plaintext.expose());
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let seen = aws.take_seen();
+    assert_eq!(count(&seen, "GenerateDataKey"), 2, "one on each server");
+    assert_eq!(count(&seen, "Decrypt"), 2, "one for the other's working key on each server");
+    assert_eq!(count(&seen, "DescribeKey"), 1, "the second looks the alias up, the first made it");
+    for (operation, parameters) in &seen {
+        if operation != "DescribeKey" {
+            assert_eq!(parameters["EncryptionContext"], json!({"kms:name": "shared"}), "{operation}");
+            assert!(parameters["KeyId"].is_string(), "{operation} names the CMK");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_working_key_ends_by_age_and_by_uses() {
+    let aws = Aws::start().await;
+    let kms = aws.open_with(|config| config.reuse.max_uses = 3).await;
+    kms.create(&request(), &key("worn")).await.unwrap();
+    for _ in 0..9 {
+        kms.generate(&request(), &key("worn"), b"").await.unwrap();
+    }
+    assert_eq!(count(&aws.take_seen(), "GenerateDataKey"), 3, "three seals each");
+
+    let kms = aws.open_with(|config| config.reuse.max_age = Duration::from_millis(500)).await;
+    let dek = kms.generate(&request(), &key("worn"), b"").await.unwrap();
+    until("the working key is another", async || {
+        let other = kms.generate(&request(), &key("worn"), b"").await.unwrap();
+        other.ciphertext[..100] != dek.ciphertext[..100]
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_server_opens_what_another_sealed() {
+    let aws = Aws::start().await;
+    for max_age in [Duration::ZERO, Duration::from_secs(300)] {
+        let name = key(&format!("age-{}", max_age.as_secs()));
+        let maker = aws.open_with(|config| config.reuse.max_age = max_age).await;
+        maker.create(&request(), &name).await.unwrap();
+        let dek = maker.generate(&request(), &name, b"c").await.unwrap();
+        drop(maker);
+        // Whatever the reader's own settings are.
+        for reader in [aws.open().await, aws.open_with(|config| config.reuse.max_age = Duration::ZERO).await]
+        {
+            let opened = reader.decrypt(&request(), &name, &dek.ciphertext, b"c").await.unwrap();
+            assert!(opened.expose() == dek.plaintext.expose());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_changed_byte_opens_and_others_do_not_pay_for_it() {
+    let aws = Aws::start().await;
+    let kms = aws.open().await;
+    let (name, other) = (key("target"), key("bystander"));
+    kms.create(&request(), &name).await.unwrap();
+    kms.create(&request(), &other).await.unwrap();
+    let dek = kms.generate(&request(), &name, b"c").await.unwrap();
+    let good = kms.generate(&request(), &other, b"c").await.unwrap();
+    // The blob of the one key is in memory, and under the name of the other it is nothing all the same.
+    for (name, ciphertext, context) in [
+        (&name, &dek.ciphertext, b"other".as_slice()),
+        (&other, &dek.ciphertext, b"c"),
+        (&name, &good.ciphertext, b"c"),
+    ] {
+        let outcome = kms.decrypt(&request(), name, ciphertext, context).await;
+        assert_eq!(kind(outcome), Some(ErrorKind::NotAuthentic));
+    }
+    // All bytes: 400 within the limit, 503 beyond it, and a plaintext never.
+    let bad = request_of("bad");
+    let (mut refused, mut limited) = (0, 0);
+    for place in 0..dek.ciphertext.len() {
+        let mut changed = dek.ciphertext.clone();
+        changed[place] ^= 0x20;
+        let bad = Request::new(bad.identity, Duration::from_secs(15));
+        match kind(kms.decrypt(&bad, &name, &changed, b"c").await) {
+            Some(ErrorKind::NotAuthentic) => refused += 1,
+            Some(ErrorKind::Throttled) => limited += 1,
+            outcome => panic!("byte {place}: {outcome:?}"),
+        }
+    }
+    assert!(refused >= 100 && limited > 0, "{refused} refused, {limited} limited");
+    // The bad client itself is served from memory, and on another key; a good one is on this key too.
+    let bad = Request::new(bad.identity, Duration::from_secs(15));
+    for (request, name, dek) in [(&bad, &name, &dek), (&bad, &other, &good), (&request(), &name, &dek)] {
+        let opened = kms.decrypt(request, name, &dek.ciphertext, b"c").await.unwrap();
+        assert!(opened.expose() == dek.plaintext.expose());
+    }
+    // What was refused is remembered: a good client's mistake costs one call, however often it is made.
+    let mut changed = dek.ciphertext.clone();
+    changed[60] ^= 0x01;
+    aws.take_seen();
+    for _ in 0..20 {
+        assert_eq!(kind(kms.decrypt(&request(), &name, &changed, b"c").await), Some(ErrorKind::NotAuthentic));
+    }
+    assert_eq!(count(&aws.take_seen(), "Decrypt"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_cmk_stops_every_server_within_any() {
+    let aws = Aws::start().await;
+    let any = Duration::from_secs(1);
+    let servers =
+        [aws.open_with(|config| config.any = any).await, aws.open_with(|config| config.any = any).await];
+    let name = key("switched");
+    servers[0].create(&request(), &name).await.unwrap();
+    let dek = servers[0].generate(&request(), &name, b"").await.unwrap();
+    for server in &servers {
+        server.decrypt(&request(), &name, &dek.ciphertext, b"").await.unwrap();
+    }
+    let cmk = aws.cmk("alias/kms/k/switched").await;
+    aws.ask("DisableKey", json!({"KeyId": cmk})).await;
+    tokio::time::sleep(any).await;
+    for server in &servers {
+        assert_eq!(
+            kind(server.decrypt(&request(), &name, &dek.ciphertext, b"").await),
+            Some(ErrorKind::Disabled)
+        );
+        let error = server.generate(&request(), &name, b"").await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Disabled);
+        assert!(error.chain().to_string().contains("is disabled in AWS KMS"), "{}", error.chain());
+        server.describe(&request(), &name).await.unwrap();
+    }
+    aws.ask("EnableKey", json!({"KeyId": cmk})).await;
+    tokio::time::sleep(any).await;
+    for server in &servers {
+        server.decrypt(&request(), &name, &dek.ciphertext, b"").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_of_creates_makes_no_cmks_and_losers_give_theirs_back() {
+    let aws = Aws::start().await;
+    let kms = aws.open().await;
+    kms.create(&request(), &key("once")).await.unwrap();
+    aws.take_seen();
+    for _ in 0..10 {
+        assert_eq!(kind(kms.create(&request(), &key("once")).await), Some(ErrorKind::AlreadyExists));
+    }
+    assert_eq!(count(&aws.take_seen(), "CreateKey"), 0);
+    let other = aws.open().await;
+    let racers: Vec<_> = (0..8)
+        .map(|racer| {
+            let kms = Arc::clone(if racer % 2 == 0 { &kms } else { &other });
+            tokio::spawn(async move { kms.create(&request(), &key("raced")).await.is_ok() })
+        })
+        .collect();
+    let mut winners = 0;
+    for racer in racers {
+        winners += usize::from(racer.await.unwrap());
+    }
+    assert_eq!(winners, 1);
+    let enabled = aws.states().await.into_iter().filter(|state| state == "Enabled").count();
+    assert_eq!(enabled, 2, "one CMK for each key, all others are pending deletion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_key_can_be_found_in_aws_and_its_hmacs_go_with_it() {
+    let aws = Aws::start().await;
+    let (kms, other) = (aws.open().await, aws.open().await);
+    let name = key("doomed");
+    kms.create(&request(), &name).await.unwrap();
+    let mac = kms.hmac(&request(), &name, b"m").await.unwrap();
+    assert_eq!(other.hmac(&request(), &name, b"m").await.unwrap(), mac, "one HMAC on all servers");
+    let long = vec![7; 100_000];
+    assert_eq!(
+        kms.hmac(&request(), &name, &long).await.unwrap(),
+        other.hmac(&request(), &name, &long).await.unwrap()
+    );
+    let cmk = aws.cmk("alias/kms/k/doomed").await;
+    // Cut short after its first steps, and made again.
+    aws.fail_if(|operation, _| match operation {
+        "DeleteAlias" => Fault::Error(400, "AccessDeniedException"),
+        _ => Fault::None,
+    });
+    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Denied));
+    aws.fail(Fault::None);
+    kms.delete(&request(), &name).await.unwrap();
+    assert_eq!(kind(kms.generate(&request(), &name, b"").await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::NotFound));
+    assert_eq!(aws.states().await, ["PendingDeletion", "PendingDeletion"]);
+    assert_eq!(aws.cmk(&format!("alias/kms/deleted/doomed/{cmk}")).await, cmk);
+    kms.create(&request(), &name).await.unwrap();
+    assert_ne!(kms.hmac(&request(), &name, b"m").await.unwrap(), mac, "a key made anew has other HMACs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_made_anew_elsewhere_is_noticed() {
+    let aws = Aws::start().await;
+    let (kms, other) = (aws.open().await, aws.open().await);
+    let name = key("anew");
+    kms.create(&request(), &name).await.unwrap();
+    let old = other.generate(&request(), &name, b"").await.unwrap();
+    kms.delete(&request(), &name).await.unwrap();
+    kms.create(&request(), &name).await.unwrap();
+    let new = kms.generate(&request(), &name, b"").await.unwrap();
+    // The other one believes its alias for 5 minutes; a ciphertext that does not open makes it look.
+    let opened = other.decrypt(&request(), &name, &new.ciphertext, b"").await.unwrap();
+    assert!(opened.expose() == new.plaintext.expose());
+    assert_eq!(
+        kind(kms.decrypt(&request(), &name, &old.ciphertext, b"").await),
+        Some(ErrorKind::NotAuthentic)
+    );
+}
+
+/// A stub of an AWS that is slow to show what was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_that_is_seen_late_hinders_nobody() {
+    let aws = Aws::start().await;
+    aws.fail_if(|operation, parameters| {
+        let by_alias = parameters["KeyId"].as_str().is_some_and(|key| key.starts_with("alias/"));
+        if operation == "DescribeKey" && by_alias {
+            Fault::Error(400, "NotFoundException")
+        } else {
+            Fault::None
+        }
+    });
+    let kms = aws.open_with(|config| config.any = Duration::from_millis(100)).await;
+    kms.create(&request(), &key("late")).await.unwrap();
+    let dek = kms.generate(&request(), &key("late"), b"").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    kms.generate(&request(), &key("late"), b"").await.unwrap();
+    kms.decrypt(&request(), &key("late"), &dek.ciphertext, b"").await.unwrap();
+    assert_eq!(kind(kms.create(&request(), &key("late")).await), Some(ErrorKind::AlreadyExists));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_whose_answer_is_lost_is_not_made_twice() {
+    let aws = Aws::start().await;
+    let kms = aws.open().await;
+    aws.fail_if(|operation, _| if operation == "CreateAlias" { Fault::ResetAfter } else { Fault::None });
+    kms.create(&request(), &key("lost")).await.unwrap();
+    aws.fail(Fault::None);
+    kms.generate(&request(), &key("lost"), b"").await.unwrap();
+    assert_eq!(aws.states().await, ["Enabled"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_what_is_wrong() {
+    let aws = Aws::start().await;
+    let findings = kms_aws::check(aws.config()).await;
+    assert!(findings.iter().all(|found| found.level == Level::Good), "{findings:#?}");
+    assert!(
+        findings[0].detail.contains("arn:aws:") && findings[0].detail.contains("eu-central-1"),
+        "{findings:#?}"
+    );
+    let orphan = json!({"Tags": [{"TagKey": "kms:name", "TagValue": "lost"}]});
+    aws.ask("CreateKey", orphan).await;
+    let findings = kms_aws::check(aws.config()).await;
+    let found = findings.iter().find(|found| found.level == Level::Warning).unwrap();
+    assert!(found.what == "orphans" && found.detail.starts_with("1 CMKs"), "{findings:#?}");
+    for (denied, what) in [("ListAliases", "list"), ("GenerateDataKey", "generate"), ("Decrypt", "decrypt")] {
+        aws.fail_if(move |operation, _| {
+            if operation == denied { Fault::Error(400, "AccessDeniedException") } else { Fault::None }
+        });
+        let last = kms_aws::check(aws.config()).await.pop().unwrap();
+        assert_eq!((last.level, last.what), (Level::Problem, what), "{last}");
+        assert!(last.detail.contains("AccessDeniedException"), "{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_are_refused_and_listings_show_only_our_keys() {
+    let aws = Aws::start().await;
+    let kms = aws.open_with(|config| config.prefix = "team/disk/".to_owned()).await;
+    let other: Arc<AwsKms> = aws.open().await;
+    kms.create(&request(), &key("ours")).await.unwrap();
+    kms.hmac(&request(), &key("ours"), b"").await.unwrap();
+    other.create(&request(), &key("theirs")).await.unwrap();
+    let page = kms.list(&request(), &kms_core::ListQuery::prefix("")).await.unwrap();
+    assert_eq!(page.names, [key("ours")]);
+    assert_eq!(kind(kms.describe(&request(), &key("theirs")).await), Some(ErrorKind::NotFound));
+}
