@@ -7,12 +7,13 @@ use std::time::Duration;
 use kms_core::{Error, ErrorKind, Identity, KeyName, Kms, ListQuery, Request, Result};
 
 use crate::client::{identity_of, load};
-use crate::cmk::{TAG_NAME, describe};
+use crate::cmk::{Aliases, TAG_NAME, describe};
 use crate::config::AwsConfig;
 use crate::kms::AwsKms;
 
-/// The name of the key on which a round trip is made; it is there once and stays, for a CMK costs by the month.
-const PROBE: &str = "kms-check-probe";
+/// The name of the key on which a round trip is made: beside the server's own keys, which listings show. It is made
+/// once and stays, for a CMK costs by the month.
+const PROBE: &str = "probe";
 /// How long the whole look may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The most CMKs that are looked at one by one.
@@ -48,8 +49,8 @@ impl fmt::Display for Finding {
 
 /// Looks at everything between us and the AWS KMS that `config` names, in the order in which things fail.
 ///
-/// Makes one key, `kms-check-probe`, if it is not there, and leaves it. What depends on a problem is not looked
-/// at, so a problem is the last finding. Needs a tokio runtime.
+/// Makes one key behind `alias/kms/check/probe` if it is not there, and leaves it. What depends on a problem is not
+/// looked at, so a problem is the last finding. Needs a tokio runtime.
 pub async fn check(config: AwsConfig) -> Vec<Finding> {
     let mut findings = Findings(Vec::new());
     if let Err((what, error)) = look(config, &mut findings).await {
@@ -75,24 +76,28 @@ async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     let caller = identity_of(&sdk).await.map_err(|error| ("identity", error))?;
     findings.add(Level::Good, "identity", format!("{caller} in {region}"));
 
+    let aliases = Aliases::new(&config.prefix);
+    let beside = AwsConfig { prefix: aliases.check_prefix(), ..config.clone() };
     let kms = AwsKms::open(config).await.map_err(|error| ("settings", error))?;
     let request = request();
     let page = kms.list(&request, &ListQuery::prefix("")).await.map_err(|error| ("list", error))?;
     let more = if page.more { " and more" } else { "" };
     findings.add(Level::Good, "list", format!("{}{more} keys", page.names.len()));
 
-    round_trip(&kms, &request).await?;
-    let detail = format!("a data key of '{PROBE}' was made, and opened by a second client");
+    let probe = round_trip(beside, &request).await?;
+    let detail = format!("a data key of '{probe}' was made, and opened by a second client");
     findings.add(Level::Good, "round trip", detail);
     orphans(&kms, &request, findings).await;
     Ok(())
 }
 
 /// Uses each right that serving needs: create, describe, generate and decrypt.
-async fn round_trip(kms: &AwsKms, request: &Request) -> Look<()> {
+async fn round_trip(config: AwsConfig, request: &Request) -> Look<String> {
     let name = KeyName::new(PROBE).map_err(|error| {
         ("round trip", Error::with_source(ErrorKind::Internal, "name the probe key", error.to_string()))
     })?;
+    let open = async || AwsKms::start(config.clone()).await.map_err(|error| ("settings", error));
+    let kms = open().await?;
     match kms.describe(request, &name).await {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => match kms.create(request, &name).await {
@@ -103,14 +108,14 @@ async fn round_trip(kms: &AwsKms, request: &Request) -> Look<()> {
     }
     let dek = kms.generate(request, &name, b"check").await.map_err(|error| ("generate", error))?;
     // One that has nothing in memory, so that AWS is asked.
-    let other = AwsKms::open(kms.config().clone()).await.map_err(|error| ("decrypt", error))?;
+    let other = open().await?;
     let opened = other.decrypt(request, &name, &dek.ciphertext, b"check").await;
     let opened = opened.map_err(|error| ("decrypt", error))?;
     if opened.expose() != dek.plaintext.expose() {
         let error = Error::with_source(ErrorKind::Corrupt, "open a data key", "another one came back");
         return Err(("decrypt", error));
     }
-    Ok(())
+    Ok(Aliases::new(&config.prefix).key(&name))
 }
 
 /// Tells of CMKs that were made for a key and that no alias names: each costs money and serves nobody.

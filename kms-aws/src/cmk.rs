@@ -58,6 +58,11 @@ impl Aliases {
         format!("{}deleted/{name}/{id}", self.siblings)
     }
 
+    /// Returns the prefix below which `kms check` has its key, which is none of the server's.
+    pub fn check_prefix(&self) -> String {
+        format!("{}check/", self.siblings.trim_start_matches("alias/"))
+    }
+
     /// Reads a key's name off an alias; `None` for any other alias.
     pub fn name_of(&self, alias: &str) -> Option<KeyName> {
         KeyName::new(alias.strip_prefix(&self.keys)?).ok()
@@ -350,6 +355,7 @@ mod tests {
         assert_eq!(aliases.key(&name), "alias/kms/k/my-key");
         assert_eq!(aliases.hmac(&name), "alias/kms/hmac/my-key");
         assert_eq!(aliases.deleted(&name, "id"), "alias/kms/deleted/my-key/id");
+        assert_eq!(aliases.check_prefix(), "kms/check/");
         let aliases = Aliases::new("team/disk/");
         assert_eq!(aliases.hmac(&name), "alias/team/disk/hmac/my-key");
         assert_eq!(aliases.name_of("alias/team/disk/hmac/my-key"), None);

@@ -42,6 +42,11 @@ impl AwsKms {
     /// operations. Background work runs on the tokio runtime that is current here, until this is dropped.
     pub async fn open(config: AwsConfig) -> Result<Self> {
         config.validate()?;
+        Self::start(config).await
+    }
+
+    /// Makes ready to serve with a configuration that was checked, or derived from one that was.
+    pub(crate) async fn start(config: AwsConfig) -> Result<Self> {
         let upstream = Upstream::new(&load(&config.connection).await?);
         let names = Names::start(config, upstream);
         Ok(Self { worker: Worker::new(Arc::clone(&names)), names })
@@ -49,10 +54,6 @@ impl AwsKms {
 
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.names.upstream
-    }
-
-    pub(crate) fn config(&self) -> &AwsConfig {
-        &self.names.config
     }
 
     async fn usable(&self, request: &Request, name: &KeyName) -> Result<Arc<Cmk>> {

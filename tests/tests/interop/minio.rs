@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use kms_vault::{AppRole, KvVersion, Login, SecretSource};
 
+use super::aws;
 use super::bao::{Bao, LEAST_POLICY};
 use super::setup::{KeyServer, Process, attempt, free_address, kms, run, text, tools};
 
@@ -54,6 +55,12 @@ secret = "{secret}"
         bao.endpoint()
     );
     minio_keeps_its_objects(KeyServer::start_on(dir, &key_store, "vault: keys: 0 at", &ALLOW, &DENY));
+}
+
+#[test]
+fn minio_keeps_its_objects_in_aws_kms() {
+    let dir = tempfile::tempdir().unwrap();
+    minio_keeps_its_objects(KeyServer::start_on(dir, &aws::key_store(), aws::TOLD, &ALLOW, &DENY));
 }
 
 /// The directory, the config and the port of a KES 0.24, taken over while MinIO runs.

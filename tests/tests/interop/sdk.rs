@@ -1,5 +1,6 @@
 //! The SDK that MinIO links, `github.com/minio/kms-go/kes` v0.3.1.
 
+use super::aws;
 use super::setup::{KeyServer, attempt, text, tools};
 
 const APP_ALLOW: [&str; 11] = [
@@ -16,22 +17,34 @@ const APP_ALLOW: [&str; 11] = [
     "/v1/key/generate/other-*",
 ];
 
+const APP_DENY: [&str; 1] = ["/v1/key/generate/my-internal*"];
+
 #[test]
 fn the_official_sdk_is_served() {
+    the_sdk_is_served(&KeyServer::start(&APP_ALLOW, &APP_DENY), &[("KES_TEST_MANY", "2500")]);
+}
+
+#[test]
+fn the_official_sdk_is_served_from_aws_kms_but_for_imports() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = KeyServer::start_on(dir, &aws::key_store(), aws::TOLD, &APP_ALLOW, &APP_DENY);
+    the_sdk_is_served(&server, &[("KES_TEST_MANY", "1100"), ("KES_TEST_NO_IMPORT", "1")]);
+}
+
+fn the_sdk_is_served(server: &KeyServer, how: &[(&str, &str)]) {
     let program = tools(&["kes-go"]).join("kes-go");
-    let server = KeyServer::start(&APP_ALLOW, &["/v1/key/generate/my-internal*"]);
     let file = |name: &str| server.dir.path().join(name).display().to_string();
     let (endpoint, ca, cert, key) =
         (server.endpoint(), file("server.crt"), file("client.crt"), file("client.key"));
-    let env = [
+    let mut env = vec![
         ("KES_TEST_ENDPOINT", endpoint.as_str()),
         ("KES_TEST_CA", &ca),
         ("KES_TEST_ADMIN_KEY", &server.admin_key),
         ("KES_TEST_APP_KEY", &server.app_key),
         ("KES_TEST_CERT", &cert),
         ("KES_TEST_KEY", &key),
-        ("KES_TEST_MANY", "2500"),
     ];
+    env.extend(how);
     let output = attempt(&program, &[], &env);
     let text = text(&output);
     assert!(output.status.success() && text.contains("all cases passed"), "{text}");
