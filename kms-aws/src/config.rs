@@ -37,6 +37,15 @@ pub struct AwsConfig {
     pub offline: Duration,
 }
 
+/// The CMK that is the root key of a store.
+#[derive(Clone, Debug)]
+pub struct WrapperConfig {
+    /// How AWS KMS is reached.
+    pub connection: AwsConnection,
+    /// Its ARN or id; or an alias, which has to stay on this CMK as long as there are records.
+    pub key: String,
+}
+
 /// How long, and for how much, a working key seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
@@ -102,6 +111,18 @@ impl AwsConfig {
         }
         if self.reuse.max_uses == 0 {
             return Err(invalid("reuse.max_uses", "it is zero; a max_age of \"0s\" asks AWS every time"));
+        }
+        Ok(())
+    }
+}
+
+impl WrapperConfig {
+    /// Checks what can be checked without AWS; fails with `InvalidInput`, told with the field's name.
+    pub fn validate(&self) -> Result<()> {
+        self.connection.validate()?;
+        // The longest that AWS takes.
+        if self.key.is_empty() || self.key.len() > 2048 {
+            return Err(invalid("key", "expected the ARN, the id or the alias of a CMK"));
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The ciphertexts of keys in AWS KMS: a header that holds the wrapped key, and what is sealed under that key.
+//! The ciphertexts of keys in AWS KMS, and records wrapped there: a header that holds the wrapped key, and what is
+//! sealed under that key.
 //!
 //! Magic (4 bytes), kind (1 byte), length of the blob (2 bytes, big-endian), blob, then the sealing of
 //! [`SealingKey`](kms_core::SealingKey). The associated data is the whole header followed by the context, so no byte
@@ -29,9 +30,11 @@ impl Kind {
     }
 }
 
-/// A ciphertext taken apart.
+/// The kind of a record of a store: the blob holds a key for this one record, bound to its entry.
+const RECORD: u8 = 4;
+
+/// A ciphertext, or a wrapped record, taken apart.
 pub struct Parts<'a> {
-    pub kind: Kind,
     /// The header with the blob: what the associated data begins with.
     pub header: &'a [u8],
     /// The wrapped key.
@@ -39,22 +42,46 @@ pub struct Parts<'a> {
     pub sealed: &'a [u8],
 }
 
-/// Makes the header of a ciphertext; `None` for a blob that AWS never makes.
+/// Makes the header of a client's ciphertext; `None` for a blob that AWS never makes.
 pub fn header(kind: Kind, blob: &[u8]) -> Option<Vec<u8>> {
+    make_header(kind.byte(), blob)
+}
+
+/// Makes the header of a wrapped record; `None` for a blob that AWS never makes.
+pub fn record_header(blob: &[u8]) -> Option<Vec<u8>> {
+    make_header(RECORD, blob)
+}
+
+/// Takes a client's ciphertext apart; `None` for what is none of ours.
+pub fn parse(ciphertext: &[u8]) -> Option<(Kind, Parts<'_>)> {
+    let (kind, parts) = take_apart(ciphertext)?;
+    let kind = [Kind::Working, Kind::Single].into_iter().find(|known| known.byte() == kind)?;
+    Some((kind, parts))
+}
+
+/// Takes a wrapped record apart; `None` for what is none of ours.
+pub fn parse_record(wrapped: &[u8]) -> Option<Parts<'_>> {
+    take_apart(wrapped).filter(|(kind, _)| *kind == RECORD).map(|(_, parts)| parts)
+}
+
+/// Returns the associated data of a ciphertext.
+pub fn associated_data(header: &[u8], context: &[u8]) -> Vec<u8> {
+    [header, context].concat()
+}
+
+fn make_header(kind: u8, blob: &[u8]) -> Option<Vec<u8>> {
     let len = u16::try_from(blob.len()).ok().filter(|len| (1..=MAX_BLOB_LEN).contains(&usize::from(*len)))?;
     let mut header = Vec::with_capacity(HEADER_LEN + blob.len());
     header.extend_from_slice(&MAGIC);
-    header.push(kind.byte());
+    header.push(kind);
     header.extend_from_slice(&len.to_be_bytes());
     header.extend_from_slice(blob);
     Some(header)
 }
 
-/// Takes a ciphertext apart; `None` for what is none of ours.
-pub fn parse(ciphertext: &[u8]) -> Option<Parts<'_>> {
+fn take_apart(ciphertext: &[u8]) -> Option<(u8, Parts<'_>)> {
     let rest = ciphertext.strip_prefix(&MAGIC)?;
     let (&kind, rest) = rest.split_first()?;
-    let kind = [Kind::Working, Kind::Single].into_iter().find(|known| known.byte() == kind)?;
     let (len, rest) = rest.split_first_chunk::<2>()?;
     let len = usize::from(u16::from_be_bytes(*len));
     if len == 0 || len > MAX_BLOB_LEN {
@@ -62,12 +89,7 @@ pub fn parse(ciphertext: &[u8]) -> Option<Parts<'_>> {
     }
     let (blob, sealed) = rest.split_at_checked(len)?;
     let header = ciphertext.get(..HEADER_LEN + len)?;
-    Some(Parts { kind, header, blob, sealed })
-}
-
-/// Returns the associated data of a ciphertext.
-pub fn associated_data(header: &[u8], context: &[u8]) -> Vec<u8> {
-    [header, context].concat()
+    Some((kind, Parts { header, blob, sealed }))
 }
 
 #[cfg(test)]
@@ -79,13 +101,13 @@ mod tests {
         for kind in [Kind::Working, Kind::Single] {
             let header = header(kind, b"blob").unwrap();
             let ciphertext = [header.as_slice(), b"sealed"].concat();
-            let parts = parse(&ciphertext).unwrap();
-            assert_eq!(
-                (parts.kind, parts.blob, parts.sealed),
-                (kind, b"blob".as_slice(), b"sealed".as_slice())
-            );
+            let (parsed, parts) = parse(&ciphertext).unwrap();
+            assert_eq!((parsed, parts.blob, parts.sealed), (kind, b"blob".as_slice(), b"sealed".as_slice()));
             assert_eq!(parts.header, header);
+            assert!(parse_record(&ciphertext).is_none(), "a client's ciphertext is no record");
         }
+        let record = record_header(b"blob").unwrap();
+        assert!(parse(&record).is_none() && parse_record(&record).is_some());
     }
 
     #[test]

@@ -66,18 +66,18 @@ impl AwsKms {
         &self,
         request: &Request,
         name: &KeyName,
-        parts: &Parts<'_>,
+        parsed: &(Kind, Parts<'_>),
         context: &[u8],
     ) -> Result<SecretBytes> {
         let not_authentic = || Error::new(ErrorKind::NotAuthentic, format!("decrypt with key '{name}'"));
         let mut view = self.names.view(request, name).await?;
         loop {
             let cmk = Arc::clone(view.value.usable()?);
-            let digest = digest_of(parts.blob, Some(context).filter(|_| parts.kind == Kind::Single));
+            let digest = digest_of(parsed.1.blob, Some(context).filter(|_| parsed.0 == Kind::Single));
             if cmk.has_refused(&digest, self.names.config.any) {
                 return Err(not_authentic());
             }
-            match self.worker.open(request, &cmk, parts, context).await {
+            match self.worker.open(request, &cmk, parsed, context).await {
                 Ok(plaintext) => return Ok(plaintext),
                 Err(Refusal::Other(error)) if error.kind() == ErrorKind::Disabled => {
                     // Deleted here, and made anew by another server since its alias was read?
@@ -259,8 +259,8 @@ impl Kms for AwsKms {
         ciphertext: &[u8],
         context: &[u8],
     ) -> Result<SecretBytes> {
-        if let Some(parts) = format::parse(ciphertext) {
-            return self.open_sealed(request, name, &parts, context).await;
+        if let Some(parsed) = format::parse(ciphertext) {
+            return self.open_sealed(request, name, &parsed, context).await;
         }
         self.usable(request, name).await?;
         let why = "it was not sealed by a key in AWS KMS";

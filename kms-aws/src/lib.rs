@@ -1,4 +1,4 @@
-//! AWS KMS as the home of master keys, which never leave it.
+//! AWS KMS as the home of master keys, which never leave it, and as the root key of other stores.
 //!
 //! ```no_run
 //! use kms_aws::{AwsConfig, AwsConnection, AwsKms};
@@ -26,7 +26,9 @@ mod kms;
 mod limit;
 mod names;
 mod working;
+mod wrap;
 
 pub use check::{Finding, Level, check};
-pub use config::{AwsConfig, AwsConnection, Credentials, Reuse};
+pub use config::{AwsConfig, AwsConnection, Credentials, Reuse, WrapperConfig};
 pub use kms::AwsKms;
+pub use wrap::AwsWrapper;

@@ -60,10 +60,10 @@ impl Worker {
         &self,
         request: &Request,
         cmk: &Arc<Cmk>,
-        parts: &Parts<'_>,
+        (kind, parts): &(Kind, Parts<'_>),
         context: &[u8],
     ) -> std::result::Result<SecretBytes, Refusal> {
-        let key = match parts.kind {
+        let key = match kind {
             Kind::Working => self.opened_key(request, cmk, parts.blob).await?,
             Kind::Single => {
                 let _pass = self.names.gate.pass(request).await?;
@@ -217,7 +217,7 @@ fn put_together(working: &Working, plaintext: &[u8], context: &[u8]) -> Result<V
 async fn fetch_working(names: Arc<Names>, cmk: Arc<Cmk>) -> Result<Working> {
     let began = Instant::now();
     let working = fetch_key(&names, &cmk, Kind::Working, None, began + CALL_TIMEOUT).await?;
-    if let Some(parts) = format::parse(&working.header) {
+    if let Some((_, parts)) = format::parse(&working.header) {
         let entry = Arc::new(Opened::default());
         entry.touch(names.millis());
         entry.cell.put(Arc::clone(&working.key), began);
@@ -309,7 +309,8 @@ fn encryption_context(cmk: &Cmk, context: Option<&[u8]>) -> std::collections::Ha
     [Some(name), digest].into_iter().flatten().collect()
 }
 
-fn secret_key(plaintext: Option<Blob>) -> std::result::Result<SecretKey, Failure> {
+/// Takes a key out of an answer of AWS.
+pub fn secret_key(plaintext: Option<Blob>) -> std::result::Result<SecretKey, Failure> {
     let bytes = Zeroizing::new(plaintext.map(Blob::into_inner).unwrap_or_default());
     SecretKey::from_slice(&bytes)
         .ok_or_else(|| Failure::of(ErrorKind::Unreachable, "AWS KMS answered with a key of another size"))

@@ -6,7 +6,8 @@ use crate::{EntryName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapa
 
 /// Something that encrypts records under a root key.
 ///
-/// Both methods may fail with the kinds of an outage, with `Denied`, `LoginRefused` and `Internal`.
+/// Both methods may fail with the kinds of an outage, with `Denied`, `LoginRefused`, `Internal`, and with `Disabled`
+/// when the root key cannot be used.
 #[async_trait]
 pub trait Wrapper: Send + Sync + 'static {
     /// Tells whether a wrapped record opens only under the name it was wrapped for.
@@ -23,6 +24,25 @@ pub trait Wrapper: Send + Sync + 'static {
 
     /// Asks the holder of the root key whether it can serve.
     async fn status(&self) -> Result<StoreStatus>;
+}
+
+#[async_trait]
+impl<W: Wrapper + ?Sized> Wrapper for std::sync::Arc<W> {
+    fn binds_name(&self) -> bool {
+        (**self).binds_name()
+    }
+
+    async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
+        (**self).wrap(name, record).await
+    }
+
+    async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
+        (**self).unwrap(name, wrapped).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        (**self).status().await
+    }
 }
 
 /// A store whose records are wrapped by `W` before they reach `S`: any store under any root.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use kms_aws::AwsKms;
-use kms_core::{KeyRing, Kms, MemoryStore};
+use kms_aws::{AwsKms, AwsWrapper};
+use kms_core::{EntryName, ErrorKind, KeyRing, KeyStore, Kms, ListQuery, MemoryStore, Wrapped, Wrapper};
 use kms_fs::{FsConfig, OpenError, OpenMode};
+use kms_vault::Transit;
 
-use crate::config::settings::{KeyStoreSettings, Settings};
+use crate::config::settings::{BareStore, KeyStoreSettings, OuterKms, Settings};
 use crate::kes_directory;
 use crate::server::StartError;
 
@@ -38,6 +39,57 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
         KeyStoreSettings::Vault(config) => {
             Ok(Arc::new(KeyRing::new(kms_vault::open((**config).clone())?, settings.cache)))
         }
+        KeyStoreSettings::Wrapped { store, kms } => {
+            let store = Wrapped::new(open_bare(store)?, open_outer(kms).await?);
+            refuse_other_root(&store).await?;
+            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+        }
+    }
+}
+
+/// Opens the holder of a root key; whether it is there shows at the first use.
+pub async fn open_outer(kms: &OuterKms) -> kms_core::Result<Arc<dyn Wrapper>> {
+    Ok(match kms {
+        OuterKms::Aws(config) => Arc::new(AwsWrapper::open((**config).clone()).await?),
+        OuterKms::Vault(config) => Arc::new(Transit::bound(config)?),
+    })
+}
+
+fn open_bare(store: &BareStore) -> Result<Arc<dyn KeyStore>, StartError> {
+    Ok(match store {
+        BareStore::Fs(path) => {
+            let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::CreateOrOpen)?;
+            if opened.is_new {
+                tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
+            }
+            Arc::new(opened.store)
+        }
+        BareStore::Vault(config) => kms_vault::open((**config).clone())?,
+    })
+}
+
+/// Reads one record, so that a server with another root key than that of its store does not start.
+///
+/// A root key, or a store, that is away says nothing of that; it is tried when a key is used.
+async fn refuse_other_root(store: &impl KeyStore) -> Result<(), StartError> {
+    let first = match store.list(&ListQuery { limit: 1, ..ListQuery::prefix("") }).await {
+        Ok(page) => page.names.into_iter().next(),
+        Err(_) => None,
+    };
+    let Some(name) = first else { return Ok(()) };
+    match store.get(&EntryName::from(&name)).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            let why = error.chain();
+            Err(StartError::new(format!("the root key under [kms] is not that of the key store: {why}")))
+        }
+        Err(error) => {
+            tracing::warn!(
+                "whether the root key under [kms] is that of the key store is not known: {}",
+                error.chain()
+            );
+            Ok(())
+        }
+        Ok(_) => Ok(()),
     }
 }
 

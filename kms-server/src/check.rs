@@ -78,6 +78,10 @@ impl Report {
 }
 
 impl Finding {
+    fn is_no_error(&self) -> bool {
+        self.level != Level::Error
+    }
+
     fn ok(subject: &'static str, message: impl Into<String>) -> Self {
         Self { level: Level::Ok, subject, message: message.into() }
     }

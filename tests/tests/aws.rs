@@ -9,3 +9,5 @@ mod emulator;
 mod faults;
 #[path = "aws/keys.rs"]
 mod keys;
+#[path = "aws/wrap.rs"]
+mod wrap;

@@ -11,6 +11,8 @@ mod bao;
 mod emulator;
 #[path = "interop/minio.rs"]
 mod minio;
+#[path = "interop/outer.rs"]
+mod outer;
 #[path = "interop/sdk.rs"]
 mod sdk;
 #[path = "interop/setup.rs"]

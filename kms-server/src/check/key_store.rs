@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use kms_core::{EntryName, Fingerprint, KeyRecord, KeyStore, ListQuery, SecretBytes, SecretKey};
+use kms_core::{
+    EntryName, Fingerprint, KeyRecord, KeyStore, ListQuery, SecretBytes, SecretKey, Wrapped, Wrapper,
+};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 
 use super::Finding;
-use crate::config::{KeyStoreSettings, RootKeySource};
-use crate::kes_directory;
+use crate::config::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
+use crate::{backend, kes_directory};
 
 const SUBJECT: &str = "key store";
 
@@ -19,6 +21,7 @@ pub async fn check(settings: &KeyStoreSettings) -> Vec<Finding> {
         KeyStoreSettings::KesDirectory { path, root_key } => {
             check_kes_directory(path, root_key.as_ref()).await
         }
+        KeyStoreSettings::Wrapped { store, kms } => check_wrapped(store, kms).await,
         KeyStoreSettings::AwsKms(config) => {
             kms_aws::check((**config).clone()).await.iter().map(of_aws).collect()
         }
@@ -77,20 +80,68 @@ async fn check_fs(path: &Path, root_key: &RootKeySource) -> Vec<Finding> {
     let mut findings: Vec<_> =
         loaded.warnings.into_iter().map(|warning| Finding::warning(SUBJECT, warning)).collect();
     findings.push(match kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::Existing) {
-        Ok(opened) => match exercise(&opened.store).await {
-            Ok(1) => Finding::ok(SUBJECT, format!("{}: 1 key, {WELL}", name_of(path))),
-            Ok(keys) => Finding::ok(SUBJECT, format!("{}: {keys} keys, {WELL}", name_of(path))),
-            Err(message) => Finding::error(SUBJECT, format!("{}: {message}", name_of(path))),
-        },
-        Err(OpenError::NoStore { .. }) => no_store(path),
-        Err(OpenError::InUse { pid, .. }) => {
+        Ok(opened) => exercised(path, &opened.store).await,
+        Err(error) => not_opened(path, &error),
+    });
+    findings
+}
+
+/// Checks a root key that lives elsewhere, and then the records under it.
+async fn check_wrapped(store: &BareStore, kms: &OuterKms) -> Vec<Finding> {
+    let holder = match kms {
+        OuterKms::Aws(config) => format!("root key '{}' in AWS KMS", config.key),
+        OuterKms::Vault(config) => format!("root key in the transit engine of {}", config.endpoint),
+    };
+    let wrapper = match backend::open_outer(kms).await {
+        Ok(wrapper) => wrapper,
+        Err(error) => return vec![Finding::error(SUBJECT, format!("{holder}: {}", error.chain()))],
+    };
+    if let Err(message) = wraps(wrapper.as_ref()).await {
+        return vec![Finding::error(SUBJECT, format!("{holder}: {message}"))];
+    }
+    let mut findings = vec![Finding::ok(SUBJECT, format!("{holder}: wraps and unwraps"))];
+    match store {
+        BareStore::Fs(path) => {
+            findings.push(match kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing) {
+                Ok(opened) => exercised(path, &Wrapped::new(opened.store, wrapper)).await,
+                Err(error) => not_opened(path, &error),
+            });
+        }
+        BareStore::Vault(config) => {
+            findings.extend(kms_vault::check((**config).clone()).await.iter().map(of_vault));
+            if findings.iter().all(Finding::is_no_error) {
+                let read = match kms_vault::open((**config).clone()) {
+                    Ok(store) => read_all(&Wrapped::new(store, wrapper)).await,
+                    Err(error) => Err(error.chain().to_string()),
+                };
+                findings.push(match read {
+                    Ok(keys) => Finding::ok(SUBJECT, format!("vault: {keys} keys, all can be unwrapped")),
+                    Err(message) => Finding::error(SUBJECT, format!("vault: {message}")),
+                });
+            }
+        }
+    }
+    findings
+}
+
+async fn exercised(path: &Path, store: &impl KeyStore) -> Finding {
+    match exercise(store).await {
+        Ok(1) => Finding::ok(SUBJECT, format!("{}: 1 key, {WELL}", name_of(path))),
+        Ok(keys) => Finding::ok(SUBJECT, format!("{}: {keys} keys, {WELL}", name_of(path))),
+        Err(message) => Finding::error(SUBJECT, format!("{}: {message}", name_of(path))),
+    }
+}
+
+fn not_opened(path: &Path, error: &OpenError) -> Finding {
+    match error {
+        OpenError::NoStore { .. } => no_store(path),
+        OpenError::InUse { pid, .. } => {
             let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             let message = format!("{}: in use by {holder}, a running server; not looked into", name_of(path));
             Finding::ok(SUBJECT, message)
         }
-        Err(error) => Finding::error(SUBJECT, error.to_string()),
-    });
-    findings
+        error => Finding::error(SUBJECT, error.to_string()),
+    }
 }
 
 /// What is told of a store that passed.
@@ -121,13 +172,32 @@ fn something_in(directory: &Path) -> Option<String> {
         .find(|name| !["lock", "lost+found"].contains(&&**name))
 }
 
+/// Wraps and unwraps an entry of no meaning.
+async fn wraps(root: &dyn Wrapper) -> Result<(), String> {
+    let (name, probe) = probe().map_err(describe)?;
+    let wrapped = root.wrap(&name, &probe).await.map_err(describe)?;
+    if root.unwrap(&name, &wrapped).await.map_err(describe)? != probe {
+        return Err("an entry was unwrapped that is not the one wrapped".to_owned());
+    }
+    Ok(())
+}
+
+/// Makes an entry of no meaning, under a name that listings hide.
+fn probe() -> kms_core::Result<(EntryName, SecretBytes)> {
+    let mut random = [0; 16];
+    kms_core::fill_random(&mut random)?;
+    let name = EntryName::slot(&Fingerprint::from_bytes(random), 2);
+    Ok((name, SecretBytes::from(SecretKey::random()?.expose().as_slice())))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn describe(error: kms_core::Error) -> String {
+    error.chain().to_string()
+}
+
 /// Writes, reads and deletes an entry that listings hide, and reads all keys. Returns their number.
 async fn exercise(store: &impl KeyStore) -> Result<usize, String> {
-    let describe = |error: kms_core::Error| error.chain().to_string();
-    let mut random = [0; 16];
-    kms_core::fill_random(&mut random).map_err(describe)?;
-    let name = EntryName::slot(&Fingerprint::from_bytes(random), 2);
-    let probe = SecretBytes::from(SecretKey::random().map_err(describe)?.expose().as_slice());
+    let (name, probe) = probe().map_err(describe)?;
     store.create(&name, &probe).await.map_err(describe)?;
     let read = store.get(&name).await.map_err(describe);
     store.delete(&name).await.map_err(describe)?;

@@ -40,7 +40,10 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
         KeyStoreSettings::KesDirectory { path, root_key } => {
             (kes_directory::store_path(&path), kes_directory::root_key_source(&path, root_key.as_ref()))
         }
-        KeyStoreSettings::Vault(_) | KeyStoreSettings::AwsKms(_) | KeyStoreSettings::Memory => {
+        KeyStoreSettings::Vault(_)
+        | KeyStoreSettings::AwsKms(_)
+        | KeyStoreSettings::Wrapped { .. }
+        | KeyStoreSettings::Memory => {
             let config = args.config.display();
             return Err(Failure::new(format!("{config}: the key store has no root key of its own")));
         }

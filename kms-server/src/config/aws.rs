@@ -14,10 +14,7 @@ pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<AwsConfi
     else {
         return Err(problem("", "empty, expected keystore.aws.kms"));
     };
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let connection =
-        AwsConnection { endpoint: given(endpoint), region: given(region), credentials: credentials(keys) };
-    let default = AwsConfig::new(connection);
+    let default = AwsConfig::new(connection(endpoint, region, keys));
     let config = AwsConfig {
         prefix: prefix.unwrap_or(default.prefix),
         reuse: Reuse {
@@ -31,6 +28,16 @@ pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<AwsConfi
     };
     config.validate().map_err(|error| problem(".kms", &error.chain().to_string()))?;
     Ok(config)
+}
+
+/// Reads how AWS is reached, and who asks.
+pub fn connection(
+    endpoint: Option<String>,
+    region: Option<String>,
+    keys: RawAwsCredentials,
+) -> AwsConnection {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    AwsConnection { endpoint: given(endpoint), region: given(region), credentials: credentials(keys) }
 }
 
 /// Reads an access key; none is the SDK's default chain.

@@ -53,7 +53,6 @@ pub struct Modern {
 pub fn modernise(tree: Dict, lines: Lines, language: Language, file: &str) -> Result<Modern, Problem> {
     let mut modern = Modern { tree, lines, written: Vec::new(), is_for_kes: language == Language::Yaml };
     modern.check_version(file)?;
-    modern.refuse_outer_kms(file)?;
     for (old, new) in MOVES {
         modern.rename(&path(old), &path(new), file)?;
     }
@@ -62,6 +61,7 @@ pub fn modernise(tree: Dict, lines: Lines, language: Language, file: &str) -> Re
         .iter()
         .any(|key| find(&modern.tree, &path(&format!("keystore.fs.{key}"))).is_some());
     modern.is_for_kes |= of_2020 && !has_root_key;
+    modern.refuse_outer_kms_of_kes(file)?;
     Ok(modern)
 }
 
@@ -78,11 +78,15 @@ impl Modern {
         }
     }
 
-    fn refuse_outer_kms(&self, file: &str) -> Result<(), Problem> {
+    /// Refuses the `[kms]` of KES: what it wrapped has another form than what ours wraps.
+    fn refuse_outer_kms_of_kes(&self, file: &str) -> Result<(), Problem> {
         let Some(Value::Dict(_, kms)) = self.tree.get("kms") else { return Ok(()) };
-        let Some(name) = kms.keys().next() else { return Ok(()) };
-        let message = "an outer KMS over the key store is not supported, expected a key store alone, \
-            such as keystore.vault with transit";
+        let has_address = |value: &Value| matches!(value, Value::Dict(_, kms) if kms.contains_key("address"));
+        let Some((name, _)) = kms.iter().find(|(_, value)| self.is_for_kes || has_address(value)) else {
+            return Ok(());
+        };
+        let message = "an outer KMS of KES, whose records are not read; expected a key store alone, such as \
+            keystore.vault with transit, or a config without former names of KES, whose [kms] is ours";
         Err(self.problem(file, &format!("kms.{name}"), message))
     }
 

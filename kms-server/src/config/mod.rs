@@ -10,6 +10,7 @@ mod duration;
 mod environment;
 mod forms;
 pub mod glob;
+mod outer;
 mod pattern;
 mod places;
 mod problem;
@@ -35,8 +36,8 @@ use self::places::{Lines, Places, path as key_path};
 pub use self::problem::{Problem, Warning};
 pub use self::resolve::parse_address;
 pub use self::settings::{
-    DEFAULT_ROUTE_TIMEOUT, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource,
-    RouteSettings, Settings, TlsSettings,
+    BareStore, DEFAULT_ROUTE_TIMEOUT, KeyStoreSettings, LogSettings, OuterKms, PolicySettings, ProxySettings,
+    RootKeySource, RouteSettings, Settings, TlsSettings,
 };
 use crate::certificate::describe_io_error;
 
@@ -94,7 +95,10 @@ fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) ->
     let context = resolve::Context {
         places: &places,
         is_for_kes: is_for_kes
-            || (language == Language::Toml && flags.root.is_some() && !raw.keystore.has_root_key()),
+            || (language == Language::Toml
+                && flags.root.is_some()
+                && !raw.keystore.has_root_key()
+                && raw.kms.is_none()),
         environment,
     };
     let settings = resolve::resolve(raw, &context, &mut warnings)?;

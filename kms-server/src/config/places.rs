@@ -37,6 +37,11 @@ impl Places {
         self.file.clone()
     }
 
+    /// Tells whether `path` itself was set.
+    pub fn is_set(&self, path: &[String]) -> bool {
+        self.overrides.contains_key(path) || self.lines.contains_key(path)
+    }
+
     /// Makes a problem with the key at `path`.
     pub fn problem(&self, path: &[String], message: impl AsRef<str>) -> Problem {
         Problem::new(self.of(path), self.name(path), message)

@@ -12,12 +12,12 @@ use super::pattern;
 use super::places::{KeyPath, Places, path};
 use super::problem::{Problem, Warning};
 use super::schema::{Raw, RawCache, RawFs, RawKeyStore, RawPolicy, RawTls};
-use super::sections::{RawApi, RawLog, RawProxy};
+use super::sections::{RawApi, RawLog, RawOuterKms, RawProxy};
 use super::settings::{
-    AuditFailure, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource, RouteSettings,
-    Settings, TlsSettings,
+    AuditFailure, BareStore, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource,
+    RouteSettings, Settings, TlsSettings,
 };
-use super::{aws, vault};
+use super::{aws, outer, vault};
 use crate::api::Routes;
 
 /// Where a server listens that is not told.
@@ -66,7 +66,7 @@ pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> 
         policies,
         cache,
         keys: raw.keys.into_iter().map(|key| key.name.0).collect(),
-        key_store: key_store(raw.keystore, &cache, context, warnings)?,
+        key_store: key_store(raw.keystore, raw.kms, &cache, context, warnings)?,
         log: log(raw.log, places)?,
         routes: routes(raw.api, places)?,
     })
@@ -306,6 +306,7 @@ fn cache(raw: &RawCache) -> CacheConfig {
 
 fn key_store(
     raw: RawKeyStore,
+    outer: Option<RawOuterKms>,
     cache: &CacheConfig,
     context: &Context<'_>,
     warnings: &mut Vec<Warning>,
@@ -332,9 +333,15 @@ fn key_store(
             format!("two key stores, expected one: {} is at {}", places.name(first), places.of(first));
         return Err(places.problem(other, message));
     }
+    if let Some(outer) = outer {
+        let kms = outer::outer(outer, places)?;
+        return Ok(KeyStoreSettings::Wrapped { store: bare_store(raw, context)?, kms });
+    }
     match (raw.fs, raw.vault, raw.aws, raw.memory) {
         (Some(raw), ..) => fs_store(raw, context, warnings),
-        (_, Some(raw), ..) => Ok(KeyStoreSettings::Vault(Box::new(vault::vault(raw, places)?))),
+        (_, Some(raw), ..) => {
+            Ok(KeyStoreSettings::Vault(Box::new(vault::vault(raw, "keystore.vault", places)?)))
+        }
         (.., Some(raw), _) => Ok(KeyStoreSettings::AwsKms(Box::new(aws::aws(raw, cache, places)?))),
         (.., Some(_)) => {
             let message = "every key dies with the process, and with it all data that was encrypted under it";
@@ -345,6 +352,28 @@ fn key_store(
             let message = "no key store, expected [keystore.fs], [keystore.vault], [keystore.aws.kms], \
                 or [keystore.memory], which forgets all keys at the end";
             Err(places.problem(&path("keystore"), message))
+        }
+    }
+}
+
+/// Reads a key store whose root key is that of the section `kms`.
+fn bare_store(raw: RawKeyStore, context: &Context<'_>) -> Result<BareStore, Problem> {
+    let places = context.places;
+    if raw.has_root_key() {
+        let message = format!("two root keys, expected one: kms is at {}", places.of(&path("kms")));
+        let key = ["keystore.fs.root_key_file", "keystore.fs.root_key_env"].map(path);
+        let given = key.iter().find(|key| places.is_set(key)).unwrap_or(&key[0]);
+        return Err(places.problem(given, message));
+    }
+    match (raw.fs, raw.vault) {
+        (Some(raw), _) => {
+            required(raw.path.as_deref(), "keystore.fs.path", "the directory of the store", places)
+                .map(BareStore::Fs)
+        }
+        (_, Some(raw)) => Ok(BareStore::Vault(Box::new(vault::vault(raw, "keystore.vault", places)?))),
+        (None, None) => {
+            let message = "only keystore.fs and keystore.vault can have their root key here";
+            Err(places.problem(&path("kms"), message))
         }
     }
 }

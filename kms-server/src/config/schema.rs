@@ -9,11 +9,11 @@ use kms_core::KeyName;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::duration;
-use super::sections::{RawApi, RawAws, RawLog, RawProxy, RawVault, Unsupported};
+use super::sections::{RawApi, RawAws, RawLog, RawOuterKms, RawProxy, RawVault, Unsupported};
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 10] =
-    ["address", "admin", "tls", "policy", "cache", "keys", "keystore", "log", "api", "probes"];
+pub const TOP_LEVEL: [&str; 11] =
+    ["address", "admin", "tls", "policy", "cache", "keys", "keystore", "kms", "log", "api", "probes"];
 
 /// A configuration as it is written.
 #[derive(serde::Deserialize, Default)]
@@ -27,6 +27,7 @@ pub struct Raw {
     #[serde(deserialize_with = "list")]
     pub keys: Vec<RawKey>,
     pub keystore: RawKeyStore,
+    pub kms: Option<RawOuterKms>,
     pub log: RawLog,
     pub api: RawApi,
     pub probes: RawProbes,

@@ -106,6 +106,22 @@ pub struct RawVaultStatus {
 
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+pub struct RawOuterKms {
+    pub aws: Option<RawAwsWrapper>,
+    pub vault: Option<RawVault>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAwsWrapper {
+    pub key: Option<String>,
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub credentials: RawAwsCredentials,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 pub struct RawAws {
     pub kms: Option<RawAwsKms>,
     pub secretsmanager: Unsupported,

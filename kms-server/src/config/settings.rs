@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kms_aws::AwsConfig;
+use kms_aws::{AwsConfig, WrapperConfig};
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
 use kms_vault::VaultConfig;
@@ -148,8 +148,33 @@ pub enum KeyStoreSettings {
     Vault(Box<VaultConfig>),
     /// AWS KMS.
     AwsKms(Box<AwsConfig>),
+    /// A key store whose records are wrapped under a root key that lives elsewhere.
+    Wrapped {
+        /// Where the records rest.
+        store: BareStore,
+        /// Where the root key is.
+        kms: OuterKms,
+    },
     /// Memory: every key dies with the process.
     Memory,
+}
+
+/// A key store that can be put under a root key elsewhere.
+#[derive(Debug)]
+pub enum BareStore {
+    /// A local directory, at this path.
+    Fs(PathBuf),
+    /// A HashiCorp Vault or OpenBao.
+    Vault(Box<VaultConfig>),
+}
+
+/// A root key that lives elsewhere.
+#[derive(Debug)]
+pub enum OuterKms {
+    /// A CMK of AWS KMS.
+    Aws(Box<WrapperConfig>),
+    /// A key of Vault's transit engine.
+    Vault(Box<VaultConfig>),
 }
 
 /// Where the root key of a local store comes from.

@@ -1,4 +1,4 @@
-//! The section `keystore.vault`.
+//! The section `keystore.vault`, and what `kms.vault` has in common with it.
 
 use std::path::PathBuf;
 
@@ -12,9 +12,9 @@ use super::sections::{RawAppRole, RawKubernetes, RawToken, RawTransit, RawVault,
 
 const ONE_LOGIN: &str = "more than one way to log in, expected approle, kubernetes or token";
 
-/// Reads the section; what is not told is as with KES.
-pub fn vault(raw: RawVault, places: &Places) -> Result<VaultConfig, Problem> {
-    let problem = |key: &str, message: &str| places.problem(&path(&format!("keystore.vault{key}")), message);
+/// Reads the section called `section`; what is not told is as with KES.
+pub fn vault(raw: RawVault, section: &str, places: &Places) -> Result<VaultConfig, Problem> {
+    let problem = |key: &str, message: &str| places.problem(&path(&format!("{section}{key}")), message);
     let endpoint = raw.endpoint.filter(|text| !text.is_empty());
     let endpoint = endpoint.ok_or_else(|| {
         problem(".endpoint", "missing, expected the address of Vault, such as 'https://vault:8200'")

@@ -157,6 +157,42 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             &["kms.toml:11: policy.app.allow[1]: environment variable 'NO_SUCH'"],
         ),
         ("server.crt", "${NO_SUCH", &["kms.toml:7: tls.cert: '${' without a closing '}'"]),
+        // where the root key is
+        (
+            root_key,
+            "root_key_file = 'root.key'\n[kms.aws]\nkey = 'alias/a'",
+            &["kms.toml:23: keystore.fs.root_key_file: two root keys", "kms is at kms.toml:24"],
+        ),
+        (root_key, "[kms.aws]\nregion = 'x'", &["kms.toml:23: kms.aws.key: missing", "the alias"]),
+        (root_key, "[kms.aws]\nkey = ''", &["kms.toml:24: kms.aws.key: missing"]),
+        (
+            root_key,
+            "[kms.aws]\nkey = 'k'\nendpoint = 'here'",
+            &["kms.toml:23: kms.aws: ", "'endpoint'", "https://host:port"],
+        ),
+        (root_key, "[kms.gcp]\nkey = 'k'", &["kms.toml:23: kms.gcp: unknown key"]),
+        (root_key, "[kms]", &["kms.toml:23: kms: empty, expected kms.aws or kms.vault"]),
+        (root_key, "[kms.vault]\nendpoint = 'https://v:8200'", &["kms.vault.transit: missing"]),
+        (
+            root_key,
+            "[kms.vault]\nendpoint = 'https://v:8200'\nprefix = 'p'",
+            &["kms.toml:25: kms.vault.prefix: no records are kept here"],
+        ),
+        (
+            root_key,
+            "[kms.vault]\nendpoint = 'https://v:8200'\n[kms.vault.transit]\nkey = 'k'",
+            &["kms.vault: no way to log in"],
+        ),
+        (
+            root_key,
+            "[kms.vault]\nendpoint = 'x'\n[kms.aws]\nkey = 'k'",
+            &["kms.toml:23: kms.vault: two root keys", "kms.aws is at kms.toml:25"],
+        ),
+        (
+            "[keystore.fs]\npath = \"data\"\nroot_key_file = \"root.key\"",
+            "[keystore.memory]\n[kms.aws]\nkey = 'k'",
+            &["kms.toml:22: kms: only keystore.fs and keystore.vault"],
+        ),
         // who may do what
         (
             identities,
@@ -187,7 +223,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             &["policy.app.deny[0]", "write '/v1/key/delete/app-*' instead"],
         ),
     ];
-    assert!(cases.len() >= 35);
+    assert!(cases.len() >= 45);
     for (old, new, parts) in cases {
         let line = bad(old, new);
         for part in *parts {
@@ -333,7 +369,7 @@ fn the_examples_are_good() {
         [("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP), ("VAULT_ROLE_ID", "role")]
             .into_iter()
             .collect();
-    for name in ["minimal.toml", "server.toml", "vault.toml"] {
+    for name in ["minimal.toml", "server.toml", "vault.toml", "aws.toml", "wrapped.toml"] {
         let loaded = load(&examples.join(name), &environment).unwrap_or_else(|problem| panic!("{problem}"));
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings[0]);
     }
@@ -346,6 +382,11 @@ fn the_examples_are_good() {
         .replace("# root_key_env", "root_key_env");
     let full = good(&text, &[("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP)]).settings;
     assert!(full.tls.ca.is_some());
+    let wrapped = fs::read_to_string(examples.join("wrapped.toml")).unwrap();
+    let (store, outer) = wrapped.split_once("[kms.aws]").unwrap();
+    let (_, outer) = outer.split_once("# [kms.vault]").unwrap();
+    let transit = format!("{store}[kms.vault]{}", outer.replace("\n# ", "\n"));
+    good(&transit, &[("KMS_ADMIN_IDENTITY", ADMIN), ("VAULT_ROLE_ID", "role")]);
     let least = load(&examples.join("minimal.toml"), &environment).unwrap().settings;
     assert_eq!((least.address, least.cache), (full.address, full.cache));
     assert_eq!(least.tls.verify_clients, full.tls.verify_clients);

@@ -1,0 +1,159 @@
+//! A CMK as a root key: records are sealed under keys that AWS KMS wraps before they are stored.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyState};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kms_core::{Cipher, EntryName, Error, ErrorKind, Result, SealingKey, SecretBytes, StoreStatus, Wrapper};
+
+use crate::client::{CALL_TIMEOUT, Upstream, load};
+use crate::cmk::describe;
+use crate::config::WrapperConfig;
+use crate::error::Failure;
+use crate::format;
+use crate::working::secret_key;
+
+/// The member of the encryption context that holds the entry's name.
+const CONTEXT_ENTRY: &str = "kms:entry";
+/// How long an answer of AWS tells that it can be reached.
+const STATUS_AGE: Duration = Duration::from_secs(5);
+
+/// A CMK of AWS KMS as a [`Wrapper`]: any store keeps its records under it.
+///
+/// Each record is sealed in this process under a key of its own, which `GenerateDataKey` gives and AWS wraps; so reading
+/// a record costs one `Decrypt`, and AWS never sees a record. The entry's name is in the encryption context and in
+/// the associated data. A wrapped record is text, as K/V engines want it: the base64 of 4 magic bytes, the kind 4, the
+/// length of the blob (2 bytes, big-endian), the blob, and the sealing of [`SealingKey`]. What the outer KMS of KES's
+/// releases of 2020 wrapped has another form and is not read.
+pub struct AwsWrapper {
+    key: String,
+    upstream: Upstream,
+}
+
+impl AwsWrapper {
+    /// Checks `config` and makes ready; nothing is asked of AWS KMS yet.
+    ///
+    /// Fails with `InvalidInput`.
+    pub async fn open(config: WrapperConfig) -> Result<Self> {
+        config.validate()?;
+        let upstream = Upstream::new(&load(&config.connection).await?);
+        Ok(Self { key: config.key, upstream })
+    }
+
+    fn encryption_context(name: &EntryName) -> HashMap<String, String> {
+        HashMap::from([(CONTEXT_ENTRY.to_owned(), name.as_str().to_owned())])
+    }
+
+    /// Makes the error of a call that needs the right `action`.
+    fn failed(&self, operation: String, action: &str, failure: Failure) -> Error {
+        let why = match failure.kind {
+            // No key of a client's is missing.
+            ErrorKind::NotFound => {
+                let why = format!("the CMK '{}' is not there ({failure})", self.key);
+                return Error::with_source(ErrorKind::Disabled, operation, why);
+            }
+            ErrorKind::Denied => format!("we lack '{action}' on '{}' ({failure})", self.key),
+            _ => return failure.into_error(operation),
+        };
+        Error::with_source(ErrorKind::Denied, operation, why)
+    }
+
+    /// Tells whether a blob is refused, and not the CMK missing, which an emulator tells by the same code.
+    async fn refuses(&self, failure: &Failure, deadline: Instant) -> bool {
+        match failure.kind {
+            ErrorKind::NotAuthentic => true,
+            ErrorKind::NotFound => describe(&self.upstream, deadline, &self.key).await.is_ok(),
+            _ => false,
+        }
+    }
+}
+
+#[async_trait]
+impl Wrapper for AwsWrapper {
+    fn binds_name(&self) -> bool {
+        true
+    }
+
+    async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
+        let operation = || format!("wrap entry '{name}' with AWS KMS");
+        let call = self
+            .upstream
+            .client()
+            .generate_data_key()
+            .key_id(&self.key)
+            .key_spec(DataKeySpec::Aes256)
+            .set_encryption_context(Some(Self::encryption_context(name)));
+        let answer = self.upstream.call(Instant::now() + CALL_TIMEOUT, call.send()).await;
+        let answer = answer.map_err(|failure| self.failed(operation(), "kms:GenerateDataKey", failure))?;
+        let key = secret_key(answer.plaintext).map_err(|failure| failure.into_error(operation()))?;
+        let header = answer.ciphertext_blob.and_then(|blob| format::record_header(blob.as_ref()));
+        let header = header.ok_or_else(|| {
+            Failure::of(ErrorKind::Unreachable, "an answer of AWS KMS without a wrapped key")
+                .into_error(operation())
+        })?;
+        let key = SealingKey::new(key, Cipher::Aes256);
+        let sealed =
+            key.seal(record.expose(), &format::associated_data(&header, name.as_str().as_bytes()))?;
+        Ok(STANDARD.encode([header, sealed].concat()).into_bytes())
+    }
+
+    async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
+        let operation = || format!("unwrap entry '{name}' with AWS KMS");
+        let corrupt = |why: &str| Error::with_source(ErrorKind::Corrupt, operation(), why.to_owned());
+        let bytes = STANDARD.decode(wrapped).unwrap_or_default();
+        let Some(parts) = format::parse_record(&bytes) else {
+            return Err(corrupt(
+                "it was not wrapped here; records in the clear, and those that the outer KMS of KES of 2020 wrapped, \
+                 are not read",
+            ));
+        };
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let call = self
+            .upstream
+            .client()
+            .decrypt()
+            .key_id(&self.key)
+            .ciphertext_blob(Blob::new(parts.blob))
+            .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
+            .set_encryption_context(Some(Self::encryption_context(name)));
+        let answer = match self.upstream.call(deadline, call.send()).await {
+            Ok(answer) => answer,
+            Err(failure) if self.refuses(&failure, deadline).await => {
+                return Err(corrupt(&format!(
+                    "it was wrapped under another CMK than '{}', for another entry, or was changed ({failure})",
+                    self.key
+                )));
+            }
+            Err(failure) => return Err(self.failed(operation(), "kms:Decrypt", failure)),
+        };
+        let key = secret_key(answer.plaintext).map_err(|failure| failure.into_error(operation()))?;
+        let associated = format::associated_data(parts.header, name.as_str().as_bytes());
+        SealingKey::new(key, Cipher::Aes256)
+            .open(parts.sealed, &associated)
+            .map_err(|_| corrupt("it was changed, or wrapped for another entry"))
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        if self.upstream.answered_within(STATUS_AGE) {
+            return Ok(StoreStatus::ok(Duration::ZERO));
+        }
+        let (began, operation) = (Instant::now(), "ask AWS KMS how its CMK is");
+        match describe(&self.upstream, began + CALL_TIMEOUT, &self.key).await {
+            Ok(metadata) if metadata.key_state.as_ref().is_none_or(|state| *state == KeyState::Enabled) => {
+                Ok(StoreStatus::ok(began.elapsed()))
+            }
+            Ok(metadata) => {
+                let state = metadata.key_state.as_ref().map_or("disabled", KeyState::as_str);
+                let why = format!("the CMK '{}' cannot be used: {state}", self.key);
+                Err(Error::with_source(ErrorKind::Disabled, operation, why))
+            }
+            // It answers, and to serve this right is not needed.
+            Err(failure) if failure.kind == ErrorKind::Denied => Ok(StoreStatus::ok(began.elapsed())),
+            Err(failure) => Err(self.failed(operation.to_owned(), "kms:DescribeKey", failure)),
+        }
+    }
+}
