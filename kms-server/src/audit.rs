@@ -261,7 +261,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("audit.log");
         let audit = Audit::open(&settings(&file, AuditFailure::Drop)).unwrap();
-        let mut reader = audit.hub().subscribe().unwrap();
+        let mut reader = audit.hub().subscribe(|| true).unwrap();
         record(&audit, "/v1/key/create/a\"b");
         audit.flush();
         let identity = Identity::of_public_key(b"x");

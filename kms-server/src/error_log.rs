@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn warnings_and_errors_are_one_line_of_json_each() {
-        let mut reader = HUB.subscribe().unwrap();
+        let mut reader = HUB.subscribe(|| true).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(StreamLayer), || {
             tracing::info!("not this");
             tracing::warn!(path = "/a\"b", code = 7, "first {}", "line\nbreak");

@@ -62,6 +62,9 @@ impl Reloader {
 
         // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
         self.api.set(access, routes);
+        for log in [self.api.audit().hub(), error_log::hub()] {
+            log.end_refused();
+        }
         if let Some(tls) = tls {
             self.connections.set_tls(tls, inputs.rule != current.tls.rule);
             if let Some(end) = tls::certificate_end(&settings.tls.cert) {

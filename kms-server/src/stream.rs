@@ -14,10 +14,16 @@ const MAX_READERS: usize = 64;
 const MAX_BEHIND: usize = 1024;
 
 /// Hands events to its readers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Hub {
-    readers: Mutex<Vec<Sender<Bytes>>>,
+    readers: Mutex<Vec<Reader>>,
     count: AtomicUsize,
+}
+
+struct Reader {
+    lines: Sender<Bytes>,
+    /// Tells whether it may still read, by the rules in force.
+    may_read: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Hub {
@@ -26,15 +32,15 @@ impl Hub {
         Self { readers: Mutex::new(Vec::new()), count: AtomicUsize::new(0) }
     }
 
-    /// Adds a reader; `None` if there are too many.
-    pub fn subscribe(&self) -> Option<Receiver<Bytes>> {
+    /// Adds a reader, for as long as `may_read`; `None` if there are too many.
+    pub fn subscribe(&self, may_read: impl Fn() -> bool + Send + Sync + 'static) -> Option<Receiver<Bytes>> {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain(|reader| !reader.is_closed());
+        readers.retain(|reader| !reader.lines.is_closed());
         if readers.len() >= MAX_READERS {
             return None;
         }
-        let (sender, receiver) = channel(MAX_BEHIND);
-        readers.push(sender);
+        let (lines, receiver) = channel(MAX_BEHIND);
+        readers.push(Reader { lines, may_read: Box::new(may_read) });
         self.count.store(readers.len(), Ordering::Relaxed);
         Some(receiver)
     }
@@ -50,7 +56,15 @@ impl Hub {
             return;
         }
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain(|reader| !matches!(reader.try_send(lines.clone()), Err(TrySendError::Closed(_))));
+        readers
+            .retain(|reader| !matches!(reader.lines.try_send(lines.clone()), Err(TrySendError::Closed(_))));
+        self.count.store(readers.len(), Ordering::Relaxed);
+    }
+
+    /// Ends the streams of those who may no longer read: the rules have changed.
+    pub fn end_refused(&self) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.retain(|reader| (reader.may_read)());
         self.count.store(readers.len(), Ordering::Relaxed);
     }
 
@@ -68,9 +82,9 @@ mod tests {
     #[test]
     fn readers_get_what_comes_after_them_and_none_holds_up_another() {
         let hub = Hub::new();
-        let mut first = hub.subscribe().unwrap();
+        let mut first = hub.subscribe(|| true).unwrap();
         hub.send(&Bytes::from_static(b"1"));
-        let mut second = hub.subscribe().unwrap();
+        let mut second = hub.subscribe(|| true).unwrap();
         for _ in 0..MAX_BEHIND + 5 {
             hub.send(&Bytes::from_static(b"2"));
         }
@@ -88,9 +102,9 @@ mod tests {
     #[test]
     fn there_are_not_too_many_readers() {
         let hub = Hub::new();
-        let mut readers: Vec<_> = (0..MAX_READERS).map(|_| hub.subscribe().unwrap()).collect();
-        assert!(hub.subscribe().is_none());
+        let mut readers: Vec<_> = (0..MAX_READERS).map(|_| hub.subscribe(|| true).unwrap()).collect();
+        assert!(hub.subscribe(|| true).is_none());
         readers.pop();
-        assert!(hub.subscribe().is_some());
+        assert!(hub.subscribe(|| true).is_some());
     }
 }

@@ -199,6 +199,11 @@ impl Reject {
         Self { expected: Some(expected), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
     }
 
+    /// Says that the client may not do this.
+    pub fn not_authorized() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not authorized: insufficient permissions")
+    }
+
     /// Says that the route's time ran out.
     pub fn timed_out() -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "request timed out")

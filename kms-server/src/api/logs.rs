@@ -1,12 +1,25 @@
-//! `/v1/log/…`: events as they happen, for as long as the client listens.
+//! `/v1/log/…`: events as they happen, for as long as the client listens and may.
+
+use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::Call;
 use super::answer::{Answer, Reject};
 use crate::stream::Hub;
 
-/// Answers with the events of `hub` from now on, without an end.
-pub fn stream(hub: &Hub) -> Result<Answer, Reject> {
+/// Answers with the events of `hub` from now on, until a reload takes the client's right to them.
+pub fn stream(call: &Call<'_>, hub: &Hub) -> Result<Answer, Reject> {
+    let (api, identity, path) = (Arc::clone(&call.client.api), call.identity, call.path.to_owned());
+    let may_read = move || {
+        let access = api.access.load();
+        identity.is_none_or(|identity| access.authorize(&identity, &path).is_ok())
+    };
     let too_many = || Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many readers of the log");
-    Ok(Answer::stream(hub.subscribe().ok_or_else(too_many)?))
+    let lines = hub.subscribe(may_read.clone()).ok_or_else(too_many)?;
+    // By rules that came between the look at this request and the place among the readers, it may not any more.
+    if !may_read() {
+        return Err(Reject::not_authorized());
+    }
+    Ok(Answer::stream(lines))
 }

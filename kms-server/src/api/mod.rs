@@ -254,7 +254,7 @@ fn authorize(caller: &Caller, access: &Access, path: &str) -> Result<Identity, R
     let identity = caller.identity.map_err(|refusal| Reject::bad_request(refusal.message()))?;
     if let Err(denial) = access.authorize(&identity, path) {
         tracing::warn!(%identity, path, ip = %caller.ip, "not authorized: {denial}");
-        return Err(Reject::new(StatusCode::FORBIDDEN, "not authorized: insufficient permissions"));
+        return Err(Reject::not_authorized());
     }
     Ok(identity)
 }
@@ -283,8 +283,8 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Api => Ok(health::api(call)),
         Operation::Metrics => Ok(Answer::metrics(call.client.api.metrics.kes_text())),
         Operation::AllMetrics => Ok(Answer::metrics(call.client.api.metrics.text(&*call.client.api.kms))),
-        Operation::ErrorLog => logs::stream(crate::error_log::hub()),
-        Operation::AuditLog => logs::stream(call.client.api.audit.hub()),
+        Operation::ErrorLog => logs::stream(call, crate::error_log::hub()),
+        Operation::AuditLog => logs::stream(call, call.client.api.audit.hub()),
     }
 }
 

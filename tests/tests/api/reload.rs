@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use kms_server::certificate::NewCertificate;
 use kms_tests::client::tls_connect;
 use kms_tests::process::kms_binary;
@@ -132,7 +134,7 @@ cert = "server.crt"
 auth = "{auth}"
 ca = "server.crt"
 [policy.app]
-allow = ["/v1/key/generate/my-*"]
+allow = ["/v1/key/generate/my-*", "/v1/log/*"]
 identities = [{identities}]
 [[keys]]
 name = "my-key"
@@ -158,6 +160,36 @@ async fn an_identity_without_its_policy_is_refused_on_the_connection_that_it_has
         server.reload(&server.config("off", Some(&server.app)), LOADED);
         assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
         assert!(app.is_connected(), "the same connection all the time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_listened_to_ends_with_the_right_to_it() {
+    let server = tokio::task::block_in_place(Reloaded::start);
+    for protocol in Protocol::ALL {
+        for path in ["/v1/log/audit", "/v1/log/error/trace"] {
+            let (mut app, mut admin) =
+                (server.client(protocol, &server.app), server.client(protocol, &server.admin));
+            let mut of_app = app.open(path).await.unwrap().into_body();
+            let mut of_admin = admin.open(path).await.unwrap().into_body();
+            server.reload(&server.config("off", Some(&server.app)), LOADED);
+            assert!(!ends(&mut of_app).await, "{path}: a reload that changes nothing ends nothing");
+            server.reload(&server.config("off", None), LOADED);
+            assert!(ends(&mut of_app).await, "{path} goes on without a policy");
+            assert!(!ends(&mut of_admin).await, "{path} of the admin goes on");
+            server.reload(&server.config("off", Some(&server.app)), LOADED);
+        }
+    }
+}
+
+/// Tells whether a body ends; one from which nothing comes for half a second does not.
+async fn ends(body: &mut Incoming) -> bool {
+    loop {
+        match tokio::time::timeout(Duration::from_millis(500), body.frame()).await {
+            Err(_) => return false,
+            Ok(None) => return true,
+            Ok(Some(frame)) => drop(frame.unwrap()),
+        }
     }
 }
 
