@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kms::types::{KeyMetadata, KeySpec, KeyState, KeyUsageType, Tag};
 use jiff::Timestamp;
-use kms_core::{Error, ErrorKind, KeyName, Result, SealingKey};
+use kms_core::{DataKey, Error, ErrorKind, KeyName, Result, SealingKey};
 use tokio::sync::OnceCell;
 
 use crate::cell::Cell;
 use crate::client::{Upstream, once};
 use crate::error::Failure;
+use crate::format;
 
 /// The tag that holds the key's name.
 pub const TAG_NAME: &str = "kms:name";
@@ -93,6 +94,21 @@ pub struct Working {
     pub header: Vec<u8>,
     pub key: Arc<SealingKey>,
     pub uses: AtomicU64,
+}
+
+impl Working {
+    /// Seals `plaintext` under this key.
+    pub fn seal(&self, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+        let sealed = self.key.seal(plaintext, &format::associated_data(&self.header, context))?;
+        Ok([self.header.as_slice(), &sealed].concat())
+    }
+
+    /// Makes a fresh data key, and seals it under this key.
+    pub fn generate(&self, context: &[u8]) -> Result<DataKey> {
+        let DataKey { plaintext, ciphertext } =
+            self.key.generate(&format::associated_data(&self.header, context))?;
+        Ok(DataKey { plaintext, ciphertext: [self.header.as_slice(), &ciphertext].concat() })
+    }
 }
 
 /// A working key that opens.

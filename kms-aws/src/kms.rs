@@ -8,12 +8,13 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::MacAlgorithmSpec;
 use kms_core::{
     Capabilities, Cipher, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms, ListQuery, Page,
-    Request, Result, SecretBytes, SecretKey, StoreStatus,
+    Request, Result, SecretBytes, StoreStatus,
 };
 use sha2::{Digest, Sha256};
 
+use crate::cell::Held;
 use crate::client::{CALL_TIMEOUT, Upstream, load};
-use crate::cmk::{Cmk, Purpose, TAG_CREATOR, View, describe, look_again, make, retire};
+use crate::cmk::{Cmk, Purpose, TAG_CREATOR, View, Working, describe, look_again, make, retire};
 use crate::config::AwsConfig;
 use crate::error::Failure;
 use crate::format::{self, Kind, Parts};
@@ -59,6 +60,22 @@ impl AwsKms {
     async fn usable(&self, request: &Request, name: &KeyName) -> Result<Arc<Cmk>> {
         let view = self.names.view(request, name).await?;
         view.value.usable().map(Arc::clone)
+    }
+
+    /// Finds a key to seal with under the CMK that the name stands for.
+    async fn working(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<Arc<Held<Working>>> {
+        let cmk = self.usable(request, name).await?;
+        match self.worker.working(request, &cmk, context).await {
+            Err(error) if error.kind() == ErrorKind::Disabled => {
+                // Deleted, and made anew by another server since its alias was read?
+                let now = self.names.view_after(request, name, Some(request.received)).await?;
+                if now.value.cmk.id == cmk.id {
+                    return Err(error);
+                }
+                self.worker.working(request, now.value.usable()?, context).await
+            }
+            outcome => outcome,
+        }
     }
 
     /// Opens a ciphertext, and says that it is not authentic only of the CMK that the name stands for now.
@@ -227,9 +244,7 @@ impl Kms for AwsKms {
     }
 
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
-        let plaintext = SecretKey::random()?;
-        let ciphertext = self.encrypt(request, name, plaintext.expose(), context).await?;
-        Ok(DataKey { plaintext, ciphertext })
+        self.working(request, name, context).await?.value.generate(context)
     }
 
     async fn encrypt(
@@ -239,17 +254,7 @@ impl Kms for AwsKms {
         plaintext: &[u8],
         context: &[u8],
     ) -> Result<Vec<u8>> {
-        let cmk = self.usable(request, name).await?;
-        match self.worker.seal(request, &cmk, plaintext, context).await {
-            Err(error) if error.kind() == ErrorKind::Disabled => {
-                let now = self.names.view_after(request, name, Some(request.received)).await?;
-                if now.value.cmk.id == cmk.id {
-                    return Err(error);
-                }
-                self.worker.seal(request, now.value.usable()?, plaintext, context).await
-            }
-            outcome => outcome,
-        }
+        self.working(request, name, context).await?.value.seal(plaintext, context)
     }
 
     async fn decrypt(
@@ -272,7 +277,7 @@ impl Kms for AwsKms {
         let what = || format!("compute an HMAC with key '{name}'");
         let any = self.names.config.any;
         let _pass = self.names.gate.pass(request).await?;
-        let fresh = |held: &crate::cell::Held<String>| held.began.elapsed() < any;
+        let fresh = |held: &Held<String>| held.began.elapsed() < any;
         let held = if let Some(held) = cmk.hmac.get().filter(|held| fresh(held)) {
             held
         } else {

@@ -35,21 +35,20 @@ impl Worker {
         Self { names, limit: RefusalLimit::default() }
     }
 
-    /// Seals `plaintext` under a key that AWS wrapped for this CMK and name.
-    pub async fn seal(
+    /// Returns a key that AWS wrapped for this CMK and name: one that seals many times, or for this context alone.
+    pub async fn working(
         &self,
         request: &Request,
         cmk: &Arc<Cmk>,
-        plaintext: &[u8],
         context: &[u8],
-    ) -> Result<Vec<u8>> {
-        if self.names.config.reuse.max_age.is_zero() {
-            let _pass = self.names.gate.pass(request).await?;
-            let single = fetch_key(&self.names, cmk, Kind::Single, Some(context), request.deadline).await?;
-            return put_together(&single, plaintext, context);
+    ) -> Result<Arc<Held<Working>>> {
+        if !self.names.config.reuse.max_age.is_zero() {
+            return self.sealing_key(request, cmk).await;
         }
-        let working = self.sealing_key(request, cmk).await?;
-        put_together(&working.value, plaintext, context)
+        let _pass = self.names.gate.pass(request).await?;
+        let began = Instant::now();
+        let value = fetch_key(&self.names, cmk, Kind::Single, Some(context), request.deadline).await?;
+        Ok(Arc::new(Held { value, began }))
     }
 
     /// Opens a ciphertext that was sealed under this CMK and name.
@@ -205,12 +204,6 @@ pub fn digest_of(blob: &[u8], context: Option<&[u8]>) -> [u8; 32] {
         None => digest.finalize().into(),
         Some(context) => digest.chain_update(Sha256::digest(context)).finalize().into(),
     }
-}
-
-fn put_together(working: &Working, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
-    let associated = format::associated_data(&working.header, context);
-    let sealed = working.key.seal(plaintext, &associated)?;
-    Ok([working.header.as_slice(), &sealed].concat())
 }
 
 /// Fetches a working key, and keeps it for opening too.

@@ -136,8 +136,10 @@ impl AsyncWrite for WatchedIo {
         self.note_write(outcome)
     }
 
+    /// Denied on HTTP/2: there each answer of more than 256 bytes would be a write, a TLS record and a packet of its
+    /// own, however many wait; so it is one of more than 1,024.
     fn is_write_vectored(&self) -> bool {
-        self.tls.is_write_vectored()
+        self.frames.is_none() && self.tls.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
