@@ -1,6 +1,7 @@
 """What the scripts in this directory share: servers, their figures, and the load generator."""
 
 import base64
+import collections
 import ctypes
 import hashlib
 import http.client
@@ -63,7 +64,8 @@ class Files:
 
 
 class Server:
-    """A running key server whose memory is not locked: `program` is "kms" or "kes"."""
+    """A running key server whose memory is not locked: `program` is "kms" or "kes". `store` is a directory, or for "kms"
+    the section of another key store."""
 
     def __init__(self, name, files, store, pin=True, program=None):
         program = program or name
@@ -80,11 +82,12 @@ class Server:
             command = [TOOLS / "bin/kes", "server", "--config", config]
         else:
             config = config.with_suffix(".toml")
+            if not str(store).startswith("["):
+                store = f'[keystore.fs]\npath = "{store}"\nroot_key_file = "{files.root_key}"\n'
             config.write_text(
                 f'address = "127.0.0.1:{self.port}"\n[admin]\nidentity = "{files.identity}"\n'
                 f'[tls]\nkey = "{files.dir}/server.key"\ncert = "{files.dir}/server.crt"\n'
-                '[cache.expiry]\nany = "5m"\nunused = "5m"\n'
-                f'[keystore.fs]\npath = "{store}"\nroot_key_file = "{files.root_key}"\n')
+                f'[cache.expiry]\nany = "5m"\nunused = "5m"\n{store}')
             command = [kms_binary(), "server", "--config", config]
         if pin:
             command = ["taskset", "-c", SERVER_CPU, *command]
@@ -140,6 +143,48 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class LocalStack:
+    """A running emulator of AWS, with AWS KMS in it. It writes a line for each call, which `calls` counts."""
+
+    def __init__(self, files):
+        self.port, self.log = free_port(), files.dir / "localstack.log"
+        address = f"127.0.0.1:{self.port}"
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(files.dir), "TMPDIR": str(files.dir), "SERVICES": "kms,sts",
+            "STRICT_SERVICE_LOADING": "1", "EAGER_SERVICE_LOADING": "1", "DISABLE_EVENTS": "1", "SKIP_SSL_CERT_DOWNLOAD": "1",
+            "DNS_ADDRESS": "0", "GATEWAY_SERVER": "hypercorn", "LOCALSTACK_HOST": address, "GATEWAY_LISTEN": address}
+        with open(self.log, "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(["taskset", "-c", LOAD_CPU, TOOLS / "bin/localstack"], cwd=files.dir, env=environment,
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        began = time.monotonic()
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() - began > 60:
+                raise SystemExit(f"LocalStack does not start: {self.log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def is_ready(self):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            connection.request("GET", "/_localstack/health")
+            return json.loads(connection.getresponse().read()).get("services", {}).get("kms") == "running"
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+
+    def key_store(self):
+        """Returns the section of a server's config."""
+        return (f'[keystore.aws.kms]\nendpoint = "http://127.0.0.1:{self.port}"\nregion = "eu-central-1"\n'
+                '[keystore.aws.kms.credentials]\naccesskey = "000000000001"\nsecretkey = "secret-access-key"\n')
+
+    def calls(self):
+        """Counts the calls by their names."""
+        words = self.log.read_text(errors="replace").replace("\n", " ").split()
+        return collections.Counter(word.removeprefix("kms.") for word in words if word.startswith("kms."))
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
 
 
 def free_port():
