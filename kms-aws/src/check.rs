@@ -59,15 +59,17 @@ pub async fn check(config: AwsConfig) -> Vec<Finding> {
     findings.0
 }
 
-struct Findings(Vec<Finding>);
+/// What was found so far.
+pub(crate) struct Findings(pub Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, level: Level, what: &'static str, detail: impl Into<String>) {
+    pub fn add(&mut self, level: Level, what: &'static str, detail: impl Into<String>) {
         self.0.push(Finding { level, what, detail: detail.into() });
     }
 }
 
-type Look<T> = std::result::Result<T, (&'static str, Error)>;
+/// What one look brings, or the problem that ends them all: what was looked at, and why it failed.
+pub(crate) type Look<T> = std::result::Result<T, (&'static str, Error)>;
 
 async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     config.validate().map_err(|error| ("settings", error))?;

@@ -64,19 +64,28 @@ pub async fn load(connection: &AwsConnection) -> Result<SdkConfig> {
 
 type Answer<T, E> = std::result::Result<T, SdkError<E, HttpResponse>>;
 
-/// The client, and whether AWS answers it.
-pub struct Upstream {
-    client: Client,
+/// The client of one service of AWS, and whether that answers it.
+pub struct Upstream<C = Client> {
+    client: C,
+    service: &'static str,
     away: AtomicBool,
     probe: Semaphore,
     last_good: Mutex<Option<Instant>>,
 }
 
 impl Upstream {
-    /// Makes a client; nothing is asked of AWS yet.
+    /// Makes a client of AWS KMS; nothing is asked of AWS yet.
     pub fn new(config: &SdkConfig) -> Self {
+        Self::of(Client::new(config), "AWS KMS")
+    }
+}
+
+impl<C: Sync> Upstream<C> {
+    /// Takes over the client of `service`, a name for messages.
+    pub fn of(client: C, service: &'static str) -> Self {
         Self {
-            client: Client::new(config),
+            client,
+            service,
             away: AtomicBool::new(false),
             probe: Semaphore::new(1),
             last_good: Mutex::default(),
@@ -84,7 +93,7 @@ impl Upstream {
     }
 
     /// Lends the client, for [`call`](Self::call).
-    pub fn client(&self) -> &Client {
+    pub fn client(&self) -> &C {
         &self.client
     }
 
@@ -151,21 +160,28 @@ impl Upstream {
         if !self.away.swap(true, Ordering::Relaxed)
             && let Err(failure) = outcome
         {
-            tracing::error!("AWS KMS is away: {failure}");
+            tracing::error!("{} is away: {failure}", self.service);
         }
     }
 
     fn note_here(&self) {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         if self.is_away() && self.away.swap(false, Ordering::Relaxed) {
-            tracing::warn!("AWS KMS is back");
+            tracing::warn!("{} is back", self.service);
         }
     }
 }
 
 /// Asks AWS who we are; returns the ARN.
+///
+/// An endpoint of AWS's own is that of one service, and STS has another; an emulator has one for all.
 pub async fn identity_of(config: &SdkConfig) -> Result<String> {
-    let answer = aws_sdk_sts::Client::new(config).get_caller_identity().send().await;
+    let mut builder = aws_sdk_sts::config::Builder::from(config);
+    if config.endpoint_url().is_some_and(|endpoint| endpoint.contains(".amazonaws.com")) {
+        builder.set_endpoint_url(None);
+    }
+    let sts = aws_sdk_sts::Client::from_conf(builder.build());
+    let answer = sts.get_caller_identity().send().await;
     let answer = answer.map_err(|error| Failure::new(&error).into_error("ask AWS who we are"))?;
     Ok(answer.arn.unwrap_or_default())
 }

@@ -129,7 +129,7 @@ impl WrapperConfig {
 }
 
 impl AwsConnection {
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         if let Some(endpoint) = &self.endpoint
             && !endpoint.starts_with("https://")
             && !endpoint.starts_with("http://")

@@ -63,6 +63,22 @@ impl Failure {
         )
     }
 
+    /// Tells whether Secrets Manager refuses because of the state of the secret.
+    pub fn is_about_state(&self) -> bool {
+        self.code == "InvalidRequestException"
+    }
+
+    /// Tells whether Secrets Manager refuses because the secret is scheduled for deletion; AWS has no code for it.
+    pub fn is_about_deletion(&self) -> bool {
+        let texts = ["scheduled for deletion", "marked for deletion", "marked deleted"];
+        self.is_about_state() && texts.iter().any(|text| self.why.contains(text))
+    }
+
+    /// Tells whether a KMS key is named as one that cannot be used in its state.
+    pub fn is_about_disabled_key(&self) -> bool {
+        ["is disabled", "pending deletion", "pending import"].iter().any(|text| self.why.contains(text))
+    }
+
     /// Makes the error of `operation`.
     pub fn into_error(self, operation: impl Into<String>) -> Error {
         Error::with_source(self.kind, operation, self)
@@ -71,13 +87,14 @@ impl Failure {
 
 fn kind_of(code: &str, status: u16) -> ErrorKind {
     match code {
-        "NotFoundException" => ErrorKind::NotFound,
-        "AlreadyExistsException" => ErrorKind::AlreadyExists,
+        "NotFoundException" | "ResourceNotFoundException" => ErrorKind::NotFound,
+        "AlreadyExistsException" | "ResourceExistsException" => ErrorKind::AlreadyExists,
         "InvalidCiphertextException" | "IncorrectKeyException" => ErrorKind::NotAuthentic,
         "DisabledException" | "KMSInvalidStateException" => ErrorKind::Disabled,
-        "KeyUnavailableException" | "DependencyTimeoutException" | "KMSInternalException" => {
-            ErrorKind::Unreachable
-        }
+        "KeyUnavailableException"
+        | "DependencyTimeoutException"
+        | "KMSInternalException"
+        | "InternalServiceError" => ErrorKind::Unreachable,
         "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" => {
             ErrorKind::Throttled
         }
@@ -143,8 +160,34 @@ mod tests {
             ("", 429, ErrorKind::Throttled),
             ("SomethingNew", 503, ErrorKind::Unreachable),
             ("LimitExceededException", 400, ErrorKind::Denied),
+            ("ResourceNotFoundException", 400, ErrorKind::NotFound),
+            ("ResourceExistsException", 400, ErrorKind::AlreadyExists),
+            ("DecryptionFailure", 400, ErrorKind::Denied),
+            ("EncryptionFailure", 400, ErrorKind::Denied),
+            ("InvalidRequestException", 400, ErrorKind::Denied),
+            ("InternalServiceError", 500, ErrorKind::Unreachable),
+            ("InternalServiceError", 400, ErrorKind::Unreachable),
         ] {
             assert_eq!(kind_of(code, status), kind, "{code} {status}");
         }
+    }
+
+    #[test]
+    fn a_deletion_is_told_from_other_states() {
+        let failure = |code: &str, why: &str| Failure {
+            kind: ErrorKind::Denied,
+            code: code.to_owned(),
+            why: why.to_owned(),
+        };
+        for why in [
+            "You can't create this secret because a secret with this name is already scheduled for deletion.",
+            "You can't perform this operation on the secret because it was marked for deletion.",
+            "You tried to perform the operation on a secret that's currently marked deleted.",
+        ] {
+            assert!(failure("InvalidRequestException", why).is_about_deletion(), "{why}");
+            assert!(!failure("AccessDeniedException", why).is_about_deletion(), "{why}");
+        }
+        let other = failure("InvalidRequestException", "You can't enable rotation without a function.");
+        assert!(other.is_about_state() && !other.is_about_deletion());
     }
 }

@@ -1,4 +1,5 @@
-//! AWS KMS as the home of master keys, which never leave it, and as the root key of other stores.
+//! AWS KMS as the home of master keys, which never leave it, and as the root key of other stores; AWS Secrets Manager as
+//! a store of keys.
 //!
 //! ```no_run
 //! use kms_aws::{AwsConfig, AwsConnection, AwsKms};
@@ -13,7 +14,7 @@
 //! # }
 //! ```
 //!
-//! What the SDK receives it keeps in buffers that it does not wipe; what is taken out of them is wiped as everywhere.
+//! What the SDK sends and receives it keeps in buffers that it does not wipe; what is taken out of them is wiped as everywhere.
 
 mod cell;
 mod check;
@@ -25,10 +26,12 @@ mod format;
 mod kms;
 mod limit;
 mod names;
+mod secrets;
 mod working;
 mod wrap;
 
 pub use check::{Finding, Level, check};
 pub use config::{AwsConfig, AwsConnection, Credentials, Reuse, WrapperConfig};
 pub use kms::AwsKms;
+pub use secrets::{SecretsConfig, SecretsManager, check_secrets};
 pub use wrap::AwsWrapper;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kms_aws::{AwsKms, AwsWrapper};
+use kms_aws::{AwsKms, AwsWrapper, SecretsManager};
 use kms_core::{EntryName, ErrorKind, KeyRing, KeyStore, Kms, ListQuery, MemoryStore, Wrapped, Wrapper};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 use kms_vault::Transit;
@@ -36,6 +36,10 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             Ok(Arc::new(KeyRing::new(store, settings.cache)))
         }
         KeyStoreSettings::AwsKms(config) => Ok(Arc::new(AwsKms::open((**config).clone()).await?)),
+        KeyStoreSettings::AwsSecrets(config) => {
+            let store = SecretsManager::open((**config).clone()).await?;
+            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+        }
         KeyStoreSettings::Vault(config) => {
             Ok(Arc::new(KeyRing::new(kms_vault::open((**config).clone())?, settings.cache)))
         }

@@ -10,6 +10,7 @@
 pub mod client;
 pub mod faults;
 pub mod identity;
+pub mod kes;
 pub mod process;
 pub mod server;
 

@@ -9,5 +9,11 @@ mod emulator;
 mod faults;
 #[path = "aws/keys.rs"]
 mod keys;
+#[path = "aws/secrets.rs"]
+mod secrets;
+#[path = "aws/secrets_kes.rs"]
+mod secrets_kes;
+#[path = "aws/secrets_server.rs"]
+mod secrets_server;
 #[path = "aws/wrap.rs"]
 mod wrap;

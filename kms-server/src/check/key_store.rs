@@ -25,6 +25,9 @@ pub async fn check(settings: &KeyStoreSettings) -> Vec<Finding> {
         KeyStoreSettings::AwsKms(config) => {
             kms_aws::check((**config).clone()).await.iter().map(of_aws).collect()
         }
+        KeyStoreSettings::AwsSecrets(config) => {
+            kms_aws::check_secrets((**config).clone()).await.iter().map(of_aws).collect()
+        }
         KeyStoreSettings::Vault(config) => {
             kms_vault::check((**config).clone()).await.iter().map(of_vault).collect()
         }

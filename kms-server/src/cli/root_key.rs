@@ -43,6 +43,7 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
         KeyStoreSettings::Vault(_)
         | KeyStoreSettings::AwsKms(_)
         | KeyStoreSettings::Wrapped { .. }
+        | KeyStoreSettings::AwsSecrets(_)
         | KeyStoreSettings::Memory => {
             let config = args.config.display();
             return Err(Failure::new(format!("{config}: the key store has no root key of its own")));

@@ -1,19 +1,35 @@
-//! The section `keystore.aws.kms`.
+//! The sections `keystore.aws.kms` and `keystore.aws.secretsmanager`.
 
-use kms_aws::{AwsConfig, AwsConnection, Credentials, Reuse};
+use kms_aws::{AwsConfig, AwsConnection, Credentials, Reuse, SecretsConfig};
 use kms_core::CacheConfig;
 
 use super::places::{Places, path};
 use super::problem::Problem;
-use super::sections::{RawAws, RawAwsCredentials, RawAwsKms};
+use super::sections::{RawAws, RawAwsCredentials, RawAwsKms, RawAwsSecrets};
+use super::settings::KeyStoreSettings;
 
-/// Reads the section; how long an answer of AWS is believed is told by the cache's settings.
-pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<AwsConfig, Problem> {
-    let problem = |key: &str, message: &str| places.problem(&path(&format!("keystore.aws{key}")), message);
-    let Some(RawAwsKms { endpoint, region, prefix, credentials: keys, reuse, deletion_window }) = raw.kms
-    else {
-        return Err(problem("", "empty, expected keystore.aws.kms"));
-    };
+/// Reads the one section of both that is there.
+pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<KeyStoreSettings, Problem> {
+    match (raw.kms, raw.secretsmanager) {
+        (Some(raw), None) => Ok(KeyStoreSettings::AwsKms(Box::new(kms(raw, cache, places)?))),
+        (None, Some(raw)) => Ok(KeyStoreSettings::AwsSecrets(Box::new(secrets(raw, places)?))),
+        (Some(_), Some(_)) => {
+            let kms = path("keystore.aws.kms");
+            let message =
+                format!("two key stores, expected one: {} is at {}", places.name(&kms), places.of(&kms));
+            Err(places.problem(&path("keystore.aws.secretsmanager"), message))
+        }
+        (None, None) => {
+            let message = "empty, expected keystore.aws.kms or keystore.aws.secretsmanager";
+            Err(places.problem(&path("keystore.aws"), message))
+        }
+    }
+}
+
+/// Reads `keystore.aws.kms`; how long an answer of AWS is believed is told by the cache's settings.
+fn kms(raw: RawAwsKms, cache: &CacheConfig, places: &Places) -> Result<AwsConfig, Problem> {
+    let problem = |message: &str| places.problem(&path("keystore.aws.kms"), message);
+    let RawAwsKms { endpoint, region, prefix, credentials: keys, reuse, deletion_window } = raw;
     let default = AwsConfig::new(connection(endpoint, region, keys));
     let config = AwsConfig {
         prefix: prefix.unwrap_or(default.prefix),
@@ -26,7 +42,7 @@ pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<AwsConfi
         offline: cache.offline,
         connection: default.connection,
     };
-    config.validate().map_err(|error| problem(".kms", &error.chain().to_string()))?;
+    config.validate().map_err(|error| problem(&error.chain().to_string()))?;
     Ok(config)
 }
 
@@ -36,14 +52,36 @@ pub fn connection(
     region: Option<String>,
     keys: RawAwsCredentials,
 ) -> AwsConnection {
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     AwsConnection { endpoint: given(endpoint), region: given(region), credentials: credentials(keys) }
+}
+
+/// Reads `keystore.aws.secretsmanager`, as KES has it.
+fn secrets(raw: RawAwsSecrets, places: &Places) -> Result<SecretsConfig, Problem> {
+    let key = |name: &str| path(&format!("keystore.aws.secretsmanager{name}"));
+    let RawAwsSecrets { endpoint, region, kmskey, credentials: keys, recovery_window } = raw;
+    // KES's configs name the host alone.
+    let endpoint = given(endpoint)
+        .map(|endpoint| if endpoint.contains("://") { endpoint } else { format!("https://{endpoint}") });
+    let default = SecretsConfig::new(connection(endpoint, region, keys));
+    let recovery_window = recovery_window.unwrap_or(default.recovery_window);
+    if !SecretsConfig::is_recovery_window(recovery_window) {
+        let message =
+            format!("{recovery_window} is not possible, expected {}", SecretsConfig::RECOVERY_WINDOW);
+        return Err(places.problem(&key(".recovery_window"), message));
+    }
+    let config = SecretsConfig { kms_key: given(kmskey), recovery_window, ..default };
+    config.validate().map_err(|error| places.problem(&key(""), error.chain().to_string()))?;
+    Ok(config)
+}
+
+/// Takes an empty text, such as that of a variable that is not set, for none.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// Reads an access key; none is the SDK's default chain.
 fn credentials(raw: RawAwsCredentials) -> Option<Credentials> {
-    let [access_key, secret_key, token] =
-        [raw.accesskey, raw.secretkey, raw.token].map(|text| text.filter(|text| !text.is_empty()));
+    let [access_key, secret_key, token] = [raw.accesskey, raw.secretkey, raw.token].map(given);
     if access_key.is_none() && secret_key.is_none() && token.is_none() {
         return None;
     }

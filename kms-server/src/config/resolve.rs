@@ -314,7 +314,7 @@ fn key_store(
     let places = context.places;
     if let Some((name, what)) = raw.unsupported() {
         let message = format!(
-            "{what} is not supported as a key store, expected fs, vault, aws.kms or memory (docs/from-kes.md says how to move)"
+            "{what} is not supported as a key store, expected fs, vault, aws or memory (docs/from-kes.md says how to move)"
         );
         return Err(places.problem(&path(&format!("keystore.{name}")), message));
     }
@@ -342,7 +342,7 @@ fn key_store(
         (_, Some(raw), ..) => {
             Ok(KeyStoreSettings::Vault(Box::new(vault::vault(raw, "keystore.vault", places)?)))
         }
-        (.., Some(raw), _) => Ok(KeyStoreSettings::AwsKms(Box::new(aws::aws(raw, cache, places)?))),
+        (.., Some(raw), _) => aws::aws(raw, cache, places),
         (.., Some(_)) => {
             let message = "every key dies with the process, and with it all data that was encrypted under it";
             warnings.push(Warning::dubious(places.problem(&path("keystore.memory"), message)));
@@ -350,7 +350,7 @@ fn key_store(
         }
         (None, None, None, None) => {
             let message = "no key store, expected [keystore.fs], [keystore.vault], [keystore.aws.kms], \
-                or [keystore.memory], which forgets all keys at the end";
+                [keystore.aws.secretsmanager], or [keystore.memory], which forgets all keys at the end";
             Err(places.problem(&path("keystore"), message))
         }
     }

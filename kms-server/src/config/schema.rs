@@ -113,11 +113,6 @@ impl RawKeyStore {
     /// Finds a key store of KES that we do not have: its key, and what it is.
     pub fn unsupported(&self) -> Option<(&'static str, &'static str)> {
         let stores = [
-            (
-                self.aws.as_ref().and_then(|aws| aws.secretsmanager),
-                "aws.secretsmanager",
-                "AWS Secrets Manager",
-            ),
             (self.azure, "azure", "Azure Key Vault"),
             (self.gcp, "gcp", "GCP Secret Manager"),
             (self.fortanix, "fortanix", "Fortanix SDKMS"),
@@ -215,6 +210,39 @@ pub fn list<'de, T: Element + Deserialize<'de>, D: Deserializer<'de>>(
     }
 
     deserializer.deserialize_any(List(PhantomData))
+}
+
+/// Reads a whole number, or a text of one: in YAML, and in a variable, it is a text.
+pub fn number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    struct Number<T>(PhantomData<T>);
+
+    impl<T: TryFrom<u64>> Visitor<'_> for Number<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number")
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+            T::try_from(number).map_err(|_| E::custom(format!("{number} is too large a number")))
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+            match u64::try_from(number) {
+                Ok(number) => self.visit_u64(number),
+                Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+            }
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            let number = text.trim().parse();
+            self.visit_u64(number.map_err(|_| {
+                E::custom(format!("invalid value '{}', expected a whole number", text.escape_debug()))
+            })?)
+        }
+    }
+
+    deserializer.deserialize_any(Number(PhantomData)).map(Some)
 }
 
 impl<'de> Deserialize<'de> for RawName {

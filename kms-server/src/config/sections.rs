@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::IgnoredAny;
 
-use super::schema::{GoDuration, Switch, list};
+use super::schema::{GoDuration, Switch, list, number};
 
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -124,7 +124,7 @@ pub struct RawAwsWrapper {
 #[serde(deny_unknown_fields, default)]
 pub struct RawAws {
     pub kms: Option<RawAwsKms>,
-    pub secretsmanager: Unsupported,
+    pub secretsmanager: Option<RawAwsSecrets>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -135,7 +135,19 @@ pub struct RawAwsKms {
     pub prefix: Option<String>,
     pub credentials: RawAwsCredentials,
     pub reuse: RawAwsReuse,
+    #[serde(deserialize_with = "number")]
     pub deletion_window: Option<u32>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAwsSecrets {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub kmskey: Option<String>,
+    pub credentials: RawAwsCredentials,
+    #[serde(deserialize_with = "number")]
+    pub recovery_window: Option<u32>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -150,6 +162,7 @@ pub struct RawAwsCredentials {
 #[serde(deny_unknown_fields, default)]
 pub struct RawAwsReuse {
     pub max_age: Option<GoDuration>,
+    #[serde(deserialize_with = "number")]
     pub max_uses: Option<u64>,
 }
 

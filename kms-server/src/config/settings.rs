@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kms_aws::{AwsConfig, WrapperConfig};
+use kms_aws::{AwsConfig, SecretsConfig, WrapperConfig};
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
 use kms_vault::VaultConfig;
@@ -148,6 +148,8 @@ pub enum KeyStoreSettings {
     Vault(Box<VaultConfig>),
     /// AWS KMS.
     AwsKms(Box<AwsConfig>),
+    /// AWS Secrets Manager.
+    AwsSecrets(Box<SecretsConfig>),
     /// A key store whose records are wrapped under a root key that lives elsewhere.
     Wrapped {
         /// Where the records rest.

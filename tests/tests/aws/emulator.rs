@@ -11,7 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use kms_aws::{AwsConfig, AwsConnection, AwsKms, Credentials};
+use kms_aws::{AwsConfig, AwsConnection, AwsKms, Credentials, SecretsConfig, SecretsManager};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -107,6 +107,8 @@ pub enum Fault {
     ResetAfter,
     /// AWS's error of this name is the answer, with this status.
     Error(u16, &'static str),
+    /// AWS's error of this name is the answer, with status 400 and this text.
+    Says(&'static str, &'static str),
     /// This is the answer, with status 200.
     Garbage(&'static [u8]),
 }
@@ -186,6 +188,13 @@ impl Aws {
         Arc::new(AwsKms::open(config).await.unwrap())
     }
 
+    /// Opens Secrets Manager as a server does, with another configuration.
+    pub async fn secrets(&self, change: impl FnOnce(&mut SecretsConfig)) -> SecretsManager {
+        let mut config = SecretsConfig::new(self.connection());
+        change(&mut config);
+        SecretsManager::open(config).await.unwrap()
+    }
+
     /// Does this to every call from now on.
     pub fn fail(&self, fault: Fault) {
         self.fail_if(move |_, _| fault.clone());
@@ -201,15 +210,23 @@ impl Aws {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
     }
 
-    /// Makes a call of the test's own, past counts and faults.
+    /// Makes a call of the test's own to AWS KMS, past counts and faults.
     pub async fn ask(&self, operation: &str, parameters: Value) -> Value {
-        let target = format!("TrentService.{operation}");
+        self.ask_service(&format!("TrentService.{operation}"), parameters).await
+    }
+
+    /// Makes a call of the test's own to Secrets Manager, past counts and faults.
+    pub async fn ask_secrets(&self, operation: &str, parameters: Value) -> Value {
+        self.ask_service(&format!("secretsmanager.{operation}"), parameters).await
+    }
+
+    async fn ask_service(&self, target: &str, parameters: Value) -> Value {
         let (status, body) =
-            forward(&self.state, &target, "application/x-amz-json-1.1", parameters.to_string().into())
+            forward(&self.state, target, "application/x-amz-json-1.1", parameters.to_string().into())
                 .await
                 .unwrap();
         let body = serde_json::from_slice(&body).unwrap_or(json!({}));
-        assert_eq!(status, 200, "{operation}: {body}");
+        assert_eq!(status, 200, "{target}: {body}");
         body
     }
 
@@ -276,6 +293,10 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
             let body = json!({"__type": code, "message": "told to fail"}).to_string();
             return respond(status, body.as_bytes());
         }
+        Fault::Says(code, text) => {
+            let body = json!({"__type": code, "message": text}).to_string();
+            return respond(400, body.as_bytes());
+        }
         Fault::Garbage(garbage) => return respond(200, garbage),
         Fault::None | Fault::ResetAfter => {}
     }
@@ -287,7 +308,11 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
 }
 
 async fn forward(state: &State, target: &str, kind: &str, body: Bytes) -> reqwest::Result<(u16, Bytes)> {
-    let service = if target.starts_with("TrentService") { "kms" } else { "sts" };
+    let service = match target.split('.').next() {
+        Some("TrentService") => "kms",
+        Some("secretsmanager") => "secretsmanager",
+        _ => "sts",
+    };
     let signed = format!(
         "AWS4-HMAC-SHA256 Credential={}/20260101/eu-central-1/{service}/aws4_request, \
          SignedHeaders=host, Signature=0",

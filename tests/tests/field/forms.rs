@@ -219,19 +219,84 @@ fn a_file_without_an_extension_is_read_by_what_it_is() {
 }
 
 #[test]
+fn each_form_of_secrets_manager_lands_where_it_should() {
+    let loaded = good("guide-aws.yml");
+    let debug = format!("{:?}", loaded.settings.key_store);
+    let KeyStoreSettings::AwsSecrets(secrets) = loaded.settings.key_store else { panic!() };
+    let connection = &secrets.connection;
+    assert_eq!(connection.endpoint.as_deref(), Some("https://secretsmanager.us-east-1.amazonaws.com"));
+    assert_eq!(connection.region.as_deref(), Some("us-east-1"));
+    let keys = connection.credentials.as_ref().unwrap();
+    assert_eq!((keys.access_key.as_str(), keys.secret_key.as_str()), ("x", "very-secret"));
+    assert!(keys.token.is_none() && !debug.contains("very-secret"), "{debug}");
+    assert_eq!((secrets.kms_key.as_deref(), secrets.recovery_window), (None, 7));
+
+    let secrets = |store: &str| {
+        yaml(&format!("{START}keystore:\n  {store}\n")).map(|loaded| match loaded.settings.key_store {
+            KeyStoreSettings::AwsSecrets(secrets) => secrets,
+            other => panic!("{other:?}"),
+        })
+    };
+    let config = secrets(
+        "aws: {secretsmanager: {endpoint: 'http://127.0.0.1:4566', region: '', kmskey: alias/kes, \
+         credentials: {accesskey: '', secretkey: ''}, recovery_window: 0}}",
+    )
+    .unwrap();
+    assert_eq!(config.connection.endpoint.as_deref(), Some("http://127.0.0.1:4566"));
+    assert!(config.connection.region.is_none() && config.connection.credentials.is_none());
+    assert_eq!((config.kms_key.as_deref(), config.recovery_window), (Some("alias/kes"), 0));
+    assert_eq!(secrets("aws: {secrets_manager: {recovery_window: 30}}").unwrap().recovery_window, 30);
+    let aws_kms = yaml(&format!(
+        "{START}keystore: {{aws: {{kms: {{deletion_window: 7, reuse: {{max_uses: 1000}}}}}}}}\n"
+    ));
+    let KeyStoreSettings::AwsKms(aws_kms) = aws_kms.unwrap().settings.key_store else { panic!() };
+    assert_eq!((aws_kms.deletion_window, aws_kms.reuse.max_uses), (7, 1000));
+    let toml = "admin = {identity = 'disabled'}\ntls = {key = 'k', cert = 'c'}\n\
+        [keystore.aws.secretsmanager]\nrecovery_window = ";
+    let loaded = load_text(&format!("{toml}14\n"), "kms.toml", &environment()).unwrap();
+    let KeyStoreSettings::AwsSecrets(config) = loaded.settings.key_store else { panic!() };
+    assert_eq!(config.recovery_window, 14);
+    let told = load_text(&format!("{toml}-1\n"), "kms.toml", &environment()).unwrap_err().to_string();
+    assert!(told.starts_with("kms.toml:4: keystore.aws.secretsmanager.recovery_window: "), "{told}");
+    for (store, words) in [
+        (
+            "aws:\n    secretsmanager:\n      recovery_window: 5",
+            "kes.yml:6: keystore.aws.secretsmanager.recovery_window: 5 is not possible, expected 0 (",
+        ),
+        (
+            "aws:\n    secretsmanager:\n      recovery_window: a week",
+            "kes.yml:6: keystore.aws.secretsmanager.recovery_window: invalid value 'a week', expected a whole number",
+        ),
+        (
+            "secretsmanager:\n    recovery_window: 31",
+            "kes.yml:5: keystore.secretsmanager.recovery_window: 31 is not possible",
+        ),
+        (
+            "secretsmanager: {credentials: {accesskey: x}}",
+            "kes.yml:4: keystore.secretsmanager: use the AWS setting 'credentials'",
+        ),
+        (
+            "aws:\n    secretsmanager: {region: x}\n    kms: {region: x}",
+            "kes.yml:5: keystore.aws.secretsmanager: two key stores, expected one: keystore.aws.kms is at kes.yml:6",
+        ),
+        (
+            "aws: {}",
+            "kes.yml:4: keystore.aws: empty, expected keystore.aws.kms or keystore.aws.secretsmanager",
+        ),
+    ] {
+        let told = secrets(store).unwrap_err().to_string();
+        assert!(told.starts_with(words), "{words:?} in {told:?}");
+    }
+}
+
+#[test]
 fn a_key_store_that_we_lack_is_an_error_with_its_name() {
-    let told = load(&config("guide-aws.yml"), &environment()).unwrap_err().to_string();
-    assert!(
-        told.contains("guide-aws.yml:24: keystore.secretsmanager: AWS Secrets Manager is not supported"),
-        "{told}"
-    );
     for (store, what) in [
         ("azure: {keyvault: {endpoint: x}}", "Azure Key Vault"),
         ("gcp: {secretmanager: {project_id: x}}", "GCP Secret Manager"),
         ("fortanix: {sdkms: {endpoint: x}}", "Fortanix SDKMS"),
         ("gemalto: {keysecure: {endpoint: x}}", "KeySecure"),
         ("entrust: {keycontrol: {endpoint: x}}", "Entrust KeyControl"),
-        ("aws: {secretsmanager: {region: x}}", "AWS"),
     ] {
         let told = yaml(&format!("{START}keystore:\n  {store}\n")).unwrap_err().to_string();
         assert!(told.starts_with("kes.yml:4: keystore.") && told.contains(what), "{told}");

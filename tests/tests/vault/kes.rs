@@ -1,19 +1,14 @@
 //! A real KES 0.24 on the same OpenBao: each reads what the other wrote, and opens what it sealed.
 
-use std::process::Stdio;
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::{CacheConfig, EntryName, Fingerprint, Identity, KeyStore, Kms};
+use kms_core::{CacheConfig, EntryName, Fingerprint, KeyStore, Kms};
+use kms_tests::kes::Kes;
 use kms_vault::{AppRole, KvVersion, Login, SecretSource, TransitConfig, VaultConfig};
-use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::process::{Child, Command};
 
-use super::bao::{Bao, WIDE_POLICY, free_port, program, until};
+use super::bao::{Bao, WIDE_POLICY, program, until};
 use super::common::{key, list_all, record, request, ring};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +22,7 @@ async fn kes_and_we_share_a_vault() {
         let login = bao.approle(WIDE_POLICY, "5m").await;
         let transit = transit.then(|| TransitConfig { require: true, ..TransitConfig::new("minio") });
         let config = VaultConfig { login, transit, ..bao.config(version) };
-        let kes = Kes::start(&config).await;
+        let kes = start(&config).await;
         let kms = ring(config, CacheConfig::default());
 
         kms.create(&request(), &key("ours")).await.unwrap();
@@ -86,7 +81,7 @@ async fn slots_of_later_versions_do_not_keep_kes_from_serving() {
     let bao = Bao::with_kv(KvVersion::V2).await;
     let login = bao.approle(WIDE_POLICY, "5m").await;
     let config = VaultConfig { login, ..bao.config(KvVersion::V2) };
-    let kes = Kes::start(&config).await;
+    let kes = start(&config).await;
     let kms = ring(config, CacheConfig::default());
     kms.create(&request(), &key("key")).await.unwrap();
     let slot = EntryName::slot(&Fingerprint::from_bytes([7; 16]), 2);
@@ -98,94 +93,18 @@ async fn slots_of_later_versions_do_not_keep_kes_from_serving() {
     assert_eq!(dek["plaintext"], STANDARD.encode(opened.expose()));
 }
 
-/// A running KES 0.24.
-struct Kes {
-    endpoint: String,
-    http: reqwest::Client,
-    _child: Child,
-    _directory: TempDir,
-}
-
-impl Kes {
-    /// Starts one with the same Vault settings.
-    async fn start(config: &VaultConfig) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        let server_key = KeyPair::generate().unwrap();
-        let server =
-            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&server_key).unwrap();
-        std::fs::write(path("server.crt"), server.pem()).unwrap();
-        std::fs::write(path("server.key"), server_key.serialize_pem()).unwrap();
-        let client_key = KeyPair::generate().unwrap();
-        let client = CertificateParams::default().self_signed(&client_key).unwrap();
-        let address = format!("127.0.0.1:{}", free_port());
-        let Login::AppRole(AppRole { id, secret: SecretSource::Value(secret), .. }) = &config.login else {
-            unreachable!()
-        };
-        let mut vault = json!({
-            "endpoint": config.endpoint, "engine": config.engine, "prefix": config.prefix,
-            "version": if config.version == KvVersion::V1 { "v1" } else { "v2" },
-            "approle": {"id": id, "secret": secret.expose()}, "status": {"ping": "1s"},
-        });
-        if let Some(transit) = &config.transit {
-            vault["transit"] = json!({"engine": transit.engine, "key": transit.key});
-        }
-        // JSON is YAML.
-        let settings = json!({
-            "version": "v1", "address": address,
-            "admin": {"identity": Identity::of_public_key(&client_key.subject_public_key_info()).to_string()},
-            "tls": {"key": path("server.key"), "cert": path("server.crt")},
-            "cache": {"expiry": {"any": "1s", "unused": "1s", "offline": "0s"}},
-            "keystore": {"vault": vault},
-        });
-        std::fs::write(path("config.yml"), settings.to_string()).unwrap();
-        let log = std::fs::File::create(path("log")).unwrap();
-        let child = Command::new(program("kes"))
-            .args(["server", "--config"])
-            .arg(path("config.yml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let identity = format!("{}{}", client.pem(), client_key.serialize_pem());
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .tls_danger_accept_invalid_certs(true)
-            .identity(reqwest::Identity::from_pem(identity.as_bytes()).unwrap())
-            .timeout(Duration::from_secs(20))
-            .build()
-            .unwrap();
-        let kes =
-            Self { endpoint: format!("https://{address}/v1"), http, _child: child, _directory: directory };
-        until("KES answers", async || {
-            let answer = kes.http.get(format!("{}/status", kes.endpoint)).send().await;
-            answer.is_ok_and(|answer| answer.status() == 200)
-        })
-        .await;
-        kes
+/// Starts a KES with the same Vault settings.
+async fn start(config: &VaultConfig) -> Kes {
+    let Login::AppRole(AppRole { id, secret: SecretSource::Value(secret), .. }) = &config.login else {
+        unreachable!()
+    };
+    let mut vault = json!({
+        "endpoint": config.endpoint, "engine": config.engine, "prefix": config.prefix,
+        "version": if config.version == KvVersion::V1 { "v1" } else { "v2" },
+        "approle": {"id": id, "secret": secret.expose()}, "status": {"ping": "1s"},
+    });
+    if let Some(transit) = &config.transit {
+        vault["transit"] = json!({"engine": transit.engine, "key": transit.key});
     }
-
-    async fn ask(&self, path: &str, body: Value) -> Value {
-        let request = self.http.put(format!("{}/{path}", self.endpoint));
-        let request = if body.is_null() { request } else { request.body(body.to_string()) };
-        Self::answer(path, request).await
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        Self::answer(path, self.http.get(format!("{}/{path}", self.endpoint))).await
-    }
-
-    async fn status(&self, method: Method, path: &str) -> u16 {
-        let request = self.http.request(method, format!("{}/{path}", self.endpoint));
-        request.send().await.unwrap().status().as_u16()
-    }
-
-    async fn answer(path: &str, request: reqwest::RequestBuilder) -> Value {
-        let answer = request.send().await.unwrap();
-        let (status, body) = (answer.status(), answer.text().await.unwrap());
-        assert!(status == 200, "{path}: {status} {body}");
-        serde_json::from_str(&body).unwrap_or(Value::Null)
-    }
+    Kes::start(&program("kes"), json!({"vault": vault})).await
 }

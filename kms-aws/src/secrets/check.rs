@@ -1,0 +1,142 @@
+//! What is right and what is wrong between us and AWS Secrets Manager, step by step.
+
+use std::time::{Duration, Instant};
+
+use kms_core::{EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, Result};
+
+use super::config::SecretsConfig;
+use super::store::{Presence, Right, SecretsManager, refused};
+use crate::check::{Finding, Findings, Level, Look};
+use crate::client::{identity_of, load};
+
+/// How long a look for one secret may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The most secrets that are read.
+const MOST_READ: usize = 500;
+/// The most names that one finding tells.
+const MOST_TOLD: usize = 5;
+/// A name under which there is hardly a key.
+const NOBODY: &str = "kms-check-probe";
+
+/// Looks at everything between us and the Secrets Manager that `config` names, in the order in which things fail.
+///
+/// Nothing is written: a secret that is deleted stays for days. What depends on a problem is not looked at, so a
+/// problem is the last finding. Needs a tokio runtime.
+pub async fn check_secrets(config: SecretsConfig) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    if let Err((what, error)) = look(config, &mut findings).await {
+        findings.add(Level::Problem, what, error.chain().to_string());
+    }
+    findings.0
+}
+
+async fn look(config: SecretsConfig, findings: &mut Findings) -> Look<()> {
+    let settings = |error| ("settings", error);
+    config.validate().map_err(settings)?;
+    let sdk = load(&config.connection).await.map_err(settings)?;
+    let region = sdk.region().map(ToString::to_string).unwrap_or_default();
+    match identity_of(&sdk).await {
+        Ok(caller) => findings.add(Level::Good, "identity", format!("{caller} in {region}")),
+        // Inside of a private network there may be a way to Secrets Manager alone.
+        Err(error) if error.kind().is_outage() => {
+            findings.add(Level::Warning, "identity", error.chain().to_string());
+        }
+        Err(error) => return Err(("identity", error)),
+    }
+
+    let window = config.recovery_window;
+    let store = SecretsManager::open(config).await.map_err(settings)?;
+    let listed = names(&store, false).await.map_err(|error| ("list", error))?;
+    let names: Vec<_> = listed.into_iter().map(|(name, _)| name).collect();
+    findings.add(Level::Good, "list", format!("{} secrets whose names are those of keys", names.len()));
+    read(&store, &names, findings).await.map_err(|error| ("read", error))?;
+    describe(&store, findings).await;
+    deleted(&store, findings).await;
+    if window == 0 {
+        findings.add(Level::Warning, "recovery window", "0: a key that is deleted is erased at once");
+    }
+    Ok(())
+}
+
+/// Lists the names that keys can have, with what is known of their deletion.
+async fn names(store: &SecretsManager, deleted: bool) -> Result<Vec<(KeyName, Option<String>)>> {
+    let secrets = store.secrets("", deleted).await?.into_iter();
+    let named = secrets.filter_map(|secret| {
+        let when = SecretsManager::deletion_of(&secret);
+        Some((KeyName::new(secret.name?).ok()?, when))
+    });
+    let mut named: Vec<_> = named.filter(|(_, when)| when.is_some() == deleted).collect();
+    named.sort_unstable();
+    Ok(named)
+}
+
+/// Reads each record, as serving does.
+async fn read(store: &SecretsManager, names: &[KeyName], findings: &mut Findings) -> Result<()> {
+    let mut strangers = Vec::new();
+    let some = &names[..names.len().min(MOST_READ)];
+    for name in some {
+        let record = match store.get(&EntryName::from(name)).await {
+            Ok(record) => record,
+            // Deleted since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if KeyRecord::decode(record.expose()).is_err() {
+            strangers.push(name.as_str());
+        }
+    }
+    let of = if some.len() < names.len() { format!(" (the first {MOST_READ})") } else { String::new() };
+    if strangers.is_empty() {
+        findings.add(Level::Good, "read", format!("{} can be read and hold keys{of}", some.len()));
+    } else {
+        let detail = format!(
+            "{} of {} hold no key of ours, or a damaged one{of}: {}",
+            strangers.len(),
+            some.len(),
+            list(&strangers)
+        );
+        findings.add(Level::Warning, "read", detail);
+    }
+    Ok(())
+}
+
+/// Uses the one right that KES does without.
+async fn describe(store: &SecretsManager, findings: &mut Findings) {
+    match store.look(Instant::now() + PATIENCE, NOBODY).await {
+        Ok(Presence::Absent | Presence::There(_) | Presence::Deleted(_)) => {}
+        Err(failure) => {
+            let error: Error = refused(failure, "look for a secret", Right::Describe);
+            let detail =
+                format!("deletes read the key first, and the end of a window is not told: {}", error.chain());
+            findings.add(Level::Warning, "describe", detail);
+        }
+    }
+}
+
+/// Tells of keys that were deleted and can be restored.
+async fn deleted(store: &SecretsManager, findings: &mut Findings) {
+    let deleted = match names(store, true).await {
+        Ok(deleted) => deleted,
+        Err(error) => {
+            findings.add(Level::Warning, "deleted", error.chain().to_string());
+            return;
+        }
+    };
+    for (name, when) in deleted.iter().take(MOST_TOLD) {
+        let detail = format!(
+            "'{name}' was deleted{}; no key of that name can be made until AWS erases it; what restores it is '{}'",
+            when.as_deref().unwrap_or_default(),
+            store.restore_command(name.as_str())
+        );
+        findings.add(Level::Warning, "deleted", detail);
+    }
+    if deleted.len() > MOST_TOLD {
+        let more: Vec<_> = deleted[MOST_TOLD..].iter().map(|(name, _)| name.as_str()).collect();
+        findings.add(Level::Warning, "deleted", format!("{} more: {}", more.len(), list(&more)));
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    let told = names[..names.len().min(MOST_TOLD)].join(", ");
+    if names.len() > MOST_TOLD { format!("{told}, …") } else { told }
+}

@@ -1,0 +1,426 @@
+//! The store: one secret an entry.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::primitives::{Blob, DateTime};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
+use jiff::Timestamp;
+use kms_core::{
+    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
+    StoreStatus,
+};
+
+use super::config::SecretsConfig;
+use crate::client::{CALL_TIMEOUT, Upstream, load};
+use crate::cmk::look_again;
+use crate::error::Failure;
+
+/// How long an answer of AWS tells that it can be reached.
+const STATUS_AGE: Duration = Duration::from_secs(5);
+/// How long AWS may take to finish a deletion at once, or to show everywhere what was made.
+const SETTLE: Duration = Duration::from_secs(5);
+/// The most names that one call lists.
+const PAGE: i32 = 100;
+
+/// Entries that are secrets of AWS Secrets Manager, as KES keeps them.
+///
+/// A secret has the entry's name, and its value is the record. A create is atomic at AWS. A delete leaves
+/// the secret restorable for the recovery window; until it ends there is no entry of that name, and none can be made.
+pub struct SecretsManager {
+    config: SecretsConfig,
+    upstream: Upstream<Client>,
+    region: String,
+    /// Entries made here so recently that AWS may not show them yet.
+    made: Mutex<HashMap<EntryName, Instant>>,
+}
+
+/// What there is of a name.
+pub(super) enum Presence {
+    Absent,
+    /// With the ids of its versions, if they could be seen.
+    There(Vec<String>),
+    Deleted(Option<Deletion>),
+}
+
+/// When a secret that is scheduled for deletion was deleted, or will be.
+#[derive(Clone, Copy)]
+pub(super) struct Deletion(DateTime);
+
+impl SecretsManager {
+    /// Checks `config` and makes ready to serve.
+    ///
+    /// Fails with `InvalidInput`. Nothing is asked of Secrets Manager yet, so an AWS that is away or refuses us shows
+    /// in the operations.
+    pub async fn open(config: SecretsConfig) -> Result<Self> {
+        config.validate()?;
+        let sdk = load(&config.connection).await?;
+        Ok(Self {
+            upstream: Upstream::of(Client::new(&sdk), "AWS Secrets Manager"),
+            region: sdk.region().map(ToString::to_string).unwrap_or_default(),
+            config,
+            made: Mutex::default(),
+        })
+    }
+
+    /// Tells how a deleted entry is restored.
+    pub(super) fn restore_command(&self, name: &str) -> String {
+        format!("aws secretsmanager restore-secret --secret-id {name} --region {}", self.region)
+    }
+
+    /// Tells when a secret in a listing was deleted or will be, if it is.
+    pub(super) fn deletion_of(secret: &SecretListEntry) -> Option<String> {
+        secret.deleted_date.map(|date| Deletion(date).to_string())
+    }
+
+    /// Lists all secrets whose names begin with `prefix`, also those that were deleted if `deleted` is set.
+    pub(super) async fn secrets(&self, prefix: &str, deleted: bool) -> Result<Vec<SecretListEntry>> {
+        let name = Filter::builder().key(FilterNameStringType::Name).values(prefix).build();
+        let filters = (!prefix.is_empty()).then(|| vec![name]);
+        let (mut secrets, mut next) = (Vec::new(), None);
+        loop {
+            let call = self.client().list_secrets().max_results(PAGE).set_next_token(next);
+            let call = call.set_filters(filters.clone()).include_planned_deletion(deleted);
+            let answer = self.upstream.call(Instant::now() + CALL_TIMEOUT, call.send()).await;
+            let answer = answer.map_err(|failure| refused(failure, "list secrets", Right::List))?;
+            let list = answer.secret_list.ok_or_else(|| no_answer().into_error("list secrets"))?;
+            secrets.extend(list);
+            next = answer.next_token;
+            if next.is_none() {
+                return Ok(secrets);
+            }
+        }
+    }
+
+    /// Looks whether there is a secret of this name.
+    pub(super) async fn look(&self, deadline: Instant, name: &str) -> std::result::Result<Presence, Failure> {
+        let call = self.client().describe_secret().secret_id(name);
+        match self.upstream.call(deadline, call.send()).await {
+            Ok(answer) if answer.name.is_none() => Err(no_answer()),
+            Ok(answer) => Ok(match answer.deleted_date {
+                Some(date) => Presence::Deleted(Some(Deletion(date))),
+                None => {
+                    Presence::There(answer.version_ids_to_stages.unwrap_or_default().into_keys().collect())
+                }
+            }),
+            Err(failure) if failure.kind == ErrorKind::NotFound => Ok(Presence::Absent),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn client(&self) -> &Client {
+        self.upstream.client()
+    }
+
+    /// Looks with the rights that a policy for KES has, which cannot describe a secret.
+    async fn look_without_describe(
+        &self,
+        deadline: Instant,
+        name: &str,
+    ) -> std::result::Result<Presence, Failure> {
+        match self.look(deadline, name).await {
+            Err(failure) if failure.kind == ErrorKind::Denied => {}
+            outcome => return outcome,
+        }
+        match self.read(deadline, name).await {
+            Ok(_) => Ok(Presence::There(Vec::new())),
+            Err(failure) if failure.kind == ErrorKind::NotFound => Ok(Presence::Absent),
+            Err(failure) if failure.is_about_deletion() => Ok(Presence::Deleted(None)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn read(&self, deadline: Instant, name: &str) -> std::result::Result<Option<SecretBytes>, Failure> {
+        let call = self.client().get_secret_value().secret_id(name);
+        let answer = self.upstream.call(deadline, call.send()).await?;
+        if answer.name.is_none() {
+            return Err(no_answer());
+        }
+        let text = answer.secret_string.map(String::into_bytes);
+        Ok(text.or_else(|| answer.secret_binary.map(Blob::into_inner)).map(SecretBytes::new))
+    }
+
+    /// Makes a secret; `token` is the id of its version, by which AWS and we know a call that is made again.
+    async fn write(
+        &self,
+        deadline: Instant,
+        name: &EntryName,
+        record: &SecretBytes,
+        token: &str,
+    ) -> std::result::Result<(), Failure> {
+        let call = self.client().create_secret().name(name.as_str()).client_request_token(token);
+        let call = call.set_kms_key_id(self.config.kms_key.clone());
+        let call = match std::str::from_utf8(record.expose()) {
+            Ok(text) => call.secret_string(text),
+            Err(_) => call.secret_binary(Blob::new(record.expose())),
+        };
+        match self.upstream.call(deadline, call.send()).await?.name {
+            Some(_) => Ok(()),
+            None => Err(no_answer()),
+        }
+    }
+
+    /// Decides about a create that AWS refused because of the state of a secret of that name.
+    ///
+    /// `None` means that the name is about to become free.
+    async fn refused_by_state(&self, patience: Instant, name: &EntryName, failure: Failure) -> Option<Error> {
+        let what = format!("create secret '{name}'");
+        let exists = |why: String| Some(Error::with_source(ErrorKind::AlreadyExists, what.clone(), why));
+        let deletion = match self.look(Instant::now() + CALL_TIMEOUT, name.as_str()).await {
+            Ok(Presence::There(_)) => return exists("there is a secret of that name".to_owned()),
+            Ok(Presence::Deleted(deletion)) => deletion,
+            Ok(Presence::Absent) | Err(_) if failure.is_about_deletion() => None,
+            Ok(Presence::Absent) | Err(_) => return Some(refused(failure, what, Right::Create)),
+        };
+        let has_window = deletion.is_some_and(Deletion::is_ahead);
+        if self.config.recovery_window == 0 && !has_window && look_again(patience).await {
+            return None;
+        }
+        let when = deletion.map(|deletion| deletion.to_string()).unwrap_or_default();
+        let restore = self.restore_command(name.as_str());
+        tracing::error!(
+            key = %name,
+            "a key of this name was deleted{when}: none can be made until AWS has erased it; \
+             what restores it is '{restore}'"
+        );
+        exists(format!("it was deleted{when}, and can be restored: {restore}"))
+    }
+
+    /// Tells whether an entry was made here a moment ago, so that AWS may not show it yet.
+    fn is_new(&self, name: &EntryName) -> bool {
+        self.made_lately().get(name).is_some_and(|made| made.elapsed() < SETTLE)
+    }
+
+    fn made_lately(&self) -> std::sync::MutexGuard<'_, HashMap<EntryName, Instant>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|_, made| made.elapsed() < SETTLE);
+        made
+    }
+}
+
+#[async_trait]
+impl KeyStore for SecretsManager {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::shared("aws.secretsmanager")
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        let mut token = [0; 16];
+        kms_core::fill_random(&mut token)?;
+        let token = hex::encode(token);
+        let (deadline, patience) = (Instant::now() + CALL_TIMEOUT, Instant::now() + SETTLE);
+        loop {
+            let failure = match self.write(deadline, name, record, &token).await {
+                Ok(()) => break,
+                Err(failure) => failure,
+            };
+            if failure.is_about_state() {
+                match self.refused_by_state(patience, name, failure).await {
+                    Some(error) => return Err(error),
+                    None => continue,
+                }
+            }
+            if failure.kind == ErrorKind::AlreadyExists
+                && let Ok(Presence::There(versions)) = self.look(deadline, name.as_str()).await
+                && versions.contains(&token)
+            {
+                // The answer to an attempt before was lost.
+                break;
+            }
+            return Err(refused(failure, format!("create secret '{name}'"), Right::Create));
+        }
+        self.made_lately().insert(name.clone(), Instant::now());
+        Ok(())
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        let what = || format!("read secret '{name}'");
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let absent = |why: String| Error::with_source(ErrorKind::NotFound, what(), why);
+        loop {
+            return match self.read(deadline, name.as_str()).await {
+                Ok(Some(record)) => Ok(record),
+                Ok(None) => Err(Error::with_source(ErrorKind::Corrupt, what(), "the secret has no value")),
+                Err(failure)
+                    if failure.kind == ErrorKind::NotFound
+                        && self.is_new(name)
+                        && look_again(deadline).await =>
+                {
+                    continue;
+                }
+                Err(failure) if failure.is_about_deletion() => Err(absent(failure.to_string())),
+                Err(failure) if failure.is_about_state() => match self.look(deadline, name.as_str()).await {
+                    Ok(Presence::Deleted(_)) => Err(absent(failure.to_string())),
+                    _ => Err(refused(failure, what(), Right::Get)),
+                },
+                Err(failure) => Err(refused(failure, what(), Right::Get)),
+            };
+        }
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        let what = || format!("delete secret '{name}'");
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let absent = |why: String| Err(Error::with_source(ErrorKind::NotFound, what(), why));
+        // Looked for first, since AWS takes the deletion at once of a secret that is not there.
+        let looked = self.look_without_describe(deadline, name.as_str()).await;
+        match looked.map_err(|failure| refused(failure, what(), Right::Describe))? {
+            Presence::There(_) => {}
+            Presence::Absent if self.is_new(name) => {}
+            Presence::Absent => return absent("there is no secret of that name".to_owned()),
+            Presence::Deleted(deletion) => {
+                let when = deletion.map(|deletion| deletion.to_string()).unwrap_or_default();
+                return absent(format!("it was deleted before{when}"));
+            }
+        }
+        let call = self.client().delete_secret().secret_id(name.as_str());
+        let call = match self.config.recovery_window {
+            0 => call.force_delete_without_recovery(true),
+            days => call.recovery_window_in_days(i64::from(days)),
+        };
+        let end = match self.upstream.call(deadline, call.send()).await {
+            Ok(answer) if answer.name.is_none() => return Err(no_answer().into_error(what())),
+            Ok(answer) => answer.deletion_date.map(|date| Deletion(date).to_string()).unwrap_or_default(),
+            // The answer to an attempt before was lost, or another server was faster.
+            Err(failure) if failure.is_about_deletion() => String::new(),
+            Err(failure) => return Err(refused(failure, what(), Right::Delete)),
+        };
+        self.made_lately().remove(name);
+        if self.config.recovery_window == 0 {
+            tracing::warn!(key = %name, "a key was deleted for ever, since the recovery window is 0");
+        } else {
+            let restore = self.restore_command(name.as_str());
+            tracing::warn!(key = %name, "a key was deleted{end}; what restores it is '{restore}'");
+        }
+        Ok(())
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        let secrets = self.secrets(query.prefix, false).await?;
+        let names = secrets.into_iter().filter(|secret| secret.deleted_date.is_none());
+        // Secrets of others may have names that no key has; so have the slots of later versions.
+        let names = names.filter_map(|secret| secret.name).filter(|name| query.matches(name));
+        let mut names: Vec<_> = names.filter_map(|name| KeyName::new(name).ok()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let more = names.len() > query.limit;
+        names.truncate(query.limit);
+        Ok(Page { names, more })
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        if self.upstream.answered_within(STATUS_AGE) {
+            return Ok(StoreStatus::ok(Duration::ZERO));
+        }
+        let began = Instant::now();
+        let call = self.client().list_secrets().max_results(1);
+        match self.upstream.call(began + CALL_TIMEOUT, call.send()).await {
+            Ok(answer) if answer.secret_list.is_none() => {
+                Err(no_answer().into_error("ask AWS Secrets Manager how it is"))
+            }
+            Ok(_) => Ok(StoreStatus::ok(began.elapsed())),
+            // Keys can be served without that right.
+            Err(failure) if failure.kind == ErrorKind::Denied => {
+                let error = refused(failure, "list secrets", Right::List);
+                Ok(StoreStatus::ok(began.elapsed()).degraded(error.chain().to_string()))
+            }
+            Err(failure) => Err(failure.into_error("ask AWS Secrets Manager how it is")),
+        }
+    }
+}
+
+impl Deletion {
+    /// Tells whether the time is yet to come: AWS's documents have it as the time of the delete and as the window's end.
+    fn is_ahead(self) -> bool {
+        self.0.secs() > Timestamp::now().as_second() + 60
+    }
+}
+
+/// Prints the time with a word before it: ` until 2026-01-31T08:00:00Z`.
+impl fmt::Display for Deletion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.is_ahead() { "and can be restored until" } else { "at" };
+        match Timestamp::from_second(self.0.secs()) {
+            Ok(time) => write!(f, " {word} {time}"),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// What a call needs to be allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    Create,
+    Get,
+    Describe,
+    Delete,
+    List,
+}
+
+impl Right {
+    fn of_secrets_manager(self) -> &'static str {
+        match self {
+            Self::Create => "secretsmanager:CreateSecret",
+            Self::Get => "secretsmanager:GetSecretValue",
+            Self::Describe => "secretsmanager:DescribeSecret",
+            Self::Delete => "secretsmanager:DeleteSecret",
+            Self::List => "secretsmanager:ListSecrets",
+        }
+    }
+
+    fn of_kms(self) -> &'static str {
+        match self {
+            Self::Create => "kms:GenerateDataKey and kms:Decrypt",
+            _ => "kms:Decrypt",
+        }
+    }
+}
+
+/// Makes the failure of an answer that cannot be one of Secrets Manager.
+fn no_answer() -> Failure {
+    Failure::of(ErrorKind::Unreachable, "an answer of AWS Secrets Manager without what was asked for")
+}
+
+/// Makes the error of a call that failed, and says what is missing where AWS refuses us.
+pub(super) fn refused(failure: Failure, operation: impl Into<String>, right: Right) -> Error {
+    let lacks = match failure.code.as_str() {
+        "AccessDeniedException" if failure.to_string().contains("KMS") => right.of_kms(),
+        "AccessDeniedException" => right.of_secrets_manager(),
+        "DecryptionFailure" | "EncryptionFailure" | "InvalidRequestException"
+            if failure.is_about_disabled_key() =>
+        {
+            let why = format!("the KMS key of the secret cannot be used: {failure}");
+            return Error::with_source(ErrorKind::Disabled, operation, why);
+        }
+        "DecryptionFailure" | "EncryptionFailure" => right.of_kms(),
+        "ResourceNotFoundException" if right == Right::Create => {
+            let why = format!("the KMS key 'kmskey' is not there: {failure}");
+            return Error::with_source(ErrorKind::Denied, operation, why);
+        }
+        _ => return failure.into_error(operation),
+    };
+    let why = if lacks.starts_with("kms:") {
+        format!("the KMS key of the secret is disabled, or we lack the right {lacks} on it ({failure})")
+    } else {
+        format!("we lack the right {lacks} on it ({failure})")
+    };
+    Error::with_source(failure.kind, operation, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_as_what_it_is() {
+        let now = Timestamp::now().as_second();
+        let past = Deletion(DateTime::from_secs(now - 10)).to_string();
+        assert!(past.starts_with(" at 2") && past.ends_with('Z'), "{past}");
+        let ahead = Deletion(DateTime::from_secs(now + 7 * 86_400)).to_string();
+        assert!(ahead.starts_with(" and can be restored until 2"), "{ahead}");
+    }
+}
