@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -174,6 +174,7 @@ impl SecretsManager {
             Ok(Presence::There(_)) => return exists("there is a secret of that name".to_owned()),
             Ok(Presence::Deleted(deletion)) => deletion,
             Ok(Presence::Absent) | Err(_) if failure.is_about_deletion() => None,
+            Err(away) if away.kind.is_outage() => return Some(away.into_error(what)),
             Ok(Presence::Absent) | Err(_) => return Some(refused(failure, what, Right::Create)),
         };
         let has_window = deletion.is_some_and(Deletion::is_ahead);
@@ -195,7 +196,7 @@ impl SecretsManager {
         self.made_lately().get(name).is_some_and(|made| made.elapsed() < SETTLE)
     }
 
-    fn made_lately(&self) -> std::sync::MutexGuard<'_, HashMap<EntryName, Instant>> {
+    fn made_lately(&self) -> MutexGuard<'_, HashMap<EntryName, Instant>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.retain(|_, made| made.elapsed() < SETTLE);
         made
