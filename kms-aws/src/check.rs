@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use kms_core::{Error, ErrorKind, Identity, KeyName, Kms, ListQuery, Request, Result};
 
 use crate::client::{identity_of, load};
@@ -74,9 +75,7 @@ pub(crate) type Look<T> = std::result::Result<T, (&'static str, Error)>;
 async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     config.validate().map_err(|error| ("settings", error))?;
     let sdk = load(&config.connection).await.map_err(|error| ("settings", error))?;
-    let region = sdk.region().map(ToString::to_string).unwrap_or_default();
-    let caller = identity_of(&sdk).await.map_err(|error| ("identity", error))?;
-    findings.add(Level::Good, "identity", format!("{caller} in {region}"));
+    identity(&sdk, findings).await?;
 
     let aliases = Aliases::new(&config.prefix);
     let beside = AwsConfig { prefix: aliases.check_prefix(), ..config.clone() };
@@ -90,6 +89,20 @@ async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     let detail = format!("a data key of '{probe}' was made, and opened by a second client");
     findings.add(Level::Good, "round trip", detail);
     orphans(&kms, &request, findings).await;
+    Ok(())
+}
+
+/// Asks who AWS takes us for.
+pub(crate) async fn identity(sdk: &SdkConfig, findings: &mut Findings) -> Look<()> {
+    let region = sdk.region().map(ToString::to_string).unwrap_or_default();
+    match identity_of(sdk).await {
+        Ok(caller) => findings.add(Level::Good, "identity", format!("{caller} in {region}")),
+        // Inside of a private network there may be no way to STS.
+        Err(error) if error.kind().is_outage() => {
+            findings.add(Level::Warning, "identity", error.chain().to_string());
+        }
+        Err(error) => return Err(("identity", error)),
+    }
     Ok(())
 }
 

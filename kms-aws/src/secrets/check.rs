@@ -6,8 +6,8 @@ use kms_core::{EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, Result
 
 use super::config::SecretsConfig;
 use super::store::{Presence, Right, SecretsManager, refused};
-use crate::check::{Finding, Findings, Level, Look};
-use crate::client::{identity_of, load};
+use crate::check::{Finding, Findings, Level, Look, identity};
+use crate::client::load;
 
 /// How long a look for one secret may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -34,15 +34,7 @@ async fn look(config: SecretsConfig, findings: &mut Findings) -> Look<()> {
     let settings = |error| ("settings", error);
     config.validate().map_err(settings)?;
     let sdk = load(&config.connection).await.map_err(settings)?;
-    let region = sdk.region().map(ToString::to_string).unwrap_or_default();
-    match identity_of(&sdk).await {
-        Ok(caller) => findings.add(Level::Good, "identity", format!("{caller} in {region}")),
-        // Inside of a private network there may be a way to Secrets Manager alone.
-        Err(error) if error.kind().is_outage() => {
-            findings.add(Level::Warning, "identity", error.chain().to_string());
-        }
-        Err(error) => return Err(("identity", error)),
-    }
+    identity(&sdk, findings).await?;
 
     let window = config.recovery_window;
     let store = SecretsManager::open(config).await.map_err(settings)?;

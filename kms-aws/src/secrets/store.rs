@@ -341,7 +341,7 @@ impl Deletion {
     }
 }
 
-/// Prints the time with a word before it: ` until 2026-01-31T08:00:00Z`.
+/// Prints the time with words before it: ` and can be restored until 2026-01-31T08:00:00Z`, ` at 2026-01-24T08:00:00Z`.
 impl fmt::Display for Deletion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.is_ahead() { "and can be restored until" } else { "at" };
