@@ -16,6 +16,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::legacy::{self, Algorithm, Parts};
+use crate::lock::lock;
 use crate::{DataKey, Error, ErrorKind, Result, SecretBytes, SecretKey, fill_random};
 
 pub(crate) const IV_LEN: usize = 16;
@@ -89,13 +90,15 @@ pub struct SealingKey {
     cipher: Cipher,
     key: SecretKey,
     /// HMAC-SHA256 with the key already taken in, from which the keys of seals are derived.
-    mac: Hmac<Sha256>,
+    mac: Box<Hmac<Sha256>>,
 }
 
 impl SealingKey {
     /// Makes `key` ready to seal with `cipher`.
     pub fn new(key: SecretKey, cipher: Cipher) -> Self {
-        let mac = keyed_hmac(&key);
+        let mac = Box::new(keyed_hmac(&key));
+        lock(key.expose());
+        lock(mac.as_ref());
         Self { cipher, key, mac }
     }
 
@@ -112,7 +115,7 @@ impl SealingKey {
     /// Computes the fingerprint of the key.
     pub fn fingerprint(&self) -> Fingerprint {
         let tag: [u8; 32] =
-            self.mac.clone().chain_update(b"kms key fingerprint v1").finalize().into_bytes().into();
+            Hmac::clone(&self.mac).chain_update(b"kms key fingerprint v1").finalize().into_bytes().into();
         Fingerprint(tag.first_chunk().copied().unwrap_or_default())
     }
 
@@ -233,7 +236,7 @@ impl SealingKey {
 
     /// Derives the AES-256-GCM key of one seal: HMAC-SHA256(key, iv).
     fn aes(&self, iv: &[u8; IV_LEN]) -> Aes256Gcm {
-        let mut derived = self.mac.clone().chain_update(iv).finalize().into_bytes();
+        let mut derived = Hmac::clone(&self.mac).chain_update(iv).finalize().into_bytes();
         let aes = Aes256Gcm::new(&derived);
         derived.as_mut_slice().zeroize();
         aes

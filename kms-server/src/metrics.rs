@@ -11,7 +11,7 @@ use kms_core::Kms;
 use prometheus::core::{AtomicU64 as Integer, GenericCounter, GenericCounterVec};
 use prometheus::{Encoder as _, Gauge, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
 
-use crate::process::{self, Memory};
+use crate::process::{self, Locked, Memory};
 
 type Counter = GenericCounter<Integer>;
 type CounterVec = GenericCounterVec<Integer>;
@@ -43,7 +43,7 @@ pub struct Metrics {
     audit_dropped: Counter,
     cache: Cache,
     certificate_expiry: Gauge,
-    protection: [IntGauge; 3],
+    protection: [IntGauge; 4],
     /// What was counted when the process-wide error log was last looked at.
     errors_seen: AtomicU64,
 }
@@ -98,6 +98,11 @@ impl Metrics {
             )?,
             protection: [
                 gauge(&ours, "kms_memory_locked", "Whether no page of the process can be swapped out.")?,
+                gauge(
+                    &ours,
+                    "kms_master_keys_locked",
+                    "Whether pages with master keys are kept from being swapped out, within the limit.",
+                )?,
                 gauge(&ours, "kms_core_dumps_off", "Whether a crash leaves no core dump.")?,
                 gauge(&ours, "kms_memory_hidden", "Whether other processes cannot look into this one.")?,
             ],
@@ -152,9 +157,10 @@ impl Metrics {
         self.look();
         self.cache.look(kms);
         if let Some(held) = process::protection() {
-            let held = [&held.locked, &held.no_core_dump, &held.not_dumpable];
-            for (family, outcome) in self.protection.iter().zip(held) {
-                family.set(i64::from(outcome.is_ok()));
+            let all = held.locked == Ok(Locked::Everything);
+            let held = [all, held.locked.is_ok(), held.no_core_dump.is_ok(), held.not_dumpable.is_ok()];
+            for (family, holds) in self.protection.iter().zip(held) {
+                family.set(i64::from(holds));
             }
         }
         let mut text = encode(&self.kes);

@@ -8,34 +8,49 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 /// Descriptors that are kept free for what is not a connection: the store, logs, listeners.
 const RESERVED_FILES: u64 = 100;
 
+/// What locking all memory needs.
+const NEEDED: &str = "it needs CAP_IPC_LOCK or an unlimited memlock (ulimit -l, LimitMEMLOCK=infinity)";
+
 /// The most connections at once, however many descriptors there are.
 const MAX_CONNECTIONS: u64 = 16_384;
 
 /// What keeps others from reading the memory of this process; each is an error in words where the system refused it.
 #[derive(Clone, Debug)]
 pub struct Protection {
-    /// No page is written to a swap device.
-    pub locked: Result<(), String>,
+    /// What is never written to a swap device.
+    pub locked: Result<Locked, String>,
     /// A crash leaves no core dump.
     pub no_core_dump: Result<(), String>,
     /// No other process of the same user can look into it.
     pub not_dumpable: Result<(), String>,
 }
 
+/// What is locked in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locked {
+    /// Every page.
+    Everything,
+    /// The pages on which master keys lie, as far as this many KiB go.
+    MasterKeys(u64),
+}
+
 static PROTECTION: OnceLock<Protection> = OnceLock::new();
 
 /// Protects the memory of this process, once, and tells what holds.
 ///
-/// Memory is locked as it is used, and only with `CAP_IPC_LOCK` or an unlimited `RLIMIT_MEMLOCK`: under a limit every later
-/// allocation could fail. A process that is not dumpable cannot open `/dev/stdout` or its own `/proc` files that show
+/// Memory is locked as it is used, with `CAP_IPC_LOCK` or an unlimited `RLIMIT_MEMLOCK`: under a limit every later
+/// allocation could fail, so only the pages of master keys are. A process that is not dumpable cannot open `/dev/stdout` or its own `/proc` files that show
 /// memory.
 pub fn protect_memory() -> &'static Protection {
     PROTECTION.get_or_init(|| {
         let refused = |error: rustix::io::Errno| error.to_string();
         let locked = if may_lock_memory() {
-            mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map_err(refused)
+            let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+            mlockall(all).map(|()| Locked::Everything).map_err(refused)
         } else {
-            Err("it needs CAP_IPC_LOCK or an unlimited memlock (ulimit -l, LimitMEMLOCK=infinity)".to_owned())
+            let limit = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX) / 1024;
+            let locked = kms_core::lock_keys_in_memory().map(|()| Locked::MasterKeys(limit));
+            locked.map_err(|_| NEEDED.to_owned())
         };
         let no_core = Rlimit { current: Some(0), maximum: Some(0) };
         Protection {
@@ -53,24 +68,33 @@ pub fn protection() -> Option<&'static Protection> {
 
 impl Protection {
     /// Names what holds.
-    pub fn held(&self) -> Vec<&'static str> {
-        self.parts().into_iter().filter(|(_, outcome)| outcome.is_ok()).map(|(name, _)| name).collect()
+    pub fn held(&self) -> Vec<String> {
+        let locked = match self.locked {
+            Ok(Locked::Everything) => Some("locked in memory".to_owned()),
+            Ok(Locked::MasterKeys(kib)) => {
+                Some(format!("locked in memory as far as they are master keys and {kib} KiB go"))
+            }
+            Err(_) => None,
+        };
+        let others = self.others().into_iter().filter(|(_, outcome)| outcome.is_ok());
+        locked.into_iter().chain(others.map(|(name, _)| name.to_owned())).collect()
     }
 
     /// Names what does not hold, with the reason.
     pub fn missing(&self) -> Vec<String> {
+        let locked = match &self.locked {
+            Ok(Locked::Everything) => None,
+            Ok(Locked::MasterKeys(_)) => Some(format!("not all locked in memory: {NEEDED}")),
+            Err(why) => Some(format!("not locked in memory: {why}")),
+        };
         let refused = |(name, outcome): (&str, &Result<(), String>)| {
             outcome.as_ref().err().map(|why| format!("not {name}: {why}"))
         };
-        self.parts().into_iter().filter_map(refused).collect()
+        locked.into_iter().chain(self.others().into_iter().filter_map(refused)).collect()
     }
 
-    fn parts(&self) -> [(&'static str, &Result<(), String>); 3] {
-        [
-            ("locked in memory", &self.locked),
-            ("kept out of core dumps", &self.no_core_dump),
-            ("hidden from other processes", &self.not_dumpable),
-        ]
+    fn others(&self) -> [(&'static str, &Result<(), String>); 2] {
+        [("kept out of core dumps", &self.no_core_dump), ("hidden from other processes", &self.not_dumpable)]
     }
 }
 

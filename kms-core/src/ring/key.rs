@@ -6,6 +6,7 @@ use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
 
+use crate::lock::lock;
 use crate::seal::keyed_hmac;
 use crate::{Cipher, DataKey, Fingerprint, KeyRecord, Result, SealingKey, SecretBytes};
 
@@ -14,7 +15,7 @@ use crate::{Cipher, DataKey, Fingerprint, KeyRecord, Result, SealingKey, SecretB
 /// It implements no `Debug`; its secrets are wiped when the last user drops it.
 pub struct CachedKey {
     sealing: SealingKey,
-    mac: Option<Hmac<Sha256>>,
+    mac: Option<Box<Hmac<Sha256>>>,
     fingerprint: Fingerprint,
     created_at: Option<Timestamp>,
     created_by: String,
@@ -25,10 +26,14 @@ impl CachedKey {
     /// Makes a record ready for use; `read_at` is when the read of it began.
     pub fn new(record: KeyRecord, read_at: Instant) -> Self {
         let sealing = SealingKey::new(record.key, record.cipher);
+        let mac = record.hmac_key.map(|key| Box::new(keyed_hmac(&key.0)));
+        if let Some(mac) = &mac {
+            lock(mac.as_ref());
+        }
         Self {
             fingerprint: sealing.fingerprint(),
             sealing,
-            mac: record.hmac_key.map(|key| keyed_hmac(&key.0)),
+            mac,
             created_at: record.created_at,
             created_by: record.created_by,
             read_at,
@@ -49,7 +54,8 @@ impl CachedKey {
 
     /// Computes HMAC-SHA256 of `message`; `None` without an HMAC key.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
-        Some(self.mac.clone()?.chain_update(message).finalize().into_bytes().into())
+        let mac = Hmac::clone(self.mac.as_ref()?);
+        Some(mac.chain_update(message).finalize().into_bytes().into())
     }
 
     pub fn cipher(&self) -> Cipher {

@@ -128,8 +128,13 @@ struct ApiRoute {
 /// Tells what keeps others from reading the server's memory, for whom may see all metrics.
 fn protection(metrics: &str) -> String {
     let holds = |family: &str| metrics.lines().any(|line| line == format!("{family} 1"));
+    let locked = if holds("kms_memory_locked") || !holds("kms_master_keys_locked") {
+        ("kms_memory_locked", "locked in memory")
+    } else {
+        ("kms_master_keys_locked", "locked in memory as far as they are master keys and the limit goes")
+    };
     let parts = [
-        ("kms_memory_locked", "locked in memory"),
+        locked,
         ("kms_core_dumps_off", "kept out of core dumps"),
         ("kms_memory_hidden", "hidden from other processes"),
     ];

@@ -44,6 +44,30 @@ impl Server {
         Self { child, banner, _directory: directory }
     }
 
+    /// Starts it as a user without capabilities who may lock this many bytes.
+    fn start_without_capabilities(memlock: &str) -> Self {
+        Self::start(&[
+            "prlimit",
+            &format!("--memlock={memlock}:{memlock}"),
+            "setpriv",
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+        ])
+    }
+
+    /// Runs `kms` with these arguments as the admin.
+    fn admin(&self, arguments: &[&str]) -> String {
+        let exports =
+            self.banner.lines().filter_map(|line| line.strip_prefix("export KES_")?.split_once('='));
+        let variables = exports.map(|(name, value)| (format!("KES_{name}"), value));
+        let done = Command::new(kms_binary()).args(arguments).envs(variables).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     fn proc(&self, file: &str) -> String {
         format!("/proc/{}/{file}", self.child.id())
     }
@@ -88,18 +112,29 @@ fn a_server_that_may_lock_its_memory_does_and_says_so() {
 }
 
 #[test]
-fn a_user_without_capabilities_is_told_what_does_not_hold() {
-    let drop_all = [
-        "prlimit",
-        "--memlock=65536:65536",
-        "setpriv",
-        "--reuid=1000",
-        "--regid=1000",
-        "--clear-groups",
-        "--bounding-set=-all",
-        "--inh-caps=-all",
-    ];
-    let server = Server::start(&drop_all);
+fn a_user_without_capabilities_has_its_master_keys_locked() {
+    let server = Server::start_without_capabilities("16384");
+    server.assert_hidden();
+    assert_eq!(server.locked_kib(), 4, "the page that was tried");
+    let told = "locked in memory as far as they are master keys and 16 KiB go";
+    assert!(server.banner.contains(told), "{}", server.banner);
+    server.admin(&["key", "create", "first"]);
+    assert!(server.locked_kib() > 4, "{} KiB", server.locked_kib());
+    let status = server.admin(&["status"]);
+    assert!(status.contains("locked in memory as far as they are master keys"), "{status}");
+    // Beyond the limit the server goes on, and says so once.
+    for number in 0..100 {
+        server.admin(&["key", "create", &format!("key-{number}")]);
+    }
+    assert!((8..=16).contains(&server.locked_kib()), "{} KiB", server.locked_kib());
+    let log = server.end();
+    assert!(log.contains("keys are not all locked in memory: it needs CAP_IPC_LOCK"), "{log}");
+    assert_eq!(log.matches("no more memory can be locked").count(), 1, "{log}");
+}
+
+#[test]
+fn a_user_who_may_lock_nothing_is_told_so() {
+    let server = Server::start_without_capabilities("0");
     server.assert_hidden();
     assert_eq!(server.locked_kib(), 0);
     assert!(!server.banner.contains("locked in memory"), "{}", server.banner);
