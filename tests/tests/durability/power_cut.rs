@@ -64,7 +64,8 @@ fn a_sync_that_fails_acknowledges_nothing() {
     let before = Disk::load(&directory);
     let mut running = writer.record(&log, &environment);
     for _ in 0..3 {
-        for _ in 0..random.below(20) {
+        // One at least: then the store is there, whose making may fail too.
+        for _ in 0..=random.below(20) {
             running.lines_to("ok");
         }
         std::fs::write(&fail, "").unwrap();
