@@ -1,20 +1,27 @@
-//! A key store in an AWS KMS of its own.
+//! Key stores in an AWS of their own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::emulator::LocalStack;
 
-/// What `kms check` tells of it.
-pub const TOLD: &str = "aws: list: 0 keys";
+/// Returns the section of the config for keys in AWS KMS, and what `kms check` tells of it.
+pub fn kms() -> (String, &'static str) {
+    (section("kms"), "aws: list: 0 keys")
+}
 
-/// Returns the section of the config for a key store in an account of LocalStack that nobody else uses.
-pub fn key_store() -> String {
+/// Returns the section of the config for keys in Secrets Manager, and what `kms check` tells of it.
+pub fn secrets_manager() -> (String, &'static str) {
+    (section("secretsmanager"), "aws: list: 0 secrets whose names are those of keys")
+}
+
+/// Writes a section in KES's words, with an account of LocalStack that nobody else uses.
+fn section(service: &str) -> String {
     static ACCOUNTS: AtomicU64 = AtomicU64::new(200_000_000_000);
     format!(
-        r#"[keystore.aws.kms]
+        r#"[keystore.aws.{service}]
 endpoint = "{}"
 region = "eu-central-1"
-[keystore.aws.kms.credentials]
+[keystore.aws.{service}.credentials]
 accesskey = "{}"
 secretkey = "secret-access-key"
 "#,

@@ -59,8 +59,14 @@ secret = "{secret}"
 
 #[test]
 fn minio_keeps_its_objects_in_aws_kms() {
-    let dir = tempfile::tempdir().unwrap();
-    minio_keeps_its_objects(KeyServer::start_on(dir, &aws::key_store(), aws::TOLD, &ALLOW, &DENY));
+    let (dir, (key_store, told)) = (tempfile::tempdir().unwrap(), aws::kms());
+    minio_keeps_its_objects(KeyServer::start_on(dir, &key_store, told, &ALLOW, &DENY));
+}
+
+#[test]
+fn minio_keeps_its_objects_on_secrets_manager() {
+    let (dir, (key_store, told)) = (tempfile::tempdir().unwrap(), aws::secrets_manager());
+    minio_keeps_its_objects(KeyServer::start_on(dir, &key_store, told, &ALLOW, &DENY));
 }
 
 /// The directory, the config and the port of a KES 0.24, taken over while MinIO runs.

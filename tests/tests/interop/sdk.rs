@@ -26,8 +26,8 @@ fn the_official_sdk_is_served() {
 
 #[test]
 fn the_official_sdk_is_served_from_aws_kms_but_for_imports() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = KeyServer::start_on(dir, &aws::key_store(), aws::TOLD, &APP_ALLOW, &APP_DENY);
+    let (dir, (key_store, told)) = (tempfile::tempdir().unwrap(), aws::kms());
+    let server = KeyServer::start_on(dir, &key_store, told, &APP_ALLOW, &APP_DENY);
     the_sdk_is_served(&server, &[("KES_TEST_MANY", "1100"), ("KES_TEST_NO_IMPORT", "1")]);
 }
 
