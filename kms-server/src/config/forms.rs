@@ -61,7 +61,8 @@ pub fn modernise(tree: Dict, lines: Lines, language: Language, file: &str) -> Re
         .iter()
         .any(|key| find(&modern.tree, &path(&format!("keystore.fs.{key}"))).is_some());
     modern.is_for_kes |= of_2020 && !has_root_key;
-    modern.refuse_outer_kms_of_kes(file)?;
+    // In YAML it never had one.
+    modern.refuse_outer_kms_of_kes(language == Language::Toml && modern.is_for_kes, file)?;
     Ok(modern)
 }
 
@@ -79,10 +80,10 @@ impl Modern {
     }
 
     /// Refuses the `[kms]` of KES: what it wrapped has another form than what ours wraps.
-    fn refuse_outer_kms_of_kes(&self, file: &str) -> Result<(), Problem> {
+    fn refuse_outer_kms_of_kes(&self, is_of_kes: bool, file: &str) -> Result<(), Problem> {
         let Some(Value::Dict(_, kms)) = self.tree.get("kms") else { return Ok(()) };
         let has_address = |value: &Value| matches!(value, Value::Dict(_, kms) if kms.contains_key("address"));
-        let Some((name, _)) = kms.iter().find(|(_, value)| self.is_for_kes || has_address(value)) else {
+        let Some((name, _)) = kms.iter().find(|(_, value)| is_of_kes || has_address(value)) else {
             return Ok(());
         };
         let message = "an outer KMS of KES, whose records are not read; expected a key store alone, such as \

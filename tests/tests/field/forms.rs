@@ -301,6 +301,11 @@ fn a_key_store_that_we_lack_is_an_error_with_its_name() {
         let told = yaml(&format!("{START}keystore:\n  {store}\n")).unwrap_err().to_string();
         assert!(told.starts_with("kes.yml:4: keystore.") && told.contains(what), "{told}");
     }
+    let outer = format!("{START}keystore: {{fs: {{path: p}}}}\nkms:\n  aws: {{address: x, key: y}}\n");
+    let told = yaml(&outer).unwrap_err().to_string();
+    assert!(told.starts_with("kes.yml:5: kms.aws: an outer KMS of KES"), "{told}");
+    let ours = yaml(&outer.replace("address", "region")).unwrap().settings.key_store;
+    assert!(matches!(ours, KeyStoreSettings::Wrapped { .. }), "{ours:?}");
     let outer = "root = 'disabled'\n[kms.aws]\nregion = 'x'\n[keystore.fs]\npath = 'x'\n";
     let told = load_text(outer, "kes.toml", &environment()).unwrap_err().to_string();
     assert!(told.starts_with("kes.toml:2: kms.aws: an outer KMS"), "{told}");
