@@ -252,6 +252,26 @@ async fn a_deleted_key_can_be_found_in_aws_and_its_hmacs_go_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn racers_for_the_first_hmac_of_a_key_get_the_same() {
+    let aws = Aws::start().await;
+    let servers = [aws.open().await, aws.open().await, aws.open().await];
+    servers[0].create(&request(), &key("raced")).await.unwrap();
+    let racers: Vec<_> = (0..12)
+        .map(|racer| {
+            let kms = Arc::clone(&servers[racer % servers.len()]);
+            tokio::spawn(async move { kms.hmac(&request(), &key("raced"), b"message").await.unwrap() })
+        })
+        .collect();
+    let mut macs = Vec::new();
+    for racer in racers {
+        macs.push(racer.await.unwrap());
+    }
+    assert!(macs.iter().all(|mac| *mac == macs[0]), "one HMAC on all servers");
+    let enabled = aws.states().await.into_iter().filter(|state| state == "Enabled").count();
+    assert_eq!(enabled, 2, "the key's CMK and that of its HMACs; the losers' are pending deletion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_made_anew_elsewhere_is_noticed() {
     let aws = Aws::start().await;
     let (kms, other) = (aws.open().await, aws.open().await);
