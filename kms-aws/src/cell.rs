@@ -64,6 +64,11 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Takes the value out.
+    pub fn take(&self) -> Option<Arc<Held<T>>> {
+        self.held.swap(None)
+    }
+
+    /// Takes the value out, and forgets it.
     pub fn clear(&self) {
         self.held.store(None);
     }

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::cell::Cell;
 use crate::client::{Upstream, once};
+use crate::config::Reuse;
 use crate::error::Failure;
 use crate::format;
 
@@ -79,7 +80,10 @@ pub struct Cmk {
     /// Who made it; its tag is read once.
     pub creator: OnceCell<String>,
     /// The working key that seals.
-    pub sealing: Arc<Cell<Working>>,
+    pub sealing: Arc<Cell<Arc<Working>>>,
+    /// The one that will seal when that one has ended.
+    pub next: Arc<Cell<Arc<Working>>>,
+    renewal: Mutex<()>,
     /// The opened working keys, by the blob in which each is wrapped.
     pub opened: papaya::HashMap<Box<[u8]>, Arc<Opened>>,
     /// Digests of what AWS calls inauthentic, and since when.
@@ -94,6 +98,8 @@ pub struct Working {
     pub header: Vec<u8>,
     pub key: Arc<SealingKey>,
     pub uses: AtomicU64,
+    /// How long it was fetched before it was needed: by as much later it ends, so that there is one in each `max_age`.
+    pub lead: Duration,
 }
 
 impl Working {
@@ -129,6 +135,8 @@ impl Cmk {
             created_at: created.and_then(|time| Timestamp::new(time.secs(), 0).ok()),
             creator: OnceCell::new(),
             sealing: Arc::default(),
+            next: Arc::default(),
+            renewal: Mutex::default(),
             opened: papaya::HashMap::new(),
             refused: Mutex::default(),
             hmac: Arc::default(),
@@ -151,8 +159,27 @@ impl Cmk {
         refused.insert(digest, Instant::now());
     }
 
+    /// Tells whether there is a working key that may still seal.
+    pub fn is_sealing(&self, reuse: Reuse) -> bool {
+        self.sealing.get().is_some_and(|held| {
+            held.began.elapsed() < reuse.max_age && held.value.uses.load(Ordering::Relaxed) < reuse.max_uses
+        })
+    }
+
+    /// Lets the next working key seal if the present one has ended; false if there is no next one.
+    pub fn renew(&self, reuse: Reuse) -> bool {
+        let _one_at_a_time = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_sealing(reuse) {
+            return true;
+        }
+        let Some(next) = self.next.take() else { return false };
+        self.sealing.put(Arc::clone(&next.value), next.began + next.value.lead);
+        true
+    }
+
     /// Forgets every key that is in memory.
     pub fn wipe(&self) {
+        self.next.clear();
         self.sealing.clear();
         for opened in self.opened.pin().values() {
             opened.cell.clear();

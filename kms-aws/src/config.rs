@@ -49,7 +49,8 @@ pub struct WrapperConfig {
 /// How long, and for how much, a working key seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// Since it came; zero asks AWS for each data encryption key. 5 minutes.
+    /// Since it began to seal, which is up to a fifth of this after it came; zero asks AWS for each data encryption
+    /// key. 5 minutes.
     pub max_age: Duration,
     /// The number of seals; 2^32. It bounds what one working key that leaks can open.
     pub max_uses: u64,

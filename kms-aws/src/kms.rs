@@ -63,7 +63,7 @@ impl AwsKms {
     }
 
     /// Finds a key to seal with under the CMK that the name stands for.
-    async fn working(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<Arc<Held<Working>>> {
+    async fn working(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<Arc<Working>> {
         let cmk = self.usable(request, name).await?;
         match self.worker.working(request, &cmk, context).await {
             Err(error) if error.kind() == ErrorKind::Disabled => {
@@ -244,7 +244,7 @@ impl Kms for AwsKms {
     }
 
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
-        self.working(request, name, context).await?.value.generate(context)
+        self.working(request, name, context).await?.generate(context)
     }
 
     async fn encrypt(
@@ -254,7 +254,7 @@ impl Kms for AwsKms {
         plaintext: &[u8],
         context: &[u8],
     ) -> Result<Vec<u8>> {
-        self.working(request, name, context).await?.value.seal(plaintext, context)
+        self.working(request, name, context).await?.seal(plaintext, context)
     }
 
     async fn decrypt(

@@ -243,6 +243,12 @@ impl Names {
                     }) {
                         cmk.sealing.clear();
                     }
+                    let next = cmk.next.get();
+                    if next.is_some_and(|held| {
+                        held.began.elapsed() >= self.config.reuse.max_age + held.value.lead
+                    }) {
+                        cmk.next.clear();
+                    }
                     for (blob, entry) in &cmk.opened.pin() {
                         opened.push((entry.used.load(Ordering::Relaxed), Arc::clone(&cmk), blob.clone()));
                     }

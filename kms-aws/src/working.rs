@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec};
@@ -10,7 +10,6 @@ use kms_core::{Cipher, Error, ErrorKind, Request, Result, SealingKey, SecretByte
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::cell::Held;
 use crate::client::CALL_TIMEOUT;
 use crate::cmk::{Cmk, Opened, Working, look_again};
 use crate::error::Failure;
@@ -36,19 +35,12 @@ impl Worker {
     }
 
     /// Returns a key that AWS wrapped for this CMK and name: one that seals many times, or for this context alone.
-    pub async fn working(
-        &self,
-        request: &Request,
-        cmk: &Arc<Cmk>,
-        context: &[u8],
-    ) -> Result<Arc<Held<Working>>> {
+    pub async fn working(&self, request: &Request, cmk: &Arc<Cmk>, context: &[u8]) -> Result<Arc<Working>> {
         if !self.names.config.reuse.max_age.is_zero() {
             return self.sealing_key(request, cmk).await;
         }
         let _pass = self.names.gate.pass(request).await?;
-        let began = Instant::now();
-        let value = fetch_key(&self.names, cmk, Kind::Single, Some(context), request.deadline).await?;
-        Ok(Arc::new(Held { value, began }))
+        Ok(Arc::new(fetch_key(&self.names, cmk, Kind::Single, Some(context), request.deadline).await?))
     }
 
     /// Opens a ciphertext that was sealed under this CMK and name.
@@ -74,7 +66,7 @@ impl Worker {
     }
 
     /// Finds a working key that may still seal, or fetches one.
-    async fn sealing_key(&self, request: &Request, cmk: &Arc<Cmk>) -> Result<Arc<Held<Working>>> {
+    async fn sealing_key(&self, request: &Request, cmk: &Arc<Cmk>) -> Result<Arc<Working>> {
         let reuse = self.names.config.reuse;
         loop {
             let held = cmk.sealing.get();
@@ -83,11 +75,16 @@ impl Worker {
                 && held.value.uses.fetch_add(1, Ordering::Relaxed) < reuse.max_uses
             {
                 let used_up = held.value.uses.load(Ordering::Relaxed) >= reuse.max_uses / 5 * 4;
-                if held.began.elapsed() >= reuse.max_age / 5 * 4 || (used_up && reuse.max_uses >= 1000) {
-                    let (names, cmk_of_task) = (Arc::clone(&self.names), Arc::clone(cmk));
-                    cmk.sealing.refresh(|| fetch_working(names, cmk_of_task));
+                let ends_soon =
+                    held.began.elapsed() >= reuse.max_age / 5 * 4 || (used_up && reuse.max_uses >= 1000);
+                if ends_soon && cmk.next.get().is_none() {
+                    let lead = reuse.max_age / 5;
+                    cmk.next.refresh(|| fetch_working(Arc::clone(&self.names), Arc::clone(cmk), lead));
                 }
-                return Ok(Arc::clone(held));
+                return Ok(Arc::clone(&held.value));
+            }
+            if cmk.renew(reuse) {
+                continue;
             }
             let offline = self.names.config.offline;
             let stale = held.filter(|held| {
@@ -95,19 +92,18 @@ impl Worker {
             });
             let fetched = {
                 let _pass = self.names.gate.pass(request).await?;
-                let fresh = |held: &Held<Working>| {
-                    held.began.elapsed() < reuse.max_age
-                        && held.value.uses.load(Ordering::Relaxed) < reuse.max_uses
-                };
-                let fetch = || fetch_working(Arc::clone(&self.names), Arc::clone(cmk));
-                cmk.sealing.fetch(None, request.deadline, fresh, fetch).await
+                let fetch = || fetch_missing(Arc::clone(&self.names), Arc::clone(cmk));
+                cmk.next.fetch(None, request.deadline, |_| true, fetch).await
             };
+            // Whoever waited for the same fetch may have renewed already.
+            let renewed = cmk.renew(reuse);
             match (fetched, stale) {
                 // Counted as used, and looked at, as any other at the top of the loop.
                 (Ok(_), _) => {}
+                _ if renewed => {}
                 (Err(error), Some(stale)) if error.kind().is_outage() => {
                     stale.value.uses.fetch_add(1, Ordering::Relaxed);
-                    return Ok(stale);
+                    return Ok(Arc::clone(&stale.value));
                 }
                 (Err(error), _) => return Err(error),
             }
@@ -206,17 +202,27 @@ pub fn digest_of(blob: &[u8], context: Option<&[u8]>) -> [u8; 32] {
     }
 }
 
-/// Fetches a working key, and keeps it for opening too.
-async fn fetch_working(names: Arc<Names>, cmk: Arc<Cmk>) -> Result<Working> {
+/// Fetches a working key for a CMK that has none which may seal.
+async fn fetch_missing(names: Arc<Names>, cmk: Arc<Cmk>) -> Result<Arc<Working>> {
+    if cmk.is_sealing(names.config.reuse) {
+        // It came while this fetch was on its way to be begun.
+        return Err(Error::new(ErrorKind::Internal, "fetch a working key that is there"));
+    }
+    fetch_working(names, cmk, Duration::ZERO).await
+}
+
+/// Fetches a working key, by so much before it is needed, and keeps it for opening too.
+async fn fetch_working(names: Arc<Names>, cmk: Arc<Cmk>, lead: Duration) -> Result<Arc<Working>> {
     let began = Instant::now();
-    let working = fetch_key(&names, &cmk, Kind::Working, None, began + CALL_TIMEOUT).await?;
+    let mut working = fetch_key(&names, &cmk, Kind::Working, None, began + CALL_TIMEOUT).await?;
     if let Some((_, parts)) = format::parse(&working.header) {
         let entry = Arc::new(Opened::default());
         entry.touch(names.millis());
         entry.cell.put(Arc::clone(&working.key), began);
         cmk.opened.pin().insert(parts.blob.into(), entry);
     }
-    Ok(working)
+    working.lead = lead;
+    Ok(Arc::new(working))
 }
 
 /// Asks AWS for a new key, in the clear and wrapped under the CMK for its name.
@@ -253,7 +259,12 @@ async fn fetch_key(
     let header = header.ok_or_else(|| {
         Failure::of(ErrorKind::Unreachable, "an answer of AWS KMS without a wrapped key").into_error(what())
     })?;
-    Ok(Working { header, key: Arc::new(SealingKey::new(key, Cipher::Aes256)), uses: AtomicU64::new(0) })
+    Ok(Working {
+        header,
+        key: Arc::new(SealingKey::new(key, Cipher::Aes256)),
+        uses: AtomicU64::new(0),
+        lead: Duration::ZERO,
+    })
 }
 
 /// Asks AWS to open a wrapped key that has to be one of this CMK, for its name.

@@ -1,7 +1,7 @@
 //! Keys in AWS KMS: how often it is asked, by whom, and what becomes of them there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_aws::{AwsKms, Level};
 use kms_core::{ErrorKind, Identity, KeyName, Kms, Request};
@@ -86,6 +86,34 @@ async fn a_working_key_ends_by_age_and_by_uses() {
         other.ciphertext[..100] != dek.ciphertext[..100]
     })
     .await;
+}
+
+/// The next working key comes before this one ends, and seals only when it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_one_working_key_in_each_max_age() {
+    let aws = Aws::start().await;
+    let max_age = Duration::from_millis(1500);
+    let kms = aws.open_with(|config| config.reuse.max_age = max_age).await;
+    kms.create(&request(), &key("busy")).await.unwrap();
+    kms.generate(&request(), &key("busy"), b"").await.unwrap();
+    aws.take_seen();
+    let began = Instant::now();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let kms = Arc::clone(&kms);
+            tokio::spawn(async move {
+                while began.elapsed() < max_age * 6 {
+                    kms.generate(&request(), &key("busy"), b"").await.unwrap();
+                    tokio::time::sleep(Duration::from_micros(500)).await;
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    let fetched = count(&aws.take_seen(), "GenerateDataKey");
+    assert!((4..=6).contains(&fetched), "{fetched} working keys in six times max_age");
 }
 
 #[tokio::test(flavor = "multi_thread")]
