@@ -1,8 +1,8 @@
 //! The contract suite: what every key store, and every [`Kms`], has to do, in executable form.
 //!
-//! A backend's tests call [`key_store`] and [`kms`] with a fresh backend each. A broken rule panics with the
-//! rule in words. What a backend cannot do it declares in its capabilities, and the suite checks that it then
-//! says so as `Unsupported`.
+//! A backend's tests call [`key_store`] and [`kms`] with a fresh backend each, and [`unreadable`] with a hand that spoils
+//! entries. A broken rule panics with the rule in words. What a backend cannot do it declares in its capabilities, and
+//! the suite checks that it then says so as `Unsupported`.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -15,9 +15,12 @@
 //! # }
 //! ```
 
+mod unreadable;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::unreadable::{Spoiler, Spoilt, unreadable};
 use crate::name::{MAX_NAME_LEN, MAX_PAGE_LEN};
 use crate::{
     Cipher, EntryName, Error, ErrorKind, Fingerprint, Identity, ImportedKey, KeyName, KeyRecord, KeyStore,
@@ -195,9 +198,27 @@ async fn keys_come_and_go(kms: &dyn Kms) {
     assert_eq!(info.created_by, caller().to_string(), "a key tells who created it");
     assert!(info.created_at.is_some(), "a key tells when it was created");
 
+    let dek = kms.generate(&request(), &name, context).await.expect("generate a DEK");
     kms.delete(&request(), &name).await.expect("delete a key");
-    assert_kind(kms.generate(&request(), &name, context).await, ErrorKind::NotFound, "generate, deleted key");
-    assert_kind(kms.delete(&request(), &name).await, ErrorKind::NotFound, "deleting a key twice");
+    let gone = kind_of_deleted(kms);
+    assert_kind(kms.describe(&request(), &name).await, gone, "describing a deleted key");
+    assert_kind(kms.generate(&request(), &name, context).await, gone, "generate, deleted key");
+    assert_kind(kms.encrypt(&request(), &name, b"", context).await, gone, "encrypt, deleted key");
+    let opened = kms.decrypt(&request(), &name, &dek.ciphertext, context).await;
+    assert_kind(opened, gone, "decrypt, deleted key");
+    assert_kind(kms.hmac(&request(), &name, b"").await, gone, "hmac, deleted key");
+    assert_kind(kms.delete(&request(), &name).await, gone, "deleting a key twice");
+    let page = kms.list(&request(), &ListQuery::prefix(name.as_str())).await.expect("list keys");
+    let is_listed = page.names.contains(&name);
+    if kms.capabilities().keeps_deleted {
+        assert!(is_listed, "a deleted key that keeps its name is listed");
+        let again = kms.create(&request(), &name).await;
+        assert_kind(again, ErrorKind::AlreadyExists, "creating a deleted key that keeps its name");
+    } else {
+        assert!(!is_listed, "a deleted key is not listed");
+        kms.create(&request(), &name).await.expect("create a key anew after it was deleted");
+        kms.delete(&request(), &name).await.expect("delete the key made anew");
+    }
 }
 
 async fn of_many_creators_of_a_key_one_wins(kms: &Arc<dyn Kms>) {
@@ -291,6 +312,10 @@ async fn every_size_of_plaintext_comes_back(kms: &dyn Kms) {
 }
 
 async fn a_key_made_anew_is_another(kms: &dyn Kms) {
+    if kms.capabilities().keeps_deleted {
+        // There is none as long as what was sealed under the one before could open.
+        return;
+    }
     let name = key("contract-anew");
     kms.create(&request(), &name).await.expect("create a key");
     let dek = kms.generate(&request(), &name, b"").await.expect("generate a DEK");
@@ -302,9 +327,9 @@ async fn a_key_made_anew_is_another(kms: &dyn Kms) {
 }
 
 async fn imports_seal_with_the_bytes_given(kms: &dyn Kms) {
-    let name = key("contract-import");
     let bytes = [7; 32];
     for cipher in [Cipher::Aes256, Cipher::ChaCha20] {
+        let name = key(&format!("contract-import-{cipher:?}"));
         let imported = || ImportedKey { key: SecretKey::take(&mut bytes.clone()), cipher };
         let outcome = kms.import(&request(), &name, imported()).await;
         if !kms.capabilities().import {
@@ -340,29 +365,38 @@ async fn hmac_is_stable_and_apart(kms: &dyn Kms) {
 }
 
 async fn keys_are_listed(kms: &dyn Kms) {
-    let names = ["contract-list-a", "contract-list-b", "other"];
-    for name in names {
-        kms.create(&request(), &key(name)).await.expect("create a key");
-    }
     let list = async |prefix: &'static str, limit| {
         let query = ListQuery { prefix, after: None, limit };
         let page = kms.list(&request(), &query).await.expect("list keys");
         (page.names.iter().map(ToString::to_string).collect::<Vec<_>>(), page.more)
     };
-    assert_eq!(list("", 10).await, (names.map(str::to_owned).into(), false), "all keys are listed");
+    let (mut all, _) = list("", MAX_PAGE_LEN).await;
+    assert!(all.is_empty() || kms.capabilities().keeps_deleted, "deleted keys are not listed: {all:?}");
+    let names = ["contract-list-a", "contract-list-b", "other"];
+    for name in names {
+        kms.create(&request(), &key(name)).await.expect("create a key");
+    }
+    all.extend(names.map(str::to_owned));
+    all.sort_unstable();
+    assert_eq!(list("", MAX_PAGE_LEN).await, (all, false), "all keys are listed");
     assert_eq!(
-        list("contract-", 10).await,
+        list("contract-list-", 10).await,
         (names[..2].iter().map(ToString::to_string).collect(), false),
         "by prefix"
     );
     assert_eq!(
-        list("contract-", 1).await,
+        list("contract-list-", 1).await,
         (vec![names[0].to_owned()], true),
         "a page tells that there is more"
     );
     for name in names {
-        kms.delete(&request(), &key(name)).await.expect("delete the key");
+        kms.delete(&request(), &key(name)).await.expect("delete a key");
     }
+}
+
+/// Returns how uses of a deleted key fail.
+fn kind_of_deleted(kms: &dyn Kms) -> ErrorKind {
+    if kms.capabilities().keeps_deleted { ErrorKind::Disabled } else { ErrorKind::NotFound }
 }
 
 async fn assert_holds(store: &dyn KeyStore, name: &EntryName, content: &SecretBytes, rule: &str) {

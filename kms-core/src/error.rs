@@ -66,6 +66,22 @@ impl ErrorKind {
         self.is_outage() || matches!(self, Self::Internal)
     }
 
+    /// Tells whether this answers what a client asked about a key or a ciphertext.
+    ///
+    /// Whoever knows nothing of the client's key, as the holder of a root key does, must not let its own errors pass as
+    /// such an answer: a root key that is missing would make every key look absent.
+    pub(crate) fn is_answer(self) -> bool {
+        matches!(
+            self,
+            Self::NotFound
+                | Self::AlreadyExists
+                | Self::NotAuthentic
+                | Self::NoHmacKey
+                | Self::InvalidInput
+                | Self::Unsupported
+        )
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::NotFound => "key does not exist",

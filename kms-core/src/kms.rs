@@ -34,7 +34,8 @@ pub trait Kms: Send + Sync + 'static {
     /// Lists key names in byte order.
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page>;
 
-    /// Removes a key for ever, and with it all that was encrypted under it.
+    /// Removes a key for ever, and with it all that was encrypted under it; what
+    /// [`keeps_deleted`](Capabilities::keeps_deleted) does so after a time in which it can be restored.
     ///
     /// Fails with `NotFound`, or `ReadOnly`.
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()>;
@@ -86,12 +87,15 @@ pub struct Capabilities {
     pub import: bool,
     /// Whether keys outlive the process.
     pub durable: bool,
+    /// Whether a deleted key keeps its name until the backend erases it, and can be restored there until then: it is
+    /// listed, uses and a second delete of it fail with `Disabled`, creating it with `AlreadyExists`.
+    pub keeps_deleted: bool,
 }
 
 impl Capabilities {
-    /// Describes a service that can do everything and keeps its keys.
+    /// Describes a service that can do everything, keeps its keys, and forgets the deleted ones.
     pub const fn all(backend: &'static str) -> Self {
-        Self { backend, import: true, durable: true }
+        Self { backend, import: true, durable: true, keeps_deleted: false }
     }
 }
 

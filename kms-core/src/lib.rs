@@ -42,6 +42,7 @@ mod ring;
 mod seal;
 mod secret;
 mod store;
+mod survey;
 mod wrap;
 
 pub use error::{Error, ErrorKind, Result};
@@ -51,8 +52,9 @@ pub use lock::lock_keys_in_memory;
 pub use memory::MemoryStore;
 pub use name::{EntryName, InvalidName, KeyName};
 pub use record::{HmacKey, KeyRecord};
-pub use ring::{CacheConfig, CacheCounters, Gate, KeyRing, Pass};
+pub use ring::{CacheConfig, CacheCounters, Gate, KeyRing, Pass, Unreadable};
 pub use seal::{Cipher, Fingerprint, SealingKey};
 pub use secret::{SecretBytes, SecretKey, fill_random};
 pub use store::{KeyStore, ListQuery, Page, StoreCapabilities, StoreStatus};
+pub use survey::{Survey, survey, survey_kms};
 pub use wrap::{Wrapped, Wrapper};

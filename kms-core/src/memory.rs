@@ -24,6 +24,19 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Puts `bytes` in the place of an entry, made if absent, as something other than a key server could; returns what was
+    /// there.
+    #[cfg(feature = "contract")]
+    pub fn replace(&self, name: &EntryName, bytes: &[u8]) -> Option<SecretBytes> {
+        self.entries().insert(name.as_str().to_owned(), SecretBytes::from(bytes))
+    }
+
+    /// Returns what is in an entry.
+    #[cfg(feature = "contract")]
+    pub fn bytes(&self, name: &EntryName) -> Option<SecretBytes> {
+        self.entries().get(name.as_str()).map(|bytes| SecretBytes::from(bytes.expose()))
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, SecretBytes>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

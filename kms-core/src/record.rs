@@ -68,14 +68,23 @@ impl KeyRecord {
     ///
     /// Fails with `Corrupt`, in words that tell nothing of the bytes.
     pub fn decode(record: &[u8]) -> Result<Self> {
-        let corrupt = |why: &'static str| Error::with_source(ErrorKind::Corrupt, "decode a key record", why);
+        Self::decode_any(record)
+            .map_err(|why| Error::with_source(ErrorKind::Corrupt, "decode a key record", why))
+    }
+
+    /// Reads a record as [`decode`](Self::decode) does; the error names the `place` where it rests.
+    pub fn decode_at(record: &[u8], place: impl FnOnce() -> String) -> Result<Self> {
+        Self::decode_any(record)
+            .map_err(|why| Error::with_source(ErrorKind::Corrupt, format!("decode {}", place()), why))
+    }
+
+    fn decode_any(record: &[u8]) -> std::result::Result<Self, &'static str> {
         let text = record.trim_ascii();
-        let decoded = match text.first() {
+        match text.first() {
             None => Err("it is empty"),
             Some(b'{') => Self::decode_json(text),
             Some(_) => Self::decode_protobuf(text),
-        };
-        decoded.map_err(corrupt)
+        }
     }
 
     fn decode_protobuf(text: &[u8]) -> std::result::Result<Self, &'static str> {

@@ -29,15 +29,17 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// Stores `record` under `name` if nothing is there; durable when it returns.
     ///
-    /// Fails with `AlreadyExists` when there is an entry, which is left as it was; of several callers at
-    /// once exactly one succeeds. Fails with `ReadOnly` when writes are not possible now. After a failure
+    /// Fails with `AlreadyExists` when there is an entry, one that cannot be read too, which is left as it was; of several
+    /// callers at once exactly one succeeds. Fails with `ReadOnly` when writes are not possible now. After a failure
     /// for which [`leaves_outcome_unknown`](crate::ErrorKind::leaves_outcome_unknown) holds, the caller has
     /// to read the entry to know.
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()>;
 
     /// Reads the record under `name`.
     ///
-    /// Fails with `NotFound` when there is none, with `Corrupt` when what is there is not what was stored.
+    /// Fails with `NotFound` only when there is none: a client may make the key anew then, and all that was sealed under
+    /// the old one is lost. Fails with `Corrupt` when what is there is not what was stored, and with `Denied` when
+    /// whether something is there may not be known.
     async fn get(&self, name: &EntryName) -> Result<SecretBytes>;
 
     /// Removes the entry `name` for ever; durable when it returns.
@@ -50,6 +52,11 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// Asks the backend whether it can serve.
     async fn status(&self) -> Result<StoreStatus>;
+
+    /// Names the place where the entry `name` rests, for messages: a file, a path, a secret.
+    fn place(&self, name: &EntryName) -> String {
+        format!("entry '{name}' in {}", self.capabilities().name)
+    }
 }
 
 /// What a store can do, as data.
@@ -137,10 +144,13 @@ impl StoreStatus {
         Self { latency, reachable: false, degraded: Some(why.into()) }
     }
 
-    /// Adds what should be known although the backend serves.
+    /// Adds what should be known although the backend serves, to what is known already.
     #[must_use]
     pub fn degraded(mut self, why: impl Into<String>) -> Self {
-        self.degraded = Some(why.into());
+        self.degraded = Some(match self.degraded.take() {
+            None => why.into(),
+            Some(before) => format!("{before}; {}", why.into()),
+        });
         self
     }
 }
@@ -169,5 +179,9 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
 
     async fn status(&self) -> Result<StoreStatus> {
         (**self).status().await
+    }
+
+    fn place(&self, name: &EntryName) -> String {
+        (**self).place(name)
     }
 }

@@ -2,12 +2,16 @@
 
 use async_trait::async_trait;
 
-use crate::{EntryName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities, StoreStatus};
+use crate::{
+    EntryName, Error, ErrorKind, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
+    StoreStatus,
+};
 
 /// Something that encrypts records under a root key.
 ///
 /// Both methods may fail with the kinds of an outage, with `Denied`, `LoginRefused`, `Internal`, and with `Disabled`
-/// when the root key cannot be used.
+/// when the root key cannot be used. A root key that is not there is `Denied` or `Disabled` and never `NotFound`, which would
+/// be said of the client's key; [`Wrapped`] lets no such kind pass.
 #[async_trait]
 pub trait Wrapper: Send + Sync + 'static {
     /// Tells whether a wrapped record opens only under the name it was wrapped for.
@@ -75,13 +79,21 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        let wrapped = SecretBytes::new(self.wrapper.wrap(name, record).await?);
+        let wrapped = self.wrapper.wrap(name, record).await;
+        let wrapped = SecretBytes::new(wrapped.map_err(|error| of_root_key("seal", Some(name), error))?);
         self.store.create(name, &wrapped).await
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
         let wrapped = self.store.get(name).await?;
-        self.wrapper.unwrap(name, wrapped.expose()).await
+        let record = self.wrapper.unwrap(name, wrapped.expose()).await;
+        record.map_err(|error| match error.kind() {
+            ErrorKind::NotAuthentic => {
+                let operation = format!("open {}", self.place(name));
+                Error::with_source(ErrorKind::Corrupt, operation, error)
+            }
+            _ => of_root_key("open", Some(name), error),
+        })
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
@@ -94,11 +106,141 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
 
     async fn status(&self) -> Result<StoreStatus> {
         let store = self.store.status().await?;
-        let wrapper = self.wrapper.status().await?;
-        Ok(StoreStatus {
+        let wrapper = self.wrapper.status().await.map_err(|error| of_root_key("ask after", None, error))?;
+        let both = StoreStatus {
             latency: store.latency + wrapper.latency,
             reachable: store.reachable && wrapper.reachable,
-            degraded: store.degraded.or(wrapper.degraded),
+            degraded: store.degraded,
+        };
+        Ok(match wrapper.degraded {
+            None => both,
+            Some(why) => both.degraded(why),
         })
+    }
+
+    fn place(&self, name: &EntryName) -> String {
+        self.store.place(name)
+    }
+}
+
+/// Makes sure that an error of the root key is not taken for an answer about a client's key.
+fn of_root_key(doing: &str, name: Option<&EntryName>, error: Error) -> Error {
+    if !error.kind().is_answer() {
+        return error;
+    }
+    let operation = match name {
+        Some(name) => format!("{doing} entry '{name}' with the root key"),
+        None => format!("{doing} the root key"),
+    };
+    let why = match error.kind() {
+        ErrorKind::NotFound => "the root key is not there",
+        _ => "the holder of the root key refuses",
+    };
+    Error::with_source(ErrorKind::Denied, operation, format!("{why}: {}", error.chain()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{KeyName, MemoryStore};
+
+    /// A root key whose holder answers every question with an error of this kind; a mock.
+    struct Failing(ErrorKind);
+
+    #[async_trait]
+    impl Wrapper for Failing {
+        fn binds_name(&self) -> bool {
+            true
+        }
+
+        async fn wrap(&self, _: &EntryName, _: &SecretBytes) -> Result<Vec<u8>> {
+            Err(Error::with_source(self.0, "wrap", "words of the holder"))
+        }
+
+        async fn unwrap(&self, _: &EntryName, _: &[u8]) -> Result<SecretBytes> {
+            Err(Error::with_source(self.0, "unwrap", "words of the holder"))
+        }
+
+        async fn status(&self) -> Result<StoreStatus> {
+            Err(Error::with_source(self.0, "status", "words of the holder"))
+        }
+    }
+
+    const KINDS: [ErrorKind; 16] = [
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::NotAuthentic,
+        ErrorKind::NoHmacKey,
+        ErrorKind::InvalidInput,
+        ErrorKind::Denied,
+        ErrorKind::LoginRefused,
+        ErrorKind::Disabled,
+        ErrorKind::Unreachable,
+        ErrorKind::Sealed,
+        ErrorKind::Throttled,
+        ErrorKind::Timeout,
+        ErrorKind::Corrupt,
+        ErrorKind::ReadOnly,
+        ErrorKind::Unsupported,
+        ErrorKind::Internal,
+    ];
+
+    #[tokio::test]
+    async fn no_error_of_a_root_key_says_anything_of_a_key() {
+        let name = EntryName::from(&KeyName::new("my-key").unwrap());
+        for kind in KINDS {
+            let store = MemoryStore::new();
+            store.create(&name, &SecretBytes::from(b"wrapped".as_slice())).await.unwrap();
+            let store = Wrapped::new(store, Failing(kind));
+            let outcomes = [
+                store.get(&name).await.map(drop),
+                store.create(&name, &SecretBytes::from(b"record".as_slice())).await,
+                store.status().await.map(drop),
+            ];
+            for outcome in outcomes {
+                let error = outcome.unwrap_err();
+                assert!(!error.kind().is_answer(), "{kind:?} became {error:?}");
+                assert!(kind.is_answer() || error.kind() == kind, "{kind:?} became {error:?}");
+                assert!(error.chain().to_string().contains("words of the holder"), "{error:?}");
+            }
+        }
+        let missing = Wrapped::new(MemoryStore::new(), Failing(ErrorKind::NotFound));
+        let error = missing.create(&name, &SecretBytes::from(b"record".as_slice())).await.unwrap_err();
+        assert!(error.chain().to_string().contains("the root key is not there"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_absent_whatever_the_root_key_says() {
+        let store = Wrapped::new(MemoryStore::new(), Failing(ErrorKind::Denied));
+        let name = EntryName::from(&KeyName::new("my-key").unwrap());
+        assert_eq!(store.get(&name).await.err().map(|error| error.kind()), Some(ErrorKind::NotFound));
+    }
+
+    #[tokio::test]
+    async fn what_store_and_root_key_say_of_themselves_is_both_told() {
+        struct Remarkable;
+        #[async_trait]
+        impl Wrapper for Remarkable {
+            fn binds_name(&self) -> bool {
+                true
+            }
+
+            async fn wrap(&self, _: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
+                Ok(record.expose().to_vec())
+            }
+
+            async fn unwrap(&self, _: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
+                Ok(SecretBytes::from(wrapped))
+            }
+
+            async fn status(&self) -> Result<StoreStatus> {
+                Ok(StoreStatus::ok(Duration::ZERO).degraded("standby").degraded("slow"))
+            }
+        }
+        let inner = Wrapped::new(MemoryStore::new(), Remarkable);
+        let status = Wrapped::new(inner, Remarkable).status().await.unwrap();
+        assert_eq!(status.degraded.as_deref(), Some("standby; slow; standby; slow"));
     }
 }

@@ -5,5 +5,7 @@
 mod cache;
 #[path = "core/reuse.rs"]
 mod reuse;
+#[path = "core/unreadable.rs"]
+mod unreadable;
 #[path = "core/vectors.rs"]
 mod vectors;

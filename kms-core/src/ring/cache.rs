@@ -4,14 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::gate::{Gate, Pass};
 use super::key::CachedKey;
 use super::slot::{Due, Slot, Start};
+use super::unreadable::Unreadable;
+use crate::survey::{self, Survey, Surveyed};
 use crate::{
-    EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, Request, Result, SecretBytes, StoreStatus,
+    EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, ListQuery, Page, Request, Result, SecretBytes,
+    StoreStatus,
 };
 
 /// Backend reads in flight at once, in all and for one identity.
@@ -20,6 +24,10 @@ const READS: (usize, usize) = (64, 16);
 const WRITES: (usize, usize) = (64, 32);
 /// How long a request waits for a backend that is not known to be away, when an offline copy is at hand.
 const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
+/// Keys that cannot be read and that nobody asks for: how many of them are tried again at one sweep, and after how many
+/// pings each.
+const TRIED_AGAIN: usize = 8;
+const PINGS_UNTIL_TRIED_AGAIN: u32 = 6;
 /// How long a backend call may take when no request's deadline bounds it.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,7 +42,8 @@ pub struct CacheConfig {
     pub unused: Duration,
     /// How long after its last good read a key is served while the backend cannot be asked; zero is never.
     pub offline: Duration,
-    /// How often a backend that is away is asked whether it is back.
+    /// How often a backend that is away is asked whether it is back; a key that cannot be read is tried again after six
+    /// times as long.
     pub ping: Duration,
 }
 
@@ -76,6 +85,7 @@ pub struct Cache<S> {
     away: AtomicU64,
     epoch: Instant,
     counters: Counters,
+    unreadable: Unreadable,
     this: Weak<Self>,
 }
 
@@ -99,6 +109,7 @@ impl<S: KeyStore> Cache<S> {
             away: AtomicU64::new(0),
             epoch: Instant::now(),
             counters: Counters::default(),
+            unreadable: Unreadable::default(),
             this: Weak::clone(this),
         });
         tokio::spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
@@ -154,13 +165,31 @@ impl<S: KeyStore> Cache<S> {
         self.fetch(request, name, Some(moment)).await
     }
 
-    /// Reads an entry past the cache; returns when the read began too.
-    pub async fn read_entry(&self, request: &Request, entry: &EntryName) -> Result<(SecretBytes, Instant)> {
-        self.bounded_read(request, || async {
+    /// Reads the entry of a key past the cache, without a look at what is in it; returns when the read began too.
+    pub async fn read_entry(&self, request: &Request, name: &KeyName) -> Result<(SecretBytes, Instant)> {
+        let entry = EntryName::from(name);
+        let read = self.bounded_read(request, || async {
             let began = Instant::now();
-            Ok((self.store.get(entry).await?, began))
+            Ok((self.store.get(&entry).await?, began))
+        });
+        read.await.map_err(|error| {
+            let error = failed_read(name, error);
+            self.learn(name, Some(&error));
+            error
         })
-        .await
+    }
+
+    /// Makes sure, past the cache, that a key can be read.
+    pub async fn try_key_past(&self, request: &Request, name: &KeyName) -> Result<()> {
+        let read = self.bounded_read(request, || survey::read_record(&self.store, name)).await;
+        let outcome = read.map(drop).map_err(|error| failed_read(name, error));
+        self.learn(name, outcome.as_ref().err());
+        outcome
+    }
+
+    /// Reads every key of the store, and learns which of them cannot be read.
+    pub async fn survey(&self) -> Result<Survey> {
+        survey::walk(self).await
     }
 
     /// Makes a reading call to the store within the bounds and the request's deadline.
@@ -186,6 +215,12 @@ impl<S: KeyStore> Cache<S> {
         let slot = self.slot(name);
         slot.touch(self.millis(Instant::now()));
         slot.publish_new(Arc::new(key));
+        self.unreadable.clear(name);
+    }
+
+    /// Notes that a key is known to be gone from the store.
+    pub fn note_gone(&self, name: &KeyName) {
+        self.unreadable.clear(name);
     }
 
     /// Drops a key at once, whatever read of it is under way.
@@ -201,9 +236,16 @@ impl<S: KeyStore> Cache<S> {
         let answer = self.watched(began + BACKEND_TIMEOUT, self.store.status()).await;
         match answer {
             Err(error) if error.kind().is_outage() && !self.config.offline.is_zero() => {
-                Ok(StoreStatus::offline(began.elapsed(), error.chain().to_string()))
+                Ok(self.with_unreadable(StoreStatus::offline(began.elapsed(), error.chain().to_string())))
             }
-            answer => answer,
+            answer => answer.map(|status| self.with_unreadable(status)),
+        }
+    }
+
+    fn with_unreadable(&self, status: StoreStatus) -> StoreStatus {
+        match self.unreadable.describe() {
+            None => status,
+            Some(why) => status.degraded(why),
         }
     }
 
@@ -307,34 +349,56 @@ impl<S: KeyStore> Cache<S> {
 
     async fn read_key(&self, name: &KeyName, began: Instant) -> Result<Arc<CachedKey>> {
         count(&self.counters.reads);
-        let record = self.watched(began + BACKEND_TIMEOUT, self.store.get(&EntryName::from(name))).await;
-        let key =
-            record.and_then(|record| KeyRecord::decode(record.expose())).map(|r| CachedKey::new(r, began));
+        let entry = EntryName::from(name);
+        let record = self.watched(began + BACKEND_TIMEOUT, self.store.get(&entry)).await;
+        let key = record
+            .and_then(|record| KeyRecord::decode_at(record.expose(), || self.store.place(&entry)))
+            .map(|record| Arc::new(CachedKey::new(record, began)))
+            .map_err(|error| failed_read(name, error));
         if let Err(error) = &key
             && error.kind() != ErrorKind::NotFound
         {
             count(&self.counters.failed_reads);
         }
-        match key {
-            Ok(key) => Ok(Arc::new(key)),
-            Err(error) => Err(Error::with_source(error.kind(), format!("read key '{name}'"), error)),
+        key
+    }
+
+    /// Takes in how a read of a key went, for what the status and the log say of keys that are there and cannot be read.
+    ///
+    /// Returns whether that is so of this one.
+    fn learn(&self, name: &KeyName, failure: Option<&Error>) -> bool {
+        match failure {
+            // The backend as a whole is away or refuses us, which says nothing of what is in it.
+            Some(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => false,
+            Some(error) if error.kind() != ErrorKind::NotFound => {
+                if self.unreadable.note(name, error.kind(), Instant::now()) {
+                    error!(key = %name, "key is there and cannot be read: {}", error.chain());
+                }
+                true
+            }
+            _ => {
+                self.unreadable.clear(name);
+                false
+            }
         }
     }
 
     /// Brings the outcome of a read into the slot.
     fn finish(&self, name: &KeyName, slot: &Arc<Slot>, epoch: u64, result: &Result<Arc<CachedKey>>) {
-        if let Some(before) = slot.finish(epoch, result) {
-            match result {
-                Ok(_) => error!(
-                    key = %name, fingerprint_before = ?before,
-                    "key was replaced in the store by another one; what was sealed under the old one is lost unless it is restored"
-                ),
-                Err(error) => warn!(key = %name, "key is gone from the store: {}", error.chain()),
+        let finished = slot.finish(epoch, result);
+        let is_unreadable = !finished.is_stale && self.learn(name, result.as_ref().err());
+        match (result, finished.dropped) {
+            (Ok(_), Some(before)) => error!(
+                key = %name, fingerprint_before = ?before,
+                "key was replaced in the store by another one; what was sealed under the old one is lost unless it is restored"
+            ),
+            (Err(error), Some(_)) if !is_unreadable => {
+                warn!(key = %name, "key is gone from the store: {}", error.chain());
             }
-        } else if let Err(error) = result
-            && slot.key().is_some()
-        {
-            warn!(key = %name, "key could not be read again; the copy in memory is used while it may: {}", error.chain());
+            (Err(error), None) if !is_unreadable && slot.key().is_some() => {
+                warn!(key = %name, "key could not be read again; the copy in memory is used while it may: {}", error.chain());
+            }
+            _ => {}
         }
         if slot.key().is_none() {
             self.remove_if_empty(name, slot);
@@ -431,11 +495,43 @@ impl<S: KeyStore> Cache<S> {
                 }
             }
         }
+        drop(slots);
+        // Nobody may ask for a key that was mended, and the status would speak of it for ever.
+        let pause = self.config.ping.saturating_mul(PINGS_UNTIL_TRIED_AGAIN);
+        for name in self.unreadable.due(TRIED_AGAIN, pause, now) {
+            self.refresh(&name, &self.slot(&name), now);
+        }
     }
 
     fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+#[async_trait]
+impl<S: KeyStore> Surveyed for Cache<S> {
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        self.watched(Instant::now() + BACKEND_TIMEOUT, self.store.list(query)).await
+    }
+
+    async fn try_key(&self, name: &KeyName) -> Result<()> {
+        let read =
+            self.watched(Instant::now() + BACKEND_TIMEOUT, survey::read_record(&self.store, name)).await;
+        let outcome = read.map(drop).map_err(|error| failed_read(name, error));
+        self.learn(name, outcome.as_ref().err());
+        outcome
+    }
+}
+
+/// Makes the error of a failed read of a key, which is the only answer that can be believed, or a fault.
+fn failed_read(name: &KeyName, error: Error) -> Error {
+    let kind = match error.kind() {
+        kind @ (ErrorKind::NotFound | ErrorKind::Unsupported) => kind,
+        // A read of a store has nothing to say of a client's ciphertext or request.
+        kind if kind.is_answer() => ErrorKind::Internal,
+        kind => kind,
+    };
+    Error::with_source(kind, format!("read key '{name}'"), error)
 }
 
 /// The age at which a key in use is read again.

@@ -4,6 +4,7 @@ mod cache;
 mod gate;
 mod key;
 mod slot;
+mod unreadable;
 
 use std::sync::Arc;
 
@@ -13,9 +14,10 @@ use self::cache::Cache;
 pub use self::cache::{CacheConfig, CacheCounters};
 pub use self::gate::{Gate, Pass};
 use self::key::CachedKey;
+pub use self::unreadable::Unreadable;
 use crate::{
     Capabilities, Cipher, DataKey, EntryName, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, KeyRecord,
-    KeyStore, Kms, ListQuery, Page, Request, Result, SecretBytes, SecretKey, StoreStatus,
+    KeyStore, Kms, ListQuery, Page, Request, Result, SecretBytes, SecretKey, StoreStatus, Survey,
 };
 
 /// A [`Kms`] that holds the keys of a [`KeyStore`] in memory for a while and works with them in process.
@@ -46,24 +48,49 @@ impl<S: KeyStore> KeyRing<S> {
         self.cache.counters()
     }
 
+    /// Reads and decodes every key of the store past the cache, 16 at once, and takes in which of them cannot be read:
+    /// [`status`](Kms::status) tells of them from then on.
+    ///
+    /// Fails only when the keys cannot be listed.
+    pub async fn check_all(&self) -> Result<Survey> {
+        self.cache.survey().await
+    }
+
     /// Stores `record` and makes sure that this very record is there before it says yes.
+    ///
+    /// Whatever comes of it: no yes over something that was there before, and no `NotFound`, by which a client would know
+    /// nothing.
     async fn store_new(&self, request: &Request, name: &KeyName, record: KeyRecord) -> Result<()> {
+        let operation = || format!("create key '{name}'");
         let entry = EntryName::from(name);
         let encoded = record.encode();
         let written = self.cache.write(request, || self.store().create(&entry, &encoded)).await;
-        if let Err(error) = &written
-            && !error.kind().leaves_outcome_unknown()
-        {
-            return written;
+        match &written {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
+                // A create has nothing to find and nothing to open: the backend speaks of something of its own.
+                return Err(Error::with_source(ErrorKind::Internal, operation(), error.clone()));
+            }
+            Err(error) if !error.kind().leaves_outcome_unknown() => return written,
+            _ => {}
         }
         // Acknowledged or of unknown outcome: what is read back decides. A create is never sent twice.
-        let (stored, began) = match self.cache.read_entry(request, &entry).await {
-            Ok(read) => read,
-            Err(read_error) => return Err(written.err().unwrap_or(read_error)),
+        let (stored, began) = match (self.cache.read_entry(request, name).await, written) {
+            (Ok(read), _) => read,
+            (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
+                let detail =
+                    "it was acknowledged and is not there: it was deleted at once, or the store lost it";
+                return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
+            }
+            (Err(read), Ok(())) => return Err(read),
+            // Whether it was written is not known, but what is there is not what was to be written.
+            (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
+                return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), read));
+            }
+            (Err(_), Err(written)) => return Err(written),
         };
         if stored != encoded {
             let detail = "another record was read back";
-            return Err(Error::with_source(ErrorKind::AlreadyExists, format!("create key '{name}'"), detail));
+            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
         }
         self.cache.publish_new(name, CachedKey::new(record, began));
         Ok(())
@@ -129,9 +156,19 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
         let entry = EntryName::from(name);
+        // A key that cannot be read may be mended, and what is removed cannot. Where there is nothing to read, the store
+        // still decides: there may be the rest of a key that was deleted in the backend.
+        if let Err(error) = self.cache.try_key_past(request, name).await
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error);
+        }
         let deleted = self.cache.write(request, || self.store().delete(&entry)).await;
         // Whatever came of it, the cached key is no longer known to be in the store.
         self.cache.forget(name);
+        if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
+            self.cache.note_gone(name);
+        }
         deleted
     }
 

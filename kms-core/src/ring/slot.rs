@@ -62,6 +62,15 @@ pub enum Start {
     NotBefore(Instant),
 }
 
+/// What became of the outcome of a read.
+#[derive(Default)]
+pub struct Finished {
+    /// The key was created or deleted here since the read began, so the outcome tells nothing.
+    pub is_stale: bool,
+    /// The fingerprint of the key that was dropped: because the store holds another one now, none, or a disabled one.
+    pub dropped: Option<Fingerprint>,
+}
+
 /// What is to be done about a slot in passing.
 pub enum Due {
     Nothing,
@@ -140,16 +149,15 @@ impl Slot {
 
     /// Brings in the outcome of a read that began in `epoch`.
     ///
-    /// Returns the fingerprint of the key that was dropped for it: because the store holds another one now, or
-    /// none.
-    pub fn finish(&self, epoch: u64, outcome: &Outcome) -> Option<Fingerprint> {
+    /// What cannot be read is no reason to drop the key in memory: it may be the last good copy there is.
+    pub fn finish(&self, epoch: u64, outcome: &Outcome) -> Finished {
         let mut reads = self.reads();
         reads.running = None;
         if reads.epoch != epoch {
-            return None;
+            return Finished { is_stale: true, dropped: None };
         }
         let before = self.key().map(|key| *key.fingerprint());
-        match outcome {
+        let dropped = match outcome {
             Ok(key) => {
                 reads.refused = false;
                 reads.refresh_not_before = None;
@@ -170,7 +178,8 @@ impl Slot {
                     _ => None,
                 }
             }
-        }
+        };
+        Finished { is_stale: false, dropped }
     }
 
     /// Takes in a key that was created here.
