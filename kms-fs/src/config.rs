@@ -31,4 +31,6 @@ pub enum OpenMode {
     Existing,
     /// Make a store; it is an error that there is one.
     Create,
+    /// Read what can be read of a store, and write nothing to it.
+    Salvage,
 }

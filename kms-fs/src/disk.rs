@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::error::OpenError;
@@ -64,6 +64,29 @@ pub fn rewrite(path: &Path) -> io::Result<()> {
         file.write_all_at(&buffer[..len], offset)?;
         offset += len as u64;
     }
+}
+
+/// Copies a file by reading and writing it, and syncs the copy.
+pub fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let mut options = File::options();
+    let target = options.write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let len = source.read_at(&mut buffer, offset)?;
+        if len == 0 {
+            return target.sync_all();
+        }
+        target.write_all_at(&buffer[..len], offset)?;
+        offset += len as u64;
+    }
+}
+
+/// Tells whether `path` names the file that is open.
+pub fn is_same_file(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 /// Tells whether an error says that the disk, or one's share of it, is full.

@@ -16,12 +16,12 @@
 //!   snapshot and a log with a hole, and begin an empty database. So it is stopped where the snapshot has its
 //!   name, the directory is synced, and sled opened again.
 //! * Values are so small that no node reaches the size from which sled keeps it in a file of its own.
+//! * What sled says of damage, and its panics, never reach an operator: they are told as what they mean.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -30,11 +30,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::ballast::BALLAST_FILE;
 use crate::config::FsConfig;
 use crate::disk::{self, sync_directory};
 use crate::error::OpenError;
-use crate::lock::LOCK_FILE;
+use crate::quiet::quietly;
 
 /// The longest value: with more a node of 17 of them, sled's largest, could become a blob.
 pub const MAX_VALUE_LEN: usize = 6 << 10;
@@ -44,24 +43,29 @@ pub const MAX_VALUE_LEN: usize = 6 << 10;
 /// again between two syncs.
 pub const MAX_COMMIT_LEN: usize = 96 << 10;
 
-const DATABASE: &str = "sled";
-const UNFINISHED: &str = "sled.new";
-const SLED_LOG: &str = "db";
+/// The name of the database's directory in the store's.
+pub const DATABASE: &str = "sled";
+/// A database that is being made.
+pub const UNFINISHED: &str = "sled.new";
+/// The name of sled's log in its directory.
+pub const SLED_LOG: &str = "db";
 const RECORDS: &str = "records";
 const META: &str = "meta";
 const HEADER: &str = "header";
+/// The number of the last batch of the journal that is in the database.
+const BATCH: &str = "batch";
 /// Where sled stops if it is told to: its new snapshot has its name, and nothing yet builds on that.
 const SNAPSHOT_NAMED: &str = "snap write mv post";
 /// What makes sled stop holds for the whole process, so one database is opened at a time.
 static OPENING: Mutex<()> = Mutex::new(());
 /// How long a database that was closed may hold on to its files.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-const DAMAGED: &str = "its files are not as they were written; restore them from a backup";
+const DAMAGED: &str = "its database is not as it was written";
 
-/// Entries by name.
-pub type Entries = BTreeMap<String, Box<[u8]>>;
+/// Entries by name; `None` where all that is known is that there is one.
+pub type Entries = BTreeMap<String, Option<Box<[u8]>>>;
 
-type Entry = (String, Box<[u8]>);
+type Entry = (String, Option<Box<[u8]>>);
 
 /// An open sled database.
 pub struct Engine {
@@ -71,35 +75,12 @@ pub struct Engine {
 }
 
 /// One change of a batch.
+#[derive(Clone, Copy)]
 pub enum Change<'a> {
     /// Put a value where none is.
     Create(&'a str, &'a [u8]),
     /// Take a value away.
     Delete(&'a str),
-}
-
-/// Tells whether a database was made in `path`.
-pub fn exists(path: &Path) -> bool {
-    path.join(DATABASE).exists()
-}
-
-/// Finds a file in `path` that no store of ours put there.
-///
-/// The file `root_key`, if it lies there, is none: that is unwise, and told elsewhere.
-pub fn foreign_file(path: &Path, root_key: Option<&Path>) -> Result<Option<String>, OpenError> {
-    let root_key = root_key.and_then(|file| file.canonicalize().ok());
-    let entries = fs::read_dir(path).map_err(OpenError::io("read directory", path))?;
-    for entry in entries {
-        let entry = entry.map_err(OpenError::io("read directory", path))?;
-        if root_key.is_some() && entry.path().canonicalize().ok() == root_key {
-            continue;
-        }
-        let name = entry.file_name();
-        if [LOCK_FILE, BALLAST_FILE, UNFINISHED, "lost+found"].iter().all(|ours| name != *ours) {
-            return Ok(Some(name.to_string_lossy().into_owned()));
-        }
-    }
-    Ok(None)
 }
 
 /// Brings to the disk all that can be read of the database in `path`, which is not open, after a sync that failed.
@@ -108,21 +89,46 @@ pub fn write_back(path: &Path) -> io::Result<()> {
 }
 
 impl Engine {
-    /// Makes a database with nothing but a header in `config.path`, and opens it.
-    pub fn create(config: &FsConfig, header: &[u8]) -> Result<Self, OpenError> {
+    /// Makes a database in `config.path` that holds a header and entries, under the name of one that is not finished.
+    ///
+    /// It is on the disk when this returns, and gets its name by a rename.
+    pub fn make(
+        config: &FsConfig,
+        header: &[u8],
+        batch: u64,
+        entries: &Entries,
+    ) -> Result<PathBuf, OpenError> {
         let path = &config.path;
-        let (unfinished, finished) = (path.join(UNFINISHED), path.join(DATABASE));
+        let unfinished = path.join(UNFINISHED);
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).map_err(OpenError::io("remove unfinished store", &unfinished))?;
         }
         let trees = Trees::open(&unfinished, config)?;
-        let written = trees.meta.insert(HEADER, header).and_then(|_| trees.db.flush());
-        written.map_err(|error| failed("write new store", path, error))?;
+        let written = quietly(|| {
+            for (name, record) in entries {
+                if let Some(record) = record {
+                    trees.records.insert(name, record.as_ref())?;
+                }
+            }
+            trees.meta.insert(BATCH, &batch.to_be_bytes())?;
+            trees.meta.insert(HEADER, header)?;
+            trees.db.flush().map(drop)
+        });
         trees.close();
+        written
+            .unwrap_or_else(|| Err(sled::Error::ReportableBug(String::new())))
+            .map_err(|error| failed("write new store", path, error))?;
         disk::sync_tree(&unfinished).map_err(OpenError::io("sync new store", &unfinished))?;
-        fs::rename(&unfinished, &finished).map_err(OpenError::io("rename new store", &unfinished))?;
-        sync_directory(path)?;
-        Self::open(config)
+        Ok(unfinished)
+    }
+
+    /// Opens a database in `directory` that is a copy, on which nothing depends.
+    pub fn open_copy(directory: &Path, config: &FsConfig) -> Result<Self, OpenError> {
+        let log_path = directory.join(SLED_LOG);
+        let log = File::options().read(true).write(true).open(&log_path);
+        let log = log.map_err(OpenError::io("open", &log_path))?;
+        let trees = Trees::open(directory, config)?;
+        Ok(Self { trees, log, path: config.path.clone() })
     }
 
     /// Opens the database in `config.path`.
@@ -149,24 +155,34 @@ impl Engine {
         Ok(Self { trees, log, path: path.clone() })
     }
 
-    /// Reads the header.
-    pub fn header(&self) -> Result<Vec<u8>, OpenError> {
-        let header = self.trees.meta.get(HEADER).map_err(|error| self.failed(error))?;
-        header.map(|header| header.to_vec()).ok_or_else(|| self.corrupt("it has no header"))
+    /// Reads the header; `None` where there is none.
+    pub fn header(&self) -> Result<Option<Vec<u8>>, OpenError> {
+        Ok(self.meta(HEADER)?.map(|header| header.to_vec()))
     }
 
-    /// Replaces the header durably, if it is still `old`.
-    pub fn swap_header(&self, old: &[u8], new: &[u8]) -> Result<(), OpenError> {
-        let swapped = self.trees.meta.compare_and_swap(HEADER, Some(old), Some(new));
-        swapped
-            .map_err(|error| self.failed(error))?
-            .map_err(|_| self.corrupt("its header changed meanwhile"))?;
+    /// Reads the number of the last batch that is in the database; `None` where that was never noted.
+    pub fn batch(&self) -> Result<Option<u64>, OpenError> {
+        let number = self.meta(BATCH)?.map(|bytes| bytes.as_ref().try_into().map(u64::from_be_bytes));
+        number.transpose().map_err(|_| self.corrupt(DAMAGED))
+    }
+
+    /// Replaces the header durably.
+    pub fn set_header(&self, header: &[u8]) -> Result<(), OpenError> {
+        let set = quietly(|| self.trees.meta.insert(HEADER, header));
+        set.ok_or_else(|| self.corrupt(DAMAGED))?.map_err(|error| self.failed(error))?;
         self.sync().map_err(OpenError::io("sync store", &self.path))
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<sled::IVec>, OpenError> {
+        let read = quietly(|| self.trees.meta.get(key)).ok_or_else(|| self.corrupt(DAMAGED))?;
+        read.map_err(|error| self.failed(error))
     }
 
     /// Reads all entries, on all processors: reading is what makes up the time of a start.
     pub fn entries(&self) -> Result<Entries, OpenError> {
-        let ends = self.trees.records.first().and_then(|first| Ok((first, self.trees.records.last()?)));
+        let ends =
+            quietly(|| self.trees.records.first().and_then(|first| Ok((first, self.trees.records.last()?))));
+        let ends = ends.ok_or_else(|| self.corrupt(DAMAGED))?;
         let (Some((first, _)), Some((last, _))) = ends.map_err(|error| self.failed(error))? else {
             return Ok(Entries::new());
         };
@@ -177,7 +193,8 @@ impl Engine {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(piece) = pieces.get(number) else { return Ok(read) };
-                read.push((number, self.read_piece(piece.clone())?));
+                let entries = quietly(|| self.read_piece(piece.clone()));
+                read.push((number, entries.unwrap_or_else(|| Err(self.corrupt(DAMAGED)))?));
             }
         };
         let parts: Result<Vec<Vec<_>>, OpenError> = thread::scope(|scope| {
@@ -191,11 +208,75 @@ impl Engine {
         Ok(parts.into_iter().flat_map(|(_, entries)| entries).collect())
     }
 
-    /// Makes all changes and returns when they are on the disk.
+    /// Reads what can be read, with the number of places where it cannot.
+    pub fn legible_entries(&self) -> (Entries, usize) {
+        let (mut entries, mut holes) = (Entries::new(), 0);
+        let mut from = Bound::Unbounded;
+        loop {
+            let read = quietly(|| {
+                let mut last = None;
+                for entry in self.trees.records.range::<Vec<u8>, _>((from.clone(), Bound::Unbounded)) {
+                    let Ok((name, value)) = entry else { return (last, true) };
+                    if let Ok(name) = std::str::from_utf8(&name) {
+                        entries.insert(name.to_owned(), Some(value.as_ref().into()));
+                    }
+                    last = Some(name.to_vec());
+                }
+                (last, false)
+            });
+            let (last, failed) = read.unwrap_or((None, true));
+            if !failed {
+                return (entries, holes);
+            }
+            holes += 1;
+            let last = last.or(match from {
+                Bound::Included(from) | Bound::Excluded(from) => Some(from),
+                Bound::Unbounded => None,
+            });
+            match self.next_legible(&last.unwrap_or_default()) {
+                Some(next) => from = Bound::Included(next),
+                None => return (entries, holes),
+            }
+        }
+    }
+
+    /// Finds a name after `last` from which on there is something to read.
+    fn next_legible(&self, last: &[u8]) -> Option<Vec<u8>> {
+        /// Longer than any name.
+        const LEN: usize = 160;
+        let legible = |from: &[u8]| {
+            let range = (Bound::Included(from.to_vec()), Bound::Unbounded);
+            let next = quietly(|| self.trees.records.range::<Vec<u8>, _>(range).next());
+            matches!(next, Some(Some(Ok(_))))
+        };
+        let padded = |name: &[u8], with: u8| {
+            let mut padded = name.to_vec();
+            padded.resize(LEN, with);
+            padded
+        };
+        // Further and further away, then back to where the damage ends.
+        let steps = (0..=last.len()).rev().map(|len| padded(&last[..len], 0xff));
+        let mut damaged = padded(last, 0);
+        let mut good = None;
+        for step in steps {
+            if legible(&step) {
+                good = Some(step);
+                break;
+            }
+            damaged = step;
+        }
+        let mut good = good?;
+        while let Some(middle) = middle(&damaged, &good) {
+            if legible(&middle) { good = middle } else { damaged = middle }
+        }
+        Some(good)
+    }
+
+    /// Makes all changes, which are batch `batch` of the journal, and returns when they are on the disk.
     ///
     /// After an error nobody knows what is: the database has to be closed and opened anew.
-    pub fn commit(&self, changes: &[Change<'_>]) -> io::Result<()> {
-        catch_unwind(AssertUnwindSafe(|| {
+    pub fn commit(&self, changes: &[Change<'_>], batch: u64) -> io::Result<()> {
+        quietly(|| {
             for change in changes {
                 match *change {
                     Change::Create(name, value) => {
@@ -213,9 +294,21 @@ impl Engine {
                     }
                 }
             }
+            // Last, so that whoever finds the number finds the batch.
+            self.trees.meta.insert(BATCH, &batch.to_be_bytes()).map_err(into_io)?;
             self.sync()
-        }))
-        .unwrap_or_else(|_| Err(io::Error::other("the database panicked")))
+        })
+        .unwrap_or_else(|| Err(io::Error::other(DAMAGED)))
+    }
+
+    /// Returns the store's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tells whether the log still has its name.
+    pub fn is_in_place(&self) -> bool {
+        disk::is_same_file(&self.log, &self.path.join(DATABASE).join(SLED_LOG))
     }
 
     /// Closes the database; after an I/O error sled may panic over it, which ends here.
@@ -228,7 +321,7 @@ impl Engine {
         for entry in self.trees.records.range::<Vec<u8>, _>(piece) {
             let (name, value) = entry.map_err(|error| self.failed(error))?;
             let name = std::str::from_utf8(&name).map_err(|_| self.corrupt("a name is not UTF-8"))?;
-            read.push((name.to_owned(), value.as_ref().into()));
+            read.push((name.to_owned(), Some(value.as_ref().into())));
         }
         Ok(read)
     }
@@ -282,16 +375,16 @@ impl Trees {
             .flush_every_ms(None)
             .mode(sled::Mode::LowSpace);
         // sled asserts what it believes of its files; a damaged one must not end the process.
-        catch_unwind(AssertUnwindSafe(|| {
+        quietly(|| {
             let db = sled.open()?;
             let (records, meta) = (db.open_tree(RECORDS)?, db.open_tree(META)?);
             Ok(Self { db, records, meta })
-        }))
-        .map_err(|_| OpenError::Corrupt { path: config.path.clone(), why: DAMAGED.to_owned() })
+        })
+        .ok_or_else(|| OpenError::Corrupt { path: config.path.clone(), why: DAMAGED.to_owned() })
     }
 
     fn close(self) {
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
+        let _ = quietly(|| drop(self));
     }
 }
 
@@ -356,15 +449,41 @@ fn settle_snapshots(directory: &Path) -> io::Result<()> {
 fn failed(doing: &'static str, path: &Path, error: sled::Error) -> OpenError {
     match error {
         sled::Error::Io(source) => OpenError::io(doing, path)(source),
-        error => OpenError::Corrupt { path: path.into(), why: error.to_string() },
+        error => OpenError::Corrupt { path: path.into(), why: meaning(&error).to_owned() },
     }
 }
 
 fn into_io(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(source) => source,
-        other => io::Error::other(other.to_string()),
+        other => io::Error::other(meaning(&other)),
     }
+}
+
+/// Says what an error of sled's means to an operator; its own text is one for its makers.
+fn meaning(error: &sled::Error) -> &'static str {
+    match error {
+        sled::Error::Unsupported(_) => "the settings file of its database is damaged or of another version",
+        _ => DAMAGED,
+    }
+}
+
+/// Returns the number in the middle, of two numbers that are as many bytes; `None` where nothing is between them.
+fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
+    let mut sum = vec![0_u16; low.len() + 1];
+    let mut carry = 0;
+    for at in (0..low.len()).rev() {
+        let digits = u16::from(low[at]) + u16::from(high[at]) + carry;
+        (sum[at + 1], carry) = (digits & 0xff, digits >> 8);
+    }
+    sum[0] = carry;
+    let (mut middle, mut rest) = (Vec::with_capacity(low.len()), sum[0]);
+    for digit in &sum[1..] {
+        let value = (rest << 8) | digit;
+        middle.push(u8::try_from(value >> 1).unwrap_or(u8::MAX));
+        rest = value & 1;
+    }
+    (middle.as_slice() > low).then_some(middle)
 }
 
 #[cfg(test)]

@@ -58,6 +58,13 @@ pub enum OpenError {
         /// What is wrong.
         why: String,
     },
+    /// The store takes no writes, so this cannot be done.
+    ReadOnly {
+        /// The store's directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The root key cannot be taken as it is.
     BadRootKey {
         /// The file or the environment variable.
@@ -114,10 +121,11 @@ impl fmt::Display for OpenError {
             Self::OtherRoot { path, has } => write!(f, "store '{}' has {has}", path.display()),
             Self::NewerFormat { path, format } => write!(
                 f,
-                "store '{}' has format {format}, which a newer release wrote; this one knows format 1",
+                "store '{}' has format {format}, which a newer release wrote; this one knows format 2",
                 path.display()
             ),
             Self::Corrupt { path, why } => write!(f, "store '{}' is corrupt: {why}", path.display()),
+            Self::ReadOnly { path, why } => write!(f, "store '{}' is read-only: {why}", path.display()),
             Self::BadRootKey { origin, why } => write!(f, "root key from {origin}: {why}"),
             Self::Io { doing, path, source } => write!(f, "{doing} '{}': {source}", path.display()),
             Self::Internal(error) => write!(f, "{}", error.chain()),

@@ -2,31 +2,32 @@
 //!
 //! One value under one key, so that one compare-and-swap changes it: format (1 byte) ‖ root kind (1 byte) ‖ store
 //! id (16 bytes) ‖ for a local root key the store key, sealed under it.
+//!
+//! Format 1 had no journal beside the database. Format 2 differs in nothing else, and only keeps a release that would
+//! not write the journal from opening the store.
 
 use kms_core::{Cipher, SealingKey, SecretBytes, SecretKey};
 
 use crate::error::OpenError;
 use crate::root_key::RootKey;
-use crate::store_key::StoreKey;
+use crate::store_key::{STORE_ID_LEN, StoreId, StoreKey};
 
-const FORMAT: u8 = 1;
+/// The format that is written.
+pub const FORMAT: u8 = 2;
 const ROOT_LOCAL: u8 = 1;
 const ROOT_WRAPPER: u8 = 2;
 const PREFIX_LEN: usize = 2 + STORE_ID_LEN;
 
-/// Bytes of the random id that tells stores apart.
-pub const STORE_ID_LEN: usize = 16;
-
-/// The id of a store.
-pub type StoreId = [u8; STORE_ID_LEN];
-
 /// A header, taken apart.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Header {
+    pub format: u8,
     pub store_id: StoreId,
     pub root: Root,
 }
 
 /// What the records of a store are wrapped by.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Root {
     /// The store key, which is kept here sealed under a root key.
     Local { sealed_store_key: Vec<u8> },
@@ -40,12 +41,12 @@ impl Header {
         let store_id = new_store_id()?;
         let store_key = SecretKey::random()?;
         let sealed_store_key = seal(root_key, &store_id, &store_key)?;
-        Ok(Self { store_id, root: Root::Local { sealed_store_key } })
+        Ok(Self { format: FORMAT, store_id, root: Root::Local { sealed_store_key } })
     }
 
     /// Makes the header of a new store whose records come wrapped.
     pub fn new_wrapper() -> Result<Self, OpenError> {
-        Ok(Self { store_id: new_store_id()?, root: Root::Wrapper })
+        Ok(Self { format: FORMAT, store_id: new_store_id()?, root: Root::Wrapper })
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -53,7 +54,7 @@ impl Header {
             Root::Local { sealed_store_key } => (ROOT_LOCAL, sealed_store_key),
             Root::Wrapper => (ROOT_WRAPPER, &[]),
         };
-        [[FORMAT, kind].as_slice(), &self.store_id, sealed].concat()
+        [[self.format, kind].as_slice(), &self.store_id, sealed].concat()
     }
 
     pub fn decode(bytes: &[u8], path: &std::path::Path) -> Result<Self, OpenError> {
@@ -71,7 +72,7 @@ impl Header {
             ROOT_WRAPPER => Root::Wrapper,
             _ => return Err(corrupt("its header names an unknown kind of root")),
         };
-        Ok(Self { store_id, root })
+        Ok(Self { format, store_id, root })
     }
 
     /// Unwraps the store key: the test for the right root key.
@@ -99,7 +100,12 @@ impl Header {
     pub fn rewrap(&self, old: &RootKey, new: &RootKey, path: &std::path::Path) -> Result<Self, OpenError> {
         let store_key = self.unwrap_store_key(old, path)?;
         let sealed_store_key = seal(new, &self.store_id, store_key.key())?;
-        Ok(Self { store_id: self.store_id, root: Root::Local { sealed_store_key } })
+        Ok(Self { root: Root::Local { sealed_store_key }, ..self.clone() })
+    }
+
+    /// Returns the header as this release writes it.
+    pub fn in_present_format(&self) -> Self {
+        Self { format: FORMAT, ..self.clone() }
     }
 }
 

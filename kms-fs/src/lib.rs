@@ -25,9 +25,14 @@ mod config;
 mod disk;
 mod engine;
 mod error;
+mod first_start;
 mod header;
+mod journal;
 mod lock;
+mod merge;
 mod open;
+mod quiet;
+mod repair;
 mod root_key;
 mod store;
 mod store_key;
@@ -35,7 +40,11 @@ mod writer;
 
 pub use config::{FsConfig, OpenMode};
 pub use error::OpenError;
-pub use open::{FsStore, Opened, OpenedBare, open, open_bare, rotate_root_key, rotate_root_key_file};
+pub use first_start::{Found, create_with_root_key_file, look};
+pub use open::{
+    FsStore, Opened, OpenedBare, accept_losses, exists, open, open_bare, rotate_root_key,
+    rotate_root_key_file,
+};
 pub use root_key::{LoadedRootKey, RootKey};
 pub use store::SledStore;
 pub use store_key::StoreKey;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use kms_core::Wrapped;
 
-use crate::ballast::Ballast;
 use crate::config::{FsConfig, OpenMode};
 use crate::disk::create_directories;
-use crate::engine::{self, Engine};
+use crate::engine::{Engine, Entries};
 use crate::error::OpenError;
 use crate::header::{Header, Root};
+use crate::journal::{Head, Journal, Scan};
 use crate::lock::Lock;
+use crate::merge::{Merged, merge};
+use crate::repair::{self, Found};
 use crate::root_key::{Change, RootKey};
 use crate::store::SledStore;
 use crate::store_key::StoreKey;
@@ -29,8 +31,10 @@ pub struct Opened {
     /// The number of keys in it.
     pub keys: usize,
     /// What an operator should hear, a sentence each: the root key lies inside the store, an interrupted change of
-    /// the root key was completed or waits to be.
+    /// the root key was completed or waits to be, files were damaged and what became of that.
     pub warnings: Vec<String>,
+    /// Names of keys whose records cannot be read. Other than when salvaging, only those that are known to be lost.
+    pub illegible: Vec<String>,
 }
 
 /// A store whose records come wrapped, and what is worth telling of it.
@@ -41,50 +45,94 @@ pub struct OpenedBare {
     pub is_new: bool,
     /// The number of keys in it.
     pub keys: usize,
+    /// What an operator should hear of damage, a sentence each.
+    pub warnings: Vec<String>,
+    /// Names of keys whose records are lost.
+    pub illegible: Vec<String>,
+}
+
+/// Tells whether there is a store in the directory `path`, whatever has become of it.
+pub fn exists(path: &Path) -> bool {
+    repair::exists(path)
 }
 
 /// Opens a store under its root key, or makes one.
 ///
 /// The wrong root key is refused before any record is read or written. Where a change of the root key was interrupted
-/// and the store has the new one already, the change is completed.
+/// and the store has the new one already, the change is completed. Damage is mended where nothing is lost by that; where
+/// something may be, the store is read-only, and a name that is not found is [`Corrupt`](kms_core::ErrorKind::Corrupt).
 pub fn open(config: &FsConfig, root_key: &RootKey, mode: OpenMode) -> Result<Opened, OpenError> {
-    let parts = Parts::open(config, mode, root_key.file(), || Header::new_local(root_key))?;
     let mut warnings = Vec::new();
-    let store_key = match parts.header.unwrap_store_key(root_key, &config.path) {
-        Err(OpenError::WrongRootKey { path }) => {
-            let opened = open_with_successor(&parts.header, root_key, &path, &mut warnings);
-            opened.ok_or(OpenError::WrongRootKey { path })?
-        }
-        unwrapped => {
-            warnings.extend(root_key.file().and_then(unfinished_change));
-            unwrapped?
-        }
-    };
+    let parts = Parts::open(
+        config,
+        mode,
+        root_key.file(),
+        || Header::new_local(root_key),
+        |headers| unwrap_any(headers, root_key, &config.path, &mut warnings),
+    )?;
     warnings.extend(root_key.file().and_then(|file| lies_inside(file, &config.path)));
-    let is_new = parts.is_new;
-    let store = parts.start(config)?;
-    let keys = store.keys();
-    Ok(Opened { store: Wrapped::new(store, store_key), is_new, keys, warnings })
+    let (is_new, store_key) = (parts.is_new, parts.root);
+    let (store, mut told) = parts.stored.start(config)?;
+    warnings.append(&mut told);
+    let (keys, mut illegible) = (store.keys(), store.lost());
+    if mode == OpenMode::Salvage {
+        illegible = store.illegible(|name, record| store_key.opens(name, record));
+        warnings.push(format!(
+            "salvage: {} of {keys} entries can be read, and nothing is written",
+            keys - illegible.len()
+        ));
+    }
+    Ok(Opened { store: Wrapped::new(store, store_key), is_new, keys, warnings, illegible })
 }
 
 /// Opens a store for records that are wrapped by something else, or makes one.
 pub fn open_bare(config: &FsConfig, mode: OpenMode) -> Result<OpenedBare, OpenError> {
-    let parts = Parts::open(config, mode, None, Header::new_wrapper)?;
-    if let Root::Local { .. } = parts.header.root {
+    let parts = Parts::open(config, mode, None, Header::new_wrapper, |headers| {
+        let bare = headers.iter().position(|header| matches!(header.root, Root::Wrapper));
         let has = "a local root key, which has to be given to open it";
-        return Err(OpenError::OtherRoot { path: config.path.clone(), has });
-    }
+        bare.map(|n| (n, ())).ok_or_else(|| OpenError::OtherRoot { path: config.path.clone(), has })
+    })?;
     let is_new = parts.is_new;
-    let store = parts.start(config)?;
-    let keys = store.keys();
-    Ok(OpenedBare { store, is_new, keys })
+    let (store, warnings) = parts.stored.start(config)?;
+    let (keys, illegible) = (store.keys(), store.lost());
+    Ok(OpenedBare { store, is_new, keys, warnings, illegible })
+}
+
+/// Takes the loss for given of entries whose very names are lost, so that the store in `config` takes writes again.
+///
+/// What can be read is written anew; whatever else there was is kept under another name, and is no longer looked for.
+pub fn accept_losses(config: &FsConfig, root_key: Option<&RootKey>) -> Result<Vec<String>, OpenError> {
+    let mut warnings = Vec::new();
+    let unwrap = |headers: &[Header]| match root_key {
+        Some(root_key) => unwrap_any(headers, root_key, &config.path, &mut warnings).map(|(n, _)| (n, ())),
+        None => Ok((0, ())),
+    };
+    let parts = Parts::open(config, OpenMode::Salvage, None, Header::new_wrapper, unwrap)?;
+    let Stored { lock: _lock, head, entries, .. } = parts.stored;
+    repair::settle(config, &head, &entries, None, None, false, &mut warnings)?;
+    Ok(warnings)
 }
 
 /// Wraps the store key of a store that is not in use under another root key, durably and at one stroke.
 pub fn rotate_root_key(config: &FsConfig, old: &RootKey, new: &RootKey) -> Result<(), OpenError> {
-    let parts = Parts::open(config, OpenMode::Existing, None, Header::new_wrapper)?;
-    let rewrapped = parts.header.rewrap(old, new, &config.path)?;
-    parts.engine.swap_header(&parts.header.encode(), &rewrapped.encode())
+    let parts = Parts::open(config, OpenMode::Existing, None, Header::new_wrapper, |headers| {
+        unwrap_with(headers, old, &config.path)
+    })?;
+    let Stored { lock: _lock, header, head, entries, access, .. } = parts.stored;
+    let (engine, journal) = match access {
+        Access::ReadWrite(engine, journal) => (engine, journal),
+        Access::Full(why) | Access::ReadOnly(why) => {
+            return Err(OpenError::ReadOnly { path: config.path.clone(), why });
+        }
+    };
+    let rewrapped = header.rewrap(old, new, &config.path)?.encode();
+    // The database first: where both open, and differ, the next start writes the journal's anew.
+    engine.set_header(&rewrapped)?;
+    let head = Head { header: rewrapped, ..head };
+    let written = Journal::write(&config.path, &head, journal.batch(), &entries);
+    written.map_err(OpenError::io("write", Journal::path_in(&config.path)))?;
+    engine.close();
+    Ok(())
 }
 
 /// Gives a store that is not in use a new root key, which replaces the one in `file`; returns where the old one is kept.
@@ -97,8 +145,9 @@ pub fn rotate_root_key_file(config: &FsConfig, file: &Path) -> Result<PathBuf, O
     let change = Change::of(file);
     // Nothing is left behind where the store is in use or has another root key.
     if !change.new_file.exists() {
-        let parts = Parts::open(config, OpenMode::Existing, None, Header::new_wrapper)?;
-        parts.header.unwrap_store_key(&old, &config.path)?;
+        Parts::open(config, OpenMode::Existing, None, Header::new_wrapper, |headers| {
+            unwrap_with(headers, &old, &config.path)
+        })?;
     }
     let new = change.prepare()?;
     match rotate_root_key(config, &old, &new) {
@@ -108,6 +157,39 @@ pub fn rotate_root_key_file(config: &FsConfig, file: &Path) -> Result<PathBuf, O
     }
     change.finish()?;
     Ok(change.old_file)
+}
+
+/// Unwraps the store key of the first header that opens under this very root key; returns which that is.
+fn unwrap_with(headers: &[Header], root_key: &RootKey, path: &Path) -> Result<(usize, StoreKey), OpenError> {
+    for (n, header) in headers.iter().enumerate() {
+        match header.unwrap_store_key(root_key, path) {
+            Err(OpenError::WrongRootKey { .. }) => {}
+            unwrapped => return Ok((n, unwrapped?)),
+        }
+    }
+    Err(OpenError::WrongRootKey { path: path.to_owned() })
+}
+
+/// Unwraps the store key of the first header that opens; a change of the root key that was interrupted is completed.
+fn unwrap_any(
+    headers: &[Header],
+    root_key: &RootKey,
+    path: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<(usize, StoreKey), OpenError> {
+    match unwrap_with(headers, root_key, path) {
+        Err(OpenError::WrongRootKey { .. }) => {}
+        unwrapped => {
+            warnings.extend(root_key.file().and_then(unfinished_change));
+            return unwrapped;
+        }
+    }
+    for (n, header) in headers.iter().enumerate() {
+        if let Some(store_key) = open_with_successor(header, root_key, path, warnings) {
+            return Ok((n, store_key));
+        }
+    }
+    Err(OpenError::WrongRootKey { path: path.to_owned() })
 }
 
 /// Tries the key that an interrupted change of the root key has left beside `root_key`, and completes the change.
@@ -153,53 +235,189 @@ fn lies_inside(file: &Path, store: &Path) -> Option<String> {
     })
 }
 
-/// A store on the way to being opened.
-struct Parts {
-    lock: Lock,
-    engine: Engine,
-    header: Header,
+/// A store on the way to being opened, and what its root was found to be.
+struct Parts<R> {
+    stored: Stored,
+    root: R,
     is_new: bool,
 }
 
-impl Parts {
+/// What a store holds, and how it can be written.
+struct Stored {
+    lock: Lock,
+    header: Header,
+    head: Head,
+    entries: Entries,
+    /// Why a name that is not found may have been there all the same.
+    doubt: Option<String>,
+    access: Access,
+    notes: Vec<String>,
+}
+
+enum Access {
+    ReadWrite(Engine, Journal),
+    /// There is no room to write.
+    Full(String),
+    /// Nothing may be written until somebody decides.
+    ReadOnly(String),
+}
+
+impl<R> Parts<R> {
+    /// Opens or makes a store; `unwrap` finds, of the headers given, one that its root opens.
     fn open(
         config: &FsConfig,
         mode: OpenMode,
         root_key_file: Option<&Path>,
         new_header: impl FnOnce() -> Result<Header, OpenError>,
+        mut unwrap: impl FnMut(&[Header]) -> Result<(usize, R), OpenError>,
     ) -> Result<Self, OpenError> {
         let path = &config.path;
-        match (engine::exists(path), mode) {
-            (false, OpenMode::Existing) => return Err(OpenError::NoStore { path: path.clone() }),
+        match (repair::exists(path), mode) {
+            (false, OpenMode::Existing | OpenMode::Salvage) => {
+                return Err(OpenError::NoStore { path: path.clone() });
+            }
             (true, OpenMode::Create) => return Err(OpenError::AlreadyExists { path: path.clone() }),
             _ => {}
         }
         create_directories(path)?;
         let lock = Lock::take(path)?;
-        if engine::exists(path) {
-            let engine = Engine::open(config).or_else(|error| {
-                if !error.is_full() {
-                    return Err(error);
-                }
-                let given = Ballast::new(config).give_up();
-                given.map_err(OpenError::io("give up the reserve on the disk of", path))?;
-                Engine::open(config)
-            })?;
-            let header = Header::decode(&engine.header()?, path)?;
-            return Ok(Self { lock, engine, header, is_new: false });
+        repair::clean_up(path)?;
+        if repair::exists(path) {
+            let (stored, root) = Stored::load(config, mode, lock, unwrap)?;
+            return Ok(Self { stored, root, is_new: false });
         }
-        if let Some(found) = engine::foreign_file(path, root_key_file)? {
+        if let Some(found) = repair::foreign_file(path, root_key_file)? {
             return Err(OpenError::NotAStore { path: path.clone(), found });
         }
         let header = new_header()?;
-        let engine = Engine::create(config, &header.encode())?;
-        Ok(Self { lock, engine, header, is_new: true })
+        let (_, root) = unwrap(std::slice::from_ref(&header))?;
+        let head = head_of(&header);
+        let mut notes = Vec::new();
+        let entries = Entries::new();
+        let (engine, journal) = repair::settle(config, &head, &entries, None, None, false, &mut notes)?;
+        let access = Access::ReadWrite(engine, journal);
+        let stored = Stored { lock, header, head, entries, doubt: None, access, notes };
+        Ok(Self { stored, root, is_new: true })
+    }
+}
+
+impl Stored {
+    fn load<R>(
+        config: &FsConfig,
+        mode: OpenMode,
+        lock: Lock,
+        mut unwrap: impl FnMut(&[Header]) -> Result<(usize, R), OpenError>,
+    ) -> Result<(Self, R), OpenError> {
+        let path = &config.path;
+        let mut notes = Vec::new();
+        let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
+        let scan = text.as_deref().map(Scan::of);
+        let found = match mode {
+            OpenMode::Salvage => repair::read_copy(config)?,
+            _ => repair::find(config, scan.as_ref(), &mut notes)?,
+        };
+        let headers = headers(found.as_ref(), scan.as_ref(), path)?;
+        let (n, root) = unwrap(&headers)?;
+        let header = headers[n].in_present_format();
+        let head = head_of(&header);
+
+        let (database, engine) = match found {
+            Some(Found { database, engine, .. }) => (Some(database), engine),
+            None => (None, None),
+        };
+        let batch = database.as_ref().and_then(|database| database.batch);
+        let Merged { entries, doubt, notes: told, journal_agrees, database_agrees } =
+            merge(scan.as_ref(), database);
+        notes.extend(told);
+        if mode == OpenMode::Salvage {
+            let why = "it is being salvaged".to_owned();
+            let doubt = doubt.or_else(|| Some(why.clone()));
+            return Ok((
+                Self { lock, header, head, entries, doubt, access: Access::ReadOnly(why), notes },
+                root,
+            ));
+        }
+        let access = if let Some(doubt) = &doubt {
+            if let Some(engine) = engine {
+                engine.close();
+            }
+            Access::ReadOnly(doubt.clone())
+        } else {
+            let scan = scan.filter(|scan| journal_agrees && scan.head.as_ref() == Some(&head));
+            let engine = engine.map(|engine| (engine, batch));
+            match repair::settle(config, &head, &entries, scan.as_ref(), engine, database_agrees, &mut notes)
+            {
+                Ok((engine, journal)) => Access::ReadWrite(engine, journal),
+                Err(error) if error.is_full() => Access::Full(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        };
+        Ok((Self { lock, header, head, entries, doubt, access, notes }, root))
     }
 
-    fn start(self, config: &FsConfig) -> Result<SledStore, OpenError> {
-        let index = Arc::new(Index::new(self.engine.entries()?));
-        let writer = Writer::start(config.clone(), self.engine, Arc::clone(&index));
-        let writer = writer.map_err(OpenError::io("start the writer of", &config.path))?;
-        Ok(SledStore::new(index, writer, self.lock))
+    /// Begins to serve it; returns what is to be told of damage too.
+    fn start(self, config: &FsConfig) -> Result<(SledStore, Vec<String>), OpenError> {
+        let Self { lock, head, entries, doubt, access, notes, .. } = self;
+        let at = |text: String| format!("store '{}': {text}", config.path.display());
+        let mut told: Vec<String> = Vec::new();
+        if !notes.is_empty() {
+            told.push(at(notes.join("; ")));
+        }
+        let lost: Vec<&str> =
+            entries.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_str()).collect();
+        if !lost.is_empty() {
+            told.push(at(format!(
+                "the records of {} keys are lost unless a backup has them: {}",
+                lost.len(),
+                lost.join(", ")
+            )));
+        }
+        let index = Arc::new(Index::new(entries, doubt));
+        let started = |why| OpenError::io("start the writer of", &config.path)(why);
+        let writer = match access {
+            Access::ReadWrite(engine, journal) => {
+                Some(Writer::start(config.clone(), head, Ok((engine, journal)), &index).map_err(started)?)
+            }
+            Access::Full(why) => {
+                Some(Writer::start(config.clone(), head, Err(why), &index).map_err(started)?)
+            }
+            Access::ReadOnly(why) => {
+                told.push(at(format!(
+                    "it is read-only, and a key that is not found may have been lost: {why}; restore a backup, or see \
+                     'kms key discard'"
+                )));
+                index.set_read_only(Some(why));
+                None
+            }
+        };
+        Ok((SledStore::new(index, writer, lock), told))
     }
+}
+
+/// Takes apart the headers that can be read: the database's before the journal's.
+fn headers(found: Option<&Found>, scan: Option<&Scan<'_>>, path: &Path) -> Result<Vec<Header>, OpenError> {
+    let of_database = found.and_then(|found| found.header.as_deref());
+    let of_journal = scan.and_then(|scan| scan.head.as_ref()).map(|head| head.header.as_slice());
+    let mut headers = Vec::new();
+    for bytes in of_database.into_iter().chain(of_journal) {
+        match Header::decode(bytes, path) {
+            Ok(header) => headers.push(header),
+            Err(error @ OpenError::NewerFormat { .. }) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let corrupt = |why: &str| OpenError::Corrupt { path: path.into(), why: why.into() };
+    let Some(first) = headers.first() else {
+        return Err(corrupt(
+            "neither its database nor its journal has a legible header; nothing was written: restore it from a backup",
+        ));
+    };
+    if headers.iter().any(|header| header.store_id != first.store_id) {
+        return Err(corrupt("its journal is that of another store; nothing was written"));
+    }
+    Ok(headers)
+}
+
+fn head_of(header: &Header) -> Head {
+    Head { store_id: header.store_id, header: header.encode() }
 }

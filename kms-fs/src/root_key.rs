@@ -1,6 +1,6 @@
 //! The root key of a local store: 32 bytes that live outside of it.
 
-use std::fs::{self, File, OpenOptions, hard_link, rename};
+use std::fs::{self, OpenOptions, hard_link, rename};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::{Cipher, SealingKey, SecretKey};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
@@ -47,7 +47,10 @@ impl RootKey {
 
     /// Reads a root key from a file that only its owner may write and nobody but its owner and group may read.
     pub fn from_file(path: &Path) -> Result<LoadedRootKey, OpenError> {
-        let file = File::open(path).map_err(OpenError::io("open root key file", path))?;
+        let mut options = OpenOptions::new();
+        // Opening a pipe would wait for its writer.
+        options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let file = options.open(path).map_err(OpenError::io("open root key file", path))?;
         let metadata = file.metadata().map_err(OpenError::io("look at root key file", path))?;
         let bad = |why: String| OpenError::BadRootKey { origin: format!("file '{}'", path.display()), why };
         if !metadata.is_file() {
@@ -98,7 +101,10 @@ impl RootKey {
         let mut text = Zeroizing::new([0; 45]);
         let len = STANDARD.encode_slice(self.key.expose(), text.as_mut_slice()).unwrap_or_default();
         text[len] = b'\n';
-        let temporary = with_suffix(path, &format!(".{}.tmp", std::process::id()));
+        // In containers that share a directory every process may have the same id.
+        let mut random = [0_u8; 8];
+        kms_core::fill_random(&mut random)?;
+        let temporary = with_suffix(path, &format!(".{:016x}.tmp", u64::from_be_bytes(random)));
         let written = write_private(&temporary, text.as_slice()).and_then(|()| rename_new(&temporary, path));
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
@@ -188,6 +194,12 @@ fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     file.sync_all()
+}
+
+/// Gives a root key's file, whose store is there, the name under which it is looked for.
+pub fn give_name(from: &Path, to: &Path) -> Result<(), OpenError> {
+    rename_new(from, to).map_err(OpenError::io("rename root key file", from))?;
+    sync_directory_of(to)
 }
 
 /// Renames a file to a name that must not be taken.

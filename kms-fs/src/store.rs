@@ -25,13 +25,13 @@ const BEFORE_KEYS: &str = "/";
 /// are on the disk; while it refuses, they fail as `ReadOnly`.
 pub struct SledStore {
     index: Arc<Index>,
-    // Ended before the lock is given back.
-    writer: Writer,
+    // Ended before the lock is given back. `None` where nothing may be written.
+    writer: Option<Writer>,
     _lock: Lock,
 }
 
 impl SledStore {
-    pub(crate) fn new(index: Arc<Index>, writer: Writer, lock: Lock) -> Self {
+    pub(crate) fn new(index: Arc<Index>, writer: Option<Writer>, lock: Lock) -> Self {
         Self { index, writer, _lock: lock }
     }
 
@@ -42,9 +42,39 @@ impl SledStore {
         entries.len() - slots.count()
     }
 
-    async fn write(&self, name: &EntryName, value: Option<Box<[u8]>>) -> Result<()> {
+    /// Tells why a name that is not found may have been there all the same, if so; then nothing is written.
+    pub fn doubt(&self) -> Option<String> {
+        self.index.doubt().map(str::to_owned)
+    }
+
+    /// Returns the names whose records are known to be lost.
+    pub fn lost(&self) -> Vec<String> {
+        let entries = self.index.entries();
+        entries.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Returns the names whose records are lost, or not what `opens` opens.
+    pub(crate) fn illegible(&self, opens: impl Fn(&str, &[u8]) -> bool) -> Vec<String> {
+        let entries = self.index.entries();
+        let bad =
+            entries.iter().filter(|(name, value)| !value.as_ref().is_some_and(|value| opens(name, value)));
+        bad.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Removes an entry for ever, also one whose record is lost.
+    ///
+    /// Fails with `NotFound` when there is none, with `ReadOnly` when writes are not possible now.
+    pub async fn discard(&self, name: &EntryName) -> Result<()> {
+        self.write(name, None, true).await
+    }
+
+    async fn write(&self, name: &EntryName, value: Option<Box<[u8]>>, discard: bool) -> Result<()> {
+        let Some(writer) = &self.writer else {
+            let why = self.index.read_only().unwrap_or_default();
+            return Err(Error::with_source(ErrorKind::ReadOnly, format!("write entry '{name}'"), why));
+        };
         let (reply, outcome) = oneshot::channel();
-        self.writer.submit(Job { name: name.as_str().to_owned(), value, reply })?;
+        writer.submit(Job { name: name.as_str().to_owned(), value, discard, reply })?;
         let ended =
             || Error::with_source(ErrorKind::Internal, format!("write entry '{name}'"), "the writer ended");
         outcome.await.unwrap_or_else(|_| Err(ended()))
@@ -62,18 +92,24 @@ impl KeyStore for SledStore {
             let why = format!("its record has {} bytes, the most is {MAX_VALUE_LEN}", record.len());
             return Err(Error::with_source(ErrorKind::InvalidInput, format!("create entry '{name}'"), why));
         }
-        self.write(name, Some(record.expose().into())).await
+        self.write(name, Some(record.expose().into()), false).await
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
-        match self.index.entries().get(name.as_str()) {
-            Some(value) => Ok(SecretBytes::from(value.as_ref())),
-            None => Err(Error::new(ErrorKind::NotFound, format!("read entry '{name}'"))),
+        let corrupt =
+            |why: String| Error::with_source(ErrorKind::Corrupt, format!("read entry '{name}'"), why);
+        match (self.index.entries().get(name.as_str()), self.index.doubt()) {
+            (Some(Some(value)), _) => Ok(SecretBytes::from(value.as_ref())),
+            (Some(None), _) => Err(corrupt(
+                "its record was damaged in the journal and in the database, and is lost unless a backup has it".to_owned(),
+            )),
+            (None, None) => Err(Error::new(ErrorKind::NotFound, format!("read entry '{name}'"))),
+            (None, Some(doubt)) => Err(corrupt(format!("it is not found, and may have been lost: {doubt}"))),
         }
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
-        self.write(name, None).await
+        self.write(name, None, false).await
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
@@ -94,11 +130,11 @@ impl KeyStore for SledStore {
 
     async fn status(&self) -> Result<StoreStatus> {
         let began = Instant::now();
-        let read_only = self.index.read_only();
+        let read_only = self.index.read_only().map(|why| format!("read-only: {why}"));
+        let lost = Some(self.index.lost()).filter(|lost| *lost > 0);
+        let lost = lost.map(|lost| format!("the records of {lost} keys are lost, see 'kms check'"));
         let status = StoreStatus::ok(began.elapsed());
-        Ok(match read_only {
-            None => status,
-            Some(why) => status.degraded(format!("read-only: {why}")),
-        })
+        let amiss: Vec<String> = read_only.into_iter().chain(lost).collect();
+        Ok(if amiss.is_empty() { status } else { status.degraded(amiss.join("; ")) })
     }
 }

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::{
-    EntryName, Error, ErrorKind, Result, SealingKey, SecretBytes, SecretKey, StoreStatus, Wrapper,
+    EntryName, Error, ErrorKind, KeyRecord, Result, SealingKey, SecretBytes, SecretKey, StoreStatus, Wrapper,
 };
 
-use crate::header::StoreId;
+/// Bytes of the random id that tells stores apart.
+pub const STORE_ID_LEN: usize = 16;
+
+/// The id of a store.
+pub type StoreId = [u8; STORE_ID_LEN];
 
 /// A [`Wrapper`] with the store's own random key, which the root key wraps.
 ///
@@ -26,9 +30,15 @@ impl StoreKey {
         self.key.key()
     }
 
+    /// Tells whether the record of the entry `name` opens, and is that of a key.
+    pub(crate) fn opens(&self, name: &str, record: &[u8]) -> bool {
+        let opened = self.key.open(record, &self.context(name));
+        opened.is_ok_and(|record| KeyRecord::decode(record.expose()).is_ok())
+    }
+
     /// The parts before the name have fixed lengths, so no two names give the same context.
-    fn context(&self, name: &EntryName) -> Vec<u8> {
-        [b"kms-fs record v1\0".as_slice(), &self.store_id, name.as_str().as_bytes()].concat()
+    fn context(&self, name: &str) -> Vec<u8> {
+        [b"kms-fs record v1\0".as_slice(), &self.store_id, name.as_bytes()].concat()
     }
 }
 
@@ -39,11 +49,11 @@ impl Wrapper for StoreKey {
     }
 
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
-        self.key.seal(record.expose(), &self.context(name))
+        self.key.seal(record.expose(), &self.context(name.as_str()))
     }
 
     async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
-        self.key.open(wrapped, &self.context(name)).map_err(|_| {
+        self.key.open(wrapped, &self.context(name.as_str())).map_err(|_| {
             let why = "the record was not sealed in this store under this name, or was changed";
             Error::with_source(ErrorKind::Corrupt, format!("open the record of entry '{name}'"), why)
         })

@@ -1,6 +1,7 @@
 //! The one thread that writes, and how it comes back after an error.
 //!
-//! It takes what has come in, up to [`BATCH`] changes, commits them with one sync, shows them to readers, and answers.
+//! It takes what has come in, up to [`BATCH`] changes, writes them to the journal and syncs it, commits them to the database
+//! with one sync, shows them to readers, and answers. What the database refuses is cut off the journal again.
 //!
 //! Readers see the [`Index`] alone, which holds all entries in memory: a key takes some 400 bytes, a read needs no
 //! system call, a change that failed is never seen, and reads go on whatever becomes of the disk.
@@ -8,10 +9,14 @@
 //! After an error the store is read-only. sled shows what it failed to write and takes nothing more until it is opened
 //! anew, so it is closed, and opened when there is room on the disk. What it then holds is made to agree with the index:
 //! a create that was answered with an error has not happened, and nothing that was acknowledged is lost.
+//!
+//! A directory that was removed or replaced would take writes that no later start finds. So it is looked at before each batch,
+//! and now and then; without it the store is read-only until it is back.
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -25,6 +30,10 @@ use crate::ballast::Ballast;
 use crate::config::FsConfig;
 use crate::disk;
 use crate::engine::{self, Change, Engine, Entries, MAX_COMMIT_LEN};
+use crate::error::OpenError;
+use crate::journal::{Head, Journal, Scan};
+use crate::merge::merge;
+use crate::repair;
 
 /// The most changes that one sync covers.
 const BATCH: usize = 256;
@@ -33,17 +42,35 @@ const QUEUE: usize = 4096;
 /// The pause after the first attempt to write again that failed; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(8);
+/// How often it is made sure that the directory is still there.
+const LOOK: Duration = Duration::from_secs(2);
+const NOT_IN_PLACE: &str = "its directory was removed or replaced while it was open";
 
 /// All entries, as they are on the disk.
 pub struct Index {
     entries: RwLock<Entries>,
+    /// How many entries there are whose values are lost.
+    lost: AtomicUsize,
+    /// Why a name that is not found may have been there all the same.
+    doubt: Option<String>,
     /// Why the store is read-only, if it is.
     read_only: Mutex<Option<String>>,
 }
 
 impl Index {
-    pub fn new(entries: Entries) -> Self {
-        Self { entries: RwLock::new(entries), read_only: Mutex::new(None) }
+    pub fn new(entries: Entries, doubt: Option<String>) -> Self {
+        let lost = AtomicUsize::new(entries.values().filter(|value| value.is_none()).count());
+        Self { entries: RwLock::new(entries), lost, doubt, read_only: Mutex::new(None) }
+    }
+
+    /// Returns how many entries there are whose values are lost.
+    pub fn lost(&self) -> usize {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Returns why a name that is not found may have been there all the same.
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
     }
 
     pub fn entries(&self) -> RwLockReadGuard<'_, Entries> {
@@ -54,7 +81,7 @@ impl Index {
         self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_read_only(&self, why: Option<String>) {
+    pub fn set_read_only(&self, why: Option<String>) {
         *self.read_only.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }
@@ -64,6 +91,8 @@ pub struct Job {
     pub name: String,
     /// The value to create; `None` deletes.
     pub value: Option<Box<[u8]>>,
+    /// Whether a name may be deleted whose value is lost.
+    pub discard: bool,
     pub reply: oneshot::Sender<Result<()>>,
 }
 
@@ -89,21 +118,31 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub fn start(config: FsConfig, engine: Engine, index: Arc<Index>) -> std::io::Result<Self> {
+    /// Starts the thread; with the reason where the store cannot be written yet, for want of room.
+    pub fn start(
+        config: FsConfig,
+        head: Head,
+        opened: std::result::Result<(Engine, Journal), String>,
+        index: &Arc<Index>,
+    ) -> io::Result<Self> {
         let (jobs, incoming) = sync_channel(QUEUE);
         let ballast = Ballast::new(&config);
-        if let Err(why) = ballast.take() {
-            let why = no_room(&why);
+        let why = match &opened {
+            Ok(_) => ballast.take().err().map(|error| no_room(&error)),
+            Err(why) => Some(why.clone()),
+        };
+        if let Some(why) = why {
             warn!(path = %config.path.display(), "store is read-only: {why}");
             index.set_read_only(Some(why));
         }
         let state = State {
             config,
-            engine: Some(engine),
-            index,
+            head,
+            open: opened.ok(),
+            index: Arc::clone(index),
             ballast,
             unsynced: false,
+            displaced: false,
             retry_at: Instant::now(),
             pause: FIRST_PAUSE,
         };
@@ -135,12 +174,15 @@ impl Drop for Writer {
 
 struct State {
     config: FsConfig,
-    /// `None` while the database could not be opened anew.
-    engine: Option<Engine>,
+    head: Head,
+    /// `None` while they could not be opened anew.
+    open: Option<(Engine, Journal)>,
     index: Arc<Index>,
     ballast: Ballast,
-    /// Whether a sync failed, so that what can be read of the log need not be on the disk.
+    /// Whether a sync failed, so that what can be read of the files need not be on the disk.
     unsynced: bool,
+    /// Whether the directory was seen to be another.
+    displaced: bool,
     retry_at: Instant,
     pause: Duration,
 }
@@ -150,7 +192,7 @@ impl State {
         loop {
             let patience = match self.index.read_only() {
                 Some(_) => self.retry_at.saturating_duration_since(Instant::now()),
-                None => Duration::MAX,
+                None => LOOK,
             };
             let first = match incoming.recv_timeout(patience) {
                 Ok(job) => Some(job),
@@ -160,25 +202,44 @@ impl State {
             if self.index.read_only().is_some() && Instant::now() >= self.retry_at {
                 self.recover();
             }
+            if self.index.read_only().is_none() {
+                self.look();
+            }
             if let Some(first) = first {
                 self.commit(batch(first, incoming));
             }
         }
-        if let Some(engine) = self.engine.take() {
+        if let Some((engine, _)) = self.open.take() {
             engine.close();
         }
     }
 
+    /// Goes read-only if the directory is no longer the one that was opened.
+    fn look(&mut self) {
+        let Some((engine, journal)) = &self.open else { return };
+        if engine.is_in_place() && journal.is_in_place() {
+            return;
+        }
+        error!(
+            path = %self.config.path.display(),
+            "store is read-only: {NOT_IN_PLACE}; keys in memory are served, and are lost at the end of this process \
+             unless the directory is put back"
+        );
+        self.index.set_read_only(Some(NOT_IN_PLACE.to_owned()));
+        self.displaced = true;
+        (self.pause, self.retry_at) = (FIRST_PAUSE, Instant::now() + FIRST_PAUSE);
+    }
+
     fn commit(&mut self, jobs: Vec<Job>) {
         let read_only = self.index.read_only();
-        let (Some(engine), None) = (&self.engine, &read_only) else {
+        if self.open.is_none() || read_only.is_some() {
             let why = read_only.unwrap_or_default();
             for job in jobs {
                 let error = job.fails_because(ErrorKind::ReadOnly, &why);
                 let _ = job.reply.send(Err(error));
             }
             return;
-        };
+        }
         let (accepted, refused) = self.sort(jobs);
         let changes: Vec<Change<'_>> = accepted
             .iter()
@@ -187,7 +248,7 @@ impl State {
                 None => Change::Delete(&job.name),
             })
             .collect();
-        let outcome = if changes.is_empty() { Ok(()) } else { engine.commit(&changes) };
+        let outcome = self.write(&changes);
         drop(changes);
         match outcome {
             Ok(()) => {
@@ -197,6 +258,7 @@ impl State {
                     let error = job.fails_as(kind);
                     let _ = job.reply.send(Err(error));
                 }
+                self.compact();
             }
             Err(error) => {
                 // Read-only before the first caller hears of it.
@@ -207,6 +269,52 @@ impl State {
                     let _ = job.reply.send(Err(error));
                 }
                 self.recover();
+            }
+        }
+    }
+
+    /// Brings changes to the disk: to the journal, and then to the database.
+    fn write(&mut self, changes: &[Change<'_>]) -> io::Result<()> {
+        let Some((engine, mut journal)) = self.open.take() else { return Ok(()) };
+        if changes.is_empty() {
+            self.open = Some((engine, journal));
+            return Ok(());
+        }
+        let mark = journal.mark();
+        let in_database: Vec<Change<'_>> = {
+            let entries = self.index.entries();
+            // A name whose value is lost is in no database.
+            let is_there = |change: &&Change<'_>| match change {
+                Change::Create(..) => true,
+                Change::Delete(name) => !matches!(entries.get(*name), Some(None)),
+            };
+            changes.iter().filter(is_there).copied().collect()
+        };
+        let outcome = journal.append(changes).and_then(|()| engine.commit(&in_database, journal.batch()));
+        if outcome.is_ok() {
+            self.open = Some((engine, journal));
+            return outcome;
+        }
+        // If this fails too the next opening finds the batch, and makes the journal agree with the index.
+        if let Err(error) = journal.cut(mark) {
+            warn!(path = %self.config.path.display(), "the journal could not be cut: {error}");
+        }
+        engine.close();
+        outcome
+    }
+
+    /// Writes the journal anew when half of it is dead.
+    fn compact(&mut self) {
+        let Some((_, journal)) = &mut self.open else { return };
+        if !journal.is_half_dead() {
+            return;
+        }
+        match Journal::write(&self.config.path, &self.head, journal.batch(), &self.index.entries()) {
+            Ok(written) => *journal = written,
+            // The one that is there goes on.
+            Err(error) => {
+                warn!(path = %self.config.path.display(), "the journal could not be written anew: {error}");
+                journal.put_off_rewrite();
             }
         }
     }
@@ -222,6 +330,9 @@ impl State {
             match (&job.value, is_there) {
                 (Some(_), true) => refused.push((job, ErrorKind::AlreadyExists)),
                 (None, false) => refused.push((job, ErrorKind::NotFound)),
+                (None, true) if !job.discard && matches!(entries.get(&job.name), Some(None)) => {
+                    refused.push((job, ErrorKind::Corrupt));
+                }
                 (value, _) => {
                     changed.insert(job.name.clone(), value.is_some());
                     accepted.push(job);
@@ -231,14 +342,22 @@ impl State {
         (accepted, refused)
     }
 
-    fn publish(&self, done: Vec<Job>) {
+    fn publish(&mut self, done: Vec<Job>) {
         let mut replies = Vec::with_capacity(done.len());
         {
             let mut entries = self.index.entries.write().unwrap_or_else(PoisonError::into_inner);
             for job in done {
-                match job.value {
-                    Some(value) => drop(entries.insert(job.name, value)),
-                    None => drop(entries.remove(&job.name)),
+                if let Some(value) = job.value {
+                    entries.insert(job.name, Some(value));
+                } else {
+                    let before = entries.remove(&job.name).flatten();
+                    if before.is_none() {
+                        self.index.lost.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    let before = before.map_or(0, |value| value.len());
+                    if let Some((_, journal)) = &mut self.open {
+                        journal.note_deleted(&job.name, before);
+                    }
                 }
                 replies.push(job.reply);
             }
@@ -254,7 +373,7 @@ impl State {
         self.index.set_read_only(Some(error.to_string()));
         self.unsynced |= !disk::is_full(error);
         self.pause = FIRST_PAUSE;
-        if let Some(engine) = self.engine.take() {
+        if let Some((engine, _)) = self.open.take() {
             engine.close();
         }
     }
@@ -277,35 +396,57 @@ impl State {
     }
 
     fn try_to_recover(&mut self) -> std::result::Result<(), String> {
+        if self.displaced {
+            let in_place =
+                |(engine, journal): &(Engine, Journal)| engine.is_in_place() && journal.is_in_place();
+            if !self.open.as_ref().is_some_and(in_place) {
+                return Err(NOT_IN_PLACE.to_owned());
+            }
+            self.displaced = false;
+        }
         self.ballast.take_with_headroom().map_err(|error| no_room(&error))?;
-        if self.engine.is_some() {
+        if self.open.is_some() {
             return Ok(());
         }
         if self.unsynced {
             engine::write_back(&self.config.path).map_err(|error| format!("sync store: {error}"))?;
-            self.unsynced = false;
         }
-        let engine = Engine::open(&self.config).map_err(|error| error.to_string())?;
-        let found = engine.entries().map_err(|error| error.to_string());
-        let agreed =
-            found.and_then(|found| self.make_agree(&engine, &found).map_err(|error| error.to_string()));
-        match agreed {
-            Ok(()) => self.engine = Some(engine),
-            Err(_) => engine.close(),
-        }
-        agreed
+        let opened = self.open_anew().map_err(|error| error.to_string())?;
+        self.open = Some(opened);
+        self.unsynced = false;
+        Ok(())
     }
 
-    /// Undoes what was refused and got to the disk all the same, and does again what was acknowledged and did not.
-    fn make_agree(&self, engine: &Engine, found: &Entries) -> io::Result<()> {
+    /// Opens journal and database, and makes them agree with the index: undoes what was refused and got to the disk all the
+    /// same, and does again what was acknowledged and did not.
+    fn open_anew(&self) -> std::result::Result<(Engine, Journal), OpenError> {
+        let path = &self.config.path;
+        let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
+        let scan = text.as_deref().map(Scan::of);
+        let mut notes = Vec::new();
+        let found = repair::find(&self.config, scan.as_ref(), &mut notes)?;
+        let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
+        let engine = engine.map(|engine| (engine, database.as_ref().and_then(|database| database.batch)));
         let entries = self.index.entries();
-        let surplus = found.iter().filter(|(name, value)| entries.get(*name) != Some(value));
-        let missing = entries.iter().filter(|(name, value)| found.get(*name) != Some(value));
-        let changes: Vec<Change<'_>> = surplus
-            .map(|(name, _)| Change::Delete(name))
-            .chain(missing.map(|(name, value)| Change::Create(name, value)))
-            .collect();
-        changes.chunks(MAX_COMMIT_LEN / engine::MAX_VALUE_LEN).try_for_each(|changes| engine.commit(changes))
+        let merged = merge(scan.as_ref(), database);
+        let agrees = merged.entries == *entries;
+        let scan = scan.filter(|scan| {
+            agrees && merged.journal_agrees && !self.unsynced && scan.head.as_ref() == Some(&self.head)
+        });
+        let database_agrees = agrees && merged.database_agrees;
+        let opened = repair::settle(
+            &self.config,
+            &self.head,
+            &entries,
+            scan.as_ref(),
+            engine,
+            database_agrees,
+            &mut notes,
+        );
+        if !notes.is_empty() {
+            warn!(path = %path.display(), "{}", notes.join("; "));
+        }
+        opened
     }
 }
 

@@ -21,5 +21,7 @@ mod power_cut;
 mod random;
 #[path = "durability/recording.rs"]
 mod recording;
+#[path = "durability/repair.rs"]
+mod repair;
 #[path = "durability/writer.rs"]
 mod writer;

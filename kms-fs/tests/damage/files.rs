@@ -1,0 +1,267 @@
+//! Each file in turn: cut short, emptied, changed, removed.
+
+use std::fs;
+use std::path::Path;
+
+use kms_core::{ErrorKind, KeyStore};
+use kms_fs::{OpenMode, open};
+
+use crate::store::{Outcome, Sample, config, content, entry, files, is_deleted, record};
+
+const KEYS: u64 = 1000;
+
+/// What is done to a file.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Remove,
+    Empty,
+    /// Keeps this many thousandths.
+    Cut(u64),
+    /// Changes a bit at this many thousandths.
+    Flip(u64),
+    /// Writes zeros over 4 KiB at this many thousandths.
+    Zero(u64),
+}
+
+impl Harm {
+    fn all() -> Vec<Self> {
+        let mut all = vec![Self::Remove, Self::Empty];
+        for part in [0, 1, 7, 50, 211, 333, 500, 617, 800, 950, 990, 999, 1000] {
+            all.extend([Self::Cut(part), Self::Flip(part), Self::Zero(part)]);
+        }
+        all
+    }
+
+    /// Harms the file; false where that changes nothing.
+    fn inflict(self, file: &Path) -> bool {
+        let mut bytes = fs::read(file).unwrap();
+        let before = bytes.clone();
+        let at = |part: u64| usize::try_from(before.len() as u64 * part / 1000).unwrap();
+        match self {
+            Self::Remove => return fs::remove_file(file).is_ok(),
+            Self::Empty => bytes.clear(),
+            // Never the whole, and never at the end of what can be told apart.
+            Self::Cut(part) => bytes.truncate(at(part).min(before.len().saturating_sub(1))),
+            Self::Flip(part) if before.is_empty() => return part > 1000,
+            Self::Flip(part) => bytes[at(part).min(before.len() - 1)] ^= 0x10,
+            Self::Zero(part) => {
+                let from = at(part).min(before.len());
+                let to = (from + 4096).min(before.len());
+                bytes[from..to].fill(0);
+            }
+        }
+        fs::write(file, &bytes).unwrap();
+        bytes != before
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_file_of_a_store_may_be_damaged() {
+    let sample = Sample::make(KEYS).await;
+    let names: Vec<_> = files(&sample.path())
+        .into_iter()
+        .map(|file| file.strip_prefix(sample.path()).unwrap().to_owned())
+        .collect();
+    let has = |part: &str| names.iter().any(|name| name.display().to_string().contains(part));
+    assert!(has("sled/db") && has("sled/snap.") && has("sled/conf") && has("journal"), "{names:?}");
+    let (mut tried, mut refused, mut unreadable) = (0, 0, 0);
+    for name in &names {
+        for harm in Harm::all() {
+            let copy = sample.copy();
+            if !harm.inflict(&copy.path().join(name)) {
+                continue;
+            }
+            tried += 1;
+            match sample.judge(copy.path(), &format!("{harm:?} of {}", name.display())).await {
+                Outcome::Refused => refused += 1,
+                Outcome::Opened { unreadable: some, .. } => unreadable += some,
+            }
+        }
+    }
+    println!("{tried} damages: {refused} refused, {unreadable} keys unreadable in all");
+    assert!(tried > 150, "only {tried} damages were tried");
+    assert_eq!((refused, unreadable), (0, 0), "one file alone costs nothing: the other has it all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_files_may_be_damaged_at_random() {
+    let sample = Sample::make(300).await;
+    let mut numbers = (1_u64..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
+    let (mut opened, mut lost) = (0, 0);
+    for round in 0..60 {
+        let copy = sample.copy();
+        let mut what = format!("round {round}:");
+        let snapshot =
+            files(copy.path()).into_iter().find(|file| file.display().to_string().contains("snap."));
+        let snapshot = snapshot.unwrap().strip_prefix(copy.path()).unwrap().display().to_string();
+        for file in ["journal", "sled/db", &snapshot] {
+            // One bit, or a few, in each; of the journal not of what tells the end.
+            for _ in 0..=numbers.next().unwrap() % 3 {
+                let harm = Harm::Flip(numbers.next().unwrap() % 1000);
+                harm.inflict(&copy.path().join(file));
+                what = format!("{what} {harm:?} of {file}");
+            }
+        }
+        if let Outcome::Opened { unreadable, .. } = sample.judge(copy.path(), &what).await {
+            opened += 1;
+            lost += unreadable;
+        }
+    }
+    println!("{opened} of 60 opened, {lost} keys unreadable in all");
+    assert!(opened > 30, "only {opened} opened");
+}
+
+/// Takes the line of `name` in the journal apart: changes a letter of its record.
+fn damage_line(journal: &Path, name: &str) {
+    let text = fs::read_to_string(journal).unwrap();
+    let line = text.lines().find(|line| line.contains(&format!(" + {name} "))).unwrap();
+    let mut damaged = line.to_owned();
+    let last = damaged.pop().unwrap();
+    damaged.push(if last == 'A' { 'B' } else { 'A' });
+    fs::write(journal, text.replace(line, &damaged)).unwrap();
+}
+
+#[tokio::test]
+async fn a_key_whose_line_and_entry_are_damaged_is_unreadable_until_it_is_discarded() {
+    let sample = Sample::make(100).await;
+    let copy = sample.copy();
+    damage_line(&copy.path().join("journal"), entry(7).as_str());
+    fs::remove_dir_all(copy.path().join("sled")).unwrap();
+    let opened = sample.open_at(copy.path()).unwrap();
+    assert_eq!(opened.illegible, [entry(7).as_str()]);
+    assert!(opened.warnings.iter().any(|warning| warning.contains("key-0007")), "{:?}", opened.warnings);
+    let store = opened.store;
+    for n in (0..100).filter(|n| *n != 7 && !is_deleted(*n)) {
+        assert!(store.get(&entry(n)).await.unwrap() == record(n), "{n}");
+    }
+    let kind = |error: kms_core::Error| error.kind();
+    assert_eq!(store.get(&entry(7)).await.map_err(kind).err(), Some(ErrorKind::Corrupt));
+    assert_eq!(store.create(&entry(7), &record(1)).await.map_err(kind), Err(ErrorKind::AlreadyExists));
+    assert_eq!(store.delete(&entry(7)).await.map_err(kind), Err(ErrorKind::Corrupt));
+    assert!(crate::store::names(&store).await.contains("key-0007"));
+    assert!(store.status().await.unwrap().degraded.unwrap().contains("1 key"));
+    // What it knows it knows at the next start too; the rest goes on.
+    store.create(&entry(2000), &record(2000)).await.unwrap();
+    drop(store);
+    let opened = sample.open_at(copy.path()).unwrap();
+    assert_eq!(opened.illegible, [entry(7).as_str()]);
+    assert!(opened.store.get(&entry(2000)).await.unwrap() == record(2000));
+    opened.store.store().discard(&entry(7)).await.unwrap();
+    assert_eq!(opened.store.get(&entry(7)).await.map_err(kind).err(), Some(ErrorKind::NotFound));
+    opened.store.create(&entry(7), &record(8)).await.unwrap();
+    drop(opened);
+    let opened = sample.open_at(copy.path()).unwrap();
+    assert!(opened.illegible.is_empty() && opened.store.status().await.unwrap().degraded.is_none());
+    assert!(opened.store.get(&entry(7)).await.unwrap() == record(8));
+}
+
+#[tokio::test]
+async fn where_names_are_lost_nothing_is_absent_until_the_loss_is_accepted() {
+    let sample = Sample::make(100).await;
+    let copy = sample.copy();
+    let journal = copy.path().join("journal");
+    let text = fs::read_to_string(&journal).unwrap();
+    let line = text.lines().find(|line| line.contains(" + key-0007 ")).unwrap();
+    fs::write(&journal, text.replace(line, "nothing to be read")).unwrap();
+    fs::remove_dir_all(copy.path().join("sled")).unwrap();
+    let before = content(copy.path());
+    let opened = sample.open_at(copy.path()).unwrap();
+    assert!(opened.warnings.iter().any(|warning| warning.contains("read-only")), "{:?}", opened.warnings);
+    let kind = |error: kms_core::Error| error.kind();
+    for name in [entry(7), entry(9999)] {
+        assert_eq!(opened.store.get(&name).await.map_err(kind).err(), Some(ErrorKind::Corrupt));
+        assert_eq!(opened.store.create(&name, &record(1)).await.map_err(kind), Err(ErrorKind::ReadOnly));
+    }
+    assert!(opened.store.get(&entry(8)).await.unwrap() == record(8));
+    drop(opened);
+    assert!(content(copy.path()).keys().all(|file| before.contains_key(file) || file.ends_with("ballast")));
+    assert_eq!(fs::read(&journal).unwrap(), before[&journal], "the evidence is as it was");
+
+    kms_fs::accept_losses(&config(copy.path()), Some(&sample.root)).unwrap();
+    let opened = sample.open_at(copy.path()).unwrap();
+    assert_eq!(opened.store.get(&entry(7)).await.map_err(kind).err(), Some(ErrorKind::NotFound));
+    assert!(opened.store.get(&entry(8)).await.unwrap() == record(8));
+    opened.store.create(&entry(7), &record(7)).await.unwrap();
+    let kept =
+        files(copy.path()).into_iter().any(|file| file.display().to_string().contains("journal.damaged-"));
+    assert!(kept, "what was given up is kept");
+}
+
+#[tokio::test]
+async fn a_store_is_salvaged_without_a_write() {
+    let sample = Sample::make(100).await;
+    let copy = sample.copy();
+    damage_line(&copy.path().join("journal"), entry(7).as_str());
+    fs::write(copy.path().join("sled/db"), vec![0x5a; 100_000]).unwrap();
+    let before = content(copy.path());
+    let opened = open(&config(copy.path()), &sample.root, OpenMode::Salvage).unwrap();
+    assert_eq!(opened.illegible, [entry(7).as_str()]);
+    assert!(opened.warnings.iter().any(|told| told.contains("89 of 90 entries")), "{:?}", opened.warnings);
+    let kind = |error: kms_core::Error| error.kind();
+    assert!(opened.store.get(&entry(8)).await.unwrap() == record(8));
+    assert_eq!(opened.store.get(&entry(9999)).await.map_err(kind).err(), Some(ErrorKind::Corrupt));
+    assert_eq!(opened.store.create(&entry(9999), &record(1)).await.map_err(kind), Err(ErrorKind::ReadOnly));
+    drop(opened);
+    assert!(content(copy.path()) == before);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_removed_or_replaced_takes_no_writes() {
+    let sample = Sample::make(50).await;
+    let place = tempfile::tempdir().unwrap();
+    let (path, away) = (place.path().join("store"), place.path().join("away"));
+    crate::store::copy_tree(&sample.path(), &path);
+    let store = sample.open_at(&path).unwrap().store;
+    store.create(&entry(2000), &record(2000)).await.unwrap();
+    let kind = |error: kms_core::Error| error.kind();
+    for how in ["moved", "replaced", "emptied"] {
+        fs::rename(&path, &away).unwrap();
+        match how {
+            "replaced" => crate::store::copy_tree(&sample.path(), &path),
+            "emptied" => fs::create_dir(&path).unwrap(),
+            _ => {}
+        }
+        let created = store.create(&entry(3000), &record(3000)).await.map_err(kind);
+        assert_eq!(created, Err(ErrorKind::ReadOnly), "{how}");
+        let why = store.status().await.unwrap().degraded.unwrap();
+        assert!(why.contains("removed or replaced"), "{how}: {why}");
+        assert!(store.get(&entry(1)).await.unwrap() == record(1), "{how}: what is in memory is served");
+        // Put back, it takes writes again.
+        let _ = fs::remove_dir_all(&path);
+        fs::rename(&away, &path).unwrap();
+        let began = std::time::Instant::now();
+        while store.status().await.unwrap().degraded.is_some() {
+            assert!(began.elapsed().as_secs() < 30, "{how}: it does not notice that it is back");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    store.create(&entry(3000), &record(3000)).await.unwrap();
+    drop(store);
+    let store = sample.open_at(&path).unwrap().store;
+    for n in [1, 2000, 3000] {
+        assert!(store.get(&entry(n)).await.unwrap() == record(n), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn the_journal_does_not_grow_with_what_is_deleted() {
+    let place = tempfile::tempdir().unwrap();
+    let sample = Sample::make(10).await;
+    let path = place.path().join("store");
+    crate::store::copy_tree(&sample.path(), &path);
+    let store = sample.open_at(&path).unwrap().store;
+    let mut longest = 0;
+    for round in 0..4000 {
+        let n = 5000 + round % 20;
+        store.create(&entry(n), &record(n)).await.unwrap();
+        store.delete(&entry(n)).await.unwrap();
+        longest = longest.max(fs::metadata(path.join("journal")).unwrap().len());
+    }
+    println!("the journal had {longest} bytes at most");
+    assert!(longest < 600_000, "the journal grew to {longest} bytes");
+    drop(store);
+    assert!(matches!(
+        sample.judge(&path, "after many deletes").await,
+        Outcome::Opened { unreadable: 0, read_only: false }
+    ));
+}
