@@ -221,14 +221,18 @@ impl Answer {
         (200..300).contains(&self.code)
     }
 
-    /// Tells whether this is Vault's plain "there is nothing at this path".
+    /// Tells whether this is Vault's plain "there is nothing at this path", which is `{"errors": []}` and no more.
     ///
-    /// A wrong engine, a wrong namespace, and a deleted version of K/V v2 are 404s too, and say something.
+    /// A wrong engine, a wrong namespace, and a deleted version of K/V v2 are 404s too, and say something; so does what
+    /// stands between us and Vault.
     pub fn is_absent(&self) -> bool {
-        let complaint = self.complaint();
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {
+            errors: [(); 0],
+        }
         self.code == 404
-            && complaint.errors.as_ref().is_some_and(Vec::is_empty)
-            && complaint.warnings.is_none_or(|warnings| warnings.is_empty())
+            && serde_json::from_slice::<Nothing>(&self.body).is_ok_and(|Nothing { errors: [] }| true)
     }
 
     /// Makes a failure of an answer that is none of those expected.
@@ -250,7 +254,8 @@ impl Answer {
         })
     }
 
-    fn is_vaults(&self) -> bool {
+    /// Tells whether the body is one of Vault's.
+    pub fn is_vaults(&self) -> bool {
         let complaint = self.complaint();
         complaint.errors.is_some() || complaint.request_id.is_some()
     }
@@ -303,4 +308,66 @@ fn is_loopback(endpoint: &Url) -> bool {
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: u16, body: &str) -> Answer {
+        Answer { code, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    }
+
+    /// A 404 that is taken for an absent key has a client make that key anew.
+    #[test]
+    fn only_vaults_own_404_says_that_there_is_nothing() {
+        for body in [r#"{"errors":[]}"#, "{\"errors\": []}\n"] {
+            assert!(answer(404, body).is_absent(), "{body}");
+        }
+        for (code, body) in [
+            (404, r#"{"errors":["no handler for route 'kv/key'"]}"#),
+            (404, r#"{"errors":["1 error occurred:\n\t* no namespace"]}"#),
+            (404, r#"{"errors":[],"warnings":["Invalid path for a versioned K/V secrets engine"]}"#),
+            (404, r#"{"errors":[],"data":{"data":null,"metadata":{"destroyed":true}}}"#),
+            (404, r#"{"data":{"data":null,"metadata":{"deletion_time":"2024-01-01T00:00:00Z"}}}"#),
+            (404, r#"{"errors":null}"#),
+            (404, r#"{"errors":{}}"#),
+            (404, r#"{"errors":[[]]}"#),
+            (404, r#"{"errors":[],"code":404,"message":"no such route"}"#),
+            (404, r#"{"request_id":"1","message":"no route matched with those values"}"#),
+            (404, r#"{"error":"not found"}"#),
+            (404, "{}"),
+            (404, "[]"),
+            (404, ""),
+            (404, "<html>404 Not Found</html>"),
+            (404, "default backend - 404"),
+            (200, r#"{"errors":[]}"#),
+            (400, r#"{"errors":[]}"#),
+            (403, r#"{"errors":[]}"#),
+            (405, r#"{"errors":[]}"#),
+            (410, r#"{"errors":[]}"#),
+        ] {
+            assert!(!answer(code, body).is_absent(), "{code} {body}");
+        }
+    }
+
+    #[test]
+    fn no_failure_is_told_as_an_absent_key() {
+        for code in 100..600 {
+            for body in ["", "{}", r#"{"errors":[]}"#, r#"{"errors":["no handler for route"]}"#, "<html>"] {
+                let kinds =
+                    [answer(code, body).failure().kind(), answer(code, body).failure().kind_of_login()];
+                for kind in kinds {
+                    let is_fault = matches!(
+                        kind,
+                        ErrorKind::Denied
+                            | ErrorKind::LoginRefused
+                            | ErrorKind::Throttled
+                            | ErrorKind::Unreachable
+                    );
+                    assert!(is_fault, "{code} {body}: {kind:?}");
+                }
+            }
+        }
+    }
 }

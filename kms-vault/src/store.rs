@@ -50,9 +50,17 @@ pub struct VaultStore {
 /// What is at a path.
 enum Found {
     Record(SecretBytes),
+    /// Something that is no entry of a key store, and why.
+    Unusable(Error),
     Nothing,
-    /// Deleted in K/V v2 in the way that can be undone.
-    Deleted,
+    /// The last version was deleted in K/V v2, in the way told.
+    Deleted(Deletion),
+}
+
+#[derive(Clone, Copy)]
+enum Deletion {
+    CanBeUndone,
+    Destroyed,
 }
 
 #[derive(Deserialize)]
@@ -65,7 +73,13 @@ struct VersionedData<'a> {
     #[serde(borrow)]
     data: Option<Fields<'a>>,
     #[serde(default)]
-    metadata: Option<serde::de::IgnoredAny>,
+    metadata: Option<Metadata>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    destroyed: bool,
 }
 
 /// The fields of a secret, none of them copied.
@@ -184,34 +198,46 @@ impl VaultStore {
             return Ok(Found::Nothing);
         }
         let at_fault = |failure: Failure| failure.into_error(&operation);
+        if let Some(deletion) = self.deletion_told_by(&answer) {
+            return Ok(Found::Deleted(deletion));
+        }
+        if !answer.is_success() {
+            return Err(at_fault(answer.failure()));
+        }
         let fields = match self.version {
-            _ if !answer.is_success() && !self.is_deleted_version(&answer) => {
-                return Err(at_fault(answer.failure()));
-            }
-            KvVersion::V1 => answer.json::<Envelope<Fields<'_>>>().map_err(at_fault)?.data,
-            KvVersion::V2 => {
-                match answer.json::<Envelope<VersionedData<'_>>>().map_err(at_fault)?.data.data {
-                    Some(fields) => fields,
-                    None => return Ok(Found::Deleted),
-                }
-            }
+            KvVersion::V1 => answer.json::<Envelope<Option<Fields<'_>>>>().map_err(at_fault)?.data,
+            KvVersion::V2 => answer.json::<Envelope<VersionedData<'_>>>().map_err(at_fault)?.data.data,
         };
-        let corrupt = |why: String| Error::with_source(ErrorKind::Corrupt, operation.clone(), why);
-        let value = fields
-            .get(name.as_str())
-            .ok_or_else(|| corrupt(format!("the secret has no field '{name}', as one of a key store has")))?;
-        let text: Cow<'_, str> = serde_json::from_str(value.get())
-            .map_err(|_| corrupt(format!("the field '{name}' is no text")))?;
-        decode(text).map(Found::Record).ok_or_else(|| corrupt(format!("the field '{name}' is no base64")))
+        if fields.is_none() && !answer.is_vaults() {
+            return Err(at_fault(Failure::foreign(answer.code)));
+        }
+        Ok(match record_in(name, &fields.unwrap_or_default()) {
+            Ok(record) => Found::Record(record),
+            Err(why) => Found::Unusable(Error::with_source(ErrorKind::Corrupt, operation, why)),
+        })
     }
 
-    /// Tells whether a 404 is that of a version which was deleted and can be had back.
-    fn is_deleted_version(&self, answer: &Answer) -> bool {
-        self.version == KvVersion::V2
-            && answer.code == 404
-            && answer
-                .json::<Envelope<VersionedData<'_>>>()
-                .is_ok_and(|envelope| envelope.data.data.is_none() && envelope.data.metadata.is_some())
+    /// Tells whether a 404 is that of a last version which was deleted, and how.
+    fn deletion_told_by(&self, answer: &Answer) -> Option<Deletion> {
+        if self.version != KvVersion::V2 || answer.code != 404 {
+            return None;
+        }
+        let VersionedData { data: None, metadata: Some(metadata) } =
+            answer.json::<Envelope<VersionedData<'_>>>().ok()?.data
+        else {
+            return None;
+        };
+        Some(if metadata.destroyed { Deletion::Destroyed } else { Deletion::CanBeUndone })
+    }
+
+    /// Makes the error of a create at a place that is taken; `None` if it is free.
+    fn taken(operation: &str, found: Found) -> Option<Error> {
+        Some(match found {
+            Found::Nothing => return None,
+            Found::Record(_) => exists(operation, "there is an entry"),
+            Found::Unusable(error) => exists(operation, error),
+            Found::Deleted(deletion) => exists(operation, deletion.text()),
+        })
     }
 
     /// Writes on K/V v2, which refuses what is there already.
@@ -224,16 +250,13 @@ impl VaultStore {
                 return Ok(());
             }
             // What is there decides: a 403 may be the policy's way to refuse an update, and a 400 is that of `cas`.
-            match self.find(name, None).await? {
-                Found::Record(_) => return Err(exists(&operation, "there is an entry")),
-                Found::Deleted => {
-                    return Err(exists(&operation, "its last version was deleted and can be had back"));
-                }
-                Found::Nothing if !resent && self.is_to_be_resent(&written).await? => {
-                    written = self.session.write_once(&operation, &call, self.session.token().await?).await?;
-                }
-                Found::Nothing => break,
+            if let Some(error) = Self::taken(&operation, self.find(name, None).await?) {
+                return Err(error);
             }
+            if resent || !self.is_to_be_resent(&written).await? {
+                break;
+            }
+            written = self.session.write_once(&operation, &call, self.session.token().await?).await?;
         }
         Err(refused_create(operation, &call.path, &written.answer))
     }
@@ -262,6 +285,7 @@ impl VaultStore {
             match (self.find(name, None).await?, outcome) {
                 (Found::Record(found), _) if found == *record => return Ok(()),
                 (Found::Record(_), _) => return Err(exists(&operation, "another record was read back")),
+                (Found::Unusable(error), _) => return Err(exists(&operation, error)),
                 (_, Ok(())) => return Err(exists(&operation, "it was deleted before it was read back")),
                 (_, Err((error, written))) => {
                     let Some(written) = written.filter(|_| !resent) else { return Err(error) };
@@ -279,10 +303,11 @@ impl VaultStore {
         let patience = self.settle.saturating_sub(self.write_deadline);
         for _ in 0..LOOKS {
             let began = Instant::now();
-            match self.find(name, None).await? {
-                Found::Nothing if began.elapsed() < patience => return Ok(()),
-                Found::Nothing => {}
-                Found::Record(_) | Found::Deleted => return Err(exists(operation, "there is an entry")),
+            if let Some(error) = Self::taken(operation, self.find(name, None).await?) {
+                return Err(error);
+            }
+            if began.elapsed() < patience {
+                return Ok(());
             }
         }
         let why = "vault is too slow for a safe create on K/V version 1; see the settle time";
@@ -321,15 +346,25 @@ impl KeyStore for VaultStore {
         };
         match self.find(name, None).await? {
             Found::Record(record) => Ok(record),
-            Found::Nothing => Err(absent("there is nothing")),
-            Found::Deleted => Err(absent("its last version was deleted in Vault and can be had back there")),
+            Found::Unusable(error) => Err(error),
+            Found::Nothing => {
+                // An engine of the other version answers so to every path of ours.
+                self.check_engine().await?;
+                Err(absent("there is nothing"))
+            }
+            Found::Deleted(deletion) => Err(absent(deletion.text())),
         }
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
         let operation = format!("delete '{}' from Vault", self.path(name));
-        if let Found::Nothing = self.find(name, None).await? {
-            return Err(Error::with_source(ErrorKind::NotFound, operation, "there is nothing"));
+        match self.find(name, None).await? {
+            Found::Record(_) | Found::Deleted(_) => {}
+            Found::Unusable(error) => return Err(error),
+            Found::Nothing => {
+                self.check_engine().await?;
+                return Err(Error::with_source(ErrorKind::NotFound, operation, "there is nothing"));
+            }
         }
         let call = Call::delete(self.path_to_delete(name));
         let answer = self.session.ask(&operation, &call).await?;
@@ -345,6 +380,7 @@ impl KeyStore for VaultStore {
         let operation = format!("list '{}' in Vault", call.path);
         let answer = self.session.ask(&operation, &call).await?;
         if answer.is_absent() {
+            self.check_engine().await?;
             return Ok(Page::default());
         }
         if answer.code == 403 {
@@ -368,10 +404,33 @@ impl KeyStore for VaultStore {
     async fn status(&self) -> Result<StoreStatus> {
         self.session.status().await
     }
+
+    fn place(&self, name: &EntryName) -> String {
+        format!("'{}' in Vault", self.path(name))
+    }
 }
 
-fn exists(operation: &str, why: &'static str) -> Error {
+impl Deletion {
+    fn text(self) -> &'static str {
+        match self {
+            Self::CanBeUndone => "its last version was deleted in Vault and can be had back there",
+            Self::Destroyed => "its last version was destroyed in Vault, where earlier ones may be left",
+        }
+    }
+}
+
+fn exists(operation: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::with_source(ErrorKind::AlreadyExists, operation, why)
+}
+
+/// Takes the record out of the one field that an entry has; the error tells nothing of what is in it.
+fn record_in(name: &EntryName, fields: &Fields<'_>) -> std::result::Result<SecretBytes, String> {
+    let value = fields
+        .get(name.as_str())
+        .ok_or_else(|| format!("the secret has no field '{name}', as one of a key store has"))?;
+    let text: Cow<'_, str> =
+        serde_json::from_str(value.get()).map_err(|_| format!("the field '{name}' is no text"))?;
+    decode(text).ok_or_else(|| format!("the field '{name}' is no base64"))
 }
 
 /// Makes the error of a 403 that says what the policy lacks.

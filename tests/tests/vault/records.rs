@@ -121,7 +121,14 @@ async fn what_is_no_entry_of_a_key_store_is_corrupt_and_its_content_is_not_told(
         let error = store.get(&entry("key")).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{secret}");
         assert!(!error.chain().to_string().contains("hush"), "{error:?}");
-        assert_eq!(kind(store.create(&entry("key"), &record()).await), Some(ErrorKind::Corrupt), "{secret}");
+        let created = kind(store.create(&entry("key"), &record()).await);
+        assert_eq!(created, Some(ErrorKind::AlreadyExists), "{secret}");
+        assert_eq!(kind(store.delete(&entry("key")).await), Some(ErrorKind::Corrupt), "{secret}");
+        assert_eq!(
+            kind(store.get(&entry("key")).await),
+            Some(ErrorKind::Corrupt),
+            "{secret}: it was written over"
+        );
     }
 }
 
