@@ -4,19 +4,22 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use kms_core::{Error, ErrorKind, Identity, KeyName, Kms, ListQuery, Request, Result};
 
-use crate::client::{identity_of, load};
+use crate::client::{Connected, identity_of, load};
 use crate::cmk::{Aliases, TAG_NAME, describe};
 use crate::config::AwsConfig;
-use crate::kms::AwsKms;
+use crate::kms::{AwsKms, State};
 
 /// The name of the key on which a round trip is made: beside the server's own keys, which listings show. It is made
 /// once and stays, for a CMK costs by the month.
 const PROBE: &str = "probe";
 /// How long the whole look may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The most keys whose CMKs are looked at.
+const MOST_DESCRIBED: usize = 500;
+/// The most keys of which one by one is told.
+const MOST_TOLD: usize = 20;
 /// The most CMKs that are looked at one by one.
 const MOST_LOOKED_AT: usize = 1000;
 
@@ -51,7 +54,7 @@ impl fmt::Display for Finding {
 /// Looks at everything between us and the AWS KMS that `config` names, in the order in which things fail.
 ///
 /// Makes one key behind `alias/kms/check/probe` if it is not there, and leaves it. What depends on a problem is not
-/// looked at, so a problem is the last finding. Needs a tokio runtime.
+/// looked at. Needs a tokio runtime.
 pub async fn check(config: AwsConfig) -> Vec<Finding> {
     let mut findings = Findings(Vec::new());
     if let Err((what, error)) = look(config, &mut findings).await {
@@ -89,12 +92,42 @@ async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     let detail = format!("a data key of '{probe}' was made, and opened by a second client");
     findings.add(Level::Good, "round trip", detail);
     orphans(&kms, &request, findings).await;
+    keys(&kms, &page.names, findings).await;
     Ok(())
 }
 
+/// Tells of keys that cannot be used, and of those that were deleted and can be restored.
+async fn keys(kms: &AwsKms, names: &[KeyName], findings: &mut Findings) {
+    let (mut unusable, mut deleted) = (Vec::new(), Vec::new());
+    let some = &names[..names.len().min(MOST_DESCRIBED)];
+    for name in some {
+        match kms.state(&request(), name).await {
+            // Gone since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => unusable.push(format!("'{name}': {}", error.chain())),
+            Ok(State::Usable) => {}
+            Ok(State::Pending(why)) => deleted.push(format!("'{name}' was deleted: {why}")),
+            Ok(State::Unusable(why)) => unusable.push(format!("'{name}': {why}")),
+        }
+    }
+    let of = if some.len() < names.len() { format!(" (the first {MOST_DESCRIBED})") } else { String::new() };
+    if unusable.is_empty() {
+        let usable = some.len() - deleted.len();
+        findings.add(Level::Good, "keys", format!("{usable} have a CMK that can be used{of}"));
+    }
+    for (level, what, found) in [(Level::Problem, "keys", unusable), (Level::Warning, "deleted", deleted)] {
+        for detail in found.iter().take(MOST_TOLD) {
+            findings.add(level, what, detail);
+        }
+        if found.len() > MOST_TOLD {
+            findings.add(level, what, format!("and {} more{of}", found.len() - MOST_TOLD));
+        }
+    }
+}
+
 /// Asks who AWS takes us for.
-pub(crate) async fn identity(sdk: &SdkConfig, findings: &mut Findings) -> Look<()> {
-    let region = sdk.region().map(ToString::to_string).unwrap_or_default();
+pub(crate) async fn identity(sdk: &Connected, findings: &mut Findings) -> Look<()> {
+    let region = sdk.sdk.region().map(ToString::to_string).unwrap_or_default();
     match identity_of(sdk).await {
         Ok(caller) => findings.add(Level::Good, "identity", format!("{caller} in {region}")),
         // Inside of a private network there may be no way to STS.

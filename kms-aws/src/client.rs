@@ -2,10 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_config::BehaviorVersion;
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{Region, SdkConfig};
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{AwsConnection, invalid};
 use crate::error::Failure;
+use crate::login::{Login, Provider};
 
 /// How long one attempt of a call may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -27,39 +29,41 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A call that had less time says nothing of whether AWS is away.
 const FAIR_TIME: Duration = Duration::from_secs(2);
 
-/// Loads what the SDK needs: region, endpoint, credentials.
+/// What a client of AWS is made from.
+pub struct Connected {
+    pub sdk: SdkConfig,
+    pub login: Arc<Login>,
+}
+
+/// Loads what the SDK needs: region, endpoint, and who asks.
 ///
 /// Fails with `InvalidInput` when there is no region. Credentials are looked for at the first call.
-pub async fn load(connection: &AwsConnection) -> Result<SdkConfig> {
+pub async fn load(connection: &AwsConnection) -> Result<Connected> {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .operation_timeout(CALL_TIMEOUT)
         .build();
+    let login = Login::new(connection.credentials.as_ref());
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .retry_config(RetryConfig::adaptive().with_max_attempts(3))
-        .timeout_config(timeouts);
+        .timeout_config(timeouts)
+        .credentials_provider(Provider(Arc::clone(&login)))
+        // The login keeps them, and can be told that AWS refuses them.
+        .identity_cache(IdentityCache::no_cache());
     if let Some(region) = &connection.region {
         loader = loader.region(Region::new(region.clone()));
     }
     if let Some(endpoint) = &connection.endpoint {
         loader = loader.endpoint_url(endpoint);
     }
-    if let Some(keys) = &connection.credentials {
-        loader = loader.credentials_provider(aws_sdk_kms::config::Credentials::new(
-            keys.access_key.as_str(),
-            keys.secret_key.as_str(),
-            keys.token.as_ref().map(|token| token.to_string()),
-            None,
-            "configuration",
-        ));
-    }
-    let config = loader.load().await;
-    if config.region().is_none() {
+    let sdk = loader.load().await;
+    let Some(region) = sdk.region() else {
         let why = "none in the configuration, the environment (AWS_REGION), the profile or the instance";
         return Err(invalid("region", why));
-    }
-    Ok(config)
+    };
+    login.set_region(region);
+    Ok(Connected { sdk, login })
 }
 
 type Answer<T, E> = std::result::Result<T, SdkError<E, HttpResponse>>;
@@ -68,6 +72,7 @@ type Answer<T, E> = std::result::Result<T, SdkError<E, HttpResponse>>;
 pub struct Upstream<C = Client> {
     client: C,
     service: &'static str,
+    login: Arc<Login>,
     away: AtomicBool,
     probe: Semaphore,
     last_good: Mutex<Option<Instant>>,
@@ -75,17 +80,18 @@ pub struct Upstream<C = Client> {
 
 impl Upstream {
     /// Makes a client of AWS KMS; nothing is asked of AWS yet.
-    pub fn new(config: &SdkConfig) -> Self {
-        Self::of(Client::new(config), "AWS KMS")
+    pub fn new(connected: &Connected) -> Self {
+        Self::of(Client::new(&connected.sdk), "AWS KMS", Arc::clone(&connected.login))
     }
 }
 
 impl<C: Sync> Upstream<C> {
-    /// Takes over the client of `service`, a name for messages.
-    pub fn of(client: C, service: &'static str) -> Self {
+    /// Takes over the client of `service`, a name for messages, that asks as `login`.
+    pub fn of(client: C, service: &'static str, login: Arc<Login>) -> Self {
         Self {
             client,
             service,
+            login,
             away: AtomicBool::new(false),
             probe: Semaphore::new(1),
             last_good: Mutex::default(),
@@ -144,13 +150,18 @@ impl<C: Sync> Upstream<C> {
         let time = deadline.saturating_duration_since(Instant::now());
         let outcome = match tokio::time::timeout(time, call).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Failure::new(&error)),
+            Ok(Err(error)) => match Failure::new(&error) {
+                failure if failure.is_refused_login() => Err(self.login.refused(failure)),
+                failure => Err(failure),
+            },
             Err(_) => Err(Failure::of(ErrorKind::Timeout, "AWS did not answer in time")),
         };
         match outcome.as_ref().err().map(|failure| failure.kind) {
             Some(ErrorKind::Unreachable) => self.note_away(&outcome),
             Some(ErrorKind::Timeout) if time >= FAIR_TIME => self.note_away(&outcome),
-            Some(ErrorKind::Timeout | ErrorKind::LoginRefused) => {}
+            Some(ErrorKind::Timeout) => {}
+            // An answer, also where it is our own: nothing is served on the grounds that AWS is away.
+            Some(ErrorKind::LoginRefused) => self.away.store(false, Ordering::Relaxed),
             _ => self.note_here(),
         }
         outcome
@@ -175,14 +186,19 @@ impl<C: Sync> Upstream<C> {
 /// Asks AWS who we are; returns the ARN.
 ///
 /// An endpoint of AWS's own is that of one service, and STS has another; an emulator has one for all.
-pub async fn identity_of(config: &SdkConfig) -> Result<String> {
+pub async fn identity_of(connected: &Connected) -> Result<String> {
+    let config = &connected.sdk;
     let mut builder = aws_sdk_sts::config::Builder::from(config);
     if config.endpoint_url().is_some_and(|endpoint| endpoint.contains(".amazonaws.com")) {
         builder.set_endpoint_url(None);
     }
     let sts = aws_sdk_sts::Client::from_conf(builder.build());
     let answer = sts.get_caller_identity().send().await;
-    let answer = answer.map_err(|error| Failure::new(&error).into_error("ask AWS who we are"))?;
+    let answer = answer.map_err(|error| {
+        let failure = Failure::new(&error);
+        let failure = if failure.is_refused_login() { connected.login.refused(failure) } else { failure };
+        failure.into_error("ask AWS who we are")
+    })?;
     Ok(answer.arn.unwrap_or_default())
 }
 

@@ -1,7 +1,7 @@
 //! CMKs: what one is to us, how it is made behind an alias, and how it goes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,11 +55,6 @@ impl Aliases {
         format!("{}hmac/{name}", self.siblings)
     }
 
-    /// Names the alias by which a deleted CMK is found until AWS erases it.
-    pub fn deleted(&self, name: &KeyName, id: &str) -> String {
-        format!("{}deleted/{name}/{id}", self.siblings)
-    }
-
     /// Returns the prefix below which `kms check` has its key, which is none of the server's.
     pub fn check_prefix(&self) -> String {
         format!("{}check/", self.siblings.trim_start_matches("alias/"))
@@ -90,6 +85,8 @@ pub struct Cmk {
     pub refused: Mutex<HashMap<[u8; 32], Instant>>,
     /// The ARN of the CMK that makes the HMACs.
     pub hmac: Arc<Cell<String>>,
+    /// Deleted here, so that it is not used whatever AWS still shows.
+    deleted: AtomicBool,
 }
 
 /// A working key that seals.
@@ -140,7 +137,18 @@ impl Cmk {
             opened: papaya::HashMap::new(),
             refused: Mutex::default(),
             hmac: Arc::default(),
+            deleted: AtomicBool::new(false),
         }
+    }
+
+    /// Notes whether it was deleted here.
+    pub fn set_deleted(&self, deleted: bool) {
+        self.deleted.store(deleted, Ordering::Release);
+    }
+
+    /// Tells whether it was deleted here.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
     }
 
     /// Tells whether AWS said of this digest that it is not authentic, less than `any` ago.
@@ -199,6 +207,10 @@ impl Opened {
 pub struct View {
     pub cmk: Arc<Cmk>,
     pub state: KeyState,
+    /// Until when a CMK that is pending deletion can be restored.
+    until: Option<Timestamp>,
+    /// What a CMK is for that cannot wrap keys.
+    foreign: Option<String>,
 }
 
 impl View {
@@ -213,19 +225,60 @@ impl View {
             None if metadata.enabled() => KeyState::Enabled,
             None => KeyState::Disabled,
         };
-        Self { cmk, state }
+        let until = metadata.deletion_date().and_then(|time| Timestamp::new(time.secs(), 0).ok());
+        // Made by hand, or an alias that was moved.
+        let is_ours = metadata.key_spec().is_none_or(|spec| *spec == KeySpec::SymmetricDefault)
+            && metadata.key_usage().is_none_or(|usage| *usage == KeyUsageType::EncryptDecrypt);
+        let foreign = (!is_ours).then(|| {
+            let spec = metadata.key_spec().map_or("", KeySpec::as_str);
+            format!("{spec} {}", metadata.key_usage().map_or("", KeyUsageType::as_str)).trim().to_owned()
+        });
+        Self { cmk, state, until, foreign }
+    }
+
+    /// Makes the view of a CMK that is scheduled for deletion.
+    pub fn pending(cmk: Arc<Cmk>, until: Option<Timestamp>) -> Self {
+        Self { cmk, state: KeyState::PendingDeletion, until, foreign: None }
+    }
+
+    /// Tells whether the CMK goes.
+    pub fn is_pending(&self) -> bool {
+        self.state == KeyState::PendingDeletion || self.cmk.is_deleted()
     }
 
     /// Fails with `Disabled` if the CMK cannot be used.
     pub fn usable(&self) -> Result<&Arc<Cmk>> {
-        let what = match self.state {
-            KeyState::Enabled => return Ok(&self.cmk),
-            KeyState::Disabled => "is disabled",
-            KeyState::PendingDeletion => "is pending deletion",
-            _ => "cannot be used in its state",
-        };
-        let why = format!("the CMK {} {what} in AWS KMS ({})", self.cmk.arn, self.state.as_str());
-        Err(Error::with_source(ErrorKind::Disabled, format!("use key '{}'", self.cmk.name), why))
+        match self.unusable() {
+            None => Ok(&self.cmk),
+            Some(why) => {
+                Err(Error::with_source(ErrorKind::Disabled, format!("use key '{}'", self.cmk.name), why))
+            }
+        }
+    }
+
+    /// Tells why the CMK cannot be used, if it cannot, and what helps.
+    pub fn unusable(&self) -> Option<String> {
+        let (arn, id) = (&self.cmk.arn, &self.cmk.id);
+        if self.is_pending() {
+            let until =
+                self.until.map(|until| format!(", which erases it after {until}")).unwrap_or_default();
+            return Some(format!(
+                "the CMK {arn} is pending deletion in AWS KMS{until}; what restores it until then is \
+                 'aws kms cancel-key-deletion --key-id {id}' and 'aws kms enable-key --key-id {id}'"
+            ));
+        }
+        if let Some(foreign) = &self.foreign {
+            return Some(format!("the alias stands for the CMK {arn}, which is of another kind ({foreign})"));
+        }
+        match &self.state {
+            KeyState::Enabled => None,
+            KeyState::Disabled => Some(format!(
+                "the CMK {arn} is disabled in AWS KMS; what enables it is 'aws kms enable-key --key-id {id}'"
+            )),
+            state => {
+                Some(format!("the CMK {arn} cannot be used in its state in AWS KMS ({})", state.as_str()))
+            }
+        }
     }
 }
 
@@ -244,7 +297,8 @@ pub async fn describe(
     deadline: Instant,
     key: &str,
 ) -> std::result::Result<KeyMetadata, Failure> {
-    let answer = upstream.call(deadline, upstream.client().describe_key().key_id(key).send()).await?;
+    let answer = upstream.call(deadline, upstream.client().describe_key().key_id(key).send()).await;
+    let answer = answer.map_err(Failure::of_kms)?;
     let missing = || Failure::of(ErrorKind::Unreachable, "an answer of AWS KMS without the CMK asked for");
     answer.key_metadata.ok_or_else(missing)
 }
@@ -305,37 +359,34 @@ pub async fn make(
     }
 }
 
-/// Deletes a CMK in steps that can each be made again: it stays findable until AWS erases it.
+/// Schedules the deletion of a CMK, whose alias stays until AWS erases both; returns when that will be.
+///
+/// One whose deletion is scheduled already is left as it is.
 pub async fn retire(
     upstream: &Upstream,
     deadline: Instant,
     window: u32,
-    (alias, deleted): (&str, &str),
     id: &str,
-) -> std::result::Result<(), Failure> {
-    match put_behind(upstream, deadline, deleted, id).await {
-        Ok(()) => {}
-        Err(failure) if failure.kind == ErrorKind::AlreadyExists => {}
-        // An alias cannot be given to a CMK that is pending deletion: an earlier delete came that far.
-        Err(failure) if failure.kind == ErrorKind::Disabled => {}
-        Err(failure) => return Err(failure),
-    }
+) -> std::result::Result<Option<Timestamp>, Failure> {
     match schedule_deletion(upstream, deadline, id, window).await {
-        Ok(()) => {}
+        Ok(until) => Ok(until),
         Err(failure) if failure.kind == ErrorKind::Disabled => {
-            let state = describe(upstream, deadline, id).await?.key_state;
-            if state != Some(KeyState::PendingDeletion) {
+            let there = describe(upstream, deadline, id).await?;
+            if there.key_state != Some(KeyState::PendingDeletion) {
                 return Err(failure);
             }
+            Ok(there.deletion_date().and_then(|time| Timestamp::new(time.secs(), 0).ok()))
         }
-        Err(failure) => return Err(failure),
-    }
-    let delete = upstream.client().delete_alias().alias_name(alias);
-    match upstream.call(deadline, delete.send()).await {
-        Ok(_) => Ok(()),
-        Err(failure) if failure.kind == ErrorKind::NotFound => Ok(()),
         Err(failure) => Err(failure),
     }
+}
+
+/// A CMK that is gone, or not seen, although it is ours to name, is no key that does not exist.
+pub fn not_seen(mut failure: Failure) -> Failure {
+    if failure.kind == ErrorKind::NotFound {
+        failure.kind = ErrorKind::Disabled;
+    }
+    failure
 }
 
 /// Waits before something that has to become visible is looked for again; false when there is no time left.
@@ -363,7 +414,7 @@ async fn put_behind(
             Err(failure)
                 if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Throttled)
                     && look_again(deadline).await => {}
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(not_seen(failure)),
         }
     }
 }
@@ -373,10 +424,15 @@ async fn schedule_deletion(
     deadline: Instant,
     id: &str,
     window: u32,
-) -> std::result::Result<(), Failure> {
+) -> std::result::Result<Option<Timestamp>, Failure> {
     let days = i32::try_from(window).unwrap_or(30);
     let schedule = upstream.client().schedule_key_deletion().key_id(id).pending_window_in_days(days);
-    upstream.call(deadline, schedule.send()).await.map(|_| ())
+    let answer = upstream.call(deadline, schedule.send()).await?;
+    if answer.key_id.is_none() {
+        let why = "an answer of AWS KMS without the CMK to be deleted";
+        return Err(Failure::of(ErrorKind::Unreachable, why));
+    }
+    Ok(answer.deletion_date.and_then(|time| Timestamp::new(time.secs(), 0).ok()))
 }
 
 /// Gives back a CMK that nobody has used.
@@ -397,7 +453,7 @@ mod tests {
         let aliases = Aliases::new("kms/k/");
         assert_eq!(aliases.key(&name), "alias/kms/k/my-key");
         assert_eq!(aliases.hmac(&name), "alias/kms/hmac/my-key");
-        assert_eq!(aliases.deleted(&name, "id"), "alias/kms/deleted/my-key/id");
+        assert_eq!(aliases.name_of("alias/kms/deleted/my-key/id"), None, "as former releases made them");
         assert_eq!(aliases.check_prefix(), "kms/check/");
         let aliases = Aliases::new("team/disk/");
         assert_eq!(aliases.hmac(&name), "alias/team/disk/hmac/my-key");

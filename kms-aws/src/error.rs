@@ -7,6 +7,8 @@ use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use kms_core::{Error, ErrorKind};
 
+use crate::login;
+
 /// The most that is quoted of what AWS says.
 const MAX_QUOTE: usize = 300;
 
@@ -28,11 +30,17 @@ impl Failure {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let plain = |kind, error: &dyn StdError| Self { kind, code: String::new(), why: texts(error) };
+        if !matches!(error, SdkError::ServiceError(_))
+            && let Some(login) = login::error_of(error)
+        {
+            // It is short, and tells an operator all: where credentials were looked for.
+            let why = login.source().map_or_else(|| login.to_string(), ToString::to_string);
+            return Self { kind: login.kind(), code: String::new(), why };
+        }
         match error {
             SdkError::TimeoutError(_) => plain(ErrorKind::Timeout, error),
             SdkError::DispatchFailure(failure) if failure.is_timeout() => plain(ErrorKind::Timeout, error),
             SdkError::DispatchFailure(failure) if failure.is_io() => plain(ErrorKind::Unreachable, error),
-            // What is left of these is credentials that cannot be had.
             SdkError::DispatchFailure(failure) if failure.is_user() => plain(ErrorKind::LoginRefused, error),
             SdkError::ConstructionFailure(_) => plain(ErrorKind::LoginRefused, error),
             SdkError::ServiceError(answer) => {
@@ -53,6 +61,27 @@ impl Failure {
         Self { kind, code: String::new(), why: why.into() }
     }
 
+    /// Adds words at the end.
+    #[must_use]
+    pub fn with(mut self, words: &str) -> Self {
+        self.why.push_str(words);
+        self
+    }
+
+    /// Takes in a failure of AWS KMS, whose word for what is not there is another than that of other services.
+    #[must_use]
+    pub fn of_kms(mut self) -> Self {
+        if self.kind == ErrorKind::NotFound && self.code != "NotFoundException" {
+            self.kind = ErrorKind::Denied;
+        }
+        self
+    }
+
+    /// Tells whether AWS answered, and refuses our credentials.
+    pub fn is_refused_login(&self) -> bool {
+        self.kind == ErrorKind::LoginRefused && !self.code.is_empty()
+    }
+
     /// Tells whether AWS refuses a ciphertext.
     ///
     /// `NotFoundException` is what an emulator says of a blob whose key it cannot read off it; AWS says so of a CMK.
@@ -71,7 +100,24 @@ impl Failure {
     /// Tells whether Secrets Manager refuses because the secret is scheduled for deletion; AWS has no code for it.
     pub fn is_about_deletion(&self) -> bool {
         let texts = ["scheduled for deletion", "marked for deletion", "marked deleted"];
-        self.is_about_state() && texts.iter().any(|text| self.why.contains(text))
+        // Of the KMS key it may be said, too.
+        self.is_about_state() && !self.why.contains("KMS") && texts.iter().any(|text| self.why.contains(text))
+    }
+
+    /// Tells whether Secrets Manager says that there is no such secret, by a text that it has for nothing else.
+    pub fn is_about_no_secret(&self) -> bool {
+        self.is_about_absence() && self.why.contains("find the specified secret") && !self.is_about_no_value()
+    }
+
+    /// Tells whether Secrets Manager says that something is not there, be it the secret or its value.
+    pub fn is_about_absence(&self) -> bool {
+        self.code == "ResourceNotFoundException"
+    }
+
+    /// Tells whether Secrets Manager says that a secret has no value.
+    pub fn is_about_no_value(&self) -> bool {
+        self.is_about_absence()
+            && ["secret value", "staging label", "VersionId"].iter().any(|text| self.why.contains(text))
     }
 
     /// Tells whether a KMS key is named as one that cannot be used in its state.
@@ -104,6 +150,9 @@ fn kind_of(code: &str, status: u16) -> ErrorKind {
         | "SignatureDoesNotMatch"
         | "ExpiredTokenException"
         | "ExpiredToken"
+        | "InvalidIdentityToken"
+        | "InvalidToken"
+        | "RequestExpired"
         | "IncompleteSignature"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException" => ErrorKind::LoginRefused,
@@ -187,7 +236,28 @@ mod tests {
             assert!(failure("InvalidRequestException", why).is_about_deletion(), "{why}");
             assert!(!failure("AccessDeniedException", why).is_about_deletion(), "{why}");
         }
+        let of_kms = failure("InvalidRequestException", "The KMS key is scheduled for deletion.");
+        assert!(!of_kms.is_about_deletion());
         let other = failure("InvalidRequestException", "You can't enable rotation without a function.");
         assert!(other.is_about_state() && !other.is_about_deletion());
+    }
+
+    #[test]
+    fn a_secret_without_a_value_is_told_from_none() {
+        let failure = |code: &str, why: &str| Failure {
+            kind: ErrorKind::NotFound,
+            code: code.to_owned(),
+            why: why.to_owned(),
+        };
+        let absent = |why| failure("ResourceNotFoundException", why);
+        assert!(absent("Secrets Manager can't find the specified secret.").is_about_no_secret());
+        for why in [
+            "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT",
+            "Secrets Manager can't find the specified secret value for VersionId: 0",
+        ] {
+            assert!(absent(why).is_about_no_value() && !absent(why).is_about_no_secret(), "{why}");
+        }
+        assert!(!absent("some other text").is_about_no_secret());
+        assert!(!failure("NotFoundException", "can't find the specified secret").is_about_no_secret());
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::MacAlgorithmSpec;
+use aws_sdk_kms::types::{KeyState, MacAlgorithmSpec};
 use kms_core::{
     Capabilities, Cipher, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms, ListQuery, Page,
     Request, Result, SecretBytes, StoreStatus,
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cell::Held;
 use crate::client::{CALL_TIMEOUT, Upstream, load};
-use crate::cmk::{Cmk, Purpose, TAG_CREATOR, View, Working, describe, look_again, make, retire};
+use crate::cmk::{Cmk, Purpose, TAG_CREATOR, View, Working, describe, look_again, make, not_seen, retire};
 use crate::config::AwsConfig;
 use crate::error::Failure;
 use crate::format::{self, Kind, Parts};
@@ -34,6 +34,15 @@ const STATUS_AGE: Duration = Duration::from_secs(5);
 pub struct AwsKms {
     names: Arc<Names>,
     worker: Worker,
+}
+
+/// What is with a key's CMK, and what helps.
+pub(crate) enum State {
+    Usable,
+    /// It is there, disabled or of another kind.
+    Unusable(String),
+    /// It goes.
+    Pending(String),
 }
 
 impl AwsKms {
@@ -57,6 +66,16 @@ impl AwsKms {
         &self.names.upstream
     }
 
+    /// Looks what is with a key's CMK.
+    pub(crate) async fn state(&self, request: &Request, name: &KeyName) -> Result<State> {
+        let view = self.names.view(request, name).await?;
+        Ok(match view.value.unusable() {
+            None => State::Usable,
+            Some(why) if view.value.is_pending() => State::Pending(why),
+            Some(why) => State::Unusable(why),
+        })
+    }
+
     async fn usable(&self, request: &Request, name: &KeyName) -> Result<Arc<Cmk>> {
         let view = self.names.view(request, name).await?;
         view.value.usable().map(Arc::clone)
@@ -65,9 +84,31 @@ impl AwsKms {
     /// Finds a key to seal with under the CMK that the name stands for.
     async fn working(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<Arc<Working>> {
         let cmk = self.usable(request, name).await?;
-        match self.worker.working(request, &cmk, context).await {
+        let outcome = self.working_of(request, name, &cmk, context).await;
+        if let Err(error) = &outcome {
+            self.note_failure(name, error);
+        }
+        outcome
+    }
+
+    /// Notes a key that AWS does not let us use, unless it is because of its deletion.
+    fn note_failure(&self, name: &KeyName, error: &Error) {
+        let is_fault = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Disabled);
+        if is_fault && self.names.known(name).is_none_or(|cmk| !cmk.is_deleted()) {
+            self.names.learn(name, Some(error));
+        }
+    }
+
+    async fn working_of(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        cmk: &Arc<Cmk>,
+        context: &[u8],
+    ) -> Result<Arc<Working>> {
+        match self.worker.working(request, cmk, context).await {
             Err(error) if error.kind() == ErrorKind::Disabled => {
-                // Deleted, and made anew by another server since its alias was read?
+                // Is it another CMK since the alias was read?
                 let now = self.names.view_after(request, name, Some(request.received)).await?;
                 if now.value.cmk.id == cmk.id {
                     return Err(error);
@@ -97,7 +138,7 @@ impl AwsKms {
             match self.worker.open(request, &cmk, parsed, context).await {
                 Ok(plaintext) => return Ok(plaintext),
                 Err(Refusal::Other(error)) if error.kind() == ErrorKind::Disabled => {
-                    // Deleted here, and made anew by another server since its alias was read?
+                    // Is it another CMK since the alias was read?
                     let now = self.names.view_after(request, name, Some(request.received)).await?;
                     if now.value.cmk.id == cmk.id {
                         return Err(error);
@@ -107,7 +148,7 @@ impl AwsKms {
                 Err(Refusal::Other(error)) => return Err(error),
                 Err(Refusal::Remembered) => return Err(not_authentic()),
                 Err(Refusal::ByAws(error)) => {
-                    // Another server may have made the key anew since its alias was read.
+                    // The alias may stand for another CMK since it was read.
                     let now = self.names.view_after(request, name, Some(request.received)).await?;
                     if now.value.cmk.id == cmk.id {
                         now.value.usable()?;
@@ -132,7 +173,7 @@ impl AwsKms {
             Ok(creator) => Ok(creator.clone()),
             // A policy without kms:ListResourceTags: the key can be described all the same.
             Err(failure) if failure.kind == ErrorKind::Denied => Ok(String::new()),
-            Err(failure) => Err(failure.into_error(format!("describe key '{}'", cmk.name))),
+            Err(failure) => Err(not_seen(failure).into_error(format!("describe key '{}'", cmk.name))),
         }
     }
 }
@@ -142,6 +183,7 @@ impl Kms for AwsKms {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::all("AWS KMS");
         capabilities.import = false;
+        capabilities.keeps_deleted = true;
         capabilities
     }
 
@@ -149,15 +191,12 @@ impl Kms for AwsKms {
         let what = || format!("create key '{name}'");
         let _pass = self.names.gate.pass(request).await?;
         let (upstream, alias) = (self.upstream(), self.names.aliases.key(name));
-        // Looked for first, so that a loop over a name that exists makes no CMKs.
-        let known = self.names.known(name);
+        // Looked for first, so that a loop over a name that exists makes no CMKs. The alias alone decides, whatever
+        // becomes of its CMK.
         match describe(upstream, request.deadline, &alias).await {
-            Ok(there) if !self.names.is_deleted(there.key_id()) => {
-                return Err(Error::new(ErrorKind::AlreadyExists, what()));
-            }
-            Ok(_) => {}
+            Ok(_) => return Err(Error::new(ErrorKind::AlreadyExists, what())),
             Err(failure) if failure.kind == ErrorKind::NotFound => {
-                if known.is_some_and(|known| self.names.is_new(&known)) {
+                if self.names.made_id(name).is_some() {
                     return Err(Error::new(ErrorKind::AlreadyExists, what()));
                 }
             }
@@ -165,7 +204,7 @@ impl Kms for AwsKms {
         }
         let creator = request.identity.to_string();
         let made = make(upstream, request.deadline, name, &creator, &alias, Purpose::Key).await;
-        let made = made.map_err(|failure| failure.into_error(what()))?;
+        let made = made.map_err(|failure| not_seen(failure).into_error(what()))?;
         let cmk = self.names.note_made(name, View::new(name, &made, None));
         // Nobody else has set it: the CMK is new.
         let _ = cmk.creator.set(creator);
@@ -179,6 +218,10 @@ impl Kms for AwsKms {
 
     async fn describe(&self, request: &Request, name: &KeyName) -> Result<KeyInfo> {
         let view = self.names.view(request, name).await?;
+        // One that is merely disabled can be described.
+        if view.value.state != KeyState::Disabled || view.value.is_pending() {
+            view.value.usable()?;
+        }
         let cmk = &view.value.cmk;
         Ok(KeyInfo {
             name: name.clone(),
@@ -216,29 +259,39 @@ impl Kms for AwsKms {
 
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
         let view = self.names.view_after(request, name, Some(request.received)).await?;
-        let cmk = &view.value.cmk;
         let _pass = self.names.gate.pass(request).await?;
-        let failed = |failure: Failure| failure.into_error(format!("delete key '{name}'"));
+        let failed = |failure: Failure| not_seen(failure).into_error(format!("delete key '{name}'"));
         let (upstream, deadline) = (self.upstream(), request.deadline);
-        let (aliases, window) = (&self.names.aliases, self.names.config.deletion_window);
-        // The CMK of the HMACs first: a delete that ends halfway is made again by the name.
-        let hmac = aliases.hmac(name);
-        match describe(upstream, deadline, &hmac).await {
-            Ok(there) => {
-                let deleted = aliases.deleted(name, there.key_id());
-                let names = (hmac.as_str(), deleted.as_str());
-                retire(upstream, deadline, window, names, there.key_id()).await.map_err(failed)?;
-            }
-            Err(failure) if failure.kind == ErrorKind::NotFound => {}
-            Err(failure) => return Err(failed(failure)),
+        let window = self.names.config.deletion_window;
+        let usable = view.value.usable();
+        if let Err(error) = &usable
+            && !view.value.is_pending()
+        {
+            return Err(error.clone());
         }
-        let (alias, deleted) = (aliases.key(name), aliases.deleted(name, &cmk.id));
-        let retired = retire(upstream, deadline, window, (&alias, &deleted), &cmk.id).await;
-        retired.map_err(failed)?;
-        self.names.note_deleted(cmk);
+        // The CMK of the HMACs first: a delete that ends halfway is made again by the name.
+        let hmac = match describe(upstream, deadline, &self.names.aliases.hmac(name)).await {
+            Ok(there) if there.key_state != Some(KeyState::PendingDeletion) => Some(there),
+            Ok(_) => None,
+            Err(failure) if failure.kind == ErrorKind::NotFound => None,
+            Err(failure) => return Err(failed(failure)),
+        };
+        if let Some(there) = &hmac {
+            retire(upstream, deadline, window, there.key_id()).await.map_err(failed)?;
+        }
+        let cmk = match usable {
+            Ok(cmk) => cmk,
+            // What was left of it went now.
+            Err(_) if hmac.is_some() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let until = retire(upstream, deadline, window, &cmk.id).await.map_err(failed)?;
+        self.names.note_deleted(cmk, until);
         tracing::warn!(
-            key = %name, cmk = cmk.arn, alias = deleted, days = window,
-            "a key was deleted; until AWS erases its CMK it can be restored there"
+            key = %name, cmk = cmk.arn, days = window,
+            "a key was deleted; until AWS erases its CMK no other can be made of its name, and what restores it is \
+             'aws kms cancel-key-deletion --key-id {id}' and 'aws kms enable-key --key-id {id}'",
+            id = cmk.id
         );
         Ok(())
     }
@@ -265,7 +318,11 @@ impl Kms for AwsKms {
         context: &[u8],
     ) -> Result<SecretBytes> {
         if let Some(parsed) = format::parse(ciphertext) {
-            return self.open_sealed(request, name, &parsed, context).await;
+            let opened = self.open_sealed(request, name, &parsed, context).await;
+            if let Err(error) = &opened {
+                self.note_failure(name, error);
+            }
+            return opened;
         }
         self.usable(request, name).await?;
         let why = "it was not sealed by a key in AWS KMS";
@@ -294,7 +351,7 @@ impl Kms for AwsKms {
                 Ok(answer) => break answer.mac.map(Blob::into_inner).unwrap_or_default(),
                 Err(failure) if failure.kind == ErrorKind::NotFound && look_again(request.deadline).await => {
                 }
-                Err(failure) => return Err(failure.into_error(what())),
+                Err(failure) => return Err(not_seen(failure).into_error(what())),
             }
         };
         mac.try_into().map_err(|_| {
@@ -304,14 +361,19 @@ impl Kms for AwsKms {
     }
 
     async fn status(&self) -> Result<StoreStatus> {
-        if self.upstream().answered_within(STATUS_AGE) {
-            return Ok(StoreStatus::ok(Duration::ZERO));
-        }
-        let began = Instant::now();
-        let call = self.upstream().client().list_aliases().limit(1);
-        let answer = self.upstream().call(began + CALL_TIMEOUT, call.send()).await;
-        answer.map_err(|failure| failure.into_error("ask AWS KMS how it is"))?;
-        Ok(StoreStatus::ok(began.elapsed()))
+        let status = if self.upstream().answered_within(STATUS_AGE) {
+            StoreStatus::ok(Duration::ZERO)
+        } else {
+            let began = Instant::now();
+            let call = self.upstream().client().list_aliases().limit(1);
+            let answer = self.upstream().call(began + CALL_TIMEOUT, call.send()).await;
+            answer.map_err(|failure| failure.into_error("ask AWS KMS how it is"))?;
+            StoreStatus::ok(began.elapsed())
+        };
+        Ok(match self.names.unreadable.describe() {
+            Some(why) => status.degraded(why),
+            None => status,
+        })
     }
 }
 
@@ -333,7 +395,7 @@ async fn find_or_make_hmac(names: Arc<Names>, name: KeyName, creator: String) ->
             match describe(&names.upstream, deadline, &alias).await {
                 Ok(metadata) => return Ok(arn(metadata)),
                 Err(failure) if failure.kind == ErrorKind::NotFound && look_again(deadline).await => {}
-                Err(failure) => return Err(failed(failure)),
+                Err(failure) => return Err(failed(not_seen(failure))),
             }
         },
         Err(failure) => Err(failed(failure)),

@@ -25,8 +25,10 @@ mod error;
 mod format;
 mod kms;
 mod limit;
+mod login;
 mod names;
 mod secrets;
+mod sources;
 mod working;
 mod wrap;
 

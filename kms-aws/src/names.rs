@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kms_core::{Error, ErrorKind, Gate, KeyName, Request, Result};
+use aws_sdk_kms::types::KeyState;
+use jiff::Timestamp;
+use kms_core::{Error, ErrorKind, Gate, KeyName, Request, Result, Unreadable};
 
 use crate::cell::{Cell, Held};
 use crate::client::{CALL_TIMEOUT, Upstream};
-use crate::cmk::{Aliases, CONSISTENCY, Cmk, View, describe};
+use crate::cmk::{Aliases, CONSISTENCY, Cmk, View, describe, look_again, not_seen};
 use crate::config::AwsConfig;
 
 /// Calls to AWS in flight at once, in all and for one identity.
@@ -20,6 +22,10 @@ const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 /// The most opened working keys in memory.
 const MOST_OPENED: usize = 16_384;
+/// Keys that cannot be used and that nobody asks for, which are looked at again each time the memory is tidied.
+const TRIED_AGAIN: usize = 8;
+/// How long a key that cannot be used, and that nobody asks for, is left alone.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How often the memory is tidied.
 const TIDY: Duration = Duration::from_secs(5);
 
@@ -29,10 +35,12 @@ pub struct Names {
     pub upstream: Upstream,
     pub aliases: Aliases,
     pub gate: Arc<Gate>,
+    /// Keys that are there and cannot be used.
+    pub unreadable: Unreadable,
     slots: papaya::HashMap<KeyName, Arc<Slot>>,
     /// CMKs made here so recently that their aliases may not be seen everywhere.
     made: Mutex<HashMap<KeyName, (String, Instant)>>,
-    /// CMKs deleted here so recently that their aliases may still be seen.
+    /// CMKs deleted here so recently that AWS may still show them as enabled.
     deleted: Mutex<HashMap<String, Instant>>,
     epoch: Instant,
 }
@@ -51,6 +59,7 @@ impl Names {
             config,
             upstream,
             gate: Gate::new(CALLS.0, CALLS.1),
+            unreadable: Unreadable::default(),
             slots: papaya::HashMap::new(),
             made: Mutex::default(),
             deleted: Mutex::default(),
@@ -62,6 +71,11 @@ impl Names {
                 tokio::time::sleep(TIDY).await;
                 let Some(names) = this.upgrade() else { return };
                 names.tidy();
+                // Nobody may ask for a key that was mended, and the status would speak of it for ever.
+                for name in names.unreadable.due(TRIED_AGAIN, TRY_AGAIN_AFTER, Instant::now()) {
+                    let slot = names.slot(&name);
+                    slot.cell.refresh(|| Arc::clone(&names).look_up(name));
+                }
             }
         });
         names
@@ -132,19 +146,21 @@ impl Names {
         cmk
     }
 
-    /// Forgets a CMK that was deleted here.
-    pub fn note_deleted(&self, cmk: &Cmk) {
+    /// Takes in that a CMK was deleted here: it is not used from now on, whatever AWS still shows.
+    pub fn note_deleted(&self, cmk: &Arc<Cmk>, until: Option<Timestamp>) {
         let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
         deleted.retain(|_, since| since.elapsed() < CONSISTENCY);
         deleted.insert(cmk.id.clone(), Instant::now());
         drop(deleted);
+        // A look that began before the deletion may yet bring the CMK as enabled: by this it is not usable all the same.
+        cmk.set_deleted(true);
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.get(&cmk.name).is_some_and(|(id, _)| *id == cmk.id) {
             made.remove(&cmk.name);
         }
         drop(made);
+        self.slot(&cmk.name).cell.put(View::pending(Arc::clone(cmk), until), Instant::now());
         cmk.wipe();
-        self.forget(&cmk.name);
     }
 
     /// Tells whether a CMK was made here a moment ago, so that AWS may not know it everywhere yet.
@@ -158,29 +174,61 @@ impl Names {
     }
 
     async fn look_up(self: Arc<Self>, name: KeyName) -> Result<View> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        let mut answer = describe(&self.upstream, deadline, &self.aliases.key(&name)).await;
-        let made = self.made_id(&name);
-        let is_stale = answer.as_ref().is_ok_and(|metadata| self.is_deleted(metadata.key_id()));
-        let is_missing = answer.as_ref().is_err_and(|failure| failure.kind == ErrorKind::NotFound);
-        if let Some(made) = made.filter(|_| is_stale || is_missing) {
-            // The alias is not seen yet, but the CMK is ours to name.
-            answer = describe(&self.upstream, deadline, &made).await;
+        let outcome = Arc::clone(&self).look(name.clone()).await;
+        match &outcome {
+            // A deletion is no fault.
+            Ok(view) if view.is_pending() => self.unreadable.clear(&name),
+            Ok(view) => self.learn(&name, view.usable().err().as_ref()),
+            Err(error) => self.learn(&name, Some(error)),
         }
-        match answer {
-            Ok(metadata) if self.is_deleted(metadata.key_id()) => {
-                self.forget(&name);
-                Err(not_found(&name))
+        outcome
+    }
+
+    /// Takes in how a use of a key went, for what the status and the log say of keys that are there and cannot be used.
+    pub fn learn(&self, name: &KeyName, failure: Option<&Error>) {
+        use ErrorKind::{Corrupt, Denied, Disabled, NotFound};
+        match failure.map(|error| (error, error.kind())) {
+            None | Some((_, NotFound)) => self.unreadable.clear(name),
+            Some((error, kind @ (Disabled | Denied | Corrupt))) => {
+                if self.unreadable.note(name, kind, Instant::now()) {
+                    tracing::error!(key = %name, "key is there and cannot be used: {}", error.chain());
+                }
             }
+            // AWS as a whole is away or refuses us, or it is about the ciphertext.
+            Some(_) => {}
+        }
+    }
+
+    async fn look(self: Arc<Self>, name: KeyName) -> Result<View> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let answer = loop {
+            let answer = describe(&self.upstream, deadline, &self.aliases.key(&name)).await;
+            let is_missing = answer.as_ref().is_err_and(|failure| failure.kind == ErrorKind::NotFound);
+            let Some(made) = self.made_id(&name).filter(|_| is_missing) else { break answer };
+            // The alias is not seen yet, but the CMK is ours to name.
+            match describe(&self.upstream, deadline, &made).await {
+                Err(failure) if failure.kind == ErrorKind::NotFound => {
+                    if !look_again(deadline).await {
+                        break Err(not_seen(failure));
+                    }
+                }
+                answer => break answer,
+            }
+        };
+        match answer {
             Ok(metadata) => {
                 let known = self.known(&name);
-                let view = View::new(&name, &metadata, known.as_ref());
+                let mut view = View::new(&name, &metadata, known.as_ref());
                 if let Some(known) = known.filter(|known| known.id != view.cmk.id) {
                     tracing::error!(
                         key = %name, before = known.arn, now = view.cmk.arn,
                         "the key's alias stands for another CMK now: what was sealed under the one before does not open"
                     );
                     known.wipe();
+                }
+                self.believe_deletion(&mut view);
+                if view.unusable().is_some() {
+                    view.cmk.wipe();
                 }
                 Ok(view)
             }
@@ -197,13 +245,29 @@ impl Names {
         }
     }
 
-    fn made_id(&self, name: &KeyName) -> Option<String> {
+    /// Puts what was done here a moment ago above what AWS shows, which may be older.
+    fn believe_deletion(&self, view: &mut View) {
+        let id = &view.cmk.id;
+        if view.state == KeyState::Disabled && self.is_deleted(id) {
+            // Only a CMK can be deleted here that is enabled, so this is the state after a deletion that was cancelled.
+            self.deleted.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+        if self.is_deleted(id) {
+            view.state = KeyState::PendingDeletion;
+            view.cmk.set_deleted(true);
+        } else if view.cmk.is_deleted() {
+            view.cmk.set_deleted(false);
+        }
+    }
+
+    /// Returns the CMK that was made here for a name a moment ago.
+    pub fn made_id(&self, name: &KeyName) -> Option<String> {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.get(name).filter(|(_, since)| since.elapsed() < CONSISTENCY).map(|(id, _)| id.clone())
     }
 
-    /// Tells whether a CMK was deleted here a moment ago, so that AWS may still show it behind its alias.
-    pub fn is_deleted(&self, id: &str) -> bool {
+    /// Tells whether a CMK was deleted here a moment ago, so that AWS may still show it as enabled.
+    fn is_deleted(&self, id: &str) -> bool {
         let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
         deleted.get(id).is_some_and(|since| since.elapsed() < CONSISTENCY)
     }

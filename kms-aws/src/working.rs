@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::client::CALL_TIMEOUT;
-use crate::cmk::{Cmk, Opened, Working, look_again};
+use crate::cmk::{Cmk, Opened, Working, look_again, not_seen};
 use crate::error::Failure;
 use crate::format::{self, Kind, Parts};
 use crate::limit::RefusalLimit;
@@ -247,7 +247,7 @@ async fn fetch_key(
             Err(failure)
                 if failure.kind == ErrorKind::NotFound && names.is_new(cmk) && look_again(deadline).await => {
             }
-            Err(failure) => return Err(of_used_key(failure).into_error(what())),
+            Err(failure) => return Err(not_seen(failure).into_error(what())),
         }
     };
     if answer.key_id() != Some(cmk.arn.as_str()) {
@@ -288,7 +288,7 @@ async fn unwrap(
         if failure.is_refused_ciphertext() {
             Error::with_source(ErrorKind::NotAuthentic, what(), failure)
         } else {
-            of_used_key(failure).into_error(what())
+            not_seen(failure).into_error(what())
         }
     })?;
     if answer.key_id() != Some(cmk.arn.as_str()) {
@@ -297,14 +297,6 @@ async fn unwrap(
     }
     let key = secret_key(answer.plaintext).map_err(|failure| failure.into_error(what()))?;
     Ok(SealingKey::new(key, Cipher::Aes256))
-}
-
-/// A CMK that is gone although its alias stands for it is no key that does not exist.
-fn of_used_key(mut failure: Failure) -> Failure {
-    if failure.kind == ErrorKind::NotFound {
-        failure.kind = ErrorKind::Disabled;
-    }
-    failure
 }
 
 fn encryption_context(cmk: &Cmk, context: Option<&[u8]>) -> std::collections::HashMap<String, String> {

@@ -20,8 +20,8 @@ const NOBODY: &str = "kms-check-probe";
 
 /// Looks at everything between us and the Secrets Manager that `config` names, in the order in which things fail.
 ///
-/// Nothing is written: a secret that is deleted stays for days. What depends on a problem is not looked at, so a
-/// problem is the last finding. Needs a tokio runtime.
+/// Nothing is written: a secret that is deleted stays for days. What depends on a problem is not looked at. Needs a
+/// tokio runtime.
 pub async fn check_secrets(config: SecretsConfig) -> Vec<Finding> {
     let mut findings = Findings(Vec::new());
     if let Err((what, error)) = look(config, &mut findings).await {
@@ -63,23 +63,39 @@ async fn names(store: &SecretsManager, deleted: bool) -> Result<Vec<(KeyName, Op
 }
 
 /// Reads each record, as serving does.
+///
+/// Fails when AWS does not answer.
 async fn read(store: &SecretsManager, names: &[KeyName], findings: &mut Findings) -> Result<()> {
-    let mut strangers = Vec::new();
+    let (mut strangers, mut unreadable) = (Vec::new(), Vec::new());
     let some = &names[..names.len().min(MOST_READ)];
     for name in some {
         let record = match store.get(&EntryName::from(name)).await {
             Ok(record) => record,
             // Deleted since it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+            Err(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => {
+                return Err(error);
+            }
+            Err(error) => {
+                unreadable.push(error.chain().to_string());
+                continue;
+            }
         };
         if KeyRecord::decode(record.expose()).is_err() {
             strangers.push(name.as_str());
         }
     }
     let of = if some.len() < names.len() { format!(" (the first {MOST_READ})") } else { String::new() };
+    for why in unreadable.iter().take(MOST_TOLD) {
+        findings.add(Level::Problem, "read", why);
+    }
+    if unreadable.len() > MOST_TOLD {
+        let detail = format!("{} more cannot be read{of}", unreadable.len() - MOST_TOLD);
+        findings.add(Level::Problem, "read", detail);
+    }
     if strangers.is_empty() {
-        findings.add(Level::Good, "read", format!("{} can be read and hold keys{of}", some.len()));
+        let read = some.len() - unreadable.len();
+        findings.add(Level::Good, "read", format!("{read} can be read and hold keys{of}"));
     } else {
         let detail = format!(
             "{} of {} hold no key of ours, or a damaged one{of}: {}",

@@ -16,7 +16,7 @@ use kms_core::{
 };
 
 use super::config::SecretsConfig;
-use crate::client::{CALL_TIMEOUT, Upstream, load};
+use crate::client::{CALL_TIMEOUT, Connected, Upstream, load};
 use crate::cmk::look_again;
 use crate::error::Failure;
 
@@ -58,9 +58,9 @@ impl SecretsManager {
     /// in the operations.
     pub async fn open(config: SecretsConfig) -> Result<Self> {
         config.validate()?;
-        let sdk = load(&config.connection).await?;
+        let Connected { sdk, login } = load(&config.connection).await?;
         Ok(Self {
-            upstream: Upstream::of(Client::new(&sdk), "AWS Secrets Manager"),
+            upstream: Upstream::of(Client::new(&sdk), "AWS Secrets Manager", login),
             region: sdk.region().map(ToString::to_string).unwrap_or_default(),
             config,
             made: Mutex::default(),
@@ -107,7 +107,7 @@ impl SecretsManager {
                     Presence::There(answer.version_ids_to_stages.unwrap_or_default().into_keys().collect())
                 }
             }),
-            Err(failure) if failure.kind == ErrorKind::NotFound => Ok(Presence::Absent),
+            Err(failure) if failure.is_about_absence() => Ok(Presence::Absent),
             Err(failure) => Err(failure),
         }
     }
@@ -128,9 +128,49 @@ impl SecretsManager {
         }
         match self.read(deadline, name).await {
             Ok(_) => Ok(Presence::There(Vec::new())),
-            Err(failure) if failure.kind == ErrorKind::NotFound => Ok(Presence::Absent),
-            Err(failure) if failure.is_about_deletion() => Ok(Presence::Deleted(None)),
-            Err(failure) => Err(failure),
+            Err(failure) => told_by(&failure).ok_or(failure),
+        }
+    }
+
+    /// Decides what a read that brought no value says: that there is no such secret, or that it cannot be read.
+    ///
+    /// `None` means that it may be seen in a moment.
+    async fn unread(&self, deadline: Instant, name: &EntryName, failure: Failure) -> Option<Error> {
+        let what = || format!("read secret '{name}'");
+        let is_absence = failure.kind == ErrorKind::NotFound;
+        if !is_absence && !failure.is_about_state() {
+            return Some(refused(failure, what(), Right::Get));
+        }
+        if is_absence && self.is_new(name) && look_again(deadline).await {
+            return None;
+        }
+        let error = |kind, why: String| Some(Error::with_source(kind, what(), why));
+        let presence = match self.look(deadline, name.as_str()).await {
+            Ok(presence) => presence,
+            // Without that right the text decides.
+            Err(lacks) if lacks.kind == ErrorKind::Denied => match told_by(&failure) {
+                Some(presence) => presence,
+                None if is_absence => {
+                    let why = format!("whether there is such a secret is not known: {failure}; and {lacks}");
+                    return error(ErrorKind::Denied, why);
+                }
+                None => return Some(refused(failure, what(), Right::Get)),
+            },
+            Err(away) => return Some(away.into_error(what())),
+        };
+        match presence {
+            Presence::Deleted(_) => error(ErrorKind::NotFound, failure.to_string()),
+            Presence::Absent if failure.is_about_deletion() => {
+                error(ErrorKind::NotFound, failure.to_string())
+            }
+            Presence::Absent if is_absence && !failure.is_about_no_value() => {
+                error(ErrorKind::NotFound, failure.to_string())
+            }
+            Presence::There(_) | Presence::Absent if is_absence => {
+                let why = format!("the secret is there and has no value that can be read ({failure})");
+                error(ErrorKind::Corrupt, why)
+            }
+            Presence::There(_) | Presence::Absent => Some(refused(failure, what(), Right::Get)),
         }
     }
 
@@ -239,27 +279,20 @@ impl KeyStore for SecretsManager {
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
-        let what = || format!("read secret '{name}'");
         let deadline = Instant::now() + CALL_TIMEOUT;
-        let absent = |why: String| Error::with_source(ErrorKind::NotFound, what(), why);
         loop {
-            return match self.read(deadline, name.as_str()).await {
-                Ok(Some(record)) => Ok(record),
-                Ok(None) => Err(Error::with_source(ErrorKind::Corrupt, what(), "the secret has no value")),
-                Err(failure)
-                    if failure.kind == ErrorKind::NotFound
-                        && self.is_new(name)
-                        && look_again(deadline).await =>
-                {
-                    continue;
+            match self.read(deadline, name.as_str()).await {
+                Ok(Some(record)) => return Ok(record),
+                Ok(None) => {
+                    let what = format!("read secret '{name}'");
+                    return Err(Error::with_source(ErrorKind::Corrupt, what, "the secret has no value"));
                 }
-                Err(failure) if failure.is_about_deletion() => Err(absent(failure.to_string())),
-                Err(failure) if failure.is_about_state() => match self.look(deadline, name.as_str()).await {
-                    Ok(Presence::Deleted(_)) => Err(absent(failure.to_string())),
-                    _ => Err(refused(failure, what(), Right::Get)),
-                },
-                Err(failure) => Err(refused(failure, what(), Right::Get)),
-            };
+                Err(failure) => {
+                    if let Some(error) = self.unread(deadline, name, failure).await {
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
 
@@ -311,6 +344,10 @@ impl KeyStore for SecretsManager {
         let more = names.len() > query.limit;
         names.truncate(query.limit);
         Ok(Page { names, more })
+    }
+
+    fn place(&self, name: &EntryName) -> String {
+        format!("secret '{name}' in AWS Secrets Manager ({})", self.region)
     }
 
     async fn status(&self) -> Result<StoreStatus> {
@@ -378,6 +415,19 @@ impl Right {
             Self::Create => "kms:GenerateDataKey and kms:Decrypt",
             _ => "kms:Decrypt",
         }
+    }
+}
+
+/// Reads off a failure what there is of a secret, where its text tells that.
+fn told_by(failure: &Failure) -> Option<Presence> {
+    if failure.is_about_no_value() {
+        Some(Presence::There(Vec::new()))
+    } else if failure.is_about_no_secret() {
+        Some(Presence::Absent)
+    } else if failure.is_about_deletion() {
+        Some(Presence::Deleted(None))
+    } else {
+        None
     }
 }
 

@@ -263,20 +263,41 @@ async fn a_deleted_key_can_be_found_in_aws_and_its_hmacs_go_with_it() {
         other.hmac(&request(), &name, &long).await.unwrap()
     );
     let cmk = aws.cmk("alias/kms/k/doomed").await;
-    // Cut short after its first steps, and made again.
-    aws.fail_if(|operation, _| match operation {
-        "DeleteAlias" => Fault::Error(400, "AccessDeniedException"),
-        _ => Fault::None,
-    });
-    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Denied));
-    aws.fail(Fault::None);
     kms.delete(&request(), &name).await.unwrap();
-    assert_eq!(kind(kms.generate(&request(), &name, b"").await), Some(ErrorKind::NotFound));
-    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(kms.generate(&request(), &name, b"").await), Some(ErrorKind::Disabled));
+    assert_eq!(kind(kms.hmac(&request(), &name, b"m").await), Some(ErrorKind::Disabled));
+    assert_eq!(kind(kms.describe(&request(), &name).await), Some(ErrorKind::Disabled));
+    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Disabled));
+    for server in [&kms, &other] {
+        assert_eq!(kind(server.create(&request(), &name).await), Some(ErrorKind::AlreadyExists));
+    }
     assert_eq!(aws.states().await, ["PendingDeletion", "PendingDeletion"]);
-    assert_eq!(aws.cmk(&format!("alias/kms/deleted/doomed/{cmk}")).await, cmk);
+    assert_eq!(aws.cmk("alias/kms/k/doomed").await, cmk, "the alias stays on the CMK");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_key_that_is_restored_in_aws_serves_within_any() {
+    let aws = Aws::start().await;
+    let any = Duration::from_secs(1);
+    let deleting = aws.open().await;
+    // The server that deleted it believes its own delete for as long as AWS may still show the CMK as enabled.
+    let kms = aws.open_with(|config| config.any = any).await;
+    let name = key("restored");
     kms.create(&request(), &name).await.unwrap();
-    assert_ne!(kms.hmac(&request(), &name, b"m").await.unwrap(), mac, "a key made anew has other HMACs");
+    let dek = kms.generate(&request(), &name, b"").await.unwrap();
+    deleting.delete(&request(), &name).await.unwrap();
+    tokio::time::sleep(any).await;
+    for kms in [&deleting, &kms] {
+        let opened = kms.decrypt(&request(), &name, &dek.ciphertext, b"").await;
+        assert_eq!(kind(opened), Some(ErrorKind::Disabled));
+    }
+    let cmk = aws.cmk("alias/kms/k/restored").await;
+    aws.ask("CancelKeyDeletion", json!({"KeyId": cmk})).await;
+    aws.ask("EnableKey", json!({"KeyId": cmk})).await;
+    tokio::time::sleep(any).await;
+    let opened = kms.decrypt(&request(), &name, &dek.ciphertext, b"").await.unwrap();
+    assert!(opened.expose() == dek.plaintext.expose());
+    kms.generate(&request(), &name, b"").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,6 +328,8 @@ async fn a_key_made_anew_elsewhere_is_noticed() {
     kms.create(&request(), &name).await.unwrap();
     let old = other.generate(&request(), &name, b"").await.unwrap();
     kms.delete(&request(), &name).await.unwrap();
+    // As AWS does when it erases the CMK.
+    aws.ask("DeleteAlias", json!({"AliasName": "alias/kms/k/anew"})).await;
     kms.create(&request(), &name).await.unwrap();
     let new = kms.generate(&request(), &name, b"").await.unwrap();
     // The other one believes its alias for 5 minutes; a ciphertext that does not open makes it look.
