@@ -83,7 +83,7 @@ class Server:
         else:
             config = config.with_suffix(".toml")
             if not str(store).startswith("["):
-                store = f'[keystore.fs]\npath = "{store}"\nroot_key_file = "{files.root_key}"\n'
+                store = f'[keystore.fs]\npath = "{store}"\nroot_key_file = "{files.root_key}"\ncreate = true\n'
             config.write_text(
                 f'address = "127.0.0.1:{self.port}"\n[admin]\nidentity = "{files.identity}"\n'
                 f'[tls]\nkey = "{files.dir}/server.key"\ncert = "{files.dir}/server.crt"\n'

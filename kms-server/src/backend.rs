@@ -7,9 +7,9 @@ use kms_core::{EntryName, ErrorKind, KeyRing, KeyStore, Kms, ListQuery, MemorySt
 use kms_fs::{FsConfig, OpenError, OpenMode};
 use kms_vault::Transit;
 
-use crate::config::settings::{BareStore, KeyStoreSettings, OuterKms, Settings};
-use crate::kes_directory;
+use crate::config::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, Settings};
 use crate::server::StartError;
+use crate::{kes_directory, local_store};
 
 /// Opens the key store that `settings` names, with the cache in front of it.
 ///
@@ -20,21 +20,18 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             tracing::warn!("the key store is in memory: every key dies with this process");
             Ok(Arc::new(KeyRing::new(MemoryStore::new(), settings.cache)))
         }
-        KeyStoreSettings::Fs { path, root_key } => {
-            let loaded = root_key.load()?;
-            let opened = kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::CreateOrOpen)?;
-            for warning in loaded.warnings.iter().chain(&opened.warnings) {
-                tracing::warn!("{warning}");
+        KeyStoreSettings::Fs { path, root_key, create } => {
+            let opened = local_store::open(path, root_key, *create)?;
+            if !matches!(root_key, RootKeySource::File(_)) {
+                local_store::warn_if_empty(path, opened.keys);
             }
-            if opened.is_new {
-                tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
-            }
-            Ok(Arc::new(KeyRing::new(opened.store, settings.cache)))
+            Ok(local(opened.store, settings))
         }
-        KeyStoreSettings::KesDirectory { path, root_key } => {
-            let store = kes_directory::open(path, root_key.as_ref()).await?;
-            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+        KeyStoreSettings::KesDirectory { path, root_key, create } => {
+            let store = kes_directory::open(path, root_key.as_ref(), *create).await?;
+            Ok(local(store, settings))
         }
+        KeyStoreSettings::Salvage(key_store) => salvage(key_store, settings).await,
         KeyStoreSettings::AwsKms(config) => Ok(Arc::new(AwsKms::open((**config).clone()).await?)),
         KeyStoreSettings::AwsSecrets(config) => {
             let store = SecretsManager::open((**config).clone()).await?;
@@ -49,6 +46,46 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             Ok(Arc::new(KeyRing::new(store, settings.cache)))
         }
     }
+}
+
+/// Puts the cache in front of a local store, and reads all its keys in the background: a key that cannot be used is told
+/// before a client needs it.
+fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
+    let ring = Arc::new(KeyRing::new(store, settings.cache));
+    let checked = Arc::downgrade(&ring);
+    tokio::spawn(async move {
+        let Some(ring) = checked.upgrade() else { return };
+        if let Err(error) = ring.check_all().await {
+            tracing::error!("the keys could not be looked through: {}", error.chain());
+        }
+    });
+    ring
+}
+
+/// Opens what can be read of a local store.
+async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
+    let (path, root_key) = match key_store {
+        KeyStoreSettings::Fs { path, root_key, .. } => (path.clone(), root_key.clone()),
+        KeyStoreSettings::KesDirectory { path, root_key, .. } => {
+            let root_key = match root_key {
+                Some(root_key) => root_key.clone(),
+                None => RootKeySource::File(kes_directory::root_key_in_force(path)?),
+            };
+            (kes_directory::store_path(path), root_key)
+        }
+        KeyStoreSettings::Wrapped { store: BareStore::Fs(path), kms } => {
+            let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::Salvage)?;
+            opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            return Ok(local(Wrapped::new(opened.store, open_outer(kms).await?), settings));
+        }
+        _ => return Err(StartError::new("--salvage is for a local key store; this one is elsewhere")),
+    };
+    let opened = kms_fs::open(&FsConfig::new(path), &root_key.load()?.key, OpenMode::Salvage)?;
+    opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if !opened.illegible.is_empty() {
+        tracing::error!("these keys cannot be read: {}", opened.illegible.join(", "));
+    }
+    Ok(local(opened.store, settings))
 }
 
 /// Opens the holder of a root key; whether it is there shows at the first use.
@@ -66,34 +103,44 @@ fn open_bare(store: &BareStore) -> Result<Arc<dyn KeyStore>, StartError> {
             if opened.is_new {
                 tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
             }
+            opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            local_store::warn_if_empty(path, opened.keys);
             Arc::new(opened.store)
         }
         BareStore::Vault(config) => kms_vault::open((**config).clone())?,
     })
 }
 
-/// Reads one record, so that a server with another root key than that of its store does not start.
+/// Reads a few records, so that a server with another root key than that of its store does not start.
 ///
-/// A root key, or a store, that is away says nothing of that; it is tried when a key is used.
+/// One that opens is enough: the others are damaged. A root key, or a store, that is away says nothing of that; it is tried
+/// when a key is used.
 async fn refuse_other_root(store: &impl KeyStore) -> Result<(), StartError> {
-    let first = match store.list(&ListQuery { limit: 1, ..ListQuery::prefix("") }).await {
-        Ok(page) => page.names.into_iter().next(),
-        Err(_) => None,
+    const TRIED: usize = 16;
+    let names = match store.list(&ListQuery { limit: TRIED, ..ListQuery::prefix("") }).await {
+        Ok(page) => page.names,
+        Err(_) => Vec::new(),
     };
-    let Some(name) = first else { return Ok(()) };
-    match store.get(&EntryName::from(&name)).await {
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
+    let mut refused = None;
+    for name in names {
+        match store.get(&EntryName::from(&name)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => drop(refused.get_or_insert(error)),
+            Err(error) => {
+                tracing::warn!(
+                    "whether the root key under [kms] is that of the key store is not known: {}",
+                    error.chain()
+                );
+                return Ok(());
+            }
+        }
+    }
+    match refused {
+        Some(error) => {
             let why = error.chain();
             Err(StartError::new(format!("the root key under [kms] is not that of the key store: {why}")))
         }
-        Err(error) => {
-            tracing::warn!(
-                "whether the root key under [kms] is that of the key store is not known: {}",
-                error.chain()
-            );
-            Ok(())
-        }
-        Ok(_) => Ok(()),
+        None => Ok(()),
     }
 }
 

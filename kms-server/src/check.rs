@@ -49,8 +49,8 @@ struct Grant {
 }
 
 /// Checks the config file at `path` and all that it names; the key store is asked to store, return and forget
-/// an entry of no meaning.
-pub async fn check(path: &Path, environment: &Environment) -> Report {
+/// an entry of no meaning. With `all` every key is read.
+pub async fn check(path: &Path, environment: &Environment, all: bool) -> Report {
     let mut findings = Vec::new();
     let mut identities = Vec::new();
     match config::load(path, environment) {
@@ -62,7 +62,7 @@ pub async fn check(path: &Path, environment: &Environment) -> Report {
                 Finding { level, subject: "config", message: warning.to_string() }
             }));
             findings.extend(certificate::check(&loaded.settings.tls));
-            findings.extend(key_store::check(&loaded.settings.key_store).await);
+            findings.extend(key_store::check(&loaded.settings.key_store, all).await);
             identities = grants(loaded.settings);
         }
     }

@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kms_core::{CacheConfig, SecretBytes};
-use kms_fs::RootKey;
 
 pub use self::banner::Banner;
 use crate::apikey::ApiKey;
 use crate::certificate::{self, Facts, NewCertificate};
 use crate::cli::Failure;
 use crate::config::{Environment, KeyStoreSettings, LogSettings, RootKeySource, Settings, TlsSettings};
-use crate::files;
+use crate::{files, mounts};
 
 /// Where it listens unless told.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373);
@@ -50,10 +49,12 @@ enum State {
 
 /// Prepares a server whose state is in `directory`, else where the environment says.
 ///
-/// Files that are missing are made: the certificate, the API key, the root key.
+/// Files that are missing are made: the certificate, the API key, and the store with its root key; a store that is away from
+/// its root key only if `create` says so.
 pub fn in_directory(
     directory: Option<PathBuf>,
     address: SocketAddr,
+    create: bool,
     environment: &Environment,
 ) -> Result<DevServer, Failure> {
     let path = directory.or_else(|| default_directory(environment)).ok_or_else(|| {
@@ -65,22 +66,40 @@ pub fn in_directory(
     files::private_directory(&path).map_err(|error| unusable(&path, &error))?;
 
     let (data, root_key) = (path.join("data"), path.join("root.key"));
-    let existing = data.exists();
-    if existing && !root_key.exists() {
-        return Err(Failure::new(format!(
-            "{}: the root key of the store in {} is missing: put it back, or {WAYS_OUT}",
-            root_key.display(),
-            data.display()
-        )));
+    let found = kms_fs::look(&data, &root_key).map_err(|error| Failure::from(error).context(WAYS_OUT))?;
+    match (found.store, found.root_key) {
+        (true, false) if !found.begun => {
+            return Err(Failure::new(format!(
+                "{}: the root key of the store in {} is missing: put it back, or {WAYS_OUT}",
+                root_key.display(),
+                data.display()
+            )));
+        }
+        (false, true) if !create => {
+            return Err(Failure::new(format!(
+                "{}: this root key is there, and its store in {} is not: is the volume mounted? \
+                 'kms server --dev --create' makes a new store; or {WAYS_OUT}",
+                root_key.display(),
+                data.display()
+            )));
+        }
+        (false, false)
+            if !found.begun && mounts::are_together(&path, &data).is_ok_and(|together| !together) =>
+        {
+            return Err(Failure::new(format!(
+                "{}: it would be on another file system than its store in {}, and may be lost without it: {WAYS_OUT}",
+                root_key.display(),
+                data.display()
+            )));
+        }
+        _ => {}
     }
-    if !root_key.exists() {
-        RootKey::random()?.write_new(&root_key).map_err(|error| Failure::from(error).context(WAYS_OUT))?;
-    }
+    let (existing, create) = (found.store, create || !found.root_key);
     let admin = admin_in(&path)?;
     let (cert, key) = (path.join("public.crt"), path.join("private.key"));
     certificate_in(&cert, &key, address.ip())?;
 
-    let key_store = KeyStoreSettings::Fs { path: data, root_key: RootKeySource::File(root_key) };
+    let key_store = KeyStoreSettings::Fs { path: data, root_key: RootKeySource::File(root_key), create };
     Ok(DevServer::new(address, admin, (cert, key), key_store, State::Directory { path, existing }))
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kms_core::Identity;
-use kms_fs::RootKey;
+use kms_fs::FsConfig;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -40,15 +40,19 @@ pub struct Made {
     host: String,
 }
 
-/// Makes a certificate with its private key, a root key, an API key for the admin, and a config that uses
-/// them.
+/// Makes a key store with its root key, a certificate with its private key, an API key for the admin, and a config that
+/// uses them.
 ///
-/// Nothing that exists is overwritten: if any of the files is there, nothing is made.
+/// Nothing that exists is overwritten: if any of the files is there, nothing is made. A store whose root key has not got its
+/// name, since an earlier call was cut off, is completed.
 pub fn init(plan: &Plan) -> Result<Made, Failure> {
     let directory = std::path::absolute(&plan.directory)
         .map_err(|error| Failure::new(files::failed(&plan.directory, &error)))?;
     let paths = Paths::in_directory(&directory);
-    if let Some(path) = paths.all().into_iter().find(|path| path.symlink_metadata().is_ok()) {
+    let found = kms_fs::look(&paths.data, &paths.root_key)?;
+    let is_begun = found.begun && !found.root_key;
+    let in_the_way = |path: &&Path| path.symlink_metadata().is_ok() && !(is_begun && *path == paths.data);
+    if let Some(path) = paths.all().into_iter().find(in_the_way) {
         return Err(Failure::new(format!(
             "{}: it exists already, and nothing is overwritten: choose another directory",
             path.display()
@@ -73,8 +77,7 @@ pub fn init(plan: &Plan) -> Result<Made, Failure> {
         files::write_new(path, content, mode).map_err(|error| Failure::new(files::failed(path, &error)))
     };
     make_directory(&directory)?;
-    make_directory(&paths.data)?;
-    RootKey::random()?.write_new(&paths.root_key)?;
+    drop(kms_fs::create_with_root_key_file(&FsConfig::new(&paths.data), &paths.root_key)?);
     write(&paths.key, certified.key_pem().as_bytes(), files::PRIVATE)?;
     write(&paths.cert, certified.chain_pem().as_bytes(), files::PUBLIC)?;
     write(&paths.config, config(&paths, admin.identity()).as_bytes(), files::PUBLIC)?;
@@ -116,7 +119,7 @@ impl fmt::Display for Made {
         writeln!(f, "Config            {}", config.display())?;
         writeln!(f, "Certificate       {}", cert.display())?;
         writeln!(f, "Private key       {}", key.display())?;
-        writeln!(f, "Key store         {} (made by the first start)", data.display())?;
+        writeln!(f, "Key store         {}", data.display())?;
         writeln!(f, "Root key          {}", root_key.display())?;
         writeln!(
             f,

@@ -1,21 +1,26 @@
 //! A directory of key files in the clear, as KES keeps them, served from an encrypted store below it.
 //!
 //! `<path>/<name>` are KES's files, which stay as they are. `<path>/.kms` is the encrypted store that they are imported
-//! into; `<path>.root-key` is its root key, unless another is named. `<path>/.kms/imported` lists what was imported, so
-//! that a key which was deleted since does not come back at the next start.
+//! into. Its root key is in `<path>.root-key`, unless another is named; or in `<path>/.root-key`, where the directory is a
+//! volume of its own: beside it the root key would die with the container. `<path>/.kms/imported` lists what was imported,
+//! so that a key which was deleted since does not come back.
 
-use std::collections::BTreeMap;
+mod files;
+mod imported;
+mod store;
+
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use kms_core::{EntryName, ErrorKind, KeyName, KeyRecord, KeyStore, SealingKey, SecretBytes, SecretKey};
-use kms_fs::{FsConfig, FsStore, OpenMode, RootKey};
+use kms_fs::{Found, OpenError, OpenMode, Opened};
 
+pub use self::files::{Directory, Looked};
+use self::imported::Imported;
+pub use self::store::KesDirectory;
 use crate::config::RootKeySource;
-use crate::files;
+use crate::init::shell_quote;
 use crate::server::StartError;
+use crate::{local_store, mounts};
 
 /// The directory of the encrypted store, in that of the key files.
 const STORE: &str = ".kms";
@@ -23,197 +28,250 @@ const STORE: &str = ".kms";
 /// The file in the store's directory that lists what was imported.
 const IMPORTED: &str = "imported";
 
-/// The most bytes of a key file; KES's have some 200.
-const MAX_FILE_LEN: u64 = 64 * 1024;
+/// The root key's file in the directory of the key files.
+const ROOT_KEY: &str = ".root-key";
 
 /// Returns where the encrypted store of the directory `path` lies.
 pub fn store_path(path: &Path) -> PathBuf {
     path.join(STORE)
 }
 
-/// Returns where the root key of the store of the directory `path` comes from.
-pub fn root_key_source(path: &Path, configured: Option<&RootKeySource>) -> RootKeySource {
-    configured.cloned().unwrap_or_else(|| RootKeySource::File(root_key_file(path)))
-}
-
-/// Opens the encrypted store of the directory `path`, made if absent, and imports the key files that it lacks.
+/// Opens the encrypted store of the directory `path`, both made if absent, and imports the key files that it lacks.
 ///
-/// The root key is made only if none is `configured` and there is no store yet. A key file that cannot be used is named
-/// in the log, and the rest is served.
-pub async fn open(path: &Path, configured: Option<&RootKeySource>) -> Result<FsStore, StartError> {
-    let files = read_files(path)?;
-    let root_key = root_key_source(path, configured);
+/// The root key is made only if none is `configured` and there is no store yet. What has a key's name and cannot be used is
+/// named in the log, and the rest is served.
+pub async fn open(
+    path: &Path,
+    configured: Option<&RootKeySource>,
+    create: bool,
+) -> Result<KesDirectory, StartError> {
     let store_path = store_path(path);
-    if let (None, RootKeySource::File(file)) = (configured, &root_key)
-        && !file.exists()
-    {
-        if has_store(&store_path) {
-            return Err(StartError::new(format!(
-                "{}: the root key of the store in {} is missing: put it back, expected the file that the first start made",
-                file.display(),
-                store_path.display()
-            )));
+    let (opened, told) = if let Some(source) = configured {
+        (local_store::open(&store_path, source, create)?, None)
+    } else {
+        let (opened, file) = open_with_own_root_key(path, &store_path, create)?;
+        let dubious = dubious_place(path, &file);
+        if let Some(dubious) = &dubious {
+            tracing::warn!("{dubious}");
         }
-        RootKey::random()?.write_new(file)?;
-        tracing::warn!(
-            "made the root key {} for {}: back it up elsewhere, losing it is losing all keys made from now on",
-            file.display(),
-            store_path.display()
-        );
-    }
-    let loaded = root_key.load()?;
-    files::private_directory(&store_path)
-        .map_err(|error| StartError::new(files::failed(&store_path, &error)))?;
-    let opened = kms_fs::open(&FsConfig::new(&store_path), &loaded.key, OpenMode::CreateOrOpen)?;
-    for warning in loaded.warnings.iter().chain(&opened.warnings) {
-        tracing::warn!("{warning}");
-    }
-    import(path, files, &opened.store).await?;
-    Ok(opened.store)
-}
-
-/// What lies in a directory of key files.
-#[derive(Default)]
-pub struct Files {
-    /// The keys, and the content of their files.
-    keys: BTreeMap<KeyName, (SecretBytes, KeyRecord)>,
-    /// The files that hold no key, and why, a line each.
-    pub broken: Vec<String>,
-}
-
-impl Files {
-    /// Returns the number of files that hold a key.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-}
-
-/// Reads the key files in `path`; a directory that is not there holds none.
-///
-/// Names that begin with a dot, which no key has, and directories are passed over.
-pub fn read_files(path: &Path) -> Result<Files, StartError> {
-    let failed = |error: &io::Error| StartError::new(files::failed(path, error));
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Files::default()),
-        entries => entries.map_err(|error| failed(&error))?,
+        (opened, dubious.and_then(Dubious::into_status))
     };
-    let mut files = Files::default();
-    for entry in entries {
-        let file = entry.map_err(|error| failed(&error))?.path();
-        let Some(name) = file.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
-        if name.starts_with('.') || file.is_dir() {
-            continue;
-        }
-        match read_file(&file, &name) {
-            Ok((name, content, record)) => {
-                files.keys.insert(name, (content, record));
-            }
-            Err(why) => files.broken.push(format!("{}: {why}", file.display())),
-        }
-    }
-    files.broken.sort();
-    Ok(files)
-}
-
-fn read_file(file: &Path, name: &str) -> Result<(KeyName, SecretBytes, KeyRecord), String> {
-    let name = KeyName::new(name).map_err(|_| "its name cannot be that of a key".to_owned())?;
-    let mut content = zeroize::Zeroizing::new(Vec::with_capacity(1024));
-    let opened = File::open(file).map_err(|error| crate::certificate::describe_io_error(&error))?;
-    let read = opened.take(MAX_FILE_LEN + 1).read_to_end(&mut content);
-    read.map_err(|error| crate::certificate::describe_io_error(&error))?;
-    let content = content.trim_ascii();
-    if content.is_empty() {
-        return Err("it is empty, expected the record of a key".to_owned());
-    }
-    if content.len() as u64 > MAX_FILE_LEN {
-        return Err("it is longer than any record of a key".to_owned());
-    }
-    let record = KeyRecord::decode(content).map_err(|error| error.chain().to_string())?;
-    Ok((name, SecretBytes::from(content), record))
-}
-
-/// Imports the files that the store lacks, and says in one line how many there are.
-async fn import(path: &Path, files: Files, store: &FsStore) -> Result<(), StartError> {
-    for broken in &files.broken {
-        tracing::error!("key file passed over, its key is not served: {broken}");
-    }
-    let list = store_path(path).join(IMPORTED);
-    let mut imported = read_list(&list)?;
-    let (count, mut new, mut deleted) = (files.len(), 0, 0);
-    for (name, (content, record)) in files.keys {
-        let entry = EntryName::from(&name);
-        let fingerprint = fingerprint(&record)?;
-        let present = match store.get(&entry).await {
-            Ok(present) => present,
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            Err(_) if imported.get(name.as_str()) == Some(&fingerprint) => {
-                deleted += 1;
-                continue;
-            }
-            Err(_) => {
-                store.create(&entry, &content).await?;
-                new += 1;
-                store.get(&entry).await?
-            }
-        };
-        let same = KeyRecord::decode(present.expose()).is_ok_and(|present| present.key == record.key);
-        if !same {
-            tracing::error!(
-                "key file {} holds another key than the store below it: the store's is served",
-                path.join(name.as_str()).display()
-            );
-            continue;
-        }
-        imported.insert(name.as_str().to_owned(), fingerprint);
-    }
-    write_list(&list, &imported)?;
-    let rest = match deleted {
+    let list = store_path.join(IMPORTED);
+    let imported =
+        Imported::read(list.clone()).map_err(|error| StartError::new(crate::files::failed(&list, &error)))?;
+    let found_keys = opened.keys;
+    let store = KesDirectory::new(Directory::at(path), opened.store, imported, told);
+    let counts = store.import_all().await;
+    let rest = match counts.deleted {
         0 => String::new(),
         deleted => format!("; {deleted} of them were deleted since their import and are not served"),
     };
-    if count > 0 {
+    if counts.keys > 0 {
         tracing::warn!(
-            "{count} key files in the clear in {}, {new} of them imported now: all are in the encrypted store in {}, \
+            "{} key files in the clear in {}, {} of them imported now: all are in the encrypted store in {}, \
              so the files may go once no KES needs them{rest}",
+            counts.keys,
             path.display(),
-            store_path(path).display()
+            counts.new,
+            store_path.display()
         );
     }
-    Ok(())
+    if matches!(configured, Some(RootKeySource::Environment(_) | RootKeySource::Credential(_))) {
+        local_store::warn_if_empty(&store_path, found_keys + counts.new);
+    }
+    Ok(store)
 }
 
-fn fingerprint(record: &KeyRecord) -> Result<String, StartError> {
-    let copy = SecretKey::from_slice(record.key.expose());
-    let copy = copy.ok_or_else(|| StartError::new("a key of another length than 32 bytes"))?;
-    Ok(hex::encode(SealingKey::new(copy, record.cipher).fingerprint().as_bytes()))
+/// The files in which the root key of a directory may be whose config names none, and what was found of each.
+pub struct OwnRootKey {
+    /// The better place first.
+    pub places: Vec<(PathBuf, Found)>,
 }
 
-/// Reads which keys were imported: a name and a fingerprint a line.
-fn read_list(list: &Path) -> Result<BTreeMap<String, String>, StartError> {
-    let text = match fs::read_to_string(list) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        text => text.map_err(|error| StartError::new(files::failed(list, &error)))?,
+impl OwnRootKey {
+    /// Looks for them, and makes nothing.
+    pub fn look(path: &Path) -> Result<Self, OpenError> {
+        let store = store_path(path);
+        let (beside, inside) = (root_key_file(path), path.join(ROOT_KEY));
+        let is_beside_better = is_safe_beside(path, &beside);
+        let mut places = vec![beside, inside];
+        if !is_beside_better {
+            places.reverse();
+        }
+        let looked = places.into_iter().map(|file| kms_fs::look(&store, &file).map(|found| (file, found)));
+        Ok(Self { places: looked.collect::<Result<_, _>>()? })
+    }
+
+    /// Tells whether there is a store.
+    pub fn has_store(&self) -> bool {
+        self.places.iter().any(|(_, found)| found.store)
+    }
+
+    /// Returns the files that are there.
+    pub fn present(&self) -> impl Iterator<Item = &Path> {
+        self.places.iter().filter(|(_, found)| found.root_key).map(|(file, _)| file.as_path())
+    }
+
+    /// Returns those that wait for their name since a first start was cut off.
+    pub fn begun(&self) -> impl Iterator<Item = &Path> {
+        let begun = self.places.iter().filter(|(_, found)| found.begun && !found.root_key);
+        begun.map(|(file, _)| file.as_path())
+    }
+
+    fn all(&self) -> Vec<&Path> {
+        self.places.iter().map(|(file, _)| file.as_path()).collect()
+    }
+}
+
+/// Opens the store under the root key that lies beside the directory or in it; the first start makes it.
+fn open_with_own_root_key(path: &Path, store: &Path, create: bool) -> Result<(Opened, PathBuf), StartError> {
+    let own = OwnRootKey::look(path)?;
+    let present: Vec<_> = own.present().collect();
+    let begun: Vec<_> = own.begun().collect();
+    if !own.has_store() {
+        return match (present.as_slice(), begun.as_slice()) {
+            ([file, ..], _) if !create => Err(local_store::is_it_mounted(store, file)),
+            ([file, ..], _) => {
+                let opened = local_store::open_by(store, file, OpenMode::CreateOrOpen)?;
+                Ok((local_store::told(store, opened), (*file).to_owned()))
+            }
+            ([], [file, ..]) => Ok((local_store::complete(store, file)?, (*file).to_owned())),
+            ([], []) => make(path, store),
+        };
+    }
+    let mut refused = Vec::new();
+    for file in &present {
+        match local_store::open_by(store, file, OpenMode::Existing) {
+            Ok(opened) => return Ok((local_store::told(store, opened), (*file).to_owned())),
+            Err(OpenError::NoStore { .. }) => return Err(local_store::is_it_mounted(store, file)),
+            Err(error) if is_about(&error, file) => refused.push((*file, error)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for file in &begun {
+        match local_store::complete(store, file) {
+            Ok(opened) => return Ok((opened, (*file).to_owned())),
+            Err(error) if refused.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    match refused.as_slice() {
+        [] => Err(local_store::root_key_missing(store, &own.all())),
+        [(_, error)] => Err(StartError::new(error.to_string())),
+        several => {
+            let all: Vec<_> =
+                several.iter().map(|(file, error)| format!("{}: {error}", file.display())).collect();
+            Err(StartError::new(format!("no root key opens the store: {}", all.join("; "))))
+        }
+    }
+}
+
+/// Returns the file with the root key that opens the store of the directory `path`, whose config names none.
+///
+/// Where there is one file it is not tried.
+pub fn root_key_in_force(path: &Path) -> Result<PathBuf, StartError> {
+    let (store, own) = (store_path(path), OwnRootKey::look(path)?);
+    let present: Vec<_> = own.present().collect();
+    match present.as_slice() {
+        [] => Err(local_store::root_key_missing(&store, &own.all())),
+        [file] => Ok((*file).to_owned()),
+        [first, ..] => {
+            for file in &present {
+                match local_store::open_by(&store, file, OpenMode::Existing) {
+                    Ok(_) => return Ok((*file).to_owned()),
+                    Err(error) if is_about(&error, file) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok((*first).to_owned())
+        }
+    }
+}
+
+/// Tells whether another root key may still open the store.
+fn is_about(error: &OpenError, file: &Path) -> bool {
+    match error {
+        OpenError::WrongRootKey { .. } | OpenError::BadRootKey { .. } => true,
+        OpenError::Io { path, .. } => path == file,
+        _ => false,
+    }
+}
+
+/// Makes directory, store and root key: beside the directory where that is on the same mount and can be written, else in it.
+fn make(path: &Path, store: &Path) -> Result<(Opened, PathBuf), StartError> {
+    crate::files::private_directory(path)
+        .map_err(|error| StartError::new(crate::files::failed(path, &error)))?;
+    let (beside, inside) = (root_key_file(path), path.join(ROOT_KEY));
+    if is_safe_beside(path, &beside) {
+        match local_store::make(store, &beside) {
+            Ok(opened) => return Ok((local_store::told(store, opened), beside)),
+            // The directory above cannot be written; with a store that is there it would be too late to choose.
+            Err(OpenError::Io { path: at, .. })
+                if at.parent() == beside.parent() && at != path && !kms_fs::look(store, &beside)?.store => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((local_store::told(store, local_store::make(store, &inside)?), inside))
+}
+
+/// Tells whether a root key beside the directory lives as long as what is in it.
+fn is_safe_beside(path: &Path, beside: &Path) -> bool {
+    let above = beside.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    mounts::are_together(above, path).unwrap_or(false)
+}
+
+/// A place of a root key that no config names, and that an operator has to know of.
+pub enum Dubious {
+    /// It lies with what it encrypts.
+    Inside(String),
+    /// It may be lost without the store.
+    Elsewhere(String),
+}
+
+impl Dubious {
+    /// Returns what a status says of it.
+    fn into_status(self) -> Option<String> {
+        match self {
+            Self::Inside(_) => None,
+            Self::Elsewhere(told) => Some(told),
+        }
+    }
+}
+
+impl std::fmt::Display for Dubious {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Inside(told) | Self::Elsewhere(told)) = self;
+        f.write_str(told)
+    }
+}
+
+/// Tells what is dubious about a root key in `file` that no config names.
+pub fn dubious_place(path: &Path, file: &Path) -> Option<Dubious> {
+    let is_inside = match (file.canonicalize(), path.canonicalize()) {
+        (Ok(file), Ok(path)) => file.starts_with(path),
+        _ => false,
     };
-    let pairs = text.lines().filter_map(|line| line.split_once(' '));
-    Ok(pairs.map(|(name, fingerprint)| (name.to_owned(), fingerprint.to_owned())).collect())
-}
-
-fn write_list(list: &Path, imported: &BTreeMap<String, String>) -> Result<(), StartError> {
-    let mut text = String::new();
-    for (name, fingerprint) in imported {
-        text.extend([name, " ", fingerprint, "\n"]);
+    if is_inside {
+        let quoted = shell_quote(file);
+        return Some(Dubious::Inside(format!(
+            "the root key {} lies with the keys that it encrypts: whoever copies {} can read them all. To part them, stop the \
+             server, run: mv {quoted} /another/volume/kms.root-key, and set keystore.fs.root_key_file: \
+             /another/volume/kms.root-key in the config, or start with KMS_ROOT_KEY=\"$(cat /another/volume/kms.root-key)\"",
+            file.display(),
+            path.display()
+        )));
     }
-    if fs::read_to_string(list).unwrap_or_default() == text {
-        return Ok(());
+    if mounts::are_together(file, &store_path(path)).unwrap_or(true) {
+        return None;
     }
-    files::replace(list, text.as_bytes(), files::PRIVATE)
-        .map_err(|error| StartError::new(files::failed(list, &error)))
-}
-
-/// Tells whether a store was made in this directory: anything but what a start that failed leaves there.
-pub fn has_store(store: &Path) -> bool {
-    let names = fs::read_dir(store).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name != "lock")
+    let (from, to) = (shell_quote(file), shell_quote(&path.join(ROOT_KEY)));
+    Some(Dubious::Elsewhere(format!(
+        "the root key {} lies on another file system than its store in {}, and no config names it: if that is a container's \
+         own, all keys are lost with the container. Run now: cp -p {from} {to}, or move it to a volume and set \
+         keystore.fs.root_key_file or KMS_ROOT_KEY",
+        file.display(),
+        store_path(path).display()
+    )))
 }
 
 /// Returns `<path>.root-key`, beside the directory and not in it.

@@ -3,6 +3,8 @@
 
 #[path = "cli/config.rs"]
 mod config;
+#[path = "cli/damaged.rs"]
+mod damaged;
 #[path = "cli/dev.rs"]
 mod dev;
 #[path = "cli/identity.rs"]

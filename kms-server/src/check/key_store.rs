@@ -1,25 +1,80 @@
 //! Does the key store open, and does it keep what it is given?
 
 use std::path::Path;
+use std::time::Duration;
 
+use kms_aws::{AwsKms, SecretsManager};
 use kms_core::{
-    EntryName, Fingerprint, KeyRecord, KeyStore, ListQuery, SecretBytes, SecretKey, Wrapped, Wrapper,
+    EntryName, Fingerprint, KeyStore, SecretBytes, SecretKey, Survey, Wrapped, Wrapper, survey, survey_kms,
 };
 use kms_fs::{FsConfig, OpenError, OpenMode};
 
 use super::Finding;
 use crate::config::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
-use crate::{backend, kes_directory};
+use crate::kes_directory::{Directory, Looked, OwnRootKey};
+use crate::{backend, kes_directory, local_store};
 
 const SUBJECT: &str = "key store";
 
-/// Checks the chosen key store.
-pub async fn check(settings: &KeyStoreSettings) -> Vec<Finding> {
+/// How long one key may take to be tried where that is up to another machine.
+const KEY_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Checks the chosen key store; with `all` each of its keys.
+pub async fn check(settings: &KeyStoreSettings, all: bool) -> Vec<Finding> {
+    let mut findings = look(settings).await;
+    if all && findings.iter().all(Finding::is_no_error) {
+        findings.extend(check_all(settings).await);
+    }
+    if all && let Some(in_use) = findings.iter().find(|finding| finding.message.contains(NOT_LOOKED_INTO)) {
+        findings.push(Finding::error(SUBJECT, format!("--all: {}; stop the server first", in_use.message)));
+    }
+    findings
+}
+
+/// Tries each key of a backend elsewhere; those of a local store are read in any case.
+async fn check_all(settings: &KeyStoreSettings) -> Vec<Finding> {
+    let surveyed = match settings {
+        KeyStoreSettings::Vault(config) => match kms_vault::open((**config).clone()) {
+            Ok(store) => ("vault", survey(store.as_ref()).await),
+            Err(error) => ("vault", Err(error)),
+        },
+        KeyStoreSettings::AwsSecrets(config) => match SecretsManager::open((**config).clone()).await {
+            Ok(store) => ("aws", survey(&store).await),
+            Err(error) => ("aws", Err(error)),
+        },
+        KeyStoreSettings::AwsKms(config) => match AwsKms::open((**config).clone()).await {
+            Ok(kms) => ("aws", survey_kms(&kms, KEY_PATIENCE).await),
+            Err(error) => ("aws", Err(error)),
+        },
+        _ => return Vec::new(),
+    };
+    match surveyed {
+        (name, Ok(survey)) => told(name, &survey),
+        (name, Err(error)) => vec![Finding::error(SUBJECT, format!("{name}: {}", error.chain()))],
+    }
+}
+
+/// Tells of each key that cannot be used, and how many can.
+fn told(store: &str, survey: &Survey) -> Vec<Finding> {
+    let mut findings: Vec<_> = survey
+        .unusable
+        .iter()
+        .map(|(name, error)| {
+            Finding::error(SUBJECT, format!("{store}: key '{name}' cannot be used: {}", error.chain()))
+        })
+        .collect();
+    let keys = if survey.good == 1 { "1 key".to_owned() } else { format!("{} keys", survey.good) };
+    findings.push(Finding::ok(SUBJECT, format!("{store}: {keys} read and decoded")));
+    findings
+}
+
+async fn look(settings: &KeyStoreSettings) -> Vec<Finding> {
     match settings {
+        KeyStoreSettings::Salvage(_) => vec![Finding::ok(SUBJECT, "salvaged: nothing to check")],
         KeyStoreSettings::Memory => vec![Finding::ok(SUBJECT, "memory: nothing to check")],
-        KeyStoreSettings::Fs { path, root_key } => check_fs(path, root_key).await,
-        KeyStoreSettings::KesDirectory { path, root_key } => {
-            check_kes_directory(path, root_key.as_ref()).await
+        KeyStoreSettings::Fs { path, root_key, create } => check_fs(path, root_key, *create).await,
+        KeyStoreSettings::KesDirectory { path, root_key, create } => {
+            check_kes_directory(path, root_key.as_ref(), *create).await
         }
         KeyStoreSettings::Wrapped { store, kms } => check_wrapped(store, kms).await,
         KeyStoreSettings::AwsKms(config) => {
@@ -52,41 +107,132 @@ fn of_aws(finding: &kms_aws::Finding) -> Finding {
     }
 }
 
-async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>) -> Vec<Finding> {
-    let files = match kes_directory::read_files(path) {
-        Ok(files) => files,
-        Err(error) => return vec![Finding::error(SUBJECT, error.to_string())],
-    };
-    let mut findings: Vec<_> =
-        files.broken.iter().map(|broken| Finding::error(SUBJECT, format!("key file {broken}"))).collect();
-    let message = format!("{}: {} key files in the clear", path.display(), files.len());
-    findings.push(if files.len() == 0 {
-        Finding::ok(SUBJECT, message)
-    } else {
-        Finding::warning(SUBJECT, message)
-    });
+async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>, create: bool) -> Vec<Finding> {
+    let mut findings = check_key_files(path);
     let store = kes_directory::store_path(path);
-    if kes_directory::has_store(&store) {
-        findings.extend(check_fs(&store, &kes_directory::root_key_source(path, root_key)).await);
-    } else {
-        let message = format!("{}: none yet, the server makes it at its first start", name_of(&store));
-        findings.push(Finding::ok(SUBJECT, message));
+    let own = match root_key {
+        Some(root_key) => {
+            findings.extend(check_fs(&store, root_key, create).await);
+            return findings;
+        }
+        None => OwnRootKey::look(path),
+    };
+    let own = match own {
+        Ok(own) => own,
+        Err(error) => {
+            findings.push(Finding::error(SUBJECT, error.to_string()));
+            return findings;
+        }
+    };
+    let first = own.present().next().map(Path::to_owned);
+    let file = match (own.has_store(), first) {
+        (false, None) => {
+            let message = format!("{}: none yet, the server makes it at its first start", name_of(&store));
+            findings.push(Finding::ok(SUBJECT, message));
+            return findings;
+        }
+        // Nothing is opened for a file that is none, and what is missing is told by name.
+        (_, Some(file)) => kes_directory::root_key_in_force(path).unwrap_or(file),
+        (true, None) => {
+            if let Some(file) = own.begun().next() {
+                file.to_owned()
+            } else {
+                let error = kes_directory::root_key_in_force(path).err().map(|error| error.to_string());
+                findings.push(Finding::error(SUBJECT, error.unwrap_or_default()));
+                return findings;
+            }
+        }
+    };
+    if let Some(dubious) = kes_directory::dubious_place(path, &file) {
+        findings.push(Finding::warning(SUBJECT, dubious.to_string()));
     }
+    findings.extend(check_fs(&store, &RootKeySource::File(file), create).await);
     findings
 }
 
-async fn check_fs(path: &Path, root_key: &RootKeySource) -> Vec<Finding> {
+/// Looks at the key files of a directory; one that is not there holds none.
+fn check_key_files(path: &Path) -> Vec<Finding> {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return vec![Finding::ok(SUBJECT, format!("{}: 0 key files in the clear", path.display()))];
+    }
+    let directory = Directory::at(path);
+    let names = match directory.names() {
+        Ok(names) => names,
+        Err(unusable) => return vec![Finding::error(SUBJECT, unusable.why)],
+    };
+    let (mut keys, mut findings) = (0, Vec::new());
+    findings.extend(names.misnamed.iter().map(|file| Finding::error(SUBJECT, format!("key file {file}"))));
+    for name in &names.keys {
+        match directory.look(name.as_str()) {
+            Ok(Looked::Nothing) => {}
+            Ok(Looked::Key(_)) => keys += 1,
+            Ok(Looked::Unusable(unusable)) | Err(unusable) => {
+                let file = directory.file(name.as_str());
+                let message = format!("key file {} cannot be used: {}", file.display(), unusable.why);
+                findings.push(Finding::error(SUBJECT, message));
+            }
+        }
+    }
+    let message = format!("{}: {keys} key files in the clear", path.display());
+    findings.push(if keys == 0 { Finding::ok(SUBJECT, message) } else { Finding::warning(SUBJECT, message) });
+    findings
+}
+
+async fn check_fs(path: &Path, root_key: &RootKeySource, create: bool) -> Vec<Finding> {
+    if let RootKeySource::File(file) = root_key
+        && let Some(finding) = missing_half(path, file, create)
+    {
+        return vec![finding];
+    }
     let loaded = match root_key.load() {
         Ok(loaded) => loaded,
         Err(error) => return vec![Finding::error(SUBJECT, error.to_string())],
     };
     let mut findings: Vec<_> =
         loaded.warnings.into_iter().map(|warning| Finding::warning(SUBJECT, warning)).collect();
-    findings.push(match kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::Existing) {
-        Ok(opened) => exercised(path, &opened.store).await,
-        Err(error) => not_opened(path, &error),
-    });
+    match kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::Existing) {
+        Ok(opened) => {
+            findings.extend(opened.warnings.iter().map(|warning| Finding::warning(SUBJECT, warning)));
+            findings.extend(exercised(path, &opened.store).await);
+            if opened.keys == 0 && !matches!(root_key, RootKeySource::File(_)) {
+                findings.push(Finding::warning(SUBJECT, local_store::emptiness(path)));
+            }
+        }
+        Err(error) => findings.push(not_opened(path, &error)),
+    }
     findings
+}
+
+/// Tells of a store, or of the file of its root key, that is not there.
+fn missing_half(path: &Path, file: &Path, create: bool) -> Option<Finding> {
+    let found = match kms_fs::look(path, file) {
+        Ok(found) => found,
+        Err(error) => return Some(Finding::error(SUBJECT, error.to_string())),
+    };
+    let made_at_the_start = || {
+        Finding::ok(SUBJECT, format!("{}: none yet, the server makes it at its first start", name_of(path)))
+    };
+    match (found.store, found.root_key) {
+        (true, true) => None,
+        (_, false) if found.begun => Some(Finding::warning(
+            SUBJECT,
+            format!(
+                "{}: a first start was cut off, the next one completes it with the root key {}.new",
+                name_of(path),
+                file.display()
+            ),
+        )),
+        (false, true) if create => match RootKeySource::File(file.to_owned()).load() {
+            Ok(_) => Some(made_at_the_start()),
+            Err(error) => Some(Finding::error(SUBJECT, error.to_string())),
+        },
+        (false, true) => Some(Finding::error(SUBJECT, local_store::is_it_mounted(path, file).to_string())),
+        (true, false) => {
+            Some(Finding::error(SUBJECT, local_store::root_key_missing(path, &[file]).to_string()))
+        }
+        (false, false) if create => Some(made_at_the_start()),
+        (false, false) => Some(Finding::error(SUBJECT, local_store::neither(path, file).to_string())),
+    }
 }
 
 /// Checks a root key that lives elsewhere, and then the records under it.
@@ -105,34 +251,39 @@ async fn check_wrapped(store: &BareStore, kms: &OuterKms) -> Vec<Finding> {
     let mut findings = vec![Finding::ok(SUBJECT, format!("{holder}: wraps and unwraps"))];
     match store {
         BareStore::Fs(path) => {
-            findings.push(match kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing) {
+            findings.extend(match kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing) {
                 Ok(opened) => exercised(path, &Wrapped::new(opened.store, wrapper)).await,
-                Err(error) => not_opened(path, &error),
+                Err(error) => vec![not_opened(path, &error)],
             });
         }
         BareStore::Vault(config) => {
             findings.extend(kms_vault::check((**config).clone()).await.iter().map(of_vault));
             if findings.iter().all(Finding::is_no_error) {
                 let read = match kms_vault::open((**config).clone()) {
-                    Ok(store) => read_all(&Wrapped::new(store, wrapper)).await,
-                    Err(error) => Err(error.chain().to_string()),
+                    Ok(store) => survey(&Wrapped::new(store, wrapper)).await,
+                    Err(error) => Err(error),
                 };
-                findings.push(match read {
-                    Ok(keys) => Finding::ok(SUBJECT, format!("vault: {keys} keys, all can be unwrapped")),
-                    Err(message) => Finding::error(SUBJECT, format!("vault: {message}")),
-                });
+                match read {
+                    Ok(survey) => findings.extend(told("vault", &survey)),
+                    Err(error) => findings.push(Finding::error(SUBJECT, format!("vault: {}", error.chain()))),
+                }
             }
         }
     }
     findings
 }
 
-async fn exercised(path: &Path, store: &impl KeyStore) -> Finding {
-    match exercise(store).await {
-        Ok(1) => Finding::ok(SUBJECT, format!("{}: 1 key, {WELL}", name_of(path))),
-        Ok(keys) => Finding::ok(SUBJECT, format!("{}: {keys} keys, {WELL}", name_of(path))),
-        Err(message) => Finding::error(SUBJECT, format!("{}: {message}", name_of(path))),
-    }
+async fn exercised(path: &Path, store: &impl KeyStore) -> Vec<Finding> {
+    let name = name_of(path);
+    let mut findings = match survey(store).await {
+        Ok(survey) => told(&name, &survey),
+        Err(error) => vec![Finding::error(SUBJECT, format!("{name}: {}", error.chain()))],
+    };
+    findings.push(match exercise(store).await {
+        Ok(()) => Finding::ok(SUBJECT, format!("{name}: {WELL}")),
+        Err(message) => Finding::error(SUBJECT, format!("{name}: {message}")),
+    });
+    findings
 }
 
 fn not_opened(path: &Path, error: &OpenError) -> Finding {
@@ -140,7 +291,7 @@ fn not_opened(path: &Path, error: &OpenError) -> Finding {
         OpenError::NoStore { .. } => no_store(path),
         OpenError::InUse { pid, .. } => {
             let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-            let message = format!("{}: in use by {holder}, a running server; not looked into", name_of(path));
+            let message = format!("{}: in use by {holder}, {NOT_LOOKED_INTO}", name_of(path));
             Finding::ok(SUBJECT, message)
         }
         error => Finding::error(SUBJECT, error.to_string()),
@@ -148,7 +299,10 @@ fn not_opened(path: &Path, error: &OpenError) -> Finding {
 }
 
 /// What is told of a store that passed.
-const WELL: &str = "all can be read, an entry can be written, read and deleted";
+const WELL: &str = "an entry can be written, read and deleted";
+
+/// What is told of a store that a running server has.
+const NOT_LOOKED_INTO: &str = "a running server; not looked into";
 
 fn name_of(path: &Path) -> String {
     format!("sled in {}", path.display())
@@ -198,33 +352,14 @@ fn describe(error: kms_core::Error) -> String {
     error.chain().to_string()
 }
 
-/// Writes, reads and deletes an entry that listings hide, and reads all keys. Returns their number.
-async fn exercise(store: &impl KeyStore) -> Result<usize, String> {
+/// Writes, reads and deletes an entry that listings hide.
+async fn exercise(store: &impl KeyStore) -> Result<(), String> {
     let (name, probe) = probe().map_err(describe)?;
     store.create(&name, &probe).await.map_err(describe)?;
     let read = store.get(&name).await.map_err(describe);
     store.delete(&name).await.map_err(describe)?;
-    if read? != probe {
-        return Err("an entry was read back that is not the one written".to_owned());
+    if read? == probe {
+        return Ok(());
     }
-    read_all(store).await
-}
-
-async fn read_all(store: &impl KeyStore) -> Result<usize, String> {
-    let (mut count, mut after) = (0, None::<String>);
-    loop {
-        let query = ListQuery { after: after.as_deref(), ..ListQuery::prefix("") };
-        let page = store.list(&query).await.map_err(|error| error.chain().to_string())?;
-        for name in &page.names {
-            let record = store.get(&EntryName::from(name)).await;
-            record
-                .and_then(|record| KeyRecord::decode(record.expose()))
-                .map_err(|error| format!("key '{name}' cannot be read: {}", error.chain()))?;
-        }
-        count += page.names.len();
-        match page.names.last().filter(|_| page.more) {
-            None => return Ok(count),
-            Some(last) => after = Some(last.as_str().to_owned()),
-        }
-    }
+    Err("an entry was read back that is not the one written".to_owned())
 }

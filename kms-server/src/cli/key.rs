@@ -33,6 +33,8 @@ pub enum Command {
     /// Delete keys for ever, and with them all that was encrypted under them.
     #[command(alias = "delete")]
     Rm(NamesArgs),
+    /// Give up a key of a local store that cannot be read; the server must not run.
+    Discard(super::discard::DiscardArgs),
     /// Make a new data encryption key.
     #[command(alias = "derive")]
     Dek(DekArgs),
@@ -146,6 +148,7 @@ pub struct ResultArgs {
 pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
     match command {
         Command::Create(args) => create(&args, environment),
+        Command::Discard(args) => super::discard::run(&args, environment),
         Command::Import(args) => import(
             &args.connection.client(environment)?,
             &args.name,

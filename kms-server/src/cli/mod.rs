@@ -1,6 +1,7 @@
 //! The command line `kms`, which understands what KES's does and may be called `kes`.
 
 mod connection;
+mod discard;
 mod failure;
 mod identity;
 mod key;
@@ -127,6 +128,9 @@ struct CheckArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     config: std::path::PathBuf,
+    /// Read and decode every key, on backends where that takes a call for each.
+    #[arg(long)]
+    all: bool,
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
@@ -160,7 +164,7 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
 }
 
 fn run_check(args: &CheckArgs, environment: &Environment) -> Result<(), Failure> {
-    let report = block_on(check::check(&args.config, environment))?;
+    let report = block_on(check::check(&args.config, environment, args.all))?;
     let output = Output::new(args.json);
     if output.is_json() {
         output.json(&report)?;

@@ -36,14 +36,19 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
     let Command::Rotate(args) = command;
     let loaded = config::load(&args.config, environment)?;
     let (path, root_key) = match loaded.settings.key_store {
-        KeyStoreSettings::Fs { path, root_key } => (path, root_key),
-        KeyStoreSettings::KesDirectory { path, root_key } => {
-            (kes_directory::store_path(&path), kes_directory::root_key_source(&path, root_key.as_ref()))
+        KeyStoreSettings::Fs { path, root_key, .. } => (path, root_key),
+        KeyStoreSettings::KesDirectory { path, root_key, .. } => {
+            let root_key = match root_key {
+                Some(root_key) => root_key,
+                None => RootKeySource::File(kes_directory::root_key_in_force(&path)?),
+            };
+            (kes_directory::store_path(&path), root_key)
         }
         KeyStoreSettings::Vault(_)
         | KeyStoreSettings::AwsKms(_)
         | KeyStoreSettings::Wrapped { .. }
         | KeyStoreSettings::AwsSecrets(_)
+        | KeyStoreSettings::Salvage(_)
         | KeyStoreSettings::Memory => {
             let config = args.config.display();
             return Err(Failure::new(format!("{config}: the key store has no root key of its own")));
@@ -52,7 +57,7 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
     let store = FsConfig::new(&path);
     let output = Output::new(args.json);
     match (root_key, args.new_env) {
-        (RootKeySource::File(file), None) => {
+        (RootKeySource::File(file) | RootKeySource::Credential(file), None) => {
             let old = kms_fs::rotate_root_key_file(&store, &file)?;
             if output.is_json() {
                 return output.json(&json!({ "store": path, "root_key": file, "old_root_key": old }));
@@ -81,7 +86,7 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
             "the root key comes from the environment variable {old}: \
              name another that holds the new one with --new-env VARIABLE"
         ))),
-        (RootKeySource::File(file), Some(_)) => Err(Failure::new(format!(
+        (RootKeySource::File(file) | RootKeySource::Credential(file), Some(_)) => Err(Failure::new(format!(
             "--new-env is for root keys from the environment, this one comes from {}",
             file.display()
         ))),

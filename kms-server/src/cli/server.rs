@@ -11,7 +11,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{Failure, Output};
-use crate::config::{self, Environment, Flags, Settings};
+use crate::config::{self, Environment, Flags, KeyStoreSettings, Settings};
 use crate::dev::{self, DevServer};
 use crate::error_log;
 use crate::process;
@@ -25,6 +25,7 @@ const CERTIFICATES_CHECKED: Duration = Duration::from_secs(2);
 #[derive(clap::Args)]
 #[command(after_help = "The log goes to stderr, from level info on or as KMS_LOG says (KMS_LOG=debug).\n\
     Any setting of the config can be given by a variable: KMS_CACHE__EXPIRY__ANY=1m sets cache.expiry.any.")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// The config file.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["dev", "root"], conflicts_with = "dev")]
@@ -50,6 +51,12 @@ pub struct Args {
     /// The certificate of the server, where the config names none.
     #[arg(long, visible_alias = "tls-cert", value_name = "FILE")]
     cert: Option<PathBuf>,
+    /// Make the local key store where it is not there, with its root key if that is not there either.
+    #[arg(long)]
+    create: bool,
+    /// Serve what can be read of a local key store whose files are damaged, and write nothing to it.
+    #[arg(long, conflicts_with = "create", requires = "config")]
+    salvage: bool,
     /// Print nothing when the server is up.
     #[arg(short, long)]
     quiet: bool,
@@ -124,7 +131,15 @@ async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Fail
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(Settings { address: args.addr.unwrap_or(loaded.settings.address), ..loaded.settings })
+        let mut settings = loaded.settings;
+        if args.salvage {
+            settings.key_store = KeyStoreSettings::Salvage(Box::new(settings.key_store));
+        }
+        if args.create && !settings.key_store.allow_create() {
+            tracing::warn!("--create has no effect: it is for a local key store whose root key is a file");
+        }
+        settings.address = args.addr.unwrap_or(settings.address);
+        Ok(settings)
     };
     let settings = load()?;
     let silent = !settings.log.error;
@@ -143,7 +158,7 @@ async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure>
     let DevServer { settings, banner } = if args.in_memory {
         dev::in_memory(address)?
     } else {
-        dev::in_directory(args.dir, address, environment)?
+        dev::in_directory(args.dir, address, args.create, environment)?
     };
     let server = Server::build(settings).await.map_err(|error| banner.explain(error.into()))?;
     let listening = server.listen().await?;

@@ -29,6 +29,9 @@ const NO_ADMIN: &str = "disabled";
 /// What configs of 2020 and 2021 write for that.
 const NO_ADMIN_ONCE: &str = "_";
 
+/// The variable that names systemd's directory of credentials.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
 /// The variable that holds the root key where a config for KES names none.
 const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
 
@@ -387,6 +390,7 @@ fn fs_store(
     let data = required(raw.path.as_deref(), "keystore.fs.path", "the directory of the store", places)?;
     let file = optional(raw.root_key_file.as_deref(), "keystore.fs.root_key_file", places)?;
     let variable = raw.root_key_env.filter(|name| !name.is_empty());
+    let create = raw.create.is_some_and(|create| create.0);
     let root_key = match (file, variable) {
         (Some(_), Some(_)) => {
             let message = format!(
@@ -398,14 +402,18 @@ fn fs_store(
         (None, None) if context.is_for_kes => {
             let variable = context.environment.first_of(&[ROOT_KEY_VARIABLE]);
             let root_key = variable.map(|_| RootKeySource::Environment(ROOT_KEY_VARIABLE.to_owned()));
-            return Ok(KeyStoreSettings::KesDirectory { path: data, root_key });
+            return Ok(KeyStoreSettings::KesDirectory { path: data, root_key, create });
         }
         (None, None) => {
-            let message =
-                "no root key, expected root_key_file (a file that 'kms init' makes) or root_key_env";
+            let message = "no root key, expected one of: root_key_file = \"FILE\", made by 'kms init' or \
+                'kms server --create' (on a volume that outlives the container, apart from the store); \
+                root_key_env = \"VARIABLE\", which holds base64 of 32 random bytes; a section [kms.aws] or [kms.vault]";
             return Err(places.problem(&path("keystore.fs"), message));
         }
-        (Some(file), None) => RootKeySource::File(file),
+        (Some(file), None) => match context.environment.first_of(&[CREDENTIALS_VARIABLE]) {
+            Some(credentials) if is_inside(&file, Path::new(credentials)) => RootKeySource::Credential(file),
+            _ => RootKeySource::File(file),
+        },
         (None, Some(variable)) => RootKeySource::Environment(variable),
     };
     if let RootKeySource::File(file) = &root_key
@@ -419,9 +427,9 @@ fn fs_store(
         warnings.push(Warning::dubious(places.problem(&path("keystore.fs.root_key_file"), message)));
     }
     Ok(if context.is_for_kes {
-        KeyStoreSettings::KesDirectory { path: data, root_key: Some(root_key) }
+        KeyStoreSettings::KesDirectory { path: data, root_key: Some(root_key), create }
     } else {
-        KeyStoreSettings::Fs { path: data, root_key }
+        KeyStoreSettings::Fs { path: data, root_key, create }
     })
 }
 

@@ -130,6 +130,7 @@ pub struct RawFs {
     pub path: Option<String>,
     pub root_key_file: Option<String>,
     pub root_key_env: Option<String>,
+    pub create: Option<Switch>,
 }
 
 #[derive(serde::Deserialize)]

@@ -136,13 +136,17 @@ pub enum KeyStoreSettings {
         path: PathBuf,
         /// Where its root key comes from.
         root_key: RootKeySource,
+        /// Whether a store that is not there is made, with its root key if that is not there either.
+        create: bool,
     },
     /// A directory of key files in the clear, as KES keeps them: each is imported into an encrypted store below it.
     KesDirectory {
         /// The directory of the key files.
         path: PathBuf,
-        /// Where the root key of the store comes from, if not from a file beside the directory.
+        /// Where the root key of the store comes from, if not from a file beside the directory or in it.
         root_key: Option<RootKeySource>,
+        /// Whether a store is made whose root key is there and that is not there itself.
+        create: bool,
     },
     /// A HashiCorp Vault or OpenBao.
     Vault(Box<VaultConfig>),
@@ -159,6 +163,21 @@ pub enum KeyStoreSettings {
     },
     /// Memory: every key dies with the process.
     Memory,
+    /// A local one of those above, of which what can be read is served, and to which nothing is written.
+    Salvage(Box<KeyStoreSettings>),
+}
+
+impl KeyStoreSettings {
+    /// Lets a local store be made that is not there; tells whether there is such a store.
+    pub fn allow_create(&mut self) -> bool {
+        match self {
+            Self::Fs { create, .. } | Self::KesDirectory { create, .. } => {
+                *create = true;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A key store that can be put under a root key elsewhere.
@@ -184,6 +203,8 @@ pub enum OuterKms {
 pub enum RootKeySource {
     /// A file that only its owner may read.
     File(PathBuf),
+    /// A file of systemd's directory of credentials, which is there before the first start.
+    Credential(PathBuf),
     /// An environment variable of this name.
     Environment(String),
 }
@@ -192,7 +213,7 @@ impl RootKeySource {
     /// Reads the root key.
     pub fn load(&self) -> Result<LoadedRootKey, OpenError> {
         match self {
-            Self::File(path) => RootKey::from_file(path),
+            Self::File(path) | Self::Credential(path) => RootKey::from_file(path),
             Self::Environment(name) => RootKey::from_env(name),
         }
     }

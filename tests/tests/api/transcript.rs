@@ -45,6 +45,11 @@ const DIFFERENCES: &[(u64, Expect, &str)] = &[
         Expect::Body(200, r#"{"names":[<1024 names, from pg-0000 to pg-1023>],"continue_at":"~pg-1023"}"#),
         "KES continues at a plain name, which it takes for a prefix, and loses the rest",
     ),
+    (
+        247,
+        Expect::Body(200, "{\"message\":\"1 key cannot be read: my-den\"}"),
+        "it is ready, and says that it is degraded",
+    ),
     (263, Expect::Skipped, "the token of KES: ours is tried in the tests of keys"),
 ];
 

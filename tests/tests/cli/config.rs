@@ -261,7 +261,7 @@ fn a_good_config_means_what_it_says() {
     assert_eq!(app.identities, [Identity::from_hex(APP).unwrap()]);
     assert_eq!(settings.keys[0].as_str(), "my-key");
     assert_eq!((settings.cache.any.as_secs(), settings.cache.unused.as_secs()), (300, 30));
-    let KeyStoreSettings::Fs { path, root_key: RootKeySource::File(file) } = settings.key_store else {
+    let KeyStoreSettings::Fs { path, root_key: RootKeySource::File(file), .. } = settings.key_store else {
         panic!()
     };
     assert_eq!((path.as_path(), file.as_path()), (Path::new("data"), Path::new("root.key")));
@@ -292,7 +292,8 @@ fn the_environment_lies_on_top_of_the_file() {
     assert_eq!(settings.cache.any.as_secs(), 90);
     assert_eq!(settings.keys.iter().map(KeyName::as_str).collect::<Vec<_>>(), ["one", "two"]);
     assert_eq!(settings.policies["app"].allow, ["/v1/status", "/v1/key/*"]);
-    let KeyStoreSettings::Fs { path, root_key: RootKeySource::Environment(name) } = settings.key_store else {
+    let KeyStoreSettings::Fs { path, root_key: RootKeySource::Environment(name), .. } = settings.key_store
+    else {
         panic!()
     };
     assert_eq!((path.as_path(), name.as_str()), (Path::new("other"), "ROOT"));

@@ -109,8 +109,7 @@ fn a_node_serves_keeps_its_keys_and_passes_the_check() {
     let node = Node::init(&["--dns", "kms.example.org,localhost", "--ip", "127.0.0.1"]);
     assert_eq!(facts(&node.path("server.crt")).dns_names, ["kms.example.org", "localhost"]);
     let told = node.check().ok();
-    assert!(told.contains("none yet") && told.contains("0 errors, 0 warnings"), "{told}");
-    assert!(fs::read_dir(node.path("data")).unwrap().next().is_none(), "a check makes no store");
+    assert!(told.contains("0 keys read and decoded") && told.contains("0 errors, 0 warnings"), "{told}");
 
     let server = node.serve();
     let client = node.client(&server);
@@ -121,7 +120,7 @@ fn a_node_serves_keeps_its_keys_and_passes_the_check() {
     assert!(server.stop().success());
 
     let told = node.check().ok();
-    assert!(told.contains("1 key,"), "{told}");
+    assert!(told.contains("1 key read and decoded"), "{told}");
     let identity = field(&node.made, "identity");
     assert!(told.contains(&format!("identity {identity} is the admin")), "{told}");
 
@@ -169,6 +168,7 @@ fn a_root_key_from_the_environment_is_rotated_too() {
             .map(|line| if line.starts_with("root_key_file") { "root_key_env = \"ROOT\"" } else { line });
         lines.collect::<Vec<_>>().join("\n")
     });
+    fs::remove_dir_all(node.path("data")).unwrap();
     let key = |byte: u8| {
         use base64::Engine as _;
         base64::engine::general_purpose::STANDARD.encode([byte; 32])
@@ -239,8 +239,11 @@ fn the_check_finds_what_is_wrong_with_the_key_store() {
     node.check_finds(&["key store", text(&node.path("root.key"))]);
 
     let node = Node::init(&[]);
-    fs::write(node.path("data/some-file"), "").unwrap();
-    node.check_finds(&["key store", text(&node.path("data")), "some-file"]);
+    fs::remove_dir_all(node.path("data")).unwrap();
+    node.check_finds(&["key store", text(&node.path("data")), "is the volume mounted?"]);
+    let start = Shell::default().run(&["server", "--config", text(&node.path("config.toml"))]).error();
+    assert!(start.contains("is the volume mounted?") && start.contains("--create"), "{start}");
+    assert!(!node.path("data").exists(), "a start that is refused makes nothing");
 
     let node = Node::init(&[]);
     let inside = node.path("data/root.key");

@@ -89,15 +89,22 @@ impl Shell {
 
     /// Starts a server and waits until it says that it is up.
     pub fn serve(&self, arguments: &[&str]) -> Serving {
+        Self::serve_command(self.command(kms(), &[&["server"], arguments].concat()))
+    }
+
+    /// Starts a server as another user, if the test may do that, and waits until it says that it is up.
+    #[allow(dead_code, reason = "two test programs share this file, and one of them uses it")]
+    pub fn serve_as(&self, user: Option<u32>, binary: &Path, arguments: &[&str]) -> Serving {
+        let Some(user) = user.map(|user| user.to_string()) else { return self.serve(arguments) };
+        let to_user = ["--reuid", &user, "--regid", &user, "--clear-groups", text(binary), "server"];
+        Self::serve_command(self.command(Path::new("/usr/bin/setpriv"), &[&to_user, arguments].concat()))
+    }
+
+    fn serve_command(mut command: Command) -> Serving {
         let log = tempfile::tempdir().unwrap();
         let file = |name: &str| File::create(log.path().join(name)).unwrap();
-        let process = self
-            .command(kms(), &[&["server"], arguments].concat())
-            .stdin(Stdio::null())
-            .stdout(file("stdout"))
-            .stderr(file("stderr"))
-            .spawn()
-            .unwrap();
+        let process =
+            command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
         let mut serving = Serving { process, log };
         let start = Instant::now();
         while !serving.stdout().contains("Server is up and running") {

@@ -150,21 +150,140 @@ fn a_broken_key_file_is_named_and_the_rest_served() {
     ] {
         fs::write(node.path("keys").join(name), content).unwrap();
     }
-    fs::create_dir(node.path("keys/directory")).unwrap();
     let server = node.serve();
-    let expected = ["good", "with-line-end"].map(str::to_owned);
+    let expected = ["good", "with-line-end", "empty", "broken", "half"].map(str::to_owned);
     assert_eq!(listed(&node.client_of(&server)), BTreeSet::from(expected));
     let told = server.stderr();
     for name in ["empty", "broken", "half", "no name"] {
-        let file = format!("{}: ", node.path("keys").join(name).display());
-        assert!(
-            told.lines().any(|line| line.contains("passed over") && line.contains(&file)),
-            "{name} in {told}"
-        );
+        let file = node.path("keys").join(name).display().to_string();
+        let is_told = |line: &str| line.contains("its key is not served") && line.contains(&file);
+        assert!(told.lines().any(is_told), "{name} in {told}");
     }
     let check = Shell::default().run(&["check", "--config", text(&node.path("config.yml"))]);
     assert_eq!(check.status.code(), Some(1));
     assert!(check.stdout.contains("keys/empty"), "{check:?}");
+}
+
+/// Answers of a server to requests that say more than a command tells.
+fn ask(node: &Node, server: &Serving, method: &str, path: &str, body: &str) -> (u16, String) {
+    let stdout = server.stdout();
+    let endpoint = stdout.split_whitespace().find(|word| word.starts_with("https://")).unwrap();
+    let answer = Command::new("curl")
+        .args(["-sk", "--noproxy", "*", "-m", "20", "-X", method, "-d", body, "-w", "\n%{http_code}"])
+        .args(["--cert", text(&node.path("admin.crt")), "--key", text(&node.path("admin.key"))])
+        .arg(format!("{endpoint}{path}"))
+        .output()
+        .unwrap();
+    let answer = String::from_utf8(answer.stdout).unwrap();
+    let (body, status) = answer.rsplit_once('\n').unwrap();
+    (status.parse().unwrap(), body.to_owned())
+}
+
+/// Returns the user that servers run as whose test is root, to whom no file is unreadable.
+fn other_user() -> Option<u32> {
+    rustix::process::geteuid().is_root().then_some(65534)
+}
+
+/// Lets the other user have everything in a directory but what the test keeps from it.
+fn give_to(user: Option<u32>, dir: &Path) {
+    let Some(user) = user else { return };
+    let given = Command::new("chown").args(["-R", &format!("{user}:{user}"), text(dir)]).status().unwrap();
+    assert!(given.success());
+}
+
+#[test]
+fn what_has_a_name_and_cannot_be_used_is_not_absent() {
+    let mut node = Node::new();
+    let admin =
+        ["identity", "new", "--key", text(&node.path("admin.key")), "--cert", text(&node.path("admin.crt"))]
+            .map(str::to_owned);
+    let admin = admin.iter().map(String::as_str).chain(["admin", "--json"]).collect::<Vec<_>>();
+    let admin = Shell::default().run(&admin).ok();
+    let config = fs::read_to_string(node.path("config.yml")).unwrap();
+    let line = config.lines().find(|line| line.contains("identity:")).unwrap().to_owned();
+    let config = config.replace(&line, &format!("  identity: {}", field(&admin, "identity")));
+    fs::write(node.path("config.yml"), config).unwrap();
+    node.api_key = String::new();
+
+    let record = vectors("records", "records.json")[0]["record"].as_str().unwrap().to_owned();
+    let key = |name: &str| node.path("keys").join(name);
+    for name in ["good", "unreadable"] {
+        fs::write(key(name), &record).unwrap();
+    }
+    fs::create_dir(key("directory")).unwrap();
+    assert!(Command::new("mkfifo").arg(key("pipe")).status().unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(key("socket")).unwrap();
+    std::os::unix::fs::symlink("nowhere", key("dangling")).unwrap();
+    std::os::unix::fs::symlink("loop", key("loop")).unwrap();
+    fs::write(key("undecodable"), "nonsense").unwrap();
+    fs::write(key("empty"), "").unwrap();
+    fs::write(key("endless"), "a".repeat(100_000)).unwrap();
+    let user = other_user();
+    give_to(user, node.dir.path());
+    fs::set_permissions(
+        key("unreadable"),
+        fs::Permissions::from_mode(if user.is_some() { 0o600 } else { 0 }),
+    )
+    .unwrap();
+    if user.is_some() {
+        assert!(Command::new("chown").args(["0:0", text(&key("unreadable"))]).status().unwrap().success());
+    }
+    let binary = node.path("kms");
+    fs::copy(super::process::kms(), &binary).unwrap();
+    fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let config = node.path("config.yml");
+    let server = Shell::default().serve_as(user, &binary, &["--config", text(&config)]);
+    let bad =
+        ["unreadable", "directory", "pipe", "socket", "dangling", "loop", "undecodable", "empty", "endless"];
+    let check_all = |server: &Serving, bad: &[&str]| {
+        for name in bad {
+            let ask = |method: &str, path: &str, body: &str| {
+                let (status, answer) = ask(&node, server, method, &format!("/v1/key/{path}/{name}"), body);
+                (status, answer.contains("already exists"), answer.contains("failed to read key"))
+            };
+            for (method, path, body) in [
+                ("GET", "describe", ""),
+                ("POST", "generate", "{}"),
+                ("POST", "encrypt", r#"{"plaintext":"aGVsbG8="}"#),
+                ("POST", "decrypt", r#"{"ciphertext":"aGVsbG8="}"#),
+            ] {
+                let answer = ask(method, path, body);
+                assert!(answer == (502, false, true), "{path} {name}: {answer:?}");
+            }
+            assert_eq!(ask("POST", "create", ""), (400, true, false), "create {name}");
+            let import = format!(r#"{{"key":"{}=","cipher":"AES256"}}"#, "A".repeat(43));
+            assert_eq!(ask("POST", "import", &import), (400, true, false), "import {name}");
+            assert_eq!(ask("DELETE", "delete", "").0, 502, "delete {name}");
+            assert!(key(name).symlink_metadata().is_ok(), "{name} was removed");
+            let told = server.stderr();
+            let is_told = |line: &str| line.contains(text(&key(name))) && line.contains("cannot be used");
+            assert!(told.lines().any(is_told), "{name} in {told}");
+        }
+    };
+    check_all(&server, &bad);
+    let (status, all) = ask(&node, &server, "GET", "/v1/key/list/", "");
+    assert!(status == 200 && bad.iter().all(|name| all.contains(&format!("\"{name}\""))), "{all}");
+    let (status, ready) = ask(&node, &server, "GET", "/v1/ready", "");
+    assert_eq!(status, 200);
+    assert!(ready.contains("9 key files") && ready.contains("dangling"), "{ready}");
+    assert_eq!(ask(&node, &server, "POST", "/v1/key/generate/good", "{}").0, 200);
+    assert_eq!(ask(&node, &server, "GET", "/v1/key/describe/absent", "").0, 404);
+
+    // What comes while the server runs is seen, and what was mended is served.
+    fs::write(key("late"), "nonsense").unwrap();
+    check_all(&server, &["late"]);
+    fs::remove_file(key("dangling")).unwrap();
+    assert_eq!(ask(&node, &server, "POST", "/v1/key/create/dangling", "").0, 200);
+    fs::set_permissions(key("unreadable"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(ask(&node, &server, "POST", "/v1/key/generate/unreadable", "{}").0, 200);
+    assert_eq!(ask(&node, &server, "POST", "/v1/key/create/unreadable", "").0, 400);
+    server.stop();
+    let check = Shell::default().run(&["check", "--config", text(&config)]);
+    assert_eq!(check.status.code(), Some(1));
+    for name in bad.iter().filter(|name| !["dangling", "unreadable"].contains(name)) {
+        let is_told = |line: &str| line.contains(text(&key(name))) && line.contains("cannot be used");
+        assert!(check.stdout.lines().any(is_told), "{name} in {check:?}");
+    }
 }
 
 #[test]

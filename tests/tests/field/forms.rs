@@ -71,7 +71,7 @@ fn each_value_of_kes_0_24_lands_where_it_should() {
     assert!(!settings.log.error && settings.log.audit);
     let keys: Vec<_> = settings.keys.iter().map(kms_core::KeyName::as_str).collect();
     assert_eq!(keys, ["first-key", "second-key"]);
-    let KeyStoreSettings::KesDirectory { path, root_key: None } = settings.key_store else { panic!() };
+    let KeyStoreSettings::KesDirectory { path, root_key: None, .. } = settings.key_store else { panic!() };
     assert_eq!(path, Path::new("./keys"));
     assert!(!told.contains("unknown"), "{told}");
 }

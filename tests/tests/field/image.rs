@@ -170,7 +170,8 @@ fn the_unit_starts_a_node_whose_root_key_is_a_credential() {
     let values = |key: &str| -> Vec<String> {
         unit.lines().filter_map(|line| line.strip_prefix(&format!("{key}="))).map(str::to_owned).collect()
     };
-    let mut shell = Shell::default().set("KMS_ADDRESS", "127.0.0.1:0");
+    let shell = Shell::default().set("KMS_ADDRESS", "127.0.0.1:0");
+    let mut shell = shell.set("CREDENTIALS_DIRECTORY", credentials.display());
     for credential in values("LoadCredential") {
         let (name, path) = credential.split_once(":/etc/kms/").unwrap();
         fs::rename(config.join(path), credentials.join(name)).unwrap();

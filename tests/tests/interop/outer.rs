@@ -83,7 +83,7 @@ fn keys_outlive_a_restart_and_another_root_key_is_refused(outer: &str, other: &s
     };
     let path = config.display().to_string();
     let (good, found) = of_config(["check", "--config", &path]);
-    assert!(good && found.contains(told) && found.contains("1 key, all can be read"), "{found}");
+    assert!(good && found.contains(told) && found.contains("1 key read and decoded"), "{found}");
     fs::write(&config, fs::read_to_string(&config).unwrap().replace(outer, other)).unwrap();
     let (good, found) = of_config(["server", "--config", &path]);
     assert!(!good && found.contains("the root key under [kms] is not that of the key store"), "{found}");

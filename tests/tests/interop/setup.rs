@@ -50,7 +50,7 @@ impl KeyServer {
         fs::write(&root_key, STANDARD.encode(bytes)).unwrap();
         fs::set_permissions(&root_key, fs::Permissions::from_mode(0o600)).unwrap();
         let key_store = format!(
-            "[keystore.fs]\npath = \"{}\"\nroot_key_file = \"{}\"\n",
+            "[keystore.fs]\npath = \"{}\"\nroot_key_file = \"{}\"\ncreate = true\n",
             store.display(),
             root_key.display()
         );

@@ -1,0 +1,157 @@
+//! `kms key discard`: a key of a local store that cannot be read is given up.
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+
+use kms_core::{EntryName, ErrorKind, KeyName, KeyRecord, KeyStore, Wrapped, Wrapper};
+use kms_fs::{FsConfig, OpenMode, SledStore};
+use serde_json::json;
+
+use super::{Failure, Output};
+use crate::config::{self, BareStore, Environment, KeyStoreSettings, RootKeySource};
+use crate::{backend, kes_directory};
+
+/// What is lost, whichever way.
+const LOST: &str = "everything that was encrypted under it is lost";
+
+#[derive(clap::Args)]
+pub struct DiscardArgs {
+    /// The name of the key.
+    #[arg(required_unless_present = "unnamed", conflicts_with = "unnamed")]
+    name: Option<String>,
+    /// Give up the keys of which not even the names are known, so that the store takes writes again.
+    #[arg(long)]
+    unnamed: bool,
+    /// The config file of the server, which must not run.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A local store, and what its root is.
+enum Local {
+    RootKey(PathBuf, RootKeySource),
+    Wrapped(PathBuf, config::OuterKms),
+}
+
+/// Gives up a key after its name was typed, or all those without a name.
+pub fn run(args: &DiscardArgs, environment: &Environment) -> Result<(), Failure> {
+    let settings = config::load(&args.config, environment)?.settings;
+    let local = match settings.key_store {
+        KeyStoreSettings::Fs { path, root_key, .. } => Local::RootKey(path, root_key),
+        KeyStoreSettings::KesDirectory { path, root_key, .. } => {
+            let root_key = match root_key {
+                Some(root_key) => root_key,
+                None => RootKeySource::File(kes_directory::root_key_in_force(&path)?),
+            };
+            Local::RootKey(kes_directory::store_path(&path), root_key)
+        }
+        KeyStoreSettings::Wrapped { store: BareStore::Fs(path), kms } => Local::Wrapped(path, kms),
+        _ => {
+            let config = args.config.display();
+            return Err(Failure::new(format!(
+                "{config}: its key store is no local one: use the tools of the backend, which have the entry"
+            )));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("start the runtime: {error}")))?;
+    match (&args.name, local) {
+        (None, local) => discard_unnamed(&runtime, args, &local),
+        (Some(name), Local::RootKey(path, root_key)) => {
+            let opened = kms_fs::open(&FsConfig::new(&path), &root_key.load()?.key, OpenMode::Existing)?;
+            runtime.block_on(discard(args, name, &path, &opened.store))
+        }
+        (Some(name), Local::Wrapped(path, kms)) => runtime.block_on(async {
+            let wrapper = backend::open_outer(&kms).await?;
+            let opened = kms_fs::open_bare(&FsConfig::new(&path), OpenMode::Existing)?;
+            discard(args, name, &path, &Wrapped::new(opened.store, wrapper)).await
+        }),
+    }
+}
+
+async fn discard<W: Wrapper>(
+    args: &DiscardArgs,
+    name: &str,
+    path: &Path,
+    store: &Wrapped<SledStore, W>,
+) -> Result<(), Failure> {
+    let key = KeyName::new(name).map_err(|error| Failure::new(error.to_string()))?;
+    let entry = EntryName::from(&key);
+    let record = store.get(&entry).await;
+    let why = match record.and_then(|record| KeyRecord::decode(record.expose()).map(drop)) {
+        Ok(()) => {
+            return Err(Failure::new(format!(
+                "key '{key}' can be read, so it is not discarded: delete it with 'kms key rm {key}' if you mean that"
+            )));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Failure::new(format!("there is no key '{key}' in the store in {}", path.display())));
+        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => error.chain().to_string(),
+        // Nobody knows whether it could be read.
+        Err(error) => return Err(error.into()),
+    };
+    confirm(name, &format!("key '{key}' cannot be read ({why}). If it is given up, {LOST}."))?;
+    store.store().discard(&entry).await?;
+    told(args, path, &format!("key '{key}' was given up: {LOST}"))
+}
+
+fn discard_unnamed(
+    runtime: &tokio::runtime::Runtime,
+    args: &DiscardArgs,
+    local: &Local,
+) -> Result<(), Failure> {
+    let (path, root_key) = match local {
+        Local::RootKey(path, root_key) => (path, Some(root_key.load()?.key)),
+        Local::Wrapped(path, _) => (path, None),
+    };
+    let config = FsConfig::new(path);
+    let doubt = match &root_key {
+        Some(root_key) => kms_fs::open(&config, root_key, OpenMode::Existing)?.store.store().doubt(),
+        None => kms_fs::open_bare(&config, OpenMode::Existing)?.store.doubt(),
+    };
+    let Some(doubt) = doubt else {
+        return Err(Failure::new(format!(
+            "nothing says that the store in {} lost keys without a name",
+            path.display()
+        )));
+    };
+    confirm(
+        "lost",
+        &format!(
+            "{doubt}. If the keys that are not found are given up, everything that was encrypted under them is lost; \
+             restore a backup instead if there is one."
+        ),
+    )?;
+    let _in_runtime = runtime.enter();
+    for warning in kms_fs::accept_losses(&config, root_key.as_ref())? {
+        eprint_line(&warning);
+    }
+    told(args, path, "what is not found was given up, and the store takes writes again")
+}
+
+/// Asks that `word` is typed.
+fn confirm(word: &str, what: &str) -> Result<(), Failure> {
+    eprint_line(what);
+    eprint_line(&format!("Type {word} to go on:"));
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+    if line.trim() == word { Ok(()) } else { Err(Failure::new("nothing was changed")) }
+}
+
+fn eprint_line(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn told(args: &DiscardArgs, path: &Path, what: &str) -> Result<(), Failure> {
+    let output = Output::new(args.json);
+    if output.is_json() {
+        return output.json(&json!({ "store": path, "discarded": args.name, "unnamed": args.unnamed }));
+    }
+    output.text(format_args!("Store in {}: {what}", path.display()))
+}
