@@ -286,7 +286,7 @@ fn of_sts(failure: &Failure, by_token: bool) -> Error {
         let why = format!("AWS STS, which gives the credentials of {by}, is not reachable: {failure}");
         return Error::with_source(failure.kind, WHAT, why);
     }
-    none(format!("AWS STS does not give us {by}: {failure}"))
+    none(format!("no credentials: AWS STS does not give us {by}: {failure}"))
 }
 
 /// Returns what lies under an error, in words that are not the SDK's debug text.

@@ -9,6 +9,8 @@ mod emulator;
 mod faults;
 #[path = "aws/keys.rs"]
 mod keys;
+#[path = "aws/login.rs"]
+mod login;
 #[path = "aws/secrets.rs"]
 mod secrets;
 #[path = "aws/secrets_kes.rs"]

@@ -127,6 +127,8 @@ struct State {
     upstream: String,
     account: String,
     fault: Mutex<Choice>,
+    /// The one access key that is known, if not every one is.
+    known: Mutex<Option<&'static str>>,
     seen: Mutex<Vec<(String, Value)>>,
 }
 
@@ -147,6 +149,7 @@ impl Aws {
             upstream,
             account: ACCOUNTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string(),
             fault: Mutex::new(Box::new(|_, _| Fault::None)),
+            known: Mutex::default(),
             seen: Mutex::default(),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
@@ -200,6 +203,12 @@ impl Aws {
         self.fail_if(move |_, _| fault.clone());
     }
 
+    /// Refuses every call from now on but those under this access key, as AWS does what it does not know.
+    pub fn only_for(&self, key: &'static str) {
+        *self.state.known.lock().unwrap() = Some(key);
+        self.fail(Fault::None);
+    }
+
     /// Does to each call what its name and its parameters tell.
     pub fn fail_if(&self, fault: impl Fn(&str, &Value) -> Fault + Send + 'static) {
         *self.state.fault.lock().unwrap() = Box::new(fault);
@@ -220,14 +229,23 @@ impl Aws {
         self.ask_service(&format!("secretsmanager.{operation}"), parameters).await
     }
 
+    /// Makes a call of the test's own that may be refused, past counts and faults.
+    pub async fn try_ask(&self, target: &str, parameters: Value) -> (u16, Value) {
+        let kind = "application/x-amz-json-1.1";
+        let (status, body) = forward(&self.state, target, kind, parameters.to_string().into()).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(json!({})))
+    }
+
     async fn ask_service(&self, target: &str, parameters: Value) -> Value {
-        let (status, body) =
-            forward(&self.state, target, "application/x-amz-json-1.1", parameters.to_string().into())
-                .await
-                .unwrap();
-        let body = serde_json::from_slice(&body).unwrap_or(json!({}));
+        let (status, body) = self.try_ask(target, parameters).await;
         assert_eq!(status, 200, "{target}: {body}");
         body
+    }
+
+    /// Returns the state of a CMK.
+    pub async fn state(&self, key: &str) -> String {
+        let key = self.ask("DescribeKey", json!({"KeyId": key})).await;
+        key["KeyMetadata"]["KeyState"].as_str().unwrap().to_owned()
     }
 
     /// Returns the states of all CMKs.
@@ -278,6 +296,11 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     let kind = parts.headers.get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
     let parameters: Value = serde_json::from_slice(&body).unwrap_or_default();
     let fault = (state.fault.lock().unwrap())(&operation, &parameters);
+    let signed = parts.headers.get("authorization").map_or("", |signed| signed.to_str().unwrap());
+    let fault = match *state.known.lock().unwrap() {
+        Some(key) if !signed.contains(key) => Fault::Error(403, "UnrecognizedClientException"),
+        _ => fault,
+    };
     state.seen.lock().unwrap().push((operation, parameters));
     let respond = |status: u16, body: &[u8]| {
         Response::builder()
