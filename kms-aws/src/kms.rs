@@ -217,12 +217,7 @@ impl Kms for AwsKms {
     }
 
     async fn describe(&self, request: &Request, name: &KeyName) -> Result<KeyInfo> {
-        let view = self.names.view(request, name).await?;
-        // One that is merely disabled can be described.
-        if view.value.state != KeyState::Disabled || view.value.is_pending() {
-            view.value.usable()?;
-        }
-        let cmk = &view.value.cmk;
+        let cmk = &self.usable(request, name).await?;
         Ok(KeyInfo {
             name: name.clone(),
             cipher: Cipher::Aes256,

@@ -17,5 +17,7 @@ mod secrets;
 mod secrets_kes;
 #[path = "aws/secrets_server.rs"]
 mod secrets_server;
+#[path = "aws/unreadable.rs"]
+mod unreadable;
 #[path = "aws/wrap.rs"]
 mod wrap;

@@ -1,10 +1,12 @@
 //! Keys in AWS KMS: how often it is asked, by whom, and what becomes of them there.
 
+use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kms_aws::{AwsKms, Level};
-use kms_core::{ErrorKind, Identity, KeyName, Kms, Request};
+use kms_core::{ErrorKind, Identity, KeyName, Kms, ListQuery, Request};
 use serde_json::json;
 
 use super::emulator::{Aws, Fault, until};
@@ -214,7 +216,7 @@ async fn a_disabled_cmk_stops_every_server_within_any() {
         let error = server.generate(&request(), &name, b"").await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Disabled);
         assert!(error.chain().to_string().contains("is disabled in AWS KMS"), "{}", error.chain());
-        server.describe(&request(), &name).await.unwrap();
+        assert_eq!(kind(server.describe(&request(), &name).await), Some(ErrorKind::Disabled));
     }
     aws.ask("EnableKey", json!({"KeyId": cmk})).await;
     tokio::time::sleep(any).await;
@@ -250,7 +252,7 @@ async fn a_loop_of_creates_makes_no_cmks_and_losers_give_theirs_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_key_can_be_found_in_aws_and_its_hmacs_go_with_it() {
+async fn a_deleted_key_keeps_its_name_and_its_hmacs_go_with_it() {
     let aws = Aws::start().await;
     let (kms, other) = (aws.open().await, aws.open().await);
     let name = key("doomed");
@@ -262,42 +264,180 @@ async fn a_deleted_key_can_be_found_in_aws_and_its_hmacs_go_with_it() {
         kms.hmac(&request(), &name, &long).await.unwrap(),
         other.hmac(&request(), &name, &long).await.unwrap()
     );
-    let cmk = aws.cmk("alias/kms/k/doomed").await;
+    let (cmk, hmac) = (aws.cmk("alias/kms/k/doomed").await, aws.cmk("alias/kms/hmac/doomed").await);
+    // Cut short after its first step, and made again.
+    let of_key = cmk.clone();
+    aws.fail_if(move |operation, parameters| {
+        let is_second = operation == "ScheduleKeyDeletion" && parameters["KeyId"] == of_key.as_str();
+        if is_second { Fault::Error(400, "AccessDeniedException") } else { Fault::None }
+    });
+    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Denied));
+    assert_eq!(aws.state(&hmac).await, "PendingDeletion");
+    assert_eq!(aws.state(&cmk).await, "Enabled");
+    kms.generate(&request(), &name, b"").await.unwrap();
+    aws.fail(Fault::None);
+    aws.take_seen();
     kms.delete(&request(), &name).await.unwrap();
-    assert_eq!(kind(kms.generate(&request(), &name, b"").await), Some(ErrorKind::Disabled));
-    assert_eq!(kind(kms.hmac(&request(), &name, b"m").await), Some(ErrorKind::Disabled));
-    assert_eq!(kind(kms.describe(&request(), &name).await), Some(ErrorKind::Disabled));
-    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Disabled));
-    for server in [&kms, &other] {
-        assert_eq!(kind(server.create(&request(), &name).await), Some(ErrorKind::AlreadyExists));
+    let seen = aws.take_seen();
+    for untouched in ["CreateAlias", "DeleteAlias", "UpdateAlias", "CreateKey"] {
+        assert_eq!(count(&seen, untouched), 0, "{untouched}");
     }
     assert_eq!(aws.states().await, ["PendingDeletion", "PendingDeletion"]);
-    assert_eq!(aws.cmk("alias/kms/k/doomed").await, cmk, "the alias stays on the CMK");
+    assert_eq!(aws.cmk("alias/kms/k/doomed").await, cmk, "the alias stays on it");
+    assert_eq!(aws.cmk("alias/kms/hmac/doomed").await, hmac);
+
+    let error = kms.generate(&request(), &name, b"").await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Disabled);
+    let told = error.chain().to_string();
+    assert!(told.contains(&format!("aws kms cancel-key-deletion --key-id {cmk}")), "{told}");
+    aws.take_seen();
+    for server in [&kms, &aws.open().await] {
+        assert_eq!(kind(server.delete(&request(), &name).await), Some(ErrorKind::Disabled));
+        assert_eq!(kind(server.create(&request(), &name).await), Some(ErrorKind::AlreadyExists));
+        let page = server.list(&request(), &ListQuery::prefix("")).await.unwrap();
+        assert_eq!(page.names, slice::from_ref(&name));
+        let status = server.status().await.unwrap();
+        assert_eq!(status.degraded, None, "a deletion is no fault");
+    }
+    let seen = aws.take_seen();
+    assert_eq!(count(&seen, "ScheduleKeyDeletion") + count(&seen, "CreateKey"), 0, "nothing is done");
+}
+
+/// A deletion of the CMK alone, as another party makes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_delete_completes_the_first() {
+    let aws = Aws::start().await;
+    let (kms, name) = (aws.open().await, key("half"));
+    kms.create(&request(), &name).await.unwrap();
+    kms.hmac(&request(), &name, b"m").await.unwrap();
+    let cmk = aws.cmk("alias/kms/k/half").await;
+    aws.ask("ScheduleKeyDeletion", json!({"KeyId": cmk, "PendingWindowInDays": 7})).await;
+    kms.delete(&request(), &name).await.unwrap();
+    assert_eq!(aws.states().await, ["PendingDeletion", "PendingDeletion"]);
+    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Disabled));
+}
+
+/// A mock of an AWS that goes on showing a CMK as enabled, and uses it, after its deletion was scheduled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_deleted_here_never_seals_again_whatever_aws_shows() {
+    let aws = Aws::start().await;
+    // Everything is looked up anew all the time.
+    let kms = aws
+        .open_with(|config| {
+            config.any = Duration::from_millis(20);
+            config.reuse.max_age = Duration::from_millis(20);
+        })
+        .await;
+    let name = key("stale");
+    kms.create(&request(), &name).await.unwrap();
+    let dek = kms.generate(&request(), &name, b"").await.unwrap();
+    let before = aws.ask("DescribeKey", json!({"KeyId": "alias/kms/k/stale"})).await.to_string();
+    let before: &'static [u8] = before.into_bytes().leak();
+    aws.fail_if(move |operation, parameters| {
+        let is_key = operation == "DescribeKey" && !parameters["KeyId"].to_string().contains("/hmac/");
+        match operation {
+            _ if is_key => Fault::Garbage(before),
+            // It does not go at all, so AWS would seal.
+            "ScheduleKeyDeletion" => Fault::Garbage(br#"{"KeyId": "stale", "DeletionDate": 4.0e9}"#),
+            _ => Fault::None,
+        }
+    });
+    let deleted = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (kms, name, deleted) = (Arc::clone(&kms), name.clone(), Arc::clone(&deleted));
+            let sealed = dek.ciphertext.clone();
+            tokio::spawn(async move {
+                let (mut refused, began) = (0, Instant::now());
+                while began.elapsed() < Duration::from_secs(4) {
+                    let was_deleted = deleted.load(Ordering::SeqCst);
+                    let generated = kms.generate(&request(), &name, b"").await.map(drop);
+                    let opened = kms.decrypt(&request(), &name, &sealed, b"").await.map(drop);
+                    if was_deleted {
+                        assert_eq!(kind(generated), Some(ErrorKind::Disabled));
+                        assert_eq!(kind(opened), Some(ErrorKind::Disabled));
+                        refused += 1;
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                refused
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    kms.delete(&request(), &name).await.unwrap();
+    deleted.store(true, Ordering::SeqCst);
+    for client in clients {
+        assert!(client.await.unwrap() > 20);
+    }
+    assert_eq!(kind(kms.create(&request(), &name).await), Some(ErrorKind::AlreadyExists));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_key_that_is_restored_in_aws_serves_within_any() {
+async fn a_deletion_that_is_cancelled_in_aws_brings_the_key_back() {
     let aws = Aws::start().await;
     let any = Duration::from_secs(1);
-    let deleting = aws.open().await;
-    // The server that deleted it believes its own delete for as long as AWS may still show the CMK as enabled.
-    let kms = aws.open_with(|config| config.any = any).await;
+    let servers =
+        [aws.open_with(|config| config.any = any).await, aws.open_with(|config| config.any = any).await];
     let name = key("restored");
-    kms.create(&request(), &name).await.unwrap();
-    let dek = kms.generate(&request(), &name, b"").await.unwrap();
-    deleting.delete(&request(), &name).await.unwrap();
+    servers[0].create(&request(), &name).await.unwrap();
+    let dek = servers[0].generate(&request(), &name, b"c").await.unwrap();
+    let mac = servers[0].hmac(&request(), &name, b"m").await.unwrap();
+    servers[1].decrypt(&request(), &name, &dek.ciphertext, b"c").await.unwrap();
+    servers[0].delete(&request(), &name).await.unwrap();
     tokio::time::sleep(any).await;
-    for kms in [&deleting, &kms] {
-        let opened = kms.decrypt(&request(), &name, &dek.ciphertext, b"").await;
-        assert_eq!(kind(opened), Some(ErrorKind::Disabled));
+    for server in &servers {
+        let opened = server.decrypt(&request(), &name, &dek.ciphertext, b"c").await;
+        assert_eq!(kind(opened), Some(ErrorKind::Disabled), "on every server within any");
     }
-    let cmk = aws.cmk("alias/kms/k/restored").await;
-    aws.ask("CancelKeyDeletion", json!({"KeyId": cmk})).await;
-    aws.ask("EnableKey", json!({"KeyId": cmk})).await;
+    for alias in ["alias/kms/k/restored", "alias/kms/hmac/restored"] {
+        aws.ask("CancelKeyDeletion", json!({"KeyId": aws.cmk(alias).await})).await;
+    }
     tokio::time::sleep(any).await;
-    let opened = kms.decrypt(&request(), &name, &dek.ciphertext, b"").await.unwrap();
-    assert!(opened.expose() == dek.plaintext.expose());
+    for server in &servers {
+        let error = server.generate(&request(), &name, b"c").await.err().unwrap();
+        assert!(error.chain().to_string().contains("is disabled in AWS KMS"), "{}", error.chain());
+    }
+    for alias in ["alias/kms/k/restored", "alias/kms/hmac/restored"] {
+        aws.ask("EnableKey", json!({"KeyId": aws.cmk(alias).await})).await;
+    }
+    tokio::time::sleep(any).await;
+    for server in &servers {
+        let opened = server.decrypt(&request(), &name, &dek.ciphertext, b"c").await.unwrap();
+        assert!(opened.expose() == dek.plaintext.expose());
+        server.generate(&request(), &name, b"c").await.unwrap();
+        assert_eq!(server.hmac(&request(), &name, b"m").await.unwrap(), mac);
+    }
+    // And it can be deleted again.
+    servers[0].delete(&request(), &name).await.unwrap();
+    assert_eq!(kind(servers[0].generate(&request(), &name, b"c").await), Some(ErrorKind::Disabled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_former_releases_left_and_what_was_given_back_block_nothing() {
+    let aws = Aws::start().await;
+    let made = aws.ask("CreateKey", json!({"Tags": [{"TagKey": "kms:name", "TagValue": "freed"}]})).await;
+    let id = made["KeyMetadata"]["KeyId"].as_str().unwrap();
+    let alias = format!("alias/kms/deleted/freed/{id}");
+    aws.ask("CreateAlias", json!({"AliasName": alias, "TargetKeyId": id})).await;
+    aws.ask("ScheduleKeyDeletion", json!({"KeyId": id, "PendingWindowInDays": 7})).await;
+    let (kms, name) = (aws.open().await, key("freed"));
+    assert_eq!(kind(kms.generate(&request(), &name, b"").await), Some(ErrorKind::NotFound));
+    let page = kms.list(&request(), &ListQuery::prefix("")).await.unwrap();
+    assert!(page.names.is_empty(), "{page:?}");
+    // A create that was refused after its CMK was made gives that back.
+    aws.fail_if(|operation, _| match operation {
+        "CreateAlias" => Fault::Error(400, "AccessDeniedException"),
+        _ => Fault::None,
+    });
+    assert_eq!(kind(kms.create(&request(), &name).await), Some(ErrorKind::Denied));
+    aws.fail(Fault::None);
+    assert_eq!(aws.states().await, ["PendingDeletion", "PendingDeletion"]);
+    assert_eq!(kind(kms.generate(&request(), &name, b"").await), Some(ErrorKind::NotFound));
+    kms.create(&request(), &name).await.unwrap();
     kms.generate(&request(), &name, b"").await.unwrap();
+    let findings = kms_aws::check(aws.config()).await;
+    assert!(findings.iter().all(|found| found.level == Level::Good), "{findings:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,14 +461,14 @@ async fn racers_for_the_first_hmac_of_a_key_get_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_made_anew_elsewhere_is_noticed() {
+async fn an_alias_that_was_moved_is_noticed() {
     let aws = Aws::start().await;
     let (kms, other) = (aws.open().await, aws.open().await);
     let name = key("anew");
     kms.create(&request(), &name).await.unwrap();
     let old = other.generate(&request(), &name, b"").await.unwrap();
     kms.delete(&request(), &name).await.unwrap();
-    // As AWS does when it erases the CMK.
+    // By somebody who wants the name before AWS erases the CMK.
     aws.ask("DeleteAlias", json!({"AliasName": "alias/kms/k/anew"})).await;
     kms.create(&request(), &name).await.unwrap();
     let new = kms.generate(&request(), &name, b"").await.unwrap();
@@ -339,6 +479,30 @@ async fn a_key_made_anew_elsewhere_is_noticed() {
         kind(kms.decrypt(&request(), &name, &old.ciphertext, b"").await),
         Some(ErrorKind::NotAuthentic)
     );
+}
+
+/// A mock of an AWS that shows neither alias nor CMK of what was made: it is no key that does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_here_and_is_not_seen_is_not_absent() {
+    let aws = Aws::start().await;
+    let kms = aws.open_with(|config| config.any = Duration::from_millis(50)).await;
+    let name = key("unseen");
+    kms.create(&request(), &name).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    aws.fail_if(|_, _| Fault::Error(400, "NotFoundException"));
+    let short = || Request::new(request().identity, Duration::from_secs(2));
+    for outcome in [
+        kms.describe(&short(), &name).await.map(drop),
+        kms.generate(&short(), &name, b"").await.map(drop),
+        kms.hmac(&short(), &name, b"").await.map(drop),
+        kms.delete(&short(), &name).await,
+    ] {
+        let kind = kind(outcome);
+        assert!(matches!(kind, Some(ErrorKind::Disabled | ErrorKind::Timeout)), "{kind:?}");
+    }
+    assert_eq!(kind(kms.create(&short(), &name).await), Some(ErrorKind::AlreadyExists));
+    aws.fail(Fault::None);
+    kms.generate(&request(), &name, b"").await.unwrap();
 }
 
 /// A stub of an AWS that is slow to show what was made.
@@ -395,6 +559,30 @@ async fn check_tells_what_is_wrong() {
         assert_eq!((last.level, last.what), (Level::Problem, what), "{last}");
         assert!(last.detail.contains("AccessDeniedException"), "{last}");
     }
+    // Keys that cannot be used, each with the reason and what helps; the others are looked at all the same.
+    aws.fail(Fault::None);
+    let kms = aws.open().await;
+    for name in ["good", "deleted", "disabled", "denied"] {
+        kms.create(&request(), &key(name)).await.unwrap();
+    }
+    kms.delete(&request(), &key("deleted")).await.unwrap();
+    aws.ask("DisableKey", json!({"KeyId": aws.cmk("alias/kms/k/disabled").await})).await;
+    aws.fail_if(|operation, parameters| {
+        let is_denied = operation == "DescribeKey" && parameters["KeyId"] == "alias/kms/k/denied";
+        if is_denied { Fault::Error(400, "AccessDeniedException") } else { Fault::None }
+    });
+    let findings = kms_aws::check(aws.config()).await;
+    for (level, what, parts) in [
+        (Level::Problem, "keys", ["'disabled'", "aws kms enable-key --key-id"]),
+        (Level::Problem, "keys", ["'denied'", "AccessDeniedException"]),
+        (Level::Warning, "deleted", ["'deleted' was deleted", "aws kms cancel-key-deletion --key-id"]),
+    ] {
+        let is_it = |found: &&kms_aws::Finding| {
+            (found.level, found.what) == (level, what) && parts.iter().all(|part| found.detail.contains(part))
+        };
+        assert_eq!(findings.iter().filter(is_it).count(), 1, "{parts:?} in {findings:#?}");
+    }
+    assert!(!findings.iter().any(|found| found.detail.contains("'good'")), "{findings:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -405,7 +593,7 @@ async fn imports_are_refused_and_listings_show_only_our_keys() {
     kms.create(&request(), &key("ours")).await.unwrap();
     kms.hmac(&request(), &key("ours"), b"").await.unwrap();
     other.create(&request(), &key("theirs")).await.unwrap();
-    let page = kms.list(&request(), &kms_core::ListQuery::prefix("")).await.unwrap();
+    let page = kms.list(&request(), &ListQuery::prefix("")).await.unwrap();
     assert_eq!(page.names, [key("ours")]);
     assert_eq!(kind(kms.describe(&request(), &key("theirs")).await), Some(ErrorKind::NotFound));
 }
