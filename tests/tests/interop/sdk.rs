@@ -28,7 +28,8 @@ fn the_official_sdk_is_served() {
 fn the_official_sdk_is_served_from_aws_kms_but_for_imports() {
     let (dir, (key_store, told)) = (tempfile::tempdir().unwrap(), aws::kms());
     let server = KeyServer::start_on(dir, &key_store, told, &APP_ALLOW, &APP_DENY);
-    the_sdk_is_served(&server, &[("KES_TEST_MANY", "1100"), ("KES_TEST_NO_IMPORT", "1")]);
+    let how = [("KES_TEST_MANY", "1100"), ("KES_TEST_NO_IMPORT", "1"), ("KES_TEST_KEEPS_DELETED", "1")];
+    the_sdk_is_served(&server, &how);
 }
 
 fn the_sdk_is_served(server: &KeyServer, how: &[(&str, &str)]) {
