@@ -16,7 +16,7 @@
 //! Sums are CRC-32 in hex, of what follows up to the end of the line; that of a create ends before the second sum, which
 //! covers the record, so that a name stays legible where its record is not. Records are sealed, and stand here
 //! as base64, as does the header of the store. The first `count` lines are batch `batch`: all that the store held when the file
-//! was written.
+//! was written. They came with the file's name, so where one of them is missing it was lost, and never torn. Batches are numbered from 1.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -136,6 +136,11 @@ impl<'a> Scan<'a> {
         reader.end()
     }
 
+    /// Tells whether a line about `name` has come since the database had batch `batch`.
+    pub fn is_news(&self, name: &str, batch: u64) -> bool {
+        self.names.get(name).is_some_and(|line| line.batch > batch)
+    }
+
     /// Returns the number of the newest batch of which anything is there.
     pub fn newest(&self) -> u64 {
         self.damage.iter().chain(&self.tail).map(|damage| damage.batch).fold(self.last, u64::max)
@@ -233,6 +238,13 @@ impl<'a> Reader<'a> {
     }
 
     fn end(mut self) -> Scan<'a> {
+        if self.scan.last == 0 && self.began {
+            // Not even what the file began with is whole.
+            self.take_lines();
+            self.pending.push(Damage { batch: self.batch, name: None });
+            self.scan.damage.append(&mut self.pending);
+            return self.scan;
+        }
         let began_another = self.batch > self.scan.last || self.come < self.of;
         if began_another || self.unreadable || !self.pending.is_empty() {
             let batch = if began_another { self.batch } else { self.scan.last + 1 };
@@ -342,7 +354,8 @@ impl Journal {
         }
     }
 
-    /// Writes a journal that says that the store holds `entries` after batch `batch`, in place of the one that is there.
+    /// Writes a journal that says that the store holds `entries` after batch `batch`, from 1 on, in place of the one that is
+    /// there.
     ///
     /// It is there whole or not at all.
     pub fn write(directory: &Path, head: &Head, batch: u64, entries: &Entries) -> io::Result<Self> {

@@ -29,9 +29,13 @@ pub struct Merged {
     pub journal_agrees: bool,
     /// Whether the database, as far as it could be read, holds just this.
     pub database_agrees: bool,
+    /// Whether the database has entries that a whole journal knows nothing of. They are not served, and not destroyed either.
+    pub has_strays: bool,
 }
 
 /// Judges what the store holds.
+///
+/// A journal that is whole begins with all that the store held, so what it does not have was deleted or never acknowledged.
 pub fn merge(scan: Option<&Scan<'_>>, database: Option<Database>) -> Merged {
     match (scan, database) {
         (None, None) => {
@@ -84,19 +88,26 @@ fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64) -> Merged
         }
     }
     let surplus = before - found;
+    let mut strays = 0_usize;
     if surplus > 0 {
-        entries.retain(|name, _| {
-            scan.names.get(name.as_str()).is_some_and(|line| !matches!(line.says, Says::Deleted))
-        });
+        let lives = |name: &str| scan.names.get(name).is_some_and(|line| !matches!(line.says, Says::Deleted));
+        strays = entries.keys().filter(|name| !lives(name) && !scan.is_news(name, batch)).count();
+        entries.retain(|name, _| lives(name));
     }
     let mut merged = Merged {
         entries,
         journal_agrees: recovered == 0,
         database_agrees: put_back == 0 && surplus == 0,
+        has_strays: strays > 0,
         ..Merged::default()
     };
     note(&mut merged.notes, put_back, "were put back into the database from the journal");
-    note(&mut merged.notes, surplus, "that the journal does not have were taken out of the database");
+    note(
+        &mut merged.notes,
+        surplus - strays,
+        "that the journal says are deleted were taken out of the database",
+    );
+    note(&mut merged.notes, strays, "were in the database that the journal does not have");
     note(&mut merged.notes, recovered, "that had been lost were found again in the database");
     if scan.last > batch {
         // The batch that was being written when the process ended has the number after the last one of the database.

@@ -326,8 +326,8 @@ impl Stored {
             None => (None, None),
         };
         let batch = database.as_ref().and_then(|database| database.batch);
-        let Merged { entries, doubt, notes: told, journal_agrees, database_agrees } =
-            merge(scan.as_ref(), database);
+        let merged = merge(scan.as_ref(), database);
+        let Merged { entries, doubt, notes: told, journal_agrees, database_agrees, has_strays } = merged;
         notes.extend(told);
         if mode == OpenMode::Salvage {
             let why = "it is being salvaged".to_owned();
@@ -344,7 +344,14 @@ impl Stored {
             Access::ReadOnly(doubt.clone())
         } else {
             let scan = scan.filter(|scan| journal_agrees && scan.head.as_ref() == Some(&head));
-            let engine = engine.map(|engine| (engine, batch));
+            let engine = engine.and_then(|engine| {
+                if has_strays {
+                    // Kept as it is, under another name: what the journal cannot explain nobody may destroy.
+                    engine.close();
+                    return None;
+                }
+                Some((engine, batch))
+            });
             match repair::settle(config, &head, &entries, scan.as_ref(), engine, database_agrees, &mut notes)
             {
                 Ok((engine, journal)) => Access::ReadWrite(engine, journal),

@@ -229,7 +229,7 @@ pub fn settle(
             let aside = keep_journal(path).map_err(journal_failed())?;
             notes.push(format!("the damaged journal is kept as '{}'", aside.display()));
         }
-        let batch = last.max(before.unwrap_or(0));
+        let batch = last.max(before.unwrap_or(0)).max(1);
         Journal::write(path, head, batch, entries).map_err(journal_failed())?
     };
     let engine = if let Some(engine) = engine {

@@ -83,6 +83,28 @@ async fn each_file_of_a_store_may_be_damaged() {
     assert_eq!((refused, unreadable), (0, 0), "one file alone costs nothing: the other has it all");
 }
 
+/// A journal that was written anew begins with all that the store holds: after an upgrade, or when half of it was dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_was_written_anew_may_be_damaged() {
+    let sample = Sample::make(200).await;
+    let upgraded = sample.copy();
+    crate::formats::without_journal(upgraded.path());
+    let repaired = sample.copy();
+    fs::remove_file(repaired.path().join("journal")).unwrap();
+    for (what, original) in [("upgraded", &upgraded), ("repaired", &repaired)] {
+        // The journal is made, and nothing is written after it.
+        drop(sample.open_at(original.path()).unwrap());
+        for harm in Harm::all() {
+            let copy = tempfile::tempdir().unwrap();
+            crate::store::copy_tree(original.path(), copy.path());
+            if harm.inflict(&copy.path().join("journal")) {
+                let outcome = sample.judge(copy.path(), &format!("{what}: {harm:?} of journal")).await;
+                assert_eq!(outcome, Outcome::Opened { unreadable: 0, read_only: false }, "{what}: {harm:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_files_may_be_damaged_at_random() {
     let sample = Sample::make(300).await;

@@ -19,7 +19,7 @@ fn database(path: &Path) -> sled::Db {
 }
 
 /// Takes from a store what the release before did not have.
-fn without_journal(path: &Path) {
+pub fn without_journal(path: &Path) {
     fs::remove_file(path.join("journal")).unwrap();
     let database = database(path);
     let meta = database.open_tree("meta").unwrap();
@@ -138,6 +138,34 @@ async fn parts_of_an_older_backup_lose_nothing() {
         let gone = store.get(&entry(1)).await.err().unwrap();
         assert_eq!(gone.kind(), ErrorKind::NotFound, "an older {part}");
     }
+}
+
+#[tokio::test]
+async fn what_a_whole_journal_knows_nothing_of_is_kept() {
+    let sample = Sample::make(20).await;
+    let (one, other) = (sample.copy(), sample.copy());
+    // Two lives of one store, as after a restore: the journal of the one, and the database of the other.
+    let store = sample.open_at(one.path()).unwrap().store;
+    for n in 500..510 {
+        store.create(&entry(n), &record(n)).await.unwrap();
+    }
+    drop(store);
+    let store = sample.open_at(other.path()).unwrap().store;
+    store.create(&entry(600), &record(600)).await.unwrap();
+    drop(store);
+    fs::copy(one.path().join("journal"), other.path().join("journal")).unwrap();
+    let opened = sample.open_at(other.path()).unwrap();
+    assert!(opened.warnings.iter().any(|told| told.contains("sled.damaged-")), "{:?}", opened.warnings);
+    assert!(opened.store.get(&entry(505)).await.unwrap() == record(505));
+    drop(opened);
+    // Whoever finds out can have it back.
+    let aside = fs::read_dir(other.path()).unwrap().map(|entry| entry.unwrap().path());
+    let aside = aside.into_iter().find(|path| path.display().to_string().contains("sled.damaged-")).unwrap();
+    fs::remove_dir_all(other.path().join("sled")).unwrap();
+    fs::rename(aside, other.path().join("sled")).unwrap();
+    fs::remove_file(other.path().join("journal")).unwrap();
+    let opened = sample.open_at(other.path()).unwrap();
+    assert!(opened.store.get(&entry(600)).await.unwrap() == record(600));
 }
 
 #[tokio::test]
