@@ -12,7 +12,6 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::config::{FsConfig, OpenMode};
 use crate::disk::create_directories;
-use crate::engine::DATABASE;
 use crate::error::OpenError;
 use crate::open::{Opened, open};
 use crate::repair;
@@ -34,7 +33,7 @@ pub struct Found {
 /// What cannot be looked at is an error, and never absent.
 pub fn look(store: &Path, root_key: &Path) -> Result<Found, OpenError> {
     Ok(Found {
-        store: has_store(store)?,
+        store: repair::exists(store)?,
         root_key: exists(root_key)?,
         begun: exists(&Change::of(root_key).new_file)?,
     })
@@ -54,7 +53,7 @@ pub fn create_with_root_key_file(config: &FsConfig, root_key: &Path) -> Result<O
     let key = match exists(&waiting)?.then(|| RootKey::from_file(&waiting)) {
         Some(Ok(loaded)) => loaded.key,
         // Cut short by a file system that keeps less than it was told to; no store can have been made with it.
-        Some(Err(OpenError::BadRootKey { .. })) if !has_store(&config.path)? => {
+        Some(Err(OpenError::BadRootKey { .. })) if !repair::exists(&config.path)? => {
             fs::remove_file(&waiting).map_err(OpenError::io("remove unfinished root key file", &waiting))?;
             make(root_key, &waiting)?
         }
@@ -92,12 +91,6 @@ fn remove_torn_files(root_key: &Path) {
             let _ = fs::remove_file(entry.path());
         }
     }
-}
-
-/// Tells whether a store was made in `path`.
-fn has_store(path: &Path) -> Result<bool, OpenError> {
-    // What is left of a store is one too: the journal alone has every key.
-    Ok(exists(&path.join(DATABASE))? || repair::exists(path))
 }
 
 /// Tells whether something has this name, be it a link to nothing.

@@ -42,8 +42,7 @@ pub use config::{FsConfig, OpenMode};
 pub use error::OpenError;
 pub use first_start::{Found, create_with_root_key_file, look};
 pub use open::{
-    FsStore, Opened, OpenedBare, accept_losses, exists, open, open_bare, rotate_root_key,
-    rotate_root_key_file,
+    FsStore, Opened, OpenedBare, accept_losses, open, open_bare, rotate_root_key, rotate_root_key_file,
 };
 pub use root_key::{LoadedRootKey, RootKey};
 pub use store::SledStore;

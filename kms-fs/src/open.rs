@@ -51,11 +51,6 @@ pub struct OpenedBare {
     pub illegible: Vec<String>,
 }
 
-/// Tells whether there is a store in the directory `path`, whatever has become of it.
-pub fn exists(path: &Path) -> bool {
-    repair::exists(path)
-}
-
 /// Opens a store under its root key, or makes one.
 ///
 /// The wrong root key is refused before any record is read or written. Where a change of the root key was interrupted
@@ -272,7 +267,7 @@ impl<R> Parts<R> {
         mut unwrap: impl FnMut(&[Header]) -> Result<(usize, R), OpenError>,
     ) -> Result<Self, OpenError> {
         let path = &config.path;
-        match (repair::exists(path), mode) {
+        match (repair::exists(path)?, mode) {
             (false, OpenMode::Existing | OpenMode::Salvage) => {
                 return Err(OpenError::NoStore { path: path.clone() });
             }
@@ -282,7 +277,7 @@ impl<R> Parts<R> {
         create_directories(path)?;
         let lock = Lock::take(path)?;
         repair::clean_up(path)?;
-        if repair::exists(path) {
+        if repair::exists(path)? {
             let (stored, root) = Stored::load(config, mode, lock, unwrap)?;
             return Ok(Self { stored, root, is_new: false });
         }
@@ -376,7 +371,7 @@ impl Stored {
             told.push(at(format!(
                 "the records of {} keys are lost unless a backup has them: {}",
                 lost.len(),
-                lost.join(", ")
+                few(&lost)
             )));
         }
         let index = Arc::new(Index::new(entries, doubt));
@@ -398,6 +393,15 @@ impl Stored {
             }
         };
         Ok((SledStore::new(index, writer, lock), told))
+    }
+}
+
+/// Tells names in a line of the log, which has an end; `kms check` tells them all.
+fn few(names: &[&str]) -> String {
+    const MOST: usize = 20;
+    match names.len().checked_sub(MOST) {
+        None | Some(0) => names.join(", "),
+        Some(rest) => format!("{} and {rest} more", names[..MOST].join(", ")),
     }
 }
 

@@ -26,10 +26,14 @@ const REPAIRED: &str = "sled.repaired";
 /// What the name of a database that was set aside begins with.
 const DAMAGED: &str = "sled.damaged-";
 
-/// Tells whether a store was made in `path`, whatever has become of it.
-pub fn exists(path: &Path) -> bool {
-    [DATABASE, JOURNAL_FILE, REPAIRED].iter().any(|name| path.join(name).symlink_metadata().is_ok())
-        || names_in(path).is_ok_and(|names| names.iter().any(|name| name.starts_with(DAMAGED)))
+/// Tells whether a store was made in `path`, whatever has become of it. A directory that cannot be read is an error.
+pub fn exists(path: &Path) -> Result<bool, OpenError> {
+    const PARTS: [&str; 3] = [DATABASE, JOURNAL_FILE, REPAIRED];
+    let names = match names_in(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        names => names.map_err(OpenError::io("read directory", path))?,
+    };
+    Ok(names.iter().any(|name| PARTS.contains(&name.as_str()) || name.starts_with(DAMAGED)))
 }
 
 /// Finds a file in `path` that no store of ours put there.

@@ -82,8 +82,8 @@ async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Ar
     };
     let opened = kms_fs::open(&FsConfig::new(path), &root_key.load()?.key, OpenMode::Salvage)?;
     opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if !opened.illegible.is_empty() {
-        tracing::error!("these keys cannot be read: {}", opened.illegible.join(", "));
+    for name in &opened.illegible {
+        tracing::error!(key = name, "key cannot be read");
     }
     Ok(local(opened.store, settings))
 }

@@ -210,13 +210,12 @@ impl KesDirectory {
     async fn known(&self, looking: Looking) -> std::result::Result<Arc<Beside>, Unusable> {
         let mut known = self.beside.lock().await;
         let is_late = known.looked.is_none_or(|looked| looked.elapsed() > LOOKED_AGAIN);
-        let names_are_known = {
-            let (directory, before) = (self.directory.clone(), known.stamp);
-            let stamp = blocking(move || directory.stamp()).await?;
-            let same = before.is_some() && stamp == before;
-            known.stamp = stamp;
-            same
+        // Taken before the names are read, and noted when they were: a reading that fails is made again.
+        let stamp = {
+            let directory = self.directory.clone();
+            blocking(move || directory.stamp()).await?
         };
+        let names_are_known = known.stamp.is_some() && stamp == known.stamp;
         let names = match (names_are_known, looking) {
             (true, Looking::AtNames) => return Ok(Arc::clone(&known.beside)),
             (true, Looking::Now) if !is_late => return Ok(Arc::clone(&known.beside)),
@@ -248,6 +247,7 @@ impl KesDirectory {
             Looked::Unusable(unusable) => Some((name, Some(unusable))),
         });
         known.beside = Arc::new(beside.collect());
+        known.stamp = stamp;
         known.looked = Some(Instant::now());
         Ok(Arc::clone(&known.beside))
     }
