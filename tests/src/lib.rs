@@ -13,6 +13,7 @@ pub mod identity;
 pub mod kes;
 pub mod process;
 pub mod server;
+pub mod spoilt;
 
 pub use client::{Answer, Client, Protocol};
 pub use identity::TestIdentity;

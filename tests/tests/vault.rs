@@ -31,3 +31,5 @@ mod server;
 mod tls;
 #[path = "vault/transit.rs"]
 mod transit;
+#[path = "vault/unreadable.rs"]
+mod unreadable;

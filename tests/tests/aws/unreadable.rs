@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use kms_aws::{AwsKms, SecretsManager};
 use kms_core::contract::{Spoiler, Spoilt, unreadable};
 use kms_core::{CacheConfig, KeyName, KeyRing, Kms};
-use kms_tests::{Client, Protocol, TestServer};
-use serde_json::{Value, json};
+use kms_tests::spoilt::{Seen, ask, is};
+use kms_tests::{Protocol, TestServer};
+use serde_json::json;
 
 use super::emulator::{Aws, Fault, until};
 
@@ -178,46 +179,6 @@ impl Spoiler for InSecrets {
     }
 }
 
-/// What a client gets for every use of a key, and for a create and an import of its name.
-struct Seen {
-    reads: Vec<(u16, String)>,
-    create: (u16, String),
-    import: (u16, String),
-}
-
-async fn see(server: &TestServer, name: &str) -> Seen {
-    let mut client = server.admin(Protocol::Http1);
-    let sealed = r#"{"plaintext":"cGxhaW50ZXh0"}"#;
-    let mut reads = Vec::new();
-    for (method, operation, body) in [
-        ("GET", "describe", ""),
-        ("PUT", "generate", ""),
-        ("PUT", "encrypt", sealed),
-        ("PUT", "decrypt", r#"{"ciphertext":"Y2lwaGVydGV4dA=="}"#),
-        ("PUT", "hmac", r#"{"message":"bWVzc2FnZQ=="}"#),
-    ] {
-        reads.push(ask(&mut client, method, &format!("/v1/key/{operation}/{name}"), body).await);
-    }
-    let key = r#"{"key":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=","cipher":"AES256"}"#;
-    Seen {
-        reads,
-        create: ask(&mut client, "PUT", &format!("/v1/key/create/{name}"), "").await,
-        import: ask(&mut client, "PUT", &format!("/v1/key/import/{name}"), key).await,
-    }
-}
-
-async fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> (u16, String) {
-    let answer = client.send(method, path, body.to_owned()).await.unwrap();
-    let text = answer.text();
-    let message = serde_json::from_str::<Value>(text).ok();
-    let message = message.and_then(|value| value["message"].as_str().map(str::to_owned));
-    (answer.code(), message.unwrap_or_else(|| text.to_owned()))
-}
-
-fn is(answer: &(u16, String), code: u16, message: &str) -> bool {
-    answer.0 == code && answer.1 == message
-}
-
 const EXISTS: (u16, &str) = (400, "key already exists");
 const NOT_CREATED: (u16, &str) = (502, "failed to create key");
 
@@ -247,7 +208,7 @@ async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
             let cell = format!("{store}, {state:?}");
             let is_deletion = state == Spoilt::DeletedButRestorable;
             for _ in 0..2 {
-                let seen = see(&server, "spoilt").await;
+                let seen = Seen::of(&server, "spoilt").await;
                 for read in &seen.reads {
                     // A secret in its window is a deletion, as it was before; a CMK keeps its name.
                     let good = if is_deletion && imports {
@@ -355,7 +316,7 @@ async fn an_alias_on_a_cmk_of_another_kind_is_no_absent_key() {
         let alias =
             json!({"AliasName": format!("alias/kms/k/{name}"), "TargetKeyId": made["KeyMetadata"]["KeyId"]});
         aws.ask("CreateAlias", alias).await;
-        let seen = see(&server, name).await;
+        let seen = Seen::of(&server, name).await;
         assert!(
             seen.reads.iter().all(|read| is(read, 502, "failed to read key")),
             "{name}: {:?}",

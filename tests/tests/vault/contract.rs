@@ -96,7 +96,7 @@ async fn check(config: impl Fn(&str) -> VaultConfig) {
 }
 
 /// Shortens the waits of K/V version 1, which a Vault on this machine can afford.
-fn quick(config: VaultConfig) -> VaultConfig {
+pub fn quick(config: VaultConfig) -> VaultConfig {
     VaultConfig { write_deadline: Duration::from_millis(60), settle: Duration::from_millis(150), ..config }
 }
 
