@@ -11,6 +11,8 @@ mod content;
 mod disk;
 #[path = "durability/expectation.rs"]
 mod expectation;
+#[path = "durability/first_start.rs"]
+mod first_start;
 #[path = "durability/full_disk.rs"]
 mod full_disk;
 #[path = "durability/kill.rs"]

@@ -1,6 +1,6 @@
 //! A process that writes to a local store and says what it was told is on the disk; the durability tests end it.
 //!
-//! `store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS DELETED`. Each task creates an entry a round and deletes one in
+//! `store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS DELETED`. A root key that is not there is made, with the store. Each task creates an entry a round and deletes one in
 //! DELETED again. A line each: `ok NAME` when it was created, `del NAME` before it is deleted, `gone NAME` when it is,
 //! `err NAME KIND` when a create failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests")]
@@ -22,10 +22,14 @@ async fn main() {
     let [directory, root_key, prefix, tasks, rounds, deleted] = arguments.as_slice() else {
         panic!("usage: store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS DELETED");
     };
-    let root_key = RootKey::from_file(Path::new(root_key)).unwrap().key;
+    let root_key = Path::new(root_key);
     let config = FsConfig { ballast: content::BALLAST, ..FsConfig::new(directory) };
-    let opened =
-        kms_fs::open(&config, &root_key, OpenMode::CreateOrOpen).unwrap_or_else(|error| panic!("{error}"));
+    let opened = if root_key.exists() {
+        kms_fs::open(&config, &RootKey::from_file(root_key).unwrap().key, OpenMode::CreateOrOpen)
+    } else {
+        kms_fs::create_with_root_key_file(&config, root_key)
+    };
+    let opened = opened.unwrap_or_else(|error| panic!("{error}"));
     say(&format!("open {}", opened.keys));
     let store = Arc::new(opened.store);
     let (rounds, deleted): (usize, usize) = (rounds.parse().unwrap(), deleted.parse().unwrap());

@@ -34,8 +34,13 @@ impl Writer<'_> {
 
     /// Starts it, with its file operations recorded.
     pub fn record(&self, log: &Path, environment: &[(&str, String)]) -> Running {
+        self.record_below(self.directory, log, environment)
+    }
+
+    /// Starts it, with its file operations below `root` recorded.
+    pub fn record_below(&self, root: &Path, log: &Path, environment: &[(&str, String)]) -> Running {
         let mut command = self.command();
-        command.env("LD_PRELOAD", shim()).env("POWERCUT_ROOT", self.directory).env("POWERCUT_LOG", log);
+        command.env("LD_PRELOAD", shim()).env("POWERCUT_ROOT", root).env("POWERCUT_LOG", log);
         command.envs(environment.iter().map(|(name, value)| (name, value.as_str())));
         Running::start(command)
     }
