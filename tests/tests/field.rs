@@ -7,6 +7,8 @@ mod directory;
 mod forms;
 #[path = "field/image.rs"]
 mod image;
+#[path = "field/mounts.rs"]
+mod mounts;
 #[path = "field/policy.rs"]
 mod policy;
 #[allow(dead_code, reason = "shared with the tests of the command line")]

@@ -89,7 +89,7 @@ impl Shell {
 
     /// Starts a server and waits until it says that it is up.
     pub fn serve(&self, arguments: &[&str]) -> Serving {
-        Self::serve_command(self.command(kms(), &[&["server"], arguments].concat()))
+        Serving::of(self.command(kms(), &[&["server"], arguments].concat()))
     }
 
     /// Starts a server as another user, if the test may do that, and waits until it says that it is up.
@@ -97,23 +97,7 @@ impl Shell {
     pub fn serve_as(&self, user: Option<u32>, binary: &Path, arguments: &[&str]) -> Serving {
         let Some(user) = user.map(|user| user.to_string()) else { return self.serve(arguments) };
         let to_user = ["--reuid", &user, "--regid", &user, "--clear-groups", text(binary), "server"];
-        Self::serve_command(self.command(Path::new("/usr/bin/setpriv"), &[&to_user, arguments].concat()))
-    }
-
-    fn serve_command(mut command: Command) -> Serving {
-        let log = tempfile::tempdir().unwrap();
-        let file = |name: &str| File::create(log.path().join(name)).unwrap();
-        let process =
-            command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
-        let mut serving = Serving { process, log };
-        let start = Instant::now();
-        while !serving.stdout().contains("Server is up and running") {
-            let ended = serving.process.try_wait().unwrap();
-            assert!(ended.is_none(), "the server ended: {}", serving.stderr());
-            assert!(start.elapsed() < PATIENCE, "the server does not start: {}", serving.stderr());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        serving
+        Serving::of(self.command(Path::new("/usr/bin/setpriv"), &[&to_user, arguments].concat()))
     }
 
     fn command(&self, binary: &Path, arguments: &[&str]) -> Command {
@@ -130,6 +114,23 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// Starts a server by this command and waits until it says that it is up.
+    pub fn of(mut command: Command) -> Self {
+        let log = tempfile::tempdir().unwrap();
+        let file = |name: &str| File::create(log.path().join(name)).unwrap();
+        let process =
+            command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
+        let mut serving = Self { process, log };
+        let start = Instant::now();
+        while !serving.stdout().contains("Server is up and running") {
+            let ended = serving.process.try_wait().unwrap();
+            assert!(ended.is_none(), "the server ended: {}", serving.stderr());
+            assert!(start.elapsed() < PATIENCE, "the server does not start: {}", serving.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        serving
+    }
+
     pub fn stdout(&self) -> String {
         fs::read_to_string(self.log.path().join("stdout")).unwrap()
     }

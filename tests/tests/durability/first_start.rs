@@ -54,7 +54,9 @@ fn a_first_start_that_was_cut_off_anywhere_is_completed() {
         );
         assert_eq!(names_in(&below), ["data", "root.key"], "after {steps} steps");
         let mut expected = Expectation::default();
-        made.iter().for_each(|line| expected.hear(line));
+        for line in &made {
+            expected.hear(line);
+        }
         expected.check(&store, &key).unwrap_or_else(|why| panic!("after {steps} steps: {why}"));
         if !was_cut {
             println!("a first start has {steps} steps, and left {} different things behind", left.len());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kms_tests::{Client, Protocol, TestIdentity};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -164,19 +165,13 @@ fn a_broken_key_file_is_named_and_the_rest_served() {
     assert!(check.stdout.contains("keys/empty"), "{check:?}");
 }
 
-/// Answers of a server to requests that say more than a command tells.
-fn ask(node: &Node, server: &Serving, method: &str, path: &str, body: &str) -> (u16, String) {
+/// Asks a server what no command does, and returns the status and the text of its answer.
+pub fn ask(admin: &TestIdentity, server: &Serving, method: &str, path: &str, body: &str) -> (u16, String) {
     let stdout = server.stdout();
-    let endpoint = stdout.split_whitespace().find(|word| word.starts_with("https://")).unwrap();
-    let answer = Command::new("curl")
-        .args(["-sk", "--noproxy", "*", "-m", "20", "-X", method, "-d", body, "-w", "\n%{http_code}"])
-        .args(["--cert", text(&node.path("admin.crt")), "--key", text(&node.path("admin.key"))])
-        .arg(format!("{endpoint}{path}"))
-        .output()
-        .unwrap();
-    let answer = String::from_utf8(answer.stdout).unwrap();
-    let (body, status) = answer.rsplit_once('\n').unwrap();
-    (status.parse().unwrap(), body.to_owned())
+    let endpoint = stdout.split_whitespace().find_map(|word| word.strip_prefix("https://")).unwrap();
+    let mut client = Client::new(endpoint.parse().unwrap(), Protocol::Http1, admin);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(kms_tests::spoilt::ask(&mut client, method, path, body))
 }
 
 /// Returns the user that servers run as whose test is root, to whom no file is unreadable.
@@ -193,17 +188,11 @@ fn give_to(user: Option<u32>, dir: &Path) {
 
 #[test]
 fn what_has_a_name_and_cannot_be_used_is_not_absent() {
-    let mut node = Node::new();
-    let admin =
-        ["identity", "new", "--key", text(&node.path("admin.key")), "--cert", text(&node.path("admin.crt"))]
-            .map(str::to_owned);
-    let admin = admin.iter().map(String::as_str).chain(["admin", "--json"]).collect::<Vec<_>>();
-    let admin = Shell::default().run(&admin).ok();
+    let (node, admin) = (Node::new(), TestIdentity::new());
     let config = fs::read_to_string(node.path("config.yml")).unwrap();
     let line = config.lines().find(|line| line.contains("identity:")).unwrap().to_owned();
-    let config = config.replace(&line, &format!("  identity: {}", field(&admin, "identity")));
+    let config = config.replace(&line, &format!("  identity: {}", admin.identity()));
     fs::write(node.path("config.yml"), config).unwrap();
-    node.api_key = String::new();
 
     let record = vectors("records", "records.json")[0]["record"].as_str().unwrap().to_owned();
     let key = |name: &str| node.path("keys").join(name);
@@ -238,7 +227,7 @@ fn what_has_a_name_and_cannot_be_used_is_not_absent() {
     let check_all = |server: &Serving, bad: &[&str]| {
         for name in bad {
             let ask = |method: &str, path: &str, body: &str| {
-                let (status, answer) = ask(&node, server, method, &format!("/v1/key/{path}/{name}"), body);
+                let (status, answer) = ask(&admin, server, method, &format!("/v1/key/{path}/{name}"), body);
                 (status, answer.contains("already exists"), answer.contains("failed to read key"))
             };
             for (method, path, body) in [
@@ -261,22 +250,22 @@ fn what_has_a_name_and_cannot_be_used_is_not_absent() {
         }
     };
     check_all(&server, &bad);
-    let (status, all) = ask(&node, &server, "GET", "/v1/key/list/", "");
+    let (status, all) = ask(&admin, &server, "GET", "/v1/key/list/", "");
     assert!(status == 200 && bad.iter().all(|name| all.contains(&format!("\"{name}\""))), "{all}");
-    let (status, ready) = ask(&node, &server, "GET", "/v1/ready", "");
+    let (status, ready) = ask(&admin, &server, "GET", "/v1/ready", "");
     assert_eq!(status, 200);
     assert!(ready.contains("9 key files") && ready.contains("dangling"), "{ready}");
-    assert_eq!(ask(&node, &server, "POST", "/v1/key/generate/good", "{}").0, 200);
-    assert_eq!(ask(&node, &server, "GET", "/v1/key/describe/absent", "").0, 404);
+    assert_eq!(ask(&admin, &server, "POST", "/v1/key/generate/good", "{}").0, 200);
+    assert_eq!(ask(&admin, &server, "GET", "/v1/key/describe/absent", "").0, 404);
 
     // What comes while the server runs is seen, and what was mended is served.
     fs::write(key("late"), "nonsense").unwrap();
     check_all(&server, &["late"]);
     fs::remove_file(key("dangling")).unwrap();
-    assert_eq!(ask(&node, &server, "POST", "/v1/key/create/dangling", "").0, 200);
+    assert_eq!(ask(&admin, &server, "POST", "/v1/key/create/dangling", "").0, 200);
     fs::set_permissions(key("unreadable"), fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(ask(&node, &server, "POST", "/v1/key/generate/unreadable", "{}").0, 200);
-    assert_eq!(ask(&node, &server, "POST", "/v1/key/create/unreadable", "").0, 400);
+    assert_eq!(ask(&admin, &server, "POST", "/v1/key/generate/unreadable", "{}").0, 200);
+    assert_eq!(ask(&admin, &server, "POST", "/v1/key/create/unreadable", "").0, 400);
     server.stop();
     let check = Shell::default().run(&["check", "--config", text(&config)]);
     assert_eq!(check.status.code(), Some(1));
