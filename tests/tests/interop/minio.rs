@@ -103,6 +103,46 @@ fn minio_reads_under_us_what_it_wrote_under_kes() {
     assert!(minio.stat("s3/sse-kms/new").contains("minio-second"));
 }
 
+/// A directory of KES that was copied as root, and a server under another user: MinIO's default key is there, and cannot be
+/// read.
+#[test]
+fn minio_does_not_make_its_default_key_anew_when_it_cannot_be_read() {
+    const NOBODY: u32 = 65534;
+    let tools = tools(&["minio", "mc", "kes"]);
+    let mut keys = KeyServer::start_kes(&tools.join("kes"), &ALLOW);
+    let mut minio = Minio::start(&tools, &keys);
+    minio.mc(&["mb", "s3/bucket"]);
+    minio.mc(&["encrypt", "set", "sse-s3", "s3/bucket"]);
+    let file = minio.file("file", 1 << 20);
+    minio.mc(&["cp", &path(&file), "s3/bucket/object"]);
+    minio.stop();
+    let key_file = keys.dir.path().join("keys/minio-default");
+    let key = fs::read(&key_file).unwrap();
+
+    keys.run_kes_config_as(NOBODY, &[&key_file]);
+    // Had it heard that there is no such key, it would have made another one and started.
+    let told = minio.refuses_to_start(&keys);
+    assert!(told.contains("Failed to connect to KMS") && told.contains("failed to read key"), "{told}");
+    let listed = keys.admin(&["key", "ls"]);
+    assert!(listed.contains("minio-default"), "{listed}");
+    let made = attempt_as_admin(&keys, &["key", "create", "minio-default"]);
+    assert!(made.contains("key already exists"), "{made}");
+
+    // After a chown everything is as it was, without a restart of the key server.
+    std::os::unix::fs::chown(&key_file, Some(NOBODY), Some(NOBODY)).unwrap();
+    assert!(fs::read(&key_file).unwrap() == key);
+    minio.restart(&keys);
+    minio.until_works(&["cat", "s3/bucket/object"]);
+    assert!(minio.get("s3/bucket/object") == fs::read(&file).unwrap());
+    minio.mc(&["cp", &path(&file), "s3/bucket/other"]);
+}
+
+fn attempt_as_admin(keys: &KeyServer, arguments: &[&str]) -> String {
+    let (endpoint, ca) = (keys.endpoint(), path(&keys.ca()));
+    let env = [("KES_SERVER", &*endpoint), ("KES_API_KEY", &*keys.admin_key), ("KES_CA_CERT", &*ca)];
+    text(&attempt(kms(), arguments, &env))
+}
+
 fn minio_keeps_its_objects(mut keys: KeyServer, deleted: [&str; 2]) {
     let tools = tools(&["minio", "mc"]);
     let mut minio = Minio::start(&tools, &keys);
@@ -206,6 +246,19 @@ impl Minio {
 
     fn restart(&mut self, keys: &KeyServer) {
         self.stop();
+        let process = self.process(keys, "minio.log");
+        process.until_listening(self.address);
+        self.process = Some(process);
+        self.until_works(&["ready", "s3"]);
+    }
+
+    /// Starts it, waits until it has given up, and returns what it said.
+    fn refuses_to_start(&mut self, keys: &KeyServer) -> String {
+        self.stop();
+        self.process(keys, "refused.log").until_failed()
+    }
+
+    fn process(&self, keys: &KeyServer, log: &str) -> Process {
         let mut command = Command::new(self.tools.join("minio"));
         command
             .args(["server", "--quiet", "--address", &self.address.to_string()])
@@ -221,10 +274,7 @@ impl Minio {
             .env("MINIO_KMS_KES_API_KEY", &keys.app_key)
             .env("MINIO_KMS_KES_CAPATH", keys.ca())
             .env("MINIO_KMS_KES_KEY_NAME", "minio-default");
-        let process = Process::start(command, &self.dir.path().join("minio.log"));
-        process.until_listening(self.address);
-        self.process = Some(process);
-        self.until_works(&["ready", "s3"]);
+        Process::start(command, &self.dir.path().join(log))
     }
 
     fn stop(&mut self) {

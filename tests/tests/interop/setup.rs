@@ -121,6 +121,28 @@ identities = ["{app}", "{client}"]
         self.process = Some(process);
     }
 
+    /// Ends the server, and starts ours on that config as another user, to whom all is given but the files `kept`.
+    pub fn run_kes_config_as(&mut self, user: u32, kept: &[&Path]) {
+        assert!(rustix::process::geteuid().is_root(), "files are given away by root, as in a container");
+        self.process = None;
+        let dir = self.dir.path();
+        fs::copy(kms(), dir.join("kms")).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let owner = format!("{user}:{user}");
+        run(Path::new("chown"), &["-R", &owner, &dir.display().to_string()], &[]);
+        for file in kept {
+            std::os::unix::fs::chown(file, Some(0), Some(0)).unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let mut command = Command::new("setpriv");
+        let user = user.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "./kms"]);
+        command.args(["server", "--config", "kes.yml"]).current_dir(dir);
+        let process = Process::start(command, &dir.join("server.log"));
+        process.until_listening(self.address);
+        self.process = Some(process);
+    }
+
     /// Makes the files of a server that listens nowhere yet.
     fn prepare(dir: TempDir) -> Self {
         let (admin_key, app_key) = (new_api_key(), new_api_key());
@@ -188,6 +210,19 @@ impl Process {
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             assert!(began.elapsed() < PATIENCE, "nothing listens on {address}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the program has ended by itself, with an error, and returns its log.
+    pub fn until_failed(mut self) -> String {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(!status.success(), "it ended well:\n{}", self.log());
+                return self.log();
+            }
+            assert!(began.elapsed() < PATIENCE, "did not end:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
