@@ -24,6 +24,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -37,6 +38,10 @@ pub const JOURNAL_FILE: &str = "journal";
 const UNFINISHED: &str = "journal.new";
 const MAGIC: &str = "kms-fs-journal";
 const VERSION: &str = "1";
+/// The hex digits of a sum.
+const SUM_LEN: usize = 8;
+/// The most names that room is made for before they have come.
+const MOST_RESERVED: usize = 1 << 20;
 /// Stands where a line has no name.
 const NOBODY: &str = "-";
 /// A journal shorter than this is not rewritten, however much of it is dead.
@@ -128,10 +133,8 @@ impl<'a> Scan<'a> {
     /// Reads all that can be read of the journal in `text`.
     pub fn of(text: &'a [u8]) -> Self {
         let mut reader = Reader::default();
-        let mut offset = 0;
-        for bytes in text.split_inclusive(|byte| *byte == b'\n') {
-            offset += bytes.len() as u64;
-            reader.line(bytes, offset);
+        for (line, end) in lines(text).into_iter().flatten() {
+            reader.line(line, end);
         }
         reader.end()
     }
@@ -168,8 +171,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn line(&mut self, bytes: &'a [u8], end: u64) {
-        let Some(line) = parse(bytes) else {
+    fn line(&mut self, line: Option<Parsed<'a>>, end: u64) {
+        let Some(line) = line else {
             self.unreadable = true;
             return;
         };
@@ -179,6 +182,8 @@ impl<'a> Reader<'a> {
                     self.scan.head = Some(head);
                     (self.batch, self.of) = (batch, count);
                     self.began = true;
+                    // A damaged number takes no more than there can be.
+                    self.scan.names.reserve(usize::try_from(count).unwrap_or_default().min(MOST_RESERVED));
                 }
                 self.unreadable = false;
                 if self.of == 0 {
@@ -260,6 +265,39 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads the lines of a text, on all processors: at each start all of a journal is read.
+fn lines(text: &[u8]) -> Vec<Vec<(Option<Parsed<'_>>, u64)>> {
+    const LEAST: usize = 1 << 20;
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let part = (text.len() / threads).max(LEAST);
+    let mut parts = Vec::with_capacity(threads);
+    let (mut began, mut rest) = (0_u64, text);
+    while !rest.is_empty() {
+        let cut = rest.get(part..).and_then(|tail| tail.iter().position(|byte| *byte == b'\n'));
+        let (now, later) = rest.split_at(cut.map_or(rest.len(), |at| part + at + 1));
+        parts.push((now, began));
+        began += now.len() as u64;
+        rest = later;
+    }
+    let Some(last) = parts.pop() else { return Vec::new() };
+    thread::scope(|scope| {
+        let readers: Vec<_> = parts.iter().map(|part| scope.spawn(|| parse_part(*part))).collect();
+        let last = parse_part(last);
+        // A reader that panicked has read nothing, which is not taken for a journal without lines: they are missing.
+        let all = readers.into_iter().map(|reader| reader.join().unwrap_or_default());
+        all.chain([last]).collect()
+    })
+}
+
+fn parse_part((part, began): (&[u8], u64)) -> Vec<(Option<Parsed<'_>>, u64)> {
+    let mut end = began;
+    let lines = part.split_inclusive(|byte| *byte == b'\n').map(|bytes| {
+        end += bytes.len() as u64;
+        (parse(bytes), end)
+    });
+    lines.collect()
+}
+
 enum Parsed<'a> {
     Head(Head, u64, u32),
     Line { batch: u64, n: u32, of: u32, name: &'a str, says: Option<Says<'a>>, len: u32 },
@@ -269,6 +307,7 @@ fn parse(bytes: &[u8]) -> Option<Parsed<'_>> {
     let len = u32::try_from(bytes.len()).ok()?;
     let line = std::str::from_utf8(bytes.strip_suffix(b"\n")?).ok()?;
     let (sum, rest) = line.split_once(' ')?;
+    let sum = parse_sum(sum)?;
     if rest.starts_with(MAGIC) {
         return (sum_of(&[rest]) == sum).then(|| parse_head(rest)).flatten();
     }
@@ -295,7 +334,11 @@ fn parse(bytes: &[u8]) -> Option<Parsed<'_>> {
 
 fn record<'a>(head: &str, body: &'a str) -> Option<&'a str> {
     let (sum, text) = body.strip_prefix(' ')?.split_once(' ')?;
-    (sum_of(&[head, text]) == sum).then_some(text)
+    (sum_of(&[head, text]) == parse_sum(sum)?).then_some(text)
+}
+
+fn parse_sum(text: &str) -> Option<u32> {
+    (text.len() == SUM_LEN).then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
 
 fn parse_head(text: &str) -> Option<Parsed<'static>> {
@@ -311,28 +354,28 @@ fn parse_head(text: &str) -> Option<Parsed<'static>> {
 }
 
 /// Sums up texts as if a space stood between them.
-fn sum_of(parts: &[&str]) -> String {
+fn sum_of(parts: &[&str]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for part in parts {
         hasher.update(part.as_bytes());
         hasher.update(b" ");
     }
-    format!("{:08x}", hasher.finalize())
+    hasher.finalize()
 }
 
 fn push_line(out: &mut String, batch: u64, n: usize, of: usize, operation: char, name: &str) -> usize {
     let head = format!("{batch} {n}/{of} {operation} {name}");
     let began = out.len();
-    let _ = write!(out, "{} {head}", sum_of(&[&head]));
+    let _ = write!(out, "{:08x} {head}", sum_of(&[&head]));
     began
 }
 
 fn push_create(out: &mut String, batch: u64, n: usize, of: usize, name: &str, record: &[u8]) {
     let began = push_line(out, batch, n, of, '+', name);
-    let head_at = began + 9;
+    let head_at = began + SUM_LEN + 1;
     let text = STANDARD_NO_PAD.encode(record);
     let sum = sum_of(&[&out[head_at..], &text]);
-    out.extend([" ", &sum, " ", &text, "\n"]);
+    let _ = writeln!(out, " {sum:08x} {text}");
 }
 
 fn push_other(out: &mut String, batch: u64, n: usize, of: usize, operation: char, name: &str) {
@@ -481,6 +524,44 @@ impl Head {
         let id = hex::encode(self.store_id);
         let header = STANDARD_NO_PAD.encode(&self.header);
         let text = format!("{MAGIC} {VERSION} {id} {batch} {count} {header}");
-        format!("{} {text}\n", sum_of(&[&text]))
+        format!("{:08x} {text}\n", sum_of(&[&text]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_journal_reads_as_it_was_written_wherever_it_is_cut_for_its_readers() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = Head { store_id: [7; STORE_ID_LEN], header: vec![2; 80] };
+        let record = |n: usize| Some(vec![u8::try_from(n % 251).unwrap(); 5000 + n % 7].into());
+        let entries: Entries = (0..1000).map(|n| (format!("key-{n:04}"), record(n))).collect();
+        let mut journal = Journal::write(dir.path(), &head, 1, &entries).unwrap();
+        journal.append(&[Change::Delete("key-0003"), Change::Create("new", b"record")]).unwrap();
+        let text = Journal::read(dir.path()).unwrap().unwrap();
+        assert!(text.len() > 5 << 20, "several readers take part");
+        let scan = Scan::of(&text);
+        assert!(scan.is_whole() && scan.tail.is_empty());
+        assert_eq!((scan.last, scan.len), (2, text.len() as u64));
+        assert_eq!(scan.names.len(), 1001);
+        for (name, record) in &entries {
+            let line = &scan.names[name.as_str()];
+            if name == "key-0003" {
+                assert!(matches!(line.says, Says::Deleted));
+            } else {
+                assert!(line.says.record() == *record, "{name}");
+            }
+        }
+        // A line in the middle that is damaged is one that is missing, for whichever reader it was.
+        for at in (0..text.len()).step_by(text.len() / 23) {
+            let mut damaged = text.clone();
+            damaged[at] ^= 0x10;
+            let scan = Scan::of(&damaged);
+            let heads = head.to_text(1, entries.len()).len();
+            assert_eq!(scan.is_whole(), at < heads, "{at}");
+            assert_eq!(scan.last, 2, "{at}");
+        }
     }
 }

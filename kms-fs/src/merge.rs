@@ -4,6 +4,8 @@
 //! is known to have been there, and where not even the names are known, nothing that is not found may be taken for
 //! absent.
 
+use std::thread;
+
 use crate::engine::Entries;
 use crate::journal::{Damage, Line, Says, Scan};
 
@@ -67,6 +69,15 @@ fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64) -> Merged
     let mut scratch = Vec::new();
     let (mut put_back, mut found, mut recovered) = (0_usize, 0_usize, 0_usize);
     let before = entries.len();
+    // Nearly always both say the same, which is found without a search in the tree.
+    let lives = scan.names.values().filter(|line| !matches!(line.says, Says::Deleted)).count();
+    if lives == before && says_the_same(scan, &entries) {
+        let mut merged = Merged { entries, journal_agrees: true, database_agrees: true, ..Merged::default() };
+        if scan.last > batch {
+            merged.lose(scan, &scan.tail);
+        }
+        return merged;
+    }
     for (name, line) in &scan.names {
         match (line.says, entries.get_mut(*name)) {
             (Says::Deleted, _) => {}
@@ -114,6 +125,24 @@ fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64) -> Merged
         merged.lose(scan, &scan.tail);
     }
     merged
+}
+
+/// Tells whether the journal has each of these entries as it is; looked at on all processors, since it is so at each start.
+fn says_the_same(scan: &Scan<'_>, entries: &Entries) -> bool {
+    let entries: Vec<_> = entries.iter().collect();
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let same = &|part: &[(&String, &Option<Box<[u8]>>)]| {
+        let mut scratch = Vec::new();
+        part.iter().all(|(name, record)| {
+            let (Some(line), Some(record)) = (scan.names.get(name.as_str()), record) else { return false };
+            line.says.is_record(record, &mut scratch)
+        })
+    };
+    thread::scope(|scope| {
+        let parts = entries.chunks(entries.len().div_ceil(threads).max(1));
+        let readers: Vec<_> = parts.map(|part| scope.spawn(move || same(part))).collect();
+        readers.into_iter().all(|reader| reader.join().unwrap_or(false))
+    })
 }
 
 /// The database is whole, and the journal is not, or is older: what the database has not seen comes from the journal.

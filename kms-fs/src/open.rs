@@ -314,6 +314,9 @@ impl Stored {
         let headers = headers(found.as_ref(), scan.as_ref(), path)?;
         let (n, root) = unwrap(&headers)?;
         let header = headers[n].in_present_format();
+        if header.format != headers[n].format {
+            notes.push("it gets a journal now, and releases without one refuse it from now on".to_owned());
+        }
         let head = head_of(&header);
 
         let (database, engine) = match found {

@@ -1,6 +1,7 @@
 //! From the settings of a key store to a running key management service.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_aws::{AwsKms, AwsWrapper, SecretsManager};
 use kms_core::{EntryName, ErrorKind, KeyRing, KeyStore, Kms, ListQuery, MemoryStore, Wrapped, Wrapper};
@@ -48,12 +49,17 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
     }
 }
 
+/// How long after the start all keys of a local store are looked through.
+const CHECK_AFTER: Duration = Duration::from_millis(300);
+
 /// Puts the cache in front of a local store, and reads all its keys in the background: a key that cannot be used is told
 /// before a client needs it.
 fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
     let ring = Arc::new(KeyRing::new(store, settings.cache));
     let checked = Arc::downgrade(&ring);
     tokio::spawn(async move {
+        // The first clients, who waited for the start, do not wait for this too.
+        tokio::time::sleep(CHECK_AFTER).await;
         let Some(ring) = checked.upgrade() else { return };
         if let Err(error) = ring.check_all().await {
             tracing::error!("the keys could not be looked through: {}", error.chain());
