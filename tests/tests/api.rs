@@ -38,3 +38,5 @@ mod reload;
 mod start_stop;
 #[path = "api/transcript.rs"]
 mod transcript;
+#[path = "api/unreadable.rs"]
+mod unreadable;
