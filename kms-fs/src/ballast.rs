@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::config::FsConfig;
+use crate::disk;
 
 /// The name of the ballast file.
 pub const BALLAST_FILE: &str = "ballast";
@@ -67,6 +68,7 @@ impl Ballast {
     }
 
     fn open(&self) -> io::Result<File> {
+        disk::refuse_other_types(&self.path)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)
     }

@@ -66,9 +66,35 @@ pub fn rewrite(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Reads a file; `None` where there is none. Anything but a regular file is refused, and a link whose target is missing: behind
+/// it may be a volume that is not mounted.
+pub fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    if refuse_other_types(path)? { fs::read(path).map(Some) } else { Ok(None) }
+}
+
+/// Makes sure that nothing but a regular file has this name, before it is opened: a pipe would wait for its other end.
+///
+/// Returns whether there is one.
+pub fn refuse_other_types(path: &Path) -> io::Result<bool> {
+    let named = match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        named => named?,
+    };
+    let found = match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_symlink() => {
+            let target = fs::read_link(path)?;
+            return Err(io::Error::other(format!(
+                "it is a link to '{}', which is not there",
+                target.display()
+            )));
+        }
+        found => found?,
+    };
+    if found.is_file() { Ok(true) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
 /// Copies a file by reading and writing it, and syncs the copy.
-pub fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    let source = File::open(from)?;
+pub fn copy_file(source: &File, to: &Path) -> io::Result<()> {
     let mut options = File::options();
     let target = options.write(true).create(true).truncate(true).mode(0o600).open(to)?;
     let mut buffer = vec![0; 1 << 20];

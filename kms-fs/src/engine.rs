@@ -136,6 +136,7 @@ impl Engine {
         let path = &config.path;
         let directory = path.join(DATABASE);
         let log_path = directory.join(SLED_LOG);
+        refuse_other_types(&directory, path)?;
         let log = File::options().read(true).write(true).open(&log_path);
         let log = log.map_err(OpenError::io("open", &log_path))?;
         wait_until_released(&log).map_err(OpenError::io("lock", &log_path))?;
@@ -411,6 +412,28 @@ fn pieces(first: &[u8], last: &[u8]) -> Vec<Piece> {
             (start, end)
         })
         .collect()
+}
+
+/// Makes sure that there are files and directories in a database's directory, and nothing that would hang whoever opens it.
+fn refuse_other_types(directory: &Path, path: &Path) -> Result<(), OpenError> {
+    let failed = || OpenError::io("read directory", directory);
+    for entry in fs::read_dir(directory).map_err(failed())? {
+        let file = entry.map_err(failed())?.path();
+        let is_good = match file.metadata() {
+            // A link to nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            found => {
+                let found = found.map_err(OpenError::io("look at", &file))?;
+                found.is_file() || found.is_dir()
+            }
+        };
+        if !is_good {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let why = format!("'{name}' of its database is neither a file nor a directory");
+            return Err(OpenError::Corrupt { path: path.into(), why });
+        }
+    }
+    Ok(())
 }
 
 /// Waits until a database that this process closed has let go of its log, which it does a little later.

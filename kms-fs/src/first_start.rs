@@ -60,7 +60,12 @@ pub fn create_with_root_key_file(config: &FsConfig, root_key: &Path) -> Result<O
         Some(Err(error)) => return Err(error),
         None => make(root_key, &waiting)?,
     };
-    let opened = open(config, &key, OpenMode::CreateOrOpen)?;
+    let opened = open(config, &key, OpenMode::CreateOrOpen).inspect_err(|_| {
+        // Refused before anything was made with it.
+        if repair::exists(&config.path).is_ok_and(|exists| !exists) {
+            let _ = fs::remove_file(&waiting);
+        }
+    })?;
     give_name(&waiting, root_key)?;
     // Nothing may be acknowledged under a key that is not in its file.
     if RootKey::from_file(root_key)?.key != key {

@@ -31,6 +31,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::disk;
 use crate::engine::{Change, Entries};
+use crate::mark::Mark;
 use crate::store_key::{STORE_ID_LEN, StoreId};
 
 /// The name of the journal in the store's directory.
@@ -50,6 +51,7 @@ const MIN_REWRITE: u64 = 256 << 10;
 /// The open journal of a store that takes writes.
 pub struct Journal {
     file: File,
+    mark: Mark,
     path: PathBuf,
     /// Bytes of whole batches; what lies behind was refused, or torn.
     len: u64,
@@ -137,11 +139,6 @@ impl<'a> Scan<'a> {
             reader.line(line, end);
         }
         reader.end()
-    }
-
-    /// Tells whether a line about `name` has come since the database had batch `batch`.
-    pub fn is_news(&self, name: &str, batch: u64) -> bool {
-        self.names.get(name).is_some_and(|line| line.batch > batch)
     }
 
     /// Returns the number of the newest batch of which anything is there.
@@ -391,10 +388,7 @@ impl Journal {
 
     /// Reads the journal's bytes; `None` where there is none.
     pub fn read(directory: &Path) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(Self::path_in(directory)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            read => read.map(Some),
-        }
+        disk::read_regular(&Self::path_in(directory))
     }
 
     /// Writes a journal that says that the store holds `entries` after batch `batch`, from 1 on, in place of the one that is
@@ -408,10 +402,10 @@ impl Journal {
             options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         let mut out = BufWriter::with_capacity(1 << 20, &file);
         let (mut len, mut line) = (0, String::with_capacity(1024));
-        let head = head.to_text(batch, entries.len());
+        let line_of_head = head.to_text(batch, entries.len());
         for _ in 0..2 {
-            out.write_all(head.as_bytes())?;
-            len += head.len() as u64;
+            out.write_all(line_of_head.as_bytes())?;
+            len += line_of_head.len() as u64;
         }
         for (n, (name, record)) in entries.iter().enumerate() {
             line.clear();
@@ -427,8 +421,9 @@ impl Journal {
         file.sync_all()?;
         let path = Self::path_in(directory);
         fs::rename(&unfinished, &path)?;
+        let mark = Mark::open(directory, &head.store_id)?;
         disk::sync_file(directory)?;
-        Ok(Self { file, path, len, batch, dead: 0, rewrite_at: MIN_REWRITE })
+        Ok(Self { file, mark, path, len, batch, dead: 0, rewrite_at: MIN_REWRITE })
     }
 
     /// Removes what an interrupted [`write`](Self::write) has left.
@@ -439,8 +434,8 @@ impl Journal {
         }
     }
 
-    /// Opens the journal that `scan` was made of, to go on behind its last whole batch.
-    pub fn open(directory: &Path, scan: &Scan<'_>) -> io::Result<Self> {
+    /// Opens the journal of the store `head` that `scan` was made of, to go on behind its last whole batch.
+    pub fn open(directory: &Path, head: &Head, scan: &Scan<'_>) -> io::Result<Self> {
         let path = Self::path_in(directory);
         let file = File::options().read(true).write(true).open(&path)?;
         if file.metadata()?.len() > scan.len {
@@ -449,7 +444,8 @@ impl Journal {
         file.sync_all()?;
         let live = scan.names.values().filter(|line| !matches!(line.says, Says::Deleted));
         let dead = scan.len.saturating_sub(live.map(|line| u64::from(line.len)).sum());
-        Ok(Self { file, path, len: scan.len, batch: scan.last, dead, rewrite_at: MIN_REWRITE })
+        let mark = Mark::open(directory, &head.store_id)?;
+        Ok(Self { file, mark, path, len: scan.len, batch: scan.last, dead, rewrite_at: MIN_REWRITE })
     }
 
     /// Returns the number of the last batch.
@@ -476,6 +472,16 @@ impl Journal {
         self.len += text.len() as u64;
         self.batch = batch;
         Ok(())
+    }
+
+    /// Notes that the last batch is in the database too, so that it can be acknowledged.
+    pub fn note_done(&self) -> io::Result<()> {
+        self.mark.set(self.batch)
+    }
+
+    /// Makes durable what was noted so far.
+    pub fn sync_notes(&self) -> io::Result<()> {
+        self.mark.sync()
     }
 
     /// Takes note that `name` was deleted, whose record had `len` bytes: two lines are dead.

@@ -29,6 +29,7 @@ mod first_start;
 mod header;
 mod journal;
 mod lock;
+mod mark;
 mod merge;
 mod open;
 mod quiet;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::disk;
 use crate::error::OpenError;
 
 /// The name of the lock file.
@@ -18,13 +19,36 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Takes the lock on the store in `path`, without writing to it; a store without a lock file is nobody's.
+    pub fn take_to_read(path: &Path) -> Result<Option<Self>, OpenError> {
+        let lock_path = path.join(LOCK_FILE);
+        if !disk::refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))? {
+            return Ok(None);
+        }
+        let mut file = File::open(&lock_path).map_err(OpenError::io("open lock file", &lock_path))?;
+        Self::lock(&mut file, path)?;
+        Ok(Some(Self { _file: file }))
+    }
+
     /// Takes the lock on the store in `path`, which is a directory.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         let lock_path = path.join(LOCK_FILE);
+        disk::refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&lock_path).map_err(OpenError::io("open lock file", &lock_path))?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Self::lock(&mut file, path)?;
+        // On a full disk the id may fail to be written; the lock holds all the same.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+
+    fn lock(file: &mut File, path: &Path) -> Result<(), OpenError> {
+        let lock_path = path.join(LOCK_FILE);
+        if let Err(error) = flock(&*file, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return Err(OpenError::io("lock", &lock_path)(error.into()));
             }
@@ -32,11 +56,6 @@ impl Lock {
             let _ = file.read_to_string(&mut holder);
             return Err(OpenError::InUse { path: path.into(), pid: holder.trim().parse().ok() });
         }
-        // On a full disk the id may fail to be written; the lock holds all the same.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(())
     }
 }

@@ -31,32 +31,47 @@ pub struct Merged {
     pub journal_agrees: bool,
     /// Whether the database, as far as it could be read, holds just this.
     pub database_agrees: bool,
-    /// Whether the database has entries that a whole journal knows nothing of. They are not served, and not destroyed either.
-    pub has_strays: bool,
+    /// Whether the journal has records that are not in `entries`, without saying that they were deleted.
+    pub journal_has_more: bool,
 }
 
 /// Judges what the store holds.
 ///
-/// A journal that is whole begins with all that the store held, so what it does not have was deleted or never acknowledged.
-pub fn merge(scan: Option<&Scan<'_>>, database: Option<Database>) -> Merged {
+/// `last` is the number of a batch that was acknowledged, 0 where none is known: journal and database have to reach so far.
+pub fn merge(scan: Option<&Scan<'_>>, database: Option<Database>, last: u64) -> Merged {
+    let reached = database.as_ref().and_then(|database| database.batch).max(scan.map(Scan::newest));
+    let mut merged = judge(scan, database, last);
+    if reached.is_some_and(|reached| reached < last) {
+        let why = "keys that were acknowledged last are neither in the journal nor in the database";
+        merged.doubt.get_or_insert_with(|| why.to_owned());
+    }
+    merged
+}
+
+fn judge(scan: Option<&Scan<'_>>, database: Option<Database>, last: u64) -> Merged {
     match (scan, database) {
         (None, None) => {
             Merged { doubt: Some("neither journal nor database can be read".into()), ..Merged::default() }
         }
-        (None, Some(database)) => Merged {
-            entries: database.entries,
-            database_agrees: database.damage.is_none(),
-            doubt: database.damage.map(|damage| format!("{damage}, and there is no journal")),
-            ..Merged::default()
-        },
+        (None, Some(Database { entries, batch, damage })) => {
+            let unknown = batch.is_some() && last == 0;
+            let unknown = unknown.then(|| "nothing says how far the database has to reach".to_owned());
+            Merged {
+                entries,
+                database_agrees: damage.is_none(),
+                doubt: damage.or(unknown).map(|why| format!("{why}, and there is no journal")),
+                notes: batch.map(|_| "the journal is missing".to_owned()).into_iter().collect(),
+                ..Merged::default()
+            }
+        }
         (Some(scan), None) => by_journal(scan, Entries::new(), None),
         (Some(scan), Some(database)) => {
             let Database { entries, batch, damage } = database;
             match (batch, damage) {
                 (Some(batch), None) if !(scan.is_whole() && scan.last >= batch) => {
-                    by_database(scan, entries, batch)
+                    by_database(scan, entries, batch, last)
                 }
-                (Some(batch), None) => by_whole_journal(scan, entries, batch),
+                (Some(batch), None) => by_whole_journal(scan, entries, batch, last),
                 (None, None) => by_journal(scan, entries, None),
                 (_, Some(damage)) => by_journal(scan, entries, Some(damage)),
             }
@@ -65,30 +80,26 @@ pub fn merge(scan: Option<&Scan<'_>>, database: Option<Database>) -> Merged {
 }
 
 /// The journal is whole, and not older than the database: it decides.
-fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64) -> Merged {
+///
+/// What it says nothing of is kept: two lives of one store may have been mixed, and whose key that is nobody knows.
+fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> Merged {
     let mut scratch = Vec::new();
-    let (mut put_back, mut found, mut recovered) = (0_usize, 0_usize, 0_usize);
+    let (mut put_back, mut recovered) = (0_usize, 0_usize);
     let before = entries.len();
     // Nearly always both say the same, which is found without a search in the tree.
     let lives = scan.names.values().filter(|line| !matches!(line.says, Says::Deleted)).count();
     if lives == before && says_the_same(scan, &entries) {
         let mut merged = Merged { entries, journal_agrees: true, database_agrees: true, ..Merged::default() };
-        if scan.last > batch {
-            merged.lose(scan, &scan.tail);
-        }
+        merged.lose_tail(scan, batch, last);
         return merged;
     }
     for (name, line) in &scan.names {
         match (line.says, entries.get_mut(*name)) {
             (Says::Deleted, _) => {}
-            (Says::Lost, Some(_)) => {
-                found += 1;
-                recovered += 1;
-            }
+            (Says::Lost, Some(_)) => recovered += 1,
             (Says::Lost, None) => drop(entries.insert((*name).to_owned(), None)),
-            (says, Some(Some(record))) if says.is_record(record, &mut scratch) => found += 1,
+            (says, Some(Some(record))) if says.is_record(record, &mut scratch) => {}
             (says, Some(record)) => {
-                found += 1;
                 put_back += 1;
                 *record = says.record();
             }
@@ -98,32 +109,27 @@ fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64) -> Merged
             }
         }
     }
-    let surplus = before - found;
-    let mut strays = 0_usize;
-    if surplus > 0 {
-        let lives = |name: &str| scan.names.get(name).is_some_and(|line| !matches!(line.says, Says::Deleted));
-        strays = entries.keys().filter(|name| !lives(name) && !scan.is_news(name, batch)).count();
-        entries.retain(|name, _| lives(name));
+    let is_deleted = |name: &str| scan.names.get(name).is_some_and(|line| matches!(line.says, Says::Deleted));
+    let strays = entries.keys().filter(|name| !scan.names.contains_key(name.as_str())).count();
+    let deleted = entries.keys().filter(|name| is_deleted(name)).count();
+    if deleted > 0 {
+        entries.retain(|name, _| !is_deleted(name));
     }
     let mut merged = Merged {
         entries,
-        journal_agrees: recovered == 0,
-        database_agrees: put_back == 0 && surplus == 0,
-        has_strays: strays > 0,
+        journal_agrees: recovered == 0 && strays == 0,
+        database_agrees: put_back == 0 && deleted == 0,
         ..Merged::default()
     };
-    note(&mut merged.notes, put_back, "were put back into the database from the journal");
+    note(&mut merged.notes, put_back, "entries that only the journal has as they are");
+    note(&mut merged.notes, deleted, "entries of the database that the journal says are deleted");
     note(
         &mut merged.notes,
-        surplus - strays,
-        "that the journal says are deleted were taken out of the database",
+        strays,
+        "entries of the database that the journal says nothing of, and that are kept",
     );
-    note(&mut merged.notes, strays, "were in the database that the journal does not have");
-    note(&mut merged.notes, recovered, "that had been lost were found again in the database");
-    if scan.last > batch {
-        // The batch that was being written when the process ended has the number after the last one of the database.
-        merged.lose(scan, &scan.tail);
-    }
+    note(&mut merged.notes, recovered, "entries that had been lost and are in the database");
+    merged.lose_tail(scan, batch, last);
     merged
 }
 
@@ -146,7 +152,7 @@ fn says_the_same(scan: &Scan<'_>, entries: &Entries) -> bool {
 }
 
 /// The database is whole, and the journal is not, or is older: what the database has not seen comes from the journal.
-fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64) -> Merged {
+fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> Merged {
     let newest = scan.newest();
     let mut applied = 0;
     for (name, Line { says, .. }) in scan.names.iter().filter(|(_, line)| line.batch > batch) {
@@ -157,17 +163,26 @@ fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64) -> Merged {
         }
     }
     // The batch after the last one that the database has was never acknowledged if nothing came after it.
-    let acknowledged =
-        |damage: &&Damage<'_>| damage.batch > batch && !(damage.batch == batch + 1 && newest == batch + 1);
-    let lost: Vec<_> = scan.damage.iter().chain(&scan.tail).filter(acknowledged).copied().collect();
+    let acknowledged = |damage: &&Damage<'_>| {
+        let is_torn = damage.batch == batch + 1 && newest == batch + 1 && damage.batch > last;
+        damage.batch > batch && !is_torn
+    };
+    let gone: Vec<_> = scan.damage.iter().chain(&scan.tail).filter(acknowledged).copied().collect();
     let mut merged = Merged { entries, ..Merged::default() };
     if !scan.damage.is_empty() || scan.head.is_none() {
-        merged.notes.push("the journal was damaged; it was written anew from the database".to_owned());
+        merged.notes.push("the journal is damaged".to_owned());
     } else if scan.last < batch {
-        merged.notes.push("the journal ended too early; it was written anew from the database".to_owned());
+        merged.notes.push("the journal ends too early".to_owned());
     }
-    note(&mut merged.notes, applied, "were put into the database from the journal");
-    merged.lose(scan, &lost);
+    note(&mut merged.notes, applied, "changes that are in the journal and not yet in the database");
+    let more = scan
+        .names
+        .iter()
+        .filter(|(name, line)| matches!(line.says, Says::Record(_)) && !merged.entries.contains_key(**name));
+    let more = more.count();
+    merged.journal_has_more = more > 0;
+    note(&mut merged.notes, more, "entries of the journal that the database, which is newer, does not have");
+    merged.lose(scan, &gone);
     merged
 }
 
@@ -178,9 +193,6 @@ fn by_journal(scan: &Scan<'_>, mut entries: Entries, damage: Option<String>) -> 
             Says::Deleted => drop(entries.remove(*name)),
             says => drop(entries.insert((*name).to_owned(), says.record())),
         }
-    }
-    if scan.is_whole() {
-        entries.retain(|name, _| damage.is_none() || scan.names.contains_key(name.as_str()));
     }
     let lost: Vec<_> = scan.damage.iter().chain(&scan.tail).copied().collect();
     let mut merged = Merged { entries, ..Merged::default() };
@@ -193,6 +205,14 @@ fn by_journal(scan: &Scan<'_>, mut entries: Entries, damage: Option<String>) -> 
 }
 
 impl Merged {
+    /// Notes what the end of the journal told that cannot be read, unless it is a batch that was never acknowledged: the one
+    /// after the last that the database has.
+    fn lose_tail(&mut self, scan: &Scan<'_>, batch: u64, last: u64) {
+        if scan.last > batch || last > scan.last {
+            self.lose(scan, &scan.tail);
+        }
+    }
+
     /// Notes what damaged lines of the journal told and nothing else tells.
     fn lose(&mut self, scan: &Scan<'_>, lost: &[Damage<'_>]) {
         let mut unnamed = false;
@@ -216,9 +236,7 @@ impl Merged {
 }
 
 fn note(notes: &mut Vec<String>, count: usize, what: &str) {
-    match count {
-        0 => {}
-        1 => notes.push(format!("1 entry {}", what.replacen("were", "was", 1))),
-        count => notes.push(format!("{count} entries {what}")),
+    if count > 0 {
+        notes.push(format!("{what}: {count}"));
     }
 }

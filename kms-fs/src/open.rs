@@ -12,8 +12,9 @@ use crate::error::OpenError;
 use crate::header::{Header, Root};
 use crate::journal::{Head, Journal, Scan};
 use crate::lock::Lock;
+use crate::mark::Mark;
 use crate::merge::{Merged, merge};
-use crate::repair::{self, Found};
+use crate::repair::{self, Found, Known};
 use crate::root_key::{Change, RootKey};
 use crate::store::SledStore;
 use crate::store_key::StoreKey;
@@ -102,9 +103,15 @@ pub fn accept_losses(config: &FsConfig, root_key: Option<&RootKey>) -> Result<Ve
         Some(root_key) => unwrap_any(headers, root_key, &config.path, &mut warnings).map(|(n, _)| (n, ())),
         None => Ok((0, ())),
     };
-    let parts = Parts::open(config, OpenMode::Salvage, None, Header::new_wrapper, unwrap)?;
-    let Stored { lock: _lock, head, entries, .. } = parts.stored;
-    repair::settle(config, &head, &entries, None, None, false, &mut warnings)?;
+    if !repair::exists(&config.path)? {
+        return Err(OpenError::NoStore { path: config.path.clone() });
+    }
+    let lock = Lock::take(&config.path)?;
+    repair::clean_up(&config.path)?;
+    let (stored, ()) = Stored::load(config, OpenMode::Salvage, Some(lock), unwrap)?;
+    let Stored { lock: _lock, head, entries, last, .. } = stored;
+    let known = Known { journal_has_more: true, last, ..Known::default() };
+    repair::settle(config, &head, &entries, known, &mut warnings)?;
     Ok(warnings)
 }
 
@@ -239,10 +246,12 @@ struct Parts<R> {
 
 /// What a store holds, and how it can be written.
 struct Stored {
-    lock: Lock,
+    lock: Option<Lock>,
     header: Header,
     head: Head,
     entries: Entries,
+    /// The number of a batch that was acknowledged.
+    last: u64,
     /// Why a name that is not found may have been there all the same.
     doubt: Option<String>,
     access: Access,
@@ -274,11 +283,16 @@ impl<R> Parts<R> {
             (true, OpenMode::Create) => return Err(OpenError::AlreadyExists { path: path.clone() }),
             _ => {}
         }
+        if mode == OpenMode::Salvage {
+            // On a disk that may have been mounted for reading alone.
+            let (stored, root) = Stored::load(config, mode, Lock::take_to_read(path)?, unwrap)?;
+            return Ok(Self { stored, root, is_new: false });
+        }
         create_directories(path)?;
         let lock = Lock::take(path)?;
         repair::clean_up(path)?;
         if repair::exists(path)? {
-            let (stored, root) = Stored::load(config, mode, lock, unwrap)?;
+            let (stored, root) = Stored::load(config, mode, Some(lock), unwrap)?;
             return Ok(Self { stored, root, is_new: false });
         }
         if let Some(found) = repair::foreign_file(path, root_key_file)? {
@@ -289,9 +303,9 @@ impl<R> Parts<R> {
         let head = head_of(&header);
         let mut notes = Vec::new();
         let entries = Entries::new();
-        let (engine, journal) = repair::settle(config, &head, &entries, None, None, false, &mut notes)?;
+        let (engine, journal) = repair::settle(config, &head, &entries, Known::default(), &mut notes)?;
         let access = Access::ReadWrite(engine, journal);
-        let stored = Stored { lock, header, head, entries, doubt: None, access, notes };
+        let stored = Stored { lock: Some(lock), header, head, entries, last: 0, doubt: None, access, notes };
         Ok(Self { stored, root, is_new: true })
     }
 }
@@ -300,19 +314,22 @@ impl Stored {
     fn load<R>(
         config: &FsConfig,
         mode: OpenMode,
-        lock: Lock,
+        lock: Option<Lock>,
         mut unwrap: impl FnMut(&[Header]) -> Result<(usize, R), OpenError>,
     ) -> Result<(Self, R), OpenError> {
         let path = &config.path;
         let mut notes = Vec::new();
         let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
         let scan = text.as_deref().map(Scan::of);
+        let mark = Mark::read(path);
+        let last = mark.map_or(0, |(_, last)| last);
         let found = match mode {
-            OpenMode::Salvage => repair::read_copy(config)?,
-            _ => repair::find(config, scan.as_ref(), &mut notes)?,
+            OpenMode::Salvage => salvage(config, scan.as_ref(), &mut notes)?,
+            _ => repair::find(config, scan.as_ref(), last, &mut notes)?,
         };
         let headers = headers(found.as_ref(), scan.as_ref(), path)?;
         let (n, root) = unwrap(&headers)?;
+        let last = if mark.is_some_and(|(store_id, _)| store_id == headers[n].store_id) { last } else { 0 };
         let header = headers[n].in_present_format();
         if header.format != headers[n].format {
             notes.push("it gets a journal now, and releases without one refuse it from now on".to_owned());
@@ -324,14 +341,15 @@ impl Stored {
             None => (None, None),
         };
         let batch = database.as_ref().and_then(|database| database.batch);
-        let merged = merge(scan.as_ref(), database);
-        let Merged { entries, doubt, notes: told, journal_agrees, database_agrees, has_strays } = merged;
+        let merged = merge(scan.as_ref(), database, last);
+        let Merged { entries, doubt, notes: told, journal_agrees, database_agrees, journal_has_more } =
+            merged;
         notes.extend(told);
         if mode == OpenMode::Salvage {
             let why = "it is being salvaged".to_owned();
             let doubt = doubt.or_else(|| Some(why.clone()));
             return Ok((
-                Self { lock, header, head, entries, doubt, access: Access::ReadOnly(why), notes },
+                Self { lock, header, head, entries, last, doubt, access: Access::ReadOnly(why), notes },
                 root,
             ));
         }
@@ -342,22 +360,15 @@ impl Stored {
             Access::ReadOnly(doubt.clone())
         } else {
             let scan = scan.filter(|scan| journal_agrees && scan.head.as_ref() == Some(&head));
-            let engine = engine.and_then(|engine| {
-                if has_strays {
-                    // Kept as it is, under another name: what the journal cannot explain nobody may destroy.
-                    engine.close();
-                    return None;
-                }
-                Some((engine, batch))
-            });
-            match repair::settle(config, &head, &entries, scan.as_ref(), engine, database_agrees, &mut notes)
-            {
+            let engine = engine.map(|engine| (engine, batch));
+            let known = Known { scan: scan.as_ref(), engine, database_agrees, journal_has_more, last };
+            match repair::settle(config, &head, &entries, known, &mut notes) {
                 Ok((engine, journal)) => Access::ReadWrite(engine, journal),
                 Err(error) if error.is_full() => Access::Full(error.to_string()),
                 Err(error) => return Err(error),
             }
         };
-        Ok((Self { lock, header, head, entries, doubt, access, notes }, root))
+        Ok((Self { lock, header, head, entries, last, doubt, access, notes }, root))
     }
 
     /// Begins to serve it; returns what is to be told of damage too.
@@ -405,6 +416,25 @@ fn few(names: &[&str]) -> String {
     match names.len().checked_sub(MOST) {
         None | Some(0) => names.join(", "),
         Some(rest) => format!("{} and {rest} more", names[..MOST].join(", ")),
+    }
+}
+
+/// Reads the database from a copy outside of the store, to which nothing is written.
+fn salvage(
+    config: &FsConfig,
+    scan: Option<&Scan<'_>>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Found>, OpenError> {
+    let mut random = [0; 8];
+    kms_core::fill_random(&mut random)?;
+    let name = format!("kms-salvage-{:016x}", u64::from_be_bytes(random));
+    match repair::read_copy(config, &std::env::temp_dir().join(name)) {
+        // The journal may do.
+        Err(error) if scan.is_some_and(Scan::is_whole) => {
+            notes.push(format!("the database was not read: {error}"));
+            Ok(None)
+        }
+        read => read,
     }
 }
 

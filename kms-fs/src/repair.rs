@@ -4,9 +4,9 @@
 //! what the journal and it hold. Every step can be cut off: the next start finds the journal as it was or as it
 //! will be, and a database, or none, of which the journal makes another.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,10 +17,11 @@ use crate::engine::{Change, DATABASE, Engine, Entries, MAX_COMMIT_LEN, MAX_VALUE
 use crate::error::OpenError;
 use crate::journal::{Head, JOURNAL_FILE, Journal, Scan};
 use crate::lock::LOCK_FILE;
+use crate::mark::MARK_FILE;
 use crate::merge::Database;
 
 /// A copy of the database, to be looked into.
-const COPY: &str = "sled.copy";
+pub const COPY: &str = "sled.copy";
 /// A database that is whole and waits for the name of the one that it replaces.
 const REPAIRED: &str = "sled.repaired";
 /// What the name of a database that was set aside begins with.
@@ -28,7 +29,7 @@ const DAMAGED: &str = "sled.damaged-";
 
 /// Tells whether a store was made in `path`, whatever has become of it. A directory that cannot be read is an error.
 pub fn exists(path: &Path) -> Result<bool, OpenError> {
-    const PARTS: [&str; 3] = [DATABASE, JOURNAL_FILE, REPAIRED];
+    const PARTS: [&str; 4] = [DATABASE, JOURNAL_FILE, MARK_FILE, REPAIRED];
     let names = match names_in(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         names => names.map_err(OpenError::io("read directory", path))?,
@@ -52,10 +53,9 @@ pub fn clean_up(path: &Path) -> Result<(), OpenError> {
     let failed = |name: &str| OpenError::io("clean up", path.join(name));
     Journal::clean_up(path).map_err(failed("journal.new"))?;
     remove_directory(&path.join(COPY)).map_err(failed(COPY))?;
-    let repaired = path.join(REPAIRED);
-    if repaired.exists() {
-        let database = path.join(DATABASE);
-        if database.exists() {
+    let (repaired, database) = (path.join(REPAIRED), path.join(DATABASE));
+    if is_there(&repaired).map_err(failed(REPAIRED))? {
+        if is_there(&database).map_err(failed(DATABASE))? {
             // It has not got its name yet; what it holds, the journal holds too.
             remove_directory(&repaired).map_err(failed(REPAIRED))?;
         } else {
@@ -80,12 +80,18 @@ pub struct Found {
 ///
 /// `None` where nothing of it can be read. Only where the journal alone could replace it is the database opened before
 /// a copy of it was tried, since sled may erase what it cannot read.
+///
+/// `last` is the number of a batch that was acknowledged.
 pub fn find(
     config: &FsConfig,
     scan: Option<&Scan<'_>>,
+    last: u64,
     notes: &mut Vec<String>,
 ) -> Result<Option<Found>, OpenError> {
-    if scan.is_some_and(Scan::is_whole) {
+    // A journal with a torn end is no less whole where it is known how far it has to reach.
+    let has_all =
+        |scan: &Scan<'_>| scan.is_whole() && scan.last >= last && (scan.tail.is_empty() || last > 0);
+    if scan.is_some_and(has_all) {
         match open_in_place(config) {
             Ok(found) => return Ok(Some(found)),
             Err(error) if !is_unusable(&error) => return Err(error),
@@ -93,10 +99,22 @@ pub fn find(
             Err(error) => notes.push(error.to_string()),
         }
         // What the journal holds is enough, but for a batch that may have been damaged since.
-        return if scan.is_some_and(|scan| scan.tail.is_empty()) { Ok(None) } else { read_copy(config) };
+        return if scan.is_some_and(|scan| scan.tail.is_empty()) {
+            Ok(None)
+        } else {
+            read_copy(config, &config.path.join(COPY))
+        };
     }
-    match read_copy(config) {
-        Ok(Some(found)) if found.opens && found.database.damage.is_none() => open_in_place(config).map(Some),
+    let copy = config.path.join(COPY);
+    match read_copy(config, &copy) {
+        Ok(Some(found))
+            if found.opens
+                && found.database.damage.is_none()
+                && (scan.is_some() || last > 0 || found.database.batch.is_none())
+                && found.database.batch.max(scan.map(Scan::newest)).unwrap_or_default() >= last =>
+        {
+            open_in_place(config).map(Some)
+        }
         Ok(found) => {
             if found.as_ref().is_some_and(|found| !found.opens) {
                 notes
@@ -150,15 +168,29 @@ fn open_in_place(config: &FsConfig) -> Result<Found, OpenError> {
 ///
 /// Nothing is written to the database itself. Where it does not open, its snapshot and its settings are left away: they only
 /// spare sled work, and the log has everything.
-pub fn read_copy(config: &FsConfig) -> Result<Option<Found>, OpenError> {
-    let (original, copy) = (config.path.join(DATABASE), config.path.join(COPY));
-    if !original.join(SLED_LOG).is_file() {
-        return Ok(None);
+pub fn read_copy(config: &FsConfig, copy: &Path) -> Result<Option<Found>, OpenError> {
+    let original = config.path.join(DATABASE);
+    let log = original.join(SLED_LOG);
+    match log.metadata() {
+        Ok(found) if found.is_file() => {}
+        // What cannot be looked at is not lost.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Err(OpenError::io("look at", log)(error));
+        }
+        _ => return Ok(None),
     }
+    let outcome = read_copies(config, &original, copy);
+    // Also after a copy that failed for want of room.
+    let removed = remove_directory(copy).map_err(OpenError::io("remove the copy", copy));
+    let found = outcome?;
+    removed.map(|()| found)
+}
+
+fn read_copies(config: &FsConfig, original: &Path, copy: &Path) -> Result<Option<Found>, OpenError> {
     let mut best: Option<Found> = None;
     for only_log in [false, true] {
-        copy_database(&original, &copy, only_log).map_err(OpenError::io("copy the database to", &copy))?;
-        let Ok(engine) = Engine::open_copy(&copy, config) else { continue };
+        copy_database(original, copy, only_log)?;
+        let Ok(engine) = Engine::open_copy(copy, config) else { continue };
         let mut found = look_into(&engine);
         engine.close();
         found.opens = !only_log;
@@ -179,7 +211,6 @@ pub fn read_copy(config: &FsConfig) -> Result<Option<Found>, OpenError> {
             break;
         }
     }
-    remove_directory(&copy).map_err(OpenError::io("remove the copy", &copy))?;
     Ok(best)
 }
 
@@ -204,19 +235,30 @@ fn look_into(engine: &Engine) -> Found {
     }
 }
 
-/// Makes journal and database hold `entries`, and opens both.
-///
-/// `scan` is given where the journal says just this, `engine` where there is a database that only has to be brought up to
-/// date. `notes` is told what was set aside.
+/// What is known of the files that are to hold the entries.
+#[derive(Default)]
+pub struct Known<'a> {
+    /// The journal, where it says just this.
+    pub scan: Option<&'a Scan<'a>>,
+    /// An open database that only has to be brought up to date, and the last batch in it.
+    pub engine: Option<(Engine, Option<u64>)>,
+    /// Whether it holds just this.
+    pub database_agrees: bool,
+    /// Whether the journal that is there has records which are no longer served.
+    pub journal_has_more: bool,
+    /// The number of a batch that was acknowledged.
+    pub last: u64,
+}
+
+/// Makes journal and database hold `entries`, and opens both; `notes` is told what was set aside.
 pub fn settle(
     config: &FsConfig,
     head: &Head,
     entries: &Entries,
-    scan: Option<&Scan<'_>>,
-    engine: Option<(Engine, Option<u64>)>,
-    database_agrees: bool,
+    known: Known<'_>,
     notes: &mut Vec<String>,
 ) -> Result<(Engine, Journal), OpenError> {
+    let Known { scan, engine, database_agrees, journal_has_more, last } = known;
     let path = &config.path;
     let (engine, before) = match engine {
         Some((engine, batch)) => (Some(engine), batch),
@@ -224,16 +266,22 @@ pub fn settle(
     };
     let journal_failed = || OpenError::io("write", Journal::path_in(path));
     let journal = if let Some(scan) = scan {
-        Journal::open(path, scan).map_err(journal_failed())?
+        Journal::open(path, head, scan).map_err(journal_failed())?
     } else {
         let text = Journal::read(path).map_err(journal_failed())?;
         let present = text.as_deref().map(Scan::of);
-        let last = present.as_ref().map_or(0, Scan::newest);
-        if present.is_some_and(|scan| !scan.is_whole()) {
-            let aside = keep_journal(path).map_err(journal_failed())?;
-            notes.push(format!("the damaged journal is kept as '{}'", aside.display()));
+        let batch = present.as_ref().map_or(0, Scan::newest).max(before.unwrap_or(0)).max(last).max(1);
+        if let Some(present) = present {
+            let aside = if present.is_whole() && !journal_has_more {
+                String::new()
+            } else {
+                let aside = keep_journal(path).map_err(journal_failed())?;
+                format!(", and the one before is kept as '{}'", aside.display())
+            };
+            notes.push(format!("the journal was written anew{aside}"));
+        } else if before.is_some() {
+            notes.push("the journal was written anew".to_owned());
         }
-        let batch = last.max(before.unwrap_or(0)).max(1);
         Journal::write(path, head, batch, entries).map_err(journal_failed())?
     };
     let engine = if let Some(engine) = engine {
@@ -243,6 +291,7 @@ pub fn settle(
         replace_database(config, head, entries, journal.batch(), notes)?;
         Engine::open(config)?
     };
+    journal.note_done().map_err(OpenError::io("write", path.join(MARK_FILE)))?;
     Ok((engine, journal))
 }
 
@@ -310,7 +359,7 @@ fn replace_database(
 fn keep_journal(path: &Path) -> io::Result<PathBuf> {
     let (journal, aside) = (Journal::path_in(path), name_aside(path, "journal.damaged-"));
     if fs::hard_link(&journal, &aside).is_err() {
-        disk::copy_file(&journal, &aside)?; // a file system without links
+        disk::copy_file(&fs::File::open(&journal)?, &aside)?; // a file system without links
     }
     Ok(aside)
 }
@@ -322,16 +371,27 @@ fn name_aside(path: &Path, prefix: &str) -> PathBuf {
     names.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap_or_default()
 }
 
-fn copy_database(original: &Path, copy: &Path, only_log: bool) -> io::Result<()> {
-    remove_directory(copy)?;
-    fs::create_dir(copy)?;
-    for name in names_in(original)? {
+fn copy_database(original: &Path, copy: &Path, only_log: bool) -> Result<(), OpenError> {
+    remove_directory(copy).map_err(OpenError::io("remove the copy", copy))?;
+    DirBuilder::new().mode(0o700).create(copy).map_err(OpenError::io("make the copy", copy))?;
+    for name in names_in(original).map_err(OpenError::io("read directory", original))? {
         let file = original.join(&name);
         if file.is_file() && (!only_log || name == SLED_LOG) {
-            disk::copy_file(&file, &copy.join(&name))?;
+            let source = fs::File::open(&file).map_err(OpenError::io("open", &file))?;
+            let target = copy.join(&name);
+            disk::copy_file(&source, &target).map_err(OpenError::io("copy the database to", &target))?;
         }
     }
     Ok(())
+}
+
+/// Tells whether something has this name; what cannot be looked at is an error.
+fn is_there(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Tells whether the replay of a log erased something that was written: what sled takes for torn it overwrites with zeros.

@@ -27,11 +27,11 @@ pub struct SledStore {
     index: Arc<Index>,
     // Ended before the lock is given back. `None` where nothing may be written.
     writer: Option<Writer>,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl SledStore {
-    pub(crate) fn new(index: Arc<Index>, writer: Option<Writer>, lock: Lock) -> Self {
+    pub(crate) fn new(index: Arc<Index>, writer: Option<Writer>, lock: Option<Lock>) -> Self {
         Self { index, writer, _lock: lock }
     }
 

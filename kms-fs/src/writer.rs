@@ -26,14 +26,15 @@ use kms_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::ballast::Ballast;
+use crate::ballast::{BALLAST_FILE, Ballast};
 use crate::config::FsConfig;
 use crate::disk;
 use crate::engine::{self, Change, Engine, Entries, MAX_COMMIT_LEN};
 use crate::error::OpenError;
 use crate::journal::{Head, Journal, Scan};
+use crate::mark::Mark;
 use crate::merge::merge;
-use crate::repair;
+use crate::repair::{self, Known};
 
 /// The most changes that one sync covers.
 const BATCH: usize = 256;
@@ -209,8 +210,11 @@ impl State {
                 self.commit(batch(first, incoming));
             }
         }
-        if let Some((engine, _)) = self.open.take() {
+        if let Some((engine, journal)) = self.open.take() {
             engine.close();
+            if let Err(error) = journal.sync_notes() {
+                warn!(path = %self.config.path.display(), "how far the journal reaches could not be synced: {error}");
+            }
         }
     }
 
@@ -292,6 +296,9 @@ impl State {
         };
         let outcome = journal.append(changes).and_then(|()| engine.commit(&in_database, journal.batch()));
         if outcome.is_ok() {
+            if let Err(error) = journal.note_done() {
+                warn!(path = %self.config.path.display(), "how far the journal reaches could not be noted: {error}");
+            }
             self.open = Some((engine, journal));
             return outcome;
         }
@@ -424,25 +431,24 @@ impl State {
         let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
         let scan = text.as_deref().map(Scan::of);
         let mut notes = Vec::new();
-        let found = repair::find(&self.config, scan.as_ref(), &mut notes)?;
+        let last = Mark::read(path).map_or(0, |(_, last)| last);
+        let found = repair::find(&self.config, scan.as_ref(), last, &mut notes)?;
         let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
         let engine = engine.map(|engine| (engine, database.as_ref().and_then(|database| database.batch)));
         let entries = self.index.entries();
-        let merged = merge(scan.as_ref(), database);
+        let merged = merge(scan.as_ref(), database, last);
         let agrees = merged.entries == *entries;
         let scan = scan.filter(|scan| {
             agrees && merged.journal_agrees && !self.unsynced && scan.head.as_ref() == Some(&self.head)
         });
-        let database_agrees = agrees && merged.database_agrees;
-        let opened = repair::settle(
-            &self.config,
-            &self.head,
-            &entries,
-            scan.as_ref(),
+        let known = Known {
+            scan: scan.as_ref(),
             engine,
-            database_agrees,
-            &mut notes,
-        );
+            database_agrees: agrees && merged.database_agrees,
+            journal_has_more: false,
+            last,
+        };
+        let opened = repair::settle(&self.config, &self.head, &entries, known, &mut notes);
         if !notes.is_empty() {
             warn!(path = %path.display(), "{}", notes.join("; "));
         }
@@ -463,5 +469,9 @@ fn batch(first: Job, incoming: &Receiver<Job>) -> Vec<Job> {
 }
 
 fn no_room(error: &io::Error) -> String {
-    format!("no room for the reserve on the disk: {error}")
+    if disk::is_full(error) {
+        format!("no room for the reserve on the disk: {error}")
+    } else {
+        format!("the reserve on the disk, the file '{BALLAST_FILE}', cannot be taken: {error}")
+    }
 }

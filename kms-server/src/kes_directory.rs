@@ -3,19 +3,21 @@
 //! `<path>/<name>` are KES's files, which stay as they are. `<path>/.kms` is the encrypted store that they are imported
 //! into. Its root key is in `<path>.root-key`, unless another is named; or in `<path>/.root-key`, where the directory is a
 //! volume of its own: beside it the root key would die with the container. `<path>/.kms/imported` lists what was imported,
-//! so that a key which was deleted since does not come back.
+//! and
+//! `<path>/.kms/deleted` what was deleted since and does not come back.
 
 mod files;
-mod imported;
+mod lists;
 mod store;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use kms_core::{EntryName, ErrorKind, KeyName, KeyStore as _};
 use kms_fs::{Found, OpenError, OpenMode, Opened};
 
 pub use self::files::{Directory, Looked};
-use self::imported::Imported;
+use self::lists::List;
 pub use self::store::KesDirectory;
 use crate::config::RootKeySource;
 use crate::init::shell_quote;
@@ -27,6 +29,9 @@ const STORE: &str = ".kms";
 
 /// The file in the store's directory that lists what was imported.
 const IMPORTED: &str = "imported";
+
+/// The file beside it that lists what was deleted since, and does not come back from its file.
+const DELETED: &str = "deleted";
 
 /// The root key's file in the directory of the key files.
 const ROOT_KEY: &str = ".root-key";
@@ -56,11 +61,10 @@ pub async fn open(
         }
         (opened, dubious.and_then(Dubious::into_status))
     };
-    let list = store_path.join(IMPORTED);
-    let imported =
-        Imported::read(list.clone()).map_err(|error| StartError::new(crate::files::failed(&list, &error)))?;
+    let imported = List::read(store_path.join(IMPORTED));
+    let deleted = deleted(&store_path, &imported, &opened).await;
     let found_keys = opened.keys;
-    let store = KesDirectory::new(Directory::at(path), opened.store, imported, told);
+    let store = KesDirectory::new(Directory::at(path), opened.store, imported, deleted, told);
     let counts = store.import_all().await;
     let rest = match counts.deleted {
         0 => String::new(),
@@ -80,6 +84,27 @@ pub async fn open(
         local_store::warn_if_empty(&store_path, found_keys + counts.new);
     }
     Ok(store)
+}
+
+/// Reads which keys were deleted since their import; a release that had no list of them served none that was imported and is
+/// not in the store.
+async fn deleted(store_path: &Path, imported: &List, opened: &Opened) -> List {
+    let file = store_path.join(DELETED);
+    let is_first = !List::is_there(&file);
+    let mut deleted = List::read(file);
+    if is_first && !opened.is_new {
+        for (name, fingerprint) in imported.iter() {
+            let Ok(key) = KeyName::new(name) else { continue };
+            let read = opened.store.get(&EntryName::from(&key)).await;
+            if read.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                deleted.note(name, fingerprint.to_owned());
+            }
+        }
+    }
+    if let Err(error) = deleted.write() {
+        tracing::error!("{}", crate::files::failed(deleted.file(), &error));
+    }
+    deleted
 }
 
 /// The files in which the root key of a directory may be whose config names none, and what was found of each.

@@ -133,6 +133,103 @@ async fn both_files_may_be_damaged_at_random() {
     assert!(opened > 30, "only {opened} opened");
 }
 
+/// Where both are damaged, and what is left looks whole: cut at the end of a line, or replayed to where the damage is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_both_files_have_lost_is_noticed_though_what_is_left_looks_whole() {
+    let sample = Sample::make(300).await;
+    let mut numbers = (1_u64..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
+    let (mut unreadable, mut refused) = (0, 0);
+    for round in 0..90 {
+        let copy = sample.copy();
+        let journal = copy.path().join("journal");
+        let text = fs::read(&journal).unwrap();
+        let at = usize::try_from(numbers.next().unwrap()).unwrap() % text.len();
+        let mut what = match round % 4 {
+            0 => {
+                fs::remove_file(&journal).unwrap();
+                "no journal".to_owned()
+            }
+            1 => {
+                fs::write(&journal, &text[..at]).unwrap();
+                format!("journal of {at} bytes")
+            }
+            2 => {
+                let end = at + text[at..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+                fs::write(&journal, &text[..end]).unwrap();
+                format!("journal of whole lines, {end} bytes")
+            }
+            _ => {
+                fs::write(&journal, "").unwrap();
+                "an empty journal".to_owned()
+            }
+        };
+        let log = copy.path().join("sled/db");
+        let harm = match round % 3 {
+            0 => Harm::Flip(numbers.next().unwrap() % 1000),
+            1 => Harm::Cut(numbers.next().unwrap() % 1000),
+            _ => Harm::Zero(numbers.next().unwrap() % 1000),
+        };
+        if !harm.inflict(&log) {
+            continue;
+        }
+        what = format!("round {round}: {what}, {harm:?} of sled/db");
+        match sample.judge(copy.path(), &what).await {
+            Outcome::Refused => refused += 1,
+            Outcome::Opened { unreadable: some, .. } => unreadable += some,
+        }
+    }
+    println!("{refused} refused, {unreadable} keys unreadable in all");
+    assert!(unreadable > 1000, "that little was lost");
+}
+
+#[tokio::test]
+async fn a_database_alone_is_not_believed_to_be_whole() {
+    let sample = Sample::make(50).await;
+    let copy = sample.copy();
+    for gone in ["journal", "last"] {
+        fs::remove_file(copy.path().join(gone)).unwrap();
+    }
+    let outcome = sample.judge(copy.path(), "neither journal nor last").await;
+    assert!(matches!(outcome, Outcome::Opened { read_only: true, .. }), "{outcome:?}");
+    kms_fs::accept_losses(&config(copy.path()), Some(&sample.root)).unwrap();
+    let outcome = sample.judge(copy.path(), "after somebody said that it is").await;
+    assert_eq!(outcome, Outcome::Opened { unreadable: 0, read_only: false });
+}
+
+/// Whoever opened one would wait for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_or_a_directory_in_the_place_of_a_file_hangs_nobody() {
+    let sample = Sample::make(50).await;
+    for file in files(&sample.path()) {
+        for kind in ["pipe", "directory", "dangling link"] {
+            let copy = sample.copy();
+            let path = copy.path().join(file.strip_prefix(sample.path()).unwrap());
+            fs::remove_file(&path).unwrap();
+            match kind {
+                "pipe" => {
+                    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+                }
+                "directory" => fs::create_dir(&path).unwrap(),
+                _ => std::os::unix::fs::symlink("/nonexistent/volume", &path).unwrap(),
+            }
+            let what = format!("a {kind} in the place of {}", path.display());
+            let (root, place) = (&sample.root, copy.path());
+            let (sender, opened) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                scope.spawn(move || sender.send(open(&config(place), root, OpenMode::Existing).map(drop)));
+                let outcome = opened.recv_timeout(std::time::Duration::from_secs(20));
+                match outcome.unwrap_or_else(|_| panic!("{what}: it hangs")) {
+                    Ok(()) => {}
+                    Err(refused) => {
+                        let name = path.file_name().unwrap().to_string_lossy();
+                        assert!(refused.to_string().contains(&*name), "{what}: {refused}");
+                    }
+                }
+            });
+        }
+    }
+}
+
 /// Takes the line of `name` in the journal apart: changes a letter of its record.
 fn damage_line(journal: &Path, name: &str) {
     let text = fs::read_to_string(journal).unwrap();

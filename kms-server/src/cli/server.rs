@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -230,13 +230,16 @@ async fn reload(reloader: &Reloader, load: &impl Fn() -> Result<Settings, Failur
 /// Sends the log to stderr: from `info` on, or as `KMS_LOG` says.
 fn start_log(environment: &Environment) {
     let filter = EnvFilter::try_new(environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info"));
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    // What sled says of damage is for its makers; kms-fs says what it means.
+    filter = "sled=off".parse().map_or(filter.clone(), |directive| filter.clone().add_directive(directive));
     let stderr = tracing_subscriber::fmt::layer()
         .with_writer(error_log::output)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .with_filter(filter);
     // Every layer has its filter: one without would have all events and spans of all libraries made for it.
-    let stream = error_log::StreamLayer.with_filter(LevelFilter::WARN);
+    let stream = Targets::new().with_default(LevelFilter::WARN).with_target("sled", LevelFilter::OFF);
+    let stream = error_log::StreamLayer.with_filter(stream);
     let _ = tracing_subscriber::registry().with(stderr).with(stream).try_init();
 }

@@ -13,7 +13,7 @@ use kms_fs::FsStore;
 use tokio::sync::{Mutex, RwLock};
 
 use super::files::{Beside, Directory, KeyFile, Looked, Stamp, Unusable, fingerprint};
-use super::imported::Imported;
+use super::lists::List;
 
 /// How long what is known of files that cannot be used is told before they are looked at again.
 const LOOKED_AGAIN: Duration = Duration::from_secs(5);
@@ -29,10 +29,18 @@ pub struct KesDirectory {
     directory: Directory,
     store: FsStore,
     /// Held shared where a name that is free is taken, alone where a file is imported or its key deleted.
-    imported: RwLock<Imported>,
+    lists: RwLock<Lists>,
     beside: Mutex<Known>,
     /// What should be known of the root key.
     root_key: Option<String>,
+}
+
+/// What is known of key files.
+struct Lists {
+    /// Those whose very key was imported.
+    imported: List,
+    /// Those whose key was deleted, and is not to come back from its file.
+    deleted: List,
 }
 
 /// What was seen of the names that the store does not have.
@@ -57,11 +65,17 @@ pub struct Counts {
 
 impl KesDirectory {
     /// Puts `directory` before `store`.
-    pub fn new(directory: Directory, store: FsStore, imported: Imported, root_key: Option<String>) -> Self {
+    pub fn new(
+        directory: Directory,
+        store: FsStore,
+        imported: List,
+        deleted: List,
+        root_key: Option<String>,
+    ) -> Self {
         Self {
             directory,
             store,
-            imported: RwLock::new(imported),
+            lists: RwLock::new(Lists { imported, deleted }),
             beside: Mutex::new(Known::default()),
             root_key,
         }
@@ -80,14 +94,14 @@ impl KesDirectory {
         for misnamed in &names.misnamed {
             tracing::error!("key file passed over, its key is not served: {misnamed}");
         }
-        let mut imported = self.imported.write().await;
+        let mut lists = self.lists.write().await;
         for name in &names.keys {
             let file = self.directory.file(name.as_str());
             let unusable = match self.directory.look(name.as_str()) {
                 Ok(Looked::Nothing) => continue,
                 Ok(Looked::Key(key)) => {
                     counts.keys += 1;
-                    match self.import_one(&mut imported, name, key).await {
+                    match self.import_one(&mut lists, name, key).await {
                         Ok(Import::New) => counts.new += 1,
                         Ok(Import::Deleted) => counts.deleted += 1,
                         Ok(Import::Present) => {}
@@ -117,28 +131,28 @@ impl KesDirectory {
                 );
             }
         }
-        if let Err(error) = imported.write() {
-            tracing::error!("{}", crate::files::failed(imported.file(), &error));
+        if let Err(error) = lists.imported.write() {
+            tracing::error!("{}", crate::files::failed(lists.imported.file(), &error));
         }
-        drop(imported);
+        drop(lists);
         let _ = self.known(Looking::Again).await;
         counts
     }
 
-    async fn import_one(&self, imported: &mut Imported, name: &KeyName, key: KeyFile) -> Result<Import> {
+    async fn import_one(&self, lists: &mut Lists, name: &KeyName, key: KeyFile) -> Result<Import> {
         let entry = EntryName::from(name);
         let fingerprint = fingerprint(&key.record);
         let (present, outcome) = match self.store.get(&entry).await {
             Ok(present) => (present, Import::Present),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            Err(_) if imported.has(name.as_str(), &fingerprint) => return Ok(Import::Deleted),
+            Err(_) if lists.deleted.has(name.as_str(), &fingerprint) => return Ok(Import::Deleted),
             Err(_) => {
                 self.store.create(&entry, &key.content).await?;
                 (self.store.get(&entry).await?, Import::New)
             }
         };
         if KeyRecord::decode(present.expose()).is_ok_and(|present| present.key == key.record.key) {
-            imported.note(name.as_str(), fingerprint);
+            lists.imported.note(name.as_str(), fingerprint);
         } else {
             tracing::error!(
                 "key file {} holds another key than the store below it: the store's is served",
@@ -150,21 +164,21 @@ impl KesDirectory {
 
     /// Serves a key from its file, and imports it if it was not deleted since an earlier import.
     async fn import(&self, name: &EntryName, key: KeyFile) -> Result<SecretBytes> {
-        let mut imported = self.imported.write().await;
+        let mut lists = self.lists.write().await;
         match self.store.get(name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             meanwhile => return meanwhile,
         }
         let fingerprint = fingerprint(&key.record);
-        if imported.has(name.as_str(), &fingerprint) {
+        if lists.deleted.has(name.as_str(), &fingerprint) {
             return Err(Error::new(ErrorKind::NotFound, format!("read entry '{name}'")));
         }
         let file = self.directory.file(name.as_str());
         match self.store.create(name, &key.content).await {
             Ok(()) => {
                 tracing::warn!("key file {} imported into the encrypted store", file.display());
-                if let Err(error) = imported.append(name.as_str(), fingerprint) {
-                    tracing::error!("{}", crate::files::failed(imported.file(), &error));
+                if let Err(error) = lists.imported.append(name.as_str(), fingerprint) {
+                    tracing::error!("{}", crate::files::failed(lists.imported.file(), &error));
                 }
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
@@ -183,6 +197,21 @@ impl KesDirectory {
                 );
             }
         }
+        Ok(key.content)
+    }
+
+    /// Serves a key whose record the store has lost from the file that it was imported from.
+    async fn read_imported(&self, name: &EntryName, lost: Error) -> Result<SecretBytes> {
+        let Ok(Looked::Key(key)) = self.look(name, "read").await else { return Err(lost) };
+        let lists = self.lists.read().await;
+        let fingerprint = fingerprint(&key.record);
+        // Another key under that name would open nothing that was sealed, and seal what the lost one does not open.
+        if !lists.imported.has(name.as_str(), &fingerprint) || lists.deleted.has(name.as_str(), &fingerprint)
+        {
+            return Err(lost);
+        }
+        let file = self.directory.file(name.as_str());
+        tracing::warn!("key is served from its file {}: {}", file.display(), lost.chain());
         Ok(key.content)
     }
 
@@ -239,10 +268,10 @@ impl KesDirectory {
                 .collect()
         });
         let looked: Vec<(KeyName, Looked)> = looked.await?;
-        let imported = self.imported.read().await;
+        let deleted = &self.lists.read().await.deleted;
         let beside = looked.into_iter().filter_map(|(name, looked)| match looked {
             Looked::Nothing => None,
-            Looked::Key(key) if imported.has(name.as_str(), &fingerprint(&key.record)) => None,
+            Looked::Key(key) if deleted.has(name.as_str(), &fingerprint(&key.record)) => None,
             Looked::Key(_) => Some((name, None)),
             Looked::Unusable(unusable) => Some((name, Some(unusable))),
         });
@@ -294,14 +323,14 @@ impl KeyStore for KesDirectory {
             return self.store.create(name, record).await;
         }
         let exists = || Error::new(ErrorKind::AlreadyExists, format!("create entry '{name}'"));
-        let imported = self.imported.read().await;
+        let lists = self.lists.read().await;
         match self.look(name, "create").await {
             Ok(Looked::Nothing) => self.store.create(name, record).await,
-            Ok(Looked::Key(key)) if imported.has(name.as_str(), &fingerprint(&key.record)) => {
+            Ok(Looked::Key(key)) if lists.deleted.has(name.as_str(), &fingerprint(&key.record)) => {
                 self.store.create(name, record).await
             }
             Ok(Looked::Key(key)) => {
-                drop(imported);
+                drop(lists);
                 self.import(name, key).await?;
                 Err(exists())
             }
@@ -319,12 +348,15 @@ impl KeyStore for KesDirectory {
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
-        match self.store.get(name).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && !name.is_slot() => {}
+        let missing = match self.store.get(name).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && !name.is_slot() => error,
+            Err(error) if error.kind() == ErrorKind::Corrupt && !name.is_slot() => {
+                return self.read_imported(name, error).await;
+            }
             read => return read,
-        }
+        };
         match self.look(name, "read").await? {
-            Looked::Nothing => Err(Error::new(ErrorKind::NotFound, format!("read entry '{name}'"))),
+            Looked::Nothing => Err(missing),
             Looked::Key(key) => self.import(name, key).await,
             Looked::Unusable(unusable) => Err(self.unusable(unusable.kind, name, "read", &unusable)),
         }
@@ -334,7 +366,8 @@ impl KeyStore for KesDirectory {
         if name.is_slot() {
             return self.store.delete(name).await;
         }
-        let mut imported = self.imported.write().await;
+        let mut lists = self.lists.write().await;
+        let deleted = &mut lists.deleted;
         let key = match self.look(name, "delete").await? {
             Looked::Nothing => return self.store.delete(name).await,
             Looked::Unusable(unusable) => {
@@ -343,19 +376,20 @@ impl KeyStore for KesDirectory {
             Looked::Key(key) => key,
         };
         let fingerprint = fingerprint(&key.record);
-        let is_new = !imported.has(name.as_str(), &fingerprint);
+        let is_new = !deleted.has(name.as_str(), &fingerprint);
         let is_stored = !self.lacks(name).await;
         if is_new {
             // What the list names does not come back from its file.
-            imported.append(name.as_str(), fingerprint).map_err(|error| {
-                let why = crate::files::failed(imported.file(), &error);
+            deleted.append(name.as_str(), fingerprint).map_err(|error| {
+                let why = crate::files::failed(deleted.file(), &error);
                 Error::with_source(ErrorKind::ReadOnly, format!("delete entry '{name}'"), why)
             })?;
         }
-        let deleted = if is_new && !is_stored { Ok(()) } else { self.store.delete(name).await };
-        drop(imported);
+        let outcome = if is_new && !is_stored { Ok(()) } else { self.store.delete(name).await };
+        // Whoever looks at the names takes these locks the other way round.
+        drop(lists);
         self.forget_names().await;
-        deleted
+        outcome
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
@@ -372,9 +406,7 @@ impl KeyStore for KesDirectory {
             Ok(beside) => told(&self.directory, &beside),
             Err(unusable) => Some(unusable.why),
         };
-        let all: Vec<_> =
-            [status.degraded.clone(), files, self.root_key.clone()].into_iter().flatten().collect();
-        Ok(if all.is_empty() { status } else { status.degraded(all.join("; ")) })
+        Ok([files, self.root_key.clone()].into_iter().flatten().fold(status, StoreStatus::degraded))
     }
 }
 

@@ -137,6 +137,66 @@ fn a_deleted_key_does_not_come_back_from_its_file() {
 }
 
 #[test]
+fn a_key_that_the_store_has_lost_is_served_from_its_file() {
+    let node = Node::new();
+    let records = vectors("records", "records.json");
+    let put = |name: &str, n: usize| {
+        fs::write(node.path("keys").join(name), records[n]["record"].as_str().unwrap()).unwrap();
+    };
+    put("first", 0);
+    node.serve().stop();
+    let older = node.path("older");
+    let copied =
+        Command::new("cp").args(["-a", text(&node.path("keys/.kms")), text(&older)]).status().unwrap();
+    assert!(copied.success());
+    put("second", 1);
+    put("deleted", 2);
+    let server = node.serve();
+    let client = node.client_of(&server);
+    let dek = client.run(&["key", "dek", "second"]).ok();
+    client.run(&["key", "rm", "deleted"]).ok();
+    server.stop();
+    let opens = |client: &Shell| {
+        let opened = client.run(&["key", "decrypt", "second", &field(&dek, "ciphertext")]).ok();
+        assert_eq!(field(&opened, "plaintext"), field(&dek, "plaintext"));
+    };
+
+    // Damaged in the journal and in the database: the file has it.
+    let journal = node.path("keys/.kms/journal");
+    let lines = fs::read_to_string(&journal).unwrap();
+    let line = lines.lines().find(|line| line.contains(" + second ")).unwrap();
+    fs::write(&journal, lines.replace(line, &format!("{}?", &line[..line.len() - 1]))).unwrap();
+    fs::remove_dir_all(node.path("keys/.kms/sled")).unwrap();
+    let server = node.serve();
+    opens(&node.client_of(&server));
+    let told = server.stderr();
+    assert!(told.contains("key is served from its file") && told.contains("second"), "{told}");
+    server.stop();
+
+    // Given up, it comes back from its file, and one that was deleted does not.
+    let config = node.path("config.yml");
+    let discard = ["key", "discard", "second", "--config", text(&config)];
+    Shell::default().run_with(&discard, b"second\n").ok();
+    let server = node.serve();
+    opens(&node.client_of(&server));
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(listed(&node.client_of(&server)), names(&["first", "second"]));
+    server.stop();
+
+    // So do keys that a backup of the store does not have.
+    for part in ["sled", "journal", "last"] {
+        let gone = node.path("keys/.kms").join(part);
+        let _ = fs::remove_dir_all(&gone);
+        let _ = fs::remove_file(&gone);
+        let copied = Command::new("cp").args(["-a", text(&older.join(part)), text(&gone)]).status().unwrap();
+        assert!(copied.success());
+    }
+    let server = node.serve();
+    opens(&node.client_of(&server));
+    assert_eq!(listed(&node.client_of(&server)), names(&["first", "second"]));
+}
+
+#[test]
 fn a_broken_key_file_is_named_and_the_rest_served() {
     let node = Node::new();
     let record = vectors("records", "records.json")[0]["record"].as_str().unwrap().to_owned();

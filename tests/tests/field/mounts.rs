@@ -77,12 +77,17 @@ impl Host {
 
     /// Returns the command of a container that has the volume at `mount_point`, or has it not.
     fn container(&self, mount_point: Option<&str>, flags: &[&str]) -> Command {
+        self.container_with("", mount_point, flags)
+    }
+
+    /// The same, in which `mounted` is run first; `{volume}` stands for the volume's mount point.
+    fn container_with(&self, mounted: &str, mount_point: Option<&str>, flags: &[&str]) -> Command {
         let mount = match mount_point {
-            Some(at) => format!(
-                "mount --bind '{}' '{}' && ",
-                self.volume.path().display(),
-                self.path("layer").join(at).display()
-            ),
+            Some(at) => {
+                let volume = format!("'{}'", self.path("layer").join(at).display());
+                let mounted = mounted.replace("{volume}", &volume);
+                format!("mount --bind '{}' {volume} && {mounted}", self.volume.path().display())
+            }
             None => String::new(),
         };
         let script = format!(
@@ -194,4 +199,28 @@ fn a_volume_that_is_not_mounted_stops_the_start() {
     }
     let made = fs::read_dir(host.path("layer/data")).unwrap().count();
     assert_eq!(made, 0, "nothing was made where the volume was not");
+}
+
+/// A disk that fails is mounted for reading alone.
+#[test]
+fn a_store_on_a_read_only_mount_is_salvaged() {
+    let own = "[keystore.fs]\npath = \"{layer}/data/store\"\nroot_key_file = \"{etc}/root.key\"\n";
+    let host = Host::new(&std::env::temp_dir(), 1000, own);
+    host.key_outlives_a_container("data", &["--create"]);
+    for damage in ["journal", "sled/db"] {
+        let file = host.volume.path().join("store").join(damage);
+        let content = fs::read(&file).unwrap();
+        fs::write(&file, &content[..content.len() / 3]).unwrap();
+        let config = host.config();
+        let flags = ["server", "--config", text(&config), "--salvage"];
+        let server =
+            Serving::of(host.container_with("mount -o remount,bind,ro {volume} && ", Some("data"), &flags));
+        let (status, answer) = host.ask(&server, "PUT", "/v1/key/generate/my-key", "");
+        assert_eq!(status, 200, "{damage}: {answer}");
+        let (status, answer) = host.ask(&server, "PUT", "/v1/key/create/other", "");
+        assert_eq!(status, 502, "{damage}: {answer}");
+        assert!(server.stderr().contains("1 of 1 entries can be read"), "{damage}: {}", server.stderr());
+        server.stop();
+        fs::write(&file, content).unwrap();
+    }
 }

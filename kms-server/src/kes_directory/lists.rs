@@ -1,29 +1,48 @@
-//! The list of what was imported, so that a key which was deleted since does not come back from its file.
+//! Lists of key files: of what was imported, and of what was deleted since, so that it does not come back from its file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::files;
 
-/// Names and fingerprints, in a file with a line each. The last line of a name counts.
-pub struct Imported {
+/// Names and fingerprints of keys, in a file with a line each. The last line of a name counts.
+pub struct List {
     file: PathBuf,
     list: BTreeMap<String, String>,
 }
 
-impl Imported {
-    /// Reads the list.
-    pub fn read(file: PathBuf) -> io::Result<Self> {
-        let text = match fs::read_to_string(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text?,
-        };
+impl List {
+    /// Reads the list in `file`; one that cannot be read is empty, which costs no key, and told to the log.
+    pub fn read(file: PathBuf) -> Self {
+        let text = Self::text(&file).unwrap_or_else(|error| {
+            tracing::error!("{}; the list counts as empty", files::failed(&file, &error));
+            String::new()
+        });
         let pairs = text.lines().filter_map(|line| line.split_once(' '));
         let list = pairs.map(|(name, fingerprint)| (name.to_owned(), fingerprint.to_owned())).collect();
-        Ok(Self { file, list })
+        Self { file, list }
+    }
+
+    fn text(file: &Path) -> io::Result<String> {
+        match file.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            // A pipe would wait for its writer.
+            Ok(found) if !found.is_file() => Err(io::Error::other("it is not a regular file")),
+            found => found.and_then(|_| fs::read_to_string(file)),
+        }
+    }
+
+    /// Tells whether there is a list on the disk.
+    pub fn is_there(file: &Path) -> bool {
+        file.symlink_metadata().is_ok()
+    }
+
+    /// Returns the names and fingerprints.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.list.iter().map(|(name, fingerprint)| (name.as_str(), fingerprint.as_str()))
     }
 
     /// Returns where the list is.
@@ -31,12 +50,12 @@ impl Imported {
         &self.file
     }
 
-    /// Tells whether this very key was imported under this name.
+    /// Tells whether this very key is in it under this name.
     pub fn has(&self, name: &str, fingerprint: &str) -> bool {
         self.list.get(name).is_some_and(|known| known == fingerprint)
     }
 
-    /// Notes a key that was imported, to be written with others.
+    /// Notes a key, to be written with others.
     pub fn note(&mut self, name: &str, fingerprint: String) {
         self.list.insert(name.to_owned(), fingerprint);
     }
@@ -72,7 +91,7 @@ mod tests {
     fn a_line_that_was_cut_short_spoils_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("imported");
-        let read = || Imported::read(path.clone()).unwrap();
+        let read = || List::read(path.clone());
         let mut list = read();
         list.append("a", "1".to_owned()).unwrap();
         fs::write(&path, "a 11\nb 22\nc 3").unwrap();

@@ -1,0 +1,87 @@
+//! How far journal and database have to reach: the number of the last batch that was acknowledged, in a file of its own.
+//!
+//! A journal that was cut at the end of a line, and a database whose replay ended early, look whole. The number tells that they
+//! are not. It is written before a batch is acknowledged and synced only when the store is closed: after a power cut it may
+//! be an older one, and never too high.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::disk;
+use crate::store_key::StoreId;
+
+/// The name of the file in the store's directory.
+pub const MARK_FILE: &str = "last";
+
+/// The open file.
+pub struct Mark {
+    file: File,
+    store_id: StoreId,
+}
+
+impl Mark {
+    /// Reads whose number it is, and the number; `None` where there is none, or none that can be read.
+    pub fn read(directory: &Path) -> Option<(StoreId, u64)> {
+        let bytes = disk::read_regular(&directory.join(MARK_FILE)).ok()??;
+        let text = String::from_utf8(bytes).ok()?;
+        let mut words = text.split_whitespace().skip(1);
+        let mut store_id = StoreId::default();
+        hex::decode_to_slice(words.next()?, &mut store_id).ok()?;
+        let number = words.next()?.parse().ok()?;
+        (text == line(&store_id, number)).then_some((store_id, number))
+    }
+
+    /// Opens the file, made if it is not there.
+    pub fn open(directory: &Path, store_id: &StoreId) -> io::Result<Self> {
+        let path = directory.join(MARK_FILE);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("'{}': {error}", path.display()));
+        disk::refuse_other_types(&path).map_err(named)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(named)?;
+        Ok(Self { file, store_id: *store_id })
+    }
+
+    /// Notes that batch `number` is on the disk, in journal and database.
+    pub fn set(&self, number: u64) -> io::Result<()> {
+        self.file.write_all_at(line(&self.store_id, number).as_bytes(), 0)
+    }
+
+    /// Makes it durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+/// A line of always the same length, so that it is written over in one piece.
+fn line(store_id: &StoreId, number: u64) -> String {
+    let text = format!("{} {number:020}", hex::encode(store_id));
+    format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_that_of_its_store_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = [1; 16];
+        assert_eq!(Mark::read(dir.path()), None);
+        let mark = Mark::open(dir.path(), &ours).unwrap();
+        for number in [1, 9, 1_000_000, u64::MAX] {
+            mark.set(number).unwrap();
+            assert_eq!(Mark::read(dir.path()), Some((ours, number)));
+        }
+        let file = dir.path().join(MARK_FILE);
+        let good = std::fs::read(&file).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(&file, bad).unwrap();
+            assert_eq!(Mark::read(dir.path()), None, "{at}");
+        }
+    }
+}
