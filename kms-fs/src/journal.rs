@@ -421,8 +421,8 @@ impl Journal {
         file.sync_all()?;
         let path = Self::path_in(directory);
         fs::rename(&unfinished, &path)?;
-        let mark = Mark::open(directory, &head.store_id)?;
         disk::sync_file(directory)?;
+        let mark = Mark::open(directory, &head.store_id)?;
         Ok(Self { file, mark, path, len, batch, dead: 0, rewrite_at: MIN_REWRITE })
     }
 

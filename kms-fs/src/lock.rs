@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -12,6 +14,9 @@ use crate::error::OpenError;
 
 /// The name of the lock file.
 pub const LOCK_FILE: &str = "lock";
+
+/// How long a lock is waited for: a process that forks shares its locks with the child until that runs another program.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A held lock; the kernel gives it back when the process ends, however it ends.
 pub struct Lock {
@@ -47,15 +52,20 @@ impl Lock {
     }
 
     fn lock(file: &mut File, path: &Path) -> Result<(), OpenError> {
-        let lock_path = path.join(LOCK_FILE);
-        if let Err(error) = flock(&*file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(OpenError::io("lock", &lock_path)(error.into()));
+        let began = Instant::now();
+        loop {
+            match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let mut holder = String::new();
+                    let _ = file.read_to_string(&mut holder);
+                    return Err(OpenError::InUse { path: path.into(), pid: holder.trim().parse().ok() });
+                }
+                Err(error) => return Err(OpenError::io("lock", path.join(LOCK_FILE))(error.into())),
             }
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            return Err(OpenError::InUse { path: path.into(), pid: holder.trim().parse().ok() });
         }
-        Ok(())
     }
 }

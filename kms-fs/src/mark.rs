@@ -39,8 +39,16 @@ impl Mark {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("'{}': {error}", path.display()));
         disk::refuse_other_types(&path).map_err(named)?;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(named)?;
+        options.read(true).write(true).mode(0o600);
+        let file = match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The journal's name first: a mark alone would tell of a store that lost everything.
+                disk::sync_file(directory)?;
+                options.create(true).truncate(false).open(&path)
+            }
+            opened => opened,
+        };
+        let file = file.map_err(named)?;
         Ok(Self { file, store_id: *store_id })
     }
 
