@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Gate, Request, Result};
 use tokio::sync::watch;
 
 /// A value with the moment at which the fetch began that brought it.
@@ -82,29 +82,54 @@ impl<T: Send + Sync + 'static> Cell<T> {
         after: Option<Instant>,
         deadline: Instant,
         fresh: impl Fn(&Held<T>) -> bool + Send,
-        fetch: impl Fn() -> F + Send,
+        mut fetch: impl FnMut() -> F + Send,
     ) -> Outcome<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let timed_out = || Error::new(ErrorKind::Timeout, "wait for AWS KMS");
         loop {
-            let (mut outcome, is_late_enough) = match self.join_or_start(after, &fresh, &fetch) {
-                Step::Take(held) => return Ok(held),
-                Step::Wait(outcome, is_late_enough) => (outcome, is_late_enough),
-            };
-            let ended = tokio::time::timeout_at(deadline.into(), outcome.wait_for(Option::is_some)).await;
-            let ended = match ended {
-                Err(_) => return Err(timed_out()),
-                Ok(Ok(ended)) => ended.clone(),
-                Ok(Err(_)) => None,
-            };
-            match ended {
-                Some(ended) if is_late_enough => return ended,
-                Some(_) => {}
-                None => return Err(Error::new(ErrorKind::Internal, "fetch from AWS KMS")),
+            let step = self.join_or_start(after, &fresh, &mut fetch);
+            if let Some(outcome) = ended(step, deadline).await {
+                return outcome;
             }
         }
+    }
+
+    /// As [`fetch`](Self::fetch) does, with leave of `gate` for each fetch that is started: it counts until the fetch ends.
+    pub async fn fetch_with_leave<F>(
+        self: &Arc<Self>,
+        (gate, request): (&Arc<Gate>, &Request),
+        after: Option<Instant>,
+        fresh: impl Fn(&Held<T>) -> bool + Send,
+        mut fetch: impl FnMut() -> F + Send,
+    ) -> Outcome<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        loop {
+            let step = if let Some(step) = self.join(after, &fresh) {
+                step
+            } else {
+                let mut pass = Some(gate.pass(request).await?);
+                self.join_or_start(after, &fresh, &mut || {
+                    let (call, pass) = (fetch(), pass.take());
+                    async move {
+                        let outcome = call.await;
+                        drop(pass);
+                        outcome
+                    }
+                })
+            };
+            if let Some(outcome) = ended(step, request.deadline).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// Tells whether nothing is here, and nothing on its way.
+    pub fn is_vacant(&self) -> bool {
+        let running = self.running();
+        running.as_ref().is_none_or(|running| !running.is_alive()) && self.held.load().is_none()
     }
 
     /// Starts a fetch that nobody waits for, unless one is under way or began a moment ago.
@@ -118,30 +143,41 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
     }
 
+    fn join(&self, after: Option<Instant>, fresh: &impl Fn(&Held<T>) -> bool) -> Option<Step<T>> {
+        self.find(self.running().as_ref(), after, fresh)
+    }
+
     fn join_or_start<F>(
         self: &Arc<Self>,
         after: Option<Instant>,
         fresh: &impl Fn(&Held<T>) -> bool,
-        fetch: &impl Fn() -> F,
+        fetch: &mut impl FnMut() -> F,
     ) -> Step<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut running = self.running();
-        if let Some(current) = running.as_ref()
-            && current.is_alive()
-        {
+        self.find(running.as_ref(), after, fresh).unwrap_or_else(|| {
+            let started = self.start(fetch());
+            let outcome = started.outcome.clone();
+            *running = Some(started);
+            Step::Wait(outcome, true)
+        })
+    }
+
+    /// Finds a fetch to wait for, or a value; a fetch puts its value in before it ends, so one that ended a moment ago is
+    /// seen.
+    fn find(
+        &self,
+        running: Option<&Running<T>>,
+        after: Option<Instant>,
+        fresh: &impl Fn(&Held<T>) -> bool,
+    ) -> Option<Step<T>> {
+        if let Some(current) = running.filter(|current| current.is_alive()) {
             let is_late_enough = after.is_none_or(|after| current.began >= after);
-            return Step::Wait(current.outcome.clone(), is_late_enough);
+            return Some(Step::Wait(current.outcome.clone(), is_late_enough));
         }
-        // A fetch puts its value in before it ends, so one that ended a moment ago is seen here.
-        if let Some(held) = self.get().filter(|held| fresh(held)) {
-            return Step::Take(held);
-        }
-        let started = self.start(fetch());
-        let outcome = started.outcome.clone();
-        *running = Some(started);
-        Step::Wait(outcome, true)
+        self.get().filter(|held| fresh(held)).map(Step::Take)
     }
 
     fn start<F>(self: &Arc<Self>, fetch: F) -> Running<T>
@@ -161,5 +197,23 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running<T>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for what a step leads to; `None` where that was no use.
+async fn ended<T>(step: Step<T>, deadline: Instant) -> Option<Outcome<T>> {
+    let (mut outcome, is_late_enough) = match step {
+        Step::Take(held) => return Some(Ok(held)),
+        Step::Wait(outcome, is_late_enough) => (outcome, is_late_enough),
+    };
+    let ended = tokio::time::timeout_at(deadline.into(), outcome.wait_for(Option::is_some)).await;
+    let ended = match ended {
+        Err(_) => return Some(Err(Error::new(ErrorKind::Timeout, "wait for AWS KMS"))),
+        Ok(Ok(ended)) => ended.clone(),
+        Ok(Err(_)) => None,
+    };
+    match ended {
+        Some(ended) => is_late_enough.then_some(ended),
+        None => Some(Err(Error::new(ErrorKind::Internal, "fetch from AWS KMS"))),
     }
 }

@@ -11,7 +11,7 @@ use kms_core::{DataKey, Error, ErrorKind, KeyName, Result, SealingKey};
 use tokio::sync::OnceCell;
 
 use crate::cell::Cell;
-use crate::client::{Upstream, once};
+use crate::client::{CALL_TIMEOUT, Upstream, once};
 use crate::config::Reuse;
 use crate::error::Failure;
 use crate::format;
@@ -308,7 +308,6 @@ pub async fn describe(
 /// Fails as `AlreadyExists` if there is; then this CMK is given back.
 pub async fn make(
     upstream: &Upstream,
-    deadline: Instant,
     name: &KeyName,
     creator: &str,
     alias: &str,
@@ -329,18 +328,18 @@ pub async fn make(
         .set_tags(Some(tags.into_iter().flatten().collect()))
         .customize()
         .config_override(once());
-    let made = upstream.call(deadline, create.send()).await?.key_metadata;
+    let made = upstream.call(soon(), create.send()).await?.key_metadata;
     let made =
         made.ok_or_else(|| Failure::of(ErrorKind::Unreachable, "an answer of AWS KMS without the CMK made"))?;
-    match put_behind(upstream, deadline, alias, made.key_id()).await {
+    match put_behind(upstream, alias, made.key_id()).await {
         Ok(()) => Ok(made),
         Err(failure) if failure.kind == ErrorKind::AlreadyExists => {
-            give_back(upstream, deadline, made.key_id()).await;
+            give_back(upstream, made.key_id()).await;
             Err(failure)
         }
         // It may have worked: what the alias stands for decides, and nothing is given back on a guess.
         Err(failure) if failure.kind.leaves_outcome_unknown() => {
-            match describe(upstream, deadline, alias).await {
+            match describe(upstream, soon(), alias).await {
                 Ok(there) if there.key_id() == made.key_id() => Ok(made),
                 _ => {
                     tracing::warn!(
@@ -353,7 +352,7 @@ pub async fn make(
             }
         }
         Err(failure) => {
-            give_back(upstream, deadline, made.key_id()).await;
+            give_back(upstream, made.key_id()).await;
             Err(failure)
         }
     }
@@ -364,14 +363,13 @@ pub async fn make(
 /// One whose deletion is scheduled already is left as it is.
 pub async fn retire(
     upstream: &Upstream,
-    deadline: Instant,
     window: u32,
     id: &str,
 ) -> std::result::Result<Option<Timestamp>, Failure> {
-    match schedule_deletion(upstream, deadline, id, window).await {
+    match schedule_deletion(upstream, id, window).await {
         Ok(until) => Ok(until),
         Err(failure) if failure.kind == ErrorKind::Disabled => {
-            let there = describe(upstream, deadline, id).await?;
+            let there = describe(upstream, soon(), id).await?;
             if there.key_state != Some(KeyState::PendingDeletion) {
                 return Err(failure);
             }
@@ -399,12 +397,13 @@ pub async fn look_again(deadline: Instant) -> bool {
     true
 }
 
-async fn put_behind(
-    upstream: &Upstream,
-    deadline: Instant,
-    alias: &str,
-    id: &str,
-) -> std::result::Result<(), Failure> {
+/// Returns until when a call may take that is a part of an effect, which goes on whoever waits for it.
+fn soon() -> Instant {
+    Instant::now() + CALL_TIMEOUT
+}
+
+async fn put_behind(upstream: &Upstream, alias: &str, id: &str) -> std::result::Result<(), Failure> {
+    let deadline = soon();
     loop {
         let create = upstream.client().create_alias().alias_name(alias).target_key_id(id);
         let create = create.customize().config_override(once());
@@ -421,13 +420,12 @@ async fn put_behind(
 
 async fn schedule_deletion(
     upstream: &Upstream,
-    deadline: Instant,
     id: &str,
     window: u32,
 ) -> std::result::Result<Option<Timestamp>, Failure> {
     let days = i32::try_from(window).unwrap_or(30);
     let schedule = upstream.client().schedule_key_deletion().key_id(id).pending_window_in_days(days);
-    let answer = upstream.call(deadline, schedule.send()).await?;
+    let answer = upstream.call(soon(), schedule.send()).await?;
     if answer.key_id.is_none() {
         let why = "an answer of AWS KMS without the CMK to be deleted";
         return Err(Failure::of(ErrorKind::Unreachable, why));
@@ -436,9 +434,9 @@ async fn schedule_deletion(
 }
 
 /// Gives back a CMK that nobody has used.
-async fn give_back(upstream: &Upstream, deadline: Instant, id: &str) {
+async fn give_back(upstream: &Upstream, id: &str) {
     const SHORTEST_WINDOW: u32 = 7;
-    if let Err(failure) = schedule_deletion(upstream, deadline, id, SHORTEST_WINDOW).await {
+    if let Err(failure) = schedule_deletion(upstream, id, SHORTEST_WINDOW).await {
         tracing::warn!(cmk = id, "a CMK that is not used could not be scheduled for deletion: {failure}");
     }
 }

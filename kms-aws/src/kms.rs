@@ -188,27 +188,8 @@ impl Kms for AwsKms {
     }
 
     async fn create(&self, request: &Request, name: &KeyName) -> Result<()> {
-        let what = || format!("create key '{name}'");
-        let _pass = self.names.gate.pass(request).await?;
-        let (upstream, alias) = (self.upstream(), self.names.aliases.key(name));
-        // Looked for first, so that a loop over a name that exists makes no CMKs. The alias alone decides, whatever
-        // becomes of its CMK.
-        match describe(upstream, request.deadline, &alias).await {
-            Ok(_) => return Err(Error::new(ErrorKind::AlreadyExists, what())),
-            Err(failure) if failure.kind == ErrorKind::NotFound => {
-                if self.names.made_id(name).is_some() {
-                    return Err(Error::new(ErrorKind::AlreadyExists, what()));
-                }
-            }
-            Err(failure) => return Err(failure.into_error(what())),
-        }
-        let creator = request.identity.to_string();
-        let made = make(upstream, request.deadline, name, &creator, &alias, Purpose::Key).await;
-        let made = made.map_err(|failure| not_seen(failure).into_error(what()))?;
-        let cmk = self.names.note_made(name, View::new(name, &made, None));
-        // Nobody else has set it: the CMK is new.
-        let _ = cmk.creator.set(creator);
-        Ok(())
+        let (names, name, asked) = (Arc::clone(&self.names), name.clone(), request.clone());
+        self.names.gate.run(request, async move { create(&names, &name, &asked).await }).await
     }
 
     async fn import(&self, _: &Request, name: &KeyName, _: ImportedKey) -> Result<()> {
@@ -228,67 +209,20 @@ impl Kms for AwsKms {
     }
 
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {
-        let _pass = self.names.gate.pass(request).await?;
-        let mut names = Vec::new();
-        let mut marker = None;
-        loop {
-            let call = self.upstream().client().list_aliases().limit(100).set_marker(marker);
-            let answer = self.upstream().call(request.deadline, call.send()).await;
-            let answer = answer.map_err(|failure| failure.into_error("list keys"))?;
-            let aliases = answer.aliases.unwrap_or_default();
-            // An alias without a CMK is one of AWS's own that is not in use.
-            let of_cmks = aliases.iter().filter(|alias| alias.target_key_id().is_some());
-            let found = of_cmks.filter_map(|alias| self.names.aliases.name_of(alias.alias_name()?));
-            names.extend(found.filter(|name| query.matches(name.as_str())));
-            marker = answer.next_marker.filter(|_| answer.truncated);
-            if marker.is_none() {
-                break;
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
-        let more = names.len() > query.limit;
-        names.truncate(query.limit);
-        Ok(Page { names, more })
+        let ListQuery { prefix, after, limit } = *query;
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let (names, deadline) = (Arc::clone(&self.names), request.deadline);
+        let list = async move {
+            let query = ListQuery { prefix: &prefix, after: after.as_deref(), limit };
+            list(&names, &query, deadline).await
+        };
+        self.names.gate.run(request, list).await
     }
 
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
         let view = self.names.view_after(request, name, Some(request.received)).await?;
-        let _pass = self.names.gate.pass(request).await?;
-        let failed = |failure: Failure| not_seen(failure).into_error(format!("delete key '{name}'"));
-        let (upstream, deadline) = (self.upstream(), request.deadline);
-        let window = self.names.config.deletion_window;
-        let usable = view.value.usable();
-        if let Err(error) = &usable
-            && !view.value.is_pending()
-        {
-            return Err(error.clone());
-        }
-        // The CMK of the HMACs first: a delete that ends halfway is made again by the name.
-        let hmac = match describe(upstream, deadline, &self.names.aliases.hmac(name)).await {
-            Ok(there) if there.key_state != Some(KeyState::PendingDeletion) => Some(there),
-            Ok(_) => None,
-            Err(failure) if failure.kind == ErrorKind::NotFound => None,
-            Err(failure) => return Err(failed(failure)),
-        };
-        if let Some(there) = &hmac {
-            retire(upstream, deadline, window, there.key_id()).await.map_err(failed)?;
-        }
-        let cmk = match usable {
-            Ok(cmk) => cmk,
-            // What was left of it went now.
-            Err(_) if hmac.is_some() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let until = retire(upstream, deadline, window, &cmk.id).await.map_err(failed)?;
-        self.names.note_deleted(cmk, until);
-        tracing::warn!(
-            key = %name, cmk = cmk.arn, days = window,
-            "a key was deleted; until AWS erases its CMK no other can be made of its name, and what restores it is \
-             'aws kms cancel-key-deletion --key-id {id}' and 'aws kms enable-key --key-id {id}'",
-            id = cmk.id
-        );
-        Ok(())
+        let (names, asked) = (Arc::clone(&self.names), request.clone());
+        self.names.gate.run(request, async move { delete(&names, &view.value, &asked).await }).await
     }
 
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
@@ -326,33 +260,20 @@ impl Kms for AwsKms {
 
     async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]> {
         let cmk = self.usable(request, name).await?;
-        let what = || format!("compute an HMAC with key '{name}'");
         let any = self.names.config.any;
-        let _pass = self.names.gate.pass(request).await?;
         let fresh = |held: &Held<String>| held.began.elapsed() < any;
         let held = if let Some(held) = cmk.hmac.get().filter(|held| fresh(held)) {
             held
         } else {
             let creator = request.identity.to_string();
             let fetch = || find_or_make_hmac(Arc::clone(&self.names), name.clone(), creator.clone());
-            cmk.hmac.fetch(None, request.deadline, fresh, fetch).await?
+            cmk.hmac.fetch_with_leave((&self.names.gate, request), None, fresh, fetch).await?
         };
         // AWS takes 4,096 bytes at most.
         let digest = Blob::new(Sha256::digest(message).to_vec());
-        let mac = loop {
-            let call = self.upstream().client().generate_mac().key_id(&held.value);
-            let call = call.mac_algorithm(MacAlgorithmSpec::HmacSha256).message(digest.clone());
-            match self.upstream().call(request.deadline, call.send()).await {
-                Ok(answer) => break answer.mac.map(Blob::into_inner).unwrap_or_default(),
-                Err(failure) if failure.kind == ErrorKind::NotFound && look_again(request.deadline).await => {
-                }
-                Err(failure) => return Err(not_seen(failure).into_error(what())),
-            }
-        };
-        mac.try_into().map_err(|_| {
-            Failure::of(ErrorKind::Unreachable, "AWS KMS answered with an HMAC of another size")
-                .into_error(what())
-        })
+        let (names, name, deadline) = (Arc::clone(&self.names), name.clone(), request.deadline);
+        let make = async move { hmac(&names, &name, &held.value, digest, deadline).await };
+        self.names.gate.run(request, make).await
     }
 
     async fn status(&self) -> Result<StoreStatus> {
@@ -372,6 +293,123 @@ impl Kms for AwsKms {
     }
 }
 
+/// Fails if the caller left while it was looked what there is: nothing has begun yet.
+fn still_awaited(request: &Request, what: impl FnOnce() -> String) -> Result<()> {
+    if request.is_abandoned() { Err(Error::new(ErrorKind::Abandoned, what())) } else { Ok(()) }
+}
+
+/// Makes a CMK behind the alias of a key, unless there is one.
+async fn create(names: &Names, name: &KeyName, request: &Request) -> Result<()> {
+    let what = || format!("create key '{name}'");
+    let (upstream, alias) = (&names.upstream, names.aliases.key(name));
+    // Looked for first, so that a loop over a name that exists makes no CMKs. The alias alone decides, whatever
+    // becomes of its CMK.
+    match describe(upstream, Instant::now() + CALL_TIMEOUT, &alias).await {
+        Ok(_) => return Err(Error::new(ErrorKind::AlreadyExists, what())),
+        Err(failure) if failure.kind == ErrorKind::NotFound => {
+            if names.made_id(name).is_some() {
+                return Err(Error::new(ErrorKind::AlreadyExists, what()));
+            }
+        }
+        Err(failure) => return Err(failure.into_error(what())),
+    }
+    still_awaited(request, what)?;
+    let creator = request.identity.to_string();
+    let made = make(upstream, name, &creator, &alias, Purpose::Key).await;
+    let made = made.map_err(|failure| not_seen(failure).into_error(what()))?;
+    let cmk = names.note_made(name, View::new(name, &made, None));
+    // Nobody else has set it: the CMK is new.
+    let _ = cmk.creator.set(creator);
+    Ok(())
+}
+
+async fn list(names: &Names, query: &ListQuery<'_>, deadline: Instant) -> Result<Page> {
+    let mut found = Vec::new();
+    let mut marker = None;
+    loop {
+        let call = names.upstream.client().list_aliases().limit(100).set_marker(marker);
+        let answer = names.upstream.call(deadline, call.send()).await;
+        let answer = answer.map_err(|failure| failure.into_error("list keys"))?;
+        let aliases = answer.aliases.unwrap_or_default();
+        // An alias without a CMK is one of AWS's own that is not in use.
+        let of_cmks = aliases.iter().filter(|alias| alias.target_key_id().is_some());
+        let of_keys = of_cmks.filter_map(|alias| names.aliases.name_of(alias.alias_name()?));
+        found.extend(of_keys.filter(|name| query.matches(name.as_str())));
+        marker = answer.next_marker.filter(|_| answer.truncated);
+        if marker.is_none() {
+            break;
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    let more = found.len() > query.limit;
+    found.truncate(query.limit);
+    Ok(Page { names: found, more })
+}
+
+/// Schedules the deletion of a key's CMKs, as the key was seen.
+async fn delete(names: &Names, view: &View, request: &Request) -> Result<()> {
+    let name = &view.cmk.name;
+    let failed = |failure: Failure| not_seen(failure).into_error(format!("delete key '{name}'"));
+    let (upstream, window) = (&names.upstream, names.config.deletion_window);
+    let usable = view.usable();
+    if let Err(error) = &usable
+        && !view.is_pending()
+    {
+        return Err(error.clone());
+    }
+    // The CMK of the HMACs first: a delete that ends halfway is made again by the name.
+    let hmac = match describe(upstream, Instant::now() + CALL_TIMEOUT, &names.aliases.hmac(name)).await {
+        Ok(there) if there.key_state != Some(KeyState::PendingDeletion) => Some(there),
+        Ok(_) => None,
+        Err(failure) if failure.kind == ErrorKind::NotFound => None,
+        Err(failure) => return Err(failed(failure)),
+    };
+    still_awaited(request, || format!("delete key '{name}'"))?;
+    if let Some(there) = &hmac {
+        retire(upstream, window, there.key_id()).await.map_err(failed)?;
+    }
+    let cmk = match usable {
+        Ok(cmk) => cmk,
+        // What was left of it went now.
+        Err(_) if hmac.is_some() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let until = retire(upstream, window, &cmk.id).await.map_err(|failure| {
+        if failure.kind.leaves_outcome_unknown() {
+            // Nothing is sealed with it until AWS tells how it is.
+            names.doubt(cmk);
+        }
+        failed(failure)
+    })?;
+    names.note_deleted(cmk, until);
+    tracing::warn!(
+        key = %name, cmk = cmk.arn, days = window,
+        "a key was deleted; until AWS erases its CMK no other can be made of its name, and what restores it is \
+         'aws kms cancel-key-deletion --key-id {id}' and 'aws kms enable-key --key-id {id}'",
+        id = cmk.id
+    );
+    Ok(())
+}
+
+/// Has AWS make an HMAC with the CMK `arn`, which may be new.
+async fn hmac(names: &Names, name: &KeyName, arn: &str, digest: Blob, deadline: Instant) -> Result<[u8; 32]> {
+    let what = || format!("compute an HMAC with key '{name}'");
+    let mac = loop {
+        let call = names.upstream.client().generate_mac().key_id(arn);
+        let call = call.mac_algorithm(MacAlgorithmSpec::HmacSha256).message(digest.clone());
+        match names.upstream.call(deadline, call.send()).await {
+            Ok(answer) => break answer.mac.map(Blob::into_inner).unwrap_or_default(),
+            Err(failure) if failure.kind == ErrorKind::NotFound && look_again(deadline).await => {}
+            Err(failure) => return Err(not_seen(failure).into_error(what())),
+        }
+    };
+    mac.try_into().map_err(|_| {
+        Failure::of(ErrorKind::Unreachable, "AWS KMS answered with an HMAC of another size")
+            .into_error(what())
+    })
+}
+
 /// Finds the CMK that makes a key's HMACs; makes it at the first use.
 async fn find_or_make_hmac(names: Arc<Names>, name: KeyName, creator: String) -> Result<String> {
     let deadline = Instant::now() + CALL_TIMEOUT;
@@ -383,7 +421,7 @@ async fn find_or_make_hmac(names: Arc<Names>, name: KeyName, creator: String) ->
         Err(failure) if failure.kind == ErrorKind::NotFound => {}
         Err(failure) => return Err(failed(failure)),
     }
-    match make(&names.upstream, deadline, &name, &creator, &alias, Purpose::Hmac).await {
+    match make(&names.upstream, &name, &creator, &alias, Purpose::Hmac).await {
         Ok(metadata) => Ok(arn(metadata)),
         Err(failure) if failure.kind == ErrorKind::AlreadyExists => loop {
             // Another server was first; its alias may take a moment to be seen.

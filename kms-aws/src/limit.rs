@@ -1,7 +1,7 @@
 //! A limit on what AWS refuses: by identity and key, so that nobody else pays for it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use kms_core::{Identity, KeyName};
@@ -33,8 +33,13 @@ impl Bucket {
 }
 
 impl RefusalLimit {
-    /// Takes a token before AWS is asked; false when there is none.
-    pub fn take(&self, identity: Identity, name: &KeyName) -> bool {
+    /// Takes a token before AWS is asked; `None` when there is none.
+    pub fn token(self: &Arc<Self>, identity: Identity, name: &KeyName) -> Option<Token> {
+        let limit = Arc::clone(self);
+        self.take(identity, name).then(|| Token { limit, identity, name: name.clone(), is_spent: false })
+    }
+
+    fn take(&self, identity: Identity, name: &KeyName) -> bool {
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MANY {
@@ -52,11 +57,33 @@ impl RefusalLimit {
         has
     }
 
-    /// Gives the token back: AWS did not refuse.
-    pub fn give_back(&self, identity: Identity, name: &KeyName) {
+    fn give_back(&self, identity: Identity, name: &KeyName) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(&(identity, name.clone())) {
             bucket.tokens = (bucket.tokens + 1.0).min(BURST);
+        }
+    }
+}
+
+/// A token, which goes back when it is dropped without having been spent.
+pub struct Token {
+    limit: Arc<RefusalLimit>,
+    identity: Identity,
+    name: KeyName,
+    is_spent: bool,
+}
+
+impl Token {
+    /// Keeps it from going back: AWS refused.
+    pub fn spend(&mut self) {
+        self.is_spent = true;
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        if !self.is_spent {
+            self.limit.give_back(self.identity, &self.name);
         }
     }
 }
@@ -67,13 +94,17 @@ mod tests {
 
     #[test]
     fn a_burst_ends_and_others_do_not_notice() {
-        let limit = RefusalLimit::default();
+        let limit = Arc::new(RefusalLimit::default());
         let (bad, good) = (Identity::of_public_key(b"bad"), Identity::of_public_key(b"good"));
         let (name, other) = (KeyName::new("a").unwrap(), KeyName::new("b").unwrap());
         let passed = (0..300).filter(|_| limit.take(bad, &name)).count();
         assert!((100..120).contains(&passed), "{passed}");
         assert!(limit.take(good, &name) && limit.take(bad, &other));
         limit.give_back(bad, &name);
-        assert!(limit.take(bad, &name));
+        let mut token = limit.token(bad, &name).unwrap();
+        token.spend();
+        drop(token);
+        drop(limit.token(bad, &other).unwrap());
+        assert!(limit.token(bad, &name).is_none(), "it was spent");
     }
 }

@@ -102,7 +102,7 @@ impl Names {
             Some(stale) if self.upstream.is_away() => Ok(stale),
             Some(stale) => {
                 let deadline = request.deadline.min(Instant::now() + OFFLINE_PATIENCE);
-                let request = Request { deadline, ..*request };
+                let request = request.clone().until(deadline);
                 match self.view_after(&request, name, None).await {
                     Err(error) if error.kind().is_outage() => Ok(stale),
                     outcome => outcome,
@@ -119,14 +119,13 @@ impl Names {
         after: Option<Instant>,
     ) -> Result<Arc<Held<View>>> {
         let slot = self.slot(name);
-        let _pass = self.gate.pass(request).await?;
         let any = self.config.any;
         let fresh = move |held: &Held<View>| match after {
             Some(after) => held.began >= after,
             None => held.began.elapsed() < any,
         };
         let fetch = || Arc::clone(self).look_up(name.clone());
-        slot.cell.fetch(after, request.deadline, fresh, fetch).await
+        slot.cell.fetch_with_leave((&self.gate, request), after, fresh, fetch).await
     }
 
     /// Returns what is in memory for `name`, however old.
@@ -270,6 +269,12 @@ impl Names {
     fn is_deleted(&self, id: &str) -> bool {
         let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
         deleted.get(id).is_some_and(|since| since.elapsed() < CONSISTENCY)
+    }
+
+    /// Forgets a CMK of which it is not known whether it was deleted.
+    pub fn doubt(&self, cmk: &Cmk) {
+        self.forget(&cmk.name);
+        cmk.wipe();
     }
 
     fn slot(&self, name: &KeyName) -> Arc<Slot> {

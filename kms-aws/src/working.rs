@@ -14,7 +14,7 @@ use crate::client::CALL_TIMEOUT;
 use crate::cmk::{Cmk, Opened, Working, look_again, not_seen};
 use crate::error::Failure;
 use crate::format::{self, Kind, Parts};
-use crate::limit::RefusalLimit;
+use crate::limit::{RefusalLimit, Token};
 use crate::names::Names;
 
 /// The member of the encryption context that holds the key's name.
@@ -25,13 +25,13 @@ const CONTEXT_DIGEST: &str = "kms:context-sha256";
 /// Seals and opens with working keys.
 pub struct Worker {
     pub names: Arc<Names>,
-    limit: RefusalLimit,
+    limit: Arc<RefusalLimit>,
 }
 
 impl Worker {
     /// Makes a worker without any key.
     pub fn new(names: Arc<Names>) -> Self {
-        Self { names, limit: RefusalLimit::default() }
+        Self { names, limit: Arc::default() }
     }
 
     /// Returns a key that AWS wrapped for this CMK and name: one that seals many times, or for this context alone.
@@ -39,8 +39,12 @@ impl Worker {
         if !self.names.config.reuse.max_age.is_zero() {
             return self.sealing_key(request, cmk).await;
         }
-        let _pass = self.names.gate.pass(request).await?;
-        Ok(Arc::new(fetch_key(&self.names, cmk, Kind::Single, Some(context), request.deadline).await?))
+        let (names, cmk, context) = (Arc::clone(&self.names), Arc::clone(cmk), context.to_vec());
+        let deadline = request.deadline;
+        let fetch = async move {
+            fetch_key(&names, &cmk, Kind::Single, Some(&context), deadline).await.map(Arc::new)
+        };
+        self.names.gate.run(request, fetch).await
     }
 
     /// Opens a ciphertext that was sealed under this CMK and name.
@@ -56,11 +60,7 @@ impl Worker {
     ) -> std::result::Result<SecretBytes, Refusal> {
         let key = match kind {
             Kind::Working => self.opened_key(request, cmk, parts.blob).await?,
-            Kind::Single => {
-                let _pass = self.names.gate.pass(request).await?;
-                let asked = unwrap(&self.names, cmk, parts.blob, Some(context), request.deadline);
-                Arc::new(self.limited(request, cmk, asked).await?)
-            }
+            Kind::Single => self.open_single(request, cmk, parts.blob, context).await?,
         };
         Ok(key.open(parts.sealed, &format::associated_data(parts.header, context))?)
     }
@@ -90,11 +90,8 @@ impl Worker {
             let stale = held.filter(|held| {
                 held.began.elapsed() < offline && held.value.uses.load(Ordering::Relaxed) < reuse.max_uses
             });
-            let fetched = {
-                let _pass = self.names.gate.pass(request).await?;
-                let fetch = || fetch_missing(Arc::clone(&self.names), Arc::clone(cmk));
-                cmk.next.fetch(None, request.deadline, |_| true, fetch).await
-            };
+            let fetch = || fetch_missing(Arc::clone(&self.names), Arc::clone(cmk));
+            let fetched = cmk.next.fetch_with_leave((&self.names.gate, request), None, |_| true, fetch).await;
             // Whoever waited for the same fetch may have renewed already.
             let renewed = cmk.renew(reuse);
             match (fetched, stale) {
@@ -131,48 +128,93 @@ impl Worker {
         if cmk.has_refused(&digest, self.names.config.any) {
             return Err(Refusal::Remembered);
         }
+        let mut token = Some(self.token(request, cmk)?);
         let entry = {
             let opened = cmk.opened.pin();
             Arc::clone(opened.get_or_insert_with(blob.into(), Arc::default))
         };
         entry.touch(self.names.millis());
-        let _pass = self.names.gate.pass(request).await?;
+        let place = Place { cmk, blob, entry: &entry };
         let fetch = || {
             let (names, cmk, blob) = (Arc::clone(&self.names), Arc::clone(cmk), blob.to_vec());
+            let (entry, token) = (Arc::clone(&entry), token.take());
             async move {
                 let deadline = Instant::now() + CALL_TIMEOUT;
-                unwrap(&names, &cmk, &blob, None, deadline).await.map(Arc::new)
+                let opened = unwrap(&names, &cmk, &blob, None, deadline).await.map(Arc::new);
+                match &opened {
+                    // Whoever asked first may have left, and taken the entry away.
+                    Ok(_) => drop(cmk.opened.pin().insert(blob.into(), entry)),
+                    Err(error) => {
+                        spend(token, error);
+                        cmk.opened.pin().remove(blob.as_slice());
+                    }
+                }
+                opened
             }
         };
-        let opened = entry.cell.fetch(None, request.deadline, |_| true, fetch);
-        let opened = self.limited(request, cmk, opened).await;
+        let opened = entry.cell.fetch_with_leave((&self.names.gate, request), None, |_| true, fetch).await;
+        drop(place);
         match opened {
             Ok(held) => Ok(Arc::clone(&held.value)),
-            Err(refusal) => {
-                cmk.opened.pin().remove(blob);
-                Err(refusal)
+            Err(error) => {
+                spend(token, &error);
+                Err(Refusal::of(error))
             }
         }
     }
 
-    /// Asks AWS unless it refused too much of this client already.
-    async fn limited<T>(
+    /// Asks AWS to open a wrapped key that is used once.
+    async fn open_single(
         &self,
         request: &Request,
-        cmk: &Cmk,
-        ask: impl Future<Output = Result<T>>,
-    ) -> std::result::Result<T, Refusal> {
-        let what = format!("decrypt with key '{}'", cmk.name);
-        if !self.limit.take(request.identity, &cmk.name) {
-            let why = "too many ciphertexts that AWS KMS calls inauthentic";
-            return Err(Error::with_source(ErrorKind::Throttled, what, why).into());
-        }
-        match ask.await {
-            Err(error) if error.kind() == ErrorKind::NotAuthentic => Err(Refusal::ByAws(error)),
-            outcome => {
-                self.limit.give_back(request.identity, &cmk.name);
-                Ok(outcome?)
+        cmk: &Arc<Cmk>,
+        blob: &[u8],
+        context: &[u8],
+    ) -> std::result::Result<Arc<SealingKey>, Refusal> {
+        let token = self.token(request, cmk)?;
+        let (names, cmk, deadline) = (Arc::clone(&self.names), Arc::clone(cmk), request.deadline);
+        let (blob, context) = (blob.to_vec(), context.to_vec());
+        let ask = async move {
+            let opened = unwrap(&names, &cmk, &blob, Some(&context), deadline).await;
+            if let Err(error) = &opened {
+                spend(Some(token), error);
             }
+            opened.map(Arc::new)
+        };
+        self.names.gate.run(request, ask).await.map_err(Refusal::of)
+    }
+
+    /// Takes the right to ask AWS, unless it refused too much of this client already.
+    fn token(&self, request: &Request, cmk: &Cmk) -> Result<Token> {
+        self.limit.token(request.identity, &cmk.name).ok_or_else(|| {
+            let what = format!("decrypt with key '{}'", cmk.name);
+            let why = "too many ciphertexts that AWS KMS calls inauthentic";
+            Error::with_source(ErrorKind::Throttled, what, why)
+        })
+    }
+}
+
+/// Keeps a token from going back if AWS refused.
+fn spend(token: Option<Token>, error: &Error) {
+    if let Some(mut token) = token
+        && error.kind() == ErrorKind::NotAuthentic
+    {
+        token.spend();
+    }
+}
+
+/// The place of a key that is being opened, given up when whoever wants it leaves and nobody opens it.
+struct Place<'a> {
+    cmk: &'a Cmk,
+    blob: &'a [u8],
+    entry: &'a Arc<Opened>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.entry.cell.is_vacant() {
+            let opened = self.cmk.opened.pin();
+            let _ = opened.remove_if(self.blob, |_, there| Arc::ptr_eq(there, self.entry));
         }
     }
 }
@@ -185,6 +227,13 @@ pub enum Refusal {
     Remembered,
     /// Anything else.
     Other(Error),
+}
+
+impl Refusal {
+    /// Takes an error of a call in which AWS was asked.
+    fn of(error: Error) -> Self {
+        if error.kind() == ErrorKind::NotAuthentic { Self::ByAws(error) } else { Self::Other(error) }
+    }
 }
 
 impl From<Error> for Refusal {

@@ -43,6 +43,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// The backend cannot do this at all.
     Unsupported,
+    /// The caller left before anything had begun.
+    Abandoned,
     /// A defect of this program or of a library under it.
     Internal,
 }
@@ -99,6 +101,7 @@ impl ErrorKind {
             Self::Corrupt => "stored data is corrupt",
             Self::ReadOnly => "key store does not take writes",
             Self::Unsupported => "operation is not supported by the key store",
+            Self::Abandoned => "the caller left before it began",
             Self::Internal => "internal error",
         }
     }

@@ -46,7 +46,7 @@ mod survey;
 mod wrap;
 
 pub use error::{Error, ErrorKind, Result};
-pub use identity::{Identity, Request};
+pub use identity::{Identity, Request, Waiter};
 pub use kms::{Capabilities, DataKey, ImportedKey, KeyInfo, Kms};
 pub use lock::lock_keys_in_memory;
 pub use memory::MemoryStore;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -49,7 +49,31 @@ pub struct Audit {
 struct Waiting {
     lines: Vec<u8>,
     events: u64,
+    /// Bytes that are kept free for the lines of what has begun and not ended.
+    reserved: usize,
 }
+
+/// Room for one line, kept free until this is dropped, where requests are refused that could not be recorded.
+pub struct LineRoom {
+    audit: Arc<Audit>,
+    len: usize,
+}
+
+impl Drop for LineRoom {
+    fn drop(&mut self) {
+        self.audit.waiting().reserved -= self.len;
+    }
+}
+
+/// What is being written.
+struct Taken {
+    lines: Vec<u8>,
+    events: u64,
+}
+
+/// A request cannot be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
 
 /// Where lines go beside the readers of the stream.
 enum Target {
@@ -72,6 +96,8 @@ pub struct AuditEvent<'a> {
     pub status: StatusCode,
     /// How long it took.
     pub took: Duration,
+    /// Whether there was anybody left to be answered.
+    pub sent: bool,
 }
 
 impl Audit {
@@ -113,13 +139,31 @@ impl Audit {
         self.is_failing.load(Ordering::Relaxed) && self.on_failure == AuditFailure::Refuse
     }
 
-    /// Records an event, if anybody wants it.
-    pub fn record(&self, event: &AuditEvent<'_>) {
+    /// Takes the room that the line of a request for `path` may need, before the request has an effect.
+    ///
+    /// Fails where the request has to be refused since it could not be recorded. Where lines may be dropped there is
+    /// nothing to take.
+    pub fn reserve(self: &Arc<Self>, path: &str) -> Result<Option<LineRoom>, NoRoom> {
+        if self.on_failure != AuditFailure::Refuse || matches!(self.target, Target::Nowhere) {
+            return Ok(None);
+        }
+        // Beside the path a line has some 200 bytes; JSON makes at most six of one.
+        let len = 512 + 6 * path.len();
+        let mut waiting = self.waiting();
+        if self.refuses() || waiting.lines.len() + waiting.reserved + len > MAX_WAITING {
+            return Err(NoRoom);
+        }
+        waiting.reserved += len;
+        Ok(Some(LineRoom { audit: Arc::clone(self), len }))
+    }
+
+    /// Records an event, if anybody wants it; never dropped where there is `room` for it.
+    pub fn record(&self, event: &AuditEvent<'_>, room: Option<&LineRoom>) {
         if !self.is_on() {
             return;
         }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.lines.len() >= MAX_WAITING {
+        let mut waiting = self.waiting();
+        if room.is_none() && waiting.lines.len() + waiting.reserved >= MAX_WAITING {
             drop(waiting);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -158,7 +202,10 @@ impl Audit {
     ///
     /// What cannot be written is lost, or stays until it can be where requests are refused meanwhile.
     pub fn flush(&self) {
-        let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let taken = {
+            let mut waiting = self.waiting();
+            Taken { lines: std::mem::take(&mut waiting.lines), events: std::mem::take(&mut waiting.events) }
+        };
         let outcome = self.write(&taken.lines);
         let was_failing = self.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
         let kept = match (outcome, self.on_failure) {
@@ -185,10 +232,14 @@ impl Audit {
             }
             return;
         }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let later = std::mem::replace(&mut *waiting, taken);
-        waiting.lines.extend_from_slice(&later.lines);
-        waiting.events += later.events;
+        let mut waiting = self.waiting();
+        let later = std::mem::replace(&mut waiting.lines, taken.lines);
+        waiting.lines.extend_from_slice(&later);
+        waiting.events += taken.events;
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, lines: &[u8]) -> io::Result<()> {
@@ -231,8 +282,11 @@ fn push_line(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
     let _ = write!(out, "{{\"time\":\"{time}\",\"request\":{{\"ip\":\"{ip}\",\"path\":");
     json::push_string(out, event.path);
     let (code, nanos) = (status.as_u16(), took.as_nanos());
-    let _ =
-        writeln!(out, ",\"identity\":\"{identity}\"}},\"response\":{{\"code\":{code},\"time\":{nanos}}}}}");
+    let sent = if event.sent { "" } else { ",\"sent\":false" };
+    let _ = writeln!(
+        out,
+        ",\"identity\":\"{identity}\"}},\"response\":{{\"code\":{code},\"time\":{nanos}{sent}}}}}"
+    );
 }
 
 #[cfg(test)]
@@ -245,15 +299,21 @@ mod tests {
         LogSettings { audit_file: Some(file.to_owned()), audit_failure, ..LogSettings::default() }
     }
 
-    fn record(audit: &Audit, path: &str) {
-        audit.record(&AuditEvent {
+    fn record_in(audit: &Audit, path: &str, room: Option<&LineRoom>) {
+        let event = AuditEvent {
             time: "2026-01-02T03:04:05.000006Z".parse().unwrap(),
             ip: Ipv4Addr::LOCALHOST.into(),
             path,
             identity: &Identity::of_public_key(b"x"),
             status: StatusCode::OK,
             took: Duration::from_nanos(1500),
-        });
+            sent: true,
+        };
+        audit.record(&event, room);
+    }
+
+    fn record(audit: &Audit, path: &str) {
+        record_in(audit, path, None);
     }
 
     #[test]
@@ -293,5 +353,27 @@ mod tests {
         assert!(refusing.refuses());
         assert_eq!(refusing.dropped.load(Ordering::Relaxed), 0);
         assert_eq!(refusing.waiting.lock().unwrap().events, 1, "nothing is lost");
+    }
+
+    #[test]
+    fn an_effect_has_room_for_its_line_or_does_not_begin() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit.log");
+        let refusing = Audit::open(&settings(&file, AuditFailure::Refuse)).unwrap();
+        let path = "a".repeat(1 << 20);
+        let room = refusing.reserve(&path).unwrap();
+        assert!(room.is_some() && refusing.reserve(&path).is_err(), "two lines may not fit");
+        while refusing.dropped.load(Ordering::Relaxed) == 0 {
+            record(&refusing, &path);
+        }
+        record_in(&refusing, &path, room.as_ref());
+        drop(room);
+        assert_eq!(refusing.dropped.load(Ordering::Relaxed), 1, "the line with room is there");
+        let before = refusing.waiting().events;
+        refusing.flush();
+        assert_eq!(refusing.written.load(Ordering::Relaxed), before);
+        assert!(refusing.reserve(&path).is_ok(), "there is room again");
+        let dropping = Audit::open(&settings(&file, AuditFailure::Drop)).unwrap();
+        assert!(dropping.reserve(&path).unwrap().is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_core::name::MAX_PAGE_LEN;
 use kms_core::{Error, ErrorKind, Identity, Kms, ListQuery, Request};
@@ -22,6 +22,9 @@ use crate::{backend, certificate, error_log, process, tls};
 
 /// How long a stopping server waits for requests that have begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it waits for creates, imports and deletes whose clients have left: longer than a call to the key store may take.
+const EFFECTS_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How long the start may wait for the key store, for each question.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -184,7 +187,7 @@ impl Listening {
     }
 
     /// Serves until `shutdown` is done; then takes no further connection, lets requests that have begun end
-    /// within 10 s, and returns when no connection is left.
+    /// within 10 s, and what they began within 12 s, and returns when no connection is left.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let connections = self.connections;
         let probes = self.probes.map(|probes| tokio::spawn(probes.serve(Arc::clone(&self.api))));
@@ -196,9 +199,16 @@ impl Listening {
         // Readers of a log would never leave by themselves.
         self.api.audit().hub().close();
         error_log::hub().close();
+        let began = Instant::now();
         match connections.end(DRAIN_TIMEOUT).await {
             0 => {}
             cut_off => tracing::warn!("{cut_off} connections had to be cut off"),
+        }
+        match self.api.effects().end(EFFECTS_TIMEOUT.saturating_sub(began.elapsed())).await {
+            0 => {}
+            left => tracing::error!(
+                "{left} creates, imports or deletes had not ended: what came of them is not in the audit log"
+            ),
         }
         self.recorder.abort();
         if let Some(probes) = probes {

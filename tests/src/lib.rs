@@ -8,6 +8,7 @@
 )]
 
 pub mod client;
+pub mod cut_off;
 pub mod faults;
 pub mod identity;
 pub mod kes;

@@ -18,6 +18,8 @@ mod bodies;
 mod bounds;
 #[path = "api/certificates.rs"]
 mod certificates;
+#[path = "api/cut_off.rs"]
+mod cut_off;
 #[path = "api/errors.rs"]
 mod errors;
 #[path = "api/keys.rs"]

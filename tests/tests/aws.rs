@@ -3,6 +3,8 @@
 
 #[path = "aws/contract.rs"]
 mod contract;
+#[path = "aws/cut_off.rs"]
+mod cut_off;
 #[path = "aws/emulator.rs"]
 mod emulator;
 #[path = "aws/faults.rs"]

@@ -9,6 +9,8 @@ mod check;
 mod common;
 #[path = "vault/contract.rs"]
 mod contract;
+#[path = "vault/cut_off.rs"]
+mod cut_off;
 #[path = "vault/faults.rs"]
 mod faults;
 #[path = "vault/guide.rs"]

@@ -166,13 +166,12 @@ impl<S: KeyStore> Cache<S> {
     }
 
     /// Reads the entry of a key past the cache, without a look at what is in it; returns when the read began too.
-    pub async fn read_entry(&self, request: &Request, name: &KeyName) -> Result<(SecretBytes, Instant)> {
-        let entry = EntryName::from(name);
-        let read = self.bounded_read(request, || async {
-            let began = Instant::now();
-            Ok((self.store.get(&entry).await?, began))
-        });
-        read.await.map_err(|error| {
+    ///
+    /// The caller holds a pass.
+    pub async fn read_entry(&self, name: &KeyName) -> Result<(SecretBytes, Instant)> {
+        let (entry, began) = (EntryName::from(name), Instant::now());
+        let read = self.watched(began + BACKEND_TIMEOUT, self.store.get(&entry)).await;
+        read.map(|record| (record, began)).map_err(|error| {
             let error = failed_read(name, error);
             self.learn(name, Some(&error));
             error
@@ -180,11 +179,9 @@ impl<S: KeyStore> Cache<S> {
     }
 
     /// Makes sure, past the cache, that a key can be read.
-    pub async fn try_key_past(&self, request: &Request, name: &KeyName) -> Result<()> {
-        let read = self.bounded_read(request, || survey::read_record(&self.store, name)).await;
-        let outcome = read.map(drop).map_err(|error| failed_read(name, error));
-        self.learn(name, outcome.as_ref().err());
-        outcome
+    pub async fn try_key_past(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<()> {
+        let (deadline, name) = (request.deadline, name.clone());
+        self.bounded_read(request, |cache| async move { cache.try_key_until(&name, deadline).await }).await
     }
 
     /// Reads every key of the store, and learns which of them cannot be read.
@@ -192,22 +189,45 @@ impl<S: KeyStore> Cache<S> {
         survey::walk(self).await
     }
 
-    /// Makes a reading call to the store within the bounds and the request's deadline.
-    pub async fn bounded_read<T, F>(&self, request: &Request, call: impl FnOnce() -> F) -> Result<T>
+    /// Makes a reading call, which ends itself at the request's deadline, within the bounds and in a task of its own.
+    pub async fn bounded_read<T: Send + 'static, F>(
+        self: &Arc<Self>,
+        request: &Request,
+        call: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T>
     where
-        F: Future<Output = Result<T>>,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
-        let _pass = self.reads.pass(request).await?;
-        self.watched(request.deadline, call()).await
+        self.reads.run(request, call(Arc::clone(self))).await
     }
 
-    /// Makes a writing call to the store within the bounds and the request's deadline.
-    pub async fn write<F>(&self, request: &Request, call: impl FnOnce() -> F) -> Result<()>
+    /// Has an effect within the bounds, in a task of its own: once it has begun it is followed to its end.
+    pub async fn effect<T: Send + 'static, F>(
+        self: &Arc<Self>,
+        request: &Request,
+        effect: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T>
     where
-        F: Future<Output = Result<()>>,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
-        let _pass = self.writes.pass(request).await?;
-        self.watched(request.deadline, call()).await
+        self.writes.run(request, effect(Arc::clone(self))).await
+    }
+
+    /// Makes a writing call to the store.
+    pub async fn write(&self, call: impl Future<Output = Result<()>>) -> Result<()> {
+        self.watched(Instant::now() + BACKEND_TIMEOUT, call).await
+    }
+
+    /// Lists keys, until `deadline` at the latest.
+    pub async fn list_until(&self, query: &ListQuery<'_>, deadline: Instant) -> Result<Page> {
+        self.watched(deadline, self.store.list(query)).await
+    }
+
+    async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<()> {
+        let read = self.watched(deadline, survey::read_record(&self.store, name)).await;
+        let outcome = read.map(drop).map_err(|error| failed_read(name, error));
+        self.learn(name, outcome.as_ref().err());
+        outcome
     }
 
     /// Takes in a key that was created just now, and read back.
@@ -511,15 +531,11 @@ impl<S: KeyStore> Cache<S> {
 #[async_trait]
 impl<S: KeyStore> Surveyed for Cache<S> {
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        self.watched(Instant::now() + BACKEND_TIMEOUT, self.store.list(query)).await
+        self.list_until(query, Instant::now() + BACKEND_TIMEOUT).await
     }
 
     async fn try_key(&self, name: &KeyName) -> Result<()> {
-        let read =
-            self.watched(Instant::now() + BACKEND_TIMEOUT, survey::read_record(&self.store, name)).await;
-        let outcome = read.map(drop).map_err(|error| failed_read(name, error));
-        self.learn(name, outcome.as_ref().err());
-        outcome
+        self.try_key_until(name, Instant::now() + BACKEND_TIMEOUT).await
     }
 }
 

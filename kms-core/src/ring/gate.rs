@@ -8,6 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{Error, ErrorKind, Identity, Request, Result};
 
+/// What a caller does that waits for leave.
+const WAIT: &str = "wait for a free call to the key store";
+
 /// Lets a limited number of backend calls run at once; the rest queue inside their deadline.
 pub struct Gate {
     all: Arc<Semaphore>,
@@ -29,7 +32,7 @@ impl Gate {
         Arc::new(Self { all: Arc::new(Semaphore::new(all)), per_identity, identities: Mutex::default() })
     }
 
-    /// Waits for leave; fails with `Throttled` at the request's deadline.
+    /// Waits for leave; fails with `Throttled` at the request's deadline, and with `Abandoned` when its caller leaves.
     pub async fn pass(self: &Arc<Self>, request: &Request) -> Result<Pass> {
         let tidy = Tidy { gate: Arc::clone(self), identity: request.identity };
         let own = Arc::clone(
@@ -37,9 +40,30 @@ impl Gate {
                 .entry(request.identity)
                 .or_insert_with(|| Arc::new(Semaphore::new(self.per_identity))),
         );
-        let own = within(request.deadline, own.acquire_owned()).await?;
-        let all = within(request.deadline, Arc::clone(&self.all).acquire_owned()).await?;
+        let waited = async {
+            let own = within(request.deadline, own.acquire_owned()).await?;
+            let all = within(request.deadline, Arc::clone(&self.all).acquire_owned()).await?;
+            Ok((own, all))
+        };
+        let abandoned = || Error::new(ErrorKind::Abandoned, WAIT);
+        let (own, all) = tokio::select! {
+            biased;
+            () = request.abandoned() => return Err(abandoned()),
+            waited = waited => waited?,
+        };
         Ok(Pass { _all: all, _own: Some(own), _tidy: Some(tidy) })
+    }
+
+    /// Makes a call with leave, in a task of its own: it ends, and counts until then, whoever stops waiting for it.
+    ///
+    /// Whoever leaves before there was leave has begun nothing.
+    pub async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        request: &Request,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let pass = self.pass(request).await?;
+        pass.run(call).await
     }
 
     /// Gives leave for background work, if a call is free right now.
@@ -50,6 +74,23 @@ impl Gate {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Identity, Arc<Semaphore>>> {
         self.identities.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// Makes a call in a task of its own, which gives this back when it ends.
+    pub async fn run<T: Send + 'static>(
+        self,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let task = tokio::spawn(async move {
+            let outcome = call.await;
+            drop(self);
+            outcome
+        });
+        let ended =
+            |error| Error::with_source(ErrorKind::Internal, "wait for a call to the key store", error);
+        task.await.unwrap_or_else(|error| Err(ended(error)))
     }
 }
 
@@ -71,7 +112,7 @@ impl Drop for Tidy {
 async fn within<T, E>(deadline: Instant, wait: impl Future<Output = std::result::Result<T, E>>) -> Result<T> {
     match tokio::time::timeout_at(deadline.into(), wait).await {
         Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(_)) | Err(_) => Err(Error::new(ErrorKind::Throttled, "wait for a free call to the key store")),
+        Ok(Err(_)) | Err(_) => Err(Error::new(ErrorKind::Throttled, WAIT)),
     }
 }
 
@@ -93,6 +134,31 @@ mod tests {
         let refused = gate.pass(&greedy).await.err().map(|error| error.kind());
         assert_eq!(refused, Some(ErrorKind::Throttled));
         assert!(gate.pass(&request("other", 20)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_counts_until_it_ends_although_its_caller_left() {
+        let gate = Gate::new(4, 1);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (request, waiter) = request("a", 10_000).awaited();
+        {
+            let call = gate.run(&request, async move {
+                let _ = ended.await;
+                Ok(())
+            });
+            assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
+        }
+        let next = {
+            let (gate, request) = (Arc::clone(&gate), request.clone());
+            tokio::spawn(async move { gate.run(&request, async { Ok(()) }).await })
+        };
+        tokio::task::yield_now().await;
+        drop(waiter);
+        let left = next.await.unwrap().unwrap_err().kind();
+        assert_eq!(left, ErrorKind::Abandoned, "it waits for the first, which goes on");
+        assert!(gate.pass(&self::request("a", 20)).await.is_err());
+        end.send(()).unwrap();
+        assert!(gate.pass(&self::request("a", 5_000)).await.is_ok());
     }
 
     #[tokio::test]

@@ -57,43 +57,9 @@ impl<S: KeyStore> KeyRing<S> {
     }
 
     /// Stores `record` and makes sure that this very record is there before it says yes.
-    ///
-    /// Whatever comes of it: no yes over something that was there before, and no `NotFound`, by which a client would know
-    /// nothing.
     async fn store_new(&self, request: &Request, name: &KeyName, record: KeyRecord) -> Result<()> {
-        let operation = || format!("create key '{name}'");
-        let entry = EntryName::from(name);
-        let encoded = record.encode();
-        let written = self.cache.write(request, || self.store().create(&entry, &encoded)).await;
-        match &written {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
-                // A create has nothing to find and nothing to open: the backend speaks of something of its own.
-                return Err(Error::with_source(ErrorKind::Internal, operation(), error.clone()));
-            }
-            Err(error) if !error.kind().leaves_outcome_unknown() => return written,
-            _ => {}
-        }
-        // Acknowledged or of unknown outcome: what is read back decides. A create is never sent twice.
-        let (stored, began) = match (self.cache.read_entry(request, name).await, written) {
-            (Ok(read), _) => read,
-            (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
-                let detail =
-                    "it was acknowledged and is not there: it was deleted at once, or the store lost it";
-                return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
-            }
-            (Err(read), Ok(())) => return Err(read),
-            // Whether it was written is not known, but what is there is not what was to be written.
-            (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
-                return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), read));
-            }
-            (Err(_), Err(written)) => return Err(written),
-        };
-        if stored != encoded {
-            let detail = "another record was read back";
-            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
-        }
-        self.cache.publish_new(name, CachedKey::new(record, began));
-        Ok(())
+        let name = name.clone();
+        self.cache.effect(request, |cache| async move { store_new(&cache, &name, record).await }).await
     }
 
     /// Opens `ciphertext`, and says that it is not authentic only when the key is known to be the current one.
@@ -120,6 +86,45 @@ impl<S: KeyStore> KeyRing<S> {
         }
         current.open(ciphertext, context)
     }
+}
+
+/// Stores `record` and makes sure that this very record is there before it says yes.
+///
+/// Whatever comes of it: no yes over something that was there before, and no `NotFound`, by which a client would know
+/// nothing.
+async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
+    let operation = || format!("create key '{name}'");
+    let entry = EntryName::from(name);
+    let encoded = record.encode();
+    let written = cache.write(cache.store().create(&entry, &encoded)).await;
+    match &written {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
+            // A create has nothing to find and nothing to open: the backend speaks of something of its own.
+            return Err(Error::with_source(ErrorKind::Internal, operation(), error.clone()));
+        }
+        Err(error) if !error.kind().leaves_outcome_unknown() => return written,
+        _ => {}
+    }
+    // Acknowledged or of unknown outcome: what is read back decides. A create is never sent twice.
+    let (stored, began) = match (cache.read_entry(name).await, written) {
+        (Ok(read), _) => read,
+        (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
+            let detail = "it was acknowledged and is not there: it was deleted at once, or the store lost it";
+            return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
+        }
+        (Err(read), Ok(())) => return Err(read),
+        // Whether it was written is not known, but what is there is not what was to be written.
+        (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
+            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), read));
+        }
+        (Err(_), Err(written)) => return Err(written),
+    };
+    if stored != encoded {
+        let detail = "another record was read back";
+        return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
+    }
+    cache.publish_new(name, CachedKey::new(record, began));
+    Ok(())
 }
 
 #[async_trait]
@@ -151,11 +156,17 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     }
 
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {
-        self.cache.bounded_read(request, || self.store().list(query)).await
+        let ListQuery { prefix, after, limit } = *query;
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let deadline = request.deadline;
+        let list = |cache: Arc<Cache<S>>| async move {
+            let query = ListQuery { prefix: &prefix, after: after.as_deref(), limit };
+            cache.list_until(&query, deadline).await
+        };
+        self.cache.bounded_read(request, list).await
     }
 
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
-        let entry = EntryName::from(name);
         // A key that cannot be read may be mended, and what is removed cannot. Where there is nothing to read, the store
         // still decides: there may be the rest of a key that was deleted in the backend.
         if let Err(error) = self.cache.try_key_past(request, name).await
@@ -163,13 +174,17 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         {
             return Err(error);
         }
-        let deleted = self.cache.write(request, || self.store().delete(&entry)).await;
-        // Whatever came of it, the cached key is no longer known to be in the store.
-        self.cache.forget(name);
-        if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
-            self.cache.note_gone(name);
-        }
-        deleted
+        let name = name.clone();
+        let delete = |cache: Arc<Cache<S>>| async move {
+            let deleted = cache.write(cache.store().delete(&EntryName::from(&name))).await;
+            // Whatever came of it, the cached key is no longer known to be in the store.
+            cache.forget(&name);
+            if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
+                cache.note_gone(&name);
+            }
+            deleted
+        };
+        self.cache.effect(request, delete).await
     }
 
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {

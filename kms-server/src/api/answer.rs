@@ -188,6 +188,11 @@ impl Reject {
         Self { status, message: message.into(), expected: None, close: false }
     }
 
+    /// Returns the status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Refuses what the client sent, with 400.
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)

@@ -1,21 +1,25 @@
 //! `/v1/key/…`: what clients do with keys.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use hyper::body::Incoming;
-use kms_core::{Cipher, Error, ErrorKind, ImportedKey, KeyName, ListQuery, Request, SecretKey, name};
+use kms_core::{
+    Cipher, Error, ErrorKind, Identity, ImportedKey, KeyName, ListQuery, Request, SecretKey, name,
+};
 use zeroize::Zeroizing;
 
 use super::Call;
 use super::answer::{Answer, Reject};
 use super::body::{self, RequestBody, Unreadable};
+use super::effects;
 use super::json::{self, Malformed};
 use super::route::Operation;
 use crate::auth::Refusal;
 
-/// What is kept of a route's time for telling the client that the key store did not answer.
-const MARGIN: Duration = Duration::from_millis(200);
+/// What is kept of a route's time for telling the client that the key store did not answer; of a short time, a tenth.
+pub const MARGIN: Duration = Duration::from_millis(200);
 
 /// Stands between the prefix and the last name in the token that continues a listing; no name has it.
 pub const CONTINUES: char = '~';
@@ -30,8 +34,7 @@ const UNKNOWN_TIME: &str = "0001-01-01T00:00:00Z";
 pub async fn create(call: &Call<'_>) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
-    call.client.api.kms.create(&request, &name).await.map_err(|error| call.failed(&error))?;
-    Ok(Answer::done())
+    effects::run(call, request, |kms, request| async move { kms.create(&request, &name).await }).await
 }
 
 /// Stores a key that the client brings: `{"key", "cipher"}`, or `{"bytes"}` as in 2020.
@@ -55,8 +58,7 @@ pub async fn import(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reje
         Reject::new(StatusCode::NOT_ACCEPTABLE, format!("invalid key size for '{}'", cipher.name()))
     })?;
     let key = ImportedKey { key, cipher };
-    call.client.api.kms.import(&request, &name, key).await.map_err(|error| call.failed(&error))?;
-    Ok(Answer::done())
+    effects::run(call, request, |kms, request| async move { kms.import(&request, &name, key).await }).await
 }
 
 /// Describes a key.
@@ -111,8 +113,7 @@ pub async fn list(call: &Call<'_>) -> Result<Answer, Reject> {
 pub async fn delete(call: &Call<'_>) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
-    call.client.api.kms.delete(&request, &name).await.map_err(|error| call.failed(&error))?;
-    Ok(Answer::done())
+    effects::run(call, request, |kms, request| async move { kms.delete(&request, &name).await }).await
 }
 
 /// Makes a data encryption key: `{"context"?}`, or no body.
@@ -220,8 +221,17 @@ impl Call<'_> {
     fn request(&self) -> Result<Request, Reject> {
         // A route that anyone may call has nothing to do with keys.
         let identity = self.identity.ok_or_else(|| Reject::bad_request(Refusal::NoCertificate.message()))?;
-        let deadline = self.received + self.route.timeout.saturating_sub(MARGIN);
-        Ok(Request { identity, received: self.received, deadline })
+        let deadline = self.received + self.route.timeout.saturating_sub(self.margin());
+        Ok(Request::at(identity, self.received, deadline))
+    }
+
+    fn margin(&self) -> Duration {
+        MARGIN.min(self.route.timeout / 10)
+    }
+
+    /// Returns until when an effect is waited for: a little longer than for it to begin, and less than the route's time.
+    pub fn effect_deadline(&self) -> Instant {
+        self.received + self.route.timeout.saturating_sub(self.margin() / 2)
     }
 
     async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
@@ -254,8 +264,27 @@ impl Call<'_> {
         })
     }
 
-    /// Says what KES says to the client, and all that is known to the log.
     fn failed(&self, error: &Error) -> Reject {
+        self.asked().failed(self.path, error)
+    }
+
+    /// Returns what the log tells of the request when it fails.
+    pub fn asked(&self) -> Asked {
+        Asked { operation: self.route.operation, identity: self.identity, remote: self.client.remote }
+    }
+}
+
+/// What was asked, and by whom.
+#[derive(Clone, Copy)]
+pub struct Asked {
+    operation: Operation,
+    pub identity: Option<Identity>,
+    pub remote: SocketAddr,
+}
+
+impl Asked {
+    /// Says what KES says to the client, and all that is known to the log.
+    pub fn failed(&self, path: &str, error: &Error) -> Reject {
         let (status, message) = match error.kind() {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "key does not exist"),
             ErrorKind::AlreadyExists => (StatusCode::BAD_REQUEST, "key already exists"),
@@ -267,20 +296,22 @@ impl Call<'_> {
             ErrorKind::Unsupported => {
                 (StatusCode::NOT_IMPLEMENTED, "operation is not supported by the key store")
             }
-            kind => return self.store_failed(kind, error),
+            // Nobody hears it.
+            ErrorKind::Abandoned => return Reject::timed_out(),
+            kind => return self.store_failed(kind, path, error),
         };
         Reject::new(status, message)
     }
 
-    fn store_failed(&self, kind: ErrorKind, error: &Error) -> Reject {
-        let message = match self.route.operation {
+    fn store_failed(&self, kind: ErrorKind, path: &str, error: &Error) -> Reject {
+        let message = match self.operation {
             Operation::Create | Operation::Import => "failed to create key",
             Operation::Delete => "failed to delete key",
             Operation::List => "failed to list keys",
             _ => "failed to read key",
         };
         let identity = self.identity.map(tracing::field::display);
-        tracing::error!(identity, path = self.path, remote = %self.client.remote, error = %error.chain(), "{message}");
+        tracing::error!(identity, path, remote = %self.remote, error = %error.chain(), "{message}");
         match kind {
             ErrorKind::Timeout => Reject::timed_out(),
             ErrorKind::Throttled => Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests"),

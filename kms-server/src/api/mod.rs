@@ -3,8 +3,10 @@
 //! The order of checks is that of KES 0.24: path, method, certificate, policy, name, body, existence.
 
 mod access;
+mod account;
 mod answer;
 mod body;
+mod effects;
 mod health;
 pub(crate) mod json;
 mod keys;
@@ -23,17 +25,19 @@ use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use jiff::Timestamp;
 use kms_core::{Identity, Kms};
 use percent_encoding::percent_decode_str;
 
+use self::account::Account;
 pub use self::answer::AnswerBody;
 use self::answer::{Answer, Reject};
 use self::body::BodyRoom;
+use self::effects::Effects;
 use self::health::Process;
+pub use self::keys::MARGIN;
 pub use self::route::Routes;
 use self::route::{Gate, Operation, Route};
-use crate::audit::{Audit, AuditEvent};
+use crate::audit::Audit;
 use crate::auth::{self, Refusal};
 use crate::conn::Watch;
 use crate::metrics::Metrics;
@@ -48,6 +52,7 @@ pub struct Api {
     process: Process,
     metrics: Arc<Metrics>,
     audit: Arc<Audit>,
+    effects: Effects,
 }
 
 impl Api {
@@ -67,7 +72,13 @@ impl Api {
             process: Process::now(),
             metrics,
             audit,
+            effects: Effects::default(),
         }
+    }
+
+    /// Lends the effects that are under way.
+    pub fn effects(&self) -> &Effects {
+        &self.effects
     }
 
     /// Lends the audit log.
@@ -125,6 +136,7 @@ impl Client {
 }
 
 /// Who makes a request: the client at the other end of the connection, or one for whom a proxy speaks.
+#[derive(Clone)]
 struct Caller {
     identity: Result<Identity, Refusal>,
     ip: IpAddr,
@@ -145,18 +157,6 @@ impl Caller {
         let first = forwarded.and_then(|list| list.split(',').next()).and_then(|ip| ip.trim().parse().ok());
         Self { identity, ip: first.unwrap_or(direct.ip) }
     }
-
-    /// Counts an answer, and records it if the client is known.
-    fn observe(&self, api: &Api, answer: &Answer, path: &str, is_known_route: bool, received: Instant) {
-        let took = received.elapsed();
-        api.metrics.answered(answer.status(), is_known_route, took);
-        if !api.audit.is_on() {
-            return;
-        }
-        let Ok(identity) = &self.identity else { return };
-        let (time, ip, status) = (Timestamp::now() - took, self.ip, answer.status());
-        api.audit.record(&AuditEvent { time, ip, path, identity, status, took });
-    }
 }
 
 /// A request that may be served: it passed all checks that need no body and no key.
@@ -171,6 +171,7 @@ struct Call<'a> {
     /// Who asks, where it is known.
     identity: Option<Identity>,
     received: Instant,
+    account: &'a Account<'a>,
 }
 
 /// Answers one request. It always does, and inside the time of its route.
@@ -184,11 +185,12 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let found = routes.find(&path);
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
     let caller = Caller::new(client, &access, &head);
+    let account = Account::open(&client.api, &caller, &path, found.is_some(), received);
     let deadline = received + timeout;
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
     }
-    let outcome = match check(client, &head, &path, found, &caller, (&access, &routes), received) {
+    let outcome = match check(client, &head, found, &account, (&access, &routes)) {
         Ok(call) => within(client, deadline, execute(&call, &mut body)).await.unwrap_or_else(|| {
             tracing::error!(path = call.path, remote = %client.remote, "request timed out");
             Err(Reject::timed_out().and_close())
@@ -196,7 +198,7 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
         Err(refused) => Ok(refused),
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
-    caller.observe(&client.api, &answer, &path, found.is_some(), received);
+    account.answered(answer.status());
     // What is left of a short body is read first: not every client takes an answer while it is still sending.
     if !answer.closes() && !body.is_end_stream() {
         let waits = head.headers.contains_key(EXPECT);
@@ -216,12 +218,11 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
 fn check<'a>(
     client: &'a Client,
     head: &Parts,
-    path: &'a str,
     found: Option<(&'a Route, &'a str)>,
-    caller: &Caller,
+    account: &'a Account<'a>,
     (access, routes): (&'a Access, &'a Routes),
-    received: Instant,
 ) -> Result<Call<'a>, Answer> {
+    let Account { caller, path, received, .. } = *account;
     // Two lengths for one body are how requests are smuggled past a proxy (RFC 9112, section 6.1).
     if !client.is_http2
         && head.headers.contains_key(TRANSFER_ENCODING)
@@ -246,7 +247,7 @@ fn check<'a>(
         Gate::Anyone => caller.identity.ok(),
         Gate::Policy => Some(authorize(caller, access, path)?),
     };
-    Ok(Call { client, route, path, rest, access, routes, identity, received })
+    Ok(Call { client, route, path, rest, access, routes, identity, received, account })
 }
 
 /// Returns the identity of a client that may call `path`.

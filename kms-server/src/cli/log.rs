@@ -69,12 +69,18 @@ fn request(line: &str) -> Option<String> {
         code: u16,
         #[serde(default)]
         time: u64,
+        #[serde(default = "yes")]
+        sent: bool,
+    }
+    fn yes() -> bool {
+        true
     }
     let Event { time, request, response } = serde_json::from_str(line).ok()?;
     let identity = request.identity.get(..12).unwrap_or("-");
     let micros = response.time / 1000;
+    let sent = if response.sent { "" } else { "  (not sent)" };
     Some(format!(
-        "{time}  {}  {identity:<12}  {:<15}  {micros:>8}µs  {}",
+        "{time}  {}  {identity:<12}  {:<15}  {micros:>8}µs  {}{sent}",
         response.code, request.ip, request.path
     ))
 }
@@ -90,6 +96,9 @@ mod tests {
         for part in ["2026-01-02T03:04:05Z", "200", "0123456789ab ", "127.0.0.1", "1500µs", "/v1/status"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        assert!(!text.contains("not sent"), "{text}");
+        let line = line.replace("1500000}", "1500000,\"sent\":false}");
+        assert!(request(&line).unwrap().ends_with("/v1/status  (not sent)"));
         assert_eq!(request("{}"), None);
     }
 }

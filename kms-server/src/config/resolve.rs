@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kms_core::{CacheConfig, Identity};
 
@@ -18,7 +19,7 @@ use super::settings::{
     RouteSettings, Settings, TlsSettings,
 };
 use super::{aws, outer, vault};
-use crate::api::Routes;
+use crate::api::{MARGIN, Routes};
 
 /// Where a server listens that is not told.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
@@ -71,7 +72,7 @@ pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> 
         keys: raw.keys.into_iter().map(|key| key.name.0).collect(),
         key_store: key_store(raw.keystore, raw.kms, &cache, context, warnings)?,
         log: log(raw.log, places)?,
-        routes: routes(raw.api, places)?,
+        routes: routes(raw.api, context, warnings)?,
     })
 }
 
@@ -266,7 +267,12 @@ fn log(raw: RawLog, places: &Places) -> Result<LogSettings, Problem> {
     })
 }
 
-fn routes(raw: RawApi, places: &Places) -> Result<BTreeMap<String, RouteSettings>, Problem> {
+fn routes(
+    raw: RawApi,
+    context: &Context<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<BTreeMap<String, RouteSettings>, Problem> {
+    let places = context.places;
     let all = Routes::standard();
     let mut routes = BTreeMap::new();
     for (written, route) in raw {
@@ -288,8 +294,21 @@ fn routes(raw: RawApi, places: &Places) -> Result<BTreeMap<String, RouteSettings
             let message = format!("only these may be open to everybody: {}", open.join(", "));
             return Err(places.problem(&at("skip_auth"), message));
         }
-        if settings.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(places.problem(&at("timeout"), "it is zero, expected a time that a request may take"));
+        match settings.timeout {
+            Some(Duration::ZERO) => {
+                let message = "it is zero, expected a time that a request may take";
+                return Err(places.problem(&at("timeout"), message));
+            }
+            Some(timeout) if timeout <= MARGIN && context.is_for_kes => {
+                let message = format!("within {timeout:?} hardly any key store answers");
+                warnings.push(Warning::dubious(places.problem(&at("timeout"), message)));
+            }
+            Some(timeout) if timeout <= MARGIN => {
+                let message =
+                    format!("{timeout:?} is too short for a key store, expected more than {MARGIN:?}");
+                return Err(places.problem(&at("timeout"), message));
+            }
+            _ => {}
         }
         routes.insert(known.path.to_owned(), settings);
     }

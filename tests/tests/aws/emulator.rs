@@ -130,6 +130,25 @@ struct State {
     /// The one access key that is known, if not every one is.
     known: Mutex<Option<&'static str>>,
     seen: Mutex<Vec<(String, Value)>>,
+    /// How many calls are under way, and how many were at most.
+    at_once: Mutex<(usize, usize)>,
+}
+
+/// A call that is under way.
+struct UnderWay(Arc<State>);
+
+impl UnderWay {
+    fn begin(state: &Arc<State>) -> Self {
+        let mut at_once = state.at_once.lock().unwrap();
+        *at_once = (at_once.0 + 1, at_once.1.max(at_once.0 + 1));
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.at_once.lock().unwrap().0 -= 1;
+    }
 }
 
 impl Aws {
@@ -151,6 +170,7 @@ impl Aws {
             fault: Mutex::new(Box::new(|_, _| Fault::None)),
             known: Mutex::default(),
             seen: Mutex::default(),
+            at_once: Mutex::default(),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
         Self { address, state, task }
@@ -217,6 +237,18 @@ impl Aws {
     /// Returns the names of all calls since this was last asked, with their parameters.
     pub fn take_seen(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
+    }
+
+    /// Waits until no call is under way, as those of a server that starts, and counts anew how many there are at once.
+    pub async fn count_anew(&self) {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        until("nothing is under way", async || self.state.at_once.lock().unwrap().0 == 0).await;
+        *self.state.at_once.lock().unwrap() = (0, 0);
+    }
+
+    /// Returns how many calls were under way at once at most.
+    pub fn most_at_once(&self) -> usize {
+        self.state.at_once.lock().unwrap().1
     }
 
     /// Makes a call of the test's own to AWS KMS, past counts and faults.
@@ -288,6 +320,7 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Broken> {
+    let _under_way = UnderWay::begin(&state);
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
     let target = parts.headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap()).to_owned();

@@ -99,6 +99,11 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             "allow = ['/v1/x', 5]",
             &["kms.toml:11: policy.app.allow[1]: found an integer, expected a string"],
         ),
+        (
+            "[[keys]]",
+            "[api.\"/v1/key/create/\"]\ntimeout = \"200ms\"\n[[keys]]",
+            &["api./v1/key/create/.timeout: 200ms is too short", "more than 200ms"],
+        ),
         (any, "any = 5", &["kms.toml:16: cache.expiry.any: found an integer", "with a unit", "'5m'"]),
         (any, "any = \"5\"", &["kms.toml:16: cache.expiry.any: invalid duration '5'", "with a unit", "'5m'"]),
         (any, "any = \"5 m\"", &["cache.expiry.any: invalid duration '5 m'"]),

@@ -312,6 +312,15 @@ fn a_key_store_that_we_lack_is_an_error_with_its_name() {
 }
 
 #[test]
+fn a_short_time_for_a_route_is_a_warning_in_a_config_for_kes() {
+    let api = "api:\n  /v1/key/create/:\n    timeout: 150ms\n";
+    let loaded = yaml(&format!("{START}keystore:\n  fs:\n    path: keys\n{api}")).unwrap();
+    let told = warnings(&loaded);
+    assert!(told.contains("/v1/key/create/.timeout") && told.contains("150ms"), "{told}");
+    assert_eq!(loaded.settings.routes["/v1/key/create/"].timeout.unwrap().as_millis(), 150);
+}
+
+#[test]
 fn unknown_keys_of_yaml_are_warnings_that_the_check_does_not_let_pass() {
     let text = format!(
         "{START}nonsense: 1\ncache: {{expiry: {{any: 1m, some: 2m}}}}\nkeys: [{{name: a, size: 3}}]\nkeystore: {{fs: {{path: p}}}}\n"

@@ -1,0 +1,112 @@
+//! Creates, imports and deletes: what has begun is finished and recorded, whoever still listens.
+//!
+//! A handler is dropped when its client hangs up, and when its route's time is over. So an effect runs in a task of its
+//! own, which owns its line of the audit log and its count; the handler only waits for it. What waits for its turn in the
+//! key store has not begun, and ends when the handler does.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use kms_core::{ErrorKind, Kms, Request};
+use tokio::sync::{Notify, oneshot};
+
+use super::account::client_closed_request;
+use super::answer::{Answer, Reject};
+use super::{Api, Call};
+
+/// The effects that are under way.
+#[derive(Debug, Default)]
+pub struct Effects {
+    running: AtomicUsize,
+    ended: Notify,
+}
+
+impl Effects {
+    fn begin(api: &Arc<Api>) -> Running {
+        api.effects.running.fetch_add(1, Ordering::SeqCst);
+        Running(Arc::clone(api))
+    }
+
+    /// Waits until none is under way, for as long as `patience`; returns how many are left.
+    pub async fn end(&self, patience: Duration) -> usize {
+        let all_ended = async {
+            loop {
+                let mut ended = pin!(self.ended.notified());
+                ended.as_mut().enable();
+                if self.running.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, all_ended).await;
+        self.running.load(Ordering::SeqCst)
+    }
+}
+
+/// An effect that is under way, until this is dropped.
+struct Running(Arc<Api>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.effects.running.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.effects.ended.notify_waiters();
+        }
+    }
+}
+
+/// Has an effect, and answers 200 when it has taken place.
+pub async fn run<F>(
+    call: &Call<'_>,
+    request: Request,
+    effect: impl FnOnce(Arc<dyn Kms>, Request) -> F,
+) -> Result<Answer, Reject>
+where
+    F: Future<Output = kms_core::Result<()>> + Send + 'static,
+{
+    let api = &call.client.api;
+    let unrecorded = |_| Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be recorded");
+    let room = api.audit.reserve(call.path).map_err(unrecorded)?;
+    let (request, waiter) = request.awaited();
+    let effect = effect(Arc::clone(&api.kms), request);
+    let (asked, account, running) = (call.asked(), call.account.hand_over(room), Effects::begin(api));
+    let (sender, outcome) = oneshot::channel();
+    tokio::spawn(async move {
+        let outcome = effect.await;
+        let answer = match &outcome {
+            Ok(()) => Ok(Answer::done()),
+            Err(error) => Err(asked.failed(&account.path, error)),
+        };
+        let status = match &outcome {
+            Err(error) if error.kind() == ErrorKind::Abandoned => client_closed_request(),
+            _ => answer.as_ref().map_or_else(Reject::status, Answer::status),
+        };
+        let sent = !sender.is_closed();
+        if !sent && status != client_closed_request() {
+            tracing::warn!(
+                identity = asked.identity.map(tracing::field::display),
+                path = account.path,
+                remote = %asked.remote,
+                status = status.as_u16(),
+                "what the client no longer waited for has come to its end"
+            );
+        }
+        account.give(status, sent);
+        let _ = sender.send(answer);
+        drop(running);
+    });
+    let outcome = tokio::time::timeout_at(call.effect_deadline().into(), outcome).await;
+    drop(waiter);
+    match outcome {
+        Ok(Ok(answer)) => answer,
+        // Its task ended by a defect.
+        Ok(Err(_)) => Err(Reject::new(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")),
+        Err(_) => {
+            tracing::error!(path = call.path, remote = %call.client.remote(), "request timed out, and what it began goes on");
+            Err(Reject::timed_out())
+        }
+    }
+}

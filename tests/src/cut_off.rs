@@ -1,0 +1,189 @@
+//! Clients that hang up: creates and deletes which are reset or closed at random moments, and what is told of them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::client::tls_connect;
+use crate::{Client, Protocol, TestServer};
+
+/// How many creates, and how many deletes.
+const EFFECTS: usize = 200;
+/// How many clients there are at once.
+const CLIENTS: usize = 8;
+/// At least so many have to be cut off while something is done for them, or the test shows nothing.
+const MIN_UNHEARD: usize = 5;
+
+/// A server whose clients hang up.
+pub struct CutOff<'a> {
+    /// The server.
+    pub server: &'a TestServer,
+    /// The file of its audit log.
+    pub audit_file: &'a Path,
+    /// How long the most patient client waits for a create.
+    pub create: Duration,
+    /// How long it waits for a delete.
+    pub delete: Duration,
+}
+
+/// The lines of an audit log: by path, the code and whether it was sent.
+type Lines = HashMap<String, Vec<(u64, bool)>>;
+
+impl CutOff<'_> {
+    /// Cuts off creates and deletes; each that took effect, as `is_there` tells, has one line and one count, and no key that
+    /// is gone seals.
+    pub async fn check(&self, is_there: impl AsyncFn(&str) -> bool) {
+        let made: Vec<_> = (0..EFFECTS).map(|n| format!("made-{n}")).collect();
+        self.cut_off("PUT", "/v1/key/create/", &made, self.create).await;
+        let lines = self.lines_at_rest().await;
+        let mut there = 0;
+        for name in &made {
+            let told = lines.get(&format!("/v1/key/create/{name}")).cloned().unwrap_or_default();
+            let is_there = is_there(name).await;
+            there += usize::from(is_there);
+            assert!(told.len() <= 1, "{name}: {told:?}");
+            assert_eq!(told.iter().any(|(code, _)| *code == 200), is_there, "{name}: {told:?}");
+        }
+        let unheard = unheard(&lines);
+        tell(&format!("{there} of {EFFECTS} creates took effect, {unheard} of them unheard"));
+        assert!(unheard >= MIN_UNHEARD, "only {unheard} creates were cut off while they were under way");
+        self.assert_counted(&lines).await;
+
+        let mut client = self.server.admin(Protocol::Http2);
+        let gone: Vec<_> = (0..EFFECTS).map(|n| format!("gone-{n}")).collect();
+        self.make(&gone).await;
+        self.cut_off("DELETE", "/v1/key/delete/", &gone, self.delete).await;
+        let lines = self.lines_at_rest().await;
+        let mut left = 0;
+        for name in &gone {
+            let told = lines.get(&format!("/v1/key/delete/{name}")).cloned().unwrap_or_default();
+            let is_there = is_there(name).await;
+            left += usize::from(is_there);
+            assert!(told.len() <= 1, "{name}: {told:?}");
+            assert_eq!(told.iter().any(|(code, _)| *code == 200), !is_there, "{name}: {told:?}");
+            let seals = code(&mut client, "PUT", &format!("/v1/key/generate/{name}")).await;
+            assert_eq!(seals == 200, is_there, "{name}: {seals}, {told:?}");
+        }
+        let all = self.lines_at_rest().await;
+        let (gone, unheard_deletes) = (EFFECTS - left, crate::cut_off::unheard(&all) - unheard);
+        tell(&format!("{gone} of {EFFECTS} deletes took effect, {unheard_deletes} of them unheard"));
+        assert!(unheard_deletes >= MIN_UNHEARD, "few deletes were cut off under way");
+        self.assert_counted(&all).await;
+    }
+
+    /// Makes keys in good order, and has each seal.
+    async fn make(&self, names: &[String]) {
+        let tasks: Vec<_> = names
+            .chunks(names.len().div_ceil(CLIENTS))
+            .map(|names| {
+                let (names, mut client) = (names.to_vec(), self.server.admin(Protocol::Http2));
+                tokio::spawn(async move {
+                    for name in names {
+                        for path in ["/v1/key/create/", "/v1/key/generate/"] {
+                            assert_eq!(code(&mut client, "PUT", &format!("{path}{name}")).await, 200);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
+
+    /// Sends one request for each name, and leaves at a random moment: half of them by a reset of the stream, half by closing
+    /// the connection.
+    async fn cut_off(&self, method: &'static str, route: &'static str, names: &[String], longest: Duration) {
+        let tasks: Vec<_> = names
+            .chunks(names.len().div_ceil(CLIENTS))
+            .map(|names| {
+                let names = names.to_vec();
+                let mut http2 = self.server.admin(Protocol::Http2);
+                let config = Arc::new(self.server.admin_identity().client_config(&["http/1.1"]));
+                let address = self.server.address();
+                tokio::spawn(async move {
+                    for (n, name) in names.iter().enumerate() {
+                        let path = format!("{route}{name}");
+                        let patience = random_below(longest);
+                        if n % 2 == 0 {
+                            if !http2.is_connected() {
+                                http2.connect().await.unwrap();
+                            }
+                            let _ = tokio::time::timeout(patience, http2.send(method, &path, "")).await;
+                        } else {
+                            let mut tls = tls_connect(address, Arc::clone(&config)).await.unwrap();
+                            let head =
+                                format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+                            tls.write_all(head.as_bytes()).await.unwrap();
+                            tls.flush().await.unwrap();
+                            tokio::time::sleep(patience).await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
+
+    /// Waits until nothing is added to the audit log any more.
+    async fn lines_at_rest(&self) -> Lines {
+        let (mut text, mut since) = (String::new(), Instant::now());
+        while since.elapsed() < Duration::from_millis(700) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = std::fs::read_to_string(self.audit_file).unwrap();
+            if now != text {
+                (text, since) = (now, Instant::now());
+            }
+        }
+        let mut lines = Lines::new();
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let (path, answer) = (line["request"]["path"].as_str().unwrap(), &line["response"]);
+            let told = (answer["code"].as_u64().unwrap(), answer["sent"].as_bool().unwrap_or(true));
+            lines.entry(path.to_owned()).or_default().push(told);
+        }
+        lines
+    }
+
+    /// Checks that as many requests were counted as there are lines: all clients are known.
+    async fn assert_counted(&self, lines: &Lines) {
+        let mut client = self.server.admin(Protocol::Http2);
+        let text = client.send("GET", "/v1/metrics", "").await.unwrap().text().to_owned();
+        let counters = ["kes_http_request_success", "kes_http_request_error", "kes_http_request_failure"];
+        let counts = text.lines().filter(|line| counters.iter().any(|counter| line.starts_with(counter)));
+        let counted: u64 = counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+        assert_eq!(
+            counted,
+            lines.values().map(Vec::len).sum::<usize>() as u64,
+            "counts and lines differ: {text}"
+        );
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the output of a test")]
+fn tell(what: &str) {
+    println!("{what}");
+}
+
+fn unheard(lines: &Lines) -> usize {
+    lines.values().flatten().filter(|(code, sent)| *code == 200 && !sent).count()
+}
+
+async fn code(client: &mut Client, method: &str, path: &str) -> u16 {
+    client.send(method, path, "").await.unwrap().code()
+}
+
+/// Draws a time, by the clock.
+fn random_below(longest: Duration) -> Duration {
+    static STATE: AtomicU64 = AtomicU64::new(0);
+    let seed = u64::from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos());
+    let state = STATE.fetch_add(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, Ordering::Relaxed);
+    longest.mul_f64(f64::from(u32::try_from(state >> 32).unwrap()) / f64::from(u32::MAX))
+}
