@@ -2,6 +2,7 @@
 
 mod certificate;
 mod key_store;
+mod policy;
 
 use std::fmt;
 use std::path::Path;
@@ -61,6 +62,7 @@ pub async fn check(path: &Path, environment: &Environment, all: bool) -> Report 
                 let level = if warning.has_no_effect { Level::Error } else { Level::Warning };
                 Finding { level, subject: "config", message: warning.to_string() }
             }));
+            findings.extend(policy::check(&loaded.settings.policies));
             findings.extend(certificate::check(&loaded.settings.tls));
             findings.extend(key_store::check(&loaded.settings.key_store, all).await);
             identities = grants(loaded.settings);

@@ -102,13 +102,13 @@ impl Access {
         self.policies.get(identity).map_or(Role::None, |policy| Role::Policy(Arc::clone(policy)))
     }
 
-    /// Decides whether a request of `identity` for `path`, percent-decoded, may pass.
-    pub fn authorize(&self, identity: &Identity, path: &str) -> Result<(), Denial<'_>> {
+    /// Decides whether a request of `identity` may pass.
+    pub fn authorize(&self, identity: &Identity, target: &Target<'_>) -> Result<(), Denial<'_>> {
         if self.admin.as_ref() == Some(identity) {
             return Ok(());
         }
         let policy = self.policies.get(identity).ok_or(Denial::NoPolicy)?;
-        policy.rule_for(path).map(|_| ())
+        policy.rule_for(target).map(|_| ())
     }
 }
 
@@ -132,9 +132,21 @@ pub enum Role {
     None,
 }
 
+/// What a request asks for, as policies see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The path that was asked for, decoded.
+    pub path: &'a str,
+    /// The other paths of its route, which lead to the same.
+    pub aliases: &'static [&'static str],
+    /// What follows the route's own path in `path`, and follows each alias, too.
+    pub rest: &'a str,
+}
+
 /// A named list of path patterns.
 ///
-/// A request passes if no deny pattern and at least one allow pattern matches its path.
+/// A request passes if at least one allow pattern matches the path that was asked for, and no deny pattern matches it
+/// or another path of its route: what is denied under one name is denied under all.
 #[derive(Debug)]
 pub struct Policy {
     name: Box<str>,
@@ -169,10 +181,14 @@ impl Policy {
         &self.deny
     }
 
-    /// Finds the rule that allows `path`, if none denies it.
-    pub fn rule_for(&self, path: &str) -> Result<&Pattern, Denial<'_>> {
-        if let Some(rule) = self.deny.iter().find(|pattern| pattern.matches(path)) {
-            return Err(Denial::Rule { policy: &self.name, pattern: rule });
+    /// Finds the rule that allows what is asked for, if none denies it.
+    pub fn rule_for(&self, target: &Target<'_>) -> Result<&Pattern, Denial<'_>> {
+        let Target { path, aliases, rest } = *target;
+        for pattern in &self.deny {
+            let is_alias = !pattern.matches(path);
+            if !is_alias || aliases.iter().any(|alias| pattern.matches_joined(alias, rest)) {
+                return Err(Denial::Rule { policy: &self.name, pattern, is_alias });
+            }
         }
         let allows = self.allow.iter().find(|pattern| pattern.matches(path));
         allows.ok_or(Denial::NotAllowed { policy: &self.name })
@@ -210,6 +226,18 @@ impl Pattern {
             Self::Glob(glob, _) => glob.matches(path),
         }
     }
+
+    /// Tells whether the path matches that `start` and `rest` are together, which is not made for it.
+    fn matches_joined(&self, start: &str, rest: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact.strip_prefix(start) == Some(rest),
+            Self::Prefix(prefix) => match prefix.strip_prefix(start) {
+                Some(more) => rest.starts_with(more),
+                None => start.starts_with(&**prefix),
+            },
+            Self::Glob(glob, _) => glob.matches(&format!("{start}{rest}")),
+        }
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -232,6 +260,8 @@ pub enum Denial<'a> {
         policy: &'a str,
         /// The rule.
         pattern: &'a Pattern,
+        /// Whether it names another path of the route.
+        is_alias: bool,
     },
     /// No rule of its policy allows the path.
     NotAllowed {
@@ -244,7 +274,10 @@ impl fmt::Display for Denial<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPolicy => f.write_str("the identity has no policy"),
-            Self::Rule { policy, pattern } => write!(f, "policy '{policy}' denies '{pattern}'"),
+            Self::Rule { policy, pattern, is_alias } => {
+                write!(f, "policy '{policy}' denies '{pattern}'")?;
+                if *is_alias { f.write_str(", which leads to the same") } else { Ok(()) }
+            }
             Self::NotAllowed { policy } => write!(f, "no rule of policy '{policy}' allows the path"),
         }
     }
@@ -288,6 +321,11 @@ mod tests {
         }
     }
 
+    /// A path of a route that has no other.
+    fn only(path: &str) -> Target<'_> {
+        Target { path, aliases: &[], rest: "" }
+    }
+
     fn access(allow: &[&str], deny: &[&str]) -> Access {
         let policies = BTreeMap::from([("minio".to_owned(), policy(allow, deny))]);
         Access::new(None, &policies).unwrap()
@@ -299,24 +337,51 @@ mod tests {
         for path in
             ["/v1/key/create/my-", "/v1/key/create/my-key", "/v1/key/create/my-a/b", "/v1/status", "/v1/*/x"]
         {
-            assert!(access.authorize(&someone(), path).is_ok(), "{path}");
+            assert!(access.authorize(&someone(), &only(path)).is_ok(), "{path}");
         }
         for path in ["/v1/key/create/my", "/v1/key/create/other", "/v1/status/", "/v1/statu", "/v1/key/x", ""]
         {
-            assert!(access.authorize(&someone(), path).is_err(), "{path}");
+            assert!(access.authorize(&someone(), &only(path)).is_err(), "{path}");
         }
     }
 
     #[test]
     fn deny_wins_over_allow_and_nothing_allows_nothing() {
         let access = access(&["/v1/key/*"], &["/v1/key/generate/my-internal*", "/v1/key/delete/a"]);
-        assert!(access.authorize(&someone(), "/v1/key/delete/ab").is_ok());
-        let denial = access.authorize(&someone(), "/v1/key/delete/a").unwrap_err().to_string();
+        assert!(access.authorize(&someone(), &only("/v1/key/delete/ab")).is_ok());
+        let denial = access.authorize(&someone(), &only("/v1/key/delete/a")).unwrap_err().to_string();
         assert_eq!(denial, "policy 'minio' denies '/v1/key/delete/a'");
-        assert!(access.authorize(&someone(), "/v1/key/generate/my-internal1").is_err());
-        assert!(super::tests::access(&[], &[]).authorize(&someone(), "/v1/status").is_err());
+        assert!(access.authorize(&someone(), &only("/v1/key/generate/my-internal1")).is_err());
+        assert!(super::tests::access(&[], &[]).authorize(&someone(), &only("/v1/status")).is_err());
         let stranger = Identity::of_public_key(b"stranger");
-        assert!(access.authorize(&stranger, "/v1/status").is_err());
+        assert!(access.authorize(&stranger, &only("/v1/status")).is_err());
+    }
+
+    #[test]
+    fn a_deny_holds_for_every_path_of_a_route_and_an_allow_for_its_own() {
+        let target = |rest| Target {
+            path: if rest == "a" { "/v1/key/decrypt/a" } else { "/v1/key/decrypt/ab" },
+            aliases: &["/v1/key/bulk/decrypt/"],
+            rest,
+        };
+        for (deny, a, ab) in [
+            ("/v1/key/bulk/decrypt/a", false, true),
+            ("/v1/key/bulk/decrypt/a*", false, false),
+            ("/v1/key/bulk/decrypt/ab*", true, false),
+            ("/v1/key/bulk/decrypt/b*", true, true),
+            ("/v1/key/bulk/decrypt/", true, true),
+            ("/v1/key/bulk/decrypt/*", false, false),
+            ("/v1/key/bulk*", false, false),
+            ("/v1/key/decrypt/a", false, true),
+            ("/v1/key/decrypt/ab*", true, false),
+            ("/v1/key/bulk/generate/*", true, true),
+        ] {
+            let access = access(&["/v1/key/*"], &[deny]);
+            let passes = |rest| access.authorize(&someone(), &target(rest)).is_ok();
+            assert_eq!((passes("a"), passes("ab")), (a, ab), "{deny}");
+        }
+        let access = access(&["/v1/key/bulk/decrypt/*"], &[]);
+        assert!(access.authorize(&someone(), &target("a")).is_err());
     }
 
     #[test]

@@ -10,6 +10,8 @@
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/aliases.rs"]
+mod aliases;
 #[path = "api/audit.rs"]
 mod audit;
 #[path = "api/bodies.rs"]

@@ -6,14 +6,17 @@ use http::StatusCode;
 
 use super::Call;
 use super::answer::{Answer, Reject};
+use crate::policy::Target;
 use crate::stream::Hub;
 
 /// Answers with the events of `hub` from now on, until a reload takes the client's right to them.
 pub fn stream(call: &Call<'_>, hub: &Hub) -> Result<Answer, Reject> {
-    let (api, identity, path) = (Arc::clone(&call.client.api), call.identity, call.path.to_owned());
+    let (api, identity) = (Arc::clone(&call.client.api), call.identity);
+    let (path, aliases) = (call.route.path, call.route.aliases);
     let may_read = move || {
         let access = api.access.load();
-        identity.is_none_or(|identity| access.authorize(&identity, &path).is_ok())
+        let target = Target { path, aliases, rest: "" };
+        identity.is_none_or(|identity| access.authorize(&identity, &target).is_ok())
     };
     let too_many = || Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many readers of the log");
     let lines = hub.subscribe(may_read.clone()).ok_or_else(too_many)?;

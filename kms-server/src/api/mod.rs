@@ -26,7 +26,6 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use kms_core::{Identity, Kms};
-use percent_encoding::percent_decode_str;
 
 use self::account::Account;
 pub use self::answer::AnswerBody;
@@ -35,13 +34,13 @@ use self::body::BodyRoom;
 use self::effects::Effects;
 use self::health::Process;
 pub use self::keys::MARGIN;
-pub use self::route::Routes;
 use self::route::{Gate, Operation, Route};
+pub use self::route::{Routes, decode};
 use crate::audit::Audit;
 use crate::auth::{self, Refusal};
 use crate::conn::Watch;
 use crate::metrics::Metrics;
-use crate::policy::Access;
+use crate::policy::{Access, Target};
 
 /// What all requests share.
 pub struct Api {
@@ -180,7 +179,7 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let _active = client.api.metrics.begin();
     let (head, mut body) = request.into_parts();
     let to_head = head.method == Method::HEAD;
-    let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
+    let path = decode(head.uri.path());
     let (access, routes) = (client.api.access.load(), client.api.routes.load());
     let found = routes.find(&path);
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
@@ -245,16 +244,16 @@ fn check<'a>(
     }
     let identity = match route.gate {
         Gate::Anyone => caller.identity.ok(),
-        Gate::Policy => Some(authorize(caller, access, path)?),
+        Gate::Policy => Some(authorize(caller, access, &route.target(path, rest))?),
     };
     Ok(Call { client, route, path, rest, access, routes, identity, received, account })
 }
 
-/// Returns the identity of a client that may call `path`.
-fn authorize(caller: &Caller, access: &Access, path: &str) -> Result<Identity, Reject> {
+/// Returns the identity of a client that may ask for `target`.
+fn authorize(caller: &Caller, access: &Access, target: &Target<'_>) -> Result<Identity, Reject> {
     let identity = caller.identity.map_err(|refusal| Reject::bad_request(refusal.message()))?;
-    if let Err(denial) = access.authorize(&identity, path) {
-        tracing::warn!(%identity, path, ip = %caller.ip, "not authorized: {denial}");
+    if let Err(denial) = access.authorize(&identity, target) {
+        tracing::warn!(%identity, path = target.path, ip = %caller.ip, "not authorized: {denial}");
         return Err(Reject::not_authorized());
     }
     Ok(identity)

@@ -1,11 +1,14 @@
 //! The routes as data: method, path, limits, who may call, and what is done.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Method;
+use percent_encoding::percent_decode_str;
 
 use crate::config::settings::{DEFAULT_ROUTE_TIMEOUT, RouteSettings};
+use crate::policy::Target;
 
 /// The most bytes of a request body that is read at all: one megabyte, of a thousand thousand.
 pub const MAX_BODY: usize = 1_000_000;
@@ -19,6 +22,8 @@ pub struct Route {
     pub verb: Verb,
     /// The path; one that ends in `/` is followed by a name or pattern.
     pub path: &'static str,
+    /// The paths of other routes that lead to the same: a policy that denies one of them denies this one.
+    pub aliases: &'static [&'static str],
     /// The most bytes of a request body; 0 when it takes none.
     pub max_body: usize,
     /// How long a request may take from its headers to its answer.
@@ -36,6 +41,21 @@ impl Route {
     pub fn is_listed(&self) -> bool {
         !matches!(self.operation, Operation::BulkDecrypt | Operation::AllMetrics)
             && !self.path.ends_with("/trace")
+    }
+
+    /// Tells whether no policy is asked about it.
+    pub fn is_open(&self) -> bool {
+        self.gate == Gate::Anyone
+    }
+
+    /// Describes to a policy a request for `path`, in which `rest` follows the route's own path.
+    pub fn target<'a>(&self, path: &'a str, rest: &'a str) -> Target<'a> {
+        Target { path, aliases: self.aliases, rest }
+    }
+
+    /// Names other paths that lead to the same.
+    fn with_aliases(self, aliases: &'static [&'static str]) -> Self {
+        Self { aliases, ..self }
     }
 
     /// Tells whether its answer has no end.
@@ -155,10 +175,11 @@ impl Routes {
         use Operation as Op;
         use Verb::{Delete, Get, Put};
         Self(vec![
-            route(Put, "/v1/key/decrypt/", MAX_BODY, Op::Decrypt),
+            route(Put, "/v1/key/decrypt/", MAX_BODY, Op::Decrypt).with_aliases(&["/v1/key/bulk/decrypt/"]),
             route(Put, "/v1/key/generate/", MAX_BODY, Op::Generate),
             route(Put, "/v1/key/encrypt/", MAX_BODY, Op::Encrypt),
-            route(Put, "/v1/key/bulk/decrypt/", MAX_BODY, Op::BulkDecrypt),
+            route(Put, "/v1/key/bulk/decrypt/", MAX_BODY, Op::BulkDecrypt)
+                .with_aliases(&["/v1/key/decrypt/"]),
             route(Put, "/v1/key/hmac/", MAX_BODY, Op::Hmac),
             route(Get, "/v1/key/describe/", 0, Op::Describe),
             route(Put, "/v1/key/create/", 0, Op::Create),
@@ -167,7 +188,10 @@ impl Routes {
             route(Delete, "/v1/key/delete/", 0, Op::Delete),
             Route { may_skip_auth: true, ..route(Get, "/v1/ready", 0, Op::Ready) },
             Route { may_skip_auth: true, ..route(Get, "/v1/status", 0, Op::Status) },
-            Route { may_skip_auth: true, ..route(Get, "/v1/metrics", 0, Op::Metrics) },
+            Route {
+                may_skip_auth: true,
+                ..route(Get, "/v1/metrics", 0, Op::Metrics).with_aliases(&["/metrics"])
+            },
             Route { may_skip_auth: true, timeout: SHORT_TIMEOUT, ..route(Get, "/v1/api", 0, Op::Api) },
             Route { gate: Gate::Anyone, timeout: SHORT_TIMEOUT, ..route(Get, "/version", 0, Op::Version) },
             route(Get, "/v1/policy/describe/", 0, Op::DescribePolicy),
@@ -176,13 +200,13 @@ impl Routes {
             route(Get, "/v1/identity/describe/", 0, Op::DescribeIdentity),
             route(Get, "/v1/identity/list/", 0, Op::ListIdentities),
             Route { gate: Gate::Anyone, ..route(Get, "/v1/identity/self/describe", 0, Op::DescribeSelf) },
-            route(Get, "/v1/log/error", 0, Op::ErrorLog),
-            route(Get, "/v1/log/audit", 0, Op::AuditLog),
+            route(Get, "/v1/log/error", 0, Op::ErrorLog).with_aliases(&["/v1/log/error/trace"]),
+            route(Get, "/v1/log/audit", 0, Op::AuditLog).with_aliases(&["/v1/log/audit/trace"]),
             // Their names in 2020.
-            route(Get, "/v1/log/error/trace", 0, Op::ErrorLog),
-            route(Get, "/v1/log/audit/trace", 0, Op::AuditLog),
+            route(Get, "/v1/log/error/trace", 0, Op::ErrorLog).with_aliases(&["/v1/log/error"]),
+            route(Get, "/v1/log/audit/trace", 0, Op::AuditLog).with_aliases(&["/v1/log/audit"]),
             // Ours; KES has none such.
-            route(Get, "/metrics", 0, Op::AllMetrics),
+            route(Get, "/metrics", 0, Op::AllMetrics).with_aliases(&["/v1/metrics"]),
         ])
     }
 
@@ -223,7 +247,7 @@ impl Routes {
         self.0.iter().map(|route| route.timeout).max().unwrap_or(DEFAULT_ROUTE_TIMEOUT)
     }
 
-    /// Finds the route of a percent-decoded path, and what follows the route's own path in it.
+    /// Finds the route of a [decoded](decode) path, and what follows the route's own path in it.
     ///
     /// A path with an empty segment, `.` or `..` in it is never found.
     pub fn find<'r, 'p>(&'r self, path: &'p str) -> Option<(&'r Route, &'p str)> {
@@ -244,12 +268,39 @@ fn route(verb: Verb, path: &'static str, max_body: usize, operation: Operation) 
     Route {
         verb,
         path,
+        aliases: &[],
         max_body,
         timeout: DEFAULT_ROUTE_TIMEOUT,
         gate: Gate::Policy,
         may_skip_auth: false,
         operation,
     }
+}
+
+/// How a `/` that a client percent-encoded stands in a decoded path.
+const ENCODED_SLASH: &str = "%2F";
+
+/// Decodes the path of a request, once, to what routes, policies, handlers and logs see.
+///
+/// A percent-encoded `/` is part of a segment and ends none (RFC 3986, section 2.2). It stays encoded, which no
+/// route and no name can have in it.
+pub fn decode(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut left = path;
+    loop {
+        let slash = left.match_indices('%').find_map(|(at, _)| {
+            let escape = left.get(at..at + ENCODED_SLASH.len())?;
+            escape.eq_ignore_ascii_case(ENCODED_SLASH).then_some(at)
+        });
+        bytes.extend(percent_decode_str(&left[..slash.unwrap_or(left.len())]));
+        let Some(at) = slash else { break };
+        bytes.extend_from_slice(ENCODED_SLASH.as_bytes());
+        left = &left[at + ENCODED_SLASH.len()..];
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Tells whether no segment of `rest` means another place; a `/` at its very end is left to the name's check.
@@ -280,6 +331,41 @@ mod tests {
     }
 
     #[test]
+    fn routes_that_lead_to_the_same_name_each_other() {
+        let routes = Routes::standard();
+        for route in routes.iter() {
+            for alias in route.aliases {
+                let other = routes.iter().find(|other| other.path == *alias).unwrap();
+                assert!(other.aliases.contains(&route.path), "{alias} does not name {}", route.path);
+                assert_eq!(route.path.ends_with('/'), alias.ends_with('/'), "{alias}");
+            }
+            for other in routes.iter().filter(|other| other.operation == route.operation) {
+                assert!(other.path == route.path || route.aliases.contains(&other.path), "{}", other.path);
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_is_decoded_once_and_an_encoded_slash_is_none() {
+        for (path, decoded) in [
+            ("/v1/key/create/my-key", "/v1/key/create/my-key"),
+            ("/v1/%6Bey/%63reate/a%20b", "/v1/key/create/a b"),
+            ("/v1%2Fkey/create/x", "/v1%2Fkey/create/x"),
+            ("/v1/key/create%2fx", "/v1/key/create%2Fx"),
+            ("%2f%2F", "%2F%2F"),
+            ("/%252F/%252e", "/%2F/%2e"),
+            ("/%25%32%46", "/%2F"),
+            ("/%/%2/%zz/%C3%BC", "/%/%2/%zz/\u{fc}"),
+            ("/%C3%2F%BC", "/\u{fffd}%2F\u{fffd}"),
+            ("/%2", "/%2"),
+            ("/\u{fc}%\u{fc}", "/\u{fc}%\u{fc}"),
+        ] {
+            assert_eq!(decode(path), decoded, "{path}");
+        }
+        assert!(matches!(decode("/v1/status"), Cow::Borrowed(_)));
+    }
+
+    #[test]
     fn paths_that_mean_another_place_find_none() {
         for path in [
             "",
@@ -301,6 +387,9 @@ mod tests {
             "/v1/key/create/a/../b",
             "/v1/key/./create/a",
             "/v1/key/create/a//",
+            "/v1%2Fkey/create/a",
+            "/v1/key%2Fcreate/a",
+            "/v1/key/create%2Fa",
         ] {
             assert_eq!(find(path), None, "{path}");
         }

@@ -12,8 +12,9 @@ use super::connection::Connection;
 use super::identity::identity_of;
 use super::listing::{self, Kind, Patterns};
 use super::{Failure, Output, block_on};
+use crate::api::{self, Routes};
 use crate::config::{self, Environment, Flags};
-use crate::policy::{Access, Role};
+use crate::policy::{Access, Role, Target};
 
 /// The commands of `kms policy`.
 #[derive(Subcommand)]
@@ -129,7 +130,8 @@ fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
     let access =
         Access::new(settings.admin, &settings.policies).map_err(|error| Failure::new(error.to_string()))?;
     let role = access.role(&identity);
-    let decision = decide(&role, &args.path);
+    let routes = Routes::standard().with_settings(&settings.routes);
+    let decision = decide(&role, &routes, &args.path);
     let output = Output::new(args.json);
     let (allowed, reason) = match &decision {
         Ok(reason) => (true, reason.clone()),
@@ -155,11 +157,19 @@ fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
 }
 
 /// Decides as the server does, and says why.
-fn decide(role: &Role, path: &str) -> Result<String, String> {
+fn decide(role: &Role, routes: &Routes, path: &str) -> Result<String, String> {
+    let path = api::decode(path.split('?').next().unwrap_or_default());
+    let found = routes.find(&path);
+    if found.is_some_and(|(route, _)| route.is_open()) {
+        return Ok("no policy is asked about this path".to_owned());
+    }
+    let note = if found.is_none() { ", but no route has this path" } else { "" };
+    let nowhere = Target { path: &path, aliases: &[], rest: "" };
+    let target = found.map_or(nowhere, |(route, rest)| route.target(&path, rest));
     match role {
-        Role::Admin => Ok("the identity is the admin, who may do everything".to_owned()),
-        Role::Policy(policy) => match policy.rule_for(path) {
-            Ok(pattern) => Ok(format!("policy '{}' allows '{pattern}'", policy.name())),
+        Role::Admin => Ok(format!("the identity is the admin, who may do everything{note}")),
+        Role::Policy(policy) => match policy.rule_for(&target) {
+            Ok(pattern) => Ok(format!("policy '{}' allows '{pattern}'{note}", policy.name())),
             Err(denial) => Err(denial.to_string()),
         },
         Role::None => Err("the identity has no policy, and is not the admin".to_owned()),

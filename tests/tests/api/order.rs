@@ -58,7 +58,6 @@ async fn no_encoding_gets_round_a_policy() {
     let cases = [
         ("/v1/key/generate/%6Dy-key", 200),
         ("/v1/key/%67enerate/my-key", 200),
-        ("/v1/key/generate%2Fmy-key", 200),
         ("/v1/key/generate/my-key?x=/v1/key/generate/exact", 200),
         ("/v1/key/generate/my-internal1", 403),
         ("/v1/key/generate/my-%69nternal1", 403),
@@ -81,12 +80,19 @@ async fn no_encoding_gets_round_a_policy() {
         ("/v1/key/generate/my-key%3Fx", 400),
         ("/v1/key/generate/my-a%2Fb", 400),
         ("/v1/key/generate/my-a/b", 400),
+        ("/v1/key/generate/my-x%2f..%2fmy-internal1", 400),
+        ("/v1/key/generate/my-key%2F", 400),
+        ("/v1/key/generate/my-key%252F", 400),
+        ("/v1/key/generate/%2Fmy-internal1", 403),
+        // A `/` that is encoded ends no segment.
+        ("/v1/key/generate%2Fmy-key", 404),
+        ("/v1/key%2fgenerate/my-key", 404),
+        ("/v1%2Fkey%2Fgenerate%2Fmy-key", 404),
+        ("/v1/key%2Flist", 404),
         // Never to be found, by anybody.
         ("/v1/key/generate/my-x/../my-internal1", 404),
         ("/v1/key/generate/my-x/%2e%2e/my-internal1", 404),
-        ("/v1/key/generate/my-x%2f..%2fmy-internal1", 404),
         ("/v1/key/generate//my-internal1", 404),
-        ("/v1/key/generate/%2Fmy-internal1", 404),
         ("/v1/key/generate/./my-internal1", 404),
         ("/v1/key/create/my-/../../generate/my-internal1", 404),
         ("/v1/key//generate/my-internal1", 404),
@@ -100,6 +106,48 @@ async fn no_encoding_gets_round_a_policy() {
         for (path, status) in cases {
             let answer = client.send("PUT", path, "{}").await.unwrap();
             assert_eq!(answer.code(), status, "{protocol:?} {path}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoded_slash_is_none_to_route_policy_effect_and_audit() {
+    let (app, directory) = (TestIdentity::new(), tempfile::tempdir().unwrap());
+    // Each pattern would allow a request if it were decoded further than it is.
+    let allow = ["/v1/key/create/a", "/v1/key/create/a/b", "/v1/key/describe/*"];
+    let mut builder = TestServer::builder().policy("app", &allow, &[], &[app.identity()]);
+    let log = directory.path().join("audit.log");
+    builder.settings.log.audit_file = Some(log.clone());
+    let server = builder.start().await;
+    let cases = [
+        ("/v1/key/create%2Fa", "/v1/key/create%2Fa", 404, 404),
+        ("/v1%2fkey/create/a", "/v1%2Fkey/create/a", 404, 404),
+        ("/v1/key/create/a%2Fb", "/v1/key/create/a%2Fb", 403, 400),
+        ("/v1/key/create/a%252Fb", "/v1/key/create/a%2Fb", 403, 400),
+        ("/v1/key/create/%61%2f..%2Fa", "/v1/key/create/a%2F..%2Fa", 403, 400),
+    ];
+    for protocol in Protocol::ALL {
+        for (path, _, of_app, of_admin) in cases {
+            let answer = server.client(protocol, &app).send("PUT", path, "").await.unwrap();
+            assert_eq!(answer.code(), of_app, "{path}: {}", answer.text());
+            let answer = server.admin(protocol).send("PUT", path, "").await.unwrap();
+            assert_eq!(answer.code(), of_admin, "{path}: {}", answer.text());
+        }
+        let mut client = server.client(protocol, &app);
+        assert_eq!(
+            client.send("GET", "/v1/key/describe/a", "").await.unwrap().code(),
+            404,
+            "nothing was made"
+        );
+    }
+    server.stop().await;
+    let log = std::fs::read_to_string(log).unwrap();
+    for (_, seen, of_app, of_admin) in cases {
+        for code in [of_app, of_admin] {
+            let line = log.lines().find(|line| {
+                line.contains(&format!("\"path\":\"{seen}\"")) && line.contains(&format!("\"code\":{code},"))
+            });
+            assert!(line.is_some(), "{seen} {code}: {log}");
         }
     }
 }

@@ -17,7 +17,8 @@ fn config() -> (TempDir, PathBuf) {
     let file = dir.path().join("kes.yml");
     let content = format!(
         "admin: {{identity: {ADMIN}}}\ntls: {{key: k, cert: c}}\nkeystore: {{fs: {{path: p}}}}\npolicy:\n  app:\n    \
-         allow: [/v1/key/create/my-*, /v1/key/generate/*]\n    deny: [/v1/key/generate/my-secret]\n    \
+         allow: [/v1/key/create/my-*, /v1/key/generate/*, /v1/key/bulk/decrypt/*, /v1/log/*]\n    \
+         deny: [/v1/key/generate/my-secret, /v1/key/decrypt/my-secret, /v1/log/audit]\n    \
          identities: [{APP}]\n  old:\n    paths: [/v1/key/*, /v1/key/create/o?d*]\n    identities: [{OLD}]\n"
     );
     fs::write(&file, content).unwrap();
@@ -32,6 +33,19 @@ fn a_decision_is_explained_from_the_config_alone() {
         (APP, "/v1/key/create/my-key", true, "policy 'app' allows '/v1/key/create/my-*'"),
         (APP, "/v1/key/generate/my-secret", false, "policy 'app' denies '/v1/key/generate/my-secret'"),
         (APP, "/v1/key/delete/my-key", false, "no rule of policy 'app' allows the path"),
+        (APP, "/v1/key/%67enerate/my-%73ecret?x", false, "denies '/v1/key/generate/my-secret'"),
+        // What is denied under one path is denied under all, and what is allowed is allowed under this one.
+        (
+            APP,
+            "/v1/key/bulk/decrypt/my-secret",
+            false,
+            "denies '/v1/key/decrypt/my-secret', which leads to the same",
+        ),
+        (APP, "/v1/key/bulk/decrypt/my-secret2", true, "allows '/v1/key/bulk/decrypt/*'"),
+        (APP, "/v1/key/decrypt/my-key", false, "no rule of policy 'app' allows the path"),
+        (APP, "/v1/log/audit/trace", false, "denies '/v1/log/audit', which leads to the same"),
+        (APP, "/version", true, "no policy is asked"),
+        (OLD, "/v1/key%2Fcreate/old-key", false, "no rule of policy 'old'"),
         (&"f".repeat(64), "/v1/status", false, "no policy"),
         // A glob of 2020 ends at a slash.
         (OLD, "/v1/key/create/old-key", true, "policy 'old' allows '/v1/key/create/o?d*'"),
@@ -47,6 +61,19 @@ fn a_decision_is_explained_from_the_config_alone() {
         let json = Shell::default().run(&[&arguments as &[&str], &["--json"]].concat());
         let json: Value = serde_json::from_str(&json.stdout).unwrap();
         assert_eq!(json["allowed"], allowed);
+    }
+}
+
+#[test]
+fn a_check_tells_what_a_deny_denies_beyond_its_words() {
+    let (_dir, file) = config();
+    let found = Shell::default().run(&["check", "--config", text(&file)]).stdout;
+    for line in [
+        "warning  policy       policy 'app': '/v1/key/decrypt/my-secret' denies '/v1/key/bulk/decrypt/my-secret', too: \
+         it leads to the same, although '/v1/key/bulk/decrypt/*' is allowed",
+        "ok       policy       policy 'app': '/v1/log/audit' denies '/v1/log/audit/trace', too: it leads to the same",
+    ] {
+        assert!(found.lines().any(|other| other == line), "not '{line}' in {found}");
     }
 }
 
