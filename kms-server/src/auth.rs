@@ -9,6 +9,17 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::expiry::Expiry;
+
+/// Who is at the other end of a connection, or behind a proxy there.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The identity, or why there is none.
+    pub identity: Result<Identity, Refusal>,
+    /// When its certificates end, where clients are verified.
+    pub expiry: Option<Expiry>,
+}
+
 /// Returns the identity of the first certificate of `chain`, the one whose key the handshake proved.
 ///
 /// It must not be a CA, and every further one must be. The rule is stricter than that of KES 0.24, which
@@ -29,22 +40,20 @@ pub fn identify(chain: &[CertificateDer<'_>]) -> Result<Identity, Refusal> {
     Ok(Identity::of_public_key(leaf.public_key().raw))
 }
 
-/// Returns the identity of a client for whom a proxy speaks: `header` holds its certificate, URL-escaped PEM.
+/// Returns the client for whom a proxy speaks: `header` holds its certificate, URL-escaped PEM.
 ///
 /// Where clients are verified, these are too, by `verifier`.
-pub fn identify_forwarded(
-    header: &str,
-    verifier: Option<&dyn ClientCertVerifier>,
-) -> Result<Identity, Refusal> {
+pub fn identify_forwarded(header: &str, verifier: Option<&dyn ClientCertVerifier>) -> Result<Peer, Refusal> {
     let pem = percent_decode_str(header).decode_utf8().map_err(|_| Refusal::NoCertificate)?;
     let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|_| Refusal::NoCertificate)?;
     let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
-    if let Some(verifier) = verifier {
-        let outcome = verifier.verify_client_cert(leaf, others, UnixTime::now());
-        outcome.map_err(|_| Refusal::NoCertificate)?;
-    }
-    identify(&chain)
+    let verify = |verifier: &dyn ClientCertVerifier| {
+        verifier.verify_client_cert(leaf, others, UnixTime::now())?;
+        Expiry::of(verifier, leaf, others)
+    };
+    let expiry = verifier.map(verify).transpose().map_err(|_| Refusal::NoCertificate)?;
+    Ok(Peer { identity: identify(&chain), expiry })
 }
 
 /// Why a client that finished the handshake has no identity.

@@ -13,6 +13,7 @@ pub mod config;
 mod conn;
 mod dev;
 mod error_log;
+mod expiry;
 mod files;
 mod init;
 mod kes_directory;

@@ -12,7 +12,7 @@ use crate::config::glob::Glob;
 use crate::config::settings::{PolicySettings, ProxySettings};
 
 /// The access rules of a server: what each identity may do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Access {
     admin: Option<Identity>,
     /// By identity.
@@ -113,7 +113,7 @@ impl Access {
 }
 
 /// Proxies that speak for other clients.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Proxies {
     /// Who they are, and the header in which they hand on certificates.
     pub settings: ProxySettings,

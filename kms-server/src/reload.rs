@@ -57,14 +57,12 @@ impl Reloader {
             Some(timeout) => routes.with_timeout(timeout),
             None => routes,
         };
+        let watched = Watched::of(&settings.tls);
         let inputs = TlsInputs::of(&settings);
         let tls = if inputs == current.tls { None } else { Some(tls_config(&settings)?) };
 
         // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
         self.api.set(access, routes);
-        for log in [self.api.audit().hub(), error_log::hub()] {
-            log.end_refused();
-        }
         if let Some(tls) = tls {
             self.connections.set_tls(tls, inputs.rule != current.tls.rule);
             if let Some(end) = tls::certificate_end(&settings.tls.cert) {
@@ -74,12 +72,13 @@ impl Reloader {
                 tracing::warn!("{warning}");
             }
         }
+        self.end_refused_streams();
         self.api.audit().reopen();
         error_log::set_silent(!settings.log.error);
         if let Err(error) = create_keys(&settings, &**self.api.kms()).await {
             tracing::error!("{error}");
         }
-        *self.watched() = Watched::of(&settings.tls);
+        *self.watched() = watched;
         let later = settings_for_later(&current.settings, &settings);
         *current = Current { settings, tls: inputs };
         Ok(later)
@@ -96,16 +95,27 @@ impl Reloader {
         if inputs == current.tls {
             return None;
         }
-        let tls = match tls_config(&current.settings) {
-            Ok(tls) => tls,
+        let made = tls::proxies(&current.settings.tls)
+            .and_then(|proxies| Ok((tls_config(&current.settings)?, proxies)));
+        let (tls, proxies) = match made {
+            Ok(made) => made,
             Err(error) => return Some(Err(error)),
         };
+        self.api.set_proxies(proxies);
         self.connections.set_tls(tls, inputs.rule != current.tls.rule);
+        self.end_refused_streams();
         if let Some(end) = tls::certificate_end(&current.settings.tls.cert) {
             self.api.metrics().certificate_ends(end);
         }
         current.tls = inputs;
         Some(Ok(()))
+    }
+
+    /// Ends the log streams of those who may no longer read.
+    fn end_refused_streams(&self) {
+        for log in [self.api.audit().hub(), error_log::hub()] {
+            log.end_refused();
+        }
     }
 
     fn watched(&self) -> std::sync::MutexGuard<'_, Watched> {
@@ -116,7 +126,7 @@ impl Reloader {
 fn tls_config(settings: &Settings) -> Result<rustls::ServerConfig, StartError> {
     let tickets = tls::Tickets::begin();
     let mut config = tls::server_config(&settings.tls, settings.needs_certificates())?;
-    tickets.give(&mut config)?;
+    tickets.give(&mut config, &settings.tls)?;
     Ok(config)
 }
 
@@ -151,19 +161,19 @@ struct TlsInputs {
 
 impl TlsInputs {
     fn of(settings: &Settings) -> Self {
-        let tls = &settings.tls;
+        let TlsSettings { cert, key, ca, verify_clients, proxy } = &settings.tls;
         let mut pair = DefaultHasher::new();
-        for file in [&tls.cert, &tls.key] {
+        for file in [cert, key] {
             std::fs::read(file).ok().hash(&mut pair);
         }
         let mut rule = DefaultHasher::new();
-        (tls.verify_clients, settings.needs_certificates()).hash(&mut rule);
-        if tls.verify_clients {
-            for file in ca_files(tls.ca.as_deref()) {
+        (verify_clients, settings.needs_certificates()).hash(&mut rule);
+        if *verify_clients {
+            for file in tls::ca_files(ca.as_deref()) {
                 std::fs::read(file).ok().hash(&mut rule);
             }
         }
-        format!("{:?}", tls.proxy).hash(&mut rule);
+        format!("{proxy:?}").hash(&mut rule);
         Self { pair: pair.finish(), rule: rule.finish() }
     }
 }
@@ -173,22 +183,15 @@ impl TlsInputs {
 struct Watched(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
 
 impl Watched {
-    fn of(tls: &TlsSettings) -> Self {
-        let own = [tls.cert.clone(), tls.key.clone()];
+    fn of(settings: &TlsSettings) -> Self {
+        let own = [settings.cert.clone(), settings.key.clone()];
         let stamp = |path: &Path| {
             let data = std::fs::metadata(path).ok()?;
             Some((data.modified().ok()?, data.len()))
         };
-        let files = own.into_iter().chain(ca_files(tls.ca.as_deref()));
+        let ca = settings.ca.as_deref();
+        let cas = if settings.verify_clients { tls::ca_files(ca) } else { Vec::new() };
+        let files = own.into_iter().chain(cas);
         Self(files.map(|path| (path.clone(), stamp(&path))).collect())
     }
-}
-
-/// Returns the files of CAs in their order.
-fn ca_files(ca: Option<&Path>) -> Vec<PathBuf> {
-    let Some(ca) = ca else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(ca) else { return vec![ca.to_owned()] };
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort_unstable();
-    files
 }

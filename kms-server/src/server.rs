@@ -101,7 +101,7 @@ impl Server {
             metrics.certificate_ends(end);
         }
         create_keys(&settings, &*kms).await?;
-        tickets.give(&mut tls)?;
+        tickets.give(&mut tls, &settings.tls)?;
         let routes = Routes::standard().with_settings(&settings.routes);
         let (metrics, limits) = (Arc::new(metrics), Limits::default());
         Ok(Self { settings, tls, kms, access, routes, audit, metrics, limits })

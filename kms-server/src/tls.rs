@@ -1,18 +1,19 @@
 //! TLS of the server: versions, ciphers, its own certificate, and what is asked of clients.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ProducesTickets, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::{self, Facts};
 use crate::config::settings::TlsSettings;
+use crate::expiry::{EndingTickets, NotingVerifier};
 use crate::policy::Proxies;
 use crate::server::StartError;
 
@@ -22,7 +23,10 @@ use crate::server::StartError;
 /// An error names the file and what was expected in it.
 pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result<ServerConfig, StartError> {
     let provider = Arc::new(provider());
-    let verifier = client_verifier(settings, needs_certificates, &provider)?;
+    let mut verifier = client_verifier(settings, needs_certificates, &provider)?;
+    if settings.verify_clients {
+        verifier = Arc::new(NotingVerifier(verifier));
+    }
     let pair = certificate::read_pair(&settings.cert, &settings.key).map_err(StartError::new)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -34,6 +38,10 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
     config.ignore_client_order = true;
     // One ticket a handshake, since each holds the client's certificate.
     config.send_tls13_tickets = 1;
+    if settings.verify_clients {
+        // Sessions of TLS 1.2 that clients without tickets would resume by their number, whatever has ended.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(config)
 }
 
@@ -49,10 +57,11 @@ impl Tickets {
         Self(std::thread::spawn(aws_lc_rs::Ticketer::new))
     }
 
-    /// Waits until they are ready, and gives them to `config`.
-    pub fn give(self, config: &mut ServerConfig) -> Result<(), StartError> {
+    /// Waits until they are ready, and gives them to `config`, which was made of `settings`.
+    pub fn give(self, config: &mut ServerConfig, settings: &TlsSettings) -> Result<(), StartError> {
         let made = self.0.join().map_err(|_| StartError::new("TLS tickets: their thread panicked"))?;
-        config.ticketer = made.map_err(|error| StartError::new(format!("TLS tickets: {error}")))?;
+        let tickets = made.map_err(|error| StartError::new(format!("TLS tickets: {error}")))?;
+        config.ticketer = if settings.verify_clients { Arc::new(EndingTickets(tickets)) } else { tickets };
         Ok(())
     }
 }
@@ -234,6 +243,36 @@ fn client_roots(ca: Option<&Path>) -> Result<RootCertStore, StartError> {
         return Err(StartError::new(format!("{}: it holds no CA certificate, expected PEM", ca.display())));
     }
     Ok(roots)
+}
+
+/// Returns the files that the CAs of clients are read from, in their order.
+pub fn ca_files(ca: Option<&Path>) -> Vec<PathBuf> {
+    let places = match ca {
+        Some(ca) => vec![ca.to_owned()],
+        None => system_roots(),
+    };
+    let files_of = |place: PathBuf| match std::fs::read_dir(&place) {
+        Ok(entries) => {
+            let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+            files.sort_unstable();
+            files
+        }
+        Err(_) => vec![place],
+    };
+    places.into_iter().flat_map(files_of).collect()
+}
+
+/// Returns the files and directories that `rustls_native_certs` reads.
+fn system_roots() -> Vec<PathBuf> {
+    let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let directories = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
+    let directories = std::env::split_paths(&directories).filter(|path| !path.as_os_str().is_empty());
+    let named: Vec<_> = file.into_iter().chain(directories).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let found = openssl_probe::probe();
+    found.cert_file.into_iter().chain(found.cert_dir).collect()
 }
 
 fn unusable_pair(settings: &TlsSettings, error: &rustls::Error) -> StartError {

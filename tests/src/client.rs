@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -69,6 +70,23 @@ pub enum Then {
 pub fn body_in_parts<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>, then: Then) -> RequestBody {
     let parts: Vec<_> = parts.into_iter().map(|part| Bytes::copy_from_slice(part.as_ref())).collect();
     Parts { chunks: parts, next: 0, then }.boxed_unsync()
+}
+
+/// Makes a body of unknown length whose parts are sent when the test says so; it ends with their sender.
+pub fn body_over_channel() -> (UnboundedSender<Bytes>, RequestBody) {
+    let (parts, body) = unbounded_channel();
+    (parts, Sent(body).boxed_unsync())
+}
+
+struct Sent(UnboundedReceiver<Bytes>);
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
 }
 
 struct Parts {

@@ -24,6 +24,8 @@ mod certificates;
 mod cut_off;
 #[path = "api/errors.rs"]
 mod errors;
+#[path = "api/expiry.rs"]
+mod expiry;
 #[path = "api/keys.rs"]
 mod keys;
 #[path = "api/logs.rs"]

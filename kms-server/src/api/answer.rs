@@ -16,6 +16,7 @@ use super::body::BodyPermit;
 use super::json;
 use super::route::Verb;
 use crate::conn::Watch;
+use crate::expiry::Expiry;
 use crate::metrics::TEXT_FORMAT;
 
 /// An answer before it is an HTTP response.
@@ -52,11 +53,12 @@ impl Answer {
         Self { content_type: Some(METRICS), body: Zeroizing::new(body), ..Self::done() }
     }
 
-    /// Says 200 with lines of JSON that have no end.
-    pub fn stream(lines: Receiver<Bytes>) -> Self {
+    /// Says 200 with lines of JSON that have no end, but that of their reader's certificate.
+    pub fn stream(lines: Receiver<Bytes>, expiry: Option<Expiry>) -> Self {
+        let until = expiry.map(|expiry| Box::pin(expiry.passed()) as _);
         Self {
             content_type: Some(JSON_LINES),
-            events: Some(Box::new(Events { lines, watch: None })),
+            events: Some(Box::new(Events { lines, until, watch: None })),
             ..Self::done()
         }
     }
@@ -249,6 +251,8 @@ pub struct AnswerBody {
 /// Events that are sent as they come.
 struct Events {
     lines: Receiver<Bytes>,
+    /// Done when the reader's certificate has ended, if it does.
+    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     watch: Option<(Arc<Watch>, bool)>,
 }
 
@@ -269,6 +273,10 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Chunk>, Infallible>>> {
         if let Some(events) = &mut self.events {
+            if events.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+                self.events = None;
+                return Poll::Ready(None);
+            }
             return events.lines.poll_recv(cx).map(|lines| {
                 let bytes = Zeroizing::new(lines?.to_vec());
                 Some(Ok(Frame::data(Chunk { bytes, sent: 0, _permit: None })))

@@ -235,12 +235,16 @@ impl Call<'_> {
     }
 
     async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
-        body::read(body, self.route.max_body, &self.client.api.room).await.map_err(|why| match why {
+        let read = body::read(body, self.route.max_body, &self.client.api.room).await;
+        let body = read.map_err(|why| match why {
             Unreadable::TooLarge | Unreadable::Broken => self.invalid(Malformed).and_close(),
             Unreadable::Busy => {
                 Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many large requests").and_close()
             }
-        })
+        })?;
+        // It may have been long in coming.
+        self.authorize_again()?;
+        Ok(body)
     }
 
     /// Reads base64 members of a JSON object.

@@ -37,10 +37,11 @@ pub use self::keys::MARGIN;
 use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
 use crate::audit::Audit;
-use crate::auth::{self, Refusal};
-use crate::conn::Watch;
+use crate::auth::{self, Peer, Refusal};
+use crate::conn::{AccessEnd, Watch};
+use crate::expiry::Expiry;
 use crate::metrics::Metrics;
-use crate::policy::{Access, Target};
+use crate::policy::{Access, Proxies, Target};
 
 /// What all requests share.
 pub struct Api {
@@ -91,6 +92,12 @@ impl Api {
         self.routes.store(Arc::new(routes));
     }
 
+    /// Has the certificates that proxies hand on verified otherwise.
+    pub fn set_proxies(&self, proxies: Option<Proxies>) {
+        let access = Access::clone(&self.access.load()).with_proxies(proxies);
+        self.access.store(Arc::new(access));
+    }
+
     /// Returns the routes.
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
@@ -110,7 +117,7 @@ impl Api {
 /// The client of one connection, as all its requests see it.
 pub struct Client {
     api: Arc<Api>,
-    peer: Result<Identity, Refusal>,
+    peer: Peer,
     remote: SocketAddr,
     is_http2: bool,
     watch: Arc<Watch>,
@@ -118,13 +125,7 @@ pub struct Client {
 
 impl Client {
     /// Describes a client whose handshake is done.
-    pub fn new(
-        api: Arc<Api>,
-        peer: Result<Identity, Refusal>,
-        remote: SocketAddr,
-        is_http2: bool,
-        watch: Arc<Watch>,
-    ) -> Self {
+    pub fn new(api: Arc<Api>, peer: Peer, remote: SocketAddr, is_http2: bool, watch: Arc<Watch>) -> Self {
         Self { api, peer, remote, is_http2, watch }
     }
 
@@ -138,23 +139,26 @@ impl Client {
 #[derive(Clone)]
 struct Caller {
     identity: Result<Identity, Refusal>,
+    expiry: Option<Expiry>,
     ip: IpAddr,
 }
 
 impl Caller {
     fn new(client: &Client, access: &Access, head: &Parts) -> Self {
-        let direct = Self { identity: client.peer, ip: client.remote.ip() };
-        let Some(proxies) = client.peer.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
-            return direct;
+        let (Peer { identity, expiry }, ip) = (client.peer, client.remote.ip());
+        let Some(proxies) = identity.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
+            return Self { identity, expiry, ip };
         };
         let mut values = head.headers.get_all(&proxies.settings.cert_header).iter();
-        let identity = match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
+        let peer = match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
             (Some(certificate), None) => auth::identify_forwarded(certificate, proxies.verifier.as_deref()),
             _ => Err(Refusal::NoCertificate),
         };
+        let Peer { identity, expiry } =
+            peer.unwrap_or_else(|refusal| Peer { identity: Err(refusal), expiry: None });
         let forwarded = head.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
         let first = forwarded.and_then(|list| list.split(',').next()).and_then(|ip| ip.trim().parse().ok());
-        Self { identity, ip: first.unwrap_or(direct.ip) }
+        Self { identity, expiry, ip: first.unwrap_or(ip) }
     }
 }
 
@@ -169,6 +173,8 @@ struct Call<'a> {
     routes: &'a Routes,
     /// Who asks, where it is known.
     identity: Option<Identity>,
+    /// When that client's certificates end.
+    expiry: Option<Expiry>,
     received: Instant,
     account: &'a Account<'a>,
 }
@@ -242,11 +248,15 @@ fn check<'a>(
         let message = "the request cannot be recorded";
         return Err(Reject::new(StatusCode::SERVICE_UNAVAILABLE, message).into());
     }
+    if let Some(why) = client.watch.access_end() {
+        return Err(access_ended(why).into());
+    }
     let identity = match route.gate {
         Gate::Anyone => caller.identity.ok(),
         Gate::Policy => Some(authorize(caller, access, &route.target(path, rest))?),
     };
-    Ok(Call { client, route, path, rest, access, routes, identity, received, account })
+    let expiry = caller.expiry;
+    Ok(Call { client, route, path, rest, access, routes, identity, expiry, received, account })
 }
 
 /// Returns the identity of a client that may ask for `target`.
@@ -257,6 +267,40 @@ fn authorize(caller: &Caller, access: &Access, target: &Target<'_>) -> Result<Id
         return Err(Reject::not_authorized());
     }
     Ok(identity)
+}
+
+/// Says why nothing is answered any more on a connection that is about to end.
+fn access_ended(why: AccessEnd) -> Reject {
+    let refusal = match why {
+        AccessEnd::Expired => Reject::bad_request("tls: client certificate has expired"),
+        // On another connection it may be accepted: clients try again.
+        AccessEnd::RuleChanged => {
+            let message = "the rule for client certificates has changed, connect again";
+            Reject::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+    };
+    refusal.and_close()
+}
+
+impl Call<'_> {
+    /// Checks by the rules that are now in force what was allowed before the body came.
+    fn authorize_again(&self) -> Result<(), Reject> {
+        let access = self.client.api.access.load();
+        let Some(identity) = self.identity.filter(|_| !std::ptr::eq(&raw const **access, self.access)) else {
+            return Ok(());
+        };
+        let peer = self.client.peer.identity.ok();
+        let is_forwarded = peer != Some(identity);
+        let was_proxy = is_forwarded && !peer.is_some_and(|peer| access.proxy(&peer).is_some());
+        let denial = match access.authorize(&identity, &self.route.target(self.path, self.rest)) {
+            Err(denial) => denial.to_string(),
+            Ok(()) if was_proxy => "who speaks for it is no proxy any more".to_owned(),
+            Ok(()) => return Ok(()),
+        };
+        let remote = self.client.remote;
+        tracing::warn!(%identity, path = self.path, %remote, "not authorized any more: {denial}");
+        Err(Reject::not_authorized())
+    }
 }
 
 async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {

@@ -29,10 +29,11 @@ use tokio_rustls::server::TlsStream;
 
 use self::io::WatchedIo;
 use self::streams::{Batch, Streams};
+pub use self::watch::{AccessEnd, Bounds, Watch};
 use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
-pub use self::watch::{Bounds, Watch};
 use crate::api::{self, AnswerBody, Api, Client};
-use crate::auth;
+use crate::auth::{self, Peer};
+use crate::expiry::{self, Expiry};
 use crate::tls;
 
 /// The most requests at once on one HTTP/2 connection.
@@ -112,11 +113,25 @@ impl Connections {
     /// Where `rule_changed`, connections that were accepted by the old one end after the requests that have begun.
     pub fn set_tls(&self, tls: rustls::ServerConfig, rule_changed: bool) {
         self.tls.store(Arc::new(tls));
-        if rule_changed {
-            for watch in self.live().values() {
-                watch.tell(Stop::WhenIdle);
-            }
+        if !rule_changed {
+            return;
         }
+        let old: Vec<_> = self.live().values().cloned().collect();
+        for watch in &old {
+            watch.end_access(AccessEnd::RuleChanged);
+        }
+        let patience = self.last_answer();
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            for watch in old {
+                watch.tell(Stop::Now);
+            }
+        });
+    }
+
+    /// Returns how long a connection that was told to end may take: its last request, and then to close.
+    fn last_answer(&self) -> Duration {
+        self.api.routes().longest_timeout() + self.bounds.close
     }
 
     fn tell(&self, stop: Stop) {
@@ -152,7 +167,17 @@ impl Connections {
         }
         // An answer is one write; waiting for more to send would only delay it.
         let _ = tcp.set_nodelay(true);
-        if let Some(served) = self.shake_hands(tcp, remote, &watch).await {
+        let Some((mut served, expiry)) = self.shake_hands(tcp, remote, &watch).await else { return };
+        if let Some(expiry) = expiry {
+            let mut passed = Box::pin(expiry.passed());
+            tokio::select! {
+                biased;
+                () = &mut served => return,
+                () = &mut passed => watch.end_access(AccessEnd::Expired),
+            }
+            // A peer of HTTP/2 can put the end of its connection off.
+            let _ = tokio::time::timeout(self.last_answer(), served).await;
+        } else {
             served.await;
         }
     }
@@ -162,17 +187,20 @@ impl Connections {
         tcp: TcpStream,
         remote: SocketAddr,
         watch: &Arc<Watch>,
-    ) -> Option<Driven> {
+    ) -> Option<(Driven, Option<Expiry>)> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         // Boxed, as the connection is below: an idle one shall not carry the room for what it did before.
-        let mut handshake = Box::pin(tokio::time::timeout(self.bounds.head, acceptor.accept(tcp)));
+        let handshake = expiry::of_client(acceptor.accept(tcp));
+        let mut handshake = Box::pin(tokio::time::timeout(self.bounds.head, handshake));
         let outcome = poll_fn(|cx| match watch.told(cx.waker()) {
             Some(_) => Poll::Ready(None),
             None => handshake.as_mut().poll(cx).map(Some),
         });
         match outcome.await? {
-            Ok(Ok(tls)) => return Some(self.serve(tls, remote, Arc::clone(watch))),
-            Ok(Err(error)) => {
+            Ok((Ok(tls), expiry)) => {
+                return Some((self.serve(tls, expiry, remote, Arc::clone(watch)), expiry));
+            }
+            Ok((Err(error), _)) => {
                 if let Some(why) = tls::describe_failure(&error) {
                     tracing::warn!(%remote, "TLS handshake failed: {why}");
                 } else {
@@ -185,10 +213,17 @@ impl Connections {
     }
 
     /// Makes the connection that speaks the version of HTTP that was agreed on, ready to be driven.
-    fn serve(self: &Arc<Self>, tls: TlsStream<TcpStream>, remote: SocketAddr, watch: Arc<Watch>) -> Driven {
+    fn serve(
+        self: &Arc<Self>,
+        tls: TlsStream<TcpStream>,
+        expiry: Option<Expiry>,
+        remote: SocketAddr,
+        watch: Arc<Watch>,
+    ) -> Driven {
         let session = tls.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
-        let peer = auth::identify(session.peer_certificates().unwrap_or_default());
+        let chain = session.peer_certificates().unwrap_or_default();
+        let peer = Peer { identity: auth::identify(chain), expiry };
         let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
         if is_http2 {
             let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch)));

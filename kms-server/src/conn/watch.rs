@@ -70,6 +70,8 @@ pub struct Watch {
     /// How the connection was told to end, and how its task is woken to hear it.
     stop: AtomicU8,
     waker: OnceLock<Waker>,
+    /// Why its client is refused from now on; 0 while it is not.
+    ended: AtomicU8,
     /// HTTP/1.1: the head as it came, for what hyper does not pass on.
     head: Mutex<Vec<u8>>,
 }
@@ -91,6 +93,7 @@ impl Watch {
             lingers: AtomicBool::new(false),
             stop: AtomicU8::new(0),
             waker: OnceLock::new(),
+            ended: AtomicU8::new(0),
             head: Mutex::new(Vec::new()),
         }
     }
@@ -225,6 +228,21 @@ impl Watch {
         }
     }
 
+    /// Refuses the client from now on, and tells the connection to end after its present requests.
+    pub fn end_access(&self, why: AccessEnd) {
+        self.ended.store(why as u8, Ordering::Relaxed);
+        self.tell(Stop::WhenIdle);
+    }
+
+    /// Returns why the client is refused, if it is.
+    pub fn access_end(&self) -> Option<AccessEnd> {
+        match self.ended.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(AccessEnd::RuleChanged),
+            _ => Some(AccessEnd::Expired),
+        }
+    }
+
     /// Returns whether and how the connection has to end. `waker` is that of its task, which never changes.
     pub fn told(&self, waker: &Waker) -> Option<Stop> {
         self.waker.get_or_init(|| waker.clone());
@@ -239,6 +257,15 @@ impl Watch {
     pub fn is_idle(&self) -> bool {
         self.active.load(Ordering::Relaxed) == 0
     }
+}
+
+/// Why a client that was accepted is not any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessEnd {
+    /// It was accepted by a rule that is in force no more; another handshake tells.
+    RuleChanged = 1,
+    /// Its certificate has expired.
+    Expired = 2,
 }
 
 /// How a connection is told to end.

@@ -182,7 +182,7 @@ async fn plain_http_gets_no_answer_and_hurts_nobody() {
     assert_eq!(good.send("GET", "/version", "").await.unwrap().code(), 200);
 }
 
-type Authority = (CertificateDer<'static>, Issuer<'static, KeyPair>);
+pub type Authority = (CertificateDer<'static>, Issuer<'static, KeyPair>);
 
 pub fn authority() -> Authority {
     let key = KeyPair::generate().unwrap();

@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use kms_server::certificate::NewCertificate;
-use kms_tests::client::tls_connect;
+use kms_tests::client::{body_over_channel, tls_connect};
 use kms_tests::process::kms_binary;
 use kms_tests::{Client, Protocol, TestIdentity};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::certificates::{authority, pem_of, signed};
 
 /// A `kms server` on a config file that the test rewrites.
 struct Reloaded {
-    child: Child,
+    child: Option<Child>,
     directory: tempfile::TempDir,
     address: std::net::SocketAddr,
     admin: TestIdentity,
@@ -26,24 +29,38 @@ struct Reloaded {
 
 impl Reloaded {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let log = fs::File::create(directory.path().join("log")).unwrap();
         let (admin, app) = (TestIdentity::new(), TestIdentity::new());
+        Self::start_with(admin, app, &[], |server| server.config("off", Some(&server.app)))
+    }
+
+    /// Starts one with these files beside its config, and `roots` as the CAs of the system.
+    fn start_with(
+        admin: TestIdentity,
+        app: TestIdentity,
+        files: &[(&str, &str)],
+        config: impl FnOnce(&Self) -> String,
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(directory.path().join(name), content).unwrap();
+        }
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         write_certificate(directory.path());
-        let config = config(port, &admin, "off", Some(&app));
-        fs::write(directory.path().join("kms.toml"), config).unwrap();
-        let child = Command::new(kms_binary())
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let mut command = Command::new(kms_binary());
+        command
             .args(["server", "--config", "kms.toml"])
             .current_dir(directory.path())
             .env_remove("KMS_LOG")
             .env_remove("RUST_LOG")
+            .env("SSL_CERT_FILE", directory.path().join("roots.pem"))
+            .env_remove("SSL_CERT_DIR")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let server = Self { child, directory, address: port, admin, app };
+            .stderr(log);
+        let mut server = Self { child: None, directory, address, admin, app };
+        fs::write(server.file("kms.toml"), config(&server)).unwrap();
+        server.child = Some(command.spawn().unwrap());
         server.until_told("server is up", 1);
         server
     }
@@ -52,8 +69,12 @@ impl Reloaded {
         Client::new(self.address, protocol, identity)
     }
 
+    fn child(&self) -> &Child {
+        self.child.as_ref().unwrap()
+    }
+
     fn hang_up(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+        kill_process(Pid::from_child(self.child()), Signal::HUP).unwrap();
     }
 
     /// Loads another configuration, and waits until it was loaded or refused.
@@ -85,7 +106,7 @@ impl Reloaded {
     }
 
     fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child().id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().split(' ').next().unwrap().parse().unwrap()
     }
@@ -93,8 +114,10 @@ impl Reloaded {
 
 impl Drop for Reloaded {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -235,6 +258,149 @@ async fn another_rule_for_clients_ends_connections_and_their_requests_are_answer
     }
 }
 
+const FILES_LOADED: &str = "the certificate files have changed and were loaded";
+
+/// Waits until the connection of a client is over.
+async fn until_closed(client: &Client) {
+    let began = Instant::now();
+    while client.is_connected() {
+        assert!(began.elapsed() < Duration::from_secs(5), "a connection of the old rule lives on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_streams_end_when_other_cas_sign_clients() {
+    let (old, new) = (authority(), authority());
+    let ca = pem_of(&old.0);
+    let server = tokio::task::block_in_place(|| {
+        Reloaded::start_with(signed(&old, |_| {}), signed(&old, |_| {}), &[("ca.crt", &ca)], |server| {
+            server.config("on", Some(&server.app)).replace("ca = \"server.crt\"", "ca = \"ca.crt\"")
+        })
+    });
+    let both = format!("{ca}{}", pem_of(&new.0));
+    // First clients stay acceptable, then they do not; by a signal, and without one.
+    for (ca, accepted, by_signal) in
+        [(&both, true, false), (&ca, true, true), (&pem_of(&new.0), false, false)]
+    {
+        let mut streams = Vec::new();
+        for protocol in Protocol::ALL {
+            for path in ["/v1/log/audit", "/v1/log/error/trace"] {
+                let mut client = server.client(protocol, &server.app);
+                let body = client.open(path).await.unwrap().into_body();
+                streams.push((client, body));
+            }
+        }
+        let told = if by_signal { LOADED } else { FILES_LOADED };
+        let before = server.log().matches(told).count();
+        fs::write(server.file("ca.crt"), ca).unwrap();
+        if by_signal {
+            server.hang_up();
+        }
+        server.until_told(told, before + 1);
+        for (client, body) in &mut streams {
+            assert!(ends(body).await, "a log goes on under the old CAs");
+            until_closed(client).await;
+            let answer = client.send("POST", GENERATE, "{}").await;
+            assert_eq!(
+                answer.as_ref().map(kms_tests::Answer::code).ok(),
+                accepted.then_some(200),
+                "{answer:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_a_proxy_are_verified_by_the_cas_that_have_changed() {
+    let (old, new) = (authority(), authority());
+    let both = format!("{}{}", pem_of(&old.0), pem_of(&new.0));
+    let proxy = signed(&new, |_| {});
+    let server = tokio::task::block_in_place(|| {
+        Reloaded::start_with(signed(&old, |_| {}), signed(&old, |_| {}), &[("ca.crt", &both)], |server| {
+            let section = format!(
+                "[tls.proxy]\nidentities = [\"{}\"]\nheader.cert = \"x-cert\"\n[policy.app]",
+                proxy.identity()
+            );
+            let config = server.config("on", Some(&server.app)).replace("[policy.app]", &section);
+            config.replace("ca = \"server.crt\"", "ca = \"ca.crt\"")
+        })
+    });
+    let certificate = utf8_percent_encode(&server.app.certificate_pem(), NON_ALPHANUMERIC).to_string();
+    let headers = [("x-cert", certificate.as_str())];
+    let mut through = server.client(Protocol::Http2, &proxy);
+    assert_eq!(through.send_with("POST", GENERATE, &headers, "{}").await.unwrap().code(), 200);
+    fs::write(server.file("ca.crt"), pem_of(&new.0)).unwrap();
+    server.until_told(FILES_LOADED, 1);
+    until_closed(&through).await;
+    let answer = through.send_with("POST", GENERATE, &headers, "{}").await.unwrap();
+    assert_eq!(answer.code(), 400, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_roots_of_the_system_are_seen() {
+    let (old, new) = (authority(), authority());
+    let server = tokio::task::block_in_place(|| {
+        let roots = pem_of(&old.0);
+        Reloaded::start_with(signed(&old, |_| {}), signed(&new, |_| {}), &[("roots.pem", &roots)], |server| {
+            server.config("on", Some(&server.app)).replace("ca = \"server.crt\"\n", "")
+        })
+    });
+    let mut of_old = server.client(Protocol::Http2, &server.admin);
+    let mut of_new = server.client(Protocol::Http2, &server.app);
+    assert_eq!(of_old.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+    assert!(of_new.send("POST", GENERATE, "{}").await.is_err());
+    fs::write(server.file("roots.pem"), pem_of(&new.0)).unwrap();
+    server.until_told(FILES_LOADED, 1);
+    until_closed(&of_old).await;
+    assert!(of_old.send("POST", GENERATE, "{}").await.is_err(), "its CA is no root any more");
+    assert_eq!(of_new.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+
+    // And by a signal, before the files are looked at.
+    fs::write(server.file("roots.pem"), format!("{}{}", pem_of(&old.0), pem_of(&new.0))).unwrap();
+    server.hang_up();
+    server.until_told(LOADED, 1);
+    assert_eq!(of_old.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_policy_goes_while_its_body_comes_has_no_effect() {
+    let server = tokio::task::block_in_place(Reloaded::start);
+    let with = |allow: &str, app: Option<&TestIdentity>| {
+        server.config("off", app).replace("\"/v1/key/generate/my-*\"", allow)
+    };
+    let import = "\"/v1/key/import/*\"";
+    let key = "{\"bytes\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}";
+    let cases = [
+        ("gone", with(import, None), 403),
+        ("denied", with("\"/v1/key/generate/*\"", Some(&server.app)), 403),
+        ("other", with("\"/v1/key/*\"", Some(&server.app)), 200),
+        ("same", with(import, Some(&server.app)), 200),
+    ];
+    for protocol in Protocol::ALL {
+        for (what, config, code) in &cases {
+            server.reload(&with(import, Some(&server.app)), LOADED);
+            let name = format!("{what}-{protocol:?}");
+            let (parts, body) = body_over_channel();
+            let mut client = server.client(protocol, &server.app);
+            let path = format!("/v1/key/import/{name}");
+            let asked = tokio::spawn(async move { client.send_body("PUT", &path, &[], body).await });
+            let (first, second) = key.split_at(20);
+            parts.send(first.into()).unwrap();
+            // The head and this are at the server, or else the answer is that of a request that came later.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            server.reload(config, LOADED);
+            parts.send(second.into()).unwrap();
+            drop(parts);
+            let answer = asked.await.unwrap().unwrap();
+            assert_eq!(answer.code(), *code, "{name}: {}", answer.text());
+            let mut admin = server.client(protocol, &server.admin);
+            let there = admin.send("GET", &format!("/v1/key/describe/{name}"), "").await.unwrap().code();
+            assert_eq!(there, if *code == 200 { 200 } else { 404 }, "{name}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_is_replaced_is_loaded_without_a_signal() {
     let server = tokio::task::block_in_place(Reloaded::start);
@@ -242,7 +408,7 @@ async fn a_certificate_that_is_replaced_is_loaded_without_a_signal() {
     assert_eq!(old.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
     let before = server_certificate(&server).await;
     write_certificate(server.directory.path());
-    server.until_told("the certificate files have changed and were loaded", 1);
+    server.until_told(FILES_LOADED, 1);
     let now = server_certificate(&server).await;
     assert_ne!(before, now);
     assert!(old.is_connected());
@@ -273,7 +439,7 @@ async fn thousands_of_reloads_under_load_fail_no_request_and_leave_nothing_behin
             })
         })
         .collect();
-    let files = || fs::read_dir(format!("/proc/{}/fd", server.child.id())).map(Iterator::count);
+    let files = || fs::read_dir(format!("/proc/{}/fd", server.child().id())).map(Iterator::count);
     let mut admin = server.client(Protocol::Http2, &server.admin);
     let mut before = (0, None);
     for number in 0..reloads {

@@ -1,0 +1,177 @@
+//! When a client's certificates end: found at its handshake, kept in its session tickets, and waited for.
+//!
+//! Only where clients are verified. Elsewhere no certificate has an end, as with KES.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::server::ProducesTickets;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
+
+/// How long is slept at most: the system's clock may be set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How many further ends of a chain are looked at, before the next one counts as that of the client.
+const MAX_LOOKS: usize = 4;
+
+/// The last second, since 1970, in which a client's certificates are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry(u64);
+
+impl Expiry {
+    /// What stands in the ticket of a client that has none.
+    const NEVER: u64 = u64::MAX;
+
+    /// Finds it for a chain that `verifier` accepts now.
+    ///
+    /// A certificate that a client sends beside those of its chain may end without any effect. So where one ends before
+    /// the client's own, `verifier` is asked about the time after that.
+    pub fn of(
+        verifier: &dyn ClientCertVerifier,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<Self, rustls::Error> {
+        let leaf_end = end_of(leaf).ok_or(CertificateError::BadEncoding)?;
+        let mut ends: Vec<_> =
+            intermediates.iter().filter_map(end_of).filter(|&end| end < leaf_end).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        for (index, end) in ends.into_iter().enumerate() {
+            let after = UnixTime::since_unix_epoch(Duration::from_secs(end + 1));
+            if index == MAX_LOOKS || verifier.verify_client_cert(leaf, intermediates, after).is_err() {
+                return Ok(Self(end));
+            }
+        }
+        Ok(Self(leaf_end))
+    }
+
+    /// Waits until it has passed.
+    pub async fn passed(self) {
+        let end = Duration::from_secs(self.0.saturating_add(1));
+        loop {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let left = end.saturating_sub(now);
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        }
+    }
+}
+
+fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    u64::try_from(certificate.validity().not_after.timestamp()).ok()
+}
+
+tokio::task_local! {
+    /// The client of the handshake that is being polled: rustls tells neither its verifier nor its tickets whose they are.
+    static CLIENT: Cell<Option<Expiry>>;
+}
+
+/// Runs a handshake whose verifier and tickets are those below, and tells when the client's certificates end.
+pub async fn of_client<T>(handshake: impl Future<Output = T>) -> (T, Option<Expiry>) {
+    let noted = async {
+        let outcome = handshake.await;
+        (outcome, CLIENT.with(Cell::get))
+    };
+    CLIENT.scope(Cell::new(None), noted).await
+}
+
+/// Verifies clients, and notes when the certificates of those that it accepts end.
+#[derive(Debug)]
+pub struct NotingVerifier(pub Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for NotingVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
+        let expiry = Expiry::of(&*self.0, end_entity, intermediates)?;
+        let unnoted = |_| rustls::Error::General("a handshake outside of its task".to_owned());
+        CLIENT.try_with(|client| client.set(Some(expiry))).map_err(unnoted)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Session tickets that end with the client's certificates.
+///
+/// A session that is resumed never comes to the verifier. A ticket that has ended is as none: the client shakes hands in
+/// full, and may present a certificate that was renewed. Closing a resumed connection instead would leave such a
+/// client with a ticket that it tries again and again.
+#[derive(Debug)]
+pub struct EndingTickets(pub Arc<dyn ProducesTickets>);
+
+impl ProducesTickets for EndingTickets {
+    fn enabled(&self) -> bool {
+        self.0.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let expiry = CLIENT.try_with(Cell::get).ok()?;
+        let end = expiry.map_or(Expiry::NEVER, |Expiry(end)| end);
+        let mut dated = Zeroizing::new(Vec::with_capacity(8 + plain.len()));
+        dated.extend_from_slice(&end.to_be_bytes());
+        dated.extend_from_slice(plain);
+        self.0.encrypt(&dated)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let dated = Zeroizing::new(self.0.decrypt(cipher)?);
+        let (end, plain) = dated.split_first_chunk()?;
+        let end = u64::from_be_bytes(*end);
+        if UnixTime::now().as_secs() > end {
+            return None;
+        }
+        let expiry = (end != Expiry::NEVER).then_some(Expiry(end));
+        CLIENT.try_with(|client| client.set(expiry)).ok()?;
+        Some(plain.to_vec())
+    }
+}
