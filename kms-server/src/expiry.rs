@@ -175,3 +175,63 @@ impl ProducesTickets for EndingTickets {
         Some(plain.to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use rustls::RootCertStore;
+    use rustls::server::WebPkiClientVerifier;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A certificate that is valid for so many hours and signed by `by`, or by itself.
+    fn certificate(
+        name: &str,
+        hours: u32,
+        is_ca: IsCa,
+        by: Option<&Issuer<'static, KeyPair>>,
+    ) -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = is_ca;
+        params.not_before = (SystemTime::now() - HOUR).into();
+        params.not_after = (SystemTime::now() + hours * HOUR).into();
+        let made = match by {
+            Some(issuer) => params.signed_by(&key, issuer),
+            None => params.self_signed(&key),
+        };
+        (made.unwrap().der().clone(), Issuer::new(params, key))
+    }
+
+    #[test]
+    fn a_client_ends_with_the_first_certificate_that_its_chain_needs() {
+        let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
+        let (root, root_key) = certificate("root", 1, ca(), None);
+        let (middle, middle_key) = certificate("middle", 5, ca(), Some(&root_key));
+        let (leaf, _) = certificate("leaf", 9, IsCa::ExplicitNoCa, Some(&middle_key));
+        let (direct, _) = certificate("direct", 9, IsCa::ExplicitNoCa, Some(&root_key));
+        let others: Vec<_> = (2..8).map(|hours| certificate("other", hours, ca(), None).0).collect();
+        let mut roots = RootCertStore::empty();
+        roots.add(root).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let of = |leaf: &CertificateDer<'static>, chain: &[&CertificateDer<'static>]| {
+            let chain: Vec<_> = chain.iter().copied().cloned().collect();
+            verifier.verify_client_cert(leaf, &chain, UnixTime::now()).unwrap();
+            Expiry::of(&*verifier, leaf, &chain).unwrap()
+        };
+        let end = |certificate| Expiry(end_of(certificate).unwrap());
+        // A root is trusted whatever it says.
+        assert_eq!(of(&direct, &[]), end(&direct));
+        assert_eq!(of(&leaf, &[&middle]), end(&middle));
+        assert_eq!(of(&direct, &[&middle, &others[0]]), end(&direct), "it needs neither");
+        assert_eq!(of(&leaf, &[&others[0], &middle, &others[5]]), end(&middle));
+        // The effort has a bound; beyond it a client ends too early and never too late.
+        let all: Vec<_> = others.iter().collect();
+        assert_eq!(of(&direct, &all), end(&others[MAX_LOOKS]));
+    }
+}

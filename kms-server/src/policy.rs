@@ -137,9 +137,9 @@ pub enum Role {
 pub struct Target<'a> {
     /// The path that was asked for, decoded.
     pub path: &'a str,
-    /// The other paths of its route, which lead to the same.
+    /// What else leads to the same: paths of routes,
     pub aliases: &'static [&'static str],
-    /// What follows the route's own path in `path`, and follows each alias, too.
+    /// and what follows each of them.
     pub rest: &'a str,
 }
 

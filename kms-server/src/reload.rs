@@ -30,14 +30,15 @@ struct Current {
 }
 
 impl Reloader {
+    /// Makes one for a server that was made of `settings` when the files were as they were `seen`.
     pub(crate) fn new(
         settings: Settings,
+        seen: Seen,
         api: Arc<Api>,
         connections: Arc<Connections>,
         route_timeout: Option<Duration>,
     ) -> Self {
-        let watched = Watched::of(&settings.tls);
-        let tls = TlsInputs::of(&settings);
+        let Seen { watched, tls } = seen;
         let current = Arc::new(tokio::sync::Mutex::new(Current { settings, tls }));
         Self { api, connections, route_timeout, current, watched: Arc::new(Mutex::new(watched)) }
     }
@@ -57,8 +58,7 @@ impl Reloader {
             Some(timeout) => routes.with_timeout(timeout),
             None => routes,
         };
-        let watched = Watched::of(&settings.tls);
-        let inputs = TlsInputs::of(&settings);
+        let Seen { watched, tls: inputs } = Seen::of(&settings);
         let tls = if inputs == current.tls { None } else { Some(tls_config(&settings)?) };
 
         // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
@@ -148,6 +148,19 @@ fn settings_for_later(old: &Settings, new: &Settings) -> Vec<&'static str> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The files of a TLS configuration as they were before it was made of them, so that no later change is missed.
+pub(crate) struct Seen {
+    watched: Watched,
+    tls: TlsInputs,
+}
+
+impl Seen {
+    /// Looks at the files that `settings` name.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self { watched: Watched::of(&settings.tls), tls: TlsInputs::of(settings) }
+    }
 }
 
 /// What a TLS configuration is made of, to see whether it is another.

@@ -17,7 +17,7 @@ use crate::conn::{Bounds, Connections};
 use crate::metrics::Metrics;
 use crate::policy::Access;
 use crate::probes::Probes;
-use crate::reload::Reloader;
+use crate::reload::{Reloader, Seen};
 use crate::{backend, certificate, error_log, process, tls};
 
 /// How long a stopping server waits for requests that have begun.
@@ -35,6 +35,7 @@ const MAX_COUNTED_PAGES: usize = 100;
 /// A server whose configuration, certificate and key store are known to be good, and that does not listen yet.
 pub struct Server {
     settings: Settings,
+    seen: Seen,
     tls: rustls::ServerConfig,
     kms: Arc<dyn Kms>,
     access: Access,
@@ -68,20 +69,23 @@ impl Server {
     /// An error is one line that names the file or key at fault and what was expected.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
         // First what is cheap and has no effect.
+        let seen = Seen::of(&settings);
         let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
         let tickets = tls::Tickets::begin();
         let kms = backend::open(&settings).await?;
-        Self::assemble(settings, tls, tickets, kms).await
+        Self::assemble(settings, seen, tls, tickets, kms).await
     }
 
     /// Serves a key management service of the caller's; the key store of `settings` is not opened.
     pub async fn with_kms(settings: Settings, kms: Arc<dyn Kms>) -> Result<Self, StartError> {
+        let seen = Seen::of(&settings);
         let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
-        Self::assemble(settings, tls, tls::Tickets::begin(), kms).await
+        Self::assemble(settings, seen, tls, tls::Tickets::begin(), kms).await
     }
 
     async fn assemble(
         settings: Settings,
+        seen: Seen,
         mut tls: rustls::ServerConfig,
         tickets: tls::Tickets,
         kms: Arc<dyn Kms>,
@@ -104,7 +108,7 @@ impl Server {
         tickets.give(&mut tls, &settings.tls)?;
         let routes = Routes::standard().with_settings(&settings.routes);
         let (metrics, limits) = (Arc::new(metrics), Limits::default());
-        Ok(Self { settings, tls, kms, access, routes, audit, metrics, limits })
+        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, limits })
     }
 
     /// Sets other bounds than the usual ones.
@@ -149,7 +153,8 @@ impl Server {
         let connections =
             Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
         let timeout = self.limits.route_timeout;
-        let reloader = Reloader::new(self.settings, Arc::clone(&api), Arc::clone(&connections), timeout);
+        let reloader =
+            Reloader::new(self.settings, self.seen, Arc::clone(&api), Arc::clone(&connections), timeout);
         Ok(Listening { listener, address, probes, api, connections, recorder, reloader })
     }
 }

@@ -290,8 +290,7 @@ impl Call<'_> {
             return Ok(());
         };
         let peer = self.client.peer.identity.ok();
-        let is_forwarded = peer != Some(identity);
-        let was_proxy = is_forwarded && !peer.is_some_and(|peer| access.proxy(&peer).is_some());
+        let was_proxy = peer != Some(identity) && peer.is_none_or(|peer| access.proxy(&peer).is_none());
         let denial = match access.authorize(&identity, &self.route.target(self.path, self.rest)) {
             Err(denial) => denial.to_string(),
             Ok(()) if was_proxy => "who speaks for it is no proxy any more".to_owned(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::keys::CONTINUES;
 use crate::config::settings::{DEFAULT_ROUTE_TIMEOUT, RouteSettings};
 use crate::policy::Target;
 
@@ -22,7 +23,7 @@ pub struct Route {
     pub verb: Verb,
     /// The path; one that ends in `/` is followed by a name or pattern.
     pub path: &'static str,
-    /// The paths of other routes that lead to the same: a policy that denies one of them denies this one.
+    /// The paths of routes that lead to the same: a policy that denies one of them denies this one.
     pub aliases: &'static [&'static str],
     /// The most bytes of a request body; 0 when it takes none.
     pub max_body: usize,
@@ -49,11 +50,20 @@ impl Route {
     }
 
     /// Describes to a policy a request for `path`, in which `rest` follows the route's own path.
+    ///
+    /// A listing of `my-`, of `my-*` and each further page of it are one.
     pub fn target<'a>(&self, path: &'a str, rest: &'a str) -> Target<'a> {
+        let rest = match self.operation {
+            Operation::List | Operation::ListPolicies | Operation::ListIdentities => {
+                let pattern = rest.split_once(CONTINUES).map_or(rest, |(pattern, _)| pattern);
+                pattern.strip_suffix('*').unwrap_or(pattern)
+            }
+            _ => rest,
+        };
         Target { path, aliases: self.aliases, rest }
     }
 
-    /// Names other paths that lead to the same.
+    /// Names paths that lead to the same; its own, where not only one rest does.
     fn with_aliases(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
     }
@@ -184,7 +194,7 @@ impl Routes {
             route(Get, "/v1/key/describe/", 0, Op::Describe),
             route(Put, "/v1/key/create/", 0, Op::Create),
             route(Put, "/v1/key/import/", MAX_BODY, Op::Import),
-            route(Get, "/v1/key/list/", 0, Op::List),
+            route(Get, "/v1/key/list/", 0, Op::List).with_aliases(&["/v1/key/list/"]),
             route(Delete, "/v1/key/delete/", 0, Op::Delete),
             Route { may_skip_auth: true, ..route(Get, "/v1/ready", 0, Op::Ready) },
             Route { may_skip_auth: true, ..route(Get, "/v1/status", 0, Op::Status) },
@@ -196,9 +206,9 @@ impl Routes {
             Route { gate: Gate::Anyone, timeout: SHORT_TIMEOUT, ..route(Get, "/version", 0, Op::Version) },
             route(Get, "/v1/policy/describe/", 0, Op::DescribePolicy),
             route(Get, "/v1/policy/read/", 0, Op::ReadPolicy),
-            route(Get, "/v1/policy/list/", 0, Op::ListPolicies),
+            route(Get, "/v1/policy/list/", 0, Op::ListPolicies).with_aliases(&["/v1/policy/list/"]),
             route(Get, "/v1/identity/describe/", 0, Op::DescribeIdentity),
-            route(Get, "/v1/identity/list/", 0, Op::ListIdentities),
+            route(Get, "/v1/identity/list/", 0, Op::ListIdentities).with_aliases(&["/v1/identity/list/"]),
             Route { gate: Gate::Anyone, ..route(Get, "/v1/identity/self/describe", 0, Op::DescribeSelf) },
             route(Get, "/v1/log/error", 0, Op::ErrorLog).with_aliases(&["/v1/log/error/trace"]),
             route(Get, "/v1/log/audit", 0, Op::AuditLog).with_aliases(&["/v1/log/audit/trace"]),

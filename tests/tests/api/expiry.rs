@@ -94,13 +94,8 @@ async fn resumption_ends(version: &'static SupportedProtocolVersion) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_session_of_tls_1_3_is_resumed_with_a_certificate_that_has_expired() {
-    resumption_ends(&rustls::version::TLS13).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_session_of_tls_1_2_is_resumed_with_a_certificate_that_has_expired() {
-    resumption_ends(&rustls::version::TLS12).await;
+async fn no_session_is_resumed_with_a_certificate_that_has_expired() {
+    tokio::join!(resumption_ends(&rustls::version::TLS13), resumption_ends(&rustls::version::TLS12));
 }
 
 /// Tells whether a body ends while it is waited for, and how long that took.
@@ -125,17 +120,17 @@ async fn until_closed(client: &Client) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_and_log_streams_end_with_the_certificate_and_running_requests_are_answered() {
     let (ca, store) = (authority(), FaultyStore::new());
-    let (short, long) = (valid_for(&ca, VALID), signed(&ca, |_| {}));
+    let (short, lasting) = (valid_for(&ca, VALID), signed(&ca, |_| {}));
     let began = SystemTime::now();
     let allow = ["/v1/status", "/v1/log/*", "/v1/key/*"];
-    let identities = [short.identity(), long.identity()];
+    let identities = [short.identity(), lasting.identity()];
     let server = TestServer::builder()
         .verify_clients(&pem_of(&ca.0))
         .policy("app", &allow, &[], &identities)
         .store(store.clone());
     let server = server.start().await;
     assert_eq!(
-        server.client(Protocol::Http2, &long).send("PUT", "/v1/key/create/a", "").await.unwrap().code(),
+        server.client(Protocol::Http2, &lasting).send("PUT", "/v1/key/create/a", "").await.unwrap().code(),
         200
     );
     let mut of_short = Vec::new();
@@ -146,8 +141,8 @@ async fn connections_and_log_streams_end_with_the_certificate_and_running_reques
         let log = listener.open("/v1/log/audit").await.unwrap().into_body();
         of_short.push((idle, listener, log));
     }
-    let mut lasting = server.client(Protocol::Http2, &long);
-    let mut lasting_log = lasting.open("/v1/log/audit").await.unwrap().into_body();
+    let mut other = server.client(Protocol::Http2, &lasting);
+    let mut other_log = other.open("/v1/log/audit").await.unwrap().into_body();
     store.hang();
     let running: Vec<_> = Protocol::ALL
         .map(|protocol| {
@@ -168,8 +163,8 @@ async fn connections_and_log_streams_end_with_the_certificate_and_running_reques
     for running in running {
         assert_eq!(running.await.unwrap().unwrap().code(), 404, "what had begun is answered");
     }
-    assert!(lasting.is_connected());
-    let next = tokio::time::timeout(Duration::from_millis(300), lasting_log.frame());
+    assert!(other.is_connected());
+    let next = tokio::time::timeout(Duration::from_millis(300), other_log.frame());
     assert!(!matches!(next.await, Ok(None)), "another client's log goes on");
 }
 

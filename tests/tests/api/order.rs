@@ -111,6 +111,30 @@ async fn no_encoding_gets_round_a_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_is_denied_is_denied_however_it_is_written() {
+    let app = TestIdentity::new();
+    let deny = ["/v1/key/list/", "/v1/key/list/my-", "/v1/policy/list/a", "/v1/identity/list/"];
+    let server = TestServer::builder().policy("app", &["/v1/*"], &deny, &[app.identity()]).start().await;
+    let mut client = server.client(Protocol::Http2, &app);
+    for (path, code) in [
+        ("/v1/key/list/", 403),
+        ("/v1/key/list/*", 403),
+        ("/v1/key/list/%2A", 403),
+        ("/v1/key/list/~0", 403),
+        ("/v1/key/list/*~0", 403),
+        ("/v1/key/list/my-*", 403),
+        ("/v1/key/list/my-~my-a", 403),
+        ("/v1/key/list/my-a*", 200),
+        ("/v1/key/list/my*", 200),
+        ("/v1/policy/list/a*", 403),
+        ("/v1/policy/list/*", 200),
+        ("/v1/identity/list/*", 403),
+    ] {
+        assert_eq!(client.send("GET", path, "").await.unwrap().code(), code, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_encoded_slash_is_none_to_route_policy_effect_and_audit() {
     let (app, directory) = (TestIdentity::new(), tempfile::tempdir().unwrap());
     // Each pattern would allow a request if it were decoded further than it is.

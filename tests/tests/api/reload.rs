@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use kms_core::{KeyRing, MemoryStore};
+use kms_server::Server;
 use kms_server::certificate::NewCertificate;
 use kms_tests::client::{body_over_channel, tls_connect};
 use kms_tests::process::kms_binary;
-use kms_tests::{Client, Protocol, TestIdentity};
+use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -361,6 +363,18 @@ async fn changed_roots_of_the_system_are_seen() {
     server.hang_up();
     server.until_told(LOADED, 1);
     assert_eq!(of_old.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cas_that_are_replaced_while_the_server_starts_are_seen() {
+    let builder = TestServer::builder().verify_clients(&pem_of(&authority().0));
+    let ca = builder.settings.tls.ca.clone().unwrap();
+    let kms = Arc::new(KeyRing::new(MemoryStore::new(), builder.settings.cache));
+    let server = Server::with_kms(builder.settings, kms).await.unwrap();
+    fs::write(ca, pem_of(&authority().0)).unwrap();
+    let reloader = server.listen().await.unwrap().reloader();
+    assert!(matches!(reloader.reload_certificates().await, Some(Ok(()))));
+    assert!(reloader.reload_certificates().await.is_none(), "they are seen once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
