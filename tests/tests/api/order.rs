@@ -73,6 +73,8 @@ async fn no_encoding_gets_round_a_policy() {
         // Decoded once, and only once.
         ("/v1/key/generate/my%252Dinternal1", 403),
         ("/v1/key/generate/my-%2569nternal1", 400),
+        ("/v1/key/generate/my-x/%252e%252e/my-internal1", 400),
+        ("/v1/key/generate/my-key%C3%28", 400),
         ("/v1/key/generate/my-key%00", 400),
         ("/v1/key/generate/my-key%0A", 400),
         ("/v1/key/generate/my-key%FF", 400),
@@ -94,6 +96,8 @@ async fn no_encoding_gets_round_a_policy() {
         ("/v1/key/generate/my-x/%2e%2e/my-internal1", 404),
         ("/v1/key/generate//my-internal1", 404),
         ("/v1/key/generate/./my-internal1", 404),
+        ("/v1/key/generate/%2e/my-internal1", 404),
+        ("/v1/key/%2E%2E/key/generate/my-key", 404),
         ("/v1/key/create/my-/../../generate/my-internal1", 404),
         ("/v1/key//generate/my-internal1", 404),
         ("//v1/key/generate/my-internal1", 404),
