@@ -88,13 +88,14 @@ async fn serve_one(tcp: TcpStream, router: Router) {
 
 /// 200 while keys can be served; what is wrong is the body.
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    match api.kms().status().await {
-        Ok(StoreStatus { degraded: None, .. }) => (StatusCode::OK, String::new()),
-        Ok(StoreStatus { degraded: Some(why), .. }) => (StatusCode::OK, format!("{why}\n")),
-        Err(error) if error.kind().is_outage() => {
+    match api.store_status_in_time().await {
+        Some(Ok(StoreStatus { degraded: None, .. })) => (StatusCode::OK, String::new()),
+        Some(Ok(StoreStatus { degraded: Some(why), .. })) => (StatusCode::OK, format!("{why}\n")),
+        Some(Err(error)) if error.kind().is_outage() => {
             (StatusCode::GATEWAY_TIMEOUT, "key store is not reachable\n".to_owned())
         }
-        Err(_) => (StatusCode::BAD_GATEWAY, "key store is unavailable\n".to_owned()),
+        None => (StatusCode::GATEWAY_TIMEOUT, "request timed out\n".to_owned()),
+        Some(Err(_)) => (StatusCode::BAD_GATEWAY, "key store is unavailable\n".to_owned()),
     }
 }
 

@@ -269,6 +269,25 @@ impl Client {
     }
 }
 
+/// Sends a GET for `path` `requests` times at once over one connection of HTTP/2, and returns the statuses.
+pub async fn ask_at_once(
+    address: SocketAddr,
+    identity: &TestIdentity,
+    path: &str,
+    requests: usize,
+) -> Vec<u16> {
+    let tls = tls_connect(address, Arc::new(identity.client_config(&["h2"]))).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+    tokio::spawn(connection);
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..requests {
+        let mut sender = sender.clone();
+        let request = Request::get(format!("https://{address}{path}")).body(RequestBody::default()).unwrap();
+        running.spawn(async move { sender.send_request(request).await.unwrap().status().as_u16() });
+    }
+    running.join_all().await
+}
+
 /// Speaks HTTP/1.1 as a test writes it: sends `request` and returns all that comes until the server closes.
 ///
 /// Fails with `TimedOut` when the server neither closes nor sends for `patience`.

@@ -1,5 +1,6 @@
 //! A key store that fails on demand.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ pub struct FaultyStore {
     fault: Arc<Mutex<Option<ErrorKind>>>,
     gate: Arc<watch::Sender<bool>>,
     waiting: Arc<watch::Sender<usize>>,
+    statuses: Arc<AtomicUsize>,
 }
 
 impl FaultyStore {
@@ -26,6 +28,7 @@ impl FaultyStore {
             fault: Arc::default(),
             gate: Arc::new(watch::Sender::new(true)),
             waiting: Arc::new(watch::Sender::new(0)),
+            statuses: Arc::default(),
         }
     }
 
@@ -47,6 +50,11 @@ impl FaultyStore {
     /// Waits until `count` operations have begun to hang.
     pub async fn wait_for_waiting(&self, count: usize) {
         self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await.unwrap();
+    }
+
+    /// Returns how often the store was asked how it is.
+    pub fn statuses(&self) -> usize {
+        self.statuses.load(Ordering::Relaxed)
     }
 
     /// Stores a record without going through the server.
@@ -99,6 +107,7 @@ impl KeyStore for FaultyStore {
     }
 
     async fn status(&self) -> Result<StoreStatus> {
+        self.statuses.fetch_add(1, Ordering::Relaxed);
         // Vault answers a question about its health also when its policy denies everything else.
         if *self.fault.lock().unwrap() == Some(ErrorKind::Denied) {
             return self.inner.status().await;

@@ -16,6 +16,6 @@ pub mod process;
 pub mod server;
 pub mod spoilt;
 
-pub use client::{Answer, Client, Protocol};
+pub use client::{Answer, Client, Protocol, ask_at_once};
 pub use identity::TestIdentity;
-pub use server::{TestServer, TestServerBuilder};
+pub use server::{STATUS_KEPT, TestServer, TestServerBuilder};

@@ -16,6 +16,9 @@ use tokio::task::JoinHandle;
 
 use crate::{Client, Protocol, TestIdentity};
 
+/// Longer than a server keeps the answer of its key store about how it is.
+pub const STATUS_KEPT: Duration = Duration::from_millis(1100);
+
 /// A running server; it stops when dropped, or in good order by [`stop`](Self::stop).
 pub struct TestServer {
     address: SocketAddr,

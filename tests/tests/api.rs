@@ -42,6 +42,8 @@ mod proxy;
 mod reload;
 #[path = "api/start_stop.rs"]
 mod start_stop;
+#[path = "api/store_status.rs"]
+mod store_status;
 #[path = "api/transcript.rs"]
 mod transcript;
 #[path = "api/unreadable.rs"]

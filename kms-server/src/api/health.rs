@@ -69,7 +69,7 @@ pub fn api(call: &Call<'_>) -> Answer {
 ///
 /// A store that serves with something amiss, as from an offline copy, is ready; the answer says what is wrong.
 pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
-    match call.client.api.kms.status().await {
+    match call.client.api.store_status.ask().await {
         Ok(StoreStatus { degraded: None, .. }) => Ok(Answer::done()),
         Ok(StoreStatus { degraded: Some(why), .. }) => {
             let mut out = b"{\"message\":".to_vec();
@@ -77,14 +77,11 @@ pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
             out.extend_from_slice(b"}\n");
             Ok(Answer::json(out))
         }
-        Err(error) => {
-            tracing::error!(path = call.path, error = %error.chain(), "key store is not ready");
-            Err(if error.kind().is_outage() {
-                Reject::new(StatusCode::GATEWAY_TIMEOUT, "key store is not reachable")
-            } else {
-                Reject::new(StatusCode::BAD_GATEWAY, "key store is unavailable")
-            })
-        }
+        Err(error) => Err(if error.kind().is_outage() {
+            Reject::new(StatusCode::GATEWAY_TIMEOUT, "key store is not reachable")
+        } else {
+            Reject::new(StatusCode::BAD_GATEWAY, "key store is unavailable")
+        }),
     }
 }
 
@@ -105,19 +102,15 @@ pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
         memory.stack,
     );
     out.extend_from_slice(facts.as_bytes());
-    match api.kms.status().await {
+    match api.store_status.ask().await {
         // Milliseconds, and never 0, which Go's encoder would have left out.
         Ok(store) if store.reachable => {
             out.extend_from_slice(
                 format!(",\"keystore_latency\":{}}}\n", store.latency.as_millis().max(1)).as_bytes(),
             );
         }
-        // Away, while keys are served from their offline copies.
-        Ok(_) => out.extend_from_slice(UNREACHABLE),
-        Err(error) => {
-            tracing::error!(path = call.path, error = %error.chain(), "key store is not ready");
-            out.extend_from_slice(UNREACHABLE);
-        }
+        // Away: keys are served from their offline copies, or not at all.
+        Ok(_) | Err(_) => out.extend_from_slice(UNREACHABLE),
     }
     Ok(Answer::json(out))
 }

@@ -12,6 +12,7 @@ pub(crate) mod json;
 mod keys;
 mod logs;
 mod route;
+mod store_status;
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +26,7 @@ use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use kms_core::{Identity, Kms};
+use kms_core::{Identity, Kms, StoreStatus};
 
 use self::account::Account;
 pub use self::answer::AnswerBody;
@@ -36,6 +37,7 @@ use self::health::Process;
 pub use self::keys::MARGIN;
 use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
+use self::store_status::SharedStatus;
 use crate::audit::Audit;
 use crate::auth::{self, Peer, Refusal};
 use crate::conn::{AccessEnd, Watch};
@@ -46,6 +48,7 @@ use crate::policy::{Access, Proxies, Target};
 /// What all requests share.
 pub struct Api {
     kms: Arc<dyn Kms>,
+    store_status: SharedStatus,
     access: ArcSwap<Access>,
     routes: ArcSwap<Routes>,
     room: Arc<BodyRoom>,
@@ -65,6 +68,7 @@ impl Api {
         audit: Arc<Audit>,
     ) -> Self {
         Self {
+            store_status: SharedStatus::new(Arc::clone(&kms)),
             kms,
             access: ArcSwap::from_pointee(access),
             routes: ArcSwap::from_pointee(routes),
@@ -111,6 +115,14 @@ impl Api {
     /// Lends the key management service.
     pub fn kms(&self) -> &Arc<dyn Kms> {
         &self.kms
+    }
+
+    /// Tells how the key store is, by one question for all who ask in the same second.
+    ///
+    /// `None` when the route `/v1/ready` has no more time for the answer.
+    pub async fn store_status_in_time(&self) -> Option<kms_core::Result<StoreStatus>> {
+        let timeout = self.routes.load().timeout_of(Operation::Ready);
+        tokio::time::timeout(timeout, self.store_status.ask()).await.ok()
     }
 }
 

@@ -252,6 +252,12 @@ impl Routes {
         self.0.iter().map(|route| route.timeout).min().unwrap_or(DEFAULT_ROUTE_TIMEOUT)
     }
 
+    /// Returns the time of the route that does this.
+    pub fn timeout_of(&self, operation: Operation) -> Duration {
+        let route = self.0.iter().find(|route| route.operation == operation);
+        route.map_or(DEFAULT_ROUTE_TIMEOUT, |route| route.timeout)
+    }
+
     /// Returns the longest time that any route has.
     pub fn longest_timeout(&self) -> Duration {
         self.0.iter().map(|route| route.timeout).max().unwrap_or(DEFAULT_ROUTE_TIMEOUT)

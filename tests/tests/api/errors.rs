@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kms_core::ErrorKind;
 use kms_tests::faults::FaultyStore;
-use kms_tests::{Protocol, TestServer};
+use kms_tests::{Protocol, STATUS_KEPT, TestServer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_store_gives_the_texts_of_kes_and_no_detail() {
@@ -72,6 +72,7 @@ async fn readiness_and_status_tell_of_the_store() {
         (ErrorKind::LoginRefused, 502, "key store is unavailable"),
     ] {
         store.fail(Some(kind));
+        tokio::time::sleep(STATUS_KEPT).await;
         let ready = admin.send("GET", "/v1/ready", "").await.unwrap();
         assert_eq!((ready.code(), ready.text()), (code, format!("{{\"message\":\"{message}\"\n}}").as_str()));
         let status = admin.send("GET", "/v1/status", "").await.unwrap();
@@ -79,6 +80,7 @@ async fn readiness_and_status_tell_of_the_store() {
         assert!(status.code() == 200 && shown, "{}", status.text());
     }
     store.fail(None);
+    tokio::time::sleep(STATUS_KEPT).await;
     assert_eq!(admin.send("GET", "/v1/ready", "").await.unwrap().code(), 200);
 }
 

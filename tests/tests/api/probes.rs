@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use kms_core::ErrorKind;
-use kms_tests::TestServer;
 use kms_tests::faults::FaultyStore;
+use kms_tests::{STATUS_KEPT, TestServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-async fn get(address: SocketAddr, path: &str) -> String {
+pub async fn get(address: SocketAddr, path: &str) -> String {
     let mut tcp = TcpStream::connect(address).await.unwrap();
     tcp.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -37,6 +37,7 @@ async fn probes_hear_of_health_and_metrics_and_of_nothing_else() {
         assert!(get(address, path).await.starts_with("HTTP/1.1 404"), "{path}");
     }
     store.fail(Some(ErrorKind::Unreachable));
+    tokio::time::sleep(STATUS_KEPT).await;
     assert!(get(address, "/v1/ready").await.starts_with("HTTP/1.1 504"));
 
     // Those that say nothing do not keep others out.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kms_server::certificate::NewCertificate;
 use kms_tests::process::kms_binary;
-use kms_tests::{Client, Protocol, TestIdentity};
+use kms_tests::{Client, Protocol, STATUS_KEPT, TestIdentity};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -441,6 +441,7 @@ async fn a_server_without_credentials_starts_answers_502_and_takes_them_when_the
         let create = async || place.ask("PUT", "/v1/key/create/my-key").await.0 == 200;
         until("the token is taken", create).await;
         assert_eq!(place.ask("PUT", "/v1/key/generate/my-key").await.0, 200, "{keys:?}");
+        tokio::time::sleep(STATUS_KEPT).await;
         assert_eq!(place.ask("GET", "/v1/ready").await.0, 200, "{keys:?}");
         let seen = aws.take_seen();
         let of_sts = seen.iter().filter(|(operation, _)| operation.is_empty()).count();

@@ -8,7 +8,7 @@ use kms_aws::{AwsKms, SecretsManager};
 use kms_core::contract::{Spoiler, Spoilt, unreadable};
 use kms_core::{CacheConfig, KeyName, KeyRing, Kms};
 use kms_tests::spoilt::{Seen, ask, is};
-use kms_tests::{Protocol, TestServer};
+use kms_tests::{Protocol, STATUS_KEPT, TestServer};
 use serde_json::json;
 
 use super::emulator::{Aws, Fault, until};
@@ -246,6 +246,7 @@ async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
                 ask(&mut client, "PUT", "/v1/key/generate/spoilt", "").await.0 == 200
             })
             .await;
+            tokio::time::sleep(STATUS_KEPT).await;
             let ready = ask(&mut client, "GET", "/v1/ready", "").await;
             assert!(is(&ready, 200, ""), "{cell}: {ready:?}");
         }

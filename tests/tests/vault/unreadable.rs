@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kms_core::contract::{Spoiler, Spoilt, unreadable};
 use kms_core::{CacheConfig, KeyName, Kms};
 use kms_tests::spoilt::{Seen, ask, is};
-use kms_tests::{Protocol, TestServer};
+use kms_tests::{Protocol, STATUS_KEPT, TestServer};
 use kms_vault::{KvVersion, Login, TransitConfig, VaultConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -181,6 +181,7 @@ async fn clients_never_hear_that_an_entry_of_vault_is_absent_which_is_there() {
             spoiler.mend(&name, state).await;
             let again = ask(&mut client, "PUT", &format!("/v1/key/generate/{name}"), "").await;
             assert_eq!(again.0, 200, "{cell}: {again:?}");
+            tokio::time::sleep(STATUS_KEPT).await;
             let ready = ask(&mut client, "GET", "/v1/ready", "").await;
             assert!(is(&ready, 200, ""), "{cell}: {ready:?}");
         }
