@@ -4,17 +4,20 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use kms_core::{Error, ErrorKind, Result};
 use reqwest::header::HeaderValue;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::AbortHandle;
 use tracing::{debug, error, info, warn};
-use vaultrs::api::AuthInfo;
 use zeroize::Zeroizing;
 
-use crate::client::{Client, Credentials};
+use crate::client::{Answer, Call, Client, Credentials, json_body};
 use crate::config::{Login, Secret, VaultConfig, longest_pause};
 use crate::error::Failure;
+use crate::json::secret_text;
 
 /// The shortest wait after a failed login; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -45,7 +48,7 @@ pub struct Auth {
 
 /// A token with its lease.
 pub struct Token {
-    text: Zeroizing<String>,
+    /// The token itself; its bytes are wiped with the last copy.
     header: HeaderValue,
     /// The same for a renewed token, another one for each login.
     serial: u64,
@@ -62,6 +65,42 @@ pub struct Lease {
     pub renewable: bool,
     ends: Option<Instant>,
     renew_at: Option<Instant>,
+}
+
+/// What a login sends.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Proof<'a> {
+    AppRole { role_id: &'a str, secret_id: &'a str },
+    Kubernetes { role: &'a str, jwt: &'a str },
+}
+
+/// The answer to a login, and to a renewal.
+#[derive(Deserialize)]
+struct Granted<'a> {
+    #[serde(borrow)]
+    auth: Grant<'a>,
+}
+
+#[derive(Deserialize)]
+struct Grant<'a> {
+    #[serde(borrow)]
+    client_token: &'a RawValue,
+    lease_duration: u64,
+    renewable: bool,
+}
+
+/// The answer to a question about a token.
+#[derive(Deserialize)]
+struct Known {
+    data: Knowledge,
+}
+
+#[derive(Deserialize)]
+struct Knowledge {
+    ttl: u64,
+    #[serde(default)]
+    renewable: Option<bool>,
 }
 
 #[derive(Default)]
@@ -163,12 +202,23 @@ impl Auth {
 
     /// Asks Vault whether it knows the token.
     async fn is_known(&self, token: &Token) -> Result<bool> {
-        let client = self.client.vaultrs(&token.text, self.namespace.as_deref());
-        match vaultrs::token::lookup_self(&client).await.map_err(Failure::vaultrs) {
+        match self.look_up(&token.header).await {
             Ok(_) => Ok(true),
             Err(Failure::Status { code: 401 | 403 | 404, .. }) => Ok(false),
             Err(failure) => Err(self.client.explain(failure).await.into_error("look up our token in Vault")),
         }
+    }
+
+    async fn look_up(&self, token: &HeaderValue) -> std::result::Result<Knowledge, Failure> {
+        let answer = self.send(Call::get("auth/token/lookup-self"), Some(token)).await?;
+        Ok(answer.json::<Known>()?.data)
+    }
+
+    /// Sends a request about a token, once; every answer but a good one is a failure.
+    async fn send(&self, call: Call, token: Option<&HeaderValue>) -> std::result::Result<Answer, Failure> {
+        let credentials = Credentials { token, namespace: self.namespace.as_deref() };
+        let answer = self.client.exchange(&call.about_token(), Some(&credentials)).await?;
+        if answer.is_success() { Ok(answer) } else { Err(answer.failure()) }
     }
 
     async fn log_in(&self, gate: &mut Gate) -> Result<Arc<Token>> {
@@ -185,7 +235,7 @@ impl Auth {
         };
         let outcome = asked.and_then(|(text, length, renewable)| {
             gate.logins += 1;
-            Token::new(text, gate.logins, began, Lease::new(began, length, renewable)).ok_or_else(|| {
+            Token::new(&text, gate.logins, began, Lease::new(began, length, renewable)).ok_or_else(|| {
                 (
                     self.failed(
                         ErrorKind::LoginRefused,
@@ -232,24 +282,24 @@ impl Auth {
         &self,
         secret: &Secret,
     ) -> std::result::Result<(Zeroizing<String>, u64, bool), (Error, bool)> {
-        let anonymous = self.client.vaultrs("", self.namespace.as_deref());
-        let outcome = match &self.login {
+        let (engine, proof) = match &self.login {
             Login::AppRole(login) => {
-                let mount = login.engine.trim_matches('/');
-                vaultrs::auth::approle::login(&anonymous, mount, &login.id, secret.expose()).await
+                (&login.engine, Proof::AppRole { role_id: &login.id, secret_id: secret.expose() })
             }
             Login::Kubernetes(login) => {
-                let mount = login.engine.trim_matches('/');
-                vaultrs::auth::kubernetes::login(&anonymous, mount, &login.role, secret.expose()).await
+                (&login.engine, Proof::Kubernetes { role: &login.role, jwt: secret.expose() })
             }
             Login::Token(_) => return self.adopt(secret).await.map_err(|error| (error, false)),
         };
-        match outcome {
-            Ok(AuthInfo { client_token, lease_duration, renewable, .. }) => {
-                Ok((Zeroizing::new(client_token), lease_duration, renewable))
-            }
-            Err(error) => {
-                let failure = Failure::vaultrs(error);
+        let body = json_body("write a login as JSON", &proof).map_err(|error| (error, false))?;
+        let call = Call::post(format!("auth/{}/login", engine.trim_matches('/')), body);
+        let granted = match self.send(call, None).await {
+            Ok(answer) => grant_in(&answer),
+            Err(failure) => Err(failure),
+        };
+        match granted {
+            Ok(granted) => Ok(granted),
+            Err(failure) => {
                 let counts = matches!(&self.login, Login::AppRole(_)) && failure.is_refused_secret();
                 Err((self.refused(failure).await, counts))
             }
@@ -258,17 +308,15 @@ impl Auth {
 
     /// Takes a token that was given to us.
     async fn adopt(&self, secret: &Secret) -> Result<(Zeroizing<String>, u64, bool)> {
-        if HeaderValue::from_str(secret.expose()).is_err() {
+        let text = Zeroizing::new(secret.expose().to_owned());
+        let Some(header) = header(&text) else {
             return Err(
                 self.failed(ErrorKind::LoginRefused, "it has characters that no HTTP header can hold")
             );
-        }
-        let client = self.client.vaultrs(secret.expose(), self.namespace.as_deref());
-        match vaultrs::token::lookup_self(&client).await {
-            Ok(info) => {
-                Ok((Zeroizing::new(secret.expose().to_owned()), info.ttl, info.renewable.unwrap_or(false)))
-            }
-            Err(error) => Err(self.refused(Failure::vaultrs(error)).await),
+        };
+        match self.look_up(&header).await {
+            Ok(known) => Ok((text, known.ttl, known.renewable.unwrap_or(false))),
+            Err(failure) => Err(self.refused(failure).await),
         }
     }
 
@@ -333,10 +381,14 @@ impl Auth {
         }
         if token.lease.renewable {
             let began = Instant::now();
-            let client = self.client.vaultrs(&token.text, self.namespace.as_deref());
-            match vaultrs::token::renew_self(&client, None).await.map_err(Failure::vaultrs) {
-                Ok(info) => {
-                    let lease = Lease::new(began, info.lease_duration, info.renewable);
+            let call = Call::post("auth/token/renew-self", Bytes::from_static(b"{}"));
+            let renewed = match self.send(call, Some(&token.header)).await {
+                Ok(answer) => grant_in(&answer),
+                Err(failure) => Err(failure),
+            };
+            match renewed {
+                Ok((_, seconds, renewable)) => {
+                    let lease = Lease::new(began, seconds, renewable);
                     let renewed = Token { lease, ..token.copy() };
                     // Near the end of its longest life a token gets less and less.
                     if lease.length >= token.lease.length.map(|length| length / 2) {
@@ -360,6 +412,21 @@ impl Auth {
         }
         outcome
     }
+}
+
+/// Takes a token, its lease in seconds, and whether it can be renewed out of an answer.
+fn grant_in(answer: &Answer) -> std::result::Result<(Zeroizing<String>, u64, bool), Failure> {
+    let Grant { client_token, lease_duration, renewable } = answer.json::<Granted<'_>>()?.auth;
+    let no_text = || Failure::NotVault("the token in its answer is no text".to_owned());
+    Ok((secret_text(client_token).ok_or_else(no_text)?, lease_duration, renewable))
+}
+
+/// Makes a header of a token, all of whose copies share one buffer; `None` if no header can hold it.
+fn header(token: &Zeroizing<String>) -> Option<HeaderValue> {
+    let bytes = Bytes::from_owner(Zeroizing::new(token.as_bytes().to_vec()));
+    let mut header = HeaderValue::from_maybe_shared(bytes).ok()?;
+    header.set_sensitive(true);
+    Some(header)
 }
 
 impl Failed {
@@ -390,20 +457,13 @@ impl Drop for Auth {
 }
 
 impl Token {
-    fn new(text: Zeroizing<String>, serial: u64, obtained: Instant, lease: Lease) -> Option<Self> {
-        let mut header = HeaderValue::from_str(&text).ok()?;
-        header.set_sensitive(true);
-        Some(Self { text, header, serial, obtained, lease })
+    fn new(text: &Zeroizing<String>, serial: u64, obtained: Instant, lease: Lease) -> Option<Self> {
+        Some(Self { header: header(text)?, serial, obtained, lease })
     }
 
     /// Returns what a request in `namespace` needs.
     pub fn credentials<'a>(&'a self, namespace: Option<&'a str>) -> Credentials<'a> {
-        Credentials { token: &self.header, namespace }
-    }
-
-    /// Lends the token itself.
-    pub fn expose(&self) -> &str {
-        &self.text
+        Credentials { token: Some(&self.header), namespace }
     }
 
     /// Tells whether `other` is of the same login.
@@ -417,8 +477,8 @@ impl Token {
     }
 
     fn copy(&self) -> Self {
-        let (text, header) = (self.text.clone(), self.header.clone());
-        Self { text, header, serial: self.serial, obtained: self.obtained, lease: self.lease }
+        let (serial, obtained, lease) = (self.serial, self.obtained, self.lease);
+        Self { header: self.header.clone(), serial, obtained, lease }
     }
 
     /// Keeps the length of the first lease, with which the next ones are compared.

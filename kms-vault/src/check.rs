@@ -174,7 +174,7 @@ async fn capabilities(store: &VaultStore, findings: &mut Findings) -> Result<()>
     let operation = "ask Vault for our capabilities";
     let name = probe_name()?;
     let (record, removal, listing) = (store.path(&name), store.path_to_delete(&name), store.path_to_list());
-    let body = json_body(operation, &json!({"paths": [record, removal, listing]}), 1024)?;
+    let body = json_body(operation, &json!({"paths": [record, removal, listing]}))?;
     // Asking changes nothing, although it is a write to HTTP.
     let answer = store.session().ask(operation, &Call::put("sys/capabilities-self", body)).await?;
     if !answer.is_success() {

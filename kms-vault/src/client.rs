@@ -1,14 +1,14 @@
-//! HTTP to Vault: one reqwest client under our own calls and those of vaultrs.
+//! HTTP to Vault: every request and answer is bounded, in number, size and time.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kms_core::{Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Deserialize;
-use vaultrs::api::EndpointMiddleware;
-use vaultrs::client::{VaultClient, VaultClientSettings};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
 use crate::config::{VaultConfig, invalid};
@@ -20,11 +20,34 @@ pub const RECORD_LIMIT: usize = 1 << 20;
 /// The most bytes of an answer that lists keys; 80 a name, so for half a million of them.
 pub const LIST_LIMIT: usize = 64 << 20;
 
+/// The most requests at once; each has a connection of its own. A key ring makes up to 64 reads and 32 writes at once.
+const REQUESTS: usize = 128;
+/// The most listings at once, whose answers are large.
+const LISTINGS: usize = 4;
+/// The requests about our token that may be under way beside all others.
+const ABOUT_TOKEN: usize = 4;
+/// The most connections that are kept while nothing is asked.
+const IDLE: usize = 32;
+
 /// The connections to one Vault.
 pub struct Client {
     http: reqwest::Client,
     endpoint: Url,
     timeout: Duration,
+    requests: Semaphore,
+    listings: Semaphore,
+    about_token: Semaphore,
+}
+
+/// With whom a request shares the connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// With all that have none of the others.
+    Ordinary,
+    /// With other listings.
+    Listing,
+    /// With other requests about our token, so that reads of keys never keep us from a login.
+    Token,
 }
 
 /// One request of ours.
@@ -42,12 +65,14 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// The most bytes that the answer may have.
     pub limit: usize,
+    /// With whom it shares the connections.
+    pub share: Share,
 }
 
 /// Whom a request is from: the token, and the namespace that it is for.
 pub struct Credentials<'a> {
-    /// The token, for a header.
-    pub token: &'a HeaderValue,
+    /// The token, for a header; none for a login.
+    pub token: Option<&'a HeaderValue>,
     /// The namespace.
     pub namespace: Option<&'a str>,
 }
@@ -80,6 +105,11 @@ impl Call {
         Self { body: Some(body), ..Self::new(Method::PUT, path) }
     }
 
+    /// Makes a request to do something, as to transit.
+    pub fn post(path: impl Into<String>, body: Bytes) -> Self {
+        Self { body: Some(body), ..Self::new(Method::POST, path) }
+    }
+
     /// Makes a request to delete.
     pub fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)
@@ -88,11 +118,25 @@ impl Call {
     /// Makes a request to list.
     pub fn list(path: impl Into<String>) -> Self {
         // The method LIST means the same, but not every proxy lets it pass.
-        Self { query: Some("list=true"), limit: LIST_LIMIT, ..Self::get(path) }
+        Self { query: Some("list=true"), limit: LIST_LIMIT, share: Share::Listing, ..Self::get(path) }
+    }
+
+    /// Makes it one about our token.
+    #[must_use]
+    pub fn about_token(self) -> Self {
+        Self { share: Share::Token, ..self }
     }
 
     fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: None, body: None, timeout: None, limit: RECORD_LIMIT }
+        Self {
+            method,
+            path: path.into(),
+            query: None,
+            body: None,
+            timeout: None,
+            limit: RECORD_LIMIT,
+            share: Share::Ordinary,
+        }
     }
 }
 
@@ -107,6 +151,12 @@ impl Client {
             .timeout(config.timeout)
             .connect_timeout(config.connect_timeout)
             .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(IDLE)
+            // What is read is what was sent: a few bytes cannot become many.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
             .tcp_keepalive(Duration::from_secs(10))
             .tcp_keepalive_interval(Duration::from_secs(2))
             .tcp_keepalive_retries(3)
@@ -118,7 +168,8 @@ impl Client {
         }
         let http =
             http.build().map_err(|error| invalid("endpoint", &Failure::transport(error).to_string()))?;
-        Ok(Self { http, endpoint, timeout: config.timeout })
+        let [requests, listings, about_token] = [REQUESTS, LISTINGS, ABOUT_TOKEN].map(Semaphore::new);
+        Ok(Self { http, endpoint, timeout: config.timeout, requests, listings, about_token })
     }
 
     /// Sends one request once.
@@ -150,13 +201,18 @@ impl Client {
         call: &Call,
         credentials: Option<&Credentials<'_>>,
     ) -> Result<Answer, Failure> {
+        // The wait for a place is part of the time: a write on K/V version 1 that came late would be no safe one.
+        let deadline = Instant::now() + call.timeout.unwrap_or(self.timeout);
+        let _place = self.place(call.share, deadline).await?;
         let mut request = self
             .http
             .request(call.method.clone(), self.url(call))
-            .timeout(call.timeout.unwrap_or(self.timeout))
+            .timeout(deadline.saturating_duration_since(Instant::now()))
             .header("X-Vault-Request", "true");
         if let Some(credentials) = credentials {
-            request = request.header("X-Vault-Token", credentials.token);
+            if let Some(token) = credentials.token {
+                request = request.header("X-Vault-Token", token);
+            }
             if let Some(namespace) = credentials.namespace {
                 request = request.header("X-Vault-Namespace", namespace);
             }
@@ -166,37 +222,21 @@ impl Client {
         }
         let response = request.send().await.map_err(Failure::transport)?;
         let code = response.status().as_u16();
-        Ok(Answer { code, body: read_body(response, call.limit).await? })
+        // An error is short, whatever was asked.
+        let limit = if response.status().is_success() { call.limit } else { call.limit.min(RECORD_LIMIT) };
+        Ok(Answer { code, body: read_body(response, &call.path, limit).await? })
     }
 
-    /// Makes vaultrs's client over the same connections.
-    pub fn vaultrs(&self, token: &str, namespace: Option<&str>) -> VaultClient {
-        // vaultrs puts the version in front of the whole path, so a path of the endpoint goes with the version.
-        let mut base = self.endpoint.clone();
-        base.set_path("");
-        let prefix = self.endpoint.path().trim_matches('/');
-        let version = if prefix.is_empty() { "v1".to_owned() } else { format!("{prefix}/v1") };
-        VaultClient {
-            http: rustify::clients::reqwest::Client { http: self.http.clone(), base: base.to_string() },
-            middle: EndpointMiddleware {
-                token: token.to_owned(),
-                version,
-                wrap: None,
-                namespace: namespace.map(str::to_owned),
-            },
-            // Of these none is read again: the client that they would make is the one above.
-            settings: VaultClientSettings {
-                address: base,
-                ca_certs: Vec::new(),
-                identity: None,
-                timeout: Some(self.timeout),
-                token: String::new(),
-                verify: true,
-                version: 1,
-                wrapping: false,
-                namespace: None,
-                proxy: None,
-            },
+    /// Waits until there is room for one more request.
+    async fn place(&self, share: Share, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        let room = match share {
+            Share::Ordinary => &self.requests,
+            Share::Listing => &self.listings,
+            Share::Token => &self.about_token,
+        };
+        match tokio::time::timeout_at(deadline.into(), room.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(Failure::Busy),
         }
     }
 
@@ -265,8 +305,12 @@ impl Answer {
     }
 }
 
-async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let too_long = || Failure::NotVault(format!("an answer of more than {limit} bytes"));
+async fn read_body(
+    mut response: reqwest::Response,
+    path: &str,
+    limit: usize,
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let too_long = || Failure::NotVault(format!("its answer to '{path}' is longer than {limit} bytes"));
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
     if announced > limit {
         return Err(too_long());
@@ -289,15 +333,31 @@ async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Zero
 }
 
 /// Makes a JSON body that is wiped when it has been sent.
-pub fn json_body(
-    operation: &str,
-    value: &impl serde::Serialize,
-    size_hint: usize,
-) -> kms_core::Result<Bytes> {
-    let mut body = Zeroizing::new(Vec::with_capacity(2 * size_hint + 256));
-    serde_json::to_writer(&mut *body, value)
-        .map_err(|error| Error::with_source(ErrorKind::Internal, operation, error.to_string()))?;
+pub fn json_body(operation: &str, value: &impl serde::Serialize) -> kms_core::Result<Bytes> {
+    let write = |to: &mut dyn io::Write| {
+        serde_json::to_writer(to, value)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, operation, error.to_string()))
+    };
+    // Written twice: a vector that grows leaves its old bytes behind.
+    let mut length = Length(0);
+    write(&mut length)?;
+    let mut body = Zeroizing::new(Vec::with_capacity(length.0));
+    write(&mut *body)?;
     Ok(Bytes::from_owner(body))
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Tells whether the endpoint is this machine, which no proxy of the environment is for.

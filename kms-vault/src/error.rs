@@ -4,8 +4,6 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use kms_core::{Error, ErrorKind};
-use rustify::errors::ClientError as Rustify;
-use vaultrs::error::ClientError as Vaultrs;
 
 /// The most that is quoted of what Vault says.
 const MAX_QUOTE: usize = 300;
@@ -31,6 +29,8 @@ pub enum Failure {
     },
     /// Vault is there and is sealed or has never been initialised.
     Sealed(&'static str),
+    /// As many requests as may be are under way, and none of them ended in time; nothing was sent.
+    Busy,
     /// What answers is not a Vault, or not one that can serve.
     NotVault(String),
 }
@@ -40,26 +40,6 @@ impl Failure {
     pub fn transport(error: reqwest::Error) -> Self {
         let (timeout, connect) = (error.is_timeout(), error.is_connect());
         Self::Transport { timeout, connect, why: texts(&error.without_url()) }
-    }
-
-    /// Takes in what vaultrs tells, whose errors hold answers and nest those of three other crates.
-    pub fn vaultrs(error: Vaultrs) -> Self {
-        match error {
-            Vaultrs::APIError { code, errors } => Self::Status { code, says: quote(&errors) },
-            Vaultrs::RestClientError { source } => match source {
-                // A body that is not Vault's: vaultrs reads those that are.
-                Rustify::ServerResponseError { code, .. } => Self::foreign(code),
-                Rustify::RequestError { source, .. } | Rustify::ResponseError { source } => {
-                    match source.downcast::<reqwest::Error>() {
-                        Ok(error) => Self::transport(error),
-                        Err(other) => Self::NotVault(other.to_string()),
-                    }
-                }
-                // The texts of the others, but not their `Debug`, are free of what was received.
-                other => Self::NotVault(other.to_string()),
-            },
-            other => Self::NotVault(other.to_string()),
-        }
     }
 
     /// Takes in a status without a body of Vault's: what refuses us so is something between.
@@ -78,7 +58,7 @@ impl Failure {
         match self {
             Self::Transport { timeout, connect, .. } => !timeout && !connect,
             Self::Status { code, .. } => matches!(code, 412 | 429 | 500 | 502 | 504),
-            Self::Sealed(_) | Self::NotVault(_) => false,
+            Self::Sealed(_) | Self::Busy | Self::NotVault(_) => false,
         }
     }
 
@@ -97,7 +77,7 @@ impl Failure {
         match self {
             Self::Transport { timeout: true, .. } => ErrorKind::Timeout,
             Self::Sealed(_) => ErrorKind::Sealed,
-            Self::Status { code: 429, .. } => ErrorKind::Throttled,
+            Self::Busy | Self::Status { code: 429, .. } => ErrorKind::Throttled,
             Self::Status { code: 400 | 401 | 403 | 404 | 405 | 413, .. } => ErrorKind::Denied,
             Self::Transport { .. } | Self::Status { .. } | Self::NotVault(_) => ErrorKind::Unreachable,
         }
@@ -124,6 +104,7 @@ impl fmt::Display for Failure {
             Self::Status { code, says } if says.is_empty() => write!(f, "vault answers {code}"),
             Self::Status { code, says } => write!(f, "vault answers {code}: {says}"),
             Self::Sealed(how) => f.write_str(how),
+            Self::Busy => f.write_str("as many requests to vault as may be are under way"),
             Self::NotVault(why) => write!(f, "no usable answer of a vault: {why}"),
         }
     }
@@ -197,16 +178,5 @@ mod tests {
             "1 error occurred: * permission denied"
         );
         assert!(quote(&["x".repeat(10_000)]).chars().count() <= MAX_QUOTE + 1);
-    }
-
-    #[test]
-    fn what_vaultrs_received_is_not_told() {
-        let answer = Rustify::ResponseParseError {
-            source: serde_json::from_str::<u8>("x").unwrap_err().into(),
-            content: Some("hvs.secret".to_owned()),
-        };
-        let failure = Failure::vaultrs(Vaultrs::RestClientError { source: answer });
-        assert!(!format!("{failure} {failure:?}").contains("hvs.secret"));
-        assert_eq!(failure.kind(), ErrorKind::Unreachable);
     }
 }

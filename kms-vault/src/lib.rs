@@ -16,13 +16,11 @@
 //! # }
 //! ```
 //!
-//! # What goes through `vaultrs`, and what does not
+//! # Why there is no client library for Vault under it
 //!
-//! Logins, the token's own routes and transit are calls of the crate `vaultrs`, over a reqwest client of ours: its
-//! own has no timeout, follows redirects with the token, and cannot pin a certificate. K/V and `sys/health` are
-//! direct calls over the same client: there a 404, a 400 or a 403 is an ordinary answer whose body decides (vaultrs
-//! logs each of them as an error, several times over, and drops the body), answers hold keys (vaultrs copies
-//! them into buffers that nobody wipes) and have to be bounded in size, and its health call fails on OpenBao.
+//! Of some eight routes that are used here a 404, a 400 or a 403 is an ordinary answer whose body decides; answers hold keys and
+//! tokens, so they are wiped; and they are bounded in size and number. What crates for Vault there are read answers
+//! of any size into buffers that nobody wipes, follow redirects with the token, and cannot pin a certificate.
 //!
 //! [`Wrapper`]: kms_core::Wrapper
 
@@ -32,6 +30,7 @@ mod client;
 mod config;
 mod error;
 mod health;
+mod json;
 mod session;
 mod store;
 mod tls;

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::{Result, StoreStatus};
-use vaultrs::client::VaultClient;
-use vaultrs::error::ClientError;
 
 use crate::auth::{Auth, Token};
 use crate::client::{Answer, Call, Client};
@@ -86,27 +84,6 @@ impl Session {
     /// Tells whether another token came into use since `written` was sent.
     pub async fn has_new_token(&self, written: &Written) -> Result<bool> {
         Ok(!self.auth.token().await?.is_same(&written.token))
-    }
-
-    /// Makes a call of vaultrs that can be made twice, and if need be does so.
-    pub async fn vaultrs<T, F>(
-        &self,
-        call: impl Fn(VaultClient) -> F,
-    ) -> Result<std::result::Result<T, Failure>>
-    where
-        F: Future<Output = std::result::Result<T, ClientError>>,
-    {
-        let mut tries = Tries::begin(self.auth.token().await?);
-        loop {
-            let client = self.client.vaultrs(tries.token.expose(), self.namespace.as_deref());
-            let failure = match call(client).await {
-                Ok(value) => return Ok(Ok(value)),
-                Err(error) => self.client.explain(Failure::vaultrs(error)).await,
-            };
-            if !self.may_try_again(&mut tries, &failure).await? {
-                return Ok(Err(failure));
-            }
-        }
     }
 
     /// Asks Vault how it is, and makes sure that we are logged in.

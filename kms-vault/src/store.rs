@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::client::{Answer, Call, json_body};
 use crate::config::{KvVersion, TransitConfig, VaultConfig};
 use crate::error::Failure;
+use crate::json::secret_text;
 use crate::session::{Session, Written};
 use crate::wrap::Transit;
 
@@ -332,10 +333,10 @@ impl KeyStore for VaultStore {
         let fields = BTreeMap::from([(name.as_str(), text.as_str())]);
         let operation = "write a record as JSON";
         match self.version {
-            KvVersion::V1 => self.create_v1(name, record, &json_body(operation, &fields, text.len())?).await,
+            KvVersion::V1 => self.create_v1(name, record, &json_body(operation, &fields)?).await,
             KvVersion::V2 => {
                 let write = VersionedWrite { data: fields, options: CheckAndSet { cas: 0 } };
-                self.create_v2(name, json_body(operation, &write, text.len())?).await
+                self.create_v2(name, json_body(operation, &write)?).await
             }
         }
     }
@@ -428,9 +429,8 @@ fn record_in(name: &EntryName, fields: &Fields<'_>) -> std::result::Result<Secre
     let value = fields
         .get(name.as_str())
         .ok_or_else(|| format!("the secret has no field '{name}', as one of a key store has"))?;
-    let text: Cow<'_, str> =
-        serde_json::from_str(value.get()).map_err(|_| format!("the field '{name}' is no text"))?;
-    decode(text).ok_or_else(|| format!("the field '{name}' is no base64"))
+    let text = secret_text(value).ok_or_else(|| format!("the field '{name}' is no text"))?;
+    decode(&text).ok_or_else(|| format!("the field '{name}' is no base64"))
 }
 
 /// Makes the error of a 403 that says what the policy lacks.
@@ -468,9 +468,9 @@ fn encode(record: &SecretBytes) -> Zeroizing<String> {
     }
 }
 
-fn decode(text: Cow<'_, str>) -> Option<SecretBytes> {
+fn decode(text: &str) -> Option<SecretBytes> {
     match text.strip_prefix(BINARY) {
-        None => Some(SecretBytes::new(text.into_owned().into_bytes())),
+        None => Some(SecretBytes::from(text.as_bytes())),
         Some(encoded) => STANDARD.decode(encoded).ok().map(SecretBytes::new),
     }
 }
@@ -485,7 +485,7 @@ mod tests {
             [b"".as_slice(), b"CiQKIB", b"{\"bytes\":\"\"}", b"kms:b64:", b"kms:b64:AA==", &[0xff, 0, 1]]
         {
             let text = encode(&SecretBytes::from(bytes)).to_string();
-            assert!(decode(Cow::from(text.clone())).unwrap().expose() == bytes, "{text}");
+            assert!(decode(&text).unwrap().expose() == bytes, "{text}");
         }
         assert_eq!(
             *encode(&SecretBytes::from(b"CiQKIB".as_slice())),

@@ -8,13 +8,15 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::{EntryName, Error, ErrorKind, Result, SecretBytes, StoreStatus, Wrapper};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tracing::warn;
-use vaultrs::api::transit::requests::{DecryptDataRequest, EncryptDataRequest};
-use vaultrs::transit::data;
 use zeroize::Zeroizing;
 
+use crate::client::{Answer, Call, json_body};
 use crate::config::{TransitConfig, VaultConfig, invalid};
 use crate::error::Failure;
+use crate::json::secret_text;
 use crate::session::Session;
 
 /// A key of Vault's transit engine as a root key.
@@ -37,6 +39,33 @@ enum Form {
     Kes { plain_too: bool },
     /// The name is associated data, and there is nothing that is not sealed.
     Bound,
+}
+
+/// What transit is asked to seal or open.
+#[derive(Serialize)]
+struct Request<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plaintext: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ciphertext: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    associated_data: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct Sealed {
+    ciphertext: String,
+}
+
+#[derive(Deserialize)]
+struct Opened<'a> {
+    #[serde(borrow)]
+    plaintext: &'a RawValue,
 }
 
 impl Transit {
@@ -66,9 +95,19 @@ impl Transit {
         (self.form == Form::Bound).then(|| STANDARD.encode(name.as_str()))
     }
 
+    /// Asks transit to do something that can be done twice.
+    async fn ask(&self, operation: &str, route: &str, request: &Request<'_>) -> Result<Answer> {
+        let call = Call::post(self.path(route), json_body(operation, request)?);
+        self.session.ask(operation, &call).await
+    }
+
+    fn path(&self, route: &str) -> String {
+        format!("{}/{route}/{}", self.engine, self.key)
+    }
+
     /// Makes the error of a refusal that says what the policy lacks, and that of other failures.
     fn failed(&self, operation: String, route: &str, of_400: ErrorKind, failure: Failure) -> Error {
-        let path = format!("{}/{route}/{}", self.engine, self.key);
+        let path = self.path(route);
         match &failure {
             Failure::Status { code: 403, .. } => {
                 let why =
@@ -89,30 +128,25 @@ impl Wrapper for Transit {
 
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
         let plaintext = Zeroizing::new(STANDARD.encode(record.expose()));
+        let operation = format!("seal '{name}' with transit key '{}'", self.key);
         let associated_data = self.associated_data(name);
-        let (engine, key) = (self.engine.as_str(), self.key.as_str());
-        let sealed = self.session.vaultrs(|client| {
-            let (plaintext, associated_data) = (plaintext.clone(), associated_data.clone());
-            async move {
-                let mut request = EncryptDataRequest::builder();
-                if let Some(associated_data) = associated_data {
-                    request.associated_data(associated_data);
-                }
-                data::encrypt(&client, engine, key, &plaintext, Some(&mut request)).await
+        let request = Request { plaintext: Some(&plaintext), ciphertext: None, associated_data };
+        let answer = self.ask(&operation, "encrypt", &request).await?;
+        if !answer.is_success() {
+            return Err(self.failed(operation, "encrypt", ErrorKind::Denied, answer.failure()));
+        }
+        match answer.json::<Envelope<Sealed>>() {
+            Ok(Envelope { data: Sealed { ciphertext } }) if is_sealed(ciphertext.as_bytes()) => {
+                Ok(ciphertext.into_bytes())
             }
-        });
-        let operation = || format!("seal '{name}' with transit key '{key}'");
-        match sealed.await? {
-            Ok(sealed) if is_sealed(sealed.ciphertext.as_bytes()) => Ok(sealed.ciphertext.into_bytes()),
-            Ok(_) => Err(Error::with_source(ErrorKind::Internal, operation(), "the answer is no ciphertext")),
-            Err(failure) => Err(self.failed(operation(), "encrypt", ErrorKind::Denied, failure)),
+            Ok(_) => Err(Error::with_source(ErrorKind::Internal, operation, "the answer is no ciphertext")),
+            Err(failure) => Err(failure.into_error(operation)),
         }
     }
 
     async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
-        let (engine, key) = (self.engine.as_str(), self.key.as_str());
-        let operation = || format!("open '{name}' with transit key '{key}'");
-        let corrupt = |why: &'static str| Error::with_source(ErrorKind::Corrupt, operation(), why);
+        let operation = format!("open '{name}' with transit key '{}'", self.key);
+        let corrupt = |why: &'static str| Error::with_source(ErrorKind::Corrupt, &*operation, why);
         let sealed = std::str::from_utf8(wrapped).ok().filter(|text| is_sealed(text.as_bytes()));
         let Some(sealed) = sealed else {
             if self.form == (Form::Kes { plain_too: true }) {
@@ -123,26 +157,15 @@ impl Wrapper for Transit {
             return Err(corrupt("it is not sealed by transit, and such records are refused"));
         };
         let associated_data = self.associated_data(name);
-        let opened = self.session.vaultrs(|client| {
-            let associated_data = associated_data.clone();
-            async move {
-                let mut request = DecryptDataRequest::builder();
-                if let Some(associated_data) = associated_data {
-                    request.associated_data(associated_data);
-                }
-                data::decrypt(&client, engine, key, sealed, Some(&mut request)).await
-            }
-        });
-        match opened.await? {
-            Ok(opened) => {
-                let plaintext = Zeroizing::new(opened.plaintext);
-                STANDARD
-                    .decode(&*plaintext)
-                    .map(SecretBytes::new)
-                    .map_err(|_| corrupt("the answer is no base64"))
-            }
-            Err(failure) => Err(self.failed(operation(), "decrypt", ErrorKind::Corrupt, failure)),
+        let request = Request { plaintext: None, ciphertext: Some(sealed), associated_data };
+        let answer = self.ask(&operation, "decrypt", &request).await?;
+        if !answer.is_success() {
+            return Err(self.failed(operation, "decrypt", ErrorKind::Corrupt, answer.failure()));
         }
+        let opened =
+            answer.json::<Envelope<Opened<'_>>>().map_err(|failure| failure.into_error(&operation))?;
+        let plaintext = secret_text(opened.data.plaintext).ok_or_else(|| corrupt("the answer is no text"))?;
+        STANDARD.decode(&*plaintext).map(SecretBytes::new).map_err(|_| corrupt("the answer is no base64"))
     }
 
     async fn status(&self) -> Result<StoreStatus> {

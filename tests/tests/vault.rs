@@ -3,6 +3,8 @@
 
 #[path = "vault/bao.rs"]
 mod bao;
+#[path = "vault/bounds.rs"]
+mod bounds;
 #[path = "vault/check.rs"]
 mod check;
 #[path = "vault/common.rs"]

@@ -1,12 +1,16 @@
 //! A proxy between a store and its Vault that counts, and fails in every way a network can.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -32,6 +36,10 @@ pub enum Fault {
     Status(u16),
     /// This is the answer, with status 200.
     Garbage(&'static [u8]),
+    /// The answer has this status and never ends: a JSON text, in chunks, so that its length is not known before.
+    Endless(u16),
+    /// The answer says that it is so long, and comes as far as anybody reads it.
+    Announced(u64),
     /// A redirect to this place is the answer.
     Redirect(String),
 }
@@ -52,6 +60,31 @@ struct State {
     fault: Mutex<Choice>,
     seen: Mutex<Vec<(String, String)>>,
     tokens: Mutex<BTreeSet<String>>,
+    connections: Arc<Count>,
+    sent: Arc<AtomicUsize>,
+}
+
+/// How many there are, and the most that there ever were.
+#[derive(Default)]
+struct Count {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Count {
+    fn begin(self: Arc<Self>) -> Counted {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        Counted(self)
+    }
+}
+
+struct Counted(Arc<Count>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Proxy {
@@ -65,6 +98,8 @@ impl Proxy {
             fault: Mutex::new(Box::new(|_, _| Fault::None)),
             seen: Mutex::default(),
             tokens: Mutex::default(),
+            connections: Arc::default(),
+            sent: Arc::default(),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
         Self { address, state, task }
@@ -90,6 +125,16 @@ impl Proxy {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
     }
 
+    /// Returns the most connections that there ever were at once.
+    pub fn most_connections(&self) -> usize {
+        self.state.connections.most.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes of answers without end were taken since this was last asked.
+    pub fn take_sent(&self) -> usize {
+        self.state.sent.swap(0, Ordering::Relaxed)
+    }
+
     /// Returns all tokens that came by.
     pub fn tokens(&self) -> BTreeSet<String> {
         self.state.tokens.lock().unwrap().clone()
@@ -113,13 +158,38 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn connection(stream: TcpStream, state: Arc<State>) {
+    let _counted = Arc::clone(&state.connections).begin();
     // A reset and not an orderly end, when a request fails.
     let _ = stream.set_zero_linger();
     let service = service_fn(move |request| answer(request, Arc::clone(&state)));
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Broken> {
+/// A JSON text that does not end.
+struct Endless {
+    sent: Arc<AtomicUsize>,
+    began: bool,
+}
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        static FILL: [u8; 1 << 16] = [b'x'; 1 << 16];
+        let part: &'static [u8] = if self.began { &FILL } else { br#"{"errors":[""# };
+        self.began = true;
+        self.sent.fetch_add(part.len(), Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(part)))))
+    }
+}
+
+type AnswerBody = Either<Full<Bytes>, Endless>;
+
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<AnswerBody>, Broken> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().unwrap().as_str().to_owned();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
@@ -129,8 +199,10 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     }
     let fault = (state.fault.lock().unwrap())(parts.method.as_str(), &path);
     let respond = |status: u16, body: &[u8]| {
-        Response::builder().status(status).body(Full::new(Bytes::copy_from_slice(body))).map_err(|_| Broken)
+        let body = Either::Left(Full::new(Bytes::copy_from_slice(body)));
+        Response::builder().status(status).body(body).map_err(|_| Broken)
     };
+    let endless = || Either::Right(Endless { sent: Arc::clone(&state.sent), began: false });
     let mut delay = Duration::ZERO;
     match fault {
         Fault::Delay(by) => delay = by,
@@ -138,12 +210,18 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         Fault::Reset => return Err(Broken),
         Fault::Status(status) => return respond(status, br#"{"errors":["told to fail"]}"#),
         Fault::Garbage(garbage) => return respond(200, garbage),
+        Fault::Endless(status) => {
+            return Response::builder().status(status).body(endless()).map_err(|_| Broken);
+        }
+        Fault::Announced(length) => {
+            return Response::builder().header("Content-Length", length).body(endless()).map_err(|_| Broken);
+        }
         Fault::Redirect(place) => {
             let location = format!("{place}{path}");
             return Response::builder()
                 .status(307)
                 .header("Location", location)
-                .body(Full::default())
+                .body(Either::Left(Full::default()))
                 .map_err(|_| Broken);
         }
         Fault::None | Fault::ResetAfter => {}
