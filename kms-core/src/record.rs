@@ -143,10 +143,11 @@ impl KeyRecord {
 
 /// Decodes standard base64, in which line ends may stand anywhere as in Go's decoder.
 fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let text: Zeroizing<Vec<u8>> =
-        Zeroizing::new(text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect());
-    let mut bytes = Zeroizing::new(vec![0; text.len()]);
-    let len = STANDARD.decode_slice(&*text, &mut bytes).ok()?;
+    // Of its whole length at once: a vector that grows leaves its old bytes behind.
+    let mut one_line = Zeroizing::new(Vec::with_capacity(text.len()));
+    one_line.extend(text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+    let mut bytes = Zeroizing::new(vec![0; one_line.len()]);
+    let len = STANDARD.decode_slice(&*one_line, &mut bytes).ok()?;
     bytes.truncate(len);
     Some(bytes)
 }

@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::{VaultConfig, invalid};
 use crate::error::{Failure, quote};
@@ -28,6 +28,10 @@ const LISTINGS: usize = 4;
 const ABOUT_TOKEN: usize = 4;
 /// The most connections that are kept while nothing is asked.
 const IDLE: usize = 32;
+
+/// How often, and after which pauses, the wiping of a buffer is tried that a connection has still in use.
+const WIPES: u32 = 20;
+const WIPE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The connections to one Vault.
 pub struct Client {
@@ -224,7 +228,9 @@ impl Client {
         let code = response.status().as_u16();
         // An error is short, whatever was asked.
         let limit = if response.status().is_success() { call.limit } else { call.limit.min(RECORD_LIMIT) };
-        Ok(Answer { code, body: read_body(response, &call.path, limit).await? })
+        let mut parts = Parts(Vec::new());
+        let keeps = (call.share != Share::Listing).then_some(&mut parts);
+        Ok(Answer { code, body: read_body(response, &call.path, limit, keeps).await? })
     }
 
     /// Waits until there is room for one more request.
@@ -309,6 +315,7 @@ async fn read_body(
     mut response: reqwest::Response,
     path: &str,
     limit: usize,
+    mut parts: Option<&mut Parts>,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let too_long = || Failure::NotVault(format!("its answer to '{path}' is longer than {limit} bytes"));
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
@@ -328,8 +335,38 @@ async fn read_body(
             body = larger;
         }
         body.extend_from_slice(&chunk);
+        if let Some(parts) = &mut parts {
+            parts.0.push(chunk);
+        }
     }
     Ok(body)
+}
+
+/// The parts of a body as they came, in buffers of the connection; wiped there some time after this is dropped.
+struct Parts(Vec<Bytes>);
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        let mut parts = std::mem::take(&mut self.0);
+        if parts.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            for _ in 0..WIPES {
+                // A connection that waits for the next answer takes another buffer, while this one is held here.
+                tokio::time::sleep(WIPE_PAUSE).await;
+                parts = parts.into_iter().filter_map(|part| wipe(part).err()).collect();
+                if parts.is_empty() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Wipes bytes that nobody else has; gives them back if somebody does.
+fn wipe(part: Bytes) -> Result<(), Bytes> {
+    part.try_into_mut().map(|mut bytes| bytes.as_mut().zeroize())
 }
 
 /// Makes a JSON body that is wiped when it has been sent.

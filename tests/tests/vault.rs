@@ -23,6 +23,8 @@ mod guide_2020;
 mod kes;
 #[path = "vault/login.rs"]
 mod login;
+#[path = "vault/memory.rs"]
+mod memory;
 #[path = "vault/proxy.rs"]
 mod proxy;
 #[path = "vault/races.rs"]

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use kms_core::CacheConfig;
 use kms_tests::process::kms_binary;
-use kms_tests::{Client, Protocol, STATUS_KEPT, TestServer};
+use kms_tests::{Client, Protocol, STATUS_KEPT, TestIdentity, TestServer};
 use kms_vault::{AppRole, KvVersion, Login, SecretSource, VaultConfig};
 use reqwest::Method;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -188,17 +190,17 @@ async fn an_outage_fails_no_request_for_a_key_that_was_in_use() {
 }
 
 /// A running `kms server` on a Vault, with an admin and an application.
-struct KmsProcess {
+pub struct KmsProcess {
     address: String,
     admin_key: String,
     app_key: String,
     directory: TempDir,
-    _child: Child,
+    child: Child,
 }
 
 impl KmsProcess {
     /// Checks and starts it; `more` goes to the end of its config.
-    async fn start(vault: &str, login: &Login, more: &str, log_level: &str) -> Self {
+    pub async fn start(vault: &str, login: &Login, more: &str, log_level: &str) -> Self {
         let kms = tokio::task::spawn_blocking(kms_binary).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name).display().to_string();
@@ -254,7 +256,20 @@ secret = "{secret}"
             .spawn()
             .unwrap();
         until("the server listens", async || tokio::net::TcpStream::connect(&address).await.is_ok()).await;
-        Self { address, admin_key, app_key, directory, _child: child }
+        Self { address, admin_key, app_key, directory, child }
+    }
+
+    /// Makes a client with the certificate to which the policy `app` is given.
+    pub fn app(&self, protocol: Protocol) -> Client {
+        let chain = std::fs::read_to_string(self.file("client.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.file("client.key")).unwrap();
+        let identity = TestIdentity::from_pem_and_der(&chain, key.secret_der());
+        Client::new(self.address.parse().unwrap(), protocol, &identity)
+    }
+
+    /// Returns the id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
     }
 
     fn file(&self, name: &str) -> PathBuf {
