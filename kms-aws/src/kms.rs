@@ -162,18 +162,28 @@ impl AwsKms {
     }
 
     async fn creator(&self, request: &Request, cmk: &Cmk) -> Result<String> {
+        let what = || format!("describe key '{}'", cmk.name);
         let read = async || {
-            let tags = self.upstream().client().list_resource_tags().key_id(&cmk.id);
-            let tags = self.upstream().call(request.deadline, tags.send()).await?.tags.unwrap_or_default();
-            let creator = tags.into_iter().find(|tag| tag.tag_key() == TAG_CREATOR);
+            let pass = self.names.gate.pass(request).await?;
+            let (names, id, deadline) = (Arc::clone(&self.names), cmk.id.clone(), request.deadline);
+            // In a task, which has the pass until the call ends, whoever leaves.
+            let call = tokio::spawn(async move {
+                let _pass = pass;
+                let tags = names.upstream.client().list_resource_tags().key_id(id);
+                names.upstream.call(deadline, tags.send()).await
+            });
+            let answer =
+                call.await.map_err(|error| Error::with_source(ErrorKind::Internal, what(), error))?;
+            let tags = answer.map_err(|failure| not_seen(failure).into_error(what()))?.tags;
+            let creator = tags.unwrap_or_default().into_iter().find(|tag| tag.tag_key() == TAG_CREATOR);
             Ok(creator.map(|tag| tag.tag_value().to_owned()).unwrap_or_default())
         };
-        let read: std::result::Result<&String, Failure> = cmk.creator.get_or_try_init(read).await;
+        let read: Result<&String> = cmk.creator.get_or_try_init(read).await;
         match read {
             Ok(creator) => Ok(creator.clone()),
             // A policy without kms:ListResourceTags: the key can be described all the same.
-            Err(failure) if failure.kind == ErrorKind::Denied => Ok(String::new()),
-            Err(failure) => Err(not_seen(failure).into_error(format!("describe key '{}'", cmk.name))),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(String::new()),
+            Err(error) => Err(error),
         }
     }
 }

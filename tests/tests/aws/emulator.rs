@@ -251,6 +251,11 @@ impl Aws {
         self.state.at_once.lock().unwrap().1
     }
 
+    /// Returns the same, and keeps them.
+    pub fn seen(&self) -> Vec<(String, Value)> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
     /// Makes a call of the test's own to AWS KMS, past counts and faults.
     pub async fn ask(&self, operation: &str, parameters: Value) -> Value {
         self.ask_service(&format!("TrentService.{operation}"), parameters).await

@@ -71,6 +71,40 @@ async fn a_hundred_thousand_objects_cost_one_call_for_each_working_key_and_serve
     }
 }
 
+/// Who made a key is in its tags, which a call of its own reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_tags_is_bounded_as_other_calls_are() {
+    let aws = Aws::start().await;
+    let maker = aws.open().await;
+    let names: Vec<_> = (0..24).map(|n| key(&format!("tagged-{n}"))).collect();
+    for name in &names {
+        maker.create(&request(), name).await.unwrap();
+    }
+    let kms = aws.open().await;
+    aws.take_seen();
+    aws.fail_if(|operation, _| if operation == "ListResourceTags" { Fault::Drop } else { Fault::None });
+    let describe = |name: &KeyName| {
+        let (kms, name) = (Arc::clone(&kms), name.clone());
+        tokio::spawn(async move { kms.describe(&request(), &name).await })
+    };
+    let describing: Vec<_> = names.iter().map(describe).collect();
+    let mut asked = 0;
+    until("the tags are asked for", async || count(&aws.seen(), "ListResourceTags") >= 16).await;
+    // Nor do those that leave make room for others, while their calls are under way.
+    for leaving in describing {
+        asked = asked.max(count(&aws.seen(), "ListResourceTags"));
+        leaving.abort();
+    }
+    let again: Vec<_> = names.iter().map(describe).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    asked = asked.max(count(&aws.seen(), "ListResourceTags"));
+    assert_eq!(asked, 16, "calls of one identity at once");
+    aws.fail(Fault::None);
+    for describing in again {
+        describing.abort();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_working_key_ends_by_age_and_by_uses() {
     let aws = Aws::start().await;
