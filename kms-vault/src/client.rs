@@ -8,6 +8,7 @@ use kms_core::{Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -348,10 +349,12 @@ struct Parts(Vec<Bytes>);
 impl Drop for Parts {
     fn drop(&mut self) {
         let mut parts = std::mem::take(&mut self.0);
+        // Without a runtime there is no connection left either, nor anybody to wait.
+        let Ok(runtime) = Handle::try_current() else { return };
         if parts.is_empty() {
             return;
         }
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             for _ in 0..WIPES {
                 // A connection that waits for the next answer takes another buffer, while this one is held here.
                 tokio::time::sleep(WIPE_PAUSE).await;
