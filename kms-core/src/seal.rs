@@ -5,6 +5,7 @@
 //! master key safe for far more than the 2^32 seals of plain AES-GCM with random nonces.
 //! Source: KES 0.24 and MinIO's built-in key write this form.
 
+use std::array;
 use std::fmt;
 
 use aes::cipher::BlockCipherEncrypt;
@@ -116,7 +117,7 @@ impl SealingKey {
     pub fn fingerprint(&self) -> Fingerprint {
         let tag: [u8; 32] =
             Hmac::clone(&self.mac).chain_update(b"kms key fingerprint v1").finalize().into_bytes().into();
-        Fingerprint(tag.first_chunk().copied().unwrap_or_default())
+        Fingerprint(array::from_fn(|n| tag[n]))
     }
 
     /// Encrypts `plaintext` and binds it to `context`, the associated data.
@@ -149,8 +150,8 @@ impl SealingKey {
         let mut sealed = Vec::with_capacity(plaintext.len() + TAG_LEN + random.len());
         sealed.extend_from_slice(plaintext);
         let outcome = match self.cipher {
-            Cipher::Aes256 => self.aes(iv).encrypt_in_place(&(*nonce).into(), context, &mut sealed),
-            Cipher::ChaCha20 => self.chacha(iv).encrypt_in_place(&(*nonce).into(), context, &mut sealed),
+            Cipher::Aes256 => self.aes(&iv).encrypt_in_place(&nonce.into(), context, &mut sealed),
+            Cipher::ChaCha20 => self.chacha(&iv).encrypt_in_place(&nonce.into(), context, &mut sealed),
         };
         if outcome.is_err() {
             sealed.zeroize();
@@ -167,7 +168,7 @@ impl SealingKey {
         let not_authentic = || Error::new(ErrorKind::NotAuthentic, "open a ciphertext");
         let (sealed, random) = sealed.split_last_chunk::<SEAL_RANDOM_LEN>().ok_or_else(not_authentic)?;
         let (iv, nonce) = split(random);
-        self.open_parts(self.cipher, sealed, iv, nonce, context).ok_or_else(not_authentic)
+        self.open_parts(self.cipher, sealed, &iv, &nonce, context).ok_or_else(not_authentic)
     }
 
     /// Decrypts a ciphertext of any form that a KES release wrote, raw or structured.
@@ -270,7 +271,6 @@ fn open_in<A: AeadInOut>(
     Some(SecretBytes::new(std::mem::take(&mut *buffer)))
 }
 
-fn split(random: &[u8; SEAL_RANDOM_LEN]) -> (&[u8; IV_LEN], &[u8; NONCE_LEN]) {
-    let (iv, rest) = random.split_first_chunk().unwrap_or((&[0; IV_LEN], &[]));
-    (iv, rest.first_chunk().unwrap_or(&[0; NONCE_LEN]))
+fn split(random: &[u8; SEAL_RANDOM_LEN]) -> ([u8; IV_LEN], [u8; NONCE_LEN]) {
+    (array::from_fn(|n| random[n]), array::from_fn(|n| random[IV_LEN + n]))
 }

@@ -23,6 +23,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -280,8 +281,7 @@ fn lines(text: &[u8]) -> Vec<Vec<(Option<Parsed<'_>>, u64)>> {
     thread::scope(|scope| {
         let readers: Vec<_> = parts.iter().map(|part| scope.spawn(|| parse_part(*part))).collect();
         let last = parse_part(last);
-        // A reader that panicked has read nothing, which is not taken for a journal without lines: they are missing.
-        let all = readers.into_iter().map(|reader| reader.join().unwrap_or_default());
+        let all = readers.into_iter().map(|reader| reader.join().unwrap_or_else(|why| resume_unwind(why)));
         all.chain([last]).collect()
     })
 }

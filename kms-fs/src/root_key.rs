@@ -97,9 +97,16 @@ impl RootKey {
     }
 
     /// Writes the key to a new file of mode 0600, whole and durably. A file that is there already is left as it is.
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "base64 makes 44 characters of 32 bytes"
+    )]
     pub fn write_new(&self, path: &Path) -> Result<(), OpenError> {
         let mut text = Zeroizing::new([0; 45]);
-        let len = STANDARD.encode_slice(self.key.expose(), text.as_mut_slice()).unwrap_or_default();
+        let len = STANDARD
+            .encode_slice(self.key.expose(), text.as_mut_slice())
+            .expect("the buffer is longer than the text");
         text[len] = b'\n';
         // In containers that share a directory every process may have the same id.
         let mut random = [0_u8; 8];
