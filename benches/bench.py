@@ -65,9 +65,9 @@ class Files:
 
 class Server:
     """A running key server whose memory is not locked: `program` is "kms" or "kes". `store` is a directory, or for "kms"
-    the section of another key store."""
+    the section of another key store; `binary` is another program than `KMS_BIN`."""
 
-    def __init__(self, name, files, store, pin=True, program=None):
+    def __init__(self, name, files, store, pin=True, program=None, binary=None):
         program = program or name
         self.name, self.files, self.port = name, files, free_port()
         self.tls = ssl._create_unverified_context()
@@ -88,7 +88,7 @@ class Server:
                 f'address = "127.0.0.1:{self.port}"\n[admin]\nidentity = "{files.identity}"\n'
                 f'[tls]\nkey = "{files.dir}/server.key"\ncert = "{files.dir}/server.crt"\n'
                 f'[cache.expiry]\nany = "5m"\nunused = "5m"\n{store}')
-            command = [kms_binary(), "server", "--config", config]
+            command = [binary or kms_binary(), "server", "--config", config]
         if pin:
             command = ["taskset", "-c", SERVER_CPU, *command]
         with open(self.log, "a", encoding="utf-8") as log:
@@ -238,3 +238,11 @@ def own_seconds(*servers):
     """CPU time of this script, of its children that have ended, and of servers that have not."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(server.cpu_seconds() for server in servers) + sum(use.ru_utime + use.ru_stime for use in spent)
+
+
+def prepare(server):
+    """Makes the key; returns what is sent for each operation."""
+    request = {"context": CONTEXT}
+    server.call("POST", "/v1/key/create/my-key")
+    generated = server.call("POST", "/v1/key/generate/my-key", json.dumps(request))
+    return {"generate": json.dumps(request), "decrypt": json.dumps({"ciphertext": generated["ciphertext"], **request})}

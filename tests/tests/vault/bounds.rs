@@ -218,6 +218,8 @@ async fn however_many_ask_for_health_vault_hears_a_question_a_second() {
     assert_eq!(codes, [200; 1020]);
     let took = usize::try_from(began.elapsed().as_secs()).unwrap();
     let seen = proxy.take_seen();
-    assert!(seen.iter().all(|(_, path)| path == "/v1/sys/health"), "{seen:?}");
-    assert!((1..=took + 2).contains(&seen.len()), "{} questions in {took} s", seen.len());
+    // What a server asks once it is up, as how many keys there are, may come late.
+    let (questions, others): (Vec<_>, Vec<_>) = seen.iter().partition(|(_, path)| path == "/v1/sys/health");
+    assert!(others.len() <= 4, "{others:?}");
+    assert!((1..=took + 2).contains(&questions.len()), "{} questions in {took} s", questions.len());
 }
