@@ -62,6 +62,7 @@ impl Reloader {
 
         // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
         self.api.set(access, routes);
+        self.connections.look_again();
         for log in [self.api.audit().hub(), error_log::hub()] {
             log.end_refused();
         }

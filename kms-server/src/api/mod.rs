@@ -9,6 +9,7 @@ mod health;
 pub(crate) mod json;
 mod keys;
 mod logs;
+mod path;
 mod route;
 
 use std::future::poll_fn;
@@ -16,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::header::{EXPECT, TRANSFER_ENCODING};
@@ -31,6 +32,7 @@ pub use self::answer::AnswerBody;
 use self::answer::{Answer, Reject};
 use self::body::BodyRoom;
 use self::health::Process;
+use self::path::OwnPath;
 pub use self::route::Routes;
 use self::route::{Gate, Operation, Route};
 use crate::audit::{Audit, AuditEvent};
@@ -38,6 +40,9 @@ use crate::auth::{self, Refusal};
 use crate::conn::Watch;
 use crate::metrics::Metrics;
 use crate::policy::Access;
+
+/// How long the rest of a body is awaited that nobody wants: of a stranger on HTTP/1.1, of all others on HTTP/2.
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What all requests share.
 pub struct Api {
@@ -81,6 +86,11 @@ impl Api {
         self.routes.store(Arc::new(routes));
     }
 
+    /// Returns the access rules.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
     /// Returns the routes.
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
@@ -121,6 +131,11 @@ impl Client {
     /// Returns the address that it connected from.
     pub fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Tells whether it may do anything by these rules.
+    fn is_known(&self, access: &Access) -> bool {
+        self.peer.as_ref().is_ok_and(|peer| access.knows(peer))
     }
 }
 
@@ -179,16 +194,21 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let _active = client.api.metrics.begin();
     let (head, mut body) = request.into_parts();
     let to_head = head.method == Method::HEAD;
-    let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
+    let path = OwnPath::new(&percent_decode_str(head.uri.path()).decode_utf8_lossy());
+    let path = path.as_str();
     let (access, routes) = (client.api.access.load(), client.api.routes.load());
-    let found = routes.find(&path);
+    let found = routes.find(path);
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
     let caller = Caller::new(client, &access, &head);
     let deadline = received + timeout;
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
     }
-    let outcome = match check(client, &head, &path, found, &caller, (&access, &routes), received) {
+    let waits = head.headers.contains_key(EXPECT);
+    let checked = check(client, &head, path, found, &caller, (&access, &routes), received);
+    // Its 16 kB are not kept while a body or the key store is awaited.
+    drop(head);
+    let outcome = match checked {
         Ok(call) => within(client, deadline, execute(&call, &mut body)).await.unwrap_or_else(|| {
             tracing::error!(path = call.path, remote = %client.remote, "request timed out");
             Err(Reject::timed_out().and_close())
@@ -196,20 +216,55 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
         Err(refused) => Ok(refused),
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
-    caller.observe(&client.api, &answer, &path, found.is_some(), received);
-    // What is left of a short body is read first: not every client takes an answer while it is still sending.
-    if !answer.closes() && !body.is_end_stream() {
-        let waits = head.headers.contains_key(EXPECT);
-        if within(client, deadline, body::ignore(&mut body, waits)).await != Some(true) {
-            answer = answer.and_close();
+    caller.observe(&client.api, &answer, path, found.is_some(), received);
+    let is_unread = !body.is_end_stream();
+    let lingers = match is_unread {
+        true if client.is_http2 => {
+            leave(client, &access, body, waits);
+            false
         }
-    }
+        true => {
+            let is_ignored = !answer.closes() && ignore(client, &access, &mut body, waits, deadline).await;
+            if !is_ignored {
+                answer = answer.and_close();
+            }
+            !body.is_end_stream()
+        }
+        false => false,
+    };
     if answer.is_endless() {
         answer.watch(&client.watch, client.is_http2);
     } else if !client.is_http2 {
-        client.watch.http1_answered(answer.closes() && !body.is_end_stream());
+        client.watch.http1_answered(lingers);
     }
     answer.into_response(to_head, client.is_http2)
+}
+
+/// Gets what is left of a body out of the way of an HTTP/2 answer, which does not wait for it.
+///
+/// The stream is reset when the answer is sent. It stays open for a moment to those who may call something, since
+/// what they still send is counted against the connection once the stream is forgotten.
+fn leave(client: &Client, access: &Access, mut body: Incoming, waits: bool) {
+    if client.is_known(access) {
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(REST_TIMEOUT, body::ignore(&mut body, waits)).await;
+        });
+    }
+}
+
+/// Reads what is left of a short HTTP/1.1 body before the answer is sent: not every client takes an answer while it
+/// is still sending. False if the connection cannot go on.
+async fn ignore(
+    client: &Client,
+    access: &Access,
+    body: &mut Incoming,
+    waits: bool,
+    deadline: Instant,
+) -> bool {
+    if !client.is_known(access) {
+        client.watch.http1_due(deadline.min(Instant::now() + REST_TIMEOUT));
+    }
+    within(client, deadline, body::ignore(body, waits)).await == Some(true)
 }
 
 /// Makes all checks that need no body and no key.

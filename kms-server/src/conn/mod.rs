@@ -2,18 +2,19 @@
 
 mod frames;
 mod io;
+mod memory;
+mod slots;
 mod streams;
 mod watch;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -23,11 +24,12 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::io::WatchedIo;
+use self::memory::Reclaim;
+use self::slots::Slots;
 use self::streams::{Batch, Streams};
 use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
 pub use self::watch::{Bounds, Watch};
@@ -38,14 +40,23 @@ use crate::tls;
 /// The most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
+/// The most requests at once on one HTTP/2 connection of a client that may do nothing.
+const MAX_STRANGER_STREAMS: u32 = 8;
+
 /// How much body data one HTTP/2 connection may send ahead of being read.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// The same for a client that may do nothing, whose bodies nobody reads: the least that HTTP/2 allows.
+const STRANGER_WINDOW: u32 = 65_535;
 
 /// How much of what an HTTP/1.1 client sends is read at once; hyper would take 400 KiB.
 const HTTP1_BUFFER: usize = 32 * 1024;
 
 /// How long to wait when the system has no descriptor for a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The shortest time between two lines of the log about connections that were closed to make room.
+const TELL_PAUSE: Duration = Duration::from_secs(5);
 
 /// A connection after its handshake, to be polled to its end.
 type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -55,11 +66,8 @@ pub struct Connections {
     api: Arc<Api>,
     tls: ArcSwap<rustls::ServerConfig>,
     bounds: Bounds,
-    room: Arc<Semaphore>,
-    live: Mutex<HashMap<u64, Arc<Watch>>>,
-    next: AtomicU64,
+    slots: Slots,
     stop: AtomicU8,
-    stopped: Notify,
 }
 
 impl Connections {
@@ -69,27 +77,46 @@ impl Connections {
             api,
             tls: ArcSwap::from_pointee(tls),
             bounds,
-            room: Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))),
-            live: Mutex::default(),
-            next: AtomicU64::new(0),
+            slots: Slots::new(limit),
             stop: AtomicU8::new(0),
-            stopped: Notify::new(),
         })
     }
 
     /// Accepts connections until it is dropped. Handshakes never hold it up.
     pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
+        tokio::select! {
+            () = self.take_all(listener) => {}
+            () = Reclaim::run(|| self.slots.len_and_most()) => {}
+        }
+    }
+
+    async fn take_all(self: &Arc<Self>, listener: TcpListener) {
+        let mut evictions = Evictions::default();
         loop {
-            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((tcp, remote)) => {
-                    tokio::spawn(Arc::clone(self).connect(tcp, remote, permit));
-                }
+            self.slots.room().await;
+            let (tcp, remote) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
-            }
+            };
+            let watch = Arc::new(Watch::new());
+            let number = loop {
+                match self.slots.take(remote.ip(), &watch) {
+                    Some((number, evicts)) => {
+                        if evicts {
+                            self.api.metrics().evicted();
+                            evictions.add();
+                        }
+                        break number;
+                    }
+                    None => self.slots.room().await,
+                }
+            };
+            let entry = Entry { connections: Arc::clone(self), number };
+            tokio::spawn(Arc::clone(self).connect(tcp, remote, watch, entry));
         }
     }
 
@@ -98,12 +125,12 @@ impl Connections {
     /// Returns how many had to be cut off.
     pub async fn end(&self, patience: Duration) -> usize {
         self.tell(Stop::WhenIdle);
-        if tokio::time::timeout(patience, self.all_ended()).await.is_ok() {
+        if tokio::time::timeout(patience, self.slots.all_ended()).await.is_ok() {
             return 0;
         }
-        let cut_off = self.live().len();
+        let cut_off = self.slots.len();
         self.tell(Stop::Now);
-        self.all_ended().await;
+        self.slots.all_ended().await;
         cut_off
     }
 
@@ -113,46 +140,28 @@ impl Connections {
     pub fn set_tls(&self, tls: rustls::ServerConfig, rule_changed: bool) {
         self.tls.store(Arc::new(tls));
         if rule_changed {
-            for watch in self.live().values() {
-                watch.tell(Stop::WhenIdle);
-            }
+            self.slots.tell(Stop::WhenIdle);
         }
+    }
+
+    /// Looks again at who may do anything, after the access rules were changed.
+    pub fn look_again(&self) {
+        self.slots.look_again(&self.api.access());
     }
 
     fn tell(&self, stop: Stop) {
         self.stop.fetch_max(stop as u8, Ordering::SeqCst);
-        for watch in self.live().values() {
-            watch.tell(stop);
-        }
-    }
-
-    async fn all_ended(&self) {
-        loop {
-            let mut ended = pin!(self.stopped.notified());
-            ended.as_mut().enable();
-            if self.live().is_empty() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.tell(stop);
     }
 
     /// The life of one connection.
-    async fn connect(self: Arc<Self>, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
-        let watch = Arc::new(Watch::new());
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.live().insert(number, Arc::clone(&watch));
-        let _entry = Entry { connections: &self, number, _permit: permit };
+    async fn connect(self: Arc<Self>, tcp: TcpStream, remote: SocketAddr, watch: Arc<Watch>, entry: Entry) {
         if self.stop.load(Ordering::SeqCst) != 0 {
             return;
         }
         // An answer is one write; waiting for more to send would only delay it.
         let _ = tcp.set_nodelay(true);
-        if let Some(served) = self.shake_hands(tcp, remote, &watch).await {
+        if let Some(served) = self.shake_hands(tcp, remote, &watch, entry.number).await {
             served.await;
         }
     }
@@ -162,6 +171,7 @@ impl Connections {
         tcp: TcpStream,
         remote: SocketAddr,
         watch: &Arc<Watch>,
+        number: u64,
     ) -> Option<Driven> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         // Boxed, as the connection is below: an idle one shall not carry the room for what it did before.
@@ -171,7 +181,7 @@ impl Connections {
             None => handshake.as_mut().poll(cx).map(Some),
         });
         match outcome.await? {
-            Ok(Ok(tls)) => return Some(self.serve(tls, remote, Arc::clone(watch))),
+            Ok(Ok(tls)) => return Some(self.serve(tls, remote, Arc::clone(watch), number)),
             Ok(Err(error)) => {
                 if let Some(why) = tls::describe_failure(&error) {
                     tracing::warn!(%remote, "TLS handshake failed: {why}");
@@ -185,28 +195,43 @@ impl Connections {
     }
 
     /// Makes the connection that speaks the version of HTTP that was agreed on, ready to be driven.
-    fn serve(self: &Arc<Self>, tls: TlsStream<TcpStream>, remote: SocketAddr, watch: Arc<Watch>) -> Driven {
+    fn serve(
+        self: &Arc<Self>,
+        tls: TlsStream<TcpStream>,
+        remote: SocketAddr,
+        watch: Arc<Watch>,
+        number: u64,
+    ) -> Driven {
         let session = tls.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let peer = auth::identify(session.peer_certificates().unwrap_or_default());
+        let is_known = self.slots.identify(number, peer.as_ref().ok().copied(), is_http2, &self.api.access());
         let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
         if is_http2 {
             let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch)));
-            Box::pin(Arc::clone(self).serve_http2(io, client, watch))
+            Box::pin(Arc::clone(self).serve_http2(io, client, watch, is_known))
         } else {
             let io = Box::new(WatchedIo::http1(tls, Arc::clone(&watch)));
             Box::pin(Arc::clone(self).serve_http1(io, client, watch))
         }
     }
 
-    async fn serve_http2(self: Arc<Self>, io: Box<WatchedIo>, client: Client, watch: Arc<Watch>) {
+    async fn serve_http2(
+        self: Arc<Self>,
+        io: Box<WatchedIo>,
+        client: Client,
+        watch: Arc<Watch>,
+        is_known: bool,
+    ) {
+        let (max_streams, window) =
+            if is_known { (MAX_STREAMS, CONNECTION_WINDOW) } else { (MAX_STRANGER_STREAMS, STRANGER_WINDOW) };
         let streams = Streams::new(Arc::clone(&watch));
         let remote = client.remote();
         let mut connection = Box::pin(
             http2::Builder::new(streams.clone())
-                .max_concurrent_streams(MAX_STREAMS)
+                .max_concurrent_streams(max_streams)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-                .initial_connection_window_size(CONNECTION_WINDOW)
+                .initial_connection_window_size(window)
                 .initial_stream_window_size(None)
                 .serve_connection(TokioIo::new(io), service(client)),
         );
@@ -226,8 +251,10 @@ impl Connections {
         let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
         loop {
             if !rest(&mut io, &mut guard, &watch).await {
-                // Say goodbye, if the peer listens.
-                let _ = tokio::time::timeout(self.bounds.close, io.shutdown()).await;
+                // Say goodbye, if the peer listens; there is no time for it where another waits for the place.
+                let makes_room = watch.is_told_now();
+                let patience = if makes_room { Duration::ZERO } else { self.bounds.close };
+                let _ = tokio::time::timeout(patience, io.shutdown()).await;
                 return;
             }
             let mut connection = Box::pin(
@@ -358,19 +385,31 @@ async fn rest(io: &mut WatchedIo, guard: &mut Guard, watch: &Watch) -> bool {
     .await
 }
 
-/// A connection's place among the live ones, given back when it ends, however it ends.
-struct Entry<'a> {
-    connections: &'a Connections,
-    number: u64,
-    _permit: OwnedSemaphorePermit,
+/// Connections that were closed to make room, told about now and then.
+#[derive(Default)]
+struct Evictions {
+    count: u64,
+    told: Option<Instant>,
 }
 
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        let mut live = self.connections.live();
-        live.remove(&self.number);
-        if live.is_empty() {
-            self.connections.stopped.notify_waiters();
+impl Evictions {
+    fn add(&mut self) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_PAUSE) {
+            tracing::warn!("closed {} connections of clients that may do nothing, to make room", self.count);
+            *self = Self { count: 0, told: Some(Instant::now()) };
         }
+    }
+}
+
+/// A connection's place among the live ones, given back when it ends, however it ends.
+struct Entry {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.connections.slots.give_back(self.number);
     }
 }

@@ -109,10 +109,15 @@ impl Watch {
         head.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// Notes that an HTTP/1.1 request begins, which has to be answered at `deadline`.
-    pub fn http1_begin(&self, deadline: Instant) {
+    /// Notes when the HTTP/1.1 request has to be answered.
+    pub fn http1_due(&self, deadline: Instant) {
         let millis = deadline.saturating_duration_since(self.started).as_millis();
         self.answer_by.store(u64::try_from(millis).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// Notes that an HTTP/1.1 request begins, which has to be answered at `deadline`.
+    pub fn http1_begin(&self, deadline: Instant) {
+        self.http1_due(deadline);
         self.answered.store(false, Ordering::Relaxed);
         self.overdue.store(false, Ordering::Relaxed);
         self.active.store(1, Ordering::Relaxed);
@@ -233,6 +238,21 @@ impl Watch {
             1 => Some(Stop::WhenIdle),
             _ => Some(Stop::Now),
         }
+    }
+
+    /// Tells whether the connection was told to end at once.
+    pub fn is_told_now(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) == Stop::Now as u8
+    }
+
+    /// Returns how many requests there were, modulo 2^32.
+    pub fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Returns how long ago the connection was accepted.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Tells whether no request is being answered.
