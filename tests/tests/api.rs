@@ -20,6 +20,8 @@ mod bounds;
 mod certificates;
 #[path = "api/errors.rs"]
 mod errors;
+#[path = "api/framing.rs"]
+mod framing;
 #[path = "api/keys.rs"]
 mod keys;
 #[path = "api/logs.rs"]

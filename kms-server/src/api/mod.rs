@@ -20,7 +20,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::header::EXPECT;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -230,7 +230,8 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
             }
             !body.is_end_stream()
         }
-        false => false,
+        // Behind a request that is refused there may be others.
+        false => client.watch.http1_refusal().is_some(),
     };
     if answer.is_endless() {
         answer.watch(&client.watch, client.is_http2);
@@ -277,12 +278,8 @@ fn check<'a>(
     (access, routes): (&'a Access, &'a Routes),
     received: Instant,
 ) -> Result<Call<'a>, Answer> {
-    // Two lengths for one body are how requests are smuggled past a proxy (RFC 9112, section 6.1).
-    if !client.is_http2
-        && head.headers.contains_key(TRANSFER_ENCODING)
-        && client.watch.http1_head_has_length()
-    {
-        return Err(Reject::bad_request("invalid request body").and_close().into());
+    if let Some(refusal) = client.watch.http1_refusal() {
+        return Err(Reject::new(refusal.status, refusal.message).and_close().into());
     }
     let Some((route, rest)) = found else {
         return Err(match routes.find_without_slash(path) {

@@ -3,6 +3,7 @@
 mod frames;
 mod io;
 mod memory;
+mod requests;
 mod slots;
 mod streams;
 mod watch;

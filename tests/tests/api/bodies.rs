@@ -182,35 +182,6 @@ async fn a_body_that_never_ends_is_answered_for_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_lengths_are_refused_and_the_connection_closed() {
-    let server = TestServer::builder().key("a").start().await;
-    let smuggled = "GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n";
-    let chunks = "2\r\n{}\r\n0\r\n\r\n";
-    for headers in [
-        "content-length: 12\r\ntransfer-encoding: chunked\r\n",
-        "transfer-encoding: chunked\r\ncontent-length: 12\r\n",
-        "Transfer-Encoding: chunked\r\nContent-Length:0\r\n",
-        "content-length: 12\r\ncontent-length: 13\r\n",
-        "content-length: -1\r\n",
-        "content-length: 1e1\r\n",
-        "transfer-encoding: gzip\r\n",
-        "transfer-encoding: chunked, identity\r\n",
-    ] {
-        let request =
-            format!("POST /v1/key/generate/a HTTP/1.1\r\nhost: x\r\n{headers}\r\n{chunks}{smuggled}");
-        let answer =
-            exchange_raw(server.address(), server.admin_identity(), request.as_bytes(), PATIENCE).await;
-        let answer = answer.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{headers:?}: {answer}");
-        assert_eq!(
-            answer.matches("HTTP/1.1").count(),
-            1,
-            "{headers:?}: nothing after it is taken for a request"
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn requests_sent_ahead_are_answered_in_order() {
     let server = TestServer::builder().key("a").start().await;
     let requests = "POST /v1/key/generate/a HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}\

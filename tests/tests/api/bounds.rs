@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kms_server::Bounds;
-use kms_tests::client::tls_connect;
+use kms_tests::client::{read_frame, tls_connect};
 use kms_tests::{Protocol, TestIdentity, TestServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -209,15 +209,6 @@ async fn a_reset_flood_ends_its_connection_only() {
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
-/// Reads one HTTP/2 frame: its type, its flags and its payload.
-async fn read_frame(tls: &mut TlsStream<TcpStream>) -> (u8, u8, Vec<u8>) {
-    let mut head = [0; 9];
-    tls.read_exact(&mut head).await.unwrap();
-    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-    tls.read_exact(&mut payload).await.unwrap();
-    (head[3], head[4], payload)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_a_connection_are_limited_and_more_so_for_strangers() {
     let stranger = TestIdentity::new();
@@ -226,7 +217,7 @@ async fn streams_of_a_connection_are_limited_and_more_so_for_strangers() {
         let config = Arc::new(identity.client_config(&["h2"]));
         let mut tls = tls_connect(server.address(), config).await.unwrap();
         tls.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
-        let (kind, _, settings) = read_frame(&mut tls).await;
+        let (kind, _, settings) = read_frame(&mut tls).await.unwrap();
         assert_eq!(kind, 4, "the first frame is SETTINGS");
         let value = |id: u8| {
             let setting = settings.chunks(6).find(|setting| setting[1] == id)?;
@@ -251,7 +242,7 @@ async fn a_refusal_on_http2_is_sent_at_once_and_its_stream_reset() {
         let mut answered = false;
         let reset = loop {
             let frame = tokio::time::timeout(Duration::from_secs(5), read_frame(&mut tls)).await;
-            match frame.expect("the stream is left open") {
+            match frame.expect("the stream is left open").unwrap() {
                 (0, 1, _) => {
                     assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
                     answered = true;
