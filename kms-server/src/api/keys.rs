@@ -225,7 +225,8 @@ impl Call<'_> {
     }
 
     async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
-        body::read(body, self.route.max_body, &self.client.api.room).await.map_err(|why| match why {
+        let room = &self.client.api.room;
+        body::read(body, self.route.max_body, room, self.identity).await.map_err(|why| match why {
             Unreadable::TooLarge | Unreadable::Broken => self.invalid(Malformed).and_close(),
             Unreadable::Busy => {
                 Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many large requests").and_close()
