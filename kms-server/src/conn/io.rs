@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::frames::Frames;
+use super::heads::Heads;
 use super::requests::{self, Followed, Requests};
 use super::watch::Watch;
 
@@ -24,6 +25,7 @@ pub struct WatchedIo {
     unread: Bytes,
     /// HTTP/1.1: the part of a head that came.
     held: Vec<u8>,
+    heads: Heads,
     writes: u32,
     is_shut_down: bool,
 }
@@ -36,17 +38,18 @@ enum Follows {
 
 impl WatchedIo {
     /// Watches a connection that speaks HTTP/1.1.
-    pub fn http1(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
-        Self::new(tls, watch, Follows::Http1(Requests::new()))
+    pub fn http1(tls: TlsStream<TcpStream>, watch: Arc<Watch>, heads: Heads) -> Self {
+        Self::new(tls, watch, heads, Follows::Http1(Requests::new()))
     }
 
     /// Watches a connection that speaks HTTP/2.
-    pub fn http2(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
-        Self::new(tls, watch, Follows::Http2(Frames::new()))
+    pub fn http2(tls: TlsStream<TcpStream>, watch: Arc<Watch>, heads: Heads) -> Self {
+        Self::new(tls, watch, heads, Follows::Http2(Frames::new()))
     }
 
-    fn new(tls: TlsStream<TcpStream>, watch: Arc<Watch>, follows: Follows) -> Self {
-        Self { tls, watch, follows, unread: Bytes::new(), held: Vec::new(), writes: 0, is_shut_down: false }
+    fn new(tls: TlsStream<TcpStream>, watch: Arc<Watch>, heads: Heads, follows: Follows) -> Self {
+        let (unread, held) = (Bytes::new(), Vec::new());
+        Self { tls, watch, follows, unread, held, heads, writes: 0, is_shut_down: false }
     }
 
     /// Puts back what was read and not used.
@@ -115,6 +118,7 @@ impl WatchedIo {
                     self.held = bytes[passed..].to_vec();
                 }
                 buf.set_filled(before + passed);
+                self.keep_room();
                 if passed > 0 {
                     return Poll::Ready(Ok(()));
                 }
@@ -125,6 +129,7 @@ impl WatchedIo {
                 if requests::may_be_whole(&self.held, old) {
                     self.follow_held();
                 }
+                self.keep_room();
             }
         }
     }
@@ -143,6 +148,18 @@ impl WatchedIo {
             bytes.extend_from_slice(&stand_in);
         }
         self.unread = bytes.into();
+    }
+
+    /// Takes or gives back room for the part of a head that is held; refuses the request if there is none.
+    fn keep_room(&mut self) {
+        let Follows::Http1(requests) = &mut self.follows else { return };
+        if self.heads.hold(self.held.len()) {
+            return;
+        }
+        self.held = Vec::new();
+        let (refusal, number, stand_in) = requests.refuse_for_want_of_room();
+        self.watch.http1_refuse(number, refusal);
+        self.unread = [self.unread.split_off(0), stand_in.into()].concat().into();
     }
 
     /// Notes that a head has begun, if one has.
@@ -196,6 +213,9 @@ impl AsyncRead for WatchedIo {
         ready!(Pin::new(&mut this.tls).poll_read(cx, buf))?;
         let (open, is_data) = frames.advance(&buf.filled()[before..]);
         this.watch.http2_open(open, is_data);
+        if !this.heads.hold(frames.head_len()) {
+            return Poll::Ready(Err(io::Error::other("there is no room for its headers")));
+        }
         Poll::Ready(Ok(()))
     }
 }

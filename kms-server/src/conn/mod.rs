@@ -1,6 +1,7 @@
 //! Connections: accepted, shaken hands with, served within bounds, and ended.
 
 mod frames;
+mod heads;
 mod io;
 mod memory;
 mod requests;
@@ -28,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use self::heads::{HeadRoom, Heads};
 use self::io::WatchedIo;
 use self::memory::Reclaim;
 use self::slots::Slots;
@@ -68,6 +70,7 @@ pub struct Connections {
     tls: ArcSwap<rustls::ServerConfig>,
     bounds: Bounds,
     slots: Slots,
+    heads: Arc<HeadRoom>,
     stop: AtomicU8,
 }
 
@@ -79,6 +82,7 @@ impl Connections {
             tls: ArcSwap::from_pointee(tls),
             bounds,
             slots: Slots::new(limit),
+            heads: Arc::default(),
             stop: AtomicU8::new(0),
         })
     }
@@ -208,11 +212,12 @@ impl Connections {
         let peer = auth::identify(session.peer_certificates().unwrap_or_default());
         let is_known = self.slots.identify(number, peer.as_ref().ok().copied(), is_http2, &self.api.access());
         let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
+        let heads = Heads::new(Arc::clone(&self.heads), is_known);
         if is_http2 {
-            let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch)));
+            let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch), heads));
             Box::pin(Arc::clone(self).serve_http2(io, client, watch, is_known))
         } else {
-            let io = Box::new(WatchedIo::http1(tls, Arc::clone(&watch)));
+            let io = Box::new(WatchedIo::http1(tls, Arc::clone(&watch), heads));
             Box::pin(Arc::clone(self).serve_http1(io, client, watch))
         }
     }

@@ -34,6 +34,8 @@ const TOO_LARGE: Refusal =
     Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message: "request head is too large" };
 const OTHER_CODING: Refusal =
     Refusal { status: StatusCode::NOT_IMPLEMENTED, message: "unsupported transfer encoding" };
+const NO_ROOM: Refusal =
+    Refusal { status: StatusCode::SERVICE_UNAVAILABLE, message: "too many large requests" };
 const MALFORMED: Refusal = bad_request("malformed request");
 const TWO_LENGTHS: Refusal = bad_request("invalid request body");
 const INVALID_LENGTH: Refusal = bad_request("invalid content length");
@@ -122,6 +124,13 @@ impl Requests {
             }
         }
         Followed { passed, refused: None }
+    }
+
+    /// Refuses the head of which a part came, since there is no room for all of it.
+    pub fn refuse_for_want_of_room(&mut self) -> (Refusal, u32, Vec<u8>) {
+        self.count = self.count.wrapping_add(1);
+        self.place = Place::Over;
+        (NO_ROOM, self.count, stand_in(None))
     }
 
     /// Follows a chunked body to the end of a line, and returns its length in `rest`.

@@ -345,6 +345,42 @@ async fn the_bounds_are_those_that_are_promised() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_of_strangers_that_do_not_end_leave_room_for_others() {
+    let mut bounds = Bounds::default();
+    // All of them shall be there at once, on slow machines too.
+    bounds.head = Duration::from_secs(60);
+    let server = TestServer::builder().bounds(bounds).start().await;
+    let begun = format!("GET /version HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(10_000));
+    let config = Arc::new(TestIdentity::new().client_config(&["http/1.1"]));
+    let mut held = Vec::new();
+    for _ in 0..540 {
+        let mut tls = tls_connect(server.address(), Arc::clone(&config)).await.unwrap();
+        tls.write_all(begun.as_bytes()).await.unwrap();
+        held.push(tls);
+    }
+    let mut admin = connect(&server, "http/1.1").await;
+    for part in [&begun, "\r\n\r\n"] {
+        admin.write_all(part.as_bytes()).await.unwrap();
+        admin.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut answer = [0; 12];
+    admin.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    // The last ones found no room, and are told so.
+    let mut refused = 0;
+    for tls in &mut held[500..] {
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_millis(20), tls.read_to_end(&mut answer)).await;
+        if read.is_ok() {
+            assert!(answer.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&answer));
+            refused += 1;
+        }
+    }
+    assert!(refused >= 20, "{refused} refused");
+}
+
 /// A connection that is quiet gives its buffers back; what it had begun to say must not get lost with them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_sent_in_part_with_the_request_before_is_not_forgotten() {
