@@ -85,19 +85,19 @@ mod tests {
     #[test]
     fn strangers_have_half_of_the_room_and_all_is_given_back() {
         let room = Arc::new(HeadRoom::default());
-        let mut held = Vec::new();
-        let mut hold = |is_known| {
+        let mut all = Vec::new();
+        let mut begin = |is_known| {
             let mut heads = Heads::new(Arc::clone(&room), is_known);
-            let holds = heads.hold(SMALL + 1) && heads.hold(SMALL + 2);
-            held.push(heads);
-            holds
+            let fits = heads.hold(SMALL + 1) && heads.hold(SMALL + 2);
+            all.push(heads);
+            fits
         };
-        assert_eq!((0..600).filter(|_| hold(false)).count(), MAX_STRANGERS);
-        assert_eq!((0..600).filter(|_| hold(true)).count(), MAX_HELD - MAX_STRANGERS);
-        for heads in &mut held {
+        assert_eq!((0..600).filter(|_| begin(false)).count(), MAX_STRANGERS);
+        assert_eq!((0..600).filter(|_| begin(true)).count(), MAX_HELD - MAX_STRANGERS);
+        for heads in &mut all {
             assert!(heads.hold(SMALL));
         }
-        drop(held);
+        drop(all);
         assert_eq!((room.all.load(Ordering::Relaxed), room.strangers.load(Ordering::Relaxed)), (0, 0));
     }
 }

@@ -7,6 +7,8 @@ use kms_tests::client::{exchange_raw, read_frame, tls_connect};
 use kms_tests::{Protocol, TestIdentity, TestServer};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -107,6 +109,60 @@ async fn a_target_with_a_fragment_is_refused_and_does_nothing() {
     assert_eq!(admin.send("GET", "/v1/key/describe/frag", "").await.unwrap().code(), 200);
 }
 
+/// HTTP/2 has frames, so a transfer coding is malformed there (RFC 9113, section 8.2.2); nothing reads a host.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_http2_a_transfer_coding_is_malformed_and_hosts_mean_nothing() {
+    let server = TestServer::start().await;
+    for (fields, is_answered) in
+        [(&[("transfer-encoding", "chunked")][..], false), (&[("host", "x"), ("host", "y")], true)]
+    {
+        let mut tls = begin_http2(&server, server.admin_identity(), "GET", "/version", fields).await;
+        let answer = loop {
+            match tokio::time::timeout(PATIENCE, read_frame(&mut tls)).await.expect("it is answered").unwrap()
+            {
+                (1, _, fields) => break Ok(fields),
+                (3, _, code) => break Err(code),
+                _ => {}
+            }
+        };
+        match answer {
+            Ok(fields) => assert!(is_answered && fields[0] == 0x88, "{fields:?}"),
+            // PROTOCOL_ERROR
+            Err(code) => assert!(!is_answered && code == [0, 0, 0, 1], "{code:?}"),
+        }
+    }
+}
+
+/// Connects and sends one request without a body, on stream 1.
+async fn begin_http2(
+    server: &TestServer,
+    identity: &TestIdentity,
+    method: &str,
+    path: &str,
+    fields: &[(&str, &str)],
+) -> TlsStream<TcpStream> {
+    // HPACK (RFC 7541): :method as a literal, :scheme https, :path as a literal, and fields that are not indexed.
+    fn push(block: &mut Vec<u8>, text: &str) {
+        block.push(u8::try_from(text.len()).unwrap());
+        block.extend_from_slice(text.as_bytes());
+    }
+    let mut block = vec![0x02];
+    push(&mut block, method);
+    block.extend_from_slice(&[0x87, 0x04]);
+    push(&mut block, path);
+    for (name, value) in fields {
+        block.push(0);
+        push(&mut block, name);
+        push(&mut block, value);
+    }
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    request.extend_from_slice(&[0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+    request.extend_from_slice(&block);
+    let mut tls = tls_connect(server.address(), Arc::new(identity.client_config(&["h2"]))).await.unwrap();
+    tls.write_all(&request).await.unwrap();
+    tls
+}
+
 /// On HTTP/2 the library cuts a fragment off before anything of ours sees it: then policy, effect and audit log have to
 /// see the same path.
 #[tokio::test(flavor = "multi_thread")]
@@ -124,18 +180,8 @@ async fn a_fragment_on_http2_is_unknown_to_policy_effect_and_audit_alike() {
         &[app.identity()],
     );
     let server = builder.start().await;
-    let config = Arc::new(app.client_config(&["h2"]));
     for (path, status) in [("/v1/key/delete/frag#1", b"200"), ("/v1/key/delete/kept#1", b"403")] {
-        let mut tls = tls_connect(server.address(), Arc::clone(&config)).await.unwrap();
-        // HPACK (RFC 7541): :method as a literal, :scheme https, :path as a literal.
-        let mut block = vec![0x02, 6];
-        block.extend_from_slice(b"DELETE\x87\x04");
-        block.push(u8::try_from(path.len()).unwrap());
-        block.extend_from_slice(path.as_bytes());
-        let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-        request.extend_from_slice(&[0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
-        request.extend_from_slice(&block);
-        tls.write_all(&request).await.unwrap();
+        let mut tls = begin_http2(&server, &app, "DELETE", path, &[]).await;
         let fields = loop {
             let frame = tokio::time::timeout(PATIENCE, read_frame(&mut tls)).await.expect("it is answered");
             if let (1, _, fields) = frame.unwrap() {
