@@ -41,6 +41,7 @@ pub struct Metrics {
     audit_events: Counter,
     error_events: Counter,
     audit_dropped: Counter,
+    evicted: Counter,
     cache: Cache,
     certificate_expiry: Gauge,
     protection: [IntGauge; 4],
@@ -87,6 +88,11 @@ impl Metrics {
                 &ours,
                 "kms_audit_events_dropped",
                 "Audit events that could not be written and are lost.",
+            )?,
+            evicted: counter(
+                &ours,
+                "kms_connections_evicted",
+                "Connections of clients that may do nothing, closed to make room for others.",
             )?,
             cache: Cache::new(&ours)?,
             certificate_expiry: register(
@@ -138,6 +144,11 @@ impl Metrics {
     pub fn audited(&self, written: u64, dropped: u64) {
         self.audit_events.inc_by(written);
         self.audit_dropped.inc_by(dropped);
+    }
+
+    /// Counts a connection that was closed to make room.
+    pub fn evicted(&self) {
+        self.evicted.inc();
     }
 
     /// Notes when the server's certificate ends.

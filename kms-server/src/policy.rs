@@ -74,6 +74,13 @@ impl Access {
         self.admin.as_ref()
     }
 
+    /// Tells whether `identity` may do anything, for itself or for others. Whom it does not know is a stranger.
+    pub fn knows(&self, identity: &Identity) -> bool {
+        self.admin.as_ref() == Some(identity)
+            || self.policies.contains_key(identity)
+            || self.proxy(identity).is_some()
+    }
+
     /// Returns when these rules were made of the configuration.
     pub fn created_at(&self) -> Timestamp {
         self.created_at

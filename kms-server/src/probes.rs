@@ -1,5 +1,6 @@
 //! Health and metrics over plain HTTP, for probes that have no certificate. Nothing of keys is here.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,17 +17,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kms_core::StoreStatus;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tower_service::Service as _;
 
 use crate::api::Api;
 use crate::metrics::TEXT_FORMAT;
 
-/// The most connections at once; more wait.
+/// The most connections at once; the oldest makes room for another.
 const MAX_CONNECTIONS: usize = 64;
 
 /// How long a probe may take to send its head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a connection may last, whatever happens on it.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,18 +58,43 @@ impl Probes {
             .route("/metrics", get(metrics))
             .route("/v1/metrics", get(kes_metrics))
             .with_state(api);
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut live = Live::default();
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             let Ok((tcp, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let router = router.clone();
-            tokio::spawn(async move {
+            live.make_room();
+            let task = tokio::spawn(async move {
                 let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_one(tcp, router)).await;
-                drop(permit);
             });
+            live.0.push_back(task.abort_handle());
+        }
+    }
+}
+
+/// The connections that there are, the oldest first.
+#[derive(Default)]
+struct Live(VecDeque<AbortHandle>);
+
+impl Live {
+    fn make_room(&mut self) {
+        if self.0.len() >= MAX_CONNECTIONS {
+            self.0.retain(|task| !task.is_finished());
+        }
+        if self.0.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
         }
     }
 }

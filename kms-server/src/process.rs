@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// Descriptors that are kept free for what is not a connection: the store, logs, listeners.
@@ -10,6 +10,10 @@ const RESERVED_FILES: u64 = 100;
 
 /// What locking all memory needs.
 const NEEDED: &str = "it needs CAP_IPC_LOCK or an unlimited memlock (ulimit -l, LimitMEMLOCK=infinity)";
+
+/// Every page, as it is used.
+const LOCK_ALL: MlockAllFlags =
+    MlockAllFlags::CURRENT.union(MlockAllFlags::FUTURE).union(MlockAllFlags::ONFAULT);
 
 /// The most connections at once, however many descriptors there are.
 const MAX_CONNECTIONS: u64 = 16_384;
@@ -45,8 +49,7 @@ pub fn protect_memory() -> &'static Protection {
     PROTECTION.get_or_init(|| {
         let refused = |error: rustix::io::Errno| error.to_string();
         let locked = if may_lock_memory() {
-            let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-            mlockall(all).map(|()| Locked::Everything).map_err(refused)
+            mlockall(LOCK_ALL).map(|()| Locked::Everything).map_err(refused)
         } else {
             let limit = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX) / 1024;
             let locked = kms_core::lock_keys_in_memory().map(|()| Locked::MasterKeys(limit));
@@ -133,6 +136,41 @@ pub fn return_large_blocks() {
 /// Has large blocks of memory go back to the system as soon as they are freed, where the allocator has to be told.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_large_blocks() {}
+
+/// Gives memory that was freed back to the system, and takes milliseconds for it.
+///
+/// glibc keeps what was freed in small blocks, since other blocks lie among them. Locked pages cannot be given back, so
+/// for this moment they are not locked; where there is a swap device to which they could be written meanwhile, they stay.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn return_freed_memory() {
+    let is_locked = protection().is_some_and(|held| held.locked == Ok(Locked::Everything));
+    let unlocks = is_locked && has_no_swap() && munlockall().is_ok();
+    // SAFETY: it takes a number, and gives back pages in which no block is in use.
+    #[expect(unsafe_code, reason = "there is no safe way to tell glibc")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    if unlocks && let Err(error) = mlockall(LOCK_ALL) {
+        tracing::error!(%error, "memory is not locked any more");
+    }
+}
+
+/// Gives memory that was freed back to the system, where the allocator has to be told.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn return_freed_memory() {}
+
+/// Tells whether the system has no device that memory could be written to.
+fn has_no_swap() -> bool {
+    // The first line is a heading.
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
+}
+
+/// Returns how many bytes of memory this process takes, or 0 where the system does not tell.
+pub fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0u64);
+    pages.saturating_mul(rustix::param::page_size() as u64)
+}
 
 /// Returns how many connections fit into the present limit of open files.
 pub fn max_connections() -> usize {

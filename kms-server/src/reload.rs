@@ -63,6 +63,7 @@ impl Reloader {
 
         // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
         self.api.set(access, routes);
+        self.connections.look_again();
         if let Some(tls) = tls {
             self.connections.set_tls(tls, inputs.rule != current.tls.rule);
             if let Some(end) = tls::certificate_end(&settings.tls.cert) {

@@ -320,3 +320,12 @@ pub async fn tls_connect(address: SocketAddr, config: Arc<ClientConfig>) -> io::
     tcp.set_nodelay(true)?;
     TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
+
+/// Reads one HTTP/2 frame: its type, its flags and its payload.
+pub async fn read_frame(tls: &mut TlsStream<TcpStream>) -> io::Result<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    tls.read_exact(&mut head).await?;
+    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    tls.read_exact(&mut payload).await?;
+    Ok((head[3], head[4], payload))
+}

@@ -66,9 +66,14 @@ impl DevServer {
 
     /// Returns the resident memory of the process in MiB.
     pub fn resident_mib(&self) -> u64 {
+        self.resident_kib() / 1024
+    }
+
+    /// Returns the resident memory of the process in KiB.
+    pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() / 1024
+        line.trim().split(' ').next().unwrap().parse().unwrap()
     }
 }
 

@@ -26,6 +26,8 @@ mod cut_off;
 mod errors;
 #[path = "api/expiry.rs"]
 mod expiry;
+#[path = "api/framing.rs"]
+mod framing;
 #[path = "api/keys.rs"]
 mod keys;
 #[path = "api/logs.rs"]

@@ -3,3 +3,8 @@
 
 #[path = "api/hostile.rs"]
 mod hostile;
+#[path = "api/strangers.rs"]
+mod strangers;
+
+/// Held by the test that runs.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -1,11 +1,12 @@
 //! Request bodies: read within limits, or got out of the way.
 
+use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Incoming};
+use kms_core::Identity;
 use zeroize::Zeroizing;
 
 /// A body up to this size needs no permit.
@@ -15,7 +16,10 @@ const SMALL: usize = 16 * 1024;
 const MAX_IGNORED: usize = 64 * 1024;
 
 /// The most bytes of large bodies that all requests together may hold.
-const MAX_HELD: usize = 4 * 1024 * 1024;
+const MAX_HELD: usize = 16 * 1024 * 1024;
+
+/// The most of these that the requests of one identity may hold.
+const MAX_HELD_BY_ONE: usize = MAX_HELD / 4;
 
 /// A request body, whole.
 pub enum RequestBody {
@@ -57,11 +61,12 @@ pub enum Unreadable {
     Busy,
 }
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes, which `who` sends.
 pub async fn read(
     body: &mut Incoming,
     limit: usize,
     room: &Arc<BodyRoom>,
+    who: Option<Identity>,
 ) -> Result<RequestBody, Unreadable> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
@@ -81,10 +86,17 @@ pub async fn read(
         if total > limit {
             return Err(Unreadable::TooLarge);
         }
-        if total > SMALL && permit.is_none() {
-            permit = Some(room.reserve(most).ok_or(Unreadable::Busy)?);
-            let left = most.saturating_sub(joined.len());
-            joined.reserve_exact(left);
+        if total > joined.capacity() {
+            // Room is taken for what came and about as much again, and not for what was only announced.
+            let size = total.next_power_of_two().min(most).max(total);
+            if size > SMALL {
+                let permit = permit.get_or_insert_with(|| BodyPermit::none_yet(room, who));
+                permit.grow(size)?;
+            }
+            // By hand: a vector that grows by itself leaves a copy behind that nobody wipes.
+            let mut larger = Zeroizing::new(Vec::with_capacity(size));
+            larger.extend_from_slice(&joined);
+            joined = larger;
         }
         joined.extend_from_slice(&data);
     }
@@ -115,28 +127,94 @@ pub async fn ignore(body: &mut Incoming, expects_continue: bool) -> bool {
     true
 }
 
-/// The room for large bodies, shared by all requests, so that no number of clients can fill the memory.
+/// The room for large bodies, shared by all requests, so that no number of clients can fill the memory, and nobody
+/// alone can fill the room.
 #[derive(Debug, Default)]
 pub struct BodyRoom {
-    held: AtomicUsize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    in_all: usize,
+    by: HashMap<Option<Identity>, usize>,
 }
 
 impl BodyRoom {
-    fn reserve(self: &Arc<Self>, size: usize) -> Option<BodyPermit> {
-        let fits = |held: usize| Some(held + size).filter(|&held| held <= MAX_HELD);
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(BodyPermit { room: Arc::clone(self), size })
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Room taken by one large body, given back when dropped.
-pub struct BodyPermit {
+pub struct BodyPermit(Box<Taken>);
+
+/// Boxed: every answer has place for a permit, and few have one.
+struct Taken {
     room: Arc<BodyRoom>,
+    who: Option<Identity>,
     size: usize,
 }
 
-impl Drop for BodyPermit {
+impl BodyPermit {
+    fn none_yet(room: &Arc<BodyRoom>, who: Option<Identity>) -> Self {
+        Self(Box::new(Taken { room: Arc::clone(room), who, size: 0 }))
+    }
+
+    fn grow(&mut self, size: usize) -> Result<(), Unreadable> {
+        self.0.grow(size)
+    }
+}
+
+impl Taken {
+    fn grow(&mut self, size: usize) -> Result<(), Unreadable> {
+        let more = size.saturating_sub(self.size);
+        let mut held = self.room.held();
+        let by_one = held.by.get(&self.who).copied().unwrap_or(0) + more;
+        let in_all = held.in_all + more;
+        if by_one > MAX_HELD_BY_ONE || in_all > MAX_HELD {
+            return Err(Unreadable::Busy);
+        }
+        held.in_all = in_all;
+        held.by.insert(self.who, by_one);
+        self.size += more;
+        Ok(())
+    }
+}
+
+impl Drop for Taken {
     fn drop(&mut self) {
-        self.room.held.fetch_sub(self.size, Ordering::Relaxed);
+        let mut held = self.room.held();
+        held.in_all -= self.size;
+        if let Some(by_one) = held.by.get_mut(&self.who) {
+            *by_one -= self.size;
+            if *by_one == 0 {
+                held.by.remove(&self.who);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_taken_by_identity_and_given_back() {
+        let room = Arc::new(BodyRoom::default());
+        let permit = |name: u8| BodyPermit::none_yet(&room, Some(Identity::of_public_key(&[name])));
+        let mut held: Vec<_> = (0..4).map(permit).collect();
+        for permit in &mut held {
+            permit.grow(MAX_HELD_BY_ONE / 2).unwrap();
+            permit.grow(MAX_HELD_BY_ONE).unwrap();
+            assert_eq!(permit.grow(MAX_HELD_BY_ONE + 1), Err(Unreadable::Busy));
+        }
+        let mut other = permit(9);
+        assert_eq!(other.grow(1), Err(Unreadable::Busy));
+        held.pop();
+        other.grow(1).unwrap();
+        drop((held, other));
+        let left = room.held();
+        assert!(left.in_all == 0 && left.by.is_empty(), "{left:?}");
     }
 }

@@ -235,7 +235,8 @@ impl Call<'_> {
     }
 
     async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
-        let read = body::read(body, self.route.max_body, &self.client.api.room).await;
+        let room = &self.client.api.room;
+        let read = body::read(body, self.route.max_body, room, self.identity).await;
         let body = read.map_err(|why| match why {
             Unreadable::TooLarge | Unreadable::Broken => self.invalid(Malformed).and_close(),
             Unreadable::Busy => {

@@ -11,6 +11,7 @@ mod health;
 pub(crate) mod json;
 mod keys;
 mod logs;
+mod path;
 mod route;
 mod store_status;
 
@@ -19,10 +20,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::header::EXPECT;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -35,6 +36,7 @@ use self::body::BodyRoom;
 use self::effects::Effects;
 use self::health::Process;
 pub use self::keys::MARGIN;
+use self::path::OwnPath;
 use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
 use self::store_status::SharedStatus;
@@ -44,6 +46,9 @@ use crate::conn::{AccessEnd, Watch};
 use crate::expiry::Expiry;
 use crate::metrics::Metrics;
 use crate::policy::{Access, Proxies, Target};
+
+/// How long the rest of a body is awaited that nobody wants: of a stranger on HTTP/1.1, of all others on HTTP/2.
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What all requests share.
 pub struct Api {
@@ -102,6 +107,11 @@ impl Api {
         self.access.store(Arc::new(access));
     }
 
+    /// Returns the access rules.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
     /// Returns the routes.
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
@@ -144,6 +154,11 @@ impl Client {
     /// Returns the address that it connected from.
     pub fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Tells whether it may do anything by these rules.
+    fn is_known(&self, access: &Access) -> bool {
+        self.peer.identity.as_ref().is_ok_and(|peer| access.knows(peer))
     }
 }
 
@@ -197,17 +212,22 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let _active = client.api.metrics.begin();
     let (head, mut body) = request.into_parts();
     let to_head = head.method == Method::HEAD;
-    let path = decode(head.uri.path());
+    let path = OwnPath::new(&decode(head.uri.path()));
+    let path = path.as_str();
     let (access, routes) = (client.api.access.load(), client.api.routes.load());
-    let found = routes.find(&path);
+    let found = routes.find(path);
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
     let caller = Caller::new(client, &access, &head);
-    let account = Account::open(&client.api, &caller, &path, found.is_some(), received);
+    let account = Account::open(&client.api, &caller, path, found.is_some(), received);
     let deadline = received + timeout;
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
     }
-    let outcome = match check(client, &head, found, &account, (&access, &routes)) {
+    let waits = head.headers.contains_key(EXPECT);
+    let checked = check(client, &head, found, &account, (&access, &routes));
+    // Its 16 kB are not kept while a body or the key store is awaited.
+    drop(head);
+    let outcome = match checked {
         Ok(call) => within(client, deadline, execute(&call, &mut body)).await.unwrap_or_else(|| {
             tracing::error!(path = call.path, remote = %client.remote, "request timed out");
             Err(Reject::timed_out().and_close())
@@ -216,19 +236,55 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
     account.answered(answer.status());
-    // What is left of a short body is read first: not every client takes an answer while it is still sending.
-    if !answer.closes() && !body.is_end_stream() {
-        let waits = head.headers.contains_key(EXPECT);
-        if within(client, deadline, body::ignore(&mut body, waits)).await != Some(true) {
-            answer = answer.and_close();
+    let is_unread = !body.is_end_stream();
+    let lingers = match is_unread {
+        true if client.is_http2 => {
+            leave(client, &access, body, waits);
+            false
         }
-    }
+        true => {
+            let is_ignored = !answer.closes() && ignore(client, &access, &mut body, waits, deadline).await;
+            if !is_ignored {
+                answer = answer.and_close();
+            }
+            !body.is_end_stream()
+        }
+        // Behind a request that is refused there may be others.
+        false => client.watch.http1_refusal().is_some(),
+    };
     if answer.is_endless() {
         answer.watch(&client.watch, client.is_http2);
     } else if !client.is_http2 {
-        client.watch.http1_answered(answer.closes() && !body.is_end_stream());
+        client.watch.http1_answered(lingers);
     }
     answer.into_response(to_head, client.is_http2)
+}
+
+/// Gets what is left of a body out of the way of an HTTP/2 answer, which does not wait for it.
+///
+/// The stream is reset when the answer is sent. It stays open for a moment to those who may call something, since
+/// what they still send is counted against the connection once the stream is forgotten.
+fn leave(client: &Client, access: &Access, mut body: Incoming, waits: bool) {
+    if client.is_known(access) {
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(REST_TIMEOUT, body::ignore(&mut body, waits)).await;
+        });
+    }
+}
+
+/// Reads what is left of a short HTTP/1.1 body before the answer is sent: not every client takes an answer while it
+/// is still sending. False if the connection cannot go on.
+async fn ignore(
+    client: &Client,
+    access: &Access,
+    body: &mut Incoming,
+    waits: bool,
+    deadline: Instant,
+) -> bool {
+    if !client.is_known(access) {
+        client.watch.http1_due(deadline.min(Instant::now() + REST_TIMEOUT));
+    }
+    within(client, deadline, body::ignore(body, waits)).await == Some(true)
 }
 
 /// Makes all checks that need no body and no key.
@@ -240,12 +296,8 @@ fn check<'a>(
     (access, routes): (&'a Access, &'a Routes),
 ) -> Result<Call<'a>, Answer> {
     let Account { caller, path, received, .. } = *account;
-    // Two lengths for one body are how requests are smuggled past a proxy (RFC 9112, section 6.1).
-    if !client.is_http2
-        && head.headers.contains_key(TRANSFER_ENCODING)
-        && client.watch.http1_head_has_length()
-    {
-        return Err(Reject::bad_request("invalid request body").and_close().into());
+    if let Some(refusal) = client.watch.http1_refusal() {
+        return Err(Reject::new(refusal.status, refusal.message).and_close().into());
     }
     let Some((route, rest)) = found else {
         return Err(match routes.find_without_slash(path) {

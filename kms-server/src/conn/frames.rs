@@ -19,6 +19,10 @@ pub struct Frames {
     header_len: usize,
     payload_left: usize,
     is_data: bool,
+    /// The frame is one of headers.
+    is_head: bool,
+    /// The bytes of headers that came and are not ended.
+    head_len: usize,
     /// Headers have begun that a later frame will end.
     in_headers: bool,
     /// The number of the frame, or run of frames with one head, that is being received.
@@ -34,6 +38,8 @@ impl Frames {
             header_len: 0,
             payload_left: 0,
             is_data: false,
+            is_head: false,
+            head_len: 0,
             in_headers: false,
             number: 1,
         }
@@ -60,6 +66,9 @@ impl Frames {
             }
             let payload = self.payload_left.min(bytes.len());
             self.payload_left -= payload;
+            if self.is_head {
+                self.head_len += payload;
+            }
             bytes = &bytes[payload..];
             if self.payload_left == 0 {
                 self.end_frame();
@@ -69,11 +78,17 @@ impl Frames {
         (if is_open { self.number } else { 0 }, self.header_len == HEADER_LEN && self.is_data)
     }
 
+    /// Returns how many bytes came of headers that are not ended.
+    pub fn head_len(&self) -> usize {
+        self.head_len
+    }
+
     fn read_header(&mut self) {
         let [high, middle, low, kind, flags, ..] = self.header;
         self.payload_left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.is_data = kind == DATA;
-        if kind == HEADERS || kind == CONTINUATION {
+        self.is_head = kind == HEADERS || kind == CONTINUATION;
+        if self.is_head {
             self.in_headers = flags & END_HEADERS == 0;
         }
     }
@@ -81,6 +96,7 @@ impl Frames {
     fn end_frame(&mut self) {
         self.header_len = 0;
         if !self.in_headers {
+            self.head_len = 0;
             // Neither 0, nothing, nor 1, the beginning, nor the number that a watch uses for itself.
             self.number = if self.number >= u32::MAX - 1 { 2 } else { self.number + 1 };
         }
@@ -132,7 +148,9 @@ mod tests {
         let (number, _) = frames.advance(&frame(HEADERS, 0, 3));
         assert_ne!(number, 0);
         assert_eq!(frames.advance(&frame(CONTINUATION, 0, 3)).0, number);
+        assert_eq!(frames.head_len(), 6);
         assert_eq!(frames.advance(&frame(CONTINUATION, END_HEADERS, 3)).0, 0);
+        assert_eq!(frames.head_len(), 0);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The transport of one connection, which notes for its [`Watch`] what comes and goes.
+//! The transport of one connection, which notes for its [`Watch`] what comes and goes, and which requests of HTTP/1.1
+//! are refused.
 
 use std::io;
 use std::pin::Pin;
@@ -11,34 +12,50 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::frames::Frames;
+use super::heads::Heads;
+use super::requests::{self, Followed, Requests};
 use super::watch::Watch;
 
 /// A TLS stream under watch.
 pub struct WatchedIo {
     tls: TlsStream<TcpStream>,
     watch: Arc<Watch>,
-    /// Follows the frames of an HTTP/2 connection.
-    frames: Option<Frames>,
-    /// What was read already and is to be read again.
+    follows: Follows,
+    /// What may be passed on and was not yet.
     unread: Bytes,
+    /// HTTP/1.1: the part of a head that came.
+    held: Vec<u8>,
+    heads: Heads,
     writes: u32,
     is_shut_down: bool,
 }
 
+/// What is followed in the bytes that come.
+enum Follows {
+    Http1(Requests),
+    Http2(Frames),
+}
+
 impl WatchedIo {
     /// Watches a connection that speaks HTTP/1.1.
-    pub fn http1(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
-        Self { tls, watch, frames: None, unread: Bytes::new(), writes: 0, is_shut_down: false }
+    pub fn http1(tls: TlsStream<TcpStream>, watch: Arc<Watch>, heads: Heads) -> Self {
+        Self::new(tls, watch, heads, Follows::Http1(Requests::new()))
     }
 
     /// Watches a connection that speaks HTTP/2.
-    pub fn http2(tls: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
-        Self { frames: Some(Frames::new()), ..Self::http1(tls, watch) }
+    pub fn http2(tls: TlsStream<TcpStream>, watch: Arc<Watch>, heads: Heads) -> Self {
+        Self::new(tls, watch, heads, Follows::Http2(Frames::new()))
+    }
+
+    fn new(tls: TlsStream<TcpStream>, watch: Arc<Watch>, heads: Heads, follows: Follows) -> Self {
+        let (unread, held) = (Bytes::new(), Vec::new());
+        Self { tls, watch, follows, unread, held, heads, writes: 0, is_shut_down: false }
     }
 
     /// Puts back what was read and not used.
     pub fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+        self.unread =
+            if self.unread.is_empty() { bytes } else { [bytes, self.unread.split_off(0)].concat().into() };
     }
 
     /// Waits for something to read, without a buffer to read it into.
@@ -60,6 +77,95 @@ impl WatchedIo {
             }
             // There is something, or an error, for whoever reads next.
             _ => Poll::Ready(()),
+        }
+    }
+
+    /// Reads whole heads, and parts of bodies.
+    fn poll_read_http1(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.unread.is_empty() {
+                let len = self.unread.len().min(buf.remaining());
+                buf.put_slice(&self.unread.split_to(len));
+                return Poll::Ready(Ok(()));
+            }
+            let Follows::Http1(requests) = &mut self.follows else { return Poll::Ready(Ok(())) };
+            match requests.is_over() {
+                None => {}
+                // The answer ends the connection; what the peer sends is not read before.
+                Some(false) => return Poll::Pending,
+                Some(true) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            }
+            let before = buf.filled().len();
+            let outcome = Pin::new(&mut self.tls).poll_read(cx, buf);
+            if outcome.is_pending() {
+                self.note_head();
+                return Poll::Pending;
+            }
+            ready!(outcome)?;
+            let bytes = &buf.filled()[before..];
+            if bytes.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.held.is_empty() {
+                let Followed { passed, refused } = requests.follow(bytes);
+                if passed == bytes.len() {
+                    return Poll::Ready(Ok(()));
+                }
+                if let Some((refusal, number, stand_in)) = refused {
+                    self.watch.http1_refuse(number, refusal);
+                    self.unread = stand_in.into();
+                } else if requests.is_over().is_none() {
+                    self.held = bytes[passed..].to_vec();
+                }
+                buf.set_filled(before + passed);
+                self.keep_room();
+                if passed > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                let old = self.held.len();
+                self.held.extend_from_slice(bytes);
+                buf.set_filled(before);
+                if requests::may_be_whole(&self.held, old) {
+                    self.follow_held();
+                }
+                self.keep_room();
+            }
+        }
+    }
+
+    /// Follows a head that came in parts, and what came with the last of them.
+    fn follow_held(&mut self) {
+        let Follows::Http1(requests) = &mut self.follows else { return };
+        let mut bytes = std::mem::take(&mut self.held);
+        let Followed { passed, refused } = requests.follow(&bytes);
+        if refused.is_none() && requests.is_over().is_none() {
+            self.held = bytes[passed..].to_vec();
+        }
+        bytes.truncate(passed);
+        if let Some((refusal, number, stand_in)) = refused {
+            self.watch.http1_refuse(number, refusal);
+            bytes.extend_from_slice(&stand_in);
+        }
+        self.unread = bytes.into();
+    }
+
+    /// Takes or gives back room for the part of a head that is held; refuses the request if there is none.
+    fn keep_room(&mut self) {
+        let Follows::Http1(requests) = &mut self.follows else { return };
+        if self.heads.hold(self.held.len()) {
+            return;
+        }
+        self.held = Vec::new();
+        let (refusal, number, stand_in) = requests.refuse_for_want_of_room();
+        self.watch.http1_refuse(number, refusal);
+        self.unread = [self.unread.split_off(0), stand_in.into()].concat().into();
+    }
+
+    /// Notes that a head has begun, if one has.
+    fn note_head(&self) {
+        if !self.held.is_empty() {
+            self.watch.http1_head_begins();
         }
     }
 
@@ -103,19 +209,12 @@ impl AsyncRead for WatchedIo {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        if this.unread.is_empty() {
-            ready!(Pin::new(&mut this.tls).poll_read(cx, buf))?;
-        } else {
-            let len = this.unread.len().min(buf.remaining());
-            buf.put_slice(&this.unread.split_to(len));
-        }
-        let bytes = &buf.filled()[before..];
-        match &mut this.frames {
-            Some(frames) => {
-                let (open, is_data) = frames.advance(bytes);
-                this.watch.http2_open(open, is_data);
-            }
-            None => this.watch.http1_read(bytes),
+        let Follows::Http2(frames) = &mut this.follows else { return this.poll_read_http1(cx, buf) };
+        ready!(Pin::new(&mut this.tls).poll_read(cx, buf))?;
+        let (open, is_data) = frames.advance(&buf.filled()[before..]);
+        this.watch.http2_open(open, is_data);
+        if !this.heads.hold(frames.head_len()) {
+            return Poll::Ready(Err(io::Error::other("there is no room for its headers")));
         }
         Poll::Ready(Ok(()))
     }
@@ -139,13 +238,14 @@ impl AsyncWrite for WatchedIo {
     /// Denied on HTTP/2: there each answer of more than 256 bytes would be a write, a TLS record and a packet of its
     /// own, however many wait; so it is one of more than 1,024.
     fn is_write_vectored(&self) -> bool {
-        self.frames.is_none() && self.tls.is_write_vectored()
+        matches!(self.follows, Follows::Http1(_)) && self.tls.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.tls).poll_flush(cx);
         if let Poll::Ready(Ok(())) = outcome {
             self.watch.flushed();
+            self.note_head();
         } else if outcome.is_pending() {
             self.watch.write_stalled(self.writes.max(1));
         }

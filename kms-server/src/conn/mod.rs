@@ -1,19 +1,22 @@
 //! Connections: accepted, shaken hands with, served within bounds, and ended.
 
 mod frames;
+mod heads;
 mod io;
+mod memory;
+mod requests;
+mod slots;
 mod streams;
 mod watch;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -23,11 +26,13 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use self::heads::{HeadRoom, Heads};
 use self::io::WatchedIo;
+use self::memory::Reclaim;
+use self::slots::Slots;
 use self::streams::{Batch, Streams};
 pub use self::watch::{AccessEnd, Bounds, Watch};
 use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
@@ -39,14 +44,23 @@ use crate::tls;
 /// The most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
+/// The most requests at once on one HTTP/2 connection of a client that may do nothing.
+const MAX_STRANGER_STREAMS: u32 = 8;
+
 /// How much body data one HTTP/2 connection may send ahead of being read.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// The same for a client that may do nothing, whose bodies nobody reads: the least that HTTP/2 allows.
+const STRANGER_WINDOW: u32 = 65_535;
 
 /// How much of what an HTTP/1.1 client sends is read at once; hyper would take 400 KiB.
 const HTTP1_BUFFER: usize = 32 * 1024;
 
 /// How long to wait when the system has no descriptor for a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The shortest time between two lines of the log about connections that were closed to make room.
+const TELL_PAUSE: Duration = Duration::from_secs(5);
 
 /// A connection after its handshake, to be polled to its end.
 type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -56,11 +70,9 @@ pub struct Connections {
     api: Arc<Api>,
     tls: ArcSwap<rustls::ServerConfig>,
     bounds: Bounds,
-    room: Arc<Semaphore>,
-    live: Mutex<HashMap<u64, Arc<Watch>>>,
-    next: AtomicU64,
+    slots: Slots,
+    heads: Arc<HeadRoom>,
     stop: AtomicU8,
-    stopped: Notify,
 }
 
 impl Connections {
@@ -70,27 +82,47 @@ impl Connections {
             api,
             tls: ArcSwap::from_pointee(tls),
             bounds,
-            room: Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))),
-            live: Mutex::default(),
-            next: AtomicU64::new(0),
+            slots: Slots::new(limit),
+            heads: Arc::default(),
             stop: AtomicU8::new(0),
-            stopped: Notify::new(),
         })
     }
 
     /// Accepts connections until it is dropped. Handshakes never hold it up.
     pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
+        tokio::select! {
+            () = self.take_all(listener) => {}
+            () = Reclaim::run(|| self.slots.len_and_most()) => {}
+        }
+    }
+
+    async fn take_all(self: &Arc<Self>, listener: TcpListener) {
+        let mut evictions = Evictions::default();
         loop {
-            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((tcp, remote)) => {
-                    tokio::spawn(Arc::clone(self).connect(tcp, remote, permit));
-                }
+            self.slots.room().await;
+            let (tcp, remote) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
-            }
+            };
+            let watch = Arc::new(Watch::new());
+            let number = loop {
+                match self.slots.take(remote.ip(), &watch) {
+                    Some((number, evicts)) => {
+                        if evicts {
+                            self.api.metrics().evicted();
+                            evictions.add();
+                        }
+                        break number;
+                    }
+                    None => self.slots.room().await,
+                }
+            };
+            let entry = Entry { connections: Arc::clone(self), number };
+            tokio::spawn(Arc::clone(self).connect(tcp, remote, watch, entry));
         }
     }
 
@@ -99,12 +131,12 @@ impl Connections {
     /// Returns how many had to be cut off.
     pub async fn end(&self, patience: Duration) -> usize {
         self.tell(Stop::WhenIdle);
-        if tokio::time::timeout(patience, self.all_ended()).await.is_ok() {
+        if tokio::time::timeout(patience, self.slots.all_ended()).await.is_ok() {
             return 0;
         }
-        let cut_off = self.live().len();
+        let cut_off = self.slots.len();
         self.tell(Stop::Now);
-        self.all_ended().await;
+        self.slots.all_ended().await;
         cut_off
     }
 
@@ -116,7 +148,7 @@ impl Connections {
         if !rule_changed {
             return;
         }
-        let old: Vec<_> = self.live().values().cloned().collect();
+        let old = self.slots.watches();
         for watch in &old {
             watch.end_access(AccessEnd::RuleChanged);
         }
@@ -134,40 +166,26 @@ impl Connections {
         self.api.routes().longest_timeout() + self.bounds.close
     }
 
+    /// Looks again at who may do anything, after the access rules were changed.
+    pub fn look_again(&self) {
+        self.slots.look_again(&self.api.access());
+    }
+
     fn tell(&self, stop: Stop) {
         self.stop.fetch_max(stop as u8, Ordering::SeqCst);
-        for watch in self.live().values() {
-            watch.tell(stop);
-        }
-    }
-
-    async fn all_ended(&self) {
-        loop {
-            let mut ended = pin!(self.stopped.notified());
-            ended.as_mut().enable();
-            if self.live().is_empty() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.tell(stop);
     }
 
     /// The life of one connection.
-    async fn connect(self: Arc<Self>, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
-        let watch = Arc::new(Watch::new());
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.live().insert(number, Arc::clone(&watch));
-        let _entry = Entry { connections: &self, number, _permit: permit };
+    async fn connect(self: Arc<Self>, tcp: TcpStream, remote: SocketAddr, watch: Arc<Watch>, entry: Entry) {
         if self.stop.load(Ordering::SeqCst) != 0 {
             return;
         }
         // An answer is one write; waiting for more to send would only delay it.
         let _ = tcp.set_nodelay(true);
-        let Some((mut served, expiry)) = self.shake_hands(tcp, remote, &watch).await else { return };
+        let Some((mut served, expiry)) = self.shake_hands(tcp, remote, &watch, entry.number).await else {
+            return;
+        };
         if let Some(expiry) = expiry {
             let mut passed = Box::pin(expiry.passed());
             tokio::select! {
@@ -187,6 +205,7 @@ impl Connections {
         tcp: TcpStream,
         remote: SocketAddr,
         watch: &Arc<Watch>,
+        number: u64,
     ) -> Option<(Driven, Option<Expiry>)> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         // Boxed, as the connection is below: an idle one shall not carry the room for what it did before.
@@ -198,7 +217,7 @@ impl Connections {
         });
         match outcome.await? {
             Ok((Ok(tls), expiry)) => {
-                return Some((self.serve(tls, expiry, remote, Arc::clone(watch)), expiry));
+                return Some((self.serve(tls, expiry, remote, Arc::clone(watch), number), expiry));
             }
             Ok((Err(error), _)) => {
                 if let Some(why) = tls::describe_failure(&error) {
@@ -219,29 +238,41 @@ impl Connections {
         expiry: Option<Expiry>,
         remote: SocketAddr,
         watch: Arc<Watch>,
+        number: u64,
     ) -> Driven {
         let session = tls.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
-        let chain = session.peer_certificates().unwrap_or_default();
-        let peer = Peer { identity: auth::identify(chain), expiry };
+        let identity = auth::identify(session.peer_certificates().unwrap_or_default());
+        let is_known =
+            self.slots.identify(number, identity.as_ref().ok().copied(), is_http2, &self.api.access());
+        let peer = Peer { identity, expiry };
         let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
+        let heads = Heads::new(Arc::clone(&self.heads), is_known);
         if is_http2 {
-            let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch)));
-            Box::pin(Arc::clone(self).serve_http2(io, client, watch))
+            let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch), heads));
+            Box::pin(Arc::clone(self).serve_http2(io, client, watch, is_known))
         } else {
-            let io = Box::new(WatchedIo::http1(tls, Arc::clone(&watch)));
+            let io = Box::new(WatchedIo::http1(tls, Arc::clone(&watch), heads));
             Box::pin(Arc::clone(self).serve_http1(io, client, watch))
         }
     }
 
-    async fn serve_http2(self: Arc<Self>, io: Box<WatchedIo>, client: Client, watch: Arc<Watch>) {
+    async fn serve_http2(
+        self: Arc<Self>,
+        io: Box<WatchedIo>,
+        client: Client,
+        watch: Arc<Watch>,
+        is_known: bool,
+    ) {
+        let (max_streams, window) =
+            if is_known { (MAX_STREAMS, CONNECTION_WINDOW) } else { (MAX_STRANGER_STREAMS, STRANGER_WINDOW) };
         let streams = Streams::new(Arc::clone(&watch));
         let remote = client.remote();
         let mut connection = Box::pin(
             http2::Builder::new(streams.clone())
-                .max_concurrent_streams(MAX_STREAMS)
+                .max_concurrent_streams(max_streams)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-                .initial_connection_window_size(CONNECTION_WINDOW)
+                .initial_connection_window_size(window)
                 .initial_stream_window_size(None)
                 .serve_connection(TokioIo::new(io), service(client)),
         );
@@ -261,8 +292,10 @@ impl Connections {
         let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
         loop {
             if !rest(&mut io, &mut guard, &watch).await {
-                // Say goodbye, if the peer listens.
-                let _ = tokio::time::timeout(self.bounds.close, io.shutdown()).await;
+                // Say goodbye, if the peer listens; there is no time for it where another waits for the place.
+                let makes_room = watch.is_told_now();
+                let patience = if makes_room { Duration::ZERO } else { self.bounds.close };
+                let _ = tokio::time::timeout(patience, io.shutdown()).await;
                 return;
             }
             let mut connection = Box::pin(
@@ -393,19 +426,31 @@ async fn rest(io: &mut WatchedIo, guard: &mut Guard, watch: &Watch) -> bool {
     .await
 }
 
-/// A connection's place among the live ones, given back when it ends, however it ends.
-struct Entry<'a> {
-    connections: &'a Connections,
-    number: u64,
-    _permit: OwnedSemaphorePermit,
+/// Connections that were closed to make room, told about now and then.
+#[derive(Default)]
+struct Evictions {
+    count: u64,
+    told: Option<Instant>,
 }
 
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        let mut live = self.connections.live();
-        live.remove(&self.number);
-        if live.is_empty() {
-            self.connections.stopped.notify_waiters();
+impl Evictions {
+    fn add(&mut self) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_PAUSE) {
+            tracing::warn!("closed {} connections of clients that may do nothing, to make room", self.count);
+            *self = Self { count: 0, told: Some(Instant::now()) };
         }
+    }
+}
+
+/// A connection's place among the live ones, given back when it ends, however it ends.
+struct Entry {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.connections.slots.give_back(self.number);
     }
 }

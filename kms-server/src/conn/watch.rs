@@ -5,11 +5,13 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
+
+use super::requests::Refusal;
 
 /// How long each thing on a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +74,8 @@ pub struct Watch {
     waker: OnceLock<Waker>,
     /// Why its client is refused from now on; 0 while it is not.
     ended: AtomicU8,
-    /// HTTP/1.1: the head as it came, for what hyper does not pass on.
-    head: Mutex<Vec<u8>>,
+    /// HTTP/1.1: the request that is refused, and why.
+    refused: OnceLock<(u32, Refusal)>,
 }
 
 impl Watch {
@@ -94,28 +96,38 @@ impl Watch {
             stop: AtomicU8::new(0),
             waker: OnceLock::new(),
             ended: AtomicU8::new(0),
-            head: Mutex::new(Vec::new()),
+            refused: OnceLock::new(),
         }
     }
 
-    /// Notes that bytes of an HTTP/1.1 request came.
-    pub fn http1_read(&self, bytes: &[u8]) {
-        if self.active.load(Ordering::Relaxed) != 0 {
-            return;
-        }
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.open.load(Ordering::Relaxed) == 0 {
-            head.clear();
+    /// Notes that a part of an HTTP/1.1 head came.
+    pub fn http1_head_begins(&self) {
+        if self.active.load(Ordering::Relaxed) == 0 && self.open.load(Ordering::Relaxed) == 0 {
             self.open.store(self.served.load(Ordering::Relaxed).wrapping_add(2).max(2), Ordering::Relaxed);
         }
-        let room = MAX_HEAD.saturating_sub(head.len());
-        head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Notes that the HTTP/1.1 request with this number is refused.
+    pub fn http1_refuse(&self, number: u32, refusal: Refusal) {
+        // There is none after it.
+        let _ = self.refused.set((number, refusal));
+    }
+
+    /// Tells whether, and why, the present HTTP/1.1 request is refused.
+    pub fn http1_refusal(&self) -> Option<Refusal> {
+        let (number, refusal) = self.refused.get()?;
+        (*number == self.served.load(Ordering::Relaxed)).then_some(*refusal)
+    }
+
+    /// Notes when the HTTP/1.1 request has to be answered.
+    pub fn http1_due(&self, deadline: Instant) {
+        let millis = deadline.saturating_duration_since(self.started).as_millis();
+        self.answer_by.store(u64::try_from(millis).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
     /// Notes that an HTTP/1.1 request begins, which has to be answered at `deadline`.
     pub fn http1_begin(&self, deadline: Instant) {
-        let millis = deadline.saturating_duration_since(self.started).as_millis();
-        self.answer_by.store(u64::try_from(millis).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        self.http1_due(deadline);
         self.answered.store(false, Ordering::Relaxed);
         self.overdue.store(false, Ordering::Relaxed);
         self.active.store(1, Ordering::Relaxed);
@@ -167,25 +179,6 @@ impl Watch {
     /// Notes that the connection waits only for the peer to end its sending.
     pub fn lingering(&self) {
         self.open.store(LINGERING, Ordering::Relaxed);
-    }
-
-    /// Tells whether the head of the present HTTP/1.1 request has a `Content-Length`.
-    ///
-    /// hyper drops that header from a request that has a `Transfer-Encoding`, too. When the head was not seen
-    /// as a whole, as with pipelined requests, the answer is yes.
-    pub fn http1_head_has_length(&self) -> bool {
-        let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines = head.split(|&byte| byte == b'\n');
-        for line in &mut lines {
-            let name = line.split(|&byte| byte == b':').next().unwrap_or_default().trim_ascii();
-            if name.eq_ignore_ascii_case(b"content-length") {
-                return true;
-            }
-            if line.trim_ascii().is_empty() {
-                return head.is_empty();
-            }
-        }
-        true
     }
 
     /// Notes which HTTP/2 frame, or run of frames with one head, has begun and not ended; 0 for none.
@@ -251,6 +244,21 @@ impl Watch {
             1 => Some(Stop::WhenIdle),
             _ => Some(Stop::Now),
         }
+    }
+
+    /// Tells whether the connection was told to end at once.
+    pub fn is_told_now(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) == Stop::Now as u8
+    }
+
+    /// Returns how many requests there were, modulo 2^32.
+    pub fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Returns how long ago the connection was accepted.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Tells whether no request is being answered.

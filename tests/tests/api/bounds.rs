@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kms_server::Bounds;
-use kms_tests::client::tls_connect;
+use kms_tests::client::{read_frame, tls_connect};
 use kms_tests::{Protocol, TestIdentity, TestServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -210,21 +210,88 @@ async fn a_reset_flood_ends_its_connection_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_of_a_connection_are_limited() {
+async fn streams_of_a_connection_are_limited_and_more_so_for_strangers() {
+    let stranger = TestIdentity::new();
     let server = TestServer::start().await;
-    let mut tls = connect(&server, "h2").await;
-    tls.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
-    let mut frame = vec![0; 9];
-    tls.read_exact(&mut frame).await.unwrap();
-    assert_eq!(frame[3], 4, "the first frame is SETTINGS");
-    let mut settings = vec![0; usize::from(frame[2])];
-    tls.read_exact(&mut settings).await.unwrap();
-    let value = |id: u8| {
-        let setting = settings.chunks(6).find(|setting| setting[1] == id)?;
-        Some(u32::from_be_bytes(setting[2..6].try_into().unwrap()))
-    };
-    assert_eq!(value(3), Some(256), "MAX_CONCURRENT_STREAMS");
-    assert_eq!(value(6), Some(16_384), "MAX_HEADER_LIST_SIZE");
+    for (identity, streams) in [(server.admin_identity(), 256), (&stranger, 8)] {
+        let config = Arc::new(identity.client_config(&["h2"]));
+        let mut tls = tls_connect(server.address(), config).await.unwrap();
+        tls.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        let (kind, _, settings) = read_frame(&mut tls).await.unwrap();
+        assert_eq!(kind, 4, "the first frame is SETTINGS");
+        let value = |id: u8| {
+            let setting = settings.chunks(6).find(|setting| setting[1] == id)?;
+            Some(u32::from_be_bytes(setting[2..6].try_into().unwrap()))
+        };
+        assert_eq!(value(3), Some(streams), "MAX_CONCURRENT_STREAMS");
+        assert_eq!(value(6), Some(16_384), "MAX_HEADER_LIST_SIZE");
+    }
+}
+
+/// A refusal waits for no body: it is sent at once, and then the stream is reset in such a way that the answer counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_on_http2_is_sent_at_once_and_its_stream_reset() {
+    let server = TestServer::builder().key("a").start().await;
+    let stranger = TestIdentity::new();
+    for identity in [server.admin_identity(), &stranger] {
+        let mut tls = tls_connect(server.address(), Arc::new(identity.client_config(&["h2"]))).await.unwrap();
+        // POST, https, path /: there is no such route. The body does not come.
+        let request = [0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x87, 0x84];
+        tls.write_all(&[PREFACE, SETTINGS, &request].concat()).await.unwrap();
+        let begun = Instant::now();
+        let mut answered = false;
+        let reset = loop {
+            let frame = tokio::time::timeout(Duration::from_secs(5), read_frame(&mut tls)).await;
+            match frame.expect("the stream is left open").unwrap() {
+                (0, 1, _) => {
+                    assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
+                    answered = true;
+                }
+                (3, _, code) => break code,
+                _ => {}
+            }
+        };
+        assert!(answered && reset == [0, 0, 0, 0], "{answered} {reset:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_strangers_make_room_and_known_clients_keep_their_connections() {
+    let member = TestIdentity::new();
+    let builder = TestServer::builder().key("a").connections(40);
+    let server = builder.policy("p", &["/v1/key/*"], &[], &[member.identity()]).start().await;
+    let mut before = Vec::new();
+    for protocol in Protocol::ALL {
+        for identity in [&member, server.admin_identity()] {
+            let mut client = server.client(protocol, identity);
+            assert_eq!(client.send("POST", "/v1/key/generate/a", "{}").await.unwrap().code(), 200);
+            before.push(client);
+        }
+    }
+    let config = Arc::new(TestIdentity::new().client_config(&["http/1.1"]));
+    let mut idle = Vec::new();
+    for number in 0..300 {
+        if number % 3 == 0 {
+            idle.push((None, Some(TcpStream::connect(server.address()).await.unwrap())));
+            continue;
+        }
+        let mut tls = tls_connect(server.address(), Arc::clone(&config)).await.unwrap();
+        tls.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(2), tls.read_u8()).await;
+        assert_eq!(answer.expect("a stranger can always come").unwrap(), b'H');
+        idle.push((Some(tls), None));
+    }
+    let mut late = server.client(Protocol::Http2, &member);
+    let begun = Instant::now();
+    assert_eq!(late.send("POST", "/v1/key/generate/a", "{}").await.unwrap().code(), 200);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    for mut client in before {
+        assert!(client.is_connected(), "it was closed for a stranger");
+        assert_eq!(client.send("POST", "/v1/key/generate/a", "{}").await.unwrap().code(), 200);
+    }
+    let metrics = server.admin(Protocol::Http1).send("GET", "/metrics", "").await.unwrap();
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix("kms_connections_evicted ")).unwrap();
+    assert!(line.parse::<f64>().unwrap() >= 260.0, "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,6 +343,42 @@ async fn the_bounds_are_those_that_are_promised() {
         server.client(Protocol::Http2, &stranger).send("GET", "/version", "").await.unwrap().code(),
         200
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_of_strangers_that_do_not_end_leave_room_for_others() {
+    let mut bounds = Bounds::default();
+    // All of them shall be there at once, on slow machines too.
+    bounds.head = Duration::from_secs(60);
+    let server = TestServer::builder().bounds(bounds).start().await;
+    let begun = format!("GET /version HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(10_000));
+    let config = Arc::new(TestIdentity::new().client_config(&["http/1.1"]));
+    let mut held = Vec::new();
+    for _ in 0..540 {
+        let mut tls = tls_connect(server.address(), Arc::clone(&config)).await.unwrap();
+        tls.write_all(begun.as_bytes()).await.unwrap();
+        held.push(tls);
+    }
+    let mut admin = connect(&server, "http/1.1").await;
+    for part in [&begun, "\r\n\r\n"] {
+        admin.write_all(part.as_bytes()).await.unwrap();
+        admin.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut answer = [0; 12];
+    admin.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    // The last ones found no room, and are told so.
+    let mut refused = 0;
+    for tls in &mut held[500..] {
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_millis(20), tls.read_to_end(&mut answer)).await;
+        if read.is_ok() {
+            assert!(answer.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&answer));
+            refused += 1;
+        }
+    }
+    assert!(refused >= 20, "{refused} refused");
 }
 
 /// A connection that is quiet gives its buffers back; what it had begun to say must not get lost with them.

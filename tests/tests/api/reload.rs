@@ -188,6 +188,26 @@ async fn an_identity_without_its_policy_is_refused_on_the_connection_that_it_has
     }
 }
 
+/// Its HTTP/2 connection has the few streams of a client that may do nothing, so it is asked to make another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gets_a_policy_while_it_is_connected_gets_another_connection() {
+    let server = tokio::task::block_in_place(Reloaded::start);
+    let other = TestIdentity::new();
+    for (protocol, stays) in [(Protocol::Http1, true), (Protocol::Http2, false)] {
+        server.reload(&server.config("off", None), LOADED);
+        let mut client = server.client(protocol, &other);
+        assert_eq!(client.send("POST", GENERATE, "{}").await.unwrap().code(), 403);
+        assert!(client.is_connected());
+        server.reload(&server.config("off", Some(&other)), LOADED);
+        let begun = Instant::now();
+        while client.is_connected() && begun.elapsed() < Duration::from_secs(1) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(client.is_connected(), stays, "{protocol:?}");
+        assert_eq!(client.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_listened_to_ends_with_the_right_to_it() {
     let server = tokio::task::block_in_place(Reloaded::start);
