@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::AbortHandle;
 use tracing::{debug, error, info, warn};
+use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
+use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
+use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest};
 use zeroize::Zeroizing;
 
 use crate::client::{Answer, Call, Client, Credentials, json_body};
@@ -67,7 +70,7 @@ pub struct Lease {
     renew_at: Option<Instant>,
 }
 
-/// What a login sends.
+/// What a login sends; of vaultrs is only the route, since nobody wipes the secret in its bodies.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Proof<'a> {
@@ -210,7 +213,7 @@ impl Auth {
     }
 
     async fn look_up(&self, token: &HeaderValue) -> std::result::Result<Knowledge, Failure> {
-        let answer = self.send(Call::get("auth/token/lookup-self"), Some(token)).await?;
+        let answer = self.send(Call::to(&LookupTokenSelfRequest {}), Some(token)).await?;
         Ok(answer.json::<Known>()?.data)
     }
 
@@ -282,18 +285,24 @@ impl Auth {
         &self,
         secret: &Secret,
     ) -> std::result::Result<(Zeroizing<String>, u64, bool), (Error, bool)> {
-        let (engine, proof) = match &self.login {
+        let (mount, none) = (|engine: &str| engine.trim_matches('/').to_owned(), String::new);
+        let (route, proof) = match &self.login {
             Login::AppRole(login) => {
-                (&login.engine, Proof::AppRole { role_id: &login.id, secret_id: secret.expose() })
+                let mount = mount(&login.engine);
+                let route = LoginWithApproleRequest { mount, role_id: none(), secret_id: none() };
+                let proof = Proof::AppRole { role_id: &login.id, secret_id: secret.expose() };
+                (Call::to(&route), proof)
             }
             Login::Kubernetes(login) => {
-                (&login.engine, Proof::Kubernetes { role: &login.role, jwt: secret.expose() })
+                let mount = mount(&login.engine);
+                let route = LoginWithKubernetesRequest { mount, role: none(), jwt: none() };
+                let proof = Proof::Kubernetes { role: &login.role, jwt: secret.expose() };
+                (Call::to(&route), proof)
             }
             Login::Token(_) => return self.adopt(secret).await.map_err(|error| (error, false)),
         };
         let body = json_body("write a login as JSON", &proof).map_err(|error| (error, false))?;
-        let call = Call::post(format!("auth/{}/login", engine.trim_matches('/')), body);
-        let granted = match self.send(call, None).await {
+        let granted = match self.send(Call { body: Some(body), ..route }, None).await {
             Ok(answer) => grant_in(&answer),
             Err(failure) => Err(failure),
         };
@@ -381,7 +390,7 @@ impl Auth {
         }
         if token.lease.renewable {
             let began = Instant::now();
-            let call = Call::post("auth/token/renew-self", Bytes::from_static(b"{}"));
+            let call = Call::with_body_of(&RenewTokenSelfRequest::default())?;
             let renewed = match self.send(call, Some(&token.header)).await {
                 Ok(answer) => grant_in(&answer),
                 Err(failure) => Err(failure),

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use kms_core::{Error, ErrorKind};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
+use rustify::endpoint::Endpoint;
+use rustify::enums::RequestMethod;
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -100,30 +102,40 @@ struct Complaint {
 }
 
 impl Call {
-    /// Makes a request to read.
+    /// Makes a request to read, on a route that vaultrs does not define.
     pub fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
     }
 
-    /// Makes a request to write.
+    /// Makes a request to write: a record, or on a route that vaultrs does not define.
     pub fn put(path: impl Into<String>, body: Bytes) -> Self {
         Self { body: Some(body), ..Self::new(Method::PUT, path) }
     }
 
-    /// Makes a request to do something, as to transit.
-    pub fn post(path: impl Into<String>, body: Bytes) -> Self {
-        Self { body: Some(body), ..Self::new(Method::POST, path) }
+    /// Makes a request of the method and the path that vaultrs defines.
+    ///
+    /// A body with a secret is ours: vaultrs would write it into a vector that grows, and copy it, and wipe none of them.
+    pub fn to(endpoint: &impl Endpoint) -> Self {
+        let path = endpoint.path();
+        // Some of vaultrs's paths begin with a slash, one of them with a tab before it. No path of ours does.
+        let path = path.trim_start_matches(['\t', '/']);
+        match endpoint.method() {
+            // The method LIST means the same, but not every proxy lets it pass.
+            RequestMethod::LIST => {
+                Self { query: Some("list=true"), limit: LIST_LIMIT, share: Share::Listing, ..Self::get(path) }
+            }
+            method => Self::new(method.into(), path),
+        }
     }
 
-    /// Makes a request to delete.
-    pub fn delete(path: impl Into<String>) -> Self {
-        Self::new(Method::DELETE, path)
-    }
-
-    /// Makes a request to list.
-    pub fn list(path: impl Into<String>) -> Self {
-        // The method LIST means the same, but not every proxy lets it pass.
-        Self { query: Some("list=true"), limit: LIST_LIMIT, share: Share::Listing, ..Self::get(path) }
+    /// Makes the request that vaultrs defines, with its body, which must hold no secret.
+    pub fn with_body_of(endpoint: &impl Endpoint) -> kms_core::Result<Self> {
+        let body = endpoint.body().map_err(|error| {
+            Error::with_source(ErrorKind::Internal, "write a request to Vault", error.to_string())
+        })?;
+        // Of an object without fields vaultrs makes an empty body, which is no JSON.
+        let body = body.map(|body| if body.is_empty() { Bytes::from_static(b"{}") } else { body.into() });
+        Ok(Self { body, ..Self::to(endpoint) })
     }
 
     /// Makes it one about our token.
@@ -412,7 +424,14 @@ fn is_loopback(endpoint: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
+    use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
+    use vaultrs::api::kv2::requests::ListSecretsRequest;
+    use vaultrs::api::sys::requests::ReadHealthRequest;
+    use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest};
+
     use super::*;
+    use crate::config::{AppRole, Login, Secret};
 
     fn answer(code: u16, body: &str) -> Answer {
         Answer { code, body: Zeroizing::new(body.as_bytes().to_vec()) }
@@ -448,6 +467,42 @@ mod tests {
             (410, r#"{"errors":[]}"#),
         ] {
             assert!(!answer(code, body).is_absent(), "{code} {body}");
+        }
+    }
+
+    /// Another release of vaultrs must not move a route, nor may one of its paths be sent with the tab that is in it.
+    #[test]
+    fn requests_of_vaultrs_are_those_of_vaults_documentation() {
+        let login = Login::AppRole(AppRole::new("role-id", Secret::from("secret-id")));
+        let client = Client::new(&VaultConfig::new("http://127.0.0.1:8200/a/proxy/", login)).unwrap();
+        let (role_id, secret_id) = ("role-id".to_owned(), "secret-id".to_owned());
+        let (role, jwt) = ("role".to_owned(), "jwt".to_owned());
+        let mount = || "team a/x/mount".to_owned();
+        let renewal = Call::with_body_of(&RenewTokenSelfRequest::default()).unwrap();
+        for (call, expected) in [
+            (Call::to(&ReadHealthRequest::default()), "GET sys/health"),
+            (Call::to(&LookupTokenSelfRequest {}), "GET auth/token/lookup-self"),
+            (renewal, "POST auth/token/renew-self {}"),
+            (
+                Call::to(&LoginWithApproleRequest { mount: mount(), role_id, secret_id }),
+                "POST auth/team%20a/x/mount/login",
+            ),
+            (
+                Call::to(&LoginWithKubernetesRequest { mount: mount(), role, jwt }),
+                "POST auth/team%20a/x/mount/login",
+            ),
+            (
+                Call::to(&ListSecretsRequest { mount: mount(), path: "minio/".to_owned() }),
+                "GET team%20a/x/mount/metadata/minio/?list=true",
+            ),
+        ] {
+            let url = client.url(&call);
+            let path = url.as_str().strip_prefix("http://127.0.0.1:8200/a/proxy/v1/").unwrap();
+            let mut sent = format!("{} {path}", call.method);
+            if let Some(body) = &call.body {
+                sent = format!("{sent} {}", String::from_utf8_lossy(body));
+            }
+            assert_eq!(sent, expected);
         }
     }
 

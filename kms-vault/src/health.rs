@@ -1,6 +1,7 @@
 //! How a Vault is: active, standby, sealed, not initialised.
 
 use serde::Deserialize;
+use vaultrs::api::sys::requests::ReadHealthRequest;
 
 use crate::client::{Call, Client};
 use crate::error::Failure;
@@ -62,7 +63,7 @@ impl Health {
 ///
 /// The body decides and not the status, which a load balancer gives as well.
 pub async fn ask(client: &Client) -> Result<Health, Failure> {
-    let answer = client.exchange(&Call::get("sys/health"), None).await?;
+    let answer = client.exchange(&Call::to(&ReadHealthRequest::default()), None).await?;
     let Ok(health) = answer.json::<Answer>() else {
         return Err(Failure::foreign(answer.code));
     };

@@ -16,11 +16,13 @@
 //! # }
 //! ```
 //!
-//! # Why there is no client library for Vault under it
+//! # What is of `vaultrs`, and what is not
 //!
-//! Of some eight routes that are used here a 404, a 400 or a 403 is an ordinary answer whose body decides; answers hold keys and
-//! tokens, so they are wiped; and they are bounded in size and number. What crates for Vault there are read answers
-//! of any size into buffers that nobody wipes, follow redirects with the token, and cannot pin a certificate.
+//! The requests are those that the crate `vaultrs` defines: path, method and, where it holds no secret, the body.
+//! They are sent, and the answers read, by a client of ours. That of `vaultrs` reads an answer whatever its size
+//! (1.1 GB were seen) into buffers that nobody wipes, has no timeout of its own, follows redirects with the token,
+//! and cannot pin a certificate; and it drops the body of a 404, a 400 or a 403, which is an ordinary answer here
+//! and whose body decides.
 //!
 //! [`Wrapper`]: kms_core::Wrapper
 

@@ -16,6 +16,7 @@ use kms_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
+use vaultrs::api::{kv1::requests as kv1, kv2::requests as kv2};
 use zeroize::Zeroizing;
 
 use crate::client::{Answer, Call, json_body};
@@ -139,25 +140,42 @@ impl VaultStore {
 
     /// Returns the path of an entry's record.
     pub(crate) fn path(&self, name: &EntryName) -> String {
-        match self.version {
-            KvVersion::V1 => join(&[&self.engine, &self.prefix, name.as_str()]),
-            KvVersion::V2 => join(&[&self.engine, "data", &self.prefix, name.as_str()]),
-        }
+        self.to_read(name).path
     }
 
     /// Returns the path whose deletion removes an entry for ever.
     pub(crate) fn path_to_delete(&self, name: &EntryName) -> String {
-        match self.version {
-            KvVersion::V1 => self.path(name),
-            KvVersion::V2 => join(&[&self.engine, "metadata", &self.prefix, name.as_str()]),
-        }
+        self.to_delete(name).path
     }
 
     /// Returns the path that lists the keys.
     pub(crate) fn path_to_list(&self) -> String {
+        self.to_list().path
+    }
+
+    fn to_read(&self, name: &EntryName) -> Call {
+        let (mount, path) = (self.engine.clone(), join(&[&self.prefix, name.as_str()]));
         match self.version {
-            KvVersion::V1 => join(&[&self.engine, &self.prefix]) + "/",
-            KvVersion::V2 => join(&[&self.engine, "metadata", &self.prefix]) + "/",
+            KvVersion::V1 => Call::to(&kv1::GetSecretRequest { mount, path }),
+            KvVersion::V2 => Call::to(&kv2::ReadSecretRequest { mount, path, version: None }),
+        }
+    }
+
+    fn to_delete(&self, name: &EntryName) -> Call {
+        let (mount, path) = (self.engine.clone(), join(&[&self.prefix, name.as_str()]));
+        match self.version {
+            KvVersion::V1 => Call::to(&kv1::DeleteSecretRequest { mount, path }),
+            KvVersion::V2 => Call::to(&kv2::DeleteSecretMetadataRequest { mount, path }),
+        }
+    }
+
+    fn to_list(&self) -> Call {
+        // With a slash at the end, also where there is no prefix.
+        let path = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let mount = self.engine.clone();
+        match self.version {
+            KvVersion::V1 => Call::to(&kv1::ListSecretRequest { mount, path }),
+            KvVersion::V2 => Call::to(&kv2::ListSecretsRequest { mount, path }),
         }
     }
 
@@ -189,8 +207,8 @@ impl VaultStore {
     }
 
     async fn find(&self, name: &EntryName, timeout: Option<Duration>) -> Result<Found> {
-        let operation = format!("read '{}' from Vault", self.path(name));
-        let call = Call { timeout, ..Call::get(self.path(name)) };
+        let call = Call { timeout, ..self.to_read(name) };
+        let operation = format!("read '{}' from Vault", call.path);
         let answer = self.session.ask(&operation, &call).await?;
         if answer.code == 403 {
             return Err(denied(operation, "read", &call.path, &answer));
@@ -367,7 +385,7 @@ impl KeyStore for VaultStore {
                 return Err(Error::with_source(ErrorKind::NotFound, operation, "there is nothing"));
             }
         }
-        let call = Call::delete(self.path_to_delete(name));
+        let call = self.to_delete(name);
         let answer = self.session.ask(&operation, &call).await?;
         match answer.code {
             200..300 => Ok(()),
@@ -377,7 +395,7 @@ impl KeyStore for VaultStore {
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        let call = Call::list(self.path_to_list());
+        let call = self.to_list();
         let operation = format!("list '{}' in Vault", call.path);
         let answer = self.session.ask(&operation, &call).await?;
         if answer.is_absent() {
@@ -477,7 +495,10 @@ fn decode(text: &str) -> Option<SecretBytes> {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::Method;
+
     use super::*;
+    use crate::config::{AppRole, Login, Secret};
 
     #[test]
     fn every_record_comes_back() {
@@ -492,6 +513,54 @@ mod tests {
             "CiQKIB",
             "texts are stored as they are"
         );
+    }
+
+    /// Where KES has its keys, and where those of former releases are.
+    #[tokio::test]
+    async fn an_entry_has_the_path_of_kes() {
+        let name = EntryName::from(&KeyName::new("my-key").unwrap());
+        for (version, engine, prefix, record, removal, listing) in [
+            (KvVersion::V1, "kv", "", "kv/my-key", "kv/my-key", "kv/"),
+            (KvVersion::V1, "/kv/", "/minio/", "kv/minio/my-key", "kv/minio/my-key", "kv/minio/"),
+            (KvVersion::V1, "a/b", "c/d", "a/b/c/d/my-key", "a/b/c/d/my-key", "a/b/c/d/"),
+            (KvVersion::V2, "kv", "", "kv/data/my-key", "kv/metadata/my-key", "kv/metadata/"),
+            (
+                KvVersion::V2,
+                "/kv/",
+                "/minio/",
+                "kv/data/minio/my-key",
+                "kv/metadata/minio/my-key",
+                "kv/metadata/minio/",
+            ),
+            (
+                KvVersion::V2,
+                "a/b",
+                "c/d",
+                "a/b/data/c/d/my-key",
+                "a/b/metadata/c/d/my-key",
+                "a/b/metadata/c/d/",
+            ),
+        ] {
+            let login = Login::AppRole(AppRole::new("role-id", Secret::from("secret-id")));
+            let mut config = VaultConfig::new("http://127.0.0.1:1", login);
+            config.version = version;
+            config.engine = engine.to_owned();
+            config.prefix = prefix.to_owned();
+            // It goes in a header, and never in a path.
+            config.namespace = Some("team/x".to_owned());
+            let store = VaultStore::connect(config).unwrap();
+            for (call, method, path) in [
+                (store.to_read(&name), Method::GET, record),
+                (store.to_delete(&name), Method::DELETE, removal),
+                (store.to_list(), Method::GET, listing),
+            ] {
+                assert_eq!(
+                    (call.method, call.path.as_str()),
+                    (method, path),
+                    "{version:?} {engine} {prefix}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -11,9 +11,10 @@ use kms_core::{EntryName, Error, ErrorKind, Result, SecretBytes, StoreStatus, Wr
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::warn;
+use vaultrs::api::transit::requests::{DecryptDataRequest, EncryptDataRequest};
 use zeroize::Zeroizing;
 
-use crate::client::{Answer, Call, json_body};
+use crate::client::{Call, json_body};
 use crate::config::{TransitConfig, VaultConfig, invalid};
 use crate::error::Failure;
 use crate::json::secret_text;
@@ -41,13 +42,10 @@ enum Form {
     Bound,
 }
 
-/// What transit is asked to seal or open.
+/// What transit is asked to seal; of vaultrs is only the route, since nobody wipes the record in its bodies.
 #[derive(Serialize)]
-struct Request<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plaintext: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ciphertext: Option<&'a str>,
+struct ToSeal<'a> {
+    plaintext: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     associated_data: Option<String>,
 }
@@ -95,19 +93,21 @@ impl Transit {
         (self.form == Form::Bound).then(|| STANDARD.encode(name.as_str()))
     }
 
-    /// Asks transit to do something that can be done twice.
-    async fn ask(&self, operation: &str, route: &str, request: &Request<'_>) -> Result<Answer> {
-        let call = Call::post(self.path(route), json_body(operation, request)?);
-        self.session.ask(operation, &call).await
+    /// Makes the request to seal, still without the record.
+    fn to_seal(&self) -> Call {
+        let (mount, name) = (self.engine.clone(), self.key.clone());
+        Call::to(&EncryptDataRequest { mount, name, ..EncryptDataRequest::default() })
     }
 
-    fn path(&self, route: &str) -> String {
-        format!("{}/{route}/{}", self.engine, self.key)
+    fn to_open(&self, ciphertext: &str, associated_data: Option<String>) -> Result<Call> {
+        let (mount, name, ciphertext) = (self.engine.clone(), self.key.clone(), ciphertext.to_owned());
+        let request =
+            DecryptDataRequest { mount, name, ciphertext, associated_data, ..DecryptDataRequest::default() };
+        Call::with_body_of(&request)
     }
 
     /// Makes the error of a refusal that says what the policy lacks, and that of other failures.
-    fn failed(&self, operation: String, route: &str, of_400: ErrorKind, failure: Failure) -> Error {
-        let path = self.path(route);
+    fn failed(operation: String, path: &str, of_400: ErrorKind, failure: Failure) -> Error {
         match &failure {
             Failure::Status { code: 403, .. } => {
                 let why =
@@ -129,11 +129,11 @@ impl Wrapper for Transit {
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
         let plaintext = Zeroizing::new(STANDARD.encode(record.expose()));
         let operation = format!("seal '{name}' with transit key '{}'", self.key);
-        let associated_data = self.associated_data(name);
-        let request = Request { plaintext: Some(&plaintext), ciphertext: None, associated_data };
-        let answer = self.ask(&operation, "encrypt", &request).await?;
+        let request = ToSeal { plaintext: &plaintext, associated_data: self.associated_data(name) };
+        let call = Call { body: Some(json_body(&operation, &request)?), ..self.to_seal() };
+        let answer = self.session.ask(&operation, &call).await?;
         if !answer.is_success() {
-            return Err(self.failed(operation, "encrypt", ErrorKind::Denied, answer.failure()));
+            return Err(Self::failed(operation, &call.path, ErrorKind::Denied, answer.failure()));
         }
         match answer.json::<Envelope<Sealed>>() {
             Ok(Envelope { data: Sealed { ciphertext } }) if is_sealed(ciphertext.as_bytes()) => {
@@ -156,11 +156,10 @@ impl Wrapper for Transit {
             }
             return Err(corrupt("it is not sealed by transit, and such records are refused"));
         };
-        let associated_data = self.associated_data(name);
-        let request = Request { plaintext: None, ciphertext: Some(sealed), associated_data };
-        let answer = self.ask(&operation, "decrypt", &request).await?;
+        let call = self.to_open(sealed, self.associated_data(name))?;
+        let answer = self.session.ask(&operation, &call).await?;
         if !answer.is_success() {
-            return Err(self.failed(operation, "decrypt", ErrorKind::Corrupt, answer.failure()));
+            return Err(Self::failed(operation, &call.path, ErrorKind::Corrupt, answer.failure()));
         }
         let opened =
             answer.json::<Envelope<Opened<'_>>>().map_err(|failure| failure.into_error(&operation))?;
@@ -186,7 +185,29 @@ fn is_sealed(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::Method;
+
     use super::*;
+    use crate::config::{AppRole, Login, Secret};
+
+    #[tokio::test]
+    async fn requests_to_transit_are_those_of_kes() {
+        let login = Login::AppRole(AppRole::new("role-id", Secret::from("secret-id")));
+        let mut config = VaultConfig::new("http://127.0.0.1:1", login);
+        config.transit =
+            Some(TransitConfig { engine: "/a/transit/".to_owned(), ..TransitConfig::new("root") });
+        let transit = Transit::bound(&config).unwrap();
+        let seal = transit.to_seal();
+        assert_eq!((seal.method, seal.path.as_str()), (Method::POST, "a/transit/encrypt/root"));
+        for (associated_data, body) in [
+            (None, r#"{"ciphertext":"vault:v1:abc"}"#),
+            (Some("bmFtZQ=="), r#"{"ciphertext":"vault:v1:abc","associated_data":"bmFtZQ=="}"#),
+        ] {
+            let open = transit.to_open("vault:v1:abc", associated_data.map(str::to_owned)).unwrap();
+            assert_eq!((open.method, open.path.as_str()), (Method::POST, "a/transit/decrypt/root"));
+            assert_eq!(open.body.unwrap(), body);
+        }
+    }
 
     #[test]
     fn ciphertexts_of_every_key_version_are_known() {
