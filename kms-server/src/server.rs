@@ -50,7 +50,7 @@ pub struct Server {
 pub struct Limits {
     /// How long every route may take; `None` for the usual time of each.
     pub route_timeout: Option<Duration>,
-    /// How many connections there may be at once; more wait to be accepted.
+    /// How many connections there may be at once; of more, those of clients that may do nothing end, or they wait.
     pub connections: usize,
     /// How long each thing on a connection may take.
     pub bounds: Bounds,

@@ -71,8 +71,17 @@ impl DevServer {
 
     /// Returns the resident memory of the process in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// Returns the most memory that was ever resident, in MiB.
+    pub fn most_resident_mib(&self) -> u64 {
+        self.status_kib("VmHWM:") / 1024
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().split(' ').next().unwrap().parse().unwrap()
     }
 }

@@ -236,22 +236,18 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
     account.answered(answer.status());
-    let is_unread = !body.is_end_stream();
-    let lingers = match is_unread {
-        true if client.is_http2 => {
-            leave(client, &access, body, waits);
-            false
-        }
-        true => {
-            let is_ignored = !answer.closes() && ignore(client, &access, &mut body, waits, deadline).await;
-            if !is_ignored {
-                answer = answer.and_close();
-            }
-            !body.is_end_stream()
-        }
+    let mut lingers = false;
+    if body.is_end_stream() {
         // Behind a request that is refused there may be others.
-        false => client.watch.http1_refusal().is_some(),
-    };
+        lingers = client.watch.http1_refusal().is_some();
+    } else if client.is_http2 {
+        leave(client, &access, body, waits);
+    } else {
+        if answer.closes() || !ignore(client, &access, &mut body, waits, deadline).await {
+            answer = answer.and_close();
+        }
+        lingers = !body.is_end_stream();
+    }
     if answer.is_endless() {
         answer.watch(&client.watch, client.is_http2);
     } else if !client.is_http2 {

@@ -75,7 +75,44 @@ async fn requests_of_all_forms_follow_each_other_on_one_connection() {
     }
 }
 
-/// The same requests, cut at every place where a read may end.
+/// Many requests sent ahead, small and large, in records of any size.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_run_of_requests_is_answered_however_it_is_cut() {
+    let server = TestServer::builder().key("a").start().await;
+    let config = Arc::new(server.admin_identity().client_config(&["http/1.1"]));
+    let body = format!("{{\"plaintext\":\"{}\"}}", "A".repeat(40_000));
+    let length = body.len();
+    let large = [
+        format!("POST /v1/key/encrypt/a HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}"),
+        format!(
+            "POST /v1/key/encrypt/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n\
+             {length:x}\r\n{body}\r\n0\r\ntrailer: x\r\n\r\n"
+        ),
+    ];
+    let mut run = String::new();
+    for number in 0..60 {
+        run.push_str(if number % 10 == 9 { &large[number / 10 % 2] } else { BEFORE[number % 3] });
+    }
+    run.push_str("GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    for size in [17, 100, 1_000, 9_000, 16_384] {
+        let tls = tls_connect(server.address(), Arc::clone(&config)).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(tls);
+        let sending = async {
+            for part in run.as_bytes().chunks(size) {
+                write.write_all(part).await.unwrap();
+                write.flush().await.unwrap();
+            }
+        };
+        let mut answers = Vec::new();
+        let reading = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut answers);
+        let both = async { tokio::join!(sending, reading).1 };
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("all are answered").unwrap();
+        let answers = String::from_utf8(answers).unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 61, "parts of {size}");
+    }
+}
+
+/// A head that is refused, cut where a read may end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_comes_in_parts_is_looked_at_as_a_whole() {
     let server = TestServer::builder().key("a").start().await;
