@@ -31,6 +31,12 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The most bytes that wait to be written; beyond it events are lost, or requests refused.
 const MAX_WAITING: usize = 8 << 20;
 
+/// From so many on requests are refused, where they are: those that have begun need room for their lines.
+const FULL: usize = MAX_WAITING / 2;
+
+/// How long the log may take for what waits before that is told.
+const OVERDUE: Duration = Duration::from_secs(5);
+
 /// The audit log of a server.
 pub struct Audit {
     target: Target,
@@ -39,6 +45,10 @@ pub struct Audit {
     wake: Notify,
     hub: Hub,
     is_failing: AtomicBool,
+    /// So much waits that requests have to be refused, where they are.
+    is_full: AtomicBool,
+    /// Events that are being written.
+    in_hand: AtomicU64,
     reopen: AtomicBool,
     written: AtomicU64,
     dropped: AtomicU64,
@@ -118,6 +128,8 @@ impl Audit {
             wake: Notify::new(),
             hub: Hub::new(),
             is_failing: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            in_hand: AtomicU64::new(0),
             reopen: AtomicBool::new(false),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -136,7 +148,8 @@ impl Audit {
 
     /// Tells whether requests have to be refused since they could not be recorded.
     pub fn refuses(&self) -> bool {
-        self.is_failing.load(Ordering::Relaxed) && self.on_failure == AuditFailure::Refuse
+        (self.is_failing.load(Ordering::Relaxed) || self.is_full.load(Ordering::Relaxed))
+            && self.on_failure == AuditFailure::Refuse
     }
 
     /// Takes the room that the line of a request for `path` may need, before the request has an effect.
@@ -171,6 +184,9 @@ impl Audit {
         let is_first = waiting.lines.is_empty();
         push_line(&mut waiting.lines, event);
         waiting.events += 1;
+        if waiting.lines.len() >= FULL {
+            self.is_full.store(true, Ordering::Relaxed);
+        }
         drop(waiting);
         if is_first {
             self.wake.notify_one();
@@ -189,7 +205,13 @@ impl Audit {
             self.wake.notified().await;
             tokio::time::sleep(GATHER).await;
             let audit = Arc::clone(&self);
-            let _ = tokio::task::spawn_blocking(move || audit.flush()).await;
+            let mut flush = tokio::task::spawn_blocking(move || audit.flush());
+            if tokio::time::timeout(OVERDUE, &mut flush).await.is_err() {
+                let consequence = self.on_failure.consequence();
+                tracing::error!("the audit log has taken nothing for {OVERDUE:?}: {consequence}");
+                let _ = flush.await;
+                tracing::warn!("the audit log takes lines again");
+            }
             metrics.audited(self.written.swap(0, Ordering::Relaxed), self.dropped.swap(0, Ordering::Relaxed));
             if self.is_failing.load(Ordering::Relaxed) {
                 tokio::time::sleep(RETRY).await;
@@ -204,9 +226,12 @@ impl Audit {
     pub fn flush(&self) {
         let taken = {
             let mut waiting = self.waiting();
+            self.is_full.store(false, Ordering::Relaxed);
+            self.in_hand.fetch_add(waiting.events, Ordering::Relaxed);
             Taken { lines: std::mem::take(&mut waiting.lines), events: std::mem::take(&mut waiting.events) }
         };
         let outcome = self.write(&taken.lines);
+        self.in_hand.fetch_sub(taken.events, Ordering::Relaxed);
         let was_failing = self.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
         let kept = match (outcome, self.on_failure) {
             (Ok(()), _) => {
@@ -236,6 +261,17 @@ impl Audit {
         let later = std::mem::replace(&mut waiting.lines, taken.lines);
         waiting.lines.extend_from_slice(&later);
         waiting.events += taken.events;
+        if waiting.lines.len() >= FULL {
+            self.is_full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what waits, for the last time and for as long as `patience`; tells how many events were not written.
+    pub async fn end(self: &Arc<Self>, patience: Duration) -> u64 {
+        let audit = Arc::clone(self);
+        let flush = tokio::task::spawn_blocking(move || audit.flush());
+        let _ = tokio::time::timeout(patience, flush).await;
+        self.in_hand.load(Ordering::Relaxed) + self.waiting().events
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -353,6 +389,8 @@ mod tests {
         assert!(refusing.refuses());
         assert_eq!(refusing.dropped.load(Ordering::Relaxed), 0);
         assert_eq!(refusing.waiting.lock().unwrap().events, 1, "nothing is lost");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        assert_eq!(runtime.block_on(refusing.end(Duration::from_secs(5))), 1, "what is left is told");
     }
 
     #[test]

@@ -26,6 +26,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it waits for creates, imports and deletes whose clients have left: longer than a call to the key store may take.
 const EFFECTS_TIMEOUT: Duration = Duration::from_secs(12);
 
+/// How long it waits at last for the audit log to take what waits.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long the start may wait for the key store, for each question.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -219,7 +222,10 @@ impl Listening {
         if let Some(probes) = probes {
             probes.abort();
         }
-        self.api.audit().flush();
+        match self.api.audit().end(AUDIT_TIMEOUT).await {
+            0 => {}
+            left => tracing::error!("{left} events of the audit log could not be written and are lost"),
+        }
     }
 }
 

@@ -75,6 +75,12 @@ pub struct CacheCounters {
     pub failed_reads: u64,
 }
 
+/// The place of a key that is being created: what is deleted before it is taken in never comes back.
+pub struct NewKey {
+    slot: Arc<Slot>,
+    epoch: u64,
+}
+
 pub struct Cache<S> {
     store: S,
     config: CacheConfig,
@@ -230,12 +236,19 @@ impl<S: KeyStore> Cache<S> {
         outcome
     }
 
-    /// Takes in a key that was created just now, and read back.
-    pub fn publish_new(&self, name: &KeyName, key: CachedKey) {
+    /// Notes where a key that is about to be created will be taken in.
+    pub fn begin_new(&self, name: &KeyName) -> NewKey {
         let slot = self.slot(name);
         slot.touch(self.millis(Instant::now()));
-        slot.publish_new(Arc::new(key));
-        self.unreadable.clear(name);
+        let epoch = slot.epoch();
+        NewKey { slot, epoch }
+    }
+
+    /// Takes in a key that was created just now, and read back, unless it was deleted since.
+    pub fn publish_new(&self, name: &KeyName, place: &NewKey, key: CachedKey) {
+        if place.slot.publish_new(Arc::new(key), place.epoch) {
+            self.unreadable.clear(name);
+        }
     }
 
     /// Notes that a key is known to be gone from the store.
@@ -333,7 +346,10 @@ impl<S: KeyStore> Cache<S> {
                 }
             }
             if let Some(mut read) = read {
-                return outcome(&mut read, request, name).await?;
+                match outcome(&mut read, request, name).await? {
+                    Err(error) if error.kind() == ErrorKind::Abandoned => {}
+                    outcome => return outcome,
+                }
             }
         }
     }
@@ -361,9 +377,11 @@ impl<S: KeyStore> Cache<S> {
         let Some(this) = self.this.upgrade() else { return };
         tokio::spawn(async move {
             let result = this.read_key(&name, began).await;
-            this.finish(&name, &slot, epoch, &result);
+            let is_stale = this.finish(&name, &slot, epoch, &result);
             drop(pass);
-            sender.send_replace(Some(result));
+            // What was read before the key was created or deleted here is no answer: who waits for it asks again.
+            let stale = || Error::new(ErrorKind::Abandoned, format!("read key '{name}'"));
+            sender.send_replace(Some(if is_stale { Err(stale()) } else { result }));
         });
     }
 
@@ -403,8 +421,8 @@ impl<S: KeyStore> Cache<S> {
         }
     }
 
-    /// Brings the outcome of a read into the slot.
-    fn finish(&self, name: &KeyName, slot: &Arc<Slot>, epoch: u64, result: &Result<Arc<CachedKey>>) {
+    /// Brings the outcome of a read into the slot. True if it tells nothing any more.
+    fn finish(&self, name: &KeyName, slot: &Arc<Slot>, epoch: u64, result: &Result<Arc<CachedKey>>) -> bool {
         let finished = slot.finish(epoch, result);
         let is_unreadable = !finished.is_stale && self.learn(name, result.as_ref().err());
         match (result, finished.dropped) {
@@ -423,6 +441,7 @@ impl<S: KeyStore> Cache<S> {
         if slot.key().is_none() {
             self.remove_if_empty(name, slot);
         }
+        finished.is_stale
     }
 
     fn remove_if_empty(&self, name: &KeyName, slot: &Arc<Slot>) {

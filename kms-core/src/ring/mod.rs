@@ -96,6 +96,7 @@ async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRec
     let operation = || format!("create key '{name}'");
     let entry = EntryName::from(name);
     let encoded = record.encode();
+    let place = cache.begin_new(name);
     let written = cache.write(cache.store().create(&entry, &encoded)).await;
     match &written {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
@@ -123,7 +124,7 @@ async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRec
         let detail = "another record was read back";
         return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
     }
-    cache.publish_new(name, CachedKey::new(record, began));
+    cache.publish_new(name, &place, CachedKey::new(record, began));
     Ok(())
 }
 

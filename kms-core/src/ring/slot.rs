@@ -182,12 +182,21 @@ impl Slot {
         Finished { is_stale: false, dropped }
     }
 
-    /// Takes in a key that was created here.
-    pub fn publish_new(&self, key: Arc<CachedKey>) {
+    /// Returns what changes when the key is created or deleted here.
+    pub fn epoch(&self) -> u64 {
+        self.reads().epoch
+    }
+
+    /// Takes in a key whose creation here began in `epoch`; false if it was deleted, or made otherwise, since.
+    pub fn publish_new(&self, key: Arc<CachedKey>, epoch: u64) -> bool {
         let mut reads = self.reads();
+        if reads.epoch != epoch {
+            return false;
+        }
         reads.epoch += 1;
         reads.refused = false;
         self.put(key);
+        true
     }
 
     /// Drops the key, and what a read under way will bring.

@@ -41,7 +41,8 @@ impl<'a> Account<'a> {
 
     /// Tells what was answered, unless somebody else does.
     pub fn answered(&self, status: StatusCode) {
-        if !self.is_given.swap(true, Ordering::Relaxed) {
+        if !self.is_given.load(Ordering::Relaxed) {
+            self.is_given.store(true, Ordering::Relaxed);
             self.tell(status, true);
         }
     }

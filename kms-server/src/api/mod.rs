@@ -19,6 +19,7 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub struct Api {
     kms: Arc<dyn Kms>,
     store_status: SharedStatus,
     access: ArcSwap<Access>,
+    /// How often the access rules were changed.
+    access_changes: AtomicU32,
     routes: ArcSwap<Routes>,
     room: Arc<BodyRoom>,
     process: Process,
@@ -76,6 +79,7 @@ impl Api {
             store_status: SharedStatus::new(Arc::clone(&kms)),
             kms,
             access: ArcSwap::from_pointee(access),
+            access_changes: AtomicU32::new(0),
             routes: ArcSwap::from_pointee(routes),
             room: Arc::default(),
             process: Process::now(),
@@ -97,14 +101,18 @@ impl Api {
 
     /// Puts other access rules and routes in force: they hold for every request that comes from now on.
     pub fn set(&self, access: Access, routes: Routes) {
-        self.access.store(Arc::new(access));
+        self.set_access(access);
         self.routes.store(Arc::new(routes));
     }
 
     /// Has the certificates that proxies hand on verified otherwise.
     pub fn set_proxies(&self, proxies: Option<Proxies>) {
-        let access = Access::clone(&self.access.load()).with_proxies(proxies);
+        self.set_access(Access::clone(&self.access.load()).with_proxies(proxies));
+    }
+
+    fn set_access(&self, access: Access) {
         self.access.store(Arc::new(access));
+        self.access_changes.fetch_add(1, Ordering::Release);
     }
 
     /// Returns the access rules.
@@ -197,6 +205,8 @@ struct Call<'a> {
     /// What follows the route's own path: a name or a pattern.
     rest: &'a str,
     access: &'a Access,
+    /// How often these rules had been changed.
+    access_changes: u32,
     routes: &'a Routes,
     /// Who asks, where it is known.
     identity: Option<Identity>,
@@ -214,6 +224,8 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let to_head = head.method == Method::HEAD;
     let path = OwnPath::new(&decode(head.uri.path()));
     let path = path.as_str();
+    // Before the rules themselves: what changes in between is seen.
+    let access_changes = client.api.access_changes.load(Ordering::Acquire);
     let (access, routes) = (client.api.access.load(), client.api.routes.load());
     let found = routes.find(path);
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
@@ -223,8 +235,8 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
     }
-    let waits = head.headers.contains_key(EXPECT);
-    let checked = check(client, &head, found, &account, (&access, &routes));
+    let waits = !body.is_end_stream() && head.headers.contains_key(EXPECT);
+    let checked = check(client, &head, found, &account, (&access, &routes, access_changes));
     // Its 16 kB are not kept while a body or the key store is awaited.
     drop(head);
     let outcome = match checked {
@@ -289,7 +301,7 @@ fn check<'a>(
     head: &Parts,
     found: Option<(&'a Route, &'a str)>,
     account: &'a Account<'a>,
-    (access, routes): (&'a Access, &'a Routes),
+    (access, routes, access_changes): (&'a Access, &'a Routes, u32),
 ) -> Result<Call<'a>, Answer> {
     let Account { caller, path, received, .. } = *account;
     if let Some(refusal) = client.watch.http1_refusal() {
@@ -316,7 +328,19 @@ fn check<'a>(
         Gate::Policy => Some(authorize(caller, access, &route.target(path, rest))?),
     };
     let expiry = caller.expiry;
-    Ok(Call { client, route, path, rest, access, routes, identity, expiry, received, account })
+    Ok(Call {
+        client,
+        route,
+        path,
+        rest,
+        access,
+        access_changes,
+        routes,
+        identity,
+        expiry,
+        received,
+        account,
+    })
 }
 
 /// Returns the identity of a client that may ask for `target`.
@@ -345,10 +369,11 @@ fn access_ended(why: AccessEnd) -> Reject {
 impl Call<'_> {
     /// Checks by the rules that are now in force what was allowed before the body came.
     fn authorize_again(&self) -> Result<(), Reject> {
-        let access = self.client.api.access.load();
-        let Some(identity) = self.identity.filter(|_| !std::ptr::eq(&raw const **access, self.access)) else {
+        let api = &self.client.api;
+        if api.access_changes.load(Ordering::Acquire) == self.access_changes {
             return Ok(());
-        };
+        }
+        let (access, Some(identity)) = (api.access.load(), self.identity) else { return Ok(()) };
         let peer = self.client.peer.identity.ok();
         let was_proxy = peer != Some(identity) && peer.is_none_or(|peer| access.proxy(&peer).is_none());
         let denial = match access.authorize(&identity, &self.route.target(self.path, self.rest)) {

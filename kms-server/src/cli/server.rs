@@ -111,13 +111,20 @@ pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     process::raise_file_limit();
     args.former.warn();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(async {
+    let runtime = runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(async {
         if args.dev {
             return serve_dev(args, environment).await;
         }
         serve_config(&args, environment).await
-    })
+    });
+    // A log that takes nothing holds a thread for ever.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    outcome
 }
+
+/// How long a server that has stopped waits for what still runs.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let load = || {

@@ -68,3 +68,41 @@ async fn a_file_that_cannot_be_opened_is_told_at_the_start() {
     let error = builder.try_start().await.err().unwrap().to_string();
     assert!(error.contains("log.audit_file") && error.contains("/nowhere/audit.log"), "{error}");
 }
+
+/// A log that takes nothing does not fail either: a pipe that nobody reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stalled_log_cannot_take_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("audit.pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let held = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let mut builder = TestServer::builder();
+    builder.settings.log.audit_file = Some(pipe);
+    builder.settings.log.audit_failure = AuditFailure::Refuse;
+    let server = builder.key("my-key").start().await;
+    let clients = (0..8).map(|_| {
+        let mut client = server.admin(Protocol::Http2);
+        tokio::spawn(async move {
+            let mut answered = 0;
+            loop {
+                match client.send("POST", "/v1/key/generate/my-key", "{}").await.unwrap().code() {
+                    200 => answered += 1,
+                    code => return (answered, code),
+                }
+            }
+        })
+    });
+    let mut answered = 0;
+    for client in clients.collect::<Vec<_>>() {
+        let (count, code) = client.await.unwrap();
+        assert_eq!(code, 503);
+        answered += count;
+    }
+    let reader = std::thread::spawn(move || {
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(held));
+        let of_answers = lines.by_ref().filter(|line| line.as_ref().unwrap().contains("\"code\":200"));
+        of_answers.take(answered).count()
+    });
+    assert_eq!(reader.join().unwrap(), answered, "each answer has its line");
+    server.stop().await;
+}
