@@ -137,6 +137,10 @@ impl Names {
     /// Takes in a CMK that was made here.
     pub fn note_made(&self, name: &KeyName, view: View) -> Arc<Cmk> {
         let cmk = Arc::clone(&view.cmk);
+        if self.is_deleted(&cmk.id) {
+            // A delete was faster.
+            return cmk;
+        }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.retain(|_, (_, since)| since.elapsed() < CONSISTENCY);
         made.insert(name.clone(), (cmk.id.clone(), Instant::now()));

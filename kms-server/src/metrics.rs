@@ -168,8 +168,9 @@ impl Metrics {
         self.look();
         self.cache.look(kms);
         if let Some(held) = process::protection() {
-            let all = held.locked == Ok(Locked::Everything);
-            let held = [all, held.locked.is_ok(), held.no_core_dump.is_ok(), held.not_dumpable.is_ok()];
+            let all = process::is_locked();
+            let keys = all || matches!(held.locked, Ok(Locked::MasterKeys(_)));
+            let held = [all, keys, held.no_core_dump.is_ok(), held.not_dumpable.is_ok()];
             for (family, holds) in self.protection.iter().zip(held) {
                 family.set(i64::from(holds));
             }

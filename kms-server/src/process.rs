@@ -1,6 +1,7 @@
 //! What the process asks of the operating system: many descriptors, and that nobody reads its memory.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
@@ -143,16 +144,25 @@ pub fn return_large_blocks() {}
 /// for this moment they are not locked; where there is a swap device to which they could be written meanwhile, they stay.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn return_freed_memory() {
-    let is_locked = protection().is_some_and(|held| held.locked == Ok(Locked::Everything));
-    let unlocks = is_locked && has_no_swap() && munlockall().is_ok();
+    let unlocks = is_locked() && has_no_swap() && munlockall().is_ok();
     // SAFETY: it takes a number, and gives back pages in which no block is in use.
     #[expect(unsafe_code, reason = "there is no safe way to tell glibc")]
     unsafe {
         libc::malloc_trim(0);
     }
     if unlocks && let Err(error) = mlockall(LOCK_ALL) {
+        IS_UNLOCKED.store(true, Ordering::Relaxed);
         tracing::error!(%error, "memory is not locked any more");
     }
+}
+
+/// Set when memory that was locked could not be locked again.
+static IS_UNLOCKED: AtomicBool = AtomicBool::new(false);
+
+/// Tells whether every page is locked now.
+pub fn is_locked() -> bool {
+    protection().is_some_and(|held| held.locked == Ok(Locked::Everything))
+        && !IS_UNLOCKED.load(Ordering::Relaxed)
 }
 
 /// Gives memory that was freed back to the system, where the allocator has to be told.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
+use super::config::{CacheConfig, CacheCounters};
 use super::gate::{Gate, Pass};
 use super::key::CachedKey;
 use super::slot::{Due, Slot, Start};
@@ -30,56 +31,6 @@ const TRIED_AGAIN: usize = 8;
 const PINGS_UNTIL_TRIED_AGAIN: u32 = 6;
 /// How long a backend call may take when no request's deadline bounds it.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long keys stay in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheConfig {
-    /// How long a key is used after it was read; use never extends it. Zero reads it for every request.
-    ///
-    /// This is also how long a key that was deleted by another server goes on working on this one.
-    pub any: Duration,
-    /// How long a key stays that nobody uses.
-    pub unused: Duration,
-    /// How long after its last good read a key is served while the backend cannot be asked; zero is never.
-    pub offline: Duration,
-    /// How often a backend that is away is asked whether it is back; a key that cannot be read is tried again after six
-    /// times as long.
-    pub ping: Duration,
-}
-
-impl Default for CacheConfig {
-    /// KES's defaults: 5 minutes, 30 seconds, no offline copy, and a ping every 10 seconds.
-    fn default() -> Self {
-        Self {
-            any: Duration::from_secs(300),
-            unused: Duration::from_secs(30),
-            offline: Duration::ZERO,
-            ping: Duration::from_secs(10),
-        }
-    }
-}
-
-/// How a cache did since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CacheCounters {
-    /// Requests served by a key in memory.
-    pub hits: u64,
-    /// Requests that had to wait for a read.
-    pub misses: u64,
-    /// Requests served by an offline copy while the backend was away.
-    pub offline_hits: u64,
-    /// Keys asked of the backend, in the background too.
-    pub reads: u64,
-    /// Reads that failed other than with `NotFound`.
-    pub failed_reads: u64,
-}
-
-/// The place of a key that is being created: what is deleted before it is taken in never comes back.
-pub struct NewKey {
-    slot: Arc<Slot>,
-    epoch: u64,
-}
 
 pub struct Cache<S> {
     store: S,
@@ -155,9 +106,10 @@ impl<S: KeyStore> Cache<S> {
         match offline_copy {
             None => {
                 count(&self.counters.misses);
-                self.fetch(request, name, None).await
+                // Boxed, as what is rare is: a hit shall not carry the room for a wait.
+                Box::pin(self.fetch(request, name, None)).await
             }
-            Some((slot, key)) => self.key_or_offline_copy(request, name, &slot, key).await,
+            Some((slot, key)) => Box::pin(self.key_or_offline_copy(request, name, &slot, key)).await,
         }
     }
 
@@ -236,19 +188,19 @@ impl<S: KeyStore> Cache<S> {
         outcome
     }
 
-    /// Notes where a key that is about to be created will be taken in.
-    pub fn begin_new(&self, name: &KeyName) -> NewKey {
+    /// Returns the place where a key that is about to be created will be taken in.
+    ///
+    /// A delete gives the name another place, so that what it overtakes does not come back.
+    pub fn place(&self, name: &KeyName) -> Arc<Slot> {
         let slot = self.slot(name);
         slot.touch(self.millis(Instant::now()));
-        let epoch = slot.epoch();
-        NewKey { slot, epoch }
+        slot
     }
 
-    /// Takes in a key that was created just now, and read back, unless it was deleted since.
-    pub fn publish_new(&self, name: &KeyName, place: &NewKey, key: CachedKey) {
-        if place.slot.publish_new(Arc::new(key), place.epoch) {
-            self.unreadable.clear(name);
-        }
+    /// Takes in a key that was created just now, and read back.
+    pub fn publish_new(&self, name: &KeyName, place: &Slot, key: CachedKey) {
+        place.publish_new(Arc::new(key));
+        self.unreadable.clear(name);
     }
 
     /// Notes that a key is known to be gone from the store.

@@ -1,6 +1,7 @@
 //! The key ring: a [`Kms`] in this process over any key store.
 
 mod cache;
+mod config;
 mod gate;
 mod key;
 mod slot;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::cache::Cache;
-pub use self::cache::{CacheConfig, CacheCounters};
+pub use self::config::{CacheConfig, CacheCounters};
 pub use self::gate::{Gate, Pass};
 use self::key::CachedKey;
 pub use self::unreadable::Unreadable;
@@ -80,7 +81,7 @@ impl<S: KeyStore> KeyRing<S> {
         if self.store().capabilities().sole_writer || key.read_after(request.received) {
             return Err(error);
         }
-        let current = self.cache.key_read_after(request, name, request.received).await?;
+        let current = Box::pin(self.cache.key_read_after(request, name, request.received)).await?;
         if current.fingerprint() == key.fingerprint() {
             return Err(error);
         }
@@ -96,7 +97,7 @@ async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRec
     let operation = || format!("create key '{name}'");
     let entry = EntryName::from(name);
     let encoded = record.encode();
-    let place = cache.begin_new(name);
+    let place = cache.place(name);
     let written = cache.write(cache.store().create(&entry, &encoded)).await;
     match &written {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {

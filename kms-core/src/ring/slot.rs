@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
-use super::cache::{CacheConfig, refresh_age};
+use super::cache::refresh_age;
+use super::config::CacheConfig;
 use super::key::CachedKey;
 use crate::{ErrorKind, Fingerprint, Result};
 
@@ -182,21 +183,12 @@ impl Slot {
         Finished { is_stale: false, dropped }
     }
 
-    /// Returns what changes when the key is created or deleted here.
-    pub fn epoch(&self) -> u64 {
-        self.reads().epoch
-    }
-
-    /// Takes in a key whose creation here began in `epoch`; false if it was deleted, or made otherwise, since.
-    pub fn publish_new(&self, key: Arc<CachedKey>, epoch: u64) -> bool {
+    /// Takes in a key that was created here.
+    pub fn publish_new(&self, key: Arc<CachedKey>) {
         let mut reads = self.reads();
-        if reads.epoch != epoch {
-            return false;
-        }
         reads.epoch += 1;
         reads.refused = false;
         self.put(key);
-        true
     }
 
     /// Drops the key, and what a read under way will bring.

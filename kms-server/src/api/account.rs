@@ -100,6 +100,8 @@ impl Drop for OwnAccount {
     fn drop(&mut self) {
         if !self.is_given {
             // Its task ended by a defect, or with the process.
+            let identity = self.caller.identity.ok().map(tracing::field::display);
+            tracing::error!(identity, path = self.path, "what came of this is not known");
             self.tell(StatusCode::INTERNAL_SERVER_ERROR, false);
         }
     }

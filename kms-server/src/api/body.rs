@@ -9,13 +9,13 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use kms_core::Identity;
 use zeroize::Zeroizing;
 
-/// A body up to this size needs no permit.
+/// A body that comes in one piece needs no permit up to this size.
 const SMALL: usize = 16 * 1024;
 
 /// How much of a body that nobody wants is read so that the connection can go on.
 const MAX_IGNORED: usize = 64 * 1024;
 
-/// The most bytes of large bodies that all requests together may hold.
+/// The most bytes of bodies that did not come in one piece, and that all requests together may hold.
 const MAX_HELD: usize = 16 * 1024 * 1024;
 
 /// The most of these that the requests of one identity may hold.
@@ -30,7 +30,7 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
-    /// Hands out the permit of a large body, to be held until the answer is sent.
+    /// Hands out the permit of a body, to be held until the answer is sent.
     pub fn take_permit(&mut self) -> Option<BodyPermit> {
         match self {
             Self::One(_) => None,
@@ -89,10 +89,8 @@ pub async fn read(
         if total > joined.capacity() {
             // Room is taken for what came and about as much again, and not for what was only announced.
             let size = total.next_power_of_two().min(most).max(total);
-            if size > SMALL {
-                let permit = permit.get_or_insert_with(|| BodyPermit::none_yet(room, who));
-                permit.grow(size)?;
-            }
+            // Also for a small one: what is kept until the rest comes is bounded, however many requests there are.
+            permit.get_or_insert_with(|| BodyPermit::none_yet(room, who)).grow(size)?;
             // By hand: a vector that grows by itself leaves a copy behind that nobody wipes.
             let mut larger = Zeroizing::new(Vec::with_capacity(size));
             larger.extend_from_slice(&joined);
@@ -127,7 +125,7 @@ pub async fn ignore(body: &mut Incoming, expects_continue: bool) -> bool {
     true
 }
 
-/// The room for large bodies, shared by all requests, so that no number of clients can fill the memory, and nobody
+/// The room for bodies that come in parts, shared by all requests, so that no number of clients can fill the memory, and nobody
 /// alone can fill the room.
 #[derive(Debug, Default)]
 pub struct BodyRoom {
@@ -146,7 +144,7 @@ impl BodyRoom {
     }
 }
 
-/// Room taken by one large body, given back when dropped.
+/// Room taken by one body, given back when dropped.
 pub struct BodyPermit(Box<Taken>);
 
 /// Boxed: every answer has place for a permit, and few have one.

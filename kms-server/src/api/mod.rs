@@ -369,6 +369,9 @@ fn access_ended(why: AccessEnd) -> Reject {
 impl Call<'_> {
     /// Checks by the rules that are now in force what was allowed before the body came.
     fn authorize_again(&self) -> Result<(), Reject> {
+        if self.client.watch.access_end() == Some(AccessEnd::Expired) {
+            return Err(access_ended(AccessEnd::Expired));
+        }
         let api = &self.client.api;
         if api.access_changes.load(Ordering::Acquire) == self.access_changes {
             return Ok(());
@@ -388,20 +391,21 @@ impl Call<'_> {
 }
 
 async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    // What is asked less often is boxed: each request carries the room for the largest of the others.
     match call.route.operation {
         Operation::Generate => keys::generate(call, body).await,
         Operation::Decrypt => keys::decrypt(call, body).await,
         Operation::Encrypt => keys::encrypt(call, body).await,
-        Operation::Hmac => keys::hmac(call, body).await,
-        Operation::Describe => keys::describe(call).await,
-        Operation::Create => keys::create(call).await,
-        Operation::Import => keys::import(call, body).await,
-        Operation::List => keys::list(call).await,
-        Operation::Delete => keys::delete(call).await,
-        Operation::Ready => health::ready(call).await,
-        Operation::Status => health::status(call).await,
+        Operation::Hmac => Box::pin(keys::hmac(call, body)).await,
+        Operation::Describe => Box::pin(keys::describe(call)).await,
+        Operation::Create => Box::pin(keys::create(call)).await,
+        Operation::Import => Box::pin(keys::import(call, body)).await,
+        Operation::List => Box::pin(keys::list(call)).await,
+        Operation::Delete => Box::pin(keys::delete(call)).await,
+        Operation::Ready => Box::pin(health::ready(call)).await,
+        Operation::Status => Box::pin(health::status(call)).await,
         Operation::Version => Ok(health::version()),
-        Operation::BulkDecrypt => keys::bulk_decrypt(call, body).await,
+        Operation::BulkDecrypt => Box::pin(keys::bulk_decrypt(call, body)).await,
         Operation::DescribePolicy => access::describe_policy(call),
         Operation::ReadPolicy => access::read_policy(call),
         Operation::ListPolicies => access::list_policies(call),

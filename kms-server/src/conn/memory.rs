@@ -14,7 +14,7 @@ const MANY: usize = 64;
 const MUCH: u64 = 16 * 1024 * 1024;
 
 /// How often is done without a wave, if memory has grown.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(20);
 
 /// What there was when memory was given back last.
 pub struct Reclaim {

@@ -148,7 +148,8 @@ impl Requests {
                 (Place::Trailer, [field @ .., b'\r', b'\n']) if !field.contains(&b'\r') => Place::Trailer,
                 _ => Place::Broken,
             };
-            self.line.clear();
+            // Not kept: an idle connection shall not carry the room for a long line.
+            self.line = Vec::new();
         }
         len
     }

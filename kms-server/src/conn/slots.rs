@@ -2,7 +2,8 @@
 //!
 //! A stranger is a client that may do nothing: without a usable certificate, in no policy, or not done with its
 //! handshake. Strangers never hold all connections, and of theirs the one that has been idle longest makes room for the
-//! next, so that whoever comes can show who it is.
+//! next, so that whoever comes can show who it is. Known clients do not hold all either: where they are too many, one of
+//! the identity that holds most makes room, so that no identity keeps another one out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -38,6 +39,8 @@ struct Limits {
     strangers: usize,
     /// Strangers of one address among these.
     of_one_address: usize,
+    /// Known clients: the rest is for those who have yet to show who they are.
+    known: usize,
 }
 
 #[derive(Default)]
@@ -51,6 +54,8 @@ struct Table {
     /// Strangers in the order in which they are looked at.
     strangers: BTreeMap<u64, u64>,
     by_address: HashMap<IpAddr, BTreeSet<u64>>,
+    known: usize,
+    by_identity: HashMap<Identity, usize>,
 }
 
 /// One connection.
@@ -81,7 +86,8 @@ impl Slots {
         let strangers = (limit / 4 * 3).max(limit.min(2));
         // Small limits are those of tests and of machines without descriptors; one address is all there is.
         let of_one_address = (strangers / 2).max(strangers.min(16));
-        let limits = Limits { all: limit.max(1), strangers: strangers.max(1), of_one_address };
+        let (all, known) = (limit.max(1), limit.max(1) - limit / 16);
+        let limits = Limits { all, strangers: strangers.max(1), of_one_address, known };
         Self { limits, table: Mutex::default(), freed: Notify::new() }
     }
 
@@ -132,6 +138,9 @@ impl Slots {
         }
         if is_known {
             table.set_known(number);
+            if table.known > self.limits.known {
+                table.evict_known();
+            }
         }
         drop(table);
         if is_known {
@@ -160,6 +169,7 @@ impl Slots {
                 }
                 Class::Known if !is_known => {
                     let (address, served) = (slot.address, slot.watch.served());
+                    table.unset_known(number);
                     let class = table.queue(number, address, served);
                     if let Some(slot) = table.live.get_mut(&number) {
                         slot.class = class;
@@ -173,6 +183,7 @@ impl Slots {
     /// Gives a connection's place back.
     pub fn give_back(&self, number: u64) {
         let mut table = self.table();
+        table.unset_known(number);
         if let Some(slot) = table.live.remove(&number) {
             match slot.class {
                 Class::Known => {}
@@ -288,8 +299,40 @@ impl Table {
         let Some(slot) = self.live.get_mut(&number) else { return };
         if let Class::Stranger { turn, .. } = slot.class {
             slot.class = Class::Known;
-            let address = slot.address;
+            let (address, peer) = (slot.address, slot.peer);
             self.unqueue(address, turn);
+            self.known += 1;
+            if let Some(peer) = peer {
+                *self.by_identity.entry(peer).or_default() += 1;
+            }
+        }
+    }
+
+    /// Takes a known client's connection out of the counts of its identity.
+    fn unset_known(&mut self, number: u64) {
+        let Some(slot) = self.live.get(&number).filter(|slot| slot.class == Class::Known) else { return };
+        self.known -= 1;
+        if let Some(peer) = slot.peer
+            && let Some(count) = self.by_identity.get_mut(&peer)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_identity.remove(&peer);
+            }
+        }
+    }
+
+    /// Has a connection end of the identity that holds most: of those that are idle the oldest, else the oldest.
+    fn evict_known(&mut self) {
+        let most = self.by_identity.iter().max_by_key(|(_, count)| **count).map(|(peer, _)| *peer);
+        let of_most = self.live.iter().filter(|(_, slot)| slot.class == Class::Known && slot.peer == most);
+        let first = of_most.min_by_key(|(number, slot)| (!slot.watch.is_idle(), **number));
+        let Some(number) = first.map(|(number, _)| *number) else { return };
+        self.unset_known(number);
+        if let Some(slot) = self.live.get_mut(&number) {
+            slot.class = Class::Leaving;
+            slot.watch.tell(Stop::Now);
+            self.leaving += 1;
         }
     }
 
@@ -373,6 +416,30 @@ mod tests {
         assert!(slots.take(IpAddr::from([10, 0, 0, 1]), &watch).is_none());
         slots.give_back(0);
         assert!(slots.take(IpAddr::from([10, 0, 0, 1]), &watch).is_some());
+    }
+
+    #[test]
+    fn no_identity_keeps_another_one_out() {
+        let slots = Slots::new(32);
+        let [hog, other] = [b"hog", b"oth"].map(|key| Identity::of_public_key(key));
+        let policies = BTreeMap::from([(
+            "hog".to_owned(),
+            crate::config::settings::PolicySettings { identities: vec![hog], ..Default::default() },
+        )]);
+        let access = Access::new(Some(other), &policies).unwrap();
+        let come = |peer| {
+            let (number, watch) = take(&slots, 1);
+            assert!(slots.identify(number, Some(peer), false, &access));
+            watch
+        };
+        let mine = come(other);
+        let hogs: Vec<_> = (0..60).map(|_| come(hog)).collect();
+        let more: Vec<_> = (0..10).map(|_| come(other)).collect();
+        assert!(!is_told(&mine) && more.iter().all(|watch| !is_told(watch)), "it holds less");
+        assert_eq!(hogs.iter().filter(|watch| !is_told(watch)).count(), 30 - 11);
+        assert!(is_told(&hogs[0]) && !is_told(&hogs[59]), "the oldest go");
+        let table = slots.table();
+        assert_eq!((table.known, table.by_identity[&hog], table.by_identity[&other]), (30, 19, 11));
     }
 
     #[test]

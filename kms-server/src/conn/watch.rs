@@ -4,7 +4,7 @@
 //! task of the connection compares the notes with the clock after each poll, on one timer.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -215,7 +215,9 @@ impl Watch {
 
     /// Tells the connection to end after its present requests, or at once.
     pub fn tell(&self, stop: Stop) {
-        self.stop.fetch_max(stop as u8, Ordering::Relaxed);
+        // Either the task sees this, or this sees the task's waker.
+        self.stop.fetch_max(stop as u8, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
@@ -238,7 +240,10 @@ impl Watch {
 
     /// Returns whether and how the connection has to end. `waker` is that of its task, which never changes.
     pub fn told(&self, waker: &Waker) -> Option<Stop> {
-        self.waker.get_or_init(|| waker.clone());
+        if self.waker.get().is_none() {
+            self.waker.get_or_init(|| waker.clone());
+            fence(Ordering::SeqCst);
+        }
         match self.stop.load(Ordering::Relaxed) {
             0 => None,
             1 => Some(Stop::WhenIdle),

@@ -167,6 +167,35 @@ async fn slow_bodies_of_one_tenant_leave_room_for_others() {
     }
 }
 
+/// Bodies each of which is small, and which never end.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_bodies_of_one_tenant_are_bounded_too() {
+    const STREAMS: usize = 200;
+    let tenants = [TestIdentity::new(), TestIdentity::new()];
+    let builder = TestServer::builder().key("a").route_timeout(Duration::from_secs(20));
+    let identities = tenants.each_ref().map(TestIdentity::identity);
+    let server = builder.policy("p", &["/v1/key/*"], &[], &identities).start().await;
+    let mut unended = tokio::task::JoinSet::new();
+    for n in 0..2 * STREAMS {
+        // Two of one connection, so that none is at its window.
+        let mut client = server.client(Protocol::ALL[n % 2], &tenants[0]);
+        unended.spawn(async move {
+            let body = body_in_parts([vec![b' '; 15_000]], Then::Silence);
+            client.send_body("PUT", "/v1/key/encrypt/a", &[], body).await.map(|answer| answer.code())
+        });
+    }
+    // 4 MiB are 256 of 16 KiB: the others are refused, and not kept.
+    for _ in 0..2 * STREAMS - 300 {
+        let refused = tokio::time::timeout(Duration::from_secs(10), unended.join_next()).await;
+        assert_eq!(refused.expect("they are kept").unwrap().unwrap().unwrap(), 503);
+    }
+    for (tenant, code) in tenants.iter().zip([503, 200]) {
+        let body = body_in_parts(["{\"plaintext\":", "\"AAAA\"}"], Then::End);
+        let mut client = server.client(Protocol::Http2, tenant);
+        assert_eq!(client.send_body("PUT", "/v1/key/encrypt/a", &[], body).await.unwrap().code(), code);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_nobody_asked_for_does_no_harm() {
     let server = TestServer::builder().key("a").start().await;

@@ -260,8 +260,31 @@ async fn a_deleted_key_does_not_come_back_from_a_read_under_way() {
     store.let_later_ones_pass();
     kms.delete(&request("client"), &name()).await.unwrap();
     store.release();
-    let _ = reading.await.unwrap();
+    assert_eq!(
+        kind(reading.await.unwrap()),
+        Some(ErrorKind::NotFound),
+        "it was deleted before this was answered"
+    );
     assert_eq!(kind(generate(&kms, "client").await), Some(ErrorKind::NotFound));
+}
+
+#[tokio::test]
+async fn a_create_that_a_delete_overtakes_does_not_bring_the_key_back() {
+    let (store, kms) = ring(LONG).await;
+    let fresh = KeyName::new("fresh").unwrap();
+    store.block_after_reading();
+    let creating = {
+        let (kms, fresh) = (Arc::clone(&kms), fresh.clone());
+        tokio::spawn(async move { kms.create(&request("client"), &fresh).await })
+    };
+    // It was written, and what was read back is on its way.
+    store.until_reads(1).await;
+    store.let_later_ones_pass();
+    kms.delete(&request("client"), &fresh).await.unwrap();
+    store.release();
+    creating.await.unwrap().unwrap();
+    let sealed = kms.generate(&request("client"), &fresh, b"").await;
+    assert_eq!(kind(sealed.map(drop)), Some(ErrorKind::NotFound));
 }
 
 #[tokio::test]
