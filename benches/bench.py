@@ -65,9 +65,10 @@ class Files:
 
 class Server:
     """A running key server whose memory is not locked: `program` is "kms" or "kes". `store` is a directory, or for "kms"
-    the section of another key store; `binary` is another program than `KMS_BIN`."""
+    the section of another key store; `binary` is another program than `KMS_BIN`; `stderr` takes the log, if not a file; `extra`
+    follows in the config of "kms"."""
 
-    def __init__(self, name, files, store, pin=True, program=None, binary=None):
+    def __init__(self, name, files, store, pin=True, program=None, binary=None, stderr=None, extra=""):
         program = program or name
         self.name, self.files, self.port = name, files, free_port()
         self.tls = ssl._create_unverified_context()
@@ -87,13 +88,13 @@ class Server:
             config.write_text(
                 f'address = "127.0.0.1:{self.port}"\n[admin]\nidentity = "{files.identity}"\n'
                 f'[tls]\nkey = "{files.dir}/server.key"\ncert = "{files.dir}/server.crt"\n'
-                f'[cache.expiry]\nany = "5m"\nunused = "5m"\n{store}')
+                f'[cache.expiry]\nany = "5m"\nunused = "5m"\n{store}{extra}')
             command = [binary or kms_binary(), "server", "--config", config]
         if pin:
             command = ["taskset", "-c", SERVER_CPU, *command]
         with open(self.log, "a", encoding="utf-8") as log:
             began = time.monotonic()
-            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, preexec_fn=unlock_memory)
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr or log, preexec_fn=unlock_memory)
         while not self.listens():
             if self.process.poll() is not None or time.monotonic() - began > 60:
                 raise SystemExit(f"{name} does not start: {self.log.read_text()[-2000:]}")

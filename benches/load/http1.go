@@ -55,7 +55,7 @@ func (c *http1) send(request []byte) error {
 	if err != nil {
 		return err
 	}
-	good := bytes.HasPrefix(status, []byte("HTTP/1.1 200 "))
+	good := bytes.HasPrefix(status, fmt.Appendf(nil, "HTTP/1.1 %d ", c.what.status))
 	length := -1
 	for {
 		line, err := c.reader.ReadSlice('\n')
@@ -83,7 +83,7 @@ func (c *http1) send(request []byte) error {
 		return err
 	}
 	if !good {
-		return fmt.Errorf("the answer is not 200: %s", c.answer)
+		return fmt.Errorf("the answer is not %d: %s", c.what.status, c.answer)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ func main() {
 		address     = flag.String("address", "", "the server's host:port")
 		method      = flag.String("method", "POST", "the method")
 		path        = flag.String("path", "/version", "the path; %d in it stands for the number of the request (HTTP/1.1 only)")
+		status      = flag.Int("status", 200, "the status that answers must have (other than 200: HTTP/1.1 only)")
 		body        = flag.String("body", "", "what to send")
 		cert        = flag.String("cert", "", "PEM file of the client's certificate")
 		key         = flag.String("key", "", "PEM file of its private key")
@@ -45,7 +46,7 @@ func main() {
 		Certificates:       []tls.Certificate{pair},
 		InsecureSkipVerify: true, // what the server presents is not what is measured
 	}}
-	what := request{method: *method, path: *path, host: *address, body: []byte(*body), first: *first}
+	what := request{method: *method, path: *path, host: *address, body: []byte(*body), first: *first, status: *status}
 
 	all := make([]connection, *connections)
 	for i := range all {
@@ -113,6 +114,7 @@ type request struct {
 	method, path, host string
 	body               []byte
 	first              int64
+	status             int
 }
 
 func (r request) numbered() bool { return slices.Contains([]byte(r.path), '%') }
