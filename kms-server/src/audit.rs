@@ -1,32 +1,30 @@
 //! The audit log: who asked for what and what came of it, a JSON object a line.
 //!
-//! Lines go into one buffer that is written every 20 ms, since a write each would cost more than most requests.
-//! There is no body, no context and no key in a line.
+//! Lines go into one buffer that a thread of its own writes: every 20 ms, since a write each would cost more than most
+//! requests; or, where requests are refused that cannot be recorded, at once, and each answer waits until its line was
+//! handed to `write()`. There is no body, no context and no key in a line.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::net::IpAddr;
+mod line;
+mod output;
+mod writer;
+
+use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use http::StatusCode;
-use hyper::body::Bytes;
-use jiff::Timestamp;
-use kms_core::Identity;
 use tokio::sync::Notify;
 
-use crate::api::json;
+pub use self::line::AuditEvent;
+use self::line::LeftOut;
+use self::output::Output;
+use self::writer::Writer;
 use crate::config::settings::{AuditFailure, LogSettings};
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::stream::Hub;
-
-/// How long a line waits for others before all are written.
-const GATHER: Duration = Duration::from_millis(20);
-
-/// How long to wait before a log that could not be written is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// The most bytes that wait to be written; beyond it events are lost, or requests refused.
 const MAX_WAITING: usize = 8 << 20;
@@ -34,24 +32,38 @@ const MAX_WAITING: usize = 8 << 20;
 /// From so many on requests are refused, where they are: those that have begun need room for their lines.
 const FULL: usize = MAX_WAITING / 2;
 
-/// How long the log may take for what waits before that is told.
-const OVERDUE: Duration = Duration::from_secs(5);
+/// How long the log may take for what waits before that is told, and requests refused where they are.
+const OVERDUE: Duration = Duration::from_secs(2);
+
+/// How often is looked whether the log takes lines.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How many requests of strangers get a line, and in what time.
+const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 256);
 
 /// The audit log of a server.
 pub struct Audit {
-    target: Target,
+    shared: Arc<Shared>,
+    /// What the writing thread begins with.
+    writer: Mutex<Option<Writer>>,
+}
+
+/// What requests and the thread that writes share.
+struct Shared {
+    is_somewhere: bool,
     on_failure: AuditFailure,
     waiting: Mutex<Waiting>,
-    wake: Notify,
+    wake: Condvar,
     hub: Hub,
+    strangers: LogLimit,
+    /// Events that were handed to `write()`, of those that were put in line.
+    handed: AtomicU64,
+    /// Told after each write.
+    progress: Notify,
     is_failing: AtomicBool,
+    is_overdue: AtomicBool,
     /// So much waits that requests have to be refused, where they are.
     is_full: AtomicBool,
-    /// Events that are being written.
-    in_hand: AtomicU64,
-    reopen: AtomicBool,
-    written: AtomicU64,
-    dropped: AtomicU64,
 }
 
 /// What is to be written.
@@ -59,359 +71,252 @@ pub struct Audit {
 struct Waiting {
     lines: Vec<u8>,
     events: u64,
+    /// Events that were ever put in line.
+    put: u64,
+    /// Bytes and events that the thread has taken and not written, and since when it tries.
+    in_hand: usize,
+    in_hand_events: u64,
+    since: Option<Instant>,
     /// Bytes that are kept free for the lines of what has begun and not ended.
     reserved: usize,
+    left_out: LeftOut,
+    reopen: bool,
+    end: bool,
+    has_ended: bool,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.lines.len() + self.in_hand + self.reserved
+    }
 }
 
 /// Room for one line, kept free until this is dropped, where requests are refused that could not be recorded.
 pub struct LineRoom {
-    audit: Arc<Audit>,
+    shared: Arc<Shared>,
     len: usize,
 }
 
 impl Drop for LineRoom {
     fn drop(&mut self) {
-        self.audit.waiting().reserved -= self.len;
+        self.shared.waiting().reserved -= self.len;
     }
-}
-
-/// What is being written.
-struct Taken {
-    lines: Vec<u8>,
-    events: u64,
 }
 
 /// A request cannot be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
-/// Where lines go beside the readers of the stream.
-enum Target {
-    Nowhere,
-    Stdout,
-    File { path: PathBuf, file: Mutex<File> },
-}
-
-/// One answered request.
-pub struct AuditEvent<'a> {
-    /// When it came.
-    pub time: Timestamp,
-    /// Where it came from.
-    pub ip: IpAddr,
-    /// Its path, percent-decoded.
-    pub path: &'a str,
-    /// Who asked.
-    pub identity: &'a Identity,
-    /// What was answered.
-    pub status: StatusCode,
-    /// How long it took.
-    pub took: Duration,
-    /// Whether there was anybody left to be answered.
-    pub sent: bool,
+/// What has become of an event.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// Nobody has to wait for it.
+    Done,
+    /// It is the one with this number, and its answer waits for it.
+    InLine(u64),
+    /// It has no room, and there must be no answer without it.
+    Lost,
 }
 
 impl Audit {
     /// Opens the log that `settings` name. Fails when its file cannot be opened.
     pub fn open(settings: &LogSettings) -> Result<Arc<Self>, (PathBuf, io::Error)> {
-        let target = match &settings.audit_file {
-            Some(path) => {
-                let file = open(path).map_err(|error| (path.clone(), error))?;
-                Target::File { path: path.clone(), file: Mutex::new(file) }
-            }
-            None if settings.audit => Target::Stdout,
-            None => Target::Nowhere,
+        let output = match &settings.audit_file {
+            Some(path) => Output::file(path).map_err(|error| (path.clone(), error))?,
+            None if settings.audit => Output::stdout().map_err(|error| (PathBuf::from("stdout"), error))?,
+            None => Output::nowhere(),
         };
-        Ok(Arc::new(Self {
-            target,
+        let shared = Arc::new(Shared {
+            is_somewhere: output.is_somewhere(),
             on_failure: settings.audit_failure,
             waiting: Mutex::default(),
-            wake: Notify::new(),
+            wake: Condvar::new(),
             hub: Hub::new(),
+            strangers: LogLimit::new(STRANGERS.0, STRANGERS.1),
+            handed: AtomicU64::new(0),
+            progress: Notify::new(),
             is_failing: AtomicBool::new(false),
+            is_overdue: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
-            in_hand: AtomicU64::new(0),
-            reopen: AtomicBool::new(false),
-            written: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-        }))
+        });
+        let writer = Mutex::new(Some(Writer::new(Arc::clone(&shared), output)));
+        Ok(Arc::new(Self { shared, writer }))
+    }
+
+    /// Starts the thread that writes.
+    pub fn start(&self, metrics: Arc<Metrics>) -> io::Result<()> {
+        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&metrics)).map(drop)
     }
 
     /// Lends the stream of events.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        &self.shared.hub
     }
 
     /// Tells whether anybody wants events.
     pub fn is_on(&self) -> bool {
-        !matches!(self.target, Target::Nowhere) || self.hub.has_readers()
+        self.shared.is_somewhere || self.shared.hub.has_readers()
     }
 
     /// Tells whether requests have to be refused since they could not be recorded.
     pub fn refuses(&self) -> bool {
-        (self.is_failing.load(Ordering::Relaxed) || self.is_full.load(Ordering::Relaxed))
-            && self.on_failure == AuditFailure::Refuse
+        let Shared { is_failing, is_overdue, is_full, .. } = &*self.shared;
+        self.shared.on_failure == AuditFailure::Refuse
+            && [is_failing, is_overdue, is_full].iter().any(|state| state.load(Ordering::Relaxed))
+    }
+
+    /// Counts a request that is refused since it cannot be recorded: it has no line, or refusals would fill the log.
+    pub fn refused(&self) {
+        self.shared.waiting().left_out.refused += 1;
     }
 
     /// Takes the room that the line of a request for `path` may need, before the request has an effect.
     ///
     /// Fails where the request has to be refused since it could not be recorded. Where lines may be dropped there is
     /// nothing to take.
-    pub fn reserve(self: &Arc<Self>, path: &str) -> Result<Option<LineRoom>, NoRoom> {
-        if self.on_failure != AuditFailure::Refuse || matches!(self.target, Target::Nowhere) {
+    pub fn reserve(&self, path: &str) -> Result<Option<LineRoom>, NoRoom> {
+        if !self.shared.must_write() {
             return Ok(None);
         }
-        // Beside the path a line has some 200 bytes; JSON makes at most six of one.
-        let len = 512 + 6 * path.len();
-        let mut waiting = self.waiting();
-        if self.refuses() || waiting.lines.len() + waiting.reserved + len > MAX_WAITING {
+        let len = line::max_len(path);
+        let mut waiting = self.shared.waiting();
+        if self.refuses() || waiting.bytes() + len > MAX_WAITING {
             return Err(NoRoom);
         }
         waiting.reserved += len;
-        Ok(Some(LineRoom { audit: Arc::clone(self), len }))
+        Ok(Some(LineRoom { shared: Arc::clone(&self.shared), len }))
     }
 
     /// Records an event, if anybody wants it; never dropped where there is `room` for it.
-    pub fn record(&self, event: &AuditEvent<'_>, room: Option<&LineRoom>) {
+    pub fn record(&self, event: &AuditEvent<'_>, room: Option<&LineRoom>) -> Recorded {
         if !self.is_on() {
-            return;
+            return Recorded::Done;
         }
-        let mut waiting = self.waiting();
-        if room.is_none() && waiting.lines.len() + waiting.reserved >= MAX_WAITING {
-            drop(waiting);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let shared = &*self.shared;
+        if !event.is_known && shared.strangers.allow().is_none() {
+            shared.waiting().left_out.strangers += 1;
+            return Recorded::Done;
+        }
+        let mut waiting = shared.waiting();
+        if room.is_none() && waiting.bytes() + line::max_len(event.path) > MAX_WAITING {
+            if shared.must_write() {
+                waiting.left_out.refused += 1;
+                return Recorded::Lost;
+            }
+            waiting.left_out.lost += 1;
+            return Recorded::Done;
         }
         let is_first = waiting.lines.is_empty();
-        push_line(&mut waiting.lines, event);
+        line::push(&mut waiting.lines, event);
         waiting.events += 1;
-        if waiting.lines.len() >= FULL {
-            self.is_full.store(true, Ordering::Relaxed);
+        waiting.put += 1;
+        let number = waiting.put;
+        if waiting.lines.len() + waiting.in_hand >= FULL {
+            shared.is_full.store(true, Ordering::Relaxed);
         }
         drop(waiting);
         if is_first {
-            self.wake.notify_one();
+            shared.wake.notify_one();
         }
+        if shared.must_write() { Recorded::InLine(number) } else { Recorded::Done }
+    }
+
+    /// Waits until an event was handed to `write()`; false if it was not in time: the answer to it must not be given.
+    pub async fn is_written(&self, recorded: Recorded) -> bool {
+        let number = match recorded {
+            Recorded::Done => return true,
+            Recorded::Lost => return false,
+            Recorded::InLine(number) => number,
+        };
+        loop {
+            let mut progress = pin!(self.shared.progress.notified());
+            progress.as_mut().enable();
+            if self.shared.handed.load(Ordering::Acquire) >= number {
+                return true;
+            }
+            if self.refuses_now() {
+                return false;
+            }
+            progress.await;
+        }
+    }
+
+    /// Tells whether the log does not take lines, beside being full.
+    fn refuses_now(&self) -> bool {
+        self.shared.is_failing.load(Ordering::Acquire) || self.shared.is_overdue.load(Ordering::Acquire)
     }
 
     /// Opens the file again before the next line, as after it was renamed.
     pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
+        self.shared.waiting().reopen = true;
+        self.shared.wake.notify_one();
     }
 
-    /// Writes events as they come, until it is dropped.
-    pub async fn run(self: Arc<Self>, metrics: Arc<Metrics>) {
+    /// Looks from time to time whether the log takes lines, and tells when it does not, until it is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LOOK);
         loop {
-            self.wake.notified().await;
-            tokio::time::sleep(GATHER).await;
-            let audit = Arc::clone(&self);
-            let mut flush = tokio::task::spawn_blocking(move || audit.flush());
-            if tokio::time::timeout(OVERDUE, &mut flush).await.is_err() {
-                let consequence = self.on_failure.consequence();
-                tracing::error!("the audit log has taken nothing for {OVERDUE:?}: {consequence}");
-                let _ = flush.await;
-                tracing::warn!("the audit log takes lines again");
-            }
-            metrics.audited(self.written.swap(0, Ordering::Relaxed), self.dropped.swap(0, Ordering::Relaxed));
-            if self.is_failing.load(Ordering::Relaxed) {
-                tokio::time::sleep(RETRY).await;
-                self.wake.notify_one();
-            }
-        }
-    }
-
-    /// Writes what waits, and hands it to the readers of the stream.
-    ///
-    /// What cannot be written is lost, or stays until it can be where requests are refused meanwhile.
-    pub fn flush(&self) {
-        let taken = {
-            let mut waiting = self.waiting();
-            self.is_full.store(false, Ordering::Relaxed);
-            self.in_hand.fetch_add(waiting.events, Ordering::Relaxed);
-            Taken { lines: std::mem::take(&mut waiting.lines), events: std::mem::take(&mut waiting.events) }
-        };
-        let outcome = self.write(&taken.lines);
-        self.in_hand.fetch_sub(taken.events, Ordering::Relaxed);
-        let was_failing = self.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
-        let kept = match (outcome, self.on_failure) {
-            (Ok(()), _) => {
-                if was_failing {
-                    tracing::warn!("the audit log can be written again");
-                }
-                self.written.fetch_add(taken.events, Ordering::Relaxed);
-                None
-            }
-            (Err(error), on_failure) => {
-                if !was_failing {
-                    tracing::error!(%error, "the audit log cannot be written: {}", on_failure.consequence());
-                }
-                (on_failure == AuditFailure::Refuse).then_some(())
-            }
-        };
-        if kept.is_none() {
-            if self.is_failing.load(Ordering::Relaxed) {
-                self.dropped.fetch_add(taken.events, Ordering::Relaxed);
-            }
-            if !taken.lines.is_empty() {
-                self.hub.send(&Bytes::from(taken.lines));
-            }
-            return;
-        }
-        let mut waiting = self.waiting();
-        let later = std::mem::replace(&mut waiting.lines, taken.lines);
-        waiting.lines.extend_from_slice(&later);
-        waiting.events += taken.events;
-        if waiting.lines.len() >= FULL {
-            self.is_full.store(true, Ordering::Relaxed);
+            ticks.tick().await;
+            self.shared.look();
         }
     }
 
     /// Writes what waits, for the last time and for as long as `patience`; tells how many events were not written.
-    pub async fn end(self: &Arc<Self>, patience: Duration) -> u64 {
-        let audit = Arc::clone(self);
-        let flush = tokio::task::spawn_blocking(move || audit.flush());
-        let _ = tokio::time::timeout(patience, flush).await;
-        self.in_hand.load(Ordering::Relaxed) + self.waiting().events
+    pub async fn end(&self, patience: Duration) -> u64 {
+        self.shared.waiting().end = true;
+        self.shared.wake.notify_one();
+        let ended = async {
+            loop {
+                let mut progress = pin!(self.shared.progress.notified());
+                progress.as_mut().enable();
+                if self.shared.waiting().has_ended {
+                    return;
+                }
+                progress.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, ended).await;
+        let waiting = self.shared.waiting();
+        waiting.events + waiting.in_hand_events + waiting.left_out.lost
     }
+}
 
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.shared.waiting().end = true;
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, lines: &[u8]) -> io::Result<()> {
-        match &self.target {
-            Target::Nowhere => Ok(()),
-            Target::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(lines)?;
-                stdout.flush()
-            }
-            Target::File { path, file } => {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                if self.reopen.swap(false, Ordering::Relaxed) || self.is_failing.load(Ordering::Relaxed) {
-                    *file = open(path)?;
-                }
-                write_whole(&mut file, lines)
-            }
+    /// Tells whether an answer waits for its line.
+    fn must_write(&self) -> bool {
+        self.on_failure == AuditFailure::Refuse && self.is_somewhere
+    }
+
+    fn look(&self) {
+        let is_overdue = self.waiting().since.is_some_and(|since| since.elapsed() >= OVERDUE);
+        let was_overdue = self.is_overdue.swap(is_overdue, Ordering::AcqRel);
+        // A log that fails has told why.
+        if is_overdue && !was_overdue && !self.is_failing.load(Ordering::Relaxed) {
+            let consequence = self.on_failure.consequence();
+            tracing::error!("the audit log has taken nothing for {OVERDUE:?}: {consequence}");
+        } else if was_overdue && !is_overdue {
+            tracing::warn!("the audit log takes lines again");
+        }
+        if is_overdue {
+            self.progress.notify_waiters();
         }
     }
-}
-
-/// Writes all lines or none, so that a full disk leaves no half of a line.
-fn write_whole(file: &mut File, lines: &[u8]) -> io::Result<()> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let before = file.metadata()?.len();
-    file.write_all(lines).inspect_err(|_| {
-        let _ = file.set_len(before);
-    })
-}
-
-fn open(path: &std::path::Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    File::options().create(true).append(true).mode(0o640).open(path)
-}
-
-fn push_line(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
-    let AuditEvent { time, ip, identity, status, took, .. } = event;
-    let _ = write!(out, "{{\"time\":\"{time}\",\"request\":{{\"ip\":\"{ip}\",\"path\":");
-    json::push_string(out, event.path);
-    let (code, nanos) = (status.as_u16(), took.as_nanos());
-    let sent = if event.sent { "" } else { ",\"sent\":false" };
-    let _ = writeln!(
-        out,
-        ",\"identity\":\"{identity}\"}},\"response\":{{\"code\":{code},\"time\":{nanos}{sent}}}}}"
-    );
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    fn settings(file: &std::path::Path, audit_failure: AuditFailure) -> LogSettings {
-        LogSettings { audit_file: Some(file.to_owned()), audit_failure, ..LogSettings::default() }
-    }
-
-    fn record_in(audit: &Audit, path: &str, room: Option<&LineRoom>) {
-        let event = AuditEvent {
-            time: "2026-01-02T03:04:05.000006Z".parse().unwrap(),
-            ip: Ipv4Addr::LOCALHOST.into(),
-            path,
-            identity: &Identity::of_public_key(b"x"),
-            status: StatusCode::OK,
-            took: Duration::from_nanos(1500),
-            sent: true,
-        };
-        audit.record(&event, room);
-    }
-
-    fn record(audit: &Audit, path: &str) {
-        record_in(audit, path, None);
-    }
-
-    #[test]
-    fn a_request_is_a_line_as_in_kes() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("audit.log");
-        let audit = Audit::open(&settings(&file, AuditFailure::Drop)).unwrap();
-        let mut reader = audit.hub().subscribe(|| true).unwrap();
-        record(&audit, "/v1/key/create/a\"b");
-        audit.flush();
-        let identity = Identity::of_public_key(b"x");
-        let line = format!(
-            "{{\"time\":\"2026-01-02T03:04:05.000006Z\",\"request\":{{\"ip\":\"127.0.0.1\",\"path\":\"/v1/key/create/a\\\"b\",\
-             \"identity\":\"{identity}\"}},\"response\":{{\"code\":200,\"time\":1500}}}}\n"
-        );
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), line);
-        assert_eq!(reader.try_recv().unwrap(), line);
-        std::fs::rename(&file, directory.path().join("audit.log.1")).unwrap();
-        audit.reopen();
-        record(&audit, "/b");
-        audit.flush();
-        assert!(std::fs::read_to_string(&file).unwrap().contains("\"/b\""));
-    }
-
-    #[test]
-    fn what_cannot_be_written_is_counted_or_kept_while_requests_are_refused() {
-        let full = std::path::Path::new("/dev/full");
-        let dropping = Audit::open(&settings(full, AuditFailure::Drop)).unwrap();
-        record(&dropping, "/a");
-        dropping.flush();
-        assert_eq!(dropping.dropped.load(Ordering::Relaxed), 1);
-        assert!(!dropping.refuses());
-
-        let refusing = Audit::open(&settings(full, AuditFailure::Refuse)).unwrap();
-        record(&refusing, "/a");
-        refusing.flush();
-        assert!(refusing.refuses());
-        assert_eq!(refusing.dropped.load(Ordering::Relaxed), 0);
-        assert_eq!(refusing.waiting.lock().unwrap().events, 1, "nothing is lost");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        assert_eq!(runtime.block_on(refusing.end(Duration::from_secs(5))), 1, "what is left is told");
-    }
-
-    #[test]
-    fn an_effect_has_room_for_its_line_or_does_not_begin() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("audit.log");
-        let refusing = Audit::open(&settings(&file, AuditFailure::Refuse)).unwrap();
-        let path = "a".repeat(1 << 20);
-        let room = refusing.reserve(&path).unwrap();
-        assert!(room.is_some() && refusing.reserve(&path).is_err(), "two lines may not fit");
-        while refusing.dropped.load(Ordering::Relaxed) == 0 {
-            record(&refusing, &path);
-        }
-        record_in(&refusing, &path, room.as_ref());
-        drop(room);
-        assert_eq!(refusing.dropped.load(Ordering::Relaxed), 1, "the line with room is there");
-        let before = refusing.waiting().events;
-        refusing.flush();
-        assert_eq!(refusing.written.load(Ordering::Relaxed), before);
-        assert!(refusing.reserve(&path).is_ok(), "there is room again");
-        let dropping = Audit::open(&settings(&file, AuditFailure::Drop)).unwrap();
-        assert!(dropping.reserve(&path).unwrap().is_none());
-    }
-}
+mod tests;

@@ -1,17 +1,35 @@
-//! The error log: warnings and errors on stderr, and as a stream for `/v1/log/error`.
+//! The error log: on stderr, and its warnings and errors as a stream for `/v1/log/error`.
+//!
+//! No line waits for its readers (`sink.rs`, [`Hub`]), none can make a terminal do something or is endless (`text.rs`), and equal
+//! ones are told by their number (`merge.rs`).
 
-use std::fmt::Write as _;
-use std::io;
+mod merge;
+mod sink;
+mod text;
+
+use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
-use tracing::field::{Field, Visit};
+use jiff::Timestamp;
+use kms_core::Identity;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use self::merge::{Line, Merge, Repeated};
+use self::sink::Sink;
+use self::text::Text;
 use crate::stream::Hub;
 
+/// How often is looked for equal lines whose number is to be told.
+const TICK: Duration = Duration::from_secs(1);
+
 static HUB: Hub = Hub::new();
+static STDERR: Sink = Sink::new();
+static TO_STDERR: OnceLock<Lines> = OnceLock::new();
+static TO_READERS: OnceLock<Lines> = OnceLock::new();
 static EVENTS: AtomicU64 = AtomicU64::new(0);
 static IS_SILENT: AtomicBool = AtomicBool::new(false);
 
@@ -30,45 +48,100 @@ pub fn set_silent(silent: bool) {
     IS_SILENT.store(silent, Ordering::Relaxed);
 }
 
-/// Opens the process's own output for a line of the log: stderr, or nothing.
-pub fn output() -> Box<dyn io::Write> {
-    if IS_SILENT.load(Ordering::Relaxed) { Box::new(io::sink()) } else { Box::new(io::stderr()) }
+/// Starts the thread that writes to stderr.
+pub fn start() -> io::Result<()> {
+    let run = || STDERR.run(io::stderr(), TICK, || tell_repeated(|merge| merge.due(Instant::now())));
+    std::thread::Builder::new().name("log".to_owned()).spawn(run).map(drop)
 }
 
-/// Sends warnings and errors to the readers of the stream.
-pub struct StreamLayer;
+/// Has what waits written, for as long as `patience`: the process is about to end. False if stderr does not take it.
+pub fn end(patience: Duration) -> bool {
+    tell_repeated(|merge| merge.end(Instant::now()));
+    STDERR.drain(patience)
+}
 
-impl<S: Subscriber> Layer<S> for StreamLayer {
+fn tell_repeated(take: impl Fn(&mut Merge) -> Vec<Repeated>) {
+    for lines in [&TO_STDERR, &TO_READERS].into_iter().filter_map(OnceLock::get) {
+        let repeated = take(&mut lines.merge.lock().unwrap_or_else(PoisonError::into_inner));
+        for Repeated { line: Line { level, text }, more, seconds } in repeated {
+            let times = if more == 1 { "time" } else { "times" };
+            (lines.out)(level, &format!("{text} ({more} more {times} in {seconds} s)"));
+        }
+    }
+}
+
+/// A layer that sends events to stderr.
+pub fn stderr_layer() -> &'static Lines {
+    TO_STDERR.get_or_init(|| Lines { merge: Mutex::default(), counts: false, out: write_line })
+}
+
+/// A layer that sends warnings and errors to the readers of the stream, and counts them.
+pub fn stream_layer() -> &'static Lines {
+    TO_READERS.get_or_init(|| Lines { merge: Mutex::default(), counts: true, out: send_line })
+}
+
+/// Makes lines of events.
+pub struct Lines {
+    merge: Mutex<Merge>,
+    counts: bool,
+    out: fn(Level, &str),
+}
+
+impl Lines {
+    fn take(&self, event: &Event<'_>) {
+        let level = *event.metadata().level();
+        if self.counts {
+            EVENTS.fetch_add(1, Ordering::Relaxed);
+            if !HUB.has_readers() {
+                return;
+            }
+        } else if IS_SILENT.load(Ordering::Relaxed) {
+            return;
+        }
+        let text = Text::of(event);
+        let line = text.line();
+        if level <= Level::WARN {
+            let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
+            let again = || Line { level, text: line.clone() };
+            if !merge.is_new(&text.key(), again, Instant::now()) {
+                return;
+            }
+        }
+        (self.out)(level, &line);
+    }
+}
+
+impl<S: Subscriber> Layer<S> for &'static Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if *event.metadata().level() > Level::WARN {
-            return;
-        }
-        EVENTS.fetch_add(1, Ordering::Relaxed);
-        if !HUB.has_readers() {
-            return;
-        }
-        let mut text = Text::default();
-        event.record(&mut text);
-        let message = format!("{}{}", text.message, text.fields);
-        let line = serde_json::json!({ "message": message }).to_string() + "\n";
-        HUB.send(&Bytes::from(line));
+        self.take(event);
     }
 }
 
-/// An event as one line: its message, then its fields.
-#[derive(Default)]
-struct Text {
-    message: String,
-    fields: String,
+fn write_line(level: Level, text: &str) {
+    static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
+    let coloured = *IS_TERMINAL.get_or_init(|| io::stderr().is_terminal());
+    let now = Timestamp::now();
+    let line = match level {
+        _ if !coloured => format!("{now:.6} {level:>5} {text}\n"),
+        Level::ERROR => format!("\x1b[2m{now:.6}\x1b[0m \x1b[31m{level:>5}\x1b[0m {text}\n"),
+        Level::WARN => format!("\x1b[2m{now:.6}\x1b[0m \x1b[33m{level:>5}\x1b[0m {text}\n"),
+        _ => format!("\x1b[2m{now:.6}\x1b[0m \x1b[32m{level:>5}\x1b[0m {text}\n"),
+    };
+    STDERR.push(&line);
 }
 
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
+fn send_line(_: Level, text: &str) {
+    let line = serde_json::json!({ "message": text }).to_string() + "\n";
+    for identity in HUB.send(&Bytes::from(line)) {
+        // Not as an event: this is where events end.
+        write_line(Level::WARN, &told_cut_off("error", identity));
     }
+}
+
+/// Says that a reader of a log was too slow.
+pub fn told_cut_off(log: &str, identity: Option<Identity>) -> String {
+    let who = identity.map(|identity| format!(" identity={identity}")).unwrap_or_default();
+    format!("a reader of the {log} log was too slow and is cut off{who}")
 }
 
 #[cfg(test)]
@@ -77,20 +150,29 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn warnings_and_errors_are_one_line_of_json_each() {
-        let mut reader = HUB.subscribe(|| true).unwrap();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(StreamLayer), || {
-            tracing::info!("not this");
+    #[tokio::test]
+    async fn warnings_and_errors_are_one_line_of_json_each() {
+        let mut reader = HUB.subscribe(None, ()).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(stream_layer()), || {
             tracing::warn!(path = "/a\"b", code = 7, "first {}", "line\nbreak");
-            tracing::error!("second");
+            tracing::error!(remote = %"192.0.2.1:1", path = "/".repeat(1000), "second");
+            for port in 2..10 {
+                tracing::error!(remote = %format!("192.0.2.1:{port}"), path = "/".repeat(1000), "second");
+            }
+            tracing::error!(name = %"x\x1b[2J\u{202e}ü", "third");
         });
+        let mut next = async || String::from_utf8(reader.recv().await.unwrap().to_vec()).unwrap();
+        assert_eq!(next().await, "{\"message\":\"first line\\\\nbreak path=\\\"/a\\\\\\\"b\\\" code=7\"}\n");
+        let second = next().await;
+        assert!(second.contains("second remote=192.0.2.1:1 path=\\\"////"), "{second}");
+        assert!(second.contains("/… (490 bytes more)") && second.len() < 700, "{second}");
         assert_eq!(
-            reader.try_recv().unwrap(),
-            "{\"message\":\"first line\\nbreak path=\\\"/a\\\\\\\"b\\\" code=7\"}\n"
+            next().await,
+            "{\"message\":\"third name=x\\\\u{1b}[2J\\\\u{202e}ü\"}\n",
+            "equal lines of one client are told once"
         );
-        assert_eq!(reader.try_recv().unwrap(), "{\"message\":\"second\"}\n");
-        assert!(reader.try_recv().is_err());
-        assert!(events() >= 2);
+        tell_repeated(|merge| merge.end(Instant::now()));
+        assert!(next().await.contains("(8 more times in 0 s)"));
+        assert!(events() >= 11);
     }
 }

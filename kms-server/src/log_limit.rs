@@ -30,6 +30,18 @@ impl LogLimit {
         self.allow_at(Instant::now())
     }
 
+    /// Takes the number of lines that were left out, once the stretch is over and no line has told it.
+    pub fn ended(&self) -> Option<u64> {
+        self.ended_at(Instant::now())
+    }
+
+    fn ended_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = state.began.is_some_and(|began| now.saturating_duration_since(began) < self.per);
+        let left_out = if goes_on { 0 } else { std::mem::take(&mut state.left_out) };
+        (left_out != 0).then_some(left_out)
+    }
+
     fn allow_at(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let goes_on = state.began.is_some_and(|began| now.saturating_duration_since(began) < self.per);
@@ -52,12 +64,22 @@ mod tests {
     const PER: Duration = Duration::from_secs(5);
 
     #[test]
+    fn what_no_line_tells_is_told_when_the_stretch_is_over() {
+        let (limit, start) = (LogLimit::new(PER, 1), Instant::now());
+        let passed = [limit.allow_at(start), limit.allow_at(start), limit.allow_at(start)];
+        assert_eq!(passed, [Some(0), None, None]);
+        assert_eq!(limit.ended_at(start + PER / 2), None);
+        assert_eq!(limit.ended_at(start + PER), Some(2));
+        assert_eq!(limit.ended_at(start + PER), None);
+    }
+
+    #[test]
     fn so_many_lines_pass_in_a_stretch_and_the_next_stretch_tells_of_the_others() {
         let (limit, start) = (LogLimit::new(PER, 2), Instant::now());
         assert_eq!(limit.allow_at(start), Some(0));
         assert_eq!(limit.allow_at(start + PER / 2), Some(0));
         assert_eq!(limit.allow_at(start + PER / 2), None);
-        assert_eq!(limit.allow_at(start + PER - Duration::from_nanos(1)), None);
+        assert_eq!(limit.allow_at(start + PER * 9 / 10), None);
         assert_eq!(limit.allow_at(start + PER), Some(2));
         assert_eq!(limit.allow_at(start + PER), Some(0));
         assert_eq!(limit.allow_at(start + PER), None);
@@ -69,14 +91,14 @@ mod tests {
         assert_eq!(limit.allow_at(start), Some(0));
         let later = start + 10 * PER + PER / 2;
         assert_eq!(limit.allow_at(later), Some(0));
-        assert_eq!(limit.allow_at(later + PER - Duration::from_nanos(1)), None);
+        assert_eq!(limit.allow_at(later + PER * 9 / 10), None);
         assert_eq!(limit.allow_at(later + PER), Some(1));
     }
 
     #[test]
     fn a_clock_that_another_thread_read_earlier_begins_no_stretch() {
-        let (limit, start) = (LogLimit::new(PER, 1), Instant::now() + PER);
-        assert_eq!(limit.allow_at(start), Some(0));
-        assert_eq!(limit.allow_at(start - PER), None);
+        let (limit, earlier) = (LogLimit::new(PER, 1), Instant::now());
+        assert_eq!(limit.allow_at(earlier + PER), Some(0));
+        assert_eq!(limit.allow_at(earlier), None);
     }
 }

@@ -26,6 +26,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it waits for creates, imports and deletes whose clients have left: longer than a call to the key store may take.
 const EFFECTS_TIMEOUT: Duration = Duration::from_secs(12);
 
+/// How often is looked whether lines of the error log about strangers were left out.
+const TELL_LEFT_OUT: Duration = Duration::from_secs(5);
+
 /// How long it waits at last for the audit log to take what waits.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -151,7 +154,9 @@ impl Server {
             Some(timeout) => self.routes.with_timeout(timeout),
             None => self.routes,
         };
-        let recorder = tokio::spawn(Arc::clone(&self.audit).run(Arc::clone(&self.metrics)));
+        let no_thread = |error| StartError::new(format!("cannot start: {error}"));
+        self.audit.start(Arc::clone(&self.metrics)).map_err(no_thread)?;
+        let recorder = tokio::spawn(Arc::clone(&self.audit).watch());
         let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit));
         let connections =
             Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
@@ -199,8 +204,16 @@ impl Listening {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let connections = self.connections;
         let probes = self.probes.map(|probes| tokio::spawn(probes.serve(Arc::clone(&self.api))));
+        let tell_left_out = async {
+            let mut ticks = tokio::time::interval(TELL_LEFT_OUT);
+            loop {
+                ticks.tick().await;
+                connections.tell_left_out();
+            }
+        };
         tokio::select! {
             () = connections.accept(self.listener) => {}
+            () = tell_left_out => {}
             () = shutdown => {}
         }
         tracing::info!("server stops");

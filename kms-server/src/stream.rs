@@ -1,29 +1,176 @@
 //! Events for readers who stay: each gets every event from when it came, and none can hold up the others.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use hyper::body::Bytes;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use kms_core::Identity;
 
 /// The most readers at once.
 const MAX_READERS: usize = 64;
 
-/// How many events a reader may be behind before it misses some.
-const MAX_BEHIND: usize = 1024;
+/// The most readers of one identity.
+const MAX_READERS_OF_ONE: usize = 8;
+
+/// How many bytes a reader may be behind before it is cut off.
+const MAX_BEHIND: usize = 4 << 20;
+
+/// The most bytes that are handed on at once: what a connection has taken is out of the bound.
+const MAX_PIECE: usize = 16 << 10;
 
 /// Hands events to its readers.
 #[derive(Default)]
 pub struct Hub {
-    readers: Mutex<Vec<Reader>>,
+    readers: Mutex<Vec<Entry>>,
     count: AtomicUsize,
 }
 
-struct Reader {
-    lines: Sender<Bytes>,
+/// A reader as the hub sees it.
+struct Entry {
+    identity: Option<Identity>,
+    queue: Arc<Queue>,
+    rules: Box<dyn Rules>,
+}
+
+/// What decides about a reader.
+pub trait Rules: Send + Sync + 'static {
     /// Tells whether it may still read, by the rules in force.
-    may_read: Box<dyn Fn() -> bool + Send + Sync>,
+    fn may_read(&self) -> bool;
+
+    /// Hears that the reader was too slow and gets no more.
+    fn is_cut_off(&self) {}
+}
+
+/// What a reader has not read yet.
+#[derive(Debug, Default)]
+struct Queue(Mutex<Behind>);
+
+#[derive(Debug, Default)]
+struct Behind {
+    lines: VecDeque<Bytes>,
+    bytes: usize,
+    /// No more will come: what is there is the rest.
+    is_closed: bool,
+    is_cut_off: bool,
+    /// Where a reader stands: behind a line's end.
+    is_at_line: bool,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds lines; false if they are too many for a reader that is behind.
+    fn add(&self, lines: &Bytes) -> bool {
+        let mut behind = self.behind();
+        // A reader that has read all may take any number at once.
+        if behind.bytes != 0 && behind.bytes + lines.len() > MAX_BEHIND {
+            return false;
+        }
+        behind.bytes += lines.len();
+        behind.lines.push_back(lines.clone());
+        wake(behind);
+        true
+    }
+
+    fn close(&self, rest: Rest) {
+        let mut behind = self.behind();
+        behind.is_closed = true;
+        match rest {
+            Rest::All => {}
+            Rest::None => behind.forget(),
+            Rest::Line => {
+                let of_line = behind.lines.front().filter(|_| !behind.is_at_line).map(|lines| {
+                    let end = lines.iter().position(|&byte| byte == b'\n').map_or(lines.len(), |at| at + 1);
+                    Bytes::copy_from_slice(lines.get(..end).unwrap_or(lines))
+                });
+                behind.forget();
+                behind.is_cut_off = true;
+                behind.bytes = of_line.as_ref().map_or(0, Bytes::len);
+                behind.lines.extend(of_line);
+            }
+        }
+        wake(behind);
+    }
+}
+
+impl Behind {
+    fn forget(&mut self) {
+        self.lines = VecDeque::new();
+        self.bytes = 0;
+    }
+}
+
+/// What a reader still gets that gets no more.
+#[derive(Clone, Copy)]
+enum Rest {
+    All,
+    None,
+    /// The line that it has begun.
+    Line,
+}
+
+fn wake(mut behind: MutexGuard<'_, Behind>) {
+    let waker = behind.waker.take();
+    drop(behind);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// The lines of a hub, for one reader. Its place is free when it is dropped.
+#[derive(Debug)]
+pub struct Reader(Arc<Queue>);
+
+impl Reader {
+    /// Takes the next lines, or a part of them; `None` at the end.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut behind = self.0.behind();
+        if let Some(lines) = behind.lines.front_mut() {
+            let piece = lines.split_to(lines.len().min(MAX_PIECE));
+            if lines.is_empty() {
+                behind.lines.pop_front();
+            }
+            behind.bytes -= piece.len();
+            behind.is_at_line = piece.last() == Some(&b'\n');
+            return Poll::Ready(Some(piece));
+        }
+        if behind.is_closed {
+            return Poll::Ready(None);
+        }
+        behind.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Tells whether it was too slow and gets no more.
+    pub fn is_cut_off(&self) -> bool {
+        self.0.behind().is_cut_off
+    }
+
+    /// Waits for the next lines.
+    #[cfg(test)]
+    pub async fn recv(&mut self) -> Option<Bytes> {
+        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.close(Rest::None);
+    }
+}
+
+/// A log has as many readers as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMany {
+    /// All together.
+    Readers,
+    /// Of one identity.
+    OfOne,
 }
 
 impl Hub {
@@ -32,17 +179,20 @@ impl Hub {
         Self { readers: Mutex::new(Vec::new()), count: AtomicUsize::new(0) }
     }
 
-    /// Adds a reader, for as long as `may_read`; `None` if there are too many.
-    pub fn subscribe(&self, may_read: impl Fn() -> bool + Send + Sync + 'static) -> Option<Receiver<Bytes>> {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain(|reader| !reader.lines.is_closed());
+    /// Adds a reader, for as long as its rules let it read.
+    pub fn subscribe(&self, identity: Option<Identity>, rules: impl Rules) -> Result<Reader, TooMany> {
+        let mut readers = self.readers();
+        readers.retain(|reader| !reader.queue.behind().is_closed);
         if readers.len() >= MAX_READERS {
-            return None;
+            return Err(TooMany::Readers);
         }
-        let (lines, receiver) = channel(MAX_BEHIND);
-        readers.push(Reader { lines, may_read: Box::new(may_read) });
+        if readers.iter().filter(|reader| reader.identity == identity).count() >= MAX_READERS_OF_ONE {
+            return Err(TooMany::OfOne);
+        }
+        let queue = Arc::new(Queue(Mutex::new(Behind { is_at_line: true, ..Behind::default() })));
+        readers.push(Entry { identity, queue: Arc::clone(&queue), rules: Box::new(rules) });
         self.count.store(readers.len(), Ordering::Relaxed);
-        Some(receiver)
+        Ok(Reader(queue))
     }
 
     /// Tells whether anybody reads.
@@ -50,61 +200,166 @@ impl Hub {
         self.count.load(Ordering::Relaxed) != 0
     }
 
-    /// Hands one or more whole lines to all readers; one that is too far behind misses them.
-    pub fn send(&self, lines: &Bytes) {
-        if !self.has_readers() {
-            return;
+    /// Hands one or more whole lines to all readers. Returns the identities of those that are cut off, since they are
+    /// too far behind.
+    pub fn send(&self, lines: &Bytes) -> Vec<Option<Identity>> {
+        let mut cut_off = Vec::new();
+        if lines.is_empty() || !self.has_readers() {
+            return cut_off;
         }
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers
-            .retain(|reader| !matches!(reader.lines.try_send(lines.clone()), Err(TrySendError::Closed(_))));
+        let mut readers = self.readers();
+        readers.retain(|reader| {
+            if reader.queue.behind().is_closed {
+                return false;
+            }
+            let is_in_time = reader.queue.add(lines);
+            if !is_in_time {
+                reader.queue.close(Rest::Line);
+                reader.rules.is_cut_off();
+                cut_off.push(reader.identity);
+            }
+            is_in_time
+        });
         self.count.store(readers.len(), Ordering::Relaxed);
+        cut_off
     }
 
     /// Ends the streams of those who may no longer read: the rules have changed.
     pub fn end_refused(&self) {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain(|reader| (reader.may_read)());
+        let mut readers = self.readers();
+        readers.retain(|reader| {
+            let may_read = reader.rules.may_read();
+            if !may_read {
+                reader.queue.close(Rest::None);
+            }
+            may_read
+        });
         self.count.store(readers.len(), Ordering::Relaxed);
     }
 
     /// Ends all streams.
     pub fn close(&self) {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut readers = self.readers();
+        readers.drain(..).for_each(|reader| reader.queue.close(Rest::All));
         self.count.store(0, Ordering::Relaxed);
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Rules for () {
+    fn may_read(&self) -> bool {
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
-    #[test]
-    fn readers_get_what_comes_after_them_and_none_holds_up_another() {
-        let hub = Hub::new();
-        let mut first = hub.subscribe(|| true).unwrap();
-        hub.send(&Bytes::from_static(b"1"));
-        let mut second = hub.subscribe(|| true).unwrap();
-        for _ in 0..MAX_BEHIND + 5 {
-            hub.send(&Bytes::from_static(b"2"));
+    async fn rest(mut reader: Reader) -> Vec<u8> {
+        let mut rest = Vec::new();
+        while let Some(piece) = reader.recv().await {
+            assert!(piece.len() <= MAX_PIECE);
+            rest.extend_from_slice(&piece);
         }
-        assert_eq!(first.try_recv().unwrap(), "1");
-        assert_eq!(second.try_recv().unwrap(), "2");
+        rest
+    }
+
+    #[tokio::test]
+    async fn readers_get_what_comes_after_them_and_none_holds_up_another() {
+        let hub = Hub::new();
+        let mut first = hub.subscribe(None, ()).unwrap();
+        assert!(hub.send(&Bytes::from_static(b"1\n")).is_empty());
+        let second = hub.subscribe(None, ()).unwrap();
+        hub.send(&Bytes::from_static(b"2\n"));
+        assert_eq!(first.recv().await.unwrap(), "1\n");
+        assert_eq!(first.recv().await.unwrap(), "2\n");
         drop(first);
-        hub.send(&Bytes::from_static(b"3"));
+        hub.send(&Bytes::from_static(b"3\n"));
         assert!(hub.has_readers());
         hub.close();
         assert!(!hub.has_readers());
-        let rest: Vec<_> = std::iter::from_fn(|| second.try_recv().ok()).collect();
-        assert_eq!(rest.last().unwrap(), "3");
+        assert_eq!(rest(second).await, b"2\n3\n");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_too_slow_is_cut_off_after_whole_lines() {
+        let hub = Hub::new();
+        let identity = Some(Identity::of_public_key(b"slow"));
+        let slow = hub.subscribe(identity, ()).unwrap();
+        let mut half = hub.subscribe(identity, ()).unwrap();
+        let mut quick = hub.subscribe(None, ()).unwrap();
+        let batch = Bytes::from("x".repeat(99_999) + "\n");
+        let mut sent = 0;
+        let cut_off = loop {
+            let cut_off = hub.send(&batch);
+            while sent != 0 && quick.0.behind().bytes != 0 {
+                quick.recv().await.unwrap();
+            }
+            if !cut_off.is_empty() {
+                break cut_off;
+            }
+            if sent == 0 {
+                assert_eq!(half.recv().await.unwrap().len(), MAX_PIECE);
+            }
+            sent += batch.len();
+        };
+        assert_eq!(cut_off, [identity]);
+        while half.0.behind().bytes > batch.len() {
+            hub.send(&batch);
+        }
+        assert!(half.is_cut_off());
+        assert_eq!(rest(half).await.len(), batch.len() - MAX_PIECE, "the line that it had begun");
+        assert!((MAX_BEHIND / 2..=MAX_BEHIND).contains(&sent), "{sent} bytes waited");
+        assert_eq!(rest(slow).await, b"");
+        assert!(hub.has_readers(), "the other one goes on");
+        while quick.0.behind().bytes != 0 {
+            quick.recv().await.unwrap();
+        }
+        let large = Bytes::from(vec![b'y'; MAX_BEHIND + 1]);
+        assert!(hub.send(&large).is_empty(), "who has read all may get any number at once");
     }
 
     #[test]
-    fn there_are_not_too_many_readers() {
+    fn there_are_not_too_many_readers_of_one_and_of_all() {
         let hub = Hub::new();
-        let mut readers: Vec<_> = (0..MAX_READERS).map(|_| hub.subscribe(|| true).unwrap()).collect();
-        assert!(hub.subscribe(|| true).is_none());
+        let identity = |number: usize| Some(Identity::of_public_key(&[u8::try_from(number).unwrap()]));
+        let of_one = |number| (0..MAX_READERS_OF_ONE).map(move |_| number);
+        let mut readers: Vec<_> =
+            of_one(0).map(|number| hub.subscribe(identity(number), ()).unwrap()).collect();
+        assert_eq!(hub.subscribe(identity(0), ()).unwrap_err(), TooMany::OfOne);
+        for number in (1..MAX_READERS / MAX_READERS_OF_ONE).flat_map(of_one) {
+            readers.push(hub.subscribe(identity(number), ()).unwrap());
+        }
+        assert_eq!(hub.subscribe(identity(99), ()).unwrap_err(), TooMany::Readers);
         readers.pop();
-        assert!(hub.subscribe(|| true).is_some());
+        assert!(hub.subscribe(identity(99), ()).is_ok());
+    }
+
+    struct Switch(Arc<AtomicBool>);
+
+    impl Rules for Switch {
+        fn may_read(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_no_longer_read_reads_no_more() {
+        let hub = Hub::new();
+        let may_read = Arc::new(AtomicBool::new(true));
+        let reader = hub.subscribe(None, Switch(Arc::clone(&may_read))).unwrap();
+        hub.end_refused();
+        hub.send(&Bytes::from_static(b"1\n"));
+        may_read.store(false, Ordering::Relaxed);
+        hub.end_refused();
+        hub.send(&Bytes::from_static(b"2\n"));
+        assert_eq!(rest(reader).await, b"");
     }
 }

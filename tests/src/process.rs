@@ -3,12 +3,13 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use kms_server::apikey::ApiKey;
 use tempfile::TempDir;
 
+use crate::server::server_certificate;
 use crate::{Client, Protocol, TestIdentity};
 
 /// A `kms server --dev` with an encrypted store in a directory of its own; it is killed when dropped.
@@ -87,6 +88,70 @@ impl DevServer {
 }
 
 impl Drop for DevServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A `kms server --config` with keys in memory, and what a test puts into its config; it is killed when dropped.
+pub struct ConfigServer {
+    child: Child,
+    address: SocketAddr,
+    admin: TestIdentity,
+    _directory: TempDir,
+}
+
+impl ConfigServer {
+    /// Starts it with these lines in its config and this stderr, and waits until it is up.
+    pub fn start(config: &str, stderr: Stdio) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let admin = TestIdentity::new();
+        let (cert, key) = (directory.path().join("server.crt"), directory.path().join("server.key"));
+        let pair = server_certificate();
+        std::fs::write(&cert, pair.chain_pem()).unwrap();
+        std::fs::write(&key, pair.key_pem().as_bytes()).unwrap();
+        let text = format!(
+            "address = '127.0.0.1:0'\n[admin]\nidentity = '{}'\n[tls]\ncert = '{}'\nkey = '{}'\n[keystore.memory]\n{config}",
+            admin.identity(),
+            cert.display(),
+            key.display()
+        );
+        let file = directory.path().join("kms.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(kms_binary());
+        command.args(["server", "--config"]).arg(&file).env_remove("KMS_LOG").env_remove("RUST_LOG");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let address = lines.find_map(|line| line.split_once("https://")?.1.parse().ok());
+        let address = address.expect("the server says where it listens");
+        Self { child, address, admin, _directory: directory }
+    }
+
+    /// Takes its stderr, if that is a pipe.
+    pub fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
+    }
+
+    /// Lends the certificate of its admin.
+    pub fn admin_identity(&self) -> &TestIdentity {
+        &self.admin
+    }
+
+    /// Makes a client with this certificate.
+    pub fn client(&self, protocol: Protocol, identity: &TestIdentity) -> Client {
+        Client::new(self.address, protocol, identity)
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for ConfigServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

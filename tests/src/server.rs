@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::{CacheConfig, Identity, KeyName, KeyRing, KeyStore, Kms, MemoryStore};
-use kms_server::certificate::NewCertificate;
+use kms_server::certificate::{CertifiedKey, NewCertificate};
 use kms_server::config::settings::{KeyStoreSettings, LogSettings, PolicySettings, Settings, TlsSettings};
 use kms_server::{Bounds, Limits, Server, StartError};
 use tempfile::TempDir;
@@ -18,6 +18,18 @@ use crate::{Client, Protocol, TestIdentity};
 
 /// Longer than a server keeps the answer of its key store about how it is.
 pub const STATUS_KEPT: Duration = Duration::from_millis(1100);
+
+/// Makes a certificate of a server at 127.0.0.1, with its private key.
+pub fn server_certificate() -> CertifiedKey {
+    let certificate = NewCertificate {
+        common_name: "localhost".to_owned(),
+        dns_names: vec!["localhost".to_owned()],
+        ip_addresses: vec![IpAddr::from([127, 0, 0, 1])],
+        validity: Duration::from_secs(3600),
+        server: true,
+    };
+    certificate.with_new_key().unwrap()
+}
 
 /// A running server; it stops when dropped, or in good order by [`stop`](Self::stop).
 pub struct TestServer {
@@ -38,14 +50,7 @@ impl TestServer {
     /// Describes a server to be started: on a free port of 127.0.0.1, with an admin.
     pub fn builder() -> TestServerBuilder {
         let directory = tempfile::tempdir().unwrap();
-        let pair = NewCertificate {
-            common_name: "localhost".to_owned(),
-            dns_names: vec!["localhost".to_owned()],
-            ip_addresses: vec![IpAddr::from([127, 0, 0, 1])],
-            validity: Duration::from_secs(3600),
-            server: true,
-        };
-        let pair = pair.with_new_key().unwrap();
+        let pair = server_certificate();
         let (cert, key) = (directory.path().join("server.crt"), directory.path().join("server.key"));
         std::fs::write(&cert, pair.chain_pem()).unwrap();
         std::fs::write(&key, pair.key_pem().as_bytes()).unwrap();

@@ -44,6 +44,8 @@ mod proxy;
 mod reload;
 #[path = "api/start_stop.rs"]
 mod start_stop;
+#[path = "api/stopped_log.rs"]
+mod stopped_log;
 #[path = "api/store_status.rs"]
 mod store_status;
 #[path = "api/transcript.rs"]

@@ -7,8 +7,9 @@ use std::time::Instant;
 use http::StatusCode;
 use jiff::Timestamp;
 
+use super::answer::Reject;
 use super::{Api, Caller};
-use crate::audit::{AuditEvent, LineRoom};
+use crate::audit::{Audit, AuditEvent, LineRoom, Recorded};
 
 /// What a request that was given up comes to, as far as nothing had begun: by its code at other servers.
 pub fn client_closed_request() -> StatusCode {
@@ -25,6 +26,7 @@ pub struct Account<'a> {
     pub is_known_route: bool,
     pub received: Instant,
     is_given: AtomicBool,
+    is_authorized: AtomicBool,
 }
 
 impl<'a> Account<'a> {
@@ -36,15 +38,38 @@ impl<'a> Account<'a> {
         is_known_route: bool,
         received: Instant,
     ) -> Self {
-        Self { api, caller, path, is_known_route, received, is_given: AtomicBool::new(false) }
+        Self {
+            api,
+            caller,
+            path,
+            is_known_route,
+            received,
+            is_given: AtomicBool::new(false),
+            is_authorized: AtomicBool::new(false),
+        }
     }
 
-    /// Tells what was answered, unless somebody else does.
-    pub fn answered(&self, status: StatusCode) {
-        if !self.is_given.load(Ordering::Relaxed) {
-            self.is_given.store(true, Ordering::Relaxed);
-            self.tell(status, true);
+    /// Notes that a policy allows the request.
+    pub fn authorized(&self) {
+        self.is_authorized.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells what is to be answered, unless somebody else does. The answer may have to wait for its line.
+    pub fn answered(&self, status: StatusCode) -> Recorded {
+        if self.is_given.load(Ordering::Relaxed) {
+            return Recorded::Done;
         }
+        self.is_given.store(true, Ordering::Relaxed);
+        self.tell(status, true)
+    }
+
+    /// Refuses a request since it cannot be recorded: it has no line of its own.
+    pub fn refuse(&self) -> Reject {
+        self.is_given.store(true, Ordering::Relaxed);
+        let refused = unrecorded();
+        self.api.metrics.answered(refused.status(), self.is_known_route, self.received.elapsed());
+        self.api.audit.refused();
+        refused
     }
 
     /// Leaves the account to a task that goes on without the handler.
@@ -60,15 +85,23 @@ impl<'a> Account<'a> {
         }
     }
 
-    fn tell(&self, status: StatusCode, sent: bool) {
-        self.caller.account_for(self.api, self.path, self.is_known_route, self.received, status, sent, None);
+    fn tell(&self, status: StatusCode, sent: bool) -> Recorded {
+        let Self { api, path, is_known_route, received, .. } = *self;
+        let is_authorized = self.is_authorized.load(Ordering::Relaxed);
+        let told = Told { path, is_known_route, is_authorized, received, status, sent };
+        self.caller.account_for(api, &told, None)
     }
+}
+
+/// Says that a request is not served, or its answer not given, since it is not recorded.
+pub fn unrecorded() -> Reject {
+    Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be recorded")
 }
 
 impl Drop for Account<'_> {
     fn drop(&mut self) {
         if !*self.is_given.get_mut() {
-            self.tell(client_closed_request(), false);
+            let _ = self.tell(client_closed_request(), false);
         }
     }
 }
@@ -84,15 +117,21 @@ pub struct OwnAccount {
 }
 
 impl OwnAccount {
-    /// Tells what came of it, and whether there is anybody left to be answered.
-    pub fn give(mut self, status: StatusCode, sent: bool) {
-        self.tell(status, sent);
+    /// Lends the log where it will have its line.
+    pub fn audit(&self) -> &Arc<Audit> {
+        &self.api.audit
     }
 
-    fn tell(&mut self, status: StatusCode, sent: bool) {
+    /// Tells what came of it, and whether there is anybody left to be answered. The answer may have to wait for its line.
+    pub fn give(mut self, status: StatusCode, sent: bool) -> Recorded {
+        self.tell(status, sent)
+    }
+
+    fn tell(&mut self, status: StatusCode, sent: bool) -> Recorded {
         self.is_given = true;
-        let room = self.room.as_ref();
-        self.caller.account_for(&self.api, &self.path, true, self.received, status, sent, room);
+        let (path, received) = (self.path.as_str(), self.received);
+        let told = Told { path, is_known_route: true, is_authorized: true, received, status, sent };
+        self.caller.account_for(&self.api, &told, self.room.as_ref())
     }
 }
 
@@ -102,31 +141,34 @@ impl Drop for OwnAccount {
             // Its task ended by a defect, or with the process.
             let identity = self.caller.identity.ok().map(tracing::field::display);
             tracing::error!(identity, path = self.path, "what came of this is not known");
-            self.tell(StatusCode::INTERNAL_SERVER_ERROR, false);
+            let _ = self.tell(StatusCode::INTERNAL_SERVER_ERROR, false);
         }
     }
 }
 
+/// What is told of a request that is over.
+struct Told<'a> {
+    path: &'a str,
+    is_known_route: bool,
+    is_authorized: bool,
+    received: Instant,
+    status: StatusCode,
+    sent: bool,
+}
+
 impl Caller {
-    /// Counts a request that is over, and records it if the client is known.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing that a line tells")]
-    fn account_for(
-        &self,
-        api: &Api,
-        path: &str,
-        is_known_route: bool,
-        received: Instant,
-        status: StatusCode,
-        sent: bool,
-        room: Option<&LineRoom>,
-    ) {
+    /// Counts a request that is over, and records it if the client has an identity.
+    fn account_for(&self, api: &Api, told: &Told<'_>, room: Option<&LineRoom>) -> Recorded {
+        let Told { path, is_known_route, is_authorized, received, status, sent } = *told;
         let took = received.elapsed();
         api.metrics.answered(status, is_known_route, took);
         if !api.audit.is_on() {
-            return;
+            return Recorded::Done;
         }
-        let Ok(identity) = &self.identity else { return };
+        let Ok(identity) = &self.identity else { return Recorded::Done };
+        let is_known = is_authorized || api.access.load().knows(identity);
         let time = Timestamp::now() - took;
-        api.audit.record(&AuditEvent { time, ip: self.ip, path, identity, status, took, sent }, room);
+        api.audit
+            .record(&AuditEvent { time, ip: self.ip, path, identity, is_known, status, took, sent }, room)
     }
 }

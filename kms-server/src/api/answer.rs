@@ -8,8 +8,7 @@ use std::task::{Context, Poll};
 
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
-use hyper::body::{Body, Buf, Bytes, Frame, SizeHint};
-use tokio::sync::mpsc::Receiver;
+use hyper::body::{Body, Buf, Frame, SizeHint};
 use zeroize::Zeroizing;
 
 use super::body::BodyPermit;
@@ -18,6 +17,7 @@ use super::route::Verb;
 use crate::conn::Watch;
 use crate::expiry::Expiry;
 use crate::metrics::TEXT_FORMAT;
+use crate::stream::Reader;
 
 /// An answer before it is an HTTP response.
 pub struct Answer {
@@ -54,7 +54,7 @@ impl Answer {
     }
 
     /// Says 200 with lines of JSON that have no end, but that of their reader's certificate.
-    pub fn stream(lines: Receiver<Bytes>, expiry: Option<Expiry>) -> Self {
+    pub fn stream(lines: Reader, expiry: Option<Expiry>) -> Self {
         let until = expiry.map(|expiry| Box::pin(expiry.passed()) as _);
         Self {
             content_type: Some(JSON_LINES),
@@ -250,7 +250,7 @@ pub struct AnswerBody {
 
 /// Events that are sent as they come.
 struct Events {
-    lines: Receiver<Bytes>,
+    lines: Reader,
     /// Done when the reader's certificate has ended, if it does.
     until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     watch: Option<(Arc<Watch>, bool)>,
@@ -258,7 +258,10 @@ struct Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        if let Some((watch, is_http2)) = &self.watch {
+        // The end of a reader that was cut off was noted then.
+        if let Some((watch, is_http2)) = &self.watch
+            && !(*is_http2 && self.lines.is_cut_off())
+        {
             watch.endless_ends(*is_http2);
         }
     }

@@ -13,7 +13,7 @@ use http::StatusCode;
 use kms_core::{ErrorKind, Kms, Request};
 use tokio::sync::{Notify, oneshot};
 
-use super::account::client_closed_request;
+use super::account::{client_closed_request, unrecorded};
 use super::answer::{Answer, Reject};
 use super::{Api, Call};
 
@@ -68,8 +68,7 @@ where
     F: Future<Output = kms_core::Result<()>> + Send + 'static,
 {
     let api = &call.client.api;
-    let unrecorded = |_| Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be recorded");
-    let room = api.audit.reserve(call.path).map_err(unrecorded)?;
+    let room = api.audit.reserve(call.path).map_err(|_| call.account.refuse())?;
     let (request, waiter) = request.awaited();
     let effect = effect(Arc::clone(&api.kms), request);
     let (asked, account, running) = (call.asked(), call.account.hand_over(room), Effects::begin(api));
@@ -94,7 +93,9 @@ where
                 "what the client no longer waited for has come to its end"
             );
         }
-        account.give(status, sent);
+        let audit = Arc::clone(account.audit());
+        let recorded = account.give(status, sent);
+        let answer = if audit.is_written(recorded).await { answer } else { Err(unrecorded()) };
         let _ = sender.send(answer);
         drop(running);
     });

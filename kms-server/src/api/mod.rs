@@ -41,15 +41,19 @@ use self::path::OwnPath;
 use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
 use self::store_status::SharedStatus;
-use crate::audit::Audit;
+use crate::audit::{Audit, Recorded};
 use crate::auth::{self, Peer, Refusal};
 use crate::conn::{AccessEnd, Watch};
 use crate::expiry::Expiry;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::policy::{Access, Proxies, Target};
+use crate::policy::{Access, Denial, Proxies, Target};
 
 /// How long the rest of a body is awaited that nobody wants: of a stranger on HTTP/1.1, of all others on HTTP/2.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many lines of the error log are about identities that have no policy, and in what time.
+const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 20);
 
 /// What all requests share.
 pub struct Api {
@@ -64,6 +68,8 @@ pub struct Api {
     metrics: Arc<Metrics>,
     audit: Arc<Audit>,
     effects: Effects,
+    /// Lines of the error log about identities that have no policy.
+    strangers: LogLimit,
 }
 
 impl Api {
@@ -86,6 +92,14 @@ impl Api {
             metrics,
             audit,
             effects: Effects::default(),
+            strangers: LogLimit::new(STRANGERS.0, STRANGERS.1),
+        }
+    }
+
+    /// Tells in the error log how many lines about strangers were left out last.
+    pub fn tell_left_out(&self) {
+        if let Some(count) = self.strangers.ended() {
+            tracing::warn!("not authorized: {count} more requests of identities without a policy");
         }
     }
 
@@ -247,7 +261,10 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
         Err(refused) => Ok(refused),
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
-    account.answered(answer.status());
+    let recorded = account.answered(answer.status());
+    if recorded != Recorded::Done && !Box::pin(client.api.audit.is_written(recorded)).await {
+        answer = account::unrecorded().into();
+    }
     let mut lingers = false;
     if body.is_end_stream() {
         // Behind a request that is refused there may be others.
@@ -317,15 +334,14 @@ fn check<'a>(
         return Err(Reject::wrong_method(&head.method, route.verb).into());
     }
     if client.api.audit.refuses() {
-        let message = "the request cannot be recorded";
-        return Err(Reject::new(StatusCode::SERVICE_UNAVAILABLE, message).into());
+        return Err(account.refuse().into());
     }
     if let Some(why) = client.watch.access_end() {
         return Err(access_ended(why).into());
     }
     let identity = match route.gate {
         Gate::Anyone => caller.identity.ok(),
-        Gate::Policy => Some(authorize(caller, access, &route.target(path, rest))?),
+        Gate::Policy => Some(authorize(client, account, access, &route.target(path, rest))?),
     };
     let expiry = caller.expiry;
     Ok(Call {
@@ -344,13 +360,28 @@ fn check<'a>(
 }
 
 /// Returns the identity of a client that may ask for `target`.
-fn authorize(caller: &Caller, access: &Access, target: &Target<'_>) -> Result<Identity, Reject> {
+fn authorize(
+    client: &Client,
+    account: &Account<'_>,
+    access: &Access,
+    target: &Target<'_>,
+) -> Result<Identity, Reject> {
+    let caller = account.caller;
     let identity = caller.identity.map_err(|refusal| Reject::bad_request(refusal.message()))?;
-    if let Err(denial) = access.authorize(&identity, target) {
-        tracing::warn!(%identity, path = target.path, ip = %caller.ip, "not authorized: {denial}");
-        return Err(Reject::not_authorized());
+    let Err(denial) = access.authorize(&identity, target) else {
+        account.authorized();
+        return Ok(identity);
+    };
+    // Anybody can make an identity that has no policy, and many of them.
+    let left_out = match denial {
+        Denial::NoPolicy => client.api.strangers.allow(),
+        _ => Some(0),
+    };
+    if let Some(left_out) = left_out {
+        let left_out = Some(left_out).filter(|&count| count != 0);
+        tracing::warn!(%identity, path = target.path, ip = %caller.ip, left_out, "not authorized: {denial}");
     }
-    Ok(identity)
+    Err(Reject::not_authorized())
 }
 
 /// Says why nothing is answered any more on a connection that is about to end.

@@ -105,7 +105,7 @@ impl Args {
 
 /// Serves until the process is told to stop.
 pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
-    start_log(environment);
+    start_log(environment)?;
     process::protect_memory();
     process::return_large_blocks();
     process::raise_file_limit();
@@ -120,8 +120,13 @@ pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     });
     // A log that takes nothing holds a thread for ever.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-    outcome
+    let takes_lines = error_log::end(LOG_TIMEOUT);
+    // Whoever stopped reading must not hold up the end.
+    outcome.map_err(|failure| if takes_lines { failure } else { Failure::silent() })
 }
+
+/// How long a server that has stopped waits for stderr to take the rest of the log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a server that has stopped waits for what still runs.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -235,18 +240,16 @@ async fn reload(reloader: &Reloader, load: &impl Fn() -> Result<Settings, Failur
 }
 
 /// Sends the log to stderr: from `info` on, or as `KMS_LOG` says.
-fn start_log(environment: &Environment) {
+fn start_log(environment: &Environment) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info"));
     let mut filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     // What sled says of damage is for its makers; kms-fs says what it means.
     filter = "sled=off".parse().map_or(filter.clone(), |directive| filter.clone().add_directive(directive));
-    let stderr = tracing_subscriber::fmt::layer()
-        .with_writer(error_log::output)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .with_filter(filter);
+    let stderr = error_log::stderr_layer().with_filter(filter);
     // Every layer has its filter: one without would have all events and spans of all libraries made for it.
     let stream = Targets::new().with_default(LevelFilter::WARN).with_target("sled", LevelFilter::OFF);
-    let stream = error_log::StreamLayer.with_filter(stream);
+    let stream = error_log::stream_layer().with_filter(stream);
     let _ = tracing_subscriber::registry().with(stderr).with(stream).try_init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!("a defect: {panic}")));
+    error_log::start().map_err(|error| Failure::new(format!("cannot start: {error}")))
 }

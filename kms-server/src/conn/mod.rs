@@ -39,6 +39,7 @@ use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
 use crate::api::{self, AnswerBody, Api, Client};
 use crate::auth::{self, Peer};
 use crate::expiry::{self, Expiry};
+use crate::log_limit::LogLimit;
 use crate::tls;
 
 /// The most requests at once on one HTTP/2 connection.
@@ -62,6 +63,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The shortest time between two lines of the log about connections that were closed to make room.
 const TELL_PAUSE: Duration = Duration::from_secs(5);
 
+/// How many lines of the error log are about handshakes that failed, and in what time.
+const FAILED_HANDSHAKES: (Duration, u32) = (Duration::from_secs(10), 20);
+
 /// A connection after its handshake, to be polled to its end.
 type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -73,6 +77,8 @@ pub struct Connections {
     slots: Slots,
     heads: Arc<HeadRoom>,
     stop: AtomicU8,
+    /// Lines of the error log about handshakes that failed.
+    failed_handshakes: LogLimit,
 }
 
 impl Connections {
@@ -85,6 +91,7 @@ impl Connections {
             slots: Slots::new(limit),
             heads: Arc::default(),
             stop: AtomicU8::new(0),
+            failed_handshakes: LogLimit::new(FAILED_HANDSHAKES.0, FAILED_HANDSHAKES.1),
         })
     }
 
@@ -166,6 +173,14 @@ impl Connections {
         self.api.routes().longest_timeout() + self.bounds.close
     }
 
+    /// Tells in the error log how many lines about strangers were left out last.
+    pub fn tell_left_out(&self) {
+        if let Some(count) = self.failed_handshakes.ended() {
+            tracing::warn!("TLS handshake failed: {count} more times");
+        }
+        self.api.tell_left_out();
+    }
+
     /// Looks again at who may do anything, after the access rules were changed.
     pub fn look_again(&self) {
         self.slots.look_again(&self.api.access());
@@ -221,7 +236,11 @@ impl Connections {
             }
             Ok((Err(error), _)) => {
                 if let Some(why) = tls::describe_failure(&error) {
-                    tracing::warn!(%remote, "TLS handshake failed: {why}");
+                    // Anybody can have them fail.
+                    if let Some(left_out) = self.failed_handshakes.allow() {
+                        let left_out = Some(left_out).filter(|&count| count != 0);
+                        tracing::warn!(%remote, left_out, "TLS handshake failed: {why}");
+                    }
                 } else {
                     tracing::debug!(%remote, %error, "TLS handshake failed");
                 }

@@ -4,11 +4,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use kms_core::{ErrorKind, KeyStore};
 use kms_fs::{FsConfig, FsStore, OpenMode, RootKey};
+use kms_server::config::settings::AuditFailure;
+use kms_tests::{Protocol, TestServer};
 use tempfile::TempDir;
 
 use crate::content;
@@ -131,6 +134,70 @@ async fn create(store: &FsStore, made: &mut usize, expected: &mut Expectation) -
     store.create(&content::entry(&name), &content::record(&name)).await?;
     expected.hear(&format!("ok {name}"));
     Ok(())
+}
+
+/// The audit log lies on a disk that fills up and is freed, again and again: no answer is without its line, and no line
+/// is half there.
+#[test]
+fn an_audit_log_on_a_full_disk_has_a_line_for_every_answer() {
+    if !may_mount("full_disk::an_audit_log_on_a_full_disk_has_a_line_for_every_answer") {
+        return;
+    }
+    let disk = SmallDisk::mount();
+    let file = disk.mount_point.join("audit.log");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (answered, refused) = runtime.block_on(ask_while_the_disk_fills(&disk, &file));
+    let text = fs::read_to_string(&file).unwrap();
+    let events: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let lines = events.iter().filter(|event| event["response"]["code"] == 200).count();
+    let told: u64 = events.iter().filter_map(|event| event["left_out"]["refused"].as_u64()).sum();
+    assert!(answered > 1000 && refused > 100, "{answered} answered, {refused} refused");
+    assert!(lines >= answered, "{lines} lines of {answered} answers");
+    assert_eq!(told as usize + (lines - answered), refused, "who was refused is told, or was in line");
+}
+
+async fn ask_while_the_disk_fills(disk: &SmallDisk, file: &Path) -> (usize, usize) {
+    const CLIENTS: usize = 8;
+    let mut builder = TestServer::builder();
+    builder.settings.log.audit_file = Some(file.to_owned());
+    builder.settings.log.audit_failure = AuditFailure::Refuse;
+    let server = builder.key("my-key").start().await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let clients = (0..CLIENTS).map(|_| {
+        let mut client = server.admin(Protocol::Http2);
+        let is_over = Arc::clone(&is_over);
+        tokio::spawn(async move {
+            let (mut answered, mut refused) = (0, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                match client.send("POST", "/v1/key/generate/my-key", "{}").await.unwrap().code() {
+                    200 => answered += 1,
+                    503 => {
+                        refused += 1;
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    code => panic!("{code}"),
+                }
+            }
+            (answered, refused)
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    for round in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let filler = disk.fill(1000 + round * 1777);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        fs::remove_file(filler).unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    is_over.store(true, Ordering::Relaxed);
+    let mut sum = (0, 0);
+    for client in clients {
+        let (answered, refused) = client.await.unwrap();
+        sum = (sum.0 + answered, sum.1 + refused);
+    }
+    server.stop().await;
+    sum
 }
 
 /// A disk of a few megabytes, and a root key elsewhere.

@@ -1,0 +1,124 @@
+//! Equal lines, told once and then by their number.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+
+/// How long equal lines are gathered.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// The most lines that are looked for; beyond it all are told.
+const MAX_KNOWN: usize = 256;
+
+/// The lines of the last seconds.
+#[derive(Debug, Default)]
+pub struct Merge {
+    known: HashMap<String, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    line: Line,
+    since: Instant,
+    more: u64,
+}
+
+/// A line that may be told again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub level: Level,
+    pub text: String,
+}
+
+/// A line that came again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Repeated {
+    pub line: Line,
+    /// How often, beside the time when it was told.
+    pub more: u64,
+    /// In how many seconds.
+    pub seconds: u64,
+}
+
+impl Merge {
+    /// Tells whether a line is to be told: it was not in the last seconds. Lines are equal where their `key` is.
+    pub fn is_new(&mut self, key: &str, line: impl FnOnce() -> Line, now: Instant) -> bool {
+        if let Some(known) = self.known.get_mut(key) {
+            known.more += 1;
+            return false;
+        }
+        if self.known.len() < MAX_KNOWN {
+            self.known.insert(key.to_owned(), Known { line: line(), since: now, more: 0 });
+        }
+        true
+    }
+
+    /// Takes what is to be told of lines that came again.
+    pub fn due(&mut self, now: Instant) -> Vec<Repeated> {
+        let mut due = Vec::new();
+        self.known.retain(|_, known| {
+            let passed = now.saturating_duration_since(known.since);
+            if passed < WINDOW {
+                return true;
+            }
+            let more = std::mem::take(&mut known.more);
+            if more == 0 {
+                return false;
+            }
+            due.push(Repeated { line: known.line.clone(), more, seconds: passed.as_secs() });
+            known.since = now;
+            true
+        });
+        due
+    }
+
+    /// Takes what was not told yet, for the last time.
+    pub fn end(&mut self, now: Instant) -> Vec<Repeated> {
+        let repeated = self.known.drain().filter(|(_, known)| known.more != 0);
+        let told = repeated.map(|(_, Known { line, since, more })| Repeated {
+            line,
+            more,
+            seconds: now.saturating_duration_since(since).as_secs(),
+        });
+        told.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Line {
+        Line { level: Level::WARN, text: text.to_owned() }
+    }
+
+    #[test]
+    fn equal_lines_are_told_once_and_then_by_their_number() {
+        let mut merge = Merge::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut is_new = |key: &str, seconds| merge.is_new(key, || line(key), at(seconds));
+        assert!(is_new("a", 0) && is_new("b", 1));
+        assert!((0..300).all(|_| !is_new("a", 2)));
+        assert_eq!(merge.due(at(9)), []);
+        let told = |more, seconds| Repeated { line: line("a"), more, seconds };
+        assert_eq!(merge.due(at(10)), [told(300, 10)]);
+        assert!(!merge.is_new("a", || unreachable!(), at(11)), "it goes on");
+        assert_eq!(merge.due(at(20)), [told(1, 10)]);
+        assert_eq!(merge.due(at(30)), []);
+        assert!(merge.is_new("a", || line("a"), at(31)), "it is news again");
+        assert!(!merge.is_new("a", || unreachable!(), at(32)));
+        assert_eq!(merge.end(at(33)), [told(1, 2)]);
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut merge = Merge::default();
+        let now = Instant::now();
+        for number in 0..10_000 {
+            assert!(merge.is_new(&number.to_string(), || line("x"), now));
+        }
+        assert_eq!(merge.known.len(), MAX_KNOWN);
+    }
+}

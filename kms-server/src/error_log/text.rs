@@ -1,0 +1,109 @@
+//! The text of an event: one line, whatever was received, and of bounded length.
+
+use std::fmt::{self, Debug, Write};
+use std::net::SocketAddr;
+
+use tracing::Event;
+use tracing::field::{Field, Visit};
+
+/// The most bytes of a field: enough for the path of every key.
+const MAX_FIELD: usize = 512;
+
+/// The most bytes of a message, and of the chain of an error.
+const MAX_MESSAGE: usize = 4096;
+
+/// An event as one line: its message, then its fields.
+#[derive(Debug, Default)]
+pub struct Text {
+    message: String,
+    fields: String,
+    /// The fields by which lines are equal: a client is its address, whatever its port.
+    key: String,
+}
+
+impl Text {
+    /// Takes the text of an event.
+    pub fn of(event: &Event<'_>) -> Self {
+        let mut text = Self::default();
+        event.record(&mut text);
+        text
+    }
+
+    /// Returns the line.
+    pub fn line(&self) -> String {
+        format!("{}{}", self.message, self.fields)
+    }
+
+    /// Returns what is the same for equal lines of one client.
+    pub fn key(&self) -> String {
+        format!("{}{}", self.message, self.key)
+    }
+
+    fn field(&mut self, name: &str, value: fmt::Arguments<'_>, key: fmt::Arguments<'_>) {
+        let most = if name == "error" { MAX_MESSAGE } else { MAX_FIELD };
+        for (out, value) in [(&mut self.fields, value), (&mut self.key, key)] {
+            let _ = write!(out, " {name}=");
+            push_bounded(out, value, most);
+        }
+    }
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => push_bounded(&mut self.message, format_args!("{value:?}"), MAX_MESSAGE),
+            "remote" => {
+                let remote = format!("{value:?}");
+                match remote.parse::<SocketAddr>() {
+                    Ok(address) => {
+                        self.field("remote", format_args!("{address}"), format_args!("{}", address.ip()));
+                    }
+                    Err(_) => self.field("remote", format_args!("{remote}"), format_args!("{remote}")),
+                }
+            }
+            name => self.field(name, format_args!("{value:?}"), format_args!("{value:?}")),
+        }
+    }
+}
+
+/// Appends a text that may have been received: escaped, and cut after `most` bytes.
+fn push_bounded(out: &mut String, text: fmt::Arguments<'_>, most: usize) {
+    let mut bounded = Bounded { out, left: most, cut: 0 };
+    // Writing to a string does not fail; a `Debug` that does leaves what it has written.
+    let _ = bounded.write_fmt(text);
+    if bounded.cut != 0 {
+        let cut = bounded.cut;
+        let _ = write!(out, "… ({cut} bytes more)");
+    }
+}
+
+struct Bounded<'a> {
+    out: &'a mut String,
+    left: usize,
+    cut: usize,
+}
+
+impl Write for Bounded<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let len = character.len_utf8();
+            if self.cut != 0 || len > self.left {
+                self.cut += len;
+                continue;
+            }
+            self.left -= len;
+            if is_for_terminals(character) {
+                write!(self.out, "{}", character.escape_default())?;
+            } else {
+                self.out.push(character);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether a terminal would do something for this character other than to show it.
+fn is_for_terminals(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
