@@ -43,6 +43,7 @@ mod seal;
 mod secret;
 mod store;
 mod survey;
+mod sync;
 mod wrap;
 
 pub use error::{Error, ErrorKind, Result};

@@ -20,23 +20,30 @@
 //! # }
 //! ```
 
+#[cfg_attr(all(test, feature = "model"), allow(dead_code, reason = "a stand-in takes its place"))]
 mod ballast;
 mod config;
 mod disk;
 mod engine;
 mod error;
+#[cfg_attr(all(test, feature = "model"), allow(dead_code, reason = "a stand-in takes its place"))]
+mod files;
 mod first_start;
 mod header;
 mod journal;
 mod lock;
 mod mark;
 mod merge;
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod models;
 mod open;
 mod quiet;
 mod repair;
 mod root_key;
 mod store;
 mod store_key;
+mod sync;
 mod writer;
 
 pub use config::{FsConfig, OpenMode};

@@ -18,6 +18,7 @@ use crate::repair::{self, Found, Known};
 use crate::root_key::{Change, RootKey};
 use crate::store::SledStore;
 use crate::store_key::StoreKey;
+use crate::sync::Files;
 use crate::writer::{Index, Writer};
 
 /// A local store with records sealed under its own root.
@@ -392,7 +393,8 @@ impl Stored {
         let started = |why| OpenError::io("start the writer of", &config.path)(why);
         let writer = match access {
             Access::ReadWrite(engine, journal) => {
-                Some(Writer::start(config.clone(), head, Ok((engine, journal)), &index).map_err(started)?)
+                let files = Files::new(engine, journal);
+                Some(Writer::start(config.clone(), head, Ok(files), &index).map_err(started)?)
             }
             Access::Full(why) => {
                 Some(Writer::start(config.clone(), head, Err(why), &index).map_err(started)?)

@@ -16,25 +16,23 @@
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use kms_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::ballast::{BALLAST_FILE, Ballast};
+use crate::ballast::BALLAST_FILE;
 use crate::config::FsConfig;
 use crate::disk;
-use crate::engine::{self, Change, Engine, Entries, MAX_COMMIT_LEN};
-use crate::error::OpenError;
-use crate::journal::{Head, Journal, Scan};
-use crate::mark::Mark;
-use crate::merge::merge;
-use crate::repair::{self, Known};
+use crate::engine::{self, Change, Entries, MAX_COMMIT_LEN};
+use crate::journal::Head;
+use crate::sync::{
+    AtomicUsize, Ballast, Files, Instant, JoinHandle, Mutex, Ordering, Receiver, RwLock, RwLockReadGuard,
+    SyncSender, Thread, sync_channel,
+};
 
 /// The most changes that one sync covers.
 const BATCH: usize = 256;
@@ -123,7 +121,7 @@ impl Writer {
     pub fn start(
         config: FsConfig,
         head: Head,
-        opened: std::result::Result<(Engine, Journal), String>,
+        opened: std::result::Result<Files, String>,
         index: &Arc<Index>,
     ) -> io::Result<Self> {
         let (jobs, incoming) = sync_channel(QUEUE);
@@ -147,8 +145,7 @@ impl Writer {
             retry_at: Instant::now(),
             pause: FIRST_PAUSE,
         };
-        let thread =
-            std::thread::Builder::new().name("kms-fs writer".into()).spawn(move || state.run(&incoming))?;
+        let thread = Thread::new().name("kms-fs writer".into()).spawn(move || state.run(&incoming))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
@@ -177,7 +174,7 @@ struct State {
     config: FsConfig,
     head: Head,
     /// `None` while they could not be opened anew.
-    open: Option<(Engine, Journal)>,
+    open: Option<Files>,
     index: Arc<Index>,
     ballast: Ballast,
     /// Whether a sync failed, so that what can be read of the files need not be on the disk.
@@ -210,18 +207,14 @@ impl State {
                 self.commit(batch(first, incoming));
             }
         }
-        if let Some((engine, journal)) = self.open.take() {
-            engine.close();
-            if let Err(error) = journal.sync_notes() {
-                warn!(path = %self.config.path.display(), "how far the journal reaches could not be synced: {error}");
-            }
+        if let Some(files) = self.open.take() {
+            files.end(&self.config.path);
         }
     }
 
     /// Goes read-only if the directory is no longer the one that was opened.
     fn look(&mut self) {
-        let Some((engine, journal)) = &self.open else { return };
-        if engine.is_in_place() && journal.is_in_place() {
+        if self.open.as_ref().is_none_or(Files::is_in_place) {
             return;
         }
         error!(
@@ -262,7 +255,9 @@ impl State {
                     let error = job.fails_as(kind);
                     let _ = job.reply.send(Err(error));
                 }
-                self.compact();
+                if let Some(files) = &mut self.open {
+                    files.compact(&self.config.path, &self.head, &self.index.entries());
+                }
             }
             Err(error) => {
                 // Read-only before the first caller hears of it.
@@ -277,14 +272,12 @@ impl State {
         }
     }
 
-    /// Brings changes to the disk: to the journal, and then to the database.
+    /// Brings changes to the disk.
     fn write(&mut self, changes: &[Change<'_>]) -> io::Result<()> {
-        let Some((engine, mut journal)) = self.open.take() else { return Ok(()) };
         if changes.is_empty() {
-            self.open = Some((engine, journal));
             return Ok(());
         }
-        let mark = journal.mark();
+        let Some(files) = self.open.take() else { return Ok(()) };
         let in_database: Vec<Change<'_>> = {
             let entries = self.index.entries();
             // A name whose value is lost is in no database.
@@ -294,36 +287,8 @@ impl State {
             };
             changes.iter().filter(is_there).copied().collect()
         };
-        let outcome = journal.append(changes).and_then(|()| engine.commit(&in_database, journal.batch()));
-        if outcome.is_ok() {
-            if let Err(error) = journal.note_done() {
-                warn!(path = %self.config.path.display(), "how far the journal reaches could not be noted: {error}");
-            }
-            self.open = Some((engine, journal));
-            return outcome;
-        }
-        // If this fails too the next opening finds the batch, and makes the journal agree with the index.
-        if let Err(error) = journal.cut(mark) {
-            warn!(path = %self.config.path.display(), "the journal could not be cut: {error}");
-        }
-        engine.close();
-        outcome
-    }
-
-    /// Writes the journal anew when half of it is dead.
-    fn compact(&mut self) {
-        let Some((_, journal)) = &mut self.open else { return };
-        if !journal.is_half_dead() {
-            return;
-        }
-        match Journal::write(&self.config.path, &self.head, journal.batch(), &self.index.entries()) {
-            Ok(written) => *journal = written,
-            // The one that is there goes on.
-            Err(error) => {
-                warn!(path = %self.config.path.display(), "the journal could not be written anew: {error}");
-                journal.put_off_rewrite();
-            }
-        }
+        self.open = Some(files.write(&self.config.path, changes, &in_database)?);
+        Ok(())
     }
 
     /// Sorts out what cannot be done, given the index and what the batch did before.
@@ -362,8 +327,8 @@ impl State {
                         self.index.lost.fetch_sub(1, Ordering::Relaxed);
                     }
                     let before = before.map_or(0, |value| value.len());
-                    if let Some((_, journal)) = &mut self.open {
-                        journal.note_deleted(&job.name, before);
+                    if let Some(files) = &mut self.open {
+                        files.note_deleted(&job.name, before);
                     }
                 }
                 replies.push(job.reply);
@@ -380,8 +345,8 @@ impl State {
         self.index.set_read_only(Some(error.to_string()));
         self.unsynced |= !disk::is_full(error);
         self.pause = FIRST_PAUSE;
-        if let Some((engine, _)) = self.open.take() {
-            engine.close();
+        if let Some(files) = self.open.take() {
+            files.close();
         }
     }
 
@@ -404,9 +369,7 @@ impl State {
 
     fn try_to_recover(&mut self) -> std::result::Result<(), String> {
         if self.displaced {
-            let in_place =
-                |(engine, journal): &(Engine, Journal)| engine.is_in_place() && journal.is_in_place();
-            if !self.open.as_ref().is_some_and(in_place) {
+            if !self.open.as_ref().is_some_and(Files::is_in_place) {
                 return Err(NOT_IN_PLACE.to_owned());
             }
             self.displaced = false;
@@ -416,43 +379,12 @@ impl State {
             return Ok(());
         }
         if self.unsynced {
-            engine::write_back(&self.config.path).map_err(|error| format!("sync store: {error}"))?;
+            Files::write_back(&self.config.path).map_err(|error| format!("sync store: {error}"))?;
         }
-        let opened = self.open_anew().map_err(|error| error.to_string())?;
-        self.open = Some(opened);
+        let opened = Files::open_anew(&self.config, &self.head, &self.index.entries(), self.unsynced);
+        self.open = Some(opened.map_err(|error| error.to_string())?);
         self.unsynced = false;
         Ok(())
-    }
-
-    /// Opens journal and database, and makes them agree with the index: undoes what was refused and got to the disk all the
-    /// same, and does again what was acknowledged and did not.
-    fn open_anew(&self) -> std::result::Result<(Engine, Journal), OpenError> {
-        let path = &self.config.path;
-        let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
-        let scan = text.as_deref().map(Scan::of);
-        let mut notes = Vec::new();
-        let last = Mark::read(path).map_or(0, |(_, last)| last);
-        let found = repair::find(&self.config, scan.as_ref(), last, &mut notes)?;
-        let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
-        let engine = engine.map(|engine| (engine, database.as_ref().and_then(|database| database.batch)));
-        let entries = self.index.entries();
-        let merged = merge(scan.as_ref(), database, last);
-        let agrees = merged.entries == *entries;
-        let scan = scan.filter(|scan| {
-            agrees && merged.journal_agrees && !self.unsynced && scan.head.as_ref() == Some(&self.head)
-        });
-        let known = Known {
-            scan: scan.as_ref(),
-            engine,
-            database_agrees: agrees && merged.database_agrees,
-            journal_has_more: false,
-            last,
-        };
-        let opened = repair::settle(&self.config, &self.head, &entries, known, &mut notes);
-        if !notes.is_empty() {
-            warn!(path = %path.display(), "{}", notes.join("; "));
-        }
-        opened
     }
 }
 

@@ -5,6 +5,8 @@
 mod bao;
 #[path = "vault/bounds.rs"]
 mod bounds;
+#[path = "vault/chaos.rs"]
+mod chaos;
 #[path = "vault/check.rs"]
 mod check;
 #[path = "vault/common.rs"]

@@ -1,11 +1,9 @@
 //! The cache of a key ring: which keys are in memory, how they come there, and when they go.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::config::{CacheConfig, CacheCounters};
@@ -14,6 +12,7 @@ use super::key::CachedKey;
 use super::slot::{Due, Slot, Start};
 use super::unreadable::Unreadable;
 use crate::survey::{self, Survey, Surveyed};
+use crate::sync::{AtomicU64, Ordering, SharedMap, sleep, sleep_until, spawn, timeout_at, watch};
 use crate::{
     EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, ListQuery, Page, Request, Result, SecretBytes,
     StoreStatus,
@@ -35,7 +34,7 @@ const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Cache<S> {
     store: S,
     config: CacheConfig,
-    slots: papaya::HashMap<KeyName, Arc<Slot>>,
+    slots: SharedMap<KeyName, Arc<Slot>>,
     reads: Arc<Gate>,
     writes: Arc<Gate>,
     /// Bumped at each step between here and away; odd while the backend is known to be away.
@@ -60,7 +59,7 @@ impl<S: KeyStore> Cache<S> {
         let cache = Arc::new_cyclic(|this| Self {
             store,
             config,
-            slots: papaya::HashMap::new(),
+            slots: SharedMap::new(),
             reads: Gate::new(READS.0, READS.1),
             writes: Gate::new(WRITES.0, WRITES.1),
             away: AtomicU64::new(0),
@@ -69,7 +68,7 @@ impl<S: KeyStore> Cache<S> {
             unreadable: Unreadable::default(),
             this: Weak::clone(this),
         });
-        tokio::spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
+        spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
         cache
     }
 
@@ -200,6 +199,11 @@ impl<S: KeyStore> Cache<S> {
     /// Takes in a key that was created just now, and read back.
     pub fn publish_new(&self, name: &KeyName, place: &Slot, key: CachedKey) {
         place.publish_new(Arc::new(key));
+        // The name may have another place by now, and a read there may have begun before the key was made.
+        if let Some(slot) = self.slots.pin().get(name).filter(|slot| !std::ptr::eq(Arc::as_ptr(slot), place))
+        {
+            slot.outdate();
+        }
         self.unreadable.clear(name);
     }
 
@@ -247,7 +251,7 @@ impl<S: KeyStore> Cache<S> {
             self.refresh(name, slot, now);
         } else {
             let patience = request.deadline.min(now + OFFLINE_PATIENCE);
-            match tokio::time::timeout_at(patience.into(), self.fetch(request, name, None)).await {
+            match timeout_at(patience.into(), self.fetch(request, name, None)).await {
                 Ok(Ok(key)) => return Ok(key),
                 Ok(Err(error)) if !error.kind().is_outage() => return Err(error),
                 Ok(Err(_)) => {}
@@ -290,6 +294,10 @@ impl<S: KeyStore> Cache<S> {
                         wait_until(moment, request, name).await?;
                         continue;
                     }
+                    Start::Elsewhere => {
+                        self.take_away(name, &slot);
+                        continue;
+                    }
                     Start::After(mut running) => {
                         drop(pass);
                         let _ = outcome(&mut running, request, name).await?;
@@ -327,7 +335,7 @@ impl<S: KeyStore> Cache<S> {
         pass: Pass,
     ) {
         let Some(this) = self.this.upgrade() else { return };
-        tokio::spawn(async move {
+        spawn(async move {
             let result = this.read_key(&name, began).await;
             let is_stale = this.finish(&name, &slot, epoch, &result);
             drop(pass);
@@ -390,15 +398,15 @@ impl<S: KeyStore> Cache<S> {
             }
             _ => {}
         }
-        if slot.key().is_none() {
-            self.remove_if_empty(name, slot);
+        if slot.retire() {
+            self.take_away(name, slot);
         }
         finished.is_stale
     }
 
-    fn remove_if_empty(&self, name: &KeyName, slot: &Arc<Slot>) {
-        let slots = self.slots.pin();
-        let _ = slots.remove_if(name, |_, current| Arc::ptr_eq(current, slot) && slot.key().is_none());
+    /// Takes a slot that was given up away from its name, unless that has another by now.
+    fn take_away(&self, name: &KeyName, slot: &Arc<Slot>) {
+        let _ = self.slots.pin().remove_if(name, |_, current| Arc::ptr_eq(current, slot));
     }
 
     fn slot(&self, name: &KeyName) -> Arc<Slot> {
@@ -411,7 +419,7 @@ impl<S: KeyStore> Cache<S> {
 
     /// Runs a backend call with a deadline, and learns from it whether the backend is away.
     async fn watched<T>(&self, deadline: Instant, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let result = match tokio::time::timeout_at(deadline.into(), call).await {
+        let result = match timeout_at(deadline.into(), call).await {
             Ok(result) => result,
             Err(_) => Err(Error::new(ErrorKind::Timeout, "wait for the key store")),
         };
@@ -442,14 +450,14 @@ impl<S: KeyStore> Cache<S> {
             && self.away.compare_exchange(away, away + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             error!(store = self.store.capabilities().name, "key store is away: {}", why.chain());
-            tokio::spawn(Self::watch_until_back(Weak::clone(&self.this), away + 1, self.config.ping));
+            spawn(Self::watch_until_back(Weak::clone(&self.this), away + 1, self.config.ping));
         }
     }
 
     async fn watch_until_back(this: Weak<Self>, away: u64, ping: Duration) {
         let mut pause = ping.min(Duration::from_millis(500));
         loop {
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             let Some(cache) = this.upgrade() else { return };
             if cache.away.load(Ordering::Relaxed) != away {
                 return;
@@ -465,7 +473,7 @@ impl<S: KeyStore> Cache<S> {
         let shortest = config.any.min(config.unused);
         let pause = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
         loop {
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             let Some(cache) = this.upgrade() else { return };
             cache.sweep();
         }
@@ -478,12 +486,9 @@ impl<S: KeyStore> Cache<S> {
         for (name, slot) in &slots {
             let idle = Duration::from_millis(self.millis(now).saturating_sub(slot.used()));
             match slot.due(now, idle, &self.config) {
-                Due::Nothing => {}
                 Due::Refresh => self.refresh(name, slot, now),
-                Due::Gone => {
-                    let _ = slots
-                        .remove_if(name, |_, current| Arc::ptr_eq(current, slot) && slot.key().is_none());
-                }
+                Due::Gone if slot.retire() => self.take_away(name, slot),
+                Due::Nothing | Due::Gone => {}
             }
         }
         drop(slots);
@@ -534,7 +539,7 @@ async fn outcome(
     request: &Request,
     name: &KeyName,
 ) -> Result<Outcome> {
-    let ended = tokio::time::timeout_at(request.deadline.into(), read.wait_for(Option::is_some)).await;
+    let ended = timeout_at(request.deadline.into(), read.wait_for(Option::is_some)).await;
     match ended {
         Ok(Ok(outcome)) => match &*outcome {
             Some(outcome) => Ok(outcome.clone()),
@@ -552,7 +557,7 @@ async fn wait_until(moment: Instant, request: &Request, name: &KeyName) -> Resul
         let detail = "too many reads of this key for ciphertexts that are not authentic";
         return Err(Error::with_source(ErrorKind::Throttled, format!("read key '{name}'"), detail));
     }
-    tokio::time::sleep_until(moment.into()).await;
+    sleep_until(moment.into()).await;
     Ok(())
 }
 

@@ -4,6 +4,9 @@ mod cache;
 mod config;
 mod gate;
 mod key;
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod models;
 mod slot;
 mod unreadable;
 

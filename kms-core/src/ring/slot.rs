@@ -1,16 +1,13 @@
 //! The place of one key in the cache, and the one read of it that may be under way.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
 
 use super::cache::refresh_age;
 use super::config::CacheConfig;
 use super::key::CachedKey;
+use crate::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, watch};
 use crate::{ErrorKind, Fingerprint, Result};
 
 /// Reads of one key a second that are made only because a ciphertext did not open.
@@ -44,6 +41,8 @@ struct Reads {
     refresh_not_before: Option<Instant>,
     /// The last answer was a refusal, so the key ends at `any` and is no offline copy.
     refused: bool,
+    /// The name has no place, or another one: no read begins here any more.
+    is_out: bool,
 }
 
 struct Running {
@@ -61,6 +60,8 @@ pub enum Start {
     After(watch::Receiver<Option<Outcome>>),
     /// Ask again then.
     NotBefore(Instant),
+    /// Ask the place that the name has by now.
+    Elsewhere,
 }
 
 /// What became of the outcome of a read.
@@ -118,6 +119,9 @@ impl Slot {
     /// Begins a read, or tells what to wait for. `after` asks for one that begins no earlier, within the limit.
     pub fn start(&self, after: Option<Instant>) -> Start {
         let mut reads = self.reads();
+        if reads.is_out {
+            return Start::Elsewhere;
+        }
         if let Some(running) = reads.running.as_ref().filter(|running| running.is_alive()) {
             let outcome = running.outcome.clone();
             let late_enough = after.is_none_or(|moment| running.began >= moment);
@@ -191,11 +195,25 @@ impl Slot {
         self.put(key);
     }
 
+    /// Makes sure that a read under way brings nothing, and that who waits for it asks again.
+    pub fn outdate(&self) {
+        self.reads().epoch += 1;
+    }
+
     /// Drops the key, and what a read under way will bring.
     pub fn forget(&self) {
         let mut reads = self.reads();
         reads.epoch += 1;
+        reads.is_out = true;
         self.key.store(None);
+    }
+
+    /// Gives the slot up if there is nothing in it and nothing under way. True if it is to be taken away.
+    pub fn retire(&self) -> bool {
+        let mut reads = self.reads();
+        let is_reading = reads.running.as_ref().is_some_and(Running::is_alive);
+        reads.is_out |= !is_reading && self.key().is_none();
+        reads.is_out
     }
 
     /// Ends the key if its time is over, and tells what else is to be done.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::{ErrorKind, KeyName};
 
 /// The most names that are remembered.
@@ -114,6 +114,7 @@ impl Unreadable {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "model"))]
 mod tests {
     use super::*;
 

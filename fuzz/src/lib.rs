@@ -1,0 +1,50 @@
+//! What is done with each input, for every parser of bytes from outside. A property that does not hold panics.
+//!
+//! The server's parsers are taken in by their files; see `Cargo.toml`.
+
+#![allow(clippy::missing_panics_doc, reason = "a broken property has to panic")]
+
+#[allow(dead_code, reason = "a part of another crate")]
+#[path = "../../kms-server/src/apikey.rs"]
+mod apikey;
+#[allow(dead_code, reason = "a part of another crate")]
+#[path = "../../kms-server/src/certificate.rs"]
+mod certificate;
+mod config;
+mod core;
+mod http;
+mod identity;
+mod json;
+mod server;
+
+pub use self::config::{config_toml, config_yaml, policy_glob};
+pub use self::core::{aws_header, ciphertext, record};
+pub use self::http::{http1_requests, http2_frames};
+pub use self::identity::{api_key, certificate, pem};
+pub use self::json::{audit_escape, request_json};
+
+/// A target by its name, which is that of its directories of seeds and of kept inputs.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 13] = [
+    ("record", record),
+    ("ciphertext", ciphertext),
+    ("aws_header", aws_header),
+    ("request_json", request_json),
+    ("config_toml", config_toml),
+    ("config_yaml", config_yaml),
+    ("policy_glob", policy_glob),
+    ("certificate", certificate),
+    ("api_key", api_key),
+    ("http2_frames", http2_frames),
+    ("http1_requests", http1_requests),
+    ("pem", pem),
+    ("audit_escape", audit_escape),
+];
+
+/// Takes a part of `input` whose length its first byte says.
+fn split(input: &[u8]) -> (&[u8], &[u8]) {
+    let Some((&len, rest)) = input.split_first() else { return (&[], &[]) };
+    rest.split_at_checked(usize::from(len)).unwrap_or((rest, &[]))
+}

@@ -1,0 +1,26 @@
+//! The config, as far as its schema.
+
+#[path = "../../../kms-server/src/config/duration.rs"]
+pub mod duration;
+#[path = "../../../kms-server/src/config/environment.rs"]
+pub mod environment;
+#[path = "../../../kms-server/src/config/forms.rs"]
+pub mod forms;
+#[path = "../../../kms-server/src/config/glob.rs"]
+pub mod glob;
+#[path = "../../../kms-server/src/config/pattern.rs"]
+pub mod pattern;
+#[path = "../../../kms-server/src/config/places.rs"]
+pub mod places;
+#[path = "../../../kms-server/src/config/problem.rs"]
+pub mod problem;
+#[path = "../../../kms-server/src/config/schema.rs"]
+pub mod schema;
+#[path = "../../../kms-server/src/config/sections.rs"]
+pub mod sections;
+#[path = "../../../kms-server/src/config/toml.rs"]
+pub mod toml;
+#[path = "../../../kms-server/src/config/tree.rs"]
+pub mod tree;
+#[path = "../../../kms-server/src/config/yaml.rs"]
+pub mod yaml;

@@ -1,0 +1,67 @@
+//! Model checks of the key ring: shuttle runs each of them under thousands of schedules, and switches tasks before
+//! every operation of a shared primitive.
+//!
+//! `KMS_MODEL_RUNS` says how many schedules each model gets, half of them random and half with few switches.
+
+mod cache;
+mod gate;
+mod slot;
+mod store;
+
+use std::env;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shuttle::future::block_on;
+
+use self::store::Store;
+use super::key::CachedKey;
+use super::{CacheConfig, KeyRing};
+use crate::{Cipher, Fingerprint, Identity, KeyName, KeyRecord, Request, SecretKey};
+
+/// Later than anything that a model waits for.
+const FAR: Duration = Duration::from_secs(86_400);
+/// Switches in a schedule with few of them.
+const SWITCHES: [usize; 2] = [3, 6];
+
+/// Runs a model under many schedules.
+fn check<F: Future<Output = ()>>(model: impl Fn() -> F + Send + Sync + 'static) {
+    let runs = env::var("KMS_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3_000);
+    let model = Arc::new(model);
+    for switches in SWITCHES {
+        let model = Arc::clone(&model);
+        shuttle::check_pct(move || block_on(model()), runs / 4, switches);
+    }
+    shuttle::check_random(move || block_on(model()), runs / 2);
+}
+
+fn name() -> KeyName {
+    KeyName::new("key").unwrap()
+}
+
+fn request(who: &str) -> Request {
+    Request::new(Identity::of_public_key(who.as_bytes()), FAR)
+}
+
+fn record() -> KeyRecord {
+    KeyRecord::new(SecretKey::random().unwrap(), Cipher::Aes256, "model").unwrap()
+}
+
+/// Makes a key that was read so long ago.
+fn key(age: Duration) -> Arc<CachedKey> {
+    Arc::new(CachedKey::new(record(), Instant::now().checked_sub(age).unwrap()))
+}
+
+type Ring = Arc<KeyRing<Arc<Store>>>;
+
+fn ring(config: CacheConfig) -> (Ring, Arc<Store>) {
+    let store = Arc::new(Store::default());
+    (Arc::new(KeyRing::new(Arc::clone(&store), config)), store)
+}
+
+impl KeyRing<Arc<Store>> {
+    /// Returns the fingerprint of the key that a client would be served with now.
+    async fn served(&self, request: &Request) -> crate::Result<Fingerprint> {
+        self.cache.key(request, &name()).await.map(|key| *key.fingerprint())
+    }
+}

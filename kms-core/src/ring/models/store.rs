@@ -1,0 +1,87 @@
+//! A store for models: others may run before and after each of its operations, as with one behind a network.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{CachedKey, name, record};
+use crate::sync::{AtomicUsize, Mutex, Ordering, sleep};
+use crate::{
+    EntryName, Error, ErrorKind, Fingerprint, KeyRecord, KeyStore, ListQuery, Page, Result, SecretBytes,
+    StoreCapabilities, StoreStatus,
+};
+
+/// However long the backend takes.
+const SOME_TIME: Duration = Duration::ZERO;
+
+#[derive(Default)]
+pub struct Store {
+    entries: Mutex<BTreeMap<String, SecretBytes>>,
+    reading: AtomicUsize,
+    /// The most reads that were under way at once.
+    pub most_reading: AtomicUsize,
+}
+
+impl Store {
+    /// Makes the key anew, as another server would; returns its fingerprint.
+    pub fn replace(&self) -> Fingerprint {
+        let encoded = record().encode();
+        self.entries.lock().unwrap().insert(name().as_str().to_owned(), encoded);
+        self.fingerprint().unwrap()
+    }
+
+    /// Returns the fingerprint of the key that is there.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let entries = self.entries.lock().unwrap();
+        let record = KeyRecord::decode(entries.get(name().as_str())?.expose()).unwrap();
+        Some(*CachedKey::new(record, std::time::Instant::now()).fingerprint())
+    }
+}
+
+#[async_trait]
+impl KeyStore for Store {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::shared("model")
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        sleep(SOME_TIME).await;
+        let is_new = {
+            let mut entries = self.entries.lock().unwrap();
+            let is_new = !entries.contains_key(name.as_str());
+            if is_new {
+                entries.insert(name.as_str().to_owned(), SecretBytes::from(record.expose()));
+            }
+            is_new
+        };
+        sleep(SOME_TIME).await;
+        is_new.then_some(()).ok_or_else(|| Error::new(ErrorKind::AlreadyExists, "create"))
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        let reading = self.reading.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_reading.fetch_max(reading, Ordering::SeqCst);
+        sleep(SOME_TIME).await;
+        let found =
+            self.entries.lock().unwrap().get(name.as_str()).map(|record| SecretBytes::from(record.expose()));
+        sleep(SOME_TIME).await;
+        self.reading.fetch_sub(1, Ordering::SeqCst);
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, "read"))
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        sleep(SOME_TIME).await;
+        let found = self.entries.lock().unwrap().remove(name.as_str());
+        sleep(SOME_TIME).await;
+        found.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "delete"))
+    }
+
+    async fn list(&self, _: &ListQuery<'_>) -> Result<Page> {
+        Ok(Page::default())
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        Ok(StoreStatus::ok(Duration::ZERO))
+    }
+}

@@ -1,0 +1,128 @@
+//! The two files of an open store, journal and database, as the writer uses them.
+
+use std::io;
+use std::path::Path;
+
+use tracing::warn;
+
+use crate::config::FsConfig;
+use crate::engine::{self, Change, Engine, Entries};
+use crate::error::OpenError;
+use crate::journal::{Head, Journal, Scan};
+use crate::mark::Mark;
+use crate::merge::merge;
+use crate::repair::{self, Known};
+
+pub struct Files {
+    engine: Engine,
+    journal: Journal,
+}
+
+impl Files {
+    pub fn new(engine: Engine, journal: Journal) -> Self {
+        Self { engine, journal }
+    }
+
+    /// Tells whether both still have their names.
+    pub fn is_in_place(&self) -> bool {
+        self.engine.is_in_place() && self.journal.is_in_place()
+    }
+
+    /// Brings changes to the disk: to the journal, and then those `in_database` to the database.
+    ///
+    /// What fails is taken back, and the files are closed.
+    pub fn write(
+        mut self,
+        path: &Path,
+        changes: &[Change<'_>],
+        in_database: &[Change<'_>],
+    ) -> io::Result<Self> {
+        let mark = self.journal.mark();
+        let outcome =
+            self.journal.append(changes).and_then(|()| self.engine.commit(in_database, self.journal.batch()));
+        if let Err(error) = outcome {
+            // If this fails too the next opening finds the batch, and makes the journal agree with the index.
+            if let Err(error) = self.journal.cut(mark) {
+                warn!(path = %path.display(), "the journal could not be cut: {error}");
+            }
+            self.engine.close();
+            return Err(error);
+        }
+        if let Err(error) = self.journal.note_done() {
+            warn!(path = %path.display(), "how far the journal reaches could not be noted: {error}");
+        }
+        Ok(self)
+    }
+
+    /// Takes note that `name` was deleted, whose value had `len` bytes.
+    pub fn note_deleted(&mut self, name: &str, len: usize) {
+        self.journal.note_deleted(name, len);
+    }
+
+    /// Writes the journal anew when half of it is dead.
+    pub fn compact(&mut self, path: &Path, head: &Head, entries: &Entries) {
+        if !self.journal.is_half_dead() {
+            return;
+        }
+        match Journal::write(path, head, self.journal.batch(), entries) {
+            Ok(written) => self.journal = written,
+            // The one that is there goes on.
+            Err(error) => {
+                warn!(path = %path.display(), "the journal could not be written anew: {error}");
+                self.journal.put_off_rewrite();
+            }
+        }
+    }
+
+    /// Closes them after an error.
+    pub fn close(self) {
+        self.engine.close();
+    }
+
+    /// Closes them for good.
+    pub fn end(self, path: &Path) {
+        self.engine.close();
+        if let Err(error) = self.journal.sync_notes() {
+            warn!(path = %path.display(), "how far the journal reaches could not be synced: {error}");
+        }
+    }
+
+    /// Brings to the disk all that can be read of the database, after a sync that failed.
+    pub fn write_back(path: &Path) -> io::Result<()> {
+        engine::write_back(path)
+    }
+
+    /// Opens journal and database, and makes them agree with the index: undoes what was refused and got to the disk all the
+    /// same, and does again what was acknowledged and did not.
+    pub fn open_anew(
+        config: &FsConfig,
+        head: &Head,
+        entries: &Entries,
+        unsynced: bool,
+    ) -> Result<Self, OpenError> {
+        let path = &config.path;
+        let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
+        let scan = text.as_deref().map(Scan::of);
+        let mut notes = Vec::new();
+        let last = Mark::read(path).map_or(0, |(_, last)| last);
+        let found = repair::find(config, scan.as_ref(), last, &mut notes)?;
+        let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
+        let engine = engine.map(|engine| (engine, database.as_ref().and_then(|database| database.batch)));
+        let merged = merge(scan.as_ref(), database, last);
+        let agrees = merged.entries == *entries;
+        let scan = scan
+            .filter(|scan| agrees && merged.journal_agrees && !unsynced && scan.head.as_ref() == Some(head));
+        let known = Known {
+            scan: scan.as_ref(),
+            engine,
+            database_agrees: agrees && merged.database_agrees,
+            journal_has_more: false,
+            last,
+        };
+        let opened = repair::settle(config, head, entries, known, &mut notes);
+        if !notes.is_empty() {
+            warn!(path = %path.display(), "{}", notes.join("; "));
+        }
+        opened.map(|(engine, journal)| Self { engine, journal })
+    }
+}

@@ -1,0 +1,165 @@
+//! Model checks of the writer: shuttle runs each of them under thousands of schedules, over a disk that fails as its dice
+//! say.
+//!
+//! `KMS_MODEL_RUNS` says how many schedules each model gets, half of them random and half with few switches.
+
+use std::env;
+use std::sync::Arc;
+
+use kms_core::{Error, ErrorKind, Result};
+use shuttle::future::block_on;
+use shuttle::thread;
+use tokio::sync::oneshot;
+
+use crate::FsConfig;
+use crate::engine::Entries;
+use crate::journal::Head;
+use crate::sync::{Disk, Files};
+use crate::writer::{Index, Job, Writer};
+
+/// Switches in a schedule with few of them.
+const SWITCHES: [usize; 2] = [3, 6];
+
+fn check(model: fn()) {
+    let runs = env::var("KMS_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000);
+    for switches in SWITCHES {
+        shuttle::check_pct(model, runs / 4, switches);
+    }
+    shuttle::check_random(model, runs / 2);
+}
+
+struct Store {
+    index: Arc<Index>,
+    writer: Writer,
+    disk: Arc<Disk>,
+}
+
+fn store(disk: Disk) -> Arc<Store> {
+    let disk = disk.insert();
+    let index = Arc::new(Index::new(Entries::new(), None));
+    let head = Head { store_id: [0; 16], header: Vec::new() };
+    let writer = Writer::start(FsConfig::new("model"), head, Ok(Files::of_model()), &index).unwrap();
+    Arc::new(Store { index, writer, disk })
+}
+
+impl Store {
+    fn change(&self, name: &str, value: Option<&[u8]>) -> Result<()> {
+        let (reply, outcome) = oneshot::channel();
+        self.writer.submit(Job {
+            name: name.to_owned(),
+            value: value.map(Into::into),
+            discard: false,
+            reply,
+        })?;
+        block_on(outcome).unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "nobody answered")))
+    }
+
+    fn is_seen(&self, name: &str) -> bool {
+        self.index.entries().contains_key(name)
+    }
+
+    /// What readers see is on the disk.
+    fn look(&self) {
+        let seen: Vec<String> = self.index.entries().keys().cloned().collect();
+        let synced = self.disk.lock();
+        for name in seen {
+            assert!(synced.contains_key(&name), "'{name}' is seen and not on the disk");
+        }
+    }
+}
+
+fn kind(outcome: &Result<()>) -> Option<ErrorKind> {
+    outcome.as_ref().err().map(Error::kind)
+}
+
+#[test]
+fn what_is_acknowledged_is_seen_and_synced_and_what_is_refused_is_neither() {
+    check(|| {
+        let store = store(Disk { fails_one_of: 6, ..Disk::default() });
+        let clients = ["a", "b", "c"].map(|name| {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                let outcome = store.change(name, Some(b"value"));
+                if outcome.is_ok() {
+                    assert!(store.is_seen(name), "acknowledged and not seen");
+                    store.look();
+                } else {
+                    assert_eq!(kind(&outcome), Some(ErrorKind::ReadOnly));
+                    assert!(!store.is_seen(name), "refused and seen");
+                }
+                (name, outcome.is_ok())
+            })
+        });
+        store.look();
+        let outcomes = clients.map(|client| client.join().unwrap());
+        let (index, disk) = (Arc::clone(&store.index), Arc::clone(&store.disk));
+        drop(store);
+        for (name, is_done) in outcomes {
+            assert_eq!(index.entries().contains_key(name), is_done);
+            assert!(disk.lock().contains_key(name) || !is_done, "acknowledged and not on the disk");
+        }
+        if index.read_only().is_none() {
+            assert!(*index.entries() == *disk.lock(), "a refused change is on the disk");
+        }
+    });
+}
+
+#[test]
+fn of_two_creates_of_one_name_one_succeeds() {
+    check(|| {
+        let store = store(Disk::default());
+        let clients = [&b"one"[..], b"other"].map(|value| {
+            let store = Arc::clone(&store);
+            thread::spawn(move || store.change("a", Some(value)).is_ok().then_some(value))
+        });
+        let deleted = store.change("a", None).is_ok();
+        let created = clients.map(|client| client.join().unwrap());
+        let done = created.iter().flatten().count();
+        assert!((1..=1 + usize::from(deleted)).contains(&done), "{done} creates, {deleted}");
+        let entries = store.index.entries();
+        assert_eq!(entries.contains_key("a"), done > usize::from(deleted));
+        if let (Some(Some(there)), 1) = (entries.get("a"), done) {
+            assert_eq!(Some(&**there), created.iter().flatten().next().copied());
+        }
+    });
+}
+
+#[test]
+fn it_is_known_to_be_read_only_before_a_caller_hears_of_it() {
+    check(|| {
+        let store = store(Disk { fails_one_of: 2, stays_bad: true, ..Disk::default() });
+        let clients = ["a", "b"].map(|name| {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                let outcome = store.change(name, Some(b"value"));
+                assert_eq!(store.is_seen(name), outcome.is_ok());
+                if outcome.is_err() {
+                    assert!(store.index.read_only().is_some(), "refused, and nobody knows why");
+                }
+            })
+        });
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_writer_that_ends_answers_what_was_asked() {
+    check(|| {
+        let store = store(Disk::default());
+        let mut outcomes = Vec::new();
+        for name in ["a", "b"] {
+            let (reply, outcome) = oneshot::channel();
+            let job = Job { name: name.to_owned(), value: Some(b"value"[..].into()), discard: false, reply };
+            store.writer.submit(job).unwrap();
+            outcomes.push(outcome);
+        }
+        let index = Arc::clone(&store.index);
+        drop(store);
+        for outcome in outcomes {
+            block_on(outcome).expect("nobody answered").unwrap();
+        }
+        assert_eq!(index.entries().len(), 2);
+    });
+}

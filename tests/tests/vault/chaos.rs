@@ -1,0 +1,167 @@
+//! Three servers over one OpenBao, under a load as MinIO's, while clients reset, servers are reloaded and killed, and
+//! OpenBao is sealed and restarted: no wrong answer, no acknowledged key lost, a line of audit for every effect.
+//!
+//! In an outage an error of the server is a right answer. `tests/chaos SECONDS` runs it for longer.
+
+#[path = "chaos/judge.rs"]
+mod judge;
+#[path = "chaos/node.rs"]
+mod node;
+#[path = "chaos/worker.rs"]
+mod worker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kms_tests::{Protocol, TestIdentity};
+use kms_vault::KvVersion;
+
+use self::judge::Judge;
+use self::node::Node;
+use self::worker::Worker;
+use super::bao::{Bao, LEAST_POLICY, until};
+
+const SECONDS: u64 = 40;
+const NODES: usize = 3;
+const WORKERS: usize = 6;
+/// How long keys are in memory, and with it how long a key works that another server deleted.
+const CACHE: Duration = Duration::from_secs(2);
+/// The server that is reloaded and never killed, by which memory and descriptors are judged.
+const STEADY: usize = 0;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chaos() {
+    let seconds =
+        std::env::var("KMS_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let seed =
+        std::env::var("KMS_CHAOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(random_seed);
+    println!("KMS_CHAOS_SECONDS={seconds} KMS_CHAOS_SEED={seed}");
+    let mut bao = Bao::with_kv(KvVersion::V2).await;
+    let login = bao.approle(LEAST_POLICY, "1h").await;
+    let identities: Vec<_> = (0..WORKERS).map(|_| Arc::new(TestIdentity::new())).collect();
+    let known: Vec<_> = identities.iter().map(|identity| identity.identity()).collect();
+    let judge = Arc::new(Judge::default());
+    let mut nodes = Vec::new();
+    for _ in 0..NODES {
+        nodes.push(Node::start(&bao.endpoint(), &login, &known).await);
+    }
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
+
+    let until_then = Instant::now() + Duration::from_secs(seconds);
+    let workers: Vec<_> = identities
+        .iter()
+        .enumerate()
+        .map(|(number, identity)| {
+            let protocol = Protocol::ALL[number % 2];
+            let worker = Worker::new(number, seed, Arc::clone(identity), &addresses, protocol, &judge);
+            tokio::spawn(worker.run(until_then))
+        })
+        .collect();
+    let rude = tokio::spawn(worker::reset_connections(addresses.clone(), until_then));
+
+    let mut dice = Dice::new(seed);
+    let (mut events, mut settled) = ([0; 5], None);
+    while Instant::now() < until_then {
+        // The first quarter is for memory to become what it stays.
+        if settled.is_none() && Instant::now() + Duration::from_secs(seconds * 3 / 4) > until_then {
+            settled = Some(nodes[STEADY].measure());
+        }
+        let event = dice.below(5);
+        events[event] += 1;
+        match event {
+            0 => nodes[dice.below(NODES)].reload(),
+            1 | 2 => {
+                let node = &mut nodes[STEADY + 1 + dice.below(NODES - 1)];
+                node.kill().await;
+                pause(&mut dice, 500).await;
+                node.run().await;
+            }
+            3 => {
+                bao.seal().await;
+                pause(&mut dice, 1500).await;
+                bao.unseal().await;
+            }
+            _ => {
+                bao.kill().await;
+                pause(&mut dice, 1000).await;
+                bao.run().await;
+                bao.unseal().await;
+            }
+        }
+        pause(&mut dice, 3000).await;
+    }
+    rude.await.unwrap();
+    let mut finished = Vec::new();
+    for worker in workers {
+        finished.push(worker.await.unwrap());
+    }
+
+    for address in &addresses {
+        let mut client = kms_tests::Client::new(*address, Protocol::Http2, &identities[0]);
+        let client = std::cell::RefCell::new(&mut client);
+        until("the server is ready", async || {
+            let answer = client.borrow_mut().send("GET", "/v1/ready", "").await;
+            answer.is_ok_and(|answer| answer.code() == 200)
+        })
+        .await;
+    }
+    tokio::time::sleep(CACHE + worker::MARGIN).await;
+    let mut requests = 0;
+    for worker in &mut finished {
+        worker.check_all().await;
+        requests += worker.requests;
+    }
+    let (keys, effects) = (finished.iter().map(Worker::live).sum::<usize>(), judge.attempts());
+    drop(finished);
+    let (memory, descriptors) = settled.expect("the run has a first quarter");
+    let begun = Instant::now();
+    let mut last = nodes[STEADY].measure();
+    // Connections of clients that left are closed in a moment.
+    while last.1 > descriptors && begun.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        last = nodes[STEADY].measure();
+    }
+    for node in &mut nodes {
+        node.stop().await;
+    }
+    judge.read_audit(&nodes);
+    let [reloads, kills, more_kills, seals, restarts] = events;
+    println!(
+        "{requests} requests, {effects} creates and deletes, {keys} keys are left; {reloads} reloads, {} kills, {seals} seals, \
+         {restarts} restarts; memory {memory} -> {} KiB, descriptors {descriptors} -> {}",
+        kills + more_kills,
+        last.0,
+        last.1,
+    );
+    judge.verdict();
+    assert!(requests > 100 && keys > 0, "there was no load");
+    assert!(last.0 < memory * 3 / 2 + (16 << 10), "memory grows: {memory} -> {} KiB", last.0);
+    assert!(last.1 <= descriptors, "descriptors grow: {descriptors} -> {}", last.1);
+}
+
+async fn pause(dice: &mut Dice, millis: usize) {
+    tokio::time::sleep(Duration::from_millis(dice.below(millis) as u64)).await;
+}
+
+fn random_seed() -> u64 {
+    let mut bytes = [0; 8];
+    kms_core::fill_random(&mut bytes).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+/// Random numbers that a seed determines (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(number).unwrap() % bound
+    }
+}
