@@ -1,6 +1,6 @@
 //! Another configuration for a server that runs: all of it or nothing.
 
-mod files;
+mod inputs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use kms_core::{CacheConfig, Identity, KeyName};
 use rustls::ServerConfig;
 
-pub(crate) use self::files::Seen;
-use self::files::{TlsInputs, Watched};
+pub(crate) use self::inputs::Seen;
+use self::inputs::{TlsInputs, Watched};
 use crate::api::{Api, Routes};
 use crate::config::settings::{AuditFailure, KeyStoreSettings, LogSettings, Settings, TlsSettings};
 use crate::conn::Connections;
 use crate::policy::{Access, Proxies};
 use crate::server::{StartError, nobody};
-use crate::{error_log, tls};
+use crate::{error_log, files, tls};
 
 /// How often is looked whether nobody holds rules any more that were replaced.
 const RETIRE_CHECK: Duration = Duration::from_millis(200);
@@ -191,6 +191,7 @@ impl Made {
         in_force: TlsInputs,
         route_timeout: Option<Duration>,
     ) -> Result<Self, StartError> {
+        refuse_pipe(&settings.tls)?;
         let access = Access::new(settings.admin, &settings.policies)
             .map_err(|error| StartError::new(error.to_string()))?
             .with_proxies(tls::proxies(&settings.tls)?);
@@ -217,9 +218,8 @@ impl Made {
 
 impl MadeTls {
     fn of(settings: &TlsSettings, needs_certificates: bool, rule_changed: bool) -> Result<Self, StartError> {
-        let tickets = tls::Tickets::begin();
         let mut config = tls::server_config(settings, needs_certificates)?;
-        tickets.give(&mut config, settings)?;
+        tls::Tickets::begin().give(&mut config, settings)?;
         Ok(Self {
             config,
             rule_changed,
@@ -245,7 +245,8 @@ impl Looked {
         if inputs == in_force {
             return Self::Same(watched);
         }
-        let made = MadeTls::of(settings, needs_certificates, inputs.rule != in_force.rule);
+        let made = refuse_pipe(settings)
+            .and_then(|()| MadeTls::of(settings, needs_certificates, inputs.rule != in_force.rule));
         match made.and_then(|made| Ok((made, tls::proxies(settings)?))) {
             Ok((made, proxies)) => Self::Other(watched, inputs, Box::new(made), proxies),
             Err(error) => Self::Refused(error),
@@ -274,6 +275,13 @@ impl AtStart {
         .filter_map(|(name, differs)| differs.then_some(name))
         .collect()
     }
+}
+
+/// Refuses CAs of clients in a pipe: all further changes would wait with this one for somebody to write to it.
+fn refuse_pipe(settings: &TlsSettings) -> Result<(), StartError> {
+    let ca = settings.ca.as_deref().filter(|ca| settings.verify_clients && !ca.is_dir());
+    let opened = ca.map(|ca| kms_core::open_file(ca).map_err(|error| files::failed(ca, &error)));
+    opened.transpose().map(drop).map_err(StartError::new)
 }
 
 /// Runs what reads files or takes long on a thread for such.

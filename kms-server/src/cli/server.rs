@@ -124,10 +124,10 @@ pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     process::raise_file_limit();
     args.former.warn();
     let args = Arc::new(Start { args, environment: environment.clone() });
-    let was_up = runtime.block_on(start_and_serve(args, signals))?;
+    let outcome = runtime.block_on(start_and_serve(args, signals));
     // A log that takes nothing holds a thread for ever; a start that was cut off is waited for by nobody.
-    runtime.shutdown_timeout(if was_up { SHUTDOWN_TIMEOUT } else { Duration::ZERO });
-    Ok(())
+    runtime.shutdown_timeout(if matches!(outcome, Ok(false)) { Duration::ZERO } else { SHUTDOWN_TIMEOUT });
+    outcome.map(|_| ())
 }
 
 /// How long a server that has stopped waits for what still runs.

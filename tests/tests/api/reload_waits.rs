@@ -9,6 +9,7 @@ use kms_tests::Protocol;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
+use super::certificates::{authority, pem_of, signed};
 use super::reload::{
     FILES_LOADED, GENERATE, LOADED, REFUSED, Reloaded, server_certificate, write_certificate,
 };
@@ -137,6 +138,31 @@ async fn a_reason_is_told_once_and_told_again_when_it_is_another() {
     server.until_told(FILES_LOADED, 1);
     server.hang_up();
     server.until_told(LOADED, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cas_in_a_pipe_are_refused_and_not_waited_for() {
+    let authority = authority();
+    let ca = pem_of(&authority.0);
+    let mut server = tokio::task::block_in_place(|| {
+        let identities = (signed(&authority, |_| {}), signed(&authority, |_| {}));
+        Reloaded::start_with(identities.0, identities.1, &[("ca.crt", &ca)], |server| {
+            server.config("on", Some(&server.app)).replace("ca = \"server.crt\"", "ca = \"ca.crt\"")
+        })
+    });
+    put_pipe(&server.file("ca.crt"));
+    server.until_told(FILES_REFUSED, 1);
+    server.hang_up();
+    server.until_told(REFUSED, 1);
+    assert!(server.log().contains("ca.crt: it is not a regular file"), "{}", server.log());
+    let mut app = server.client(Protocol::Http2, &server.app);
+    assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
+    put_file(&server.file("ca.crt"), &ca);
+    server.until_told(FILES_LOADED, 1);
+    server.hang_up();
+    server.until_told(LOADED, 1);
+    kill_process(Pid::from_child(server.child()), Signal::TERM).unwrap();
+    assert_eq!(server.ended().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
