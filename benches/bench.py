@@ -66,15 +66,17 @@ class Files:
 class Server:
     """A running key server whose memory is not locked: `program` is "kms" or "kes". `store` is a directory, or for "kms"
     the section of another key store; `binary` is another program than `KMS_BIN`; `stderr` takes the log, if not a file; `extra`
-    follows in the config of "kms"."""
+    follows in the config of "kms". `write_config` writes another config: it is given the port, and returns the file."""
 
-    def __init__(self, name, files, store, pin=True, program=None, binary=None, stderr=None, extra=""):
+    def __init__(self, name, files, store, pin=True, program=None, binary=None, stderr=None, extra="", write_config=None):
         program = program or name
         self.name, self.files, self.port = name, files, free_port()
         self.tls = ssl._create_unverified_context()
         self.tls.load_cert_chain(files.dir / "client.crt", files.dir / "client.key")
         config, self.log = files.dir / f"{name}.config", files.dir / f"{name}.log"
-        if program == "kes":
+        if write_config:
+            command = [binary or kms_binary(), "server", "--config", write_config(self.port)]
+        elif program == "kes":
             config.write_text(
                 f"version: v1\naddress: 127.0.0.1:{self.port}\nadmin:\n  identity: {files.identity}\n"
                 f"tls:\n  key: {files.dir}/server.key\n  cert: {files.dir}/server.crt\n"

@@ -40,6 +40,9 @@ func (c *http1) run(meter *meter) error {
 			bytes = c.what.http1(fmt.Sprintf(c.what.path, c.what.first+number))
 		}
 		sent := time.Now()
+		if meter.rate > 0 {
+			sent = meter.due(number)
+		}
 		if err := c.send(bytes); err != nil {
 			return err
 		}

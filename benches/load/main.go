@@ -36,6 +36,7 @@ func main() {
 		warmUp      = flag.Duration("warm-up", 0, "how long to send before measuring")
 		measure     = flag.Duration("measure", 0, "how long to measure; 0 for all of -requests")
 		requests    = flag.Int64("requests", 1<<62, "requests in all")
+		rate        = flag.Float64("rate", 0, "requests a second in all, evenly; 0 for as many as go (HTTP/1.1 only)")
 		first       = flag.Int64("first", 0, "the number of the first request")
 		pid         = flag.Int("pid", 0, "the server's process, for the CPU time that it takes")
 	)
@@ -53,7 +54,7 @@ func main() {
 		all[i], err = connect(*client, peer, what, *streams)
 		check(err)
 	}
-	meter := newMeter(*pid, *requests)
+	meter := newMeter(*pid, *requests, *rate)
 	if *warmUp == 0 {
 		meter.begin()
 	}

@@ -13,6 +13,8 @@ import (
 type meter struct {
 	pid   int
 	limit int64
+	rate  float64
+	made  time.Time
 
 	next, done atomic.Int64
 	phase      atomic.Int32 // 0 warming up, 1 measuring, 2 over
@@ -29,7 +31,9 @@ type reading struct {
 	done int64
 }
 
-func newMeter(pid int, limit int64) *meter { return &meter{pid: pid, limit: limit} }
+func newMeter(pid int, limit int64, rate float64) *meter {
+	return &meter{pid: pid, limit: limit, rate: rate, made: time.Now()}
+}
 
 func (m *meter) begin() {
 	m.start = m.read()
@@ -45,13 +49,21 @@ func (m *meter) read() reading {
 	return reading{at: time.Now(), cpu: cpuTime(m.pid), done: m.done.Load()}
 }
 
-// take returns the number of a request to send, or false when no more are wanted.
+// take returns the number of a request to send, or false when no more are wanted. At a rate it waits until it is due.
 func (m *meter) take() (int64, bool) {
 	if m.phase.Load() == 2 {
 		return 0, false
 	}
 	number := m.next.Add(1) - 1
+	if m.rate > 0 {
+		time.Sleep(time.Until(m.due(number)))
+	}
 	return number, number < m.limit
+}
+
+// due returns when a request is to be sent: its latency counts from then, though all connections were still waiting.
+func (m *meter) due(number int64) time.Time {
+	return m.made.Add(time.Duration(float64(number) / m.rate * float64(time.Second)))
 }
 
 // add keeps what one connection saw.

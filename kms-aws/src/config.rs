@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 const MAX_PREFIX_LEN: usize = 100;
 
 /// How AWS KMS is reached, and who asks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsConnection {
     /// Another address than that of the region: a VPC endpoint, or an emulator.
     pub endpoint: Option<String>,
@@ -21,7 +21,7 @@ pub struct AwsConnection {
 }
 
 /// Where the keys are in AWS KMS, and how they are used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsConfig {
     /// How AWS KMS is reached.
     pub connection: AwsConnection,
@@ -38,7 +38,7 @@ pub struct AwsConfig {
 }
 
 /// The CMK that is the root key of a store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrapperConfig {
     /// How AWS KMS is reached.
     pub connection: AwsConnection,
@@ -63,7 +63,7 @@ impl Default for Reuse {
 }
 
 /// A static access key.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The id of the access key.
     pub access_key: String,

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeyState, MacAlgorithmSpec};
 use kms_core::{
-    Capabilities, Cipher, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms, ListQuery, Page,
-    Request, Result, SecretBytes, StoreStatus,
+    CacheCounters, Capabilities, Cipher, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms,
+    ListQuery, Page, Request, Result, SecretBytes, StoreStatus,
 };
 use sha2::{Digest, Sha256};
 
@@ -284,6 +284,10 @@ impl Kms for AwsKms {
         let (names, name, deadline) = (Arc::clone(&self.names), name.clone(), request.deadline);
         let make = async move { hmac(&names, &name, &held.value, digest, deadline).await };
         self.names.gate.run(request, make).await
+    }
+
+    fn counters(&self) -> Option<CacheCounters> {
+        Some(self.names.counters.numbers())
     }
 
     async fn status(&self) -> Result<StoreStatus> {

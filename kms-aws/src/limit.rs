@@ -10,7 +10,7 @@ use kms_core::{Identity, KeyName};
 const RATE: f64 = 10.0;
 /// Refusals at once.
 const BURST: f64 = 100.0;
-/// Buckets above which those that are full again are forgotten.
+/// The most buckets. Those that are full again are forgotten first, then those that are fullest.
 const MANY: usize = 10_000;
 
 /// A bucket of tokens for each identity and key.
@@ -43,10 +43,7 @@ impl RefusalLimit {
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MANY {
-            buckets.retain(|_, bucket| {
-                bucket.refill(now);
-                bucket.tokens < BURST
-            });
+            make_room(&mut buckets, now);
         }
         let bucket = buckets.entry((identity, name.clone())).or_insert(Bucket { tokens: BURST, at: now });
         bucket.refill(now);
@@ -63,6 +60,25 @@ impl RefusalLimit {
             bucket.tokens = (bucket.tokens + 1.0).min(BURST);
         }
     }
+}
+
+/// Makes room for a quarter of the buckets at least, so that it is not done for each further one.
+fn make_room(buckets: &mut HashMap<(Identity, KeyName), Bucket>, now: Instant) {
+    let mut tokens: Vec<f64> = buckets
+        .values_mut()
+        .map(|bucket| {
+            bucket.refill(now);
+            bucket.tokens
+        })
+        .collect();
+    let rest = tokens.len().min(MANY / 4 * 3).saturating_sub(1);
+    let (_, least, _) = tokens.select_nth_unstable_by(rest, f64::total_cmp);
+    let (least, mut room) = (*least, tokens.len().saturating_sub(MANY / 4 * 3));
+    buckets.retain(|_, bucket| {
+        let goes = bucket.tokens >= BURST || (bucket.tokens >= least && room > 0);
+        room = room.saturating_sub(usize::from(goes));
+        !goes
+    });
 }
 
 /// A token, which goes back when it is dropped without having been spent.
@@ -106,5 +122,19 @@ mod tests {
         drop(token);
         drop(limit.token(bad, &other).unwrap());
         assert!(limit.token(bad, &name).is_none(), "it was spent");
+    }
+
+    #[test]
+    fn there_are_never_more_buckets_than_the_bound_and_the_emptiest_stay() {
+        let limit = Arc::new(RefusalLimit::default());
+        let identity = Identity::of_public_key(b"bad");
+        let spent = KeyName::new("spent").unwrap();
+        while limit.take(identity, &spent) {}
+        for n in 0..MANY + MANY / 2 {
+            assert!(limit.take(identity, &KeyName::new(format!("key-{n}")).unwrap()));
+        }
+        let buckets = limit.buckets.lock().unwrap();
+        assert!(buckets.len() <= MANY, "{}", buckets.len());
+        assert!(buckets.contains_key(&(identity, spent)));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kms::types::KeyState;
 use jiff::Timestamp;
-use kms_core::{Error, ErrorKind, Gate, KeyName, Request, Result, Unreadable};
+use kms_core::{CacheCounters, Error, ErrorKind, Gate, KeyName, Request, Result, Unreadable};
 
 use crate::cell::{Cell, Held};
 use crate::client::{CALL_TIMEOUT, Upstream};
@@ -22,6 +22,8 @@ const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 /// The most opened working keys in memory.
 const MOST_OPENED: usize = 16_384;
+/// The most names in memory of which AWS has told nothing that can be kept.
+const MOST_UNKNOWN: usize = 10_000;
 /// Keys that cannot be used and that nobody asks for, which are looked at again each time the memory is tidied.
 const TRIED_AGAIN: usize = 8;
 /// How long a key that cannot be used, and that nobody asks for, is left alone.
@@ -37,12 +39,50 @@ pub struct Names {
     pub gate: Arc<Gate>,
     /// Keys that are there and cannot be used.
     pub unreadable: Unreadable,
+    pub counters: Counters,
     slots: papaya::HashMap<KeyName, Arc<Slot>>,
     /// CMKs made here so recently that their aliases may not be seen everywhere.
     made: Mutex<HashMap<KeyName, (String, Instant)>>,
     /// CMKs deleted here so recently that AWS may still show them as enabled.
     deleted: Mutex<HashMap<String, Instant>>,
     epoch: Instant,
+}
+
+/// What is counted since the start: by the names that requests use, and of what AWS was asked for them.
+#[derive(Default)]
+pub struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    offline_hits: AtomicU64,
+    reads: AtomicU64,
+    failed_reads: AtomicU64,
+}
+
+impl Counters {
+    /// Counts that AWS was asked what a name stands for, or for a working key.
+    pub fn read(&self, failure: Option<&Error>) {
+        count(&self.reads);
+        if failure.is_some_and(|error| !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic))
+        {
+            count(&self.failed_reads);
+        }
+    }
+
+    /// Returns the numbers.
+    pub fn numbers(&self) -> CacheCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut numbers = CacheCounters::default();
+        numbers.hits = read(&self.hits);
+        numbers.misses = read(&self.misses);
+        numbers.offline_hits = read(&self.offline_hits);
+        numbers.reads = read(&self.reads);
+        numbers.failed_reads = read(&self.failed_reads);
+        numbers
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 #[derive(Default)]
@@ -60,6 +100,7 @@ impl Names {
             upstream,
             gate: Gate::new(CALLS.0, CALLS.1),
             unreadable: Unreadable::default(),
+            counters: Counters::default(),
             slots: papaya::HashMap::new(),
             made: Mutex::default(),
             deleted: Mutex::default(),
@@ -93,19 +134,34 @@ impl Names {
             Some(held)
         });
         let stale = match held {
-            Some(held) if held.began.elapsed() < self.config.any => return Ok(held),
+            Some(held) if held.began.elapsed() < self.config.any => {
+                count(&self.counters.hits);
+                return Ok(held);
+            }
             Some(held) if held.began.elapsed() < self.config.offline => Some(held),
             _ => None,
         };
         match stale {
-            None => self.view_after(request, name, None).await,
-            Some(stale) if self.upstream.is_away() => Ok(stale),
+            None => {
+                count(&self.counters.misses);
+                self.view_after(request, name, None).await
+            }
+            Some(stale) if self.upstream.is_away() => {
+                count(&self.counters.offline_hits);
+                Ok(stale)
+            }
             Some(stale) => {
                 let deadline = request.deadline.min(Instant::now() + OFFLINE_PATIENCE);
                 let request = request.clone().until(deadline);
                 match self.view_after(&request, name, None).await {
-                    Err(error) if error.kind().is_outage() => Ok(stale),
-                    outcome => outcome,
+                    Err(error) if error.kind().is_outage() => {
+                        count(&self.counters.offline_hits);
+                        Ok(stale)
+                    }
+                    outcome => {
+                        count(&self.counters.misses);
+                        outcome
+                    }
                 }
             }
         }
@@ -178,6 +234,7 @@ impl Names {
 
     async fn look_up(self: Arc<Self>, name: KeyName) -> Result<View> {
         let outcome = Arc::clone(&self).look(name.clone()).await;
+        self.counters.read(outcome.as_ref().err());
         match &outcome {
             // A deletion is no fault.
             Ok(view) if view.is_pending() => self.unreadable.clear(&name),
@@ -300,7 +357,7 @@ impl Names {
     fn tidy(&self) {
         let idle = u64::try_from(IDLE.as_millis()).unwrap_or(u64::MAX);
         let too_old = |used: &AtomicU64| self.millis().saturating_sub(used.load(Ordering::Relaxed)) >= idle;
-        let mut opened = Vec::new();
+        let (mut opened, mut unknown) = (Vec::new(), Vec::new());
         for (name, slot) in &self.slots.pin() {
             let cmk = slot.cell.get().map(|held| Arc::clone(&held.value.cmk));
             match cmk {
@@ -327,9 +384,12 @@ impl Names {
                     }
                 }
                 None if too_old(&slot.used) => self.forget(name),
-                None => {}
+                None => unknown.push((slot.used.load(Ordering::Relaxed), name.clone())),
             }
         }
+        unknown.sort_unstable_by_key(|(used, _)| *used);
+        let excess = unknown.len().saturating_sub(MOST_UNKNOWN);
+        unknown.iter().take(excess).for_each(|(_, name)| self.forget(name));
         opened.sort_unstable_by_key(|(used, ..)| *used);
         let excess = opened.len().saturating_sub(MOST_OPENED);
         let now = self.millis();
@@ -345,4 +405,51 @@ impl Names {
 /// Makes the error that tells that there is no such key.
 pub fn not_found(name: &KeyName) -> Error {
     Error::new(ErrorKind::NotFound, format!("look up key '{name}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::Identity;
+
+    use super::*;
+    use crate::client::load;
+    use crate::config::{AwsConnection, Credentials};
+
+    /// Names behind an address where nobody answers.
+    async fn names() -> Arc<Names> {
+        let credentials =
+            Credentials { access_key: "id".to_owned(), secret_key: "secret".to_owned().into(), token: None };
+        let connection = AwsConnection {
+            endpoint: Some("http://127.0.0.1:1".to_owned()),
+            region: Some("eu-central-1".to_owned()),
+            credentials: Some(credentials),
+        };
+        let upstream = Upstream::new(&load(&connection).await.unwrap());
+        Names::start(AwsConfig::new(connection), upstream)
+    }
+
+    #[tokio::test]
+    async fn names_of_which_nothing_is_known_have_a_bound() {
+        let names = names().await;
+        let name = |n: usize| KeyName::new(format!("unknown-{n}")).unwrap();
+        for n in 0..MOST_UNKNOWN + 500 {
+            // Used one after the other.
+            names.slot(&name(n)).used.store(n as u64, Ordering::Relaxed);
+        }
+        names.tidy();
+        assert_eq!(names.slots.pin().len(), MOST_UNKNOWN);
+        assert!(names.slots.pin().get(&name(499)).is_none(), "those used longest ago go");
+        assert!(names.slots.pin().get(&name(500)).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_of_aws_is_counted() {
+        let names = names().await;
+        let request = Request::new(Identity::of_public_key(b"test"), Duration::from_secs(15));
+        let name = KeyName::new("a").unwrap();
+        assert!(names.view(&request, &name).await.is_err());
+        let counted = names.counters.numbers();
+        assert_eq!((counted.hits, counted.misses), (0, 1));
+        assert_eq!((counted.reads, counted.failed_reads), (1, 1));
+    }
 }

@@ -164,7 +164,7 @@ impl Profile {
             });
             files.push(match unreadable(Path::new(&path)) {
                 Some(why) => format!("{path} {why}"),
-                None => match std::fs::read_to_string(&path).ok().and_then(|text| section(&text, &name)) {
+                None => match read(Path::new(&path)).and_then(|text| section(&text, &name)) {
                     None => format!("{path} does not have it"),
                     Some(lines) => {
                         has_role |= lines.iter().any(|line| line.trim_start().starts_with("role_arn"));
@@ -193,6 +193,10 @@ fn section(text: &str, name: &str) -> Option<Vec<String>> {
 fn set(variable: &str) -> Option<String> {
     let value = std::env::var_os(variable)?.to_string_lossy().into_owned();
     (!value.trim().is_empty()).then_some(value)
+}
+
+fn read(path: &Path) -> Option<String> {
+    std::io::read_to_string(kms_core::open_file(path).ok()?).ok()
 }
 
 /// Tells why a file cannot be read, if it cannot.

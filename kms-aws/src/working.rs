@@ -141,6 +141,7 @@ impl Worker {
             async move {
                 let deadline = Instant::now() + CALL_TIMEOUT;
                 let opened = unwrap(&names, &cmk, &blob, None, deadline).await.map(Arc::new);
+                names.counters.read(opened.as_ref().err());
                 match &opened {
                     // Whoever asked first may have left, and taken the entry away.
                     Ok(_) => drop(cmk.opened.pin().insert(blob.into(), entry)),
@@ -176,6 +177,7 @@ impl Worker {
         let (blob, context) = (blob.to_vec(), context.to_vec());
         let ask = async move {
             let opened = unwrap(&names, &cmk, &blob, Some(&context), deadline).await;
+            names.counters.read(opened.as_ref().err());
             if let Err(error) = &opened {
                 spend(Some(token), error);
             }
@@ -263,7 +265,9 @@ async fn fetch_missing(names: Arc<Names>, cmk: Arc<Cmk>) -> Result<Arc<Working>>
 /// Fetches a working key, by so much before it is needed, and keeps it for opening too.
 async fn fetch_working(names: Arc<Names>, cmk: Arc<Cmk>, lead: Duration) -> Result<Arc<Working>> {
     let began = Instant::now();
-    let mut working = fetch_key(&names, &cmk, Kind::Working, None, began + CALL_TIMEOUT).await?;
+    let fetched = fetch_key(&names, &cmk, Kind::Working, None, began + CALL_TIMEOUT).await;
+    names.counters.read(fetched.as_ref().err());
+    let mut working = fetched?;
     if let Some((_, parts)) = format::parse(&working.header) {
         let entry = Arc::new(Opened::default());
         entry.touch(names.millis());

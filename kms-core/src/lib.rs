@@ -31,6 +31,7 @@
 )]
 pub mod contract;
 mod error;
+mod file;
 mod identity;
 mod kms;
 mod legacy;
@@ -47,6 +48,7 @@ mod sync;
 mod wrap;
 
 pub use error::{Error, ErrorKind, Result};
+pub use file::{open_file, read_secret_file};
 pub use identity::{Identity, Request, Waiter};
 pub use kms::{Capabilities, DataKey, ImportedKey, KeyInfo, Kms};
 pub use lock::lock_keys_in_memory;

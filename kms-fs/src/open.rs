@@ -15,7 +15,7 @@ use crate::lock::Lock;
 use crate::mark::Mark;
 use crate::merge::{Merged, merge};
 use crate::repair::{self, Found, Known};
-use crate::root_key::{Change, RootKey};
+use crate::root_key::{Change, RootKey, remove_unfinished};
 use crate::store::SledStore;
 use crate::store_key::StoreKey;
 use crate::sync::Files;
@@ -159,6 +159,7 @@ pub fn rotate_root_key_file(config: &FsConfig, file: &Path) -> Result<PathBuf, O
         outcome => outcome?,
     }
     change.finish()?;
+    remove_unfinished(file, |key| *key == new);
     Ok(change.old_file)
 }
 
@@ -183,7 +184,10 @@ fn unwrap_any(
     match unwrap_with(headers, root_key, path) {
         Err(OpenError::WrongRootKey { .. }) => {}
         unwrapped => {
-            warnings.extend(root_key.file().and_then(unfinished_change));
+            if let Some(file) = root_key.file().filter(|_| unwrapped.is_ok()) {
+                warnings.extend(unfinished_change(file));
+                remove_unfinished(file, |key| unwrap_with(headers, key, path).is_ok());
+            }
             return unwrapped;
         }
     }

@@ -1,13 +1,16 @@
 //! The root key of a local store: 32 bytes that live outside of it.
 
-use std::fs::{self, OpenOptions, hard_link, rename};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata, OpenOptions, hard_link, rename};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::{Cipher, SealingKey, SecretKey};
+use kms_core::{Cipher, SealingKey, SecretKey, read_secret_file};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
@@ -20,7 +23,7 @@ const REFUSED_MODE: u32 = 0o027;
 /// Permissions that are worth a word: reading for the group, as container platforms give it.
 const NOTED_MODE: u32 = 0o040;
 /// A root key's file is 44 characters of base64 and a line end; more is no root key.
-const MAX_FILE_LEN: u64 = 1024;
+const MAX_FILE_LEN: usize = 1024;
 
 /// The root key of a local store.
 ///
@@ -64,7 +67,7 @@ impl RootKey {
             )));
         }
         let mut text = Zeroizing::new(String::with_capacity(128));
-        let read = file.take(MAX_FILE_LEN).read_to_string(&mut text);
+        let read = file.take(MAX_FILE_LEN as u64).read_to_string(&mut text);
         read.map_err(OpenError::io("read root key file", path))?;
         let mut key = Self::parse(&text).map_err(|why| bad(why.into()))?;
         key.file = Some(path.to_owned());
@@ -193,6 +196,52 @@ impl Change {
     }
 }
 
+/// How old a file is that no writer is still at.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Removes what writers that were killed left beside the root key in `file`, which opens the store.
+///
+/// A key is used only once it has its name, so nothing was made with one that has not. One that `opens` the store stays
+/// all the same, and so does what cannot be read, or is so young that somebody may be writing it.
+pub fn remove_unfinished(file: &Path, opens: impl Fn(&RootKey) -> bool) {
+    let change = Change::of(file);
+    let names = [file, &change.new_file, &change.old_file].map(|file| file.file_name());
+    let Ok(entries) = fs::read_dir(parent(file)) else { return };
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let is_unfinished = names.iter().flatten().any(|name| is_unfinished(&found, name));
+        let is_abandoned = || {
+            let found = entry.metadata().ok().filter(Metadata::is_file);
+            let age = found.and_then(|found| found.modified().ok()).and_then(|at| at.elapsed().ok());
+            age.is_some_and(|age| age >= ABANDONED)
+        };
+        if !is_unfinished || !is_abandoned() {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(content) = read_secret_file(&path, MAX_FILE_LEN) else { continue };
+        // What is no key was cut off in its middle.
+        let key = std::str::from_utf8(&content).ok().and_then(|text| RootKey::parse(text).ok());
+        if !key.is_some_and(|key| opens(&key)) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Tells whether a name is one under which the file called `name` is written.
+fn is_unfinished(found: &OsStr, name: &OsStr) -> bool {
+    let rest = found.as_bytes().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+    let random = rest.and_then(|rest| rest.strip_suffix(b".tmp"));
+    random.is_some_and(|random| random.len() == 16 && random.iter().all(u8::is_ascii_hexdigit))
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -223,4 +272,47 @@ fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_abandoned_files_of_keys_that_open_nothing_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let in_force = RootKey::random().unwrap();
+        in_force.write_new(&at("root.key")).unwrap();
+        let put = |name: &str, key: Option<&RootKey>, is_old: bool| {
+            match key {
+                Some(key) => key.write_new(&at(name)).unwrap(),
+                None => fs::write(at(name), "cut o").unwrap(),
+            }
+            let since = if is_old { 2 * ABANDONED } else { Duration::ZERO };
+            let file = OpenOptions::new().write(true).open(at(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - since).unwrap();
+        };
+        let other = RootKey::random().unwrap();
+        let cases = [
+            ("root.key.new.0123456789abcdef.tmp", Some(&other), true, false),
+            ("root.key.old.0123456789abcdef.tmp", Some(&other), true, false),
+            ("root.key.0123456789abcdef.tmp", None, true, false),
+            ("root.key.new.1123456789abcdef.tmp", Some(&in_force), true, true),
+            ("root.key.new.2123456789abcdef.tmp", Some(&other), false, true),
+            ("root.key.new", Some(&other), true, true),
+            ("root.key.old", Some(&other), true, true),
+            ("root.key.new.tmp", Some(&other), true, true),
+            ("root.key.new.backup-of-monday.tmp", Some(&other), true, true),
+            ("other.key.new.0123456789abcdef.tmp", Some(&other), true, true),
+        ];
+        for (name, key, is_old, _) in cases {
+            put(name, key, is_old);
+        }
+        remove_unfinished(&at("root.key"), |key| *key == in_force);
+        for (name, .., stays) in cases {
+            assert_eq!(at(name).exists(), stays, "{name}");
+        }
+        assert!(RootKey::from_file(&at("root.key")).unwrap().key == in_force);
+    }
 }

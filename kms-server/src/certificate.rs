@@ -182,15 +182,31 @@ pub fn first_of(content: &[u8]) -> Result<CertificateDer<'static>, InvalidCertif
 ///
 /// The message of an error names the file.
 pub fn read_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
+    let chain: Vec<_> = kms_core::open_file(cert)
+        .map_err(pem::Error::Io)
+        .and_then(|file| CertificateDer::pem_reader_iter(file).collect())
         .map_err(|error| format!("{}: {}", cert.display(), describe_pem_error(error, "certificate")))?;
     if chain.is_empty() {
         return Err(format!("{}: it holds no certificate, expected PEM", cert.display()));
     }
-    let key = PrivateKeyDer::from_pem_file(key)
+    let key = read_key_file(key)
+        .map_err(pem::Error::Io)
+        .and_then(|text| PrivateKeyDer::from_pem_slice(&text))
         .map_err(|error| format!("{}: {}", key.display(), describe_pem_error(error, "private key")))?;
     Ok(CertifiedKey { chain, key })
+}
+
+/// The most bytes of a file that a private key is read from.
+const MAX_KEY_FILE_LEN: usize = 1 << 20;
+
+/// Reads the file of a private key, as it is.
+pub fn read_key_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    kms_core::read_secret_file(path, MAX_KEY_FILE_LEN)
+}
+
+/// Reads the first certificate of a PEM file.
+pub fn first_in(path: &Path) -> Result<CertificateDer<'static>, pem::Error> {
+    CertificateDer::from_pem_reader(kms_core::open_file(path).map_err(pem::Error::Io)?)
 }
 
 /// Says in a few words what is wrong with a PEM file that should hold a `what`.

@@ -17,7 +17,8 @@ use crate::apikey::ApiKey;
 use crate::certificate::{self, Facts, NewCertificate};
 use crate::cli::Failure;
 use crate::config::{Environment, KeyStoreSettings, LogSettings, RootKeySource, Settings, TlsSettings};
-use crate::{files, mounts};
+use crate::files::{self, Readers};
+use crate::mounts;
 
 /// Where it listens unless told.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373);
@@ -27,6 +28,19 @@ const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
 /// A certificate that ends within this time is made anew at the start.
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// The most bytes of the file with the API key.
+const MAX_KEY_LEN: usize = 1024;
+
+/// What is in a directory, itself first, and who may read it.
+const STATE: [(&str, Readers); 6] = [
+    ("", Readers::All),
+    ("data", Readers::All),
+    ("root.key", Readers::Owner),
+    ("api.key", Readers::Owner),
+    ("private.key", Readers::Owner),
+    ("public.crt", Readers::All),
+];
 
 /// What every message about an unusable directory ends with.
 const WAYS_OUT: &str = "choose another directory with --dir, or --in-memory to keep nothing";
@@ -64,6 +78,11 @@ pub fn in_directory(
     })?;
     let path = std::path::absolute(&path).map_err(|error| unusable(&path, &error))?;
     files::private_directory(&path).map_err(|error| unusable(&path, &error))?;
+    // Whoever can write here can put keys of their own in the place of these.
+    for (name, readers) in STATE {
+        let exposed = files::refuse_exposed(&path.join(name), readers);
+        exposed.map_err(|why| Failure::new(format!("{why}; or {WAYS_OUT}")))?;
+    }
 
     let (data, root_key) = (path.join("data"), path.join("root.key"));
     let found = kms_fs::look(&data, &root_key).map_err(|error| Failure::from(error).context(WAYS_OUT))?;
@@ -170,8 +189,8 @@ impl DevServer {
 fn admin_in(directory: &Path) -> Result<ApiKey, Failure> {
     let path = directory.join("api.key");
     make_once(&path, || Ok(format!("{}\n", *ApiKey::generate()?.to_text()).as_bytes().into()))?;
-    let content = SecretBytes::new(fs::read(&path).map_err(|error| unusable(&path, &error))?);
-    let text = std::str::from_utf8(content.expose()).unwrap_or_default();
+    let content = kms_core::read_secret_file(&path, MAX_KEY_LEN).map_err(|error| unusable(&path, &error))?;
+    let text = std::str::from_utf8(&content).unwrap_or_default();
     ApiKey::parse(text.trim()).map_err(|error| Failure::from(error).context(&path.display().to_string()))
 }
 

@@ -2,13 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::certificate::describe_io_error;
+use crate::init::shell_quote;
 
 /// The mode of a file that only its owner may read.
 pub const PRIVATE: u32 = 0o600;
@@ -31,6 +32,41 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// Makes a directory, and those above it, that only its owner may enter. One that exists is left as it is.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Who may read what others must not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Everybody.
+    All,
+}
+
+/// Refuses what others can write, or read if that is for its owner alone, and what belongs to another user than this
+/// process's or root. What is not there is fine.
+///
+/// The error is a line that names it, says what is wrong and how that is mended.
+pub fn refuse_exposed(path: &Path, readers: Readers) -> Result<(), String> {
+    let found = match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(|error| failed(path, &error))?,
+    };
+    let (owner, user) = (found.uid(), rustix::process::geteuid().as_raw());
+    let (mode, name, quoted) = (found.mode() & 0o777, path.display(), shell_quote(path));
+    if owner != user && owner != 0 {
+        return Err(format!(
+            "{name}: it belongs to the user {owner}, who can change it; run: chown {user} {quoted}"
+        ));
+    }
+    let (refused, what, change) = match readers {
+        Readers::Owner => (0o077, "read or write", "go="),
+        Readers::All => (0o022, "write", "go-w"),
+    };
+    if mode & refused == 0 {
+        return Ok(());
+    }
+    Err(format!("{name}: its mode {mode:04o} lets others {what} it; run: chmod {change} {quoted}"))
 }
 
 /// Says which file an error is about.
@@ -95,5 +131,54 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"third");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PUBLIC);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_open_to_others_is_refused_and_the_line_says_how_to_close_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        assert_eq!(refuse_exposed(&path, Readers::Owner), Ok(()), "it is not there");
+        fs::write(&path, "").unwrap();
+        for (mode, owner, all) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o640, false, true),
+            (0o604, false, true),
+            (0o620, false, false),
+        ] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(refuse_exposed(&path, Readers::Owner).is_ok(), owner, "{mode:o}");
+            assert_eq!(refuse_exposed(&path, Readers::All).is_ok(), all, "{mode:o}");
+        }
+        let told = refuse_exposed(&path, Readers::Owner).unwrap_err();
+        assert!(told.contains("mode 0620") && told.contains("chmod go= "), "{told}");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(CWD, &pipe, fifo, mode, 0).unwrap();
+        for other in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
+            let error = kms_core::open_file(other).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        let missing = kms_core::open_file(&directory.path().join("none"));
+        assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_secret_is_read_whole_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        for len in [0, 1, 4095, 4096, 4097, 10_000] {
+            let content: Vec<u8> = (0..len).map(|n: u32| n.to_le_bytes()[0]).collect();
+            fs::write(&file, &content).unwrap();
+            assert_eq!(*kms_core::read_secret_file(&file, 10_000).unwrap(), content);
+        }
+        assert!(kms_core::read_secret_file(&file, 9_999).is_err());
+        // A file that says that it is empty.
+        assert!(!kms_core::read_secret_file(Path::new("/proc/self/status"), 1 << 20).unwrap().is_empty());
     }
 }

@@ -28,6 +28,7 @@ pub mod reload;
 pub mod server;
 mod stream;
 mod tls;
+mod wanted_keys;
 
 pub use conn::Bounds;
 pub use server::{Limits, Listening, Server, StartError};

@@ -11,13 +11,13 @@ use rustls::server::danger::ClientCertVerifier;
 use crate::config::glob::Glob;
 use crate::config::settings::{PolicySettings, ProxySettings};
 
-/// The access rules of a server: what each identity may do.
+/// The access rules of a server: what each identity may do. A clone costs little, whatever their number.
 #[derive(Clone, Debug)]
 pub struct Access {
     admin: Option<Identity>,
     /// By identity.
-    policies: HashMap<Identity, Arc<Policy>>,
-    by_name: BTreeMap<String, Arc<Policy>>,
+    policies: Arc<HashMap<Identity, Arc<Policy>>>,
+    by_name: Arc<BTreeMap<String, Arc<Policy>>>,
     proxies: Option<Proxies>,
     created_at: Timestamp,
 }
@@ -30,31 +30,32 @@ impl Access {
         admin: Option<Identity>,
         policies: &BTreeMap<String, PolicySettings>,
     ) -> Result<Self, AmbiguousIdentity> {
-        let mut access = Self {
-            admin,
-            policies: HashMap::new(),
-            by_name: BTreeMap::new(),
-            proxies: None,
-            created_at: Timestamp::now(),
-        };
+        let identities = policies.values().map(|settings| settings.identities.len()).sum();
+        let (mut of_identity, mut by_name) = (HashMap::with_capacity(identities), BTreeMap::new());
         for (name, settings) in policies {
             let policy = Arc::new(Policy::new(name, settings));
-            access.by_name.insert(name.clone(), Arc::clone(&policy));
+            by_name.insert(name.clone(), Arc::clone(&policy));
             for identity in &settings.identities {
-                if access.admin == Some(*identity) {
+                if admin == Some(*identity) {
                     return Err(AmbiguousIdentity {
                         identity: *identity,
                         first: "the admin".to_owned(),
                         second: name.clone(),
                     });
                 }
-                if let Some(other) = access.policies.insert(*identity, Arc::clone(&policy)) {
-                    let first = format!("policy '{}'", other.name);
+                if let Some(other) = of_identity.insert(*identity, Arc::clone(&policy)) {
+                    let first = format!("policy '{}'", Policy::name(&other));
                     return Err(AmbiguousIdentity { identity: *identity, first, second: name.clone() });
                 }
             }
         }
-        Ok(access)
+        Ok(Self {
+            admin,
+            policies: Arc::new(of_identity),
+            by_name: Arc::new(by_name),
+            proxies: None,
+            created_at: Timestamp::now(),
+        })
     }
 
     /// Lets proxies speak for other clients.

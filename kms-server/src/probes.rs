@@ -15,12 +15,11 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kms_core::StoreStatus;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tower_service::Service as _;
 
-use crate::api::Api;
+use crate::api::{Api, Readiness};
 use crate::metrics::TEXT_FORMAT;
 
 /// The most connections at once; the oldest makes room for another.
@@ -114,14 +113,11 @@ async fn serve_one(tcp: TcpStream, router: Router) {
 
 /// 200 while keys can be served; what is wrong is the body.
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    match api.store_status_in_time().await {
-        Some(Ok(StoreStatus { degraded: None, .. })) => (StatusCode::OK, String::new()),
-        Some(Ok(StoreStatus { degraded: Some(why), .. })) => (StatusCode::OK, format!("{why}\n")),
-        Some(Err(error)) if error.kind().is_outage() => {
-            (StatusCode::GATEWAY_TIMEOUT, "key store is not reachable\n".to_owned())
+    match api.readiness_in_time().await {
+        Some(Readiness { status, amiss }) => {
+            (status, amiss.map(|amiss| format!("{amiss}\n")).unwrap_or_default())
         }
         None => (StatusCode::GATEWAY_TIMEOUT, "request timed out\n".to_owned()),
-        Some(Err(_)) => (StatusCode::BAD_GATEWAY, "key store is unavailable\n".to_owned()),
     }
 }
 

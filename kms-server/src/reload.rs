@@ -1,32 +1,90 @@
 //! Another configuration for a server that runs: all of it or nothing.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+mod inputs;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::{CacheConfig, Identity, KeyName};
+use rustls::ServerConfig;
+
+pub(crate) use self::inputs::Seen;
+use self::inputs::{TlsInputs, Watched};
 use crate::api::{Api, Routes};
-use crate::config::settings::{Settings, TlsSettings};
+use crate::config::settings::{AuditFailure, KeyStoreSettings, LogSettings, Settings, TlsSettings};
 use crate::conn::Connections;
-use crate::policy::Access;
-use crate::server::{StartError, create_keys};
-use crate::{error_log, tls};
+use crate::policy::{Access, Proxies};
+use crate::server::{StartError, nobody};
+use crate::{error_log, files, tls};
+
+/// How often is looked whether nobody holds rules any more that were replaced.
+const RETIRE_CHECK: Duration = Duration::from_millis(200);
 
 /// What can be changed on a server that runs.
+///
+/// Files are read, and what takes long is made, on threads that serve nobody.
 #[derive(Clone)]
 pub struct Reloader {
     api: Arc<Api>,
     connections: Arc<Connections>,
     route_timeout: Option<Duration>,
-    /// One reload at a time.
+    started: Arc<AtStart>,
+    /// One change at a time.
     current: Arc<tokio::sync::Mutex<Current>>,
-    watched: Arc<Mutex<Watched>>,
 }
 
-/// What is in force.
+/// What a server reads at its start only.
+#[derive(PartialEq, Eq)]
+struct AtStart {
+    address: SocketAddr,
+    probes: Option<SocketAddr>,
+    key_store: KeyStoreSettings,
+    cache: CacheConfig,
+    audit: (bool, Option<std::path::PathBuf>, AuditFailure),
+}
+
+/// What is in force of what can be changed.
 struct Current {
-    settings: Settings,
-    tls: TlsInputs,
+    tls: Arc<TlsSettings>,
+    needs_certificates: bool,
+    /// The files as they were before they were read.
+    watched: Watched,
+    inputs: TlsInputs,
+    /// Why the files as they are now cannot be used: they are tried again at each look.
+    refused: Option<StartError>,
+}
+
+/// A configuration that can be put in force.
+struct Made {
+    access: Access,
+    routes: Routes,
+    tls: Option<MadeTls>,
+    log_errors: bool,
+    creator: Identity,
+    keys: Vec<KeyName>,
+    later: Vec<&'static str>,
+    current: Current,
+}
+
+/// A TLS configuration, and what is to be told of it.
+struct MadeTls {
+    config: ServerConfig,
+    rule_changed: bool,
+    certificate_end: Option<i64>,
+    warnings: Vec<String>,
+}
+
+/// What became of the files of a TLS configuration.
+enum Looked {
+    /// They are as they were.
+    Unchanged,
+    /// They were written, and hold the same.
+    Same(Watched),
+    /// They hold something else, which can be used.
+    Other(Watched, TlsInputs, Box<MadeTls>, Option<Proxies>),
+    /// They hold something else, which cannot be used.
+    Refused(StartError),
 }
 
 impl Reloader {
@@ -38,78 +96,84 @@ impl Reloader {
         connections: Arc<Connections>,
         route_timeout: Option<Duration>,
     ) -> Self {
-        let Seen { watched, tls } = seen;
-        let current = Arc::new(tokio::sync::Mutex::new(Current { settings, tls }));
-        Self { api, connections, route_timeout, current, watched: Arc::new(Mutex::new(watched)) }
+        let Seen { watched, inputs } = seen;
+        let needs_certificates = settings.needs_certificates();
+        let (started, tls) = AtStart::split(settings);
+        let current = Current { tls: Arc::new(tls), needs_certificates, watched, inputs, refused: None };
+        let current = Arc::new(tokio::sync::Mutex::new(current));
+        Self { api, connections, route_timeout, started: Arc::new(started), current }
     }
 
     /// Puts `settings` in force, or fails and leaves everything as it was.
     ///
     /// Requests under way are not disturbed, and neither are connections and cached keys; but where the rule by which
     /// clients are accepted has changed, connections that were accepted by the old one end after the requests that have
-    /// begun. Returns the settings that differ and take effect at the next start only.
+    /// begun. Returns the settings that are not those of the start, and take effect at the next one only.
     pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, StartError> {
         let mut current = self.current.lock().await;
-        let access = Access::new(settings.admin, &settings.policies)
-            .map_err(|error| StartError::new(error.to_string()))?
-            .with_proxies(tls::proxies(&settings.tls)?);
-        let routes = Routes::standard().with_settings(&settings.routes);
-        let routes = match self.route_timeout {
-            Some(timeout) => routes.with_timeout(timeout),
-            None => routes,
-        };
-        let Seen { watched, tls: inputs } = Seen::of(&settings);
-        let tls = if inputs == current.tls { None } else { Some(tls_config(&settings)?) };
+        let (started, inputs, timeout) = (Arc::clone(&self.started), current.inputs, self.route_timeout);
+        let made = blocking(move || Made::of(settings, &started, inputs, timeout)).await?;
 
         // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
-        self.api.set(access, routes);
+        let old = self.api.set(made.access, made.routes);
         self.connections.look_again();
-        if let Some(tls) = tls {
-            self.connections.set_tls(tls, inputs.rule != current.tls.rule);
-            if let Some(end) = tls::certificate_end(&settings.tls.cert) {
-                self.api.metrics().certificate_ends(end);
-            }
-            for warning in tls::certificate_warnings(&settings.tls.cert) {
-                tracing::warn!("{warning}");
-            }
+        if let Some(tls) = made.tls {
+            self.put(tls);
         }
         self.end_refused_streams();
         self.api.audit().reopen();
-        error_log::set_silent(!settings.log.error);
-        if let Err(error) = create_keys(&settings, &**self.api.kms()).await {
-            tracing::error!("{error}");
-        }
-        *self.watched() = watched;
-        let later = settings_for_later(&current.settings, &settings);
-        *current = Current { settings, tls: inputs };
-        Ok(later)
+        error_log::set_silent(!made.log_errors);
+        *current = made.current;
+        drop(current);
+        retire(old);
+        self.api.wanted_keys().set(made.creator, made.keys).await;
+        Ok(made.later)
     }
 
-    /// Loads certificate, key and CAs again if their files have changed; `None` if they have not.
+    /// Loads certificate, key and CAs again if their files have changed, or could not be used when they had.
+    ///
+    /// `None` if there is nothing new about them: a reason why they cannot be used is told once.
     pub async fn reload_certificates(&self) -> Option<Result<(), StartError>> {
         let mut current = self.current.lock().await;
-        let now = Watched::of(&current.settings.tls);
-        if std::mem::replace(&mut *self.watched(), now.clone()) == now {
-            return None;
+        let (settings, needs_certificates) = (Arc::clone(&current.tls), current.needs_certificates);
+        let seen = current.refused.is_none().then(|| current.watched.clone());
+        let inputs = current.inputs;
+        let looked = blocking(move || Ok(Looked::at(&settings, needs_certificates, seen.as_ref(), inputs)));
+        match looked.await.unwrap_or_else(Looked::Refused) {
+            Looked::Unchanged => None,
+            Looked::Same(watched) => {
+                current.watched = watched;
+                current.refused.take().map(|_| Ok(()))
+            }
+            Looked::Other(watched, inputs, tls, proxies) => {
+                self.api.set_proxies(proxies);
+                self.put(*tls);
+                self.end_refused_streams();
+                *current = Current {
+                    tls: Arc::clone(&current.tls),
+                    needs_certificates,
+                    watched,
+                    inputs,
+                    refused: None,
+                };
+                Some(Ok(()))
+            }
+            Looked::Refused(error) => {
+                let is_told = current.refused.as_ref() == Some(&error);
+                current.refused = Some(error.clone());
+                (!is_told).then_some(Err(error))
+            }
         }
-        let inputs = TlsInputs::of(&current.settings);
-        if inputs == current.tls {
-            return None;
-        }
-        let made = tls::proxies(&current.settings.tls)
-            .and_then(|proxies| Ok((tls_config(&current.settings)?, proxies)));
-        let (tls, proxies) = match made {
-            Ok(made) => made,
-            Err(error) => return Some(Err(error)),
-        };
-        self.api.set_proxies(proxies);
-        self.connections.set_tls(tls, inputs.rule != current.tls.rule);
-        self.end_refused_streams();
-        if let Some(end) = tls::certificate_end(&current.settings.tls.cert) {
+    }
+
+    fn put(&self, tls: MadeTls) {
+        self.connections.set_tls(tls.config, tls.rule_changed);
+        if let Some(end) = tls.certificate_end {
             self.api.metrics().certificate_ends(end);
         }
-        current.tls = inputs;
-        Some(Ok(()))
+        for warning in tls.warnings {
+            tracing::warn!("{warning}");
+        }
     }
 
     /// Ends the log streams of those who may no longer read.
@@ -118,94 +182,122 @@ impl Reloader {
             log.end_refused();
         }
     }
-
-    fn watched(&self) -> std::sync::MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-fn tls_config(settings: &Settings) -> Result<rustls::ServerConfig, StartError> {
-    let tickets = tls::Tickets::begin();
-    let mut config = tls::server_config(&settings.tls, settings.needs_certificates())?;
-    tickets.give(&mut config, &settings.tls)?;
-    Ok(config)
-}
-
-/// Names the settings that a server reads at its start only, where they differ.
-fn settings_for_later(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    // Their texts show no secret: that one is another is not seen here.
-    let differs = |name, old: String, new: String| (old != new).then_some(name);
-    [
-        differs("address", old.address.to_string(), new.address.to_string()),
-        differs("probes", format!("{:?}", old.probes), format!("{:?}", new.probes)),
-        differs("keystore", format!("{:?}", old.key_store), format!("{:?}", new.key_store)),
-        differs("cache", format!("{:?}", old.cache), format!("{:?}", new.cache)),
-        differs(
-            "log.audit",
-            format!("{:?}", (old.log.audit, &old.log.audit_file, old.log.audit_failure)),
-            format!("{:?}", (new.log.audit, &new.log.audit_file, new.log.audit_failure)),
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// The files of a TLS configuration as they were before it was made of them, so that no later change is missed.
-pub(crate) struct Seen {
-    watched: Watched,
-    tls: TlsInputs,
-}
-
-impl Seen {
-    /// Looks at the files that `settings` name.
-    pub(crate) fn of(settings: &Settings) -> Self {
-        Self { watched: Watched::of(&settings.tls), tls: TlsInputs::of(settings) }
-    }
-}
-
-/// What a TLS configuration is made of, to see whether it is another.
-#[derive(PartialEq, Eq)]
-struct TlsInputs {
-    /// The server's own certificate and key.
-    pair: u64,
-    /// By what rule clients are accepted.
-    rule: u64,
-}
-
-impl TlsInputs {
-    fn of(settings: &Settings) -> Self {
-        let TlsSettings { cert, key, ca, verify_clients, proxy } = &settings.tls;
-        let mut pair = DefaultHasher::new();
-        for file in [cert, key] {
-            std::fs::read(file).ok().hash(&mut pair);
-        }
-        let mut rule = DefaultHasher::new();
-        (verify_clients, settings.needs_certificates()).hash(&mut rule);
-        if *verify_clients {
-            for file in tls::ca_files(ca.as_deref()) {
-                std::fs::read(file).ok().hash(&mut rule);
-            }
-        }
-        format!("{proxy:?}").hash(&mut rule);
-        Self { pair: pair.finish(), rule: rule.finish() }
-    }
-}
-
-/// When the files of a TLS configuration were written.
-#[derive(Clone, PartialEq, Eq)]
-struct Watched(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
-
-impl Watched {
-    fn of(settings: &TlsSettings) -> Self {
-        let own = [settings.cert.clone(), settings.key.clone()];
-        let stamp = |path: &Path| {
-            let data = std::fs::metadata(path).ok()?;
-            Some((data.modified().ok()?, data.len()))
+impl Made {
+    fn of(
+        settings: Settings,
+        started: &AtStart,
+        in_force: TlsInputs,
+        route_timeout: Option<Duration>,
+    ) -> Result<Self, StartError> {
+        refuse_pipe(&settings.tls)?;
+        let access = Access::new(settings.admin, &settings.policies)
+            .map_err(|error| StartError::new(error.to_string()))?
+            .with_proxies(tls::proxies(&settings.tls)?);
+        let routes = Routes::standard().with_settings(&settings.routes);
+        let routes = match route_timeout {
+            Some(timeout) => routes.with_timeout(timeout),
+            None => routes,
         };
-        let ca = settings.ca.as_deref();
-        let cas = if settings.verify_clients { tls::ca_files(ca) } else { Vec::new() };
-        let files = own.into_iter().chain(cas);
-        Self(files.map(|path| (path.clone(), stamp(&path))).collect())
+        let needs_certificates = settings.needs_certificates();
+        // Before they are read, so that no later change is missed.
+        let Seen { watched, inputs } = Seen::of(&settings);
+        let tls = if inputs == in_force {
+            None
+        } else {
+            Some(MadeTls::of(&settings.tls, needs_certificates, inputs.rule != in_force.rule)?)
+        };
+        let creator = settings.admin.unwrap_or_else(nobody);
+        let (log_errors, keys) = (settings.log.error, settings.keys.clone());
+        let (now, of_tls) = AtStart::split(settings);
+        let current = Current { tls: Arc::new(of_tls), needs_certificates, watched, inputs, refused: None };
+        Ok(Self { access, routes, tls, log_errors, creator, keys, later: started.differences(&now), current })
     }
+}
+
+impl MadeTls {
+    fn of(settings: &TlsSettings, needs_certificates: bool, rule_changed: bool) -> Result<Self, StartError> {
+        let mut config = tls::server_config(settings, needs_certificates)?;
+        tls::Tickets::begin().give(&mut config, settings)?;
+        Ok(Self {
+            config,
+            rule_changed,
+            certificate_end: tls::certificate_end(&settings.cert),
+            warnings: tls::certificate_warnings(&settings.cert),
+        })
+    }
+}
+
+impl Looked {
+    /// Looks at the files, which are as they were if they are still as `seen`; what is in force was made of `in_force`.
+    fn at(
+        settings: &TlsSettings,
+        needs_certificates: bool,
+        seen: Option<&Watched>,
+        in_force: TlsInputs,
+    ) -> Self {
+        let watched = Watched::of(settings);
+        if seen == Some(&watched) {
+            return Self::Unchanged;
+        }
+        let inputs = TlsInputs::of(settings, needs_certificates);
+        if inputs == in_force {
+            return Self::Same(watched);
+        }
+        let made = refuse_pipe(settings)
+            .and_then(|()| MadeTls::of(settings, needs_certificates, inputs.rule != in_force.rule));
+        match made.and_then(|made| Ok((made, tls::proxies(settings)?))) {
+            Ok((made, proxies)) => Self::Other(watched, inputs, Box::new(made), proxies),
+            Err(error) => Self::Refused(error),
+        }
+    }
+}
+
+impl AtStart {
+    /// Takes out of `settings` what is read at the start only, and what TLS is made of.
+    fn split(settings: Settings) -> (Self, TlsSettings) {
+        let Settings { address, probes, key_store, cache, log, tls, .. } = settings;
+        let LogSettings { audit, audit_file, audit_failure, .. } = log;
+        (Self { address, probes, key_store, cache, audit: (audit, audit_file, audit_failure) }, tls)
+    }
+
+    /// Names the settings that differ.
+    fn differences(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("address", self.address != other.address),
+            ("probes", self.probes != other.probes),
+            ("keystore", self.key_store != other.key_store),
+            ("cache", self.cache != other.cache),
+            ("log.audit", self.audit != other.audit),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+}
+
+/// Refuses CAs of clients in a pipe: all further changes would wait with this one for somebody to write to it.
+fn refuse_pipe(settings: &TlsSettings) -> Result<(), StartError> {
+    let ca = settings.ca.as_deref().filter(|ca| settings.verify_clients && !ca.is_dir());
+    let opened = ca.map(|ca| kms_core::open_file(ca).map_err(|error| files::failed(ca, &error)));
+    opened.transpose().map(drop).map_err(StartError::new)
+}
+
+/// Runs what reads files or takes long on a thread for such.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let ended = |error| StartError::new(format!("it was cut off: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(ended)?
+}
+
+/// Drops rules that were replaced, once no request holds them, on a thread that serves nobody.
+fn retire(old: Arc<Access>) {
+    tokio::spawn(async move {
+        while Arc::strong_count(&old) > 1 {
+            tokio::time::sleep(RETIRE_CHECK).await;
+        }
+        tokio::task::spawn_blocking(move || drop(old));
+    });
 }

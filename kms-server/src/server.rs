@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kms_core::name::MAX_PAGE_LEN;
-use kms_core::{Error, ErrorKind, Identity, Kms, ListQuery, Request};
+use kms_core::{Error, Identity, Kms, ListQuery, Request};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::{Api, Routes};
 use crate::audit::Audit;
@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::policy::Access;
 use crate::probes::Probes;
 use crate::reload::{Reloader, Seen};
+use crate::wanted_keys::WantedKeys;
 use crate::{backend, certificate, error_log, process, tls};
 
 /// How long a stopping server waits for requests that have begun.
@@ -33,7 +34,7 @@ const TELL_LEFT_OUT: Duration = Duration::from_secs(5);
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the start may wait for the key store, for each question.
-const START_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Pages of names that the start reads to tell how many keys there are.
 const MAX_COUNTED_PAGES: usize = 100;
@@ -48,6 +49,7 @@ pub struct Server {
     routes: Routes,
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
+    wanted: Arc<WantedKeys>,
     limits: Limits,
 }
 
@@ -110,11 +112,12 @@ impl Server {
         if let Some(end) = tls::certificate_end(&settings.tls.cert) {
             metrics.certificate_ends(end);
         }
-        create_keys(&settings, &*kms).await?;
+        let creator = settings.admin.unwrap_or_else(nobody);
+        let wanted = WantedKeys::at_start(creator, &settings.keys, &*kms).await?;
         tickets.give(&mut tls, &settings.tls)?;
         let routes = Routes::standard().with_settings(&settings.routes);
         let (metrics, limits) = (Arc::new(metrics), Limits::default());
-        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, limits })
+        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, wanted, limits })
     }
 
     /// Sets other bounds than the usual ones.
@@ -157,7 +160,7 @@ impl Server {
         let no_thread = |error| StartError::new(format!("cannot start: {error}"));
         self.audit.start(Arc::clone(&self.metrics)).map_err(no_thread)?;
         let recorder = tokio::spawn(Arc::clone(&self.audit).watch());
-        let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit));
+        let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted));
         let connections =
             Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
         let timeout = self.limits.route_timeout;
@@ -211,11 +214,15 @@ impl Listening {
                 connections.tell_left_out();
             }
         };
+        // It ends when this is dropped.
+        let mut keys = JoinSet::new();
+        keys.spawn(Arc::clone(self.api.wanted_keys()).run(Arc::clone(self.api.kms())));
         tokio::select! {
             () = connections.accept(self.listener) => {}
             () = tell_left_out => {}
             () = shutdown => {}
         }
+        keys.abort_all();
         tracing::info!("server stops");
         // Readers of a log would never leave by themselves.
         self.api.audit().hub().close();
@@ -302,23 +309,8 @@ impl From<Error> for StartError {
     }
 }
 
-/// Creates the keys that the configuration asks for, unless they are there.
-pub(crate) async fn create_keys(settings: &Settings, kms: &dyn Kms) -> Result<(), StartError> {
-    for name in &settings.keys {
-        let creator = settings.admin.unwrap_or_else(nobody);
-        match kms.create(&Request::new(creator, START_TIMEOUT), name).await {
-            Ok(()) => tracing::info!(key = %name, "key created"),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                return Err(StartError::new(format!("keys: cannot create '{name}': {}", error.chain())));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The identity of the server itself where no admin is set: one that no certificate has.
-fn nobody() -> Identity {
+pub(crate) fn nobody() -> Identity {
     Identity::from_hex("0000000000000000000000000000000000000000000000000000000000000000")
         .unwrap_or_else(|| Identity::of_public_key(&[]))
 }

@@ -68,7 +68,7 @@ impl Tickets {
 
 /// Tells what clients will not like about the server's own certificate, one line each.
 pub fn certificate_warnings(cert: &Path) -> Vec<String> {
-    let facts = CertificateDer::from_pem_file(cert).ok().and_then(|der| Facts::of(&der).ok());
+    let facts = certificate::first_in(cert).ok().and_then(|der| Facts::of(&der).ok());
     let Some(facts) = facts else { return Vec::new() };
     let file = cert.display();
     let mut warnings = Vec::new();
@@ -90,7 +90,7 @@ pub fn certificate_warnings(cert: &Path) -> Vec<String> {
 
 /// Returns when the certificate in `cert` ends, in seconds since 1970.
 pub fn certificate_end(cert: &Path) -> Option<i64> {
-    let facts = Facts::of(&CertificateDer::from_pem_file(cert).ok()?).ok()?;
+    let facts = Facts::of(&certificate::first_in(cert).ok()?).ok()?;
     Some(facts.not_after.as_second())
 }
 

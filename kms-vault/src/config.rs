@@ -4,13 +4,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Result, read_secret_file};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
+/// The most bytes of a file with a secret.
+const MAX_SECRET_LEN: usize = 1 << 20;
+
 /// Where keys rest in a Vault, and how to get there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaultConfig {
     /// `https://host:port`; a path behind it is the place of a reverse proxy's Vault.
     pub endpoint: String,
@@ -50,7 +53,7 @@ pub enum KvVersion {
 }
 
 /// How to log in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
     /// By AppRole.
     AppRole(AppRole),
@@ -71,7 +74,7 @@ impl Login {
 }
 
 /// Login by AppRole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppRole {
     /// Where the method is mounted; `approle`.
     pub engine: String,
@@ -97,7 +100,7 @@ impl AppRole {
 }
 
 /// Login by the service account of a Kubernetes pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubernetes {
     /// Where the method is mounted; `kubernetes`.
     pub engine: String,
@@ -117,7 +120,7 @@ impl Kubernetes {
 }
 
 /// The transit key under which records are sealed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransitConfig {
     /// Where the engine is mounted; `transit`.
     pub engine: String,
@@ -135,7 +138,7 @@ impl TransitConfig {
 }
 
 /// What is trusted and shown on the TLS connection to Vault.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
     /// A PEM file, or a directory of such, of the CAs to trust instead of the system's.
     ///
@@ -149,7 +152,7 @@ pub struct TlsConfig {
 }
 
 /// A secret text of the configuration: wiped when dropped, and never printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
@@ -178,7 +181,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Where a secret text comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// The text itself.
     Value(Secret),
@@ -196,7 +199,8 @@ impl SecretSource {
         let failed = |why: String| {
             Error::with_source(ErrorKind::LoginRefused, format!("read '{}'", path.display()), why)
         };
-        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?);
+        let text = read_secret_file(path, MAX_SECRET_LEN).map_err(|error| failed(error.to_string()))?;
+        let text = std::str::from_utf8(&text).map_err(|_| failed("it is no text in UTF-8".to_owned()))?;
         match text.trim() {
             "" => Err(failed("the file is empty".to_owned())),
             secret => Ok(Secret::from(secret)),

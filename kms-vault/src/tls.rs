@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Result, open_file, read_secret_file};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::config::TlsConfig;
+
+/// The most bytes of the file of a private key.
+const MAX_KEY_FILE_LEN: usize = 1 << 20;
 
 /// Reads the files and makes the client's side of TLS.
 ///
@@ -28,7 +31,9 @@ pub fn client_config(config: &TlsConfig) -> Result<ClientConfig> {
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| invalid_file(key, &error.to_string()))?;
+    let private = read_secret_file(key, MAX_KEY_FILE_LEN).map_err(pem::Error::Io);
+    let private = private.and_then(|text| PrivateKeyDer::from_pem_slice(&text));
+    let private = private.map_err(|error| invalid_file(key, &error.to_string()))?;
     builder.with_client_auth_cert(chain, private).map_err(|error| invalid_file(cert, &error.to_string()))
 }
 
@@ -130,8 +135,9 @@ fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
+    let found: Vec<_> = open_file(path)
+        .map_err(pem::Error::Io)
+        .and_then(|file| CertificateDer::pem_reader_iter(file).collect())
         .map_err(|error| invalid_file(path, &error.to_string()))?;
     if found.is_empty() {
         return Err(invalid_file(path, "it holds no certificate in PEM"));

@@ -42,6 +42,8 @@ mod probes;
 mod proxy;
 #[path = "api/reload.rs"]
 mod reload;
+#[path = "api/reload_waits.rs"]
+mod reload_waits;
 #[path = "api/start_stop.rs"]
 mod start_stop;
 #[path = "api/stopped_log.rs"]
@@ -52,3 +54,5 @@ mod store_status;
 mod transcript;
 #[path = "api/unreadable.rs"]
 mod unreadable;
+#[path = "api/wanted_keys.rs"]
+mod wanted_keys;

@@ -19,3 +19,5 @@ mod process;
 mod protection;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/signals.rs"]
+mod signals;

@@ -5,7 +5,7 @@ use kms_core::Result;
 use crate::config::{AwsConnection, invalid};
 
 /// Where the keys are in AWS Secrets Manager, and what becomes of those that are deleted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsConfig {
     /// How AWS is reached, and who asks.
     pub connection: AwsConnection,

@@ -65,23 +65,43 @@ pub fn api(call: &Call<'_>) -> Answer {
     Answer::json(out)
 }
 
-/// Tells whether the key store can serve.
-///
-/// A store that serves with something amiss, as from an offline copy, is ready; the answer says what is wrong.
+/// Whether requests can be served: the status of an answer to a probe, and what is amiss.
+pub struct Readiness {
+    /// 200 while keys can be served, be it from an offline copy.
+    pub status: StatusCode,
+    /// What is wrong, if anything is.
+    pub amiss: Option<String>,
+}
+
+impl Readiness {
+    /// Judges by what the key store answered, and by what is told of keys that the configuration names.
+    pub fn of(store: kms_core::Result<StoreStatus>, wanted: Option<String>) -> Self {
+        let (status, of_store) = match store {
+            Ok(store) => (StatusCode::OK, store.degraded),
+            Err(error) if error.kind().is_outage() => {
+                (StatusCode::GATEWAY_TIMEOUT, Some("key store is not reachable".to_owned()))
+            }
+            Err(_) => (StatusCode::BAD_GATEWAY, Some("key store is unavailable".to_owned())),
+        };
+        let amiss = match (of_store, wanted) {
+            (Some(store), Some(wanted)) => Some(format!("{store}; {wanted}")),
+            (store, wanted) => store.or(wanted),
+        };
+        Self { status, amiss }
+    }
+}
+
+/// Tells whether requests can be served.
 pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
-    match call.client.api.store_status.ask().await {
-        Ok(StoreStatus { degraded: None, .. }) => Ok(Answer::done()),
-        Ok(StoreStatus { degraded: Some(why), .. }) => {
+    match call.client.api.readiness().await {
+        Readiness { status: StatusCode::OK, amiss: None } => Ok(Answer::done()),
+        Readiness { status: StatusCode::OK, amiss: Some(why) } => {
             let mut out = b"{\"message\":".to_vec();
             json::push_string(&mut out, &why);
             out.extend_from_slice(b"}\n");
             Ok(Answer::json(out))
         }
-        Err(error) => Err(if error.kind().is_outage() {
-            Reject::new(StatusCode::GATEWAY_TIMEOUT, "key store is not reachable")
-        } else {
-            Reject::new(StatusCode::BAD_GATEWAY, "key store is unavailable")
-        }),
+        Readiness { status, amiss } => Err(Reject::new(status, amiss.unwrap_or_default())),
     }
 }
 

@@ -28,7 +28,7 @@ use http::header::EXPECT;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use kms_core::{Identity, Kms, StoreStatus};
+use kms_core::{Identity, Kms};
 
 use self::account::Account;
 pub use self::answer::AnswerBody;
@@ -36,6 +36,7 @@ use self::answer::{Answer, Reject};
 use self::body::BodyRoom;
 use self::effects::Effects;
 use self::health::Process;
+pub use self::health::Readiness;
 pub use self::keys::MARGIN;
 use self::path::OwnPath;
 use self::route::{Gate, Operation, Route};
@@ -48,6 +49,7 @@ use crate::expiry::Expiry;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::policy::{Access, Denial, Proxies, Target};
+use crate::wanted_keys::WantedKeys;
 
 /// How long the rest of a body is awaited that nobody wants: of a stranger on HTTP/1.1, of all others on HTTP/2.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,6 +61,7 @@ const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 20);
 pub struct Api {
     kms: Arc<dyn Kms>,
     store_status: SharedStatus,
+    wanted: Arc<WantedKeys>,
     access: ArcSwap<Access>,
     /// How often the access rules were changed.
     access_changes: AtomicU32,
@@ -80,9 +83,11 @@ impl Api {
         routes: Routes,
         metrics: Arc<Metrics>,
         audit: Arc<Audit>,
+        wanted: Arc<WantedKeys>,
     ) -> Self {
         Self {
             store_status: SharedStatus::new(Arc::clone(&kms)),
+            wanted,
             kms,
             access: ArcSwap::from_pointee(access),
             access_changes: AtomicU32::new(0),
@@ -114,9 +119,12 @@ impl Api {
     }
 
     /// Puts other access rules and routes in force: they hold for every request that comes from now on.
-    pub fn set(&self, access: Access, routes: Routes) {
-        self.set_access(access);
+    ///
+    /// Returns the rules that were in force: where they are many, it takes long to drop them.
+    pub fn set(&self, access: Access, routes: Routes) -> Arc<Access> {
+        let old = self.set_access(access);
         self.routes.store(Arc::new(routes));
+        old
     }
 
     /// Has the certificates that proxies hand on verified otherwise.
@@ -124,9 +132,10 @@ impl Api {
         self.set_access(Access::clone(&self.access.load()).with_proxies(proxies));
     }
 
-    fn set_access(&self, access: Access) {
-        self.access.store(Arc::new(access));
+    fn set_access(&self, access: Access) -> Arc<Access> {
+        let old = self.access.swap(Arc::new(access));
         self.access_changes.fetch_add(1, Ordering::Release);
+        old
     }
 
     /// Returns the access rules.
@@ -149,12 +158,21 @@ impl Api {
         &self.kms
     }
 
-    /// Tells how the key store is, by one question for all who ask in the same second.
-    ///
-    /// `None` when the route `/v1/ready` has no more time for the answer.
-    pub async fn store_status_in_time(&self) -> Option<kms_core::Result<StoreStatus>> {
+    /// Lends the keys that the configuration names.
+    pub fn wanted_keys(&self) -> &Arc<WantedKeys> {
+        &self.wanted
+    }
+
+    /// Tells whether requests can be served, and what is amiss, by one question to the key store for all who ask in the
+    /// same second.
+    async fn readiness(&self) -> Readiness {
+        Readiness::of(self.store_status.ask().await, self.wanted.describe())
+    }
+
+    /// Tells the same within the time of the route `/v1/ready`; `None` when that is over.
+    pub async fn readiness_in_time(&self) -> Option<Readiness> {
         let timeout = self.routes.load().timeout_of(Operation::Ready);
-        tokio::time::timeout(timeout, self.store_status.ask()).await.ok()
+        tokio::time::timeout(timeout, self.readiness()).await.ok()
     }
 }
 

@@ -12,6 +12,7 @@ mod output;
 mod policy;
 mod root_key;
 mod server;
+mod signals;
 mod status;
 
 use std::future::Future;

@@ -32,9 +32,14 @@ impl Output {
 
     /// Prints a text with a line end, and flushes.
     pub fn text(self, text: impl fmt::Display) -> Result<(), Failure> {
+        Ok(Self::print(text)?)
+    }
+
+    /// Prints a text with a line end, and flushes; fails as the system says.
+    pub fn print(text: impl fmt::Display) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{text}")?;
-        Ok(stdout.flush()?)
+        stdout.flush()
     }
 
     /// Prints a value as one line of JSON, and flushes.

@@ -2,17 +2,22 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Handle;
+use tokio::signal::unix::Signal;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::signals::{Signals, Stop};
 use super::{Failure, Output};
 use crate::config::{self, Environment, Flags, KeyStoreSettings, Settings};
-use crate::dev::{self, DevServer};
+use crate::dev::{self, Banner, DevServer};
 use crate::error_log;
 use crate::process;
 use crate::reload::Reloader;
@@ -105,24 +110,26 @@ impl Args {
 
 /// Serves until the process is told to stop.
 pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
-    start_log(environment)?;
-    process::protect_memory();
+    // Before there are threads.
     process::return_large_blocks();
-    process::raise_file_limit();
-    args.former.warn();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
-    let outcome = runtime.block_on(async {
-        if args.dev {
-            return serve_dev(args, environment).await;
-        }
-        serve_config(&args, environment).await
-    });
-    // A log that takes nothing holds a thread for ever.
-    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    // Then at once, since the first process of a container has no other answer to a signal than to ignore it.
+    let signals = {
+        let _context = runtime.enter();
+        Signals::hear()?
+    };
+    start_log(environment)?;
+    process::protect_memory();
+    process::raise_file_limit();
+    args.former.warn();
+    let args = Arc::new(Start { args, environment: environment.clone() });
+    let outcome = runtime.block_on(start_and_serve(args, signals));
+    // A log that takes nothing holds a thread for ever; a start that was cut off is waited for by nobody.
+    runtime.shutdown_timeout(if matches!(outcome, Ok(false)) { Duration::ZERO } else { SHUTDOWN_TIMEOUT });
     let takes_lines = error_log::end(LOG_TIMEOUT);
     // Whoever stopped reading must not hold up the end.
-    outcome.map_err(|failure| if takes_lines { failure } else { Failure::silent() })
+    outcome.map(|_| ()).map_err(|failure| if takes_lines { failure } else { Failure::silent() })
 }
 
 /// How long a server that has stopped waits for stderr to take the rest of the log.
@@ -131,10 +138,104 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a server that has stopped waits for what still runs.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Failure> {
-    let load = || {
+/// What a server starts with, and loads its configuration with again.
+struct Start {
+    args: Args,
+    environment: Environment,
+}
+
+/// A server that is about to be built, and what is told of it when it is up.
+struct Prepared {
+    settings: Settings,
+    banner: Option<Banner>,
+}
+
+/// Starts and serves; tells whether the server was up when it was told to stop.
+async fn start_and_serve(start: Arc<Start>, mut signals: Signals) -> Result<bool, Failure> {
+    let prepare = {
+        let start = Arc::clone(&start);
+        move || start.prepare()
+    };
+    let Some(Prepared { settings, banner }) = unless_stopped(&mut signals.stop, prepare).await? else {
+        return Ok(false);
+    };
+    let silent = !settings.log.error;
+    let explain = |failure| match &banner {
+        Some(banner) => banner.explain(failure),
+        None => failure,
+    };
+    let build = move || Ok(Handle::current().block_on(Server::build(settings))?);
+    let Some(server) = unless_stopped(&mut signals.stop, build).await.map_err(explain)? else {
+        return Ok(false);
+    };
+    let listening = server.listen().await?;
+    tell_protection();
+    let text = match &banner {
+        None => {
+            error_log::set_silent(silent);
+            format!("=> Server is up and running on https://{}", listening.local_addr())
+        }
+        Some(banner) => {
+            let keys = count_keys(&**listening.kms()).await?;
+            banner.text(listening.local_addr(), keys).to_string()
+        }
+    };
+    if !start.args.quiet {
+        // Whoever does not read it holds up nothing.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = Output::print(text) {
+                tracing::warn!(
+                    "stdout cannot be written, so what is told there at the start is lost: {error}"
+                );
+            }
+        });
+    }
+    serve(listening, start, signals).await;
+    Ok(true)
+}
+
+/// Does a part of the start on a thread of its own, where it may block; `None` if a signal ends it before that is done.
+async fn unless_stopped<T: Send + 'static>(
+    stop: &mut Stop,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<Option<T>, Failure> {
+    let work = tokio::task::spawn_blocking(work);
+    tokio::select! {
+        biased;
+        () = stop.wait() => {
+            tracing::info!("server stops before it is up");
+            Ok(None)
+        }
+        done = work => match done {
+            Ok(done) => done.map(Some),
+            Err(error) => Err(Failure::new(format!("cannot start: {error}"))),
+        },
+    }
+}
+
+impl Start {
+    fn prepare(&self) -> Result<Prepared, Failure> {
+        let args = &self.args;
+        if !args.dev {
+            return Ok(Prepared { settings: self.load()?, banner: None });
+        }
+        let address = args.addr.unwrap_or(dev::DEFAULT_ADDRESS);
+        let DevServer { settings, banner } = if args.in_memory {
+            dev::in_memory(address)?
+        } else {
+            dev::in_directory(args.dir.clone(), address, args.create, &self.environment)?
+        };
+        Ok(Prepared { settings, banner: Some(banner) })
+    }
+
+    /// Reads the configuration.
+    fn load(&self) -> Result<Settings, Failure> {
+        let args = &self.args;
         let loaded = match &args.config {
-            Some(config) => config::load_with(config, &args.flags(), environment)?,
+            _ if args.dev => {
+                return Err(Failure::new("a server for development has no configuration to load"));
+            }
+            Some(config) => config::load_with(config, &args.flags(), &self.environment)?,
             None if args.key.is_none() || args.cert.is_none() => {
                 return Err(Failure::new("--root without --config wants --key FILE and --cert FILE, too"));
             }
@@ -152,65 +253,60 @@ async fn serve_config(args: &Args, environment: &Environment) -> Result<(), Fail
         }
         settings.address = args.addr.unwrap_or(settings.address);
         Ok(settings)
-    };
-    let settings = load()?;
-    let silent = !settings.log.error;
-    let listening = Server::build(settings).await?.listen().await?;
-    tell_protection();
-    error_log::set_silent(silent);
-    if !args.quiet {
-        let address = listening.local_addr();
-        Output::new(false).text(format_args!("=> Server is up and running on https://{address}"))?;
     }
-    serve(listening, load).await
 }
 
-async fn serve_dev(args: Args, environment: &Environment) -> Result<(), Failure> {
-    let address = args.addr.unwrap_or(dev::DEFAULT_ADDRESS);
-    let DevServer { settings, banner } = if args.in_memory {
-        dev::in_memory(address)?
-    } else {
-        dev::in_directory(args.dir, address, args.create, environment)?
-    };
-    let server = Server::build(settings).await.map_err(|error| banner.explain(error.into()))?;
-    let listening = server.listen().await?;
-    tell_protection();
-    let keys = count_keys(&**listening.kms()).await?;
-    if !args.quiet {
-        Output::new(false).text(banner.text(listening.local_addr(), keys))?;
-    }
-    serve(listening, || Err(Failure::new("a server for development has no configuration to load"))).await
+/// Serves until a signal ends it. Another one has the configuration loaded again, beside what is served and heard.
+async fn serve(listening: Listening, start: Arc<Start>, signals: Signals) {
+    let Signals { mut stop, hangup } = signals;
+    let mut beside = JoinSet::new();
+    beside.spawn(reload_at(hangup, listening.reloader(), start));
+    beside.spawn(look_at_certificates(listening.reloader()));
+    listening
+        .serve(async {
+            stop.wait().await;
+            beside.abort_all();
+        })
+        .await;
 }
 
-/// Serves until a signal ends it; `load` reads the configuration again at each SIGHUP.
-async fn serve(
-    listening: Listening,
-    load: impl Fn() -> Result<Settings, Failure> + Send,
-) -> Result<(), Failure> {
-    let cannot_wait = |error| Failure::new(format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(cannot_wait)?;
-    let reloader = listening.reloader();
-    let mut look = tokio::time::interval(CERTIFICATES_CHECKED);
-    let stopped = async {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
-                _ = hangup.recv() => reload(&reloader, &load).await,
-                _ = look.tick() => match reloader.reload_certificates().await {
-                    Some(Ok(())) => tracing::info!("the certificate files have changed and were loaded"),
-                    Some(Err(error)) => tracing::error!(
-                        "the certificate files have changed and cannot be used, the old ones stay in force: {error}"
-                    ),
-                    None => {}
-                },
+/// Loads the configuration at each signal; one that comes meanwhile is heard afterwards.
+async fn reload_at(mut hangup: Signal, reloader: Reloader, start: Arc<Start>) {
+    while hangup.recv().await.is_some() {
+        let start = Arc::clone(&start);
+        let loaded = tokio::task::spawn_blocking(move || start.load()).await;
+        let outcome = match loaded {
+            Ok(Ok(settings)) => reloader.reload(settings).await.map_err(Failure::from),
+            Ok(Err(failure)) => Err(failure),
+            Err(error) => Err(Failure::new(format!("it was cut off: {error}"))),
+        };
+        match outcome {
+            Ok(later) if later.is_empty() => tracing::info!("the configuration was loaded again"),
+            Ok(later) => tracing::warn!(
+                "the configuration was loaded again; changes of these take effect at the next start: {}",
+                later.join(", ")
+            ),
+            Err(failure) => {
+                tracing::error!("the configuration was not loaded, the old one stays in force: {failure}");
             }
         }
-    };
-    listening.serve(stopped).await;
-    Ok(())
+    }
+}
+
+/// Loads the certificate's files when they have changed.
+async fn look_at_certificates(reloader: Reloader) {
+    let mut look = tokio::time::interval(CERTIFICATES_CHECKED);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        match reloader.reload_certificates().await {
+            Some(Ok(())) => tracing::info!("the certificate files have changed and were loaded"),
+            Some(Err(error)) => tracing::error!(
+                "the certificate files have changed and cannot be used, the old ones stay in force: {error}"
+            ),
+            None => {}
+        }
+    }
 }
 
 /// Tells what keeps others from reading the keys in memory.
@@ -219,23 +315,6 @@ fn tell_protection() {
     tracing::info!("keys are {}", protection.held().join(", "));
     for missing in protection.missing() {
         tracing::warn!("keys are {missing}");
-    }
-}
-
-async fn reload(reloader: &Reloader, load: &impl Fn() -> Result<Settings, Failure>) {
-    let outcome = match load() {
-        Ok(settings) => reloader.reload(settings).await.map_err(Failure::from),
-        Err(failure) => Err(failure),
-    };
-    match outcome {
-        Ok(later) if later.is_empty() => tracing::info!("the configuration was loaded again"),
-        Ok(later) => tracing::warn!(
-            "the configuration was loaded again; changes of these take effect at the next start: {}",
-            later.join(", ")
-        ),
-        Err(failure) => {
-            tracing::error!("the configuration was not loaded, the old one stays in force: {failure}");
-        }
     }
 }
 

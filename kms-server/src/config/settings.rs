@@ -91,7 +91,7 @@ pub struct RouteSettings {
 }
 
 /// TLS of the server.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
     /// PEM file of the certificate chain, leaf first.
     pub cert: PathBuf,
@@ -106,7 +106,7 @@ pub struct TlsSettings {
 }
 
 /// Proxies that end the TLS of clients and hand their certificates on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxySettings {
     /// The identities of the proxies.
     pub identities: Vec<Identity>,
@@ -115,7 +115,7 @@ pub struct ProxySettings {
 }
 
 /// One policy.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct PolicySettings {
     /// Path patterns of which one has to match.
     pub allow: Vec<String>,
@@ -128,7 +128,7 @@ pub struct PolicySettings {
 }
 
 /// The chosen key store.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum KeyStoreSettings {
     /// An encrypted local directory.
     Fs {
@@ -181,7 +181,7 @@ impl KeyStoreSettings {
 }
 
 /// A key store that can be put under a root key elsewhere.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum BareStore {
     /// A local directory, at this path.
     Fs(PathBuf),
@@ -190,7 +190,7 @@ pub enum BareStore {
 }
 
 /// A root key that lives elsewhere.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum OuterKms {
     /// A CMK of AWS KMS.
     Aws(Box<WrapperConfig>),
@@ -199,7 +199,7 @@ pub enum OuterKms {
 }
 
 /// Where the root key of a local store comes from.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootKeySource {
     /// A file that only its owner may read.
     File(PathBuf),

@@ -33,15 +33,27 @@ pub fn extract(
             Err(error) => error,
         };
         let Some(error) = error.into_iter().last() else { return Err(places.problem(&[], UNREADABLE)) };
-        let problem = places.problem(&error.path, describe(&error.kind));
-        let unknown = matches!(error.kind, Kind::UnknownField(..));
-        if !(lenient && unknown && remove(&mut from_file, &error.path)) {
-            return Err(problem);
+        let message = describe(&error.kind);
+        let is_unknown = matches!(error.kind, Kind::UnknownField(..));
+        let mut removed =
+            if lenient && is_unknown { with_alike(&error.path, &from_file) } else { Vec::new() };
+        removed.retain(|path| remove(&mut from_file, path));
+        if removed.is_empty() {
+            return Err(places.problem(&error.path, message));
         }
-        warnings.push(Warning::no_effect(Problem {
-            message: format!("passed over: {}", problem.message),
-            ..problem
-        }));
+        let message = format!("passed over: {message}");
+        warnings.extend(removed.iter().map(|path| Warning::no_effect(places.problem(path, &message))));
+    }
+}
+
+/// Returns a path, and those of the same key in the other policies: where these are many, each of them would have all be
+/// read once more.
+fn with_alike(path: &[String], tree: &Dict) -> Vec<KeyPath> {
+    match (path, tree.get("policy")) {
+        ([section, _, key], Some(Value::Dict(_, policies))) if section == "policy" => {
+            policies.keys().map(|name| vec![section.clone(), name.clone(), key.clone()]).collect()
+        }
+        _ => vec![path.to_vec()],
     }
 }
 

@@ -11,8 +11,8 @@ use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use super::places::{KeyPath, Lines, dotted};
 use super::problem::Problem;
 
-/// The most values of a file, those that aliases repeat included.
-const MAX_VALUES: usize = 100_000;
+/// The most values that the aliases of a file repeat. Those that are written out are as many as they are.
+const MAX_REPEATED: usize = 100_000;
 
 /// The deepest nesting of a file.
 const MAX_DEPTH: usize = 64;
@@ -56,13 +56,13 @@ struct Reader<'a> {
     events: Parser<'a, granit_parser::StrInput<'a>>,
     anchors: BTreeMap<usize, Node>,
     lines: Lines,
-    values: usize,
+    repeated: usize,
 }
 
 impl<'a> Reader<'a> {
     fn new(text: &'a str) -> Self {
         let events = Parser::new_from_str(text);
-        Self { events, anchors: BTreeMap::new(), lines: Lines::new(), values: 0 }
+        Self { events, anchors: BTreeMap::new(), lines: Lines::new(), repeated: 0 }
     }
 
     fn document(&mut self) -> Result<Dict, Mistake> {
@@ -96,9 +96,8 @@ impl<'a> Reader<'a> {
     }
 
     fn node(&mut self, event: Event<'a>, span: &Span, path: &mut KeyPath) -> Result<Node, Mistake> {
-        self.values += 1;
-        if self.values > MAX_VALUES || path.len() > MAX_DEPTH {
-            return Err(mistake(span, path, "more values, or deeper ones, than any configuration has"));
+        if path.len() > MAX_DEPTH {
+            return Err(mistake(span, path, "deeper values than any configuration has"));
         }
         let line = span.start.line();
         let (node, anchor) = match event {
@@ -111,11 +110,14 @@ impl<'a> Reader<'a> {
             Event::SequenceStart(_, anchor, _) => (self.sequence(line, path)?, anchor),
             Event::MappingStart(_, anchor, _) => (self.mapping(line, path)?, anchor),
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned();
+                let node = self.anchors.get(&anchor);
                 let node =
                     node.ok_or_else(|| mistake(span, path, "a reference to the value that holds it"))?;
-                self.values += node.lines.len();
-                return Ok(node);
+                self.repeated += 1 + node.lines.len();
+                if self.repeated > MAX_REPEATED {
+                    return Err(mistake(span, path, "more values by reference than any configuration has"));
+                }
+                return Ok(node.clone());
             }
             _ => return Err(mistake(span, path, "expected a value")),
         };
@@ -180,8 +182,9 @@ impl<'a> Reader<'a> {
                 if seen.contains_key(&key) {
                     continue;
                 }
-                let below = |path: &&KeyPath| path.first() == Some(&key);
-                lines.extend(entry_lines.keys().filter(below).map(|path| (path.clone(), entry_lines[path])));
+                let from = entry_lines.range(vec![key.clone()]..);
+                let below = from.take_while(|(path, _)| path.first() == Some(&key));
+                lines.extend(below.map(|(path, line)| (path.clone(), *line)));
                 dict.insert(key, value);
             }
         }
@@ -261,13 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn a_list_may_be_longer_than_what_references_may_repeat() {
+        let text = format!("a:\n{}", "- x\n".repeat(MAX_REPEATED + 1));
+        let (_, lines) = read(&text, "f").unwrap();
+        assert_eq!(lines.len(), MAX_REPEATED + 2);
+    }
+
+    #[test]
     fn a_file_cannot_blow_up() {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for n in 1..12 {
             let inner = vec![format!("*a{}", n - 1); 10].join(", ");
             text.extend(["a", &n.to_string(), ": &a", &n.to_string(), " [", &inner, "]\n"]);
         }
-        assert!(error(&text).contains("more values"));
+        assert!(error(&text).contains("more values by reference"));
         let deep = format!("a: {}{}", "[".repeat(200), "]".repeat(200));
         assert!(read(&deep, "f").is_err());
     }

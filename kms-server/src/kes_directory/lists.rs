@@ -1,10 +1,12 @@
 //! Lists of key files: of what was imported, and of what was deleted since, so that it does not come back from its file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::files;
 
@@ -29,9 +31,12 @@ impl List {
     fn text(file: &Path) -> io::Result<String> {
         match file.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            // A pipe would wait for its writer.
-            Ok(found) if !found.is_file() => Err(io::Error::other("it is not a regular file")),
-            found => found.and_then(|_| fs::read_to_string(file)),
+            found => {
+                found?;
+                let mut text = String::new();
+                kms_core::open_file(file)?.read_to_string(&mut text)?;
+                Ok(text)
+            }
         }
     }
 
@@ -66,7 +71,7 @@ impl List {
         for (name, fingerprint) in &self.list {
             text.extend([name, " ", fingerprint, "\n"]);
         }
-        if fs::read_to_string(&self.file).unwrap_or_default() == text {
+        if Self::text(&self.file).unwrap_or_default() == text {
             return Ok(());
         }
         files::replace(&self.file, text.as_bytes(), files::PRIVATE)
@@ -74,7 +79,17 @@ impl List {
 
     /// Notes a key durably, with a line at the end.
     pub fn append(&mut self, name: &str, fingerprint: String) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).create(true).mode(files::PRIVATE).open(&self.file)?;
+        let mut options = OpenOptions::new();
+        // A pipe would wait for its reader.
+        options
+            .append(true)
+            .create(true)
+            .mode(files::PRIVATE)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let mut file = options.open(&self.file)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
         // After a line that was cut short this one begins anew.
         file.write_all(format!("\n{name} {fingerprint}\n").as_bytes())?;
         file.sync_all()?;
@@ -85,6 +100,8 @@ impl List {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -21,22 +21,22 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::certificates::{authority, pem_of, signed};
 
 /// A `kms server` on a config file that the test rewrites.
-struct Reloaded {
+pub struct Reloaded {
     child: Option<Child>,
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     address: std::net::SocketAddr,
-    admin: TestIdentity,
-    app: TestIdentity,
+    pub admin: TestIdentity,
+    pub app: TestIdentity,
 }
 
 impl Reloaded {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let (admin, app) = (TestIdentity::new(), TestIdentity::new());
         Self::start_with(admin, app, &[], |server| server.config("off", Some(&server.app)))
     }
 
     /// Starts one with these files beside its config, and `roots` as the CAs of the system.
-    fn start_with(
+    pub fn start_with(
         admin: TestIdentity,
         app: TestIdentity,
         files: &[(&str, &str)],
@@ -67,27 +67,27 @@ impl Reloaded {
         server
     }
 
-    fn client(&self, protocol: Protocol, identity: &TestIdentity) -> Client {
+    pub fn client(&self, protocol: Protocol, identity: &TestIdentity) -> Client {
         Client::new(self.address, protocol, identity)
     }
 
-    fn child(&self) -> &Child {
+    pub fn child(&self) -> &Child {
         self.child.as_ref().unwrap()
     }
 
-    fn hang_up(&self) {
+    pub fn hang_up(&self) {
         kill_process(Pid::from_child(self.child()), Signal::HUP).unwrap();
     }
 
     /// Loads another configuration, and waits until it was loaded or refused.
-    fn reload(&self, config: &str, told: &str) {
+    pub fn reload(&self, config: &str, told: &str) {
         let before = self.log().matches(told).count();
         fs::write(self.file("kms.toml"), config).unwrap();
         self.hang_up();
         self.until_told(told, before + 1);
     }
 
-    fn until_told(&self, words: &str, times: usize) {
+    pub fn until_told(&self, words: &str, times: usize) {
         let began = Instant::now();
         while self.log().matches(words).count() < times {
             assert!(began.elapsed() < Duration::from_secs(20), "not '{words}' in: {}", self.log());
@@ -95,16 +95,29 @@ impl Reloaded {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.file("log")).unwrap()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn config(&self, auth: &str, app: Option<&TestIdentity>) -> String {
+    pub fn config(&self, auth: &str, app: Option<&TestIdentity>) -> String {
         config(self.address, &self.admin, auth, app)
+    }
+
+    /// Waits until the process has ended.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        let began = Instant::now();
+        let child = self.child.as_mut().unwrap();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn resident_kib(&self) -> u64 {
@@ -123,7 +136,7 @@ impl Drop for Reloaded {
     }
 }
 
-fn write_certificate(directory: &Path) {
+pub fn write_certificate(directory: &Path) {
     let new = NewCertificate {
         common_name: "localhost".to_owned(),
         dns_names: vec!["localhost".to_owned()],
@@ -136,7 +149,7 @@ fn write_certificate(directory: &Path) {
     fs::write(directory.join("server.crt"), pair.chain_pem()).unwrap();
 }
 
-async fn server_certificate(server: &Reloaded) -> Vec<u8> {
+pub async fn server_certificate(server: &Reloaded) -> Vec<u8> {
     let config = Arc::new(server.app.client_config(&["h2"]));
     let tls = tls_connect(server.address, config).await.unwrap();
     tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
@@ -169,9 +182,9 @@ name = "my-key"
     )
 }
 
-const LOADED: &str = "the configuration was loaded again";
-const REFUSED: &str = "the configuration was not loaded";
-const GENERATE: &str = "/v1/key/generate/my-key";
+pub const LOADED: &str = "the configuration was loaded again";
+pub const REFUSED: &str = "the configuration was not loaded";
+pub const GENERATE: &str = "/v1/key/generate/my-key";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_without_its_policy_is_refused_on_the_connection_that_it_has() {
@@ -280,7 +293,7 @@ async fn another_rule_for_clients_ends_connections_and_their_requests_are_answer
     }
 }
 
-const FILES_LOADED: &str = "the certificate files have changed and were loaded";
+pub const FILES_LOADED: &str = "the certificate files have changed and were loaded";
 
 /// Waits until the connection of a client is over.
 async fn until_closed(client: &Client) {

@@ -216,3 +216,26 @@ fn wrong_usage_has_exit_code_2() {
         assert_eq!(done.stdout, "", "{arguments:?}");
     }
 }
+
+#[test]
+fn state_that_others_can_change_or_read_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    dev(&state).stop();
+    let arguments = ["server", "--dev", "--addr", "127.0.0.1:0", "--dir", text(&state)];
+    for (name, open, closed) in [
+        ("", 0o720, 0o700),
+        ("data", 0o702, 0o700),
+        ("api.key", 0o640, 0o600),
+        ("private.key", 0o604, 0o600),
+        ("public.crt", 0o664, 0o644),
+    ] {
+        let path = state.join(name);
+        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        set(open);
+        let error = Shell::default().run(&arguments).error();
+        assert!(error.contains(text(&path)) && error.contains("run: chmod "), "{error}");
+        set(closed);
+    }
+    dev(&state).stop();
+}

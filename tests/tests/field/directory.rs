@@ -416,3 +416,24 @@ fn a_directory_that_kes_0_24_wrote_is_served_with_its_own_config() {
     }
     drop(server);
 }
+
+#[test]
+fn pipes_in_the_place_of_files_hold_up_no_start() {
+    let node = Node::new();
+    node.serve().stop();
+    let pipe = |name: &str| {
+        let path = node.path("keys").join(name);
+        let _ = fs::remove_file(&path);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .unwrap();
+    };
+    for name in ["my-key", ".kms/imported", ".kms/deleted"] {
+        pipe(name);
+    }
+    let server = node.serve();
+    assert!(server.stderr().contains("it is a pipe, expected the file of a key"), "{}", server.stderr());
+    let client = node.client_of(&server);
+    client.run(&["key", "create", "other"]).ok();
+    client.run(&["key", "rm", "other"]).ok();
+    server.stop();
+}

@@ -1,0 +1,57 @@
+//! Files that a configuration names: opened so that nothing in their place can hold the program up.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// Opens a regular file to read it.
+///
+/// What is none is refused: a pipe would be waited for until somebody writes to it, and a device may do anything.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // Opening a pipe would wait for its writer, and a terminal could become that of this process.
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    // Of what was opened, whatever has the name now.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Reads a regular file of at most `most` bytes into memory that is wiped.
+pub fn read_secret_file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = open_file(path)?;
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    // So large that it never grows, which would leave a copy behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(len.min(most).saturating_add(32)));
+    let mut rest = file.take(u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1));
+    let mut part = Zeroizing::new([0; 4096]);
+    loop {
+        let read = match rest.read(part.as_mut_slice()) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if content.capacity() - content.len() < read {
+            // It grew since it was opened.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * content.capacity() + read));
+            larger.extend_from_slice(&content);
+            content = larger;
+        }
+        content.extend_from_slice(part.get(..read).unwrap_or_default());
+    }
+    if content.len() > most {
+        return Err(io::Error::other(format!("it is longer than {most} bytes")));
+    }
+    Ok(content)
+}
