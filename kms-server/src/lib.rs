@@ -18,6 +18,7 @@ mod files;
 mod init;
 mod kes_directory;
 mod local_store;
+mod log_limit;
 mod metrics;
 mod mounts;
 pub mod policy;

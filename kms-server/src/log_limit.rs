@@ -1,0 +1,82 @@
+//! Lines of the error log that strangers can cause: only so many in a time, and the number of those left out.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lets the first lines of each stretch of time pass, and counts the others.
+pub struct LogLimit {
+    per: Duration,
+    burst: u32,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// When the stretch began: with its first line.
+    began: Option<Instant>,
+    /// How many lines of it have passed.
+    passed: u32,
+    /// How many were left out since the last one that passed.
+    left_out: u64,
+}
+
+impl LogLimit {
+    /// Lets `burst` lines pass in each stretch of `per`.
+    pub const fn new(per: Duration, burst: u32) -> Self {
+        Self { per, burst, state: Mutex::new(State { began: None, passed: 0, left_out: 0 }) }
+    }
+
+    /// Asks for one line: how many were left out since the last one, or `None` when this one is to be left out too.
+    pub fn allow(&self) -> Option<u64> {
+        self.allow_at(Instant::now())
+    }
+
+    fn allow_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = state.began.is_some_and(|began| now.saturating_duration_since(began) < self.per);
+        if !goes_on {
+            (state.began, state.passed) = (Some(now), 0);
+        }
+        if state.passed < self.burst {
+            state.passed += 1;
+            return Some(std::mem::take(&mut state.left_out));
+        }
+        state.left_out = state.left_out.saturating_add(1);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PER: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn so_many_lines_pass_in_a_stretch_and_the_next_stretch_tells_of_the_others() {
+        let (limit, start) = (LogLimit::new(PER, 2), Instant::now());
+        assert_eq!(limit.allow_at(start), Some(0));
+        assert_eq!(limit.allow_at(start + PER / 2), Some(0));
+        assert_eq!(limit.allow_at(start + PER / 2), None);
+        assert_eq!(limit.allow_at(start + PER - Duration::from_nanos(1)), None);
+        assert_eq!(limit.allow_at(start + PER), Some(2));
+        assert_eq!(limit.allow_at(start + PER), Some(0));
+        assert_eq!(limit.allow_at(start + PER), None);
+    }
+
+    #[test]
+    fn a_stretch_begins_with_its_first_line() {
+        let (limit, start) = (LogLimit::new(PER, 1), Instant::now());
+        assert_eq!(limit.allow_at(start), Some(0));
+        let later = start + 10 * PER + PER / 2;
+        assert_eq!(limit.allow_at(later), Some(0));
+        assert_eq!(limit.allow_at(later + PER - Duration::from_nanos(1)), None);
+        assert_eq!(limit.allow_at(later + PER), Some(1));
+    }
+
+    #[test]
+    fn a_clock_that_another_thread_read_earlier_begins_no_stretch() {
+        let (limit, start) = (LogLimit::new(PER, 1), Instant::now() + PER);
+        assert_eq!(limit.allow_at(start), Some(0));
+        assert_eq!(limit.allow_at(start - PER), None);
+    }
+}
