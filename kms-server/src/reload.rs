@@ -178,13 +178,13 @@ impl TlsInputs {
         let TlsSettings { cert, key, ca, verify_clients, proxy } = &settings.tls;
         let mut pair = DefaultHasher::new();
         for file in [cert, key] {
-            std::fs::read(file).ok().hash(&mut pair);
+            kms_trust::read_file(file).ok().as_deref().hash(&mut pair);
         }
         let mut rule = DefaultHasher::new();
         (verify_clients, settings.needs_certificates()).hash(&mut rule);
         if *verify_clients {
-            for file in tls::ca_files(ca.as_deref()) {
-                std::fs::read(file).ok().hash(&mut rule);
+            for file in kms_trust::files_of(ca.as_deref()) {
+                kms_trust::read_file(&file).ok().as_deref().hash(&mut rule);
             }
         }
         format!("{proxy:?}").hash(&mut rule);
@@ -204,7 +204,7 @@ impl Watched {
             Some((data.modified().ok()?, data.len()))
         };
         let ca = settings.ca.as_deref();
-        let cas = if settings.verify_clients { tls::ca_files(ca) } else { Vec::new() };
+        let cas = if settings.verify_clients { kms_trust::files_of(ca) } else { Vec::new() };
         let files = own.into_iter().chain(cas);
         Self(files.map(|path| (path.clone(), stamp(&path))).collect())
     }

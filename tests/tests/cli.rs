@@ -7,6 +7,8 @@ mod config;
 mod damaged;
 #[path = "cli/dev.rs"]
 mod dev;
+#[path = "cli/fake.rs"]
+mod fake;
 #[path = "cli/identity.rs"]
 mod identity;
 #[path = "cli/keys.rs"]
@@ -19,3 +21,5 @@ mod process;
 mod protection;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/trust.rs"]
+mod trust;
