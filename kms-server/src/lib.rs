@@ -19,6 +19,7 @@ mod init;
 mod kes_directory;
 mod local_store;
 mod log_limit;
+mod mask;
 mod metrics;
 mod mounts;
 pub mod policy;
@@ -27,6 +28,7 @@ pub mod process;
 pub mod reload;
 pub mod server;
 mod stream;
+mod terminal;
 mod tls;
 
 pub use conn::Bounds;

@@ -15,10 +15,14 @@ mod identity;
 mod keys;
 #[path = "cli/node.rs"]
 mod node;
+#[path = "cli/pasted.rs"]
+mod pasted;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/protection.rs"]
 mod protection;
+#[path = "cli/received.rs"]
+mod received;
 #[path = "cli/secrets.rs"]
 mod secrets;
 #[path = "cli/trust.rs"]

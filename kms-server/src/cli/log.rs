@@ -32,11 +32,11 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let path = if args.audit { "/v1/log/audit" } else { "/v1/log/error" };
     block_on(client.lines(path, |line| {
         if output.is_json() || !output.is_terminal() {
-            return output.text(line);
+            return output.received_json(line.as_bytes());
         }
         match if args.audit { request(line) } else { error(line) } {
-            Some(text) => output.text(text),
-            None => output.text(line),
+            Some(text) => output.line(text),
+            None => output.line(line),
         }
     }))?
 }
