@@ -15,6 +15,7 @@ mod dev;
 mod error_log;
 mod expiry;
 mod files;
+mod forwarded;
 mod init;
 mod kes_directory;
 mod local_store;

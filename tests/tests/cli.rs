@@ -23,6 +23,8 @@ mod process;
 mod protection;
 #[path = "cli/received.rs"]
 mod received;
+#[path = "cli/refusals.rs"]
+mod refusals;
 #[path = "cli/secrets.rs"]
 mod secrets;
 #[path = "cli/trust.rs"]
