@@ -1,5 +1,6 @@
 //! Who is at the other end: the identity that a client's certificates prove.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -56,10 +57,34 @@ pub enum Refusal {
     CaFirst(Identity),
     /// It presented a second certificate that is no CA; whose key it proved.
     ManyCertificates(Identity),
-    /// The header in which a proxy hands on the certificate cannot be read, and why.
-    UnreadableHeader(&'static str),
+    /// The header in which a proxy hands on the certificate cannot be read.
+    UnreadableHeader(HeaderFault),
     /// The certificate that a proxy handed on is not accepted.
     NotAccepted,
+}
+
+/// Why the header with a client's certificate cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderFault {
+    /// It is there more than once.
+    Repeated,
+    /// It has other characters than those of ASCII.
+    NotAscii,
+    /// There is no certificate in it.
+    Empty,
+    /// Its PEM is damaged.
+    Damaged,
+}
+
+impl fmt::Display for HeaderFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Repeated => "it is there more than once",
+            Self::NotAscii => "its value is not ASCII",
+            Self::Empty => "its value holds no certificate in PEM",
+            Self::Damaged => "the PEM in its value is damaged",
+        })
+    }
 }
 
 impl Refusal {
@@ -116,4 +141,14 @@ pub const TOLD_PER: Duration = Duration::from_secs(10);
 fn is_ca(certificate: &X509Certificate<'_>) -> Option<bool> {
     let constraints = certificate.basic_constraints().ok()?;
     Some(constraints.is_some_and(|constraints| constraints.value.ca))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_identity_takes_no_more_room_than_one() {
+        assert_eq!(size_of::<Result<Identity, Refusal>>(), size_of::<Identity>() + 1);
+    }
 }

@@ -8,7 +8,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::auth::{self, Peer, Refusal, TOLD, TOLD_PER};
+use crate::auth::{self, HeaderFault, Peer, Refusal, TOLD, TOLD_PER};
 use crate::expiry::Expiry;
 use crate::log_limit::{LeftOut, LogLimit};
 use crate::policy::Proxies;
@@ -37,17 +37,15 @@ fn certificates(headers: &HeaderMap, name: &str) -> Result<Vec<CertificateDer<'s
         (None, _) => return Err(Refusal::NoCertificate),
         (Some(value), None) if value.is_empty() => return Err(Refusal::NoCertificate),
         (Some(value), None) => value,
-        (Some(_), Some(_)) => return Err(Refusal::UnreadableHeader("the header is there more than once")),
+        (Some(_), Some(_)) => return Err(Refusal::UnreadableHeader(HeaderFault::Repeated)),
     };
-    let text = value.to_str().map_err(|_| Refusal::UnreadableHeader("its value is not ASCII"))?;
+    let text = value.to_str().map_err(|_| Refusal::UnreadableHeader(HeaderFault::NotAscii))?;
     let pem: Vec<u8> = percent_decode_str(text).collect();
     let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     match chain {
-        Ok(chain) if chain.is_empty() => {
-            Err(Refusal::UnreadableHeader("its value holds no certificate in PEM"))
-        }
+        Ok(chain) if chain.is_empty() => Err(Refusal::UnreadableHeader(HeaderFault::Empty)),
         Ok(chain) => Ok(chain),
-        Err(_) => Err(Refusal::UnreadableHeader("the PEM in its value is damaged")),
+        Err(_) => Err(Refusal::UnreadableHeader(HeaderFault::Damaged)),
     }
 }
 
@@ -72,7 +70,7 @@ fn accept(
     Ok(Peer { identity: auth::identify(chain), expiry })
 }
 
-fn tell_header(name: &str, why: &str, proxy: IpAddr) {
+fn tell_header(name: &str, why: HeaderFault, proxy: IpAddr) {
     static LIMIT: LogLimit = LogLimit::new(TOLD_PER, TOLD);
     if let Some(left_out) = LIMIT.allow().map(LeftOut) {
         tracing::warn!(
