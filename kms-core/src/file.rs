@@ -21,8 +21,13 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     }
     let file = options.open(path)?;
     // Of what was opened, whatever has the name now.
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, expected a file"));
+    }
+    if !metadata.is_file() {
+        let kind = io::ErrorKind::InvalidInput;
+        return Err(io::Error::new(kind, "it is a pipe, a socket or a device, expected a file"));
     }
     Ok(file)
 }
@@ -51,7 +56,8 @@ pub fn read_secret_file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8
         content.extend_from_slice(part.get(..read).unwrap_or_default());
     }
     if content.len() > most {
-        return Err(io::Error::other(format!("it is longer than {most} bytes")));
+        let message = format!("it is longer than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(content)
 }

@@ -1,15 +1,15 @@
 //! Who is at the other end: the identity that a client's certificates prove.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use kms_core::Identity;
-use percent_encoding::percent_decode_str;
-use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::expiry::Expiry;
+use crate::log_limit::{LeftOut, LogLimit};
 
 /// Who is at the other end of a connection, or behind a proxy there.
 #[derive(Clone, Copy, Debug)]
@@ -27,62 +27,128 @@ pub struct Peer {
 /// was never proven.
 pub fn identify(chain: &[CertificateDer<'_>]) -> Result<Identity, Refusal> {
     let (first, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
-    let (_, leaf) = X509Certificate::from_der(first).map_err(|_| Refusal::NoCertificate)?;
-    if is_ca(&leaf) != Some(false) {
-        return Err(Refusal::NoCertificate);
+    let (_, leaf) = X509Certificate::from_der(first).map_err(|_| Refusal::Unreadable)?;
+    let proven = Identity::of_public_key(leaf.public_key().raw);
+    match is_ca(&leaf) {
+        Some(false) => {}
+        Some(true) if others.is_empty() => return Err(Refusal::OnlyCa(proven)),
+        Some(true) => return Err(Refusal::CaFirst(proven)),
+        None => return Err(Refusal::Unreadable),
     }
     for other in others {
-        let (_, other) = X509Certificate::from_der(other).map_err(|_| Refusal::ManyCertificates)?;
+        let (_, other) = X509Certificate::from_der(other).map_err(|_| Refusal::ManyCertificates(proven))?;
         if is_ca(&other) != Some(true) {
-            return Err(Refusal::ManyCertificates);
+            return Err(Refusal::ManyCertificates(proven));
         }
     }
-    Ok(Identity::of_public_key(leaf.public_key().raw))
-}
-
-/// Returns the client for whom a proxy speaks: `header` holds its certificate, URL-escaped PEM.
-///
-/// Where clients are verified, these are too, by `verifier`.
-pub fn identify_forwarded(header: &str, verifier: Option<&dyn ClientCertVerifier>) -> Result<Peer, Refusal> {
-    let pem = percent_decode_str(header).decode_utf8().map_err(|_| Refusal::NoCertificate)?;
-    let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|_| Refusal::NoCertificate)?;
-    let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
-    let verify = |verifier: &dyn ClientCertVerifier| {
-        verifier.verify_client_cert(leaf, others, UnixTime::now())?;
-        Expiry::of(verifier, leaf, others)
-    };
-    let expiry = verifier.map(verify).transpose().map_err(|_| Refusal::NoCertificate)?;
-    Ok(Peer { identity: identify(&chain), expiry })
+    Ok(proven)
 }
 
 /// Why a client that finished the handshake has no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It presented no certificate, or a CA first.
+    /// It presented no certificate.
     NoCertificate,
-    /// It presented a second certificate that is no CA.
-    ManyCertificates,
+    /// Its certificate cannot be read.
+    Unreadable,
+    /// It presented a CA alone; whose key it proved.
+    OnlyCa(Identity),
+    /// It presented a CA, and others behind it; whose key it proved.
+    CaFirst(Identity),
+    /// It presented a second certificate that is no CA; whose key it proved.
+    ManyCertificates(Identity),
+    /// The header in which a proxy hands on the certificate cannot be read.
+    UnreadableHeader(HeaderFault),
+    /// The certificate that a proxy handed on is not accepted.
+    NotAccepted,
+}
+
+/// Why the header with a client's certificate cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderFault {
+    /// It is there more than once.
+    Repeated,
+    /// It has other characters than those of ASCII.
+    NotAscii,
+    /// There is no certificate in it.
+    Empty,
+    /// Its PEM is damaged.
+    Damaged,
+}
+
+impl fmt::Display for HeaderFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Repeated => "it is there more than once",
+            Self::NotAscii => "its value is not ASCII",
+            Self::Empty => "its value holds no certificate in PEM",
+            Self::Damaged => "the PEM in its value is damaged",
+        })
+    }
 }
 
 impl Refusal {
     /// Returns what the client is told, as KES 0.24 puts it.
     pub fn message(self) -> &'static str {
         match self {
-            Self::NoCertificate => "tls: client certificate is required",
-            Self::ManyCertificates => "tls: received more than one client certificate",
+            Self::ManyCertificates(_) => "tls: received more than one client certificate",
+            Self::NoCertificate
+            | Self::Unreadable
+            | Self::OnlyCa(_)
+            | Self::CaFirst(_)
+            | Self::UnreadableHeader(_)
+            | Self::NotAccepted => "tls: client certificate is required",
         }
+    }
+
+    /// Leaves a line in the error log about certificates of the client at `ip`, unless there were many of late.
+    pub fn tell(self, ip: IpAddr) {
+        static MISTAKES: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+        static ATTEMPTS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+        let (limit, proven, what) = match self {
+            Self::OnlyCa(proven) => (
+                &MISTAKES,
+                Some(proven),
+                "the client's certificate is a CA (basic constraints CA:TRUE), which has no identity: \
+                 'kms identity new' makes a right one",
+            ),
+            Self::Unreadable => (&MISTAKES, None, "the client's certificate cannot be read"),
+            Self::CaFirst(proven) => (
+                &ATTEMPTS,
+                Some(proven),
+                "the client sent a CA and other certificates behind it, whose keys it did not prove: \
+                 it has the identity of none of them",
+            ),
+            Self::ManyCertificates(proven) => (
+                &ATTEMPTS,
+                Some(proven),
+                "the client sent a second certificate that is no CA, and did not prove its key: \
+                 it has no identity",
+            ),
+            Self::NoCertificate | Self::UnreadableHeader(_) | Self::NotAccepted => return,
+        };
+        let Some(left_out) = limit.allow().map(LeftOut) else { return };
+        let proven_key = proven.map(tracing::field::display);
+        tracing::warn!(%ip, proven_key, "refused: {what}{left_out}");
     }
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message())
-    }
-}
+/// How many lines about clients' certificates there are in a time, of each kind.
+pub const TOLD: u32 = 5;
+pub const TOLD_PER: Duration = Duration::from_secs(10);
 
 /// Tells whether the basic constraints say `CA:TRUE`; `None` when they cannot be read.
 fn is_ca(certificate: &X509Certificate<'_>) -> Option<bool> {
     let constraints = certificate.basic_constraints().ok()?;
     Some(constraints.is_some_and(|constraints| constraints.value.ca))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_identity_takes_no_more_room_than_one() {
+        assert_eq!(size_of::<Result<Identity, Refusal>>(), size_of::<Identity>() + 1);
+    }
 }

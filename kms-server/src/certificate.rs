@@ -1,13 +1,14 @@
 //! X.509 certificates: self-signed ones are made, and what matters of others is read.
 
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use kms_core::{Error, ErrorKind, Identity};
+pub use kms_trust::describe_io_error;
+use kms_trust::read_file;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     SanType, SigningKey,
@@ -182,31 +183,18 @@ pub fn first_of(content: &[u8]) -> Result<CertificateDer<'static>, InvalidCertif
 ///
 /// The message of an error names the file.
 pub fn read_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
-    let chain: Vec<_> = kms_core::open_file(cert)
-        .map_err(pem::Error::Io)
-        .and_then(|file| CertificateDer::pem_reader_iter(file).collect())
+    let read = |path: &Path| {
+        read_file(path).map_err(|error| format!("{}: {}", path.display(), describe_io_error(&error)))
+    };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(cert)?)
+        .collect::<Result<_, _>>()
         .map_err(|error| format!("{}: {}", cert.display(), describe_pem_error(error, "certificate")))?;
     if chain.is_empty() {
         return Err(format!("{}: it holds no certificate, expected PEM", cert.display()));
     }
-    let key = read_key_file(key)
-        .map_err(pem::Error::Io)
-        .and_then(|text| PrivateKeyDer::from_pem_slice(&text))
+    let key = PrivateKeyDer::from_pem_slice(&read(key)?)
         .map_err(|error| format!("{}: {}", key.display(), describe_pem_error(error, "private key")))?;
     Ok(CertifiedKey { chain, key })
-}
-
-/// The most bytes of a file that a private key is read from.
-const MAX_KEY_FILE_LEN: usize = 1 << 20;
-
-/// Reads the file of a private key, as it is.
-pub fn read_key_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    kms_core::read_secret_file(path, MAX_KEY_FILE_LEN)
-}
-
-/// Reads the first certificate of a PEM file.
-pub fn first_in(path: &Path) -> Result<CertificateDer<'static>, pem::Error> {
-    CertificateDer::from_pem_reader(kms_core::open_file(path).map_err(pem::Error::Io)?)
 }
 
 /// Says in a few words what is wrong with a PEM file that should hold a `what`.
@@ -217,18 +205,6 @@ pub fn describe_pem_error(error: pem::Error, what: &str) -> String {
             format!("it holds no {what} that can be used, expected PEM without a password")
         }
         error => format!("it is no PEM file of a {what}: {error}"),
-    }
-}
-
-/// Says what the system reported, without the number that Rust appends.
-pub fn describe_io_error(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => {
-            let text = error.to_string();
-            text.split(" (os error").next().unwrap_or_default().to_lowercase()
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use kms_core::Identity;
 use serde::Serialize;
 
 use crate::config::{self, Environment, Settings};
+use crate::terminal::Escaped;
 
 /// All that was found.
 #[derive(Serialize)]
@@ -100,7 +101,7 @@ impl Finding {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Finding { level, subject, message } in &self.findings {
-            writeln!(f, "{level:<8} {subject:<12} {message}")?;
+            writeln!(f, "{level:<8} {subject:<12} {}", Escaped(message))?;
         }
         for Grant { identity, policy, allow, deny } in &self.identities {
             match policy {

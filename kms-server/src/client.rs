@@ -14,7 +14,9 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use kms_core::Identity;
+use kms_trust::{ServerVerifier, Trusted, Unusable};
 use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
@@ -27,7 +29,6 @@ use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
 pub use self::error::ClientError;
-pub use self::verify::roots_of;
 use crate::certificate::{CertifiedKey, Facts};
 
 /// How long a connection may take, with its handshake.
@@ -44,7 +45,7 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 pub enum Trust {
     /// By the certificate authorities of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured).
     System,
-    /// By the certificates in a PEM file, or in the files of a directory.
+    /// By the certificates in a PEM file, or in the files of a directory; the server's own may be among them.
     File(PathBuf),
     /// Not at all.
     Nobody,
@@ -70,11 +71,13 @@ impl Client {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(setup)?;
-        let builder = match trust {
-            Trust::System => builder.with_root_certificates(verify::system_roots()?),
-            Trust::File(path) => builder.with_root_certificates(verify::roots_of(path)?),
-            Trust::Nobody => builder.dangerous().with_custom_certificate_verifier(verify::nothing(&provider)),
+        let unusable = |why: Unusable| ClientError::Setup(why.to_string());
+        let verifier: Arc<dyn ServerCertVerifier> = match trust {
+            Trust::System => ServerVerifier::new(Trusted::of_system().map_err(unusable)?, &provider),
+            Trust::File(path) => ServerVerifier::new(Trusted::of(path).map_err(unusable)?, &provider),
+            Trust::Nobody => verify::nothing(&provider),
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let config = builder.with_client_auth_cert(certificate.chain, certificate.key).map_err(|error| {
             ClientError::Setup(format!("the client's certificate and private key: {error}"))
         })?;

@@ -162,7 +162,7 @@ mod tests {
         rustix::fs::mknodat(CWD, &pipe, fifo, mode, 0).unwrap();
         for other in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
             let error = kms_core::open_file(other).unwrap_err();
-            assert!(error.to_string().contains("not a regular file"), "{error}");
+            assert!(error.to_string().contains("expected a file"), "{error}");
         }
         let missing = kms_core::open_file(&directory.path().join("none"));
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -1,5 +1,6 @@
 //! Lines of the error log that strangers can cause: only so many in a time, and the number of those left out.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,18 @@ impl LogLimit {
         }
         state.left_out = state.left_out.saturating_add(1);
         None
+    }
+}
+
+/// How many lines were left out before this one, at its end.
+pub struct LeftOut(pub u64);
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " ({count} more like it were not logged)"),
+        }
     }
 }
 

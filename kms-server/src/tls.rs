@@ -1,8 +1,9 @@
 //! TLS of the server: versions, ciphers, its own certificate, and what is asked of clients.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use kms_trust::{Trusted, read_file};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -68,8 +69,7 @@ impl Tickets {
 
 /// Tells what clients will not like about the server's own certificate, one line each.
 pub fn certificate_warnings(cert: &Path) -> Vec<String> {
-    let facts = certificate::first_in(cert).ok().and_then(|der| Facts::of(&der).ok());
-    let Some(facts) = facts else { return Vec::new() };
+    let Some(facts) = facts_of(cert) else { return Vec::new() };
     let file = cert.display();
     let mut warnings = Vec::new();
     if facts.is_ca {
@@ -90,8 +90,12 @@ pub fn certificate_warnings(cert: &Path) -> Vec<String> {
 
 /// Returns when the certificate in `cert` ends, in seconds since 1970.
 pub fn certificate_end(cert: &Path) -> Option<i64> {
-    let facts = Facts::of(&certificate::first_in(cert).ok()?).ok()?;
-    Some(facts.not_after.as_second())
+    Some(facts_of(cert)?.not_after.as_second())
+}
+
+fn facts_of(cert: &Path) -> Option<Facts> {
+    let content = read_file(cert).ok()?;
+    Facts::of(&CertificateDer::from_pem_slice(&content).ok()?).ok()
 }
 
 /// Says what a failed handshake was about, with a hint for what operators meet in the field.
@@ -200,79 +204,13 @@ impl ClientCertVerifier for ProvenKey {
 
 /// Reads the CAs that sign client certificates from a PEM file or a directory of such, else from the system.
 fn client_roots(ca: Option<&Path>) -> Result<RootCertStore, StartError> {
-    let mut roots = RootCertStore::empty();
-    let Some(ca) = ca else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(StartError::new(
-                "TLS: clients are to be verified, but the system has no root certificates and tls.ca is not set",
-            ));
-        }
-        return Ok(roots);
+    let trusted = match ca {
+        Some(ca) => Trusted::of(ca).map_err(|why| StartError::new(format!("tls.ca: {why}"))),
+        None => Trusted::of_system().map_err(|why| {
+            StartError::new(format!("TLS: clients are to be verified, and tls.ca is not set: {why}"))
+        }),
     };
-    let unreadable = |path: &Path, error: &std::io::Error| {
-        StartError::new(format!("{}: {}", path.display(), certificate::describe_io_error(error)))
-    };
-    let files = if ca.is_dir() {
-        let entries = std::fs::read_dir(ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let entries = entries.map_err(|error| unreadable(ca, &error))?;
-        entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect()
-    } else {
-        vec![ca.to_owned()]
-    };
-    for file in files {
-        let certificates =
-            CertificateDer::pem_file_iter(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let certificates = certificates.map_err(|error| {
-            StartError::new(format!(
-                "{}: {}",
-                file.display(),
-                certificate::describe_pem_error(error, "CA certificate")
-            ))
-        })?;
-        for der in certificates {
-            roots.add(der).map_err(|error| {
-                StartError::new(format!(
-                    "{}: a certificate in it is no CA that can be used: {error}",
-                    file.display()
-                ))
-            })?;
-        }
-    }
-    if roots.is_empty() {
-        return Err(StartError::new(format!("{}: it holds no CA certificate, expected PEM", ca.display())));
-    }
-    Ok(roots)
-}
-
-/// Returns the files that the CAs of clients are read from, in their order.
-pub fn ca_files(ca: Option<&Path>) -> Vec<PathBuf> {
-    let places = match ca {
-        Some(ca) => vec![ca.to_owned()],
-        None => system_roots(),
-    };
-    let files_of = |place: PathBuf| match std::fs::read_dir(&place) {
-        Ok(entries) => {
-            let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-            files.sort_unstable();
-            files
-        }
-        Err(_) => vec![place],
-    };
-    places.into_iter().flat_map(files_of).collect()
-}
-
-/// Returns the files and directories that `rustls_native_certs` reads.
-fn system_roots() -> Vec<PathBuf> {
-    let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let directories = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
-    let directories = std::env::split_paths(&directories).filter(|path| !path.as_os_str().is_empty());
-    let named: Vec<_> = file.into_iter().chain(directories).collect();
-    if !named.is_empty() {
-        return named;
-    }
-    let found = openssl_probe::probe();
-    found.cert_file.into_iter().chain(found.cert_dir).collect()
+    Ok(trusted?.roots())
 }
 
 fn unusable_pair(settings: &TlsSettings, error: &rustls::Error) -> StartError {

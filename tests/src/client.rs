@@ -247,13 +247,13 @@ impl Client {
             Protocol::Http1 => path.parse().unwrap(),
             Protocol::Http2 => format!("https://{host}{path}").parse().unwrap(),
         };
-        if self.protocol == Protocol::Http1 {
-            request.headers_mut().insert("host", host.parse().unwrap());
-        }
         for (name, value) in headers {
             request
                 .headers_mut()
-                .insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+                .append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        if self.protocol == Protocol::Http1 {
+            request.headers_mut().entry("host").or_insert_with(|| host.parse().unwrap());
         }
         let response = match self.sender.as_mut().unwrap() {
             Sender::Http1(sender) => {

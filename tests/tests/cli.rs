@@ -7,17 +7,27 @@ mod config;
 mod damaged;
 #[path = "cli/dev.rs"]
 mod dev;
+#[path = "cli/fake.rs"]
+mod fake;
 #[path = "cli/identity.rs"]
 mod identity;
 #[path = "cli/keys.rs"]
 mod keys;
 #[path = "cli/node.rs"]
 mod node;
+#[path = "cli/pasted.rs"]
+mod pasted;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/protection.rs"]
 mod protection;
+#[path = "cli/received.rs"]
+mod received;
+#[path = "cli/refusals.rs"]
+mod refusals;
 #[path = "cli/secrets.rs"]
 mod secrets;
 #[path = "cli/signals.rs"]
 mod signals;
+#[path = "cli/trust.rs"]
+mod trust;

@@ -43,9 +43,10 @@ use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
 use self::store_status::SharedStatus;
 use crate::audit::{Audit, Recorded};
-use crate::auth::{self, Peer, Refusal};
+use crate::auth::{Peer, Refusal};
 use crate::conn::{AccessEnd, Watch};
 use crate::expiry::Expiry;
+use crate::forwarded;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::policy::{Access, Denial, Proxies, Target};
@@ -188,6 +189,9 @@ pub struct Client {
 impl Client {
     /// Describes a client whose handshake is done.
     pub fn new(api: Arc<Api>, peer: Peer, remote: SocketAddr, is_http2: bool, watch: Arc<Watch>) -> Self {
+        if let Err(refusal) = peer.identity {
+            refusal.tell(remote.ip());
+        }
         Self { api, peer, remote, is_http2, watch }
     }
 
@@ -216,16 +220,8 @@ impl Caller {
         let Some(proxies) = identity.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
             return Self { identity, expiry, ip };
         };
-        let mut values = head.headers.get_all(&proxies.settings.cert_header).iter();
-        let peer = match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
-            (Some(certificate), None) => auth::identify_forwarded(certificate, proxies.verifier.as_deref()),
-            _ => Err(Refusal::NoCertificate),
-        };
-        let Peer { identity, expiry } =
-            peer.unwrap_or_else(|refusal| Peer { identity: Err(refusal), expiry: None });
-        let forwarded = head.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-        let first = forwarded.and_then(|list| list.split(',').next()).and_then(|ip| ip.trim().parse().ok());
-        Self { identity, expiry, ip: first.unwrap_or(ip) }
+        let (Peer { identity, expiry }, ip) = forwarded::client(&head.headers, proxies, ip);
+        Self { identity, expiry, ip }
     }
 }
 

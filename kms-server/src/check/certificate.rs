@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
+use kms_trust::Trusted;
 
 use super::Finding;
 use crate::certificate::{self, Facts};
-use crate::client::roots_of;
 use crate::config::TlsSettings;
 
 const SUBJECT: &str = "certificate";
@@ -42,7 +42,7 @@ pub fn check(tls: &TlsSettings) -> Vec<Finding> {
     findings.extend(
         tls.ca
             .as_deref()
-            .and_then(|ca| roots_of(ca).err())
+            .and_then(|ca| Trusted::of(ca).err())
             .map(|error| Finding::error(SUBJECT, format!("tls.ca: {error}"))),
     );
     findings

@@ -7,6 +7,7 @@ use kms_core::{EntryName, ErrorKind, KeyName, KeyRecord, KeyStore, Wrapped, Wrap
 use kms_fs::{FsConfig, OpenMode, SledStore};
 use serde_json::json;
 
+use super::output::note;
 use super::{Failure, Output};
 use crate::config::{self, BareStore, Environment, KeyStoreSettings, RootKeySource};
 use crate::{backend, kes_directory};
@@ -128,24 +129,19 @@ fn discard_unnamed(
     )?;
     let _in_runtime = runtime.enter();
     for warning in kms_fs::accept_losses(&config, root_key.as_ref())? {
-        eprint_line(&warning);
+        note(&warning);
     }
     told(args, path, "what is not found was given up, and the store takes writes again")
 }
 
 /// Asks that `word` is typed.
 fn confirm(word: &str, what: &str) -> Result<(), Failure> {
-    eprint_line(what);
-    eprint_line(&format!("Type {word} to go on:"));
+    note(what);
+    note(format_args!("Type {word} to go on:"));
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.map_err(|error| Failure::new(format!("read stdin: {error}")))?;
     if line.trim() == word { Ok(()) } else { Err(Failure::new("nothing was changed")) }
-}
-
-fn eprint_line(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn told(args: &DiscardArgs, path: &Path, what: &str) -> Result<(), Failure> {
@@ -153,5 +149,5 @@ fn told(args: &DiscardArgs, path: &Path, what: &str) -> Result<(), Failure> {
     if output.is_json() {
         return output.json(&json!({ "store": path, "discarded": args.name, "unnamed": args.unnamed }));
     }
-    output.text(format_args!("Store in {}: {what}", path.display()))
+    output.line(format_args!("Store in {}: {what}", path.display()))
 }

@@ -8,16 +8,20 @@ use kms_fs::OpenError;
 use crate::apikey::InvalidApiKey;
 use crate::client::ClientError;
 use crate::config::Problem;
+use crate::mask::mask;
 use crate::server::StartError;
+use crate::terminal;
 
 /// Why a command failed, in one line; `None` when nothing is left to be told, or nobody.
 pub struct Failure(Option<String>);
 
 impl Failure {
-    /// Makes a failure with a message. Line ends in it are replaced by blanks.
+    /// Makes a failure with a message. Line ends in it are replaced by blanks, what else a terminal would obey is escaped, and
+    /// API keys and private keys are hidden.
     pub fn new(message: impl AsRef<str>) -> Self {
-        let words: Vec<_> = message.as_ref().split(['\r', '\n']).map(str::trim).collect();
-        Self(Some(words.join(" ")))
+        let message = mask(message.as_ref());
+        let words: Vec<_> = message.split(['\r', '\n']).map(str::trim).collect();
+        Self(Some(terminal::escape(&words.join(" ")).into_owned()))
     }
 
     /// Makes a failure of which all was told on stdout.
@@ -28,7 +32,10 @@ impl Failure {
     /// Puts what was being done before the message.
     #[must_use]
     pub fn context(self, doing: &str) -> Self {
-        Self(self.0.map(|message| format!("{doing}: {message}")))
+        match self.0 {
+            Some(message) => Self::new(format!("{doing}: {message}")),
+            None => self,
+        }
     }
 
     /// Prints it to stderr.

@@ -6,8 +6,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use http::Method;
 use kms_core::Identity;
@@ -22,6 +20,7 @@ use crate::apikey::{self, ApiKey, InvalidApiKey};
 use crate::certificate::{self, Facts, NewCertificate};
 use crate::config::{Environment, parse_duration};
 use crate::files;
+use crate::mask::Secret;
 
 /// The commands of `kms identity`.
 #[derive(Subcommand)]
@@ -129,16 +128,19 @@ fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
         deny: Patterns,
     }
 
-    let client = args.connection.client(environment)?;
     let path = match &args.identity {
         None => "/v1/identity/self/describe".to_owned(),
-        Some(identity) => listing::path_of("identity/describe", identity),
+        Some(identity) => {
+            listing::refuse_secret(identity)?;
+            listing::path_of("identity/describe", identity)
+        }
     };
+    let client = args.connection.client(environment)?;
     let answer = block_on(client.send(Method::GET, &path, None))?
         .map_err(|error| Failure::from(error).context("failed to describe identity"))?;
     let output = Output::new(args.json);
     if output.is_json() {
-        return output.text(String::from_utf8_lossy(&answer).trim_end());
+        return output.received_json(&answer);
     }
     let info: Info = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
@@ -151,7 +153,7 @@ fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
         ("Created At", &info.created_at),
         ("Created By", &info.created_by),
     ];
-    output.text(listing::details(&values, &[("Allow", &info.allow), ("Deny", &info.deny)]))
+    output.lines(listing::details(&values, &[("Allow", &info.allow), ("Deny", &info.deny)]))
 }
 
 fn new(args: &NewArgs) -> Result<(), Failure> {
@@ -265,9 +267,9 @@ fn of(args: &OfArgs) -> Result<(), Failure> {
         return output.json(&json!({ "identity": identity.to_string() }));
     }
     if output.is_terminal() {
-        output.text(format_args!("Identity: {identity}"))
+        output.line(format_args!("Identity: {identity}"))
     } else {
-        output.text(identity)
+        output.line(identity)
     }
 }
 
@@ -290,10 +292,11 @@ pub fn identity_of(text: &str) -> Result<Identity, Failure> {
     }
     let path = Path::new(text);
     // An API key that lost its prefix is no file name to be printed.
-    if !path.exists()
-        && (text.starts_with("kes:") || STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 33))
-    {
-        return Err(InvalidApiKey::Prefix.into());
+    if let Some(secret) = Secret::in_text(text).filter(|_| !path.exists()) {
+        return Err(match secret {
+            Secret::ApiKey(_) => InvalidApiKey::Prefix.into(),
+            secret => Failure::new(format!("there is no such file: {secret}")),
+        });
     }
     let content = std::fs::read(path).map_err(|error| Failure::new(files::failed(path, &error)))?;
     identity_of_certificate(text, &content)

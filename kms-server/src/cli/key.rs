@@ -238,7 +238,7 @@ fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
         .map_err(|error| failed("failed to describe key", error))?;
     let output = Output::new(args.json);
     if output.is_json() {
-        return output.text(String::from_utf8_lossy(&answer).trim_end());
+        return output.received_json(&answer);
     }
     let info: Info = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
@@ -246,10 +246,12 @@ fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => info.created_at,
     };
-    output.text(format_args!(
-        "Name        {}\nAlgorithm   {}\nDate        {date}\nOwner       {}",
-        info.name, info.algorithm, info.created_by
-    ))
+    output.lines([
+        format_args!("Name        {}", info.name),
+        format_args!("Algorithm   {}", info.algorithm),
+        format_args!("Date        {date}"),
+        format_args!("Owner       {}", info.created_by),
+    ])
 }
 
 fn remove(args: &NamesArgs, environment: &Environment) -> Result<(), Failure> {
@@ -300,7 +302,7 @@ fn print_answer(answer: &Answer, json: bool) -> Result<(), Failure> {
         [("plaintext:", &answer.plaintext), ("ciphertext:", &answer.ciphertext), ("hmac:", &answer.hmac)];
     for (label, value) in fields {
         if let Some(value) = value {
-            output.text(format_args!("{label:<11} {value}"))?;
+            output.line(format_args!("{label:<11} {value}"))?;
         }
     }
     Ok(())

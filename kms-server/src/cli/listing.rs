@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::{Failure, Output, block_on};
 use crate::client::Client;
 use crate::config::Environment;
+use crate::mask::Secret;
 
 /// The arguments of `kms ls`.
 #[derive(clap::Args)]
@@ -69,6 +70,9 @@ pub fn print(kind: Kind, pattern: &str, client: &Client, output: Output) -> Resu
         Kind::Identities => ("identity/list", "Identity", "identities"),
         Kind::Policies => ("policy/list", "Policy", "policies"),
     };
+    if matches!(kind, Kind::Identities) {
+        refuse_secret(pattern)?;
+    }
     let names = block_on(async {
         let (mut names, mut pattern) = (Vec::new(), pattern.to_owned());
         loop {
@@ -86,7 +90,20 @@ pub fn print(kind: Kind, pattern: &str, client: &Client, output: Output) -> Resu
     if output.is_json() {
         return output.json(&names);
     }
-    if names.is_empty() { Ok(()) } else { output.text(format_args!("{title}\n{}", names.join("\n"))) }
+    if names.is_empty() {
+        return Ok(());
+    }
+    output.lines([title].into_iter().chain(names.iter().map(String::as_str)))
+}
+
+/// Keeps a secret that stands where an identity belongs from being sent: servers log the paths of requests.
+pub fn refuse_secret(identity: &str) -> Result<(), Failure> {
+    match Secret::in_text(identity) {
+        None => Ok(()),
+        Some(secret) => Err(Failure::new(format!(
+            "expected an identity, 64 hex digits as 'kms identity of' prints them, and found {secret}: nothing was sent"
+        ))),
+    }
 }
 
 /// Returns the path of a route that is followed by a name.
@@ -95,14 +112,14 @@ pub fn path_of(route: &str, name: &str) -> String {
 }
 
 /// Writes what is known of something, one line for each value that is not empty, and the rules of a policy.
-pub fn details(values: &[(&str, &str)], rules: &[(&str, &Patterns)]) -> String {
+pub fn details(values: &[(&str, &str)], rules: &[(&str, &Patterns)]) -> Vec<String> {
     let values = values.iter().filter(|(_, value)| !value.is_empty());
     let mut lines: Vec<_> = values.map(|(label, value)| format!("{label:<11} {value}")).collect();
     for (title, patterns) in rules.iter().filter(|(_, patterns)| !patterns.is_empty()) {
         lines.push((*title).to_owned());
         lines.extend(patterns.keys().map(|pattern| format!("  {pattern}")));
     }
-    lines.join("\n")
+    lines
 }
 
 /// Patterns as a server sends them: each with an object of no meaning yet.

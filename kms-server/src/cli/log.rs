@@ -32,12 +32,10 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let path = if args.audit { "/v1/log/audit" } else { "/v1/log/error" };
     block_on(client.lines(path, |line| {
         if output.is_json() || !output.is_terminal() {
-            return output.text(line);
+            return output.received_json(line.as_bytes());
         }
-        match if args.audit { request(line) } else { error(line) } {
-            Some(text) => output.text(text),
-            None => output.text(line),
-        }
+        let text = if args.audit { request(line) } else { error(line) };
+        output.line(text.as_deref().unwrap_or(line))
     }))?
 }
 
@@ -100,5 +98,12 @@ mod tests {
         let line = line.replace("1500000}", "1500000,\"sent\":false}");
         assert!(request(&line).unwrap().ends_with("/v1/status  (not sent)"));
         assert_eq!(request("{}"), None);
+    }
+
+    #[test]
+    fn a_path_forges_no_line_and_clears_no_screen() {
+        let line = "{\"time\":\"t\",\"request\":{\"path\":\"/a\\u001b[2J\\nforged\u{9b}2J\"},\"response\":{\"code\":404}}";
+        let shown = crate::terminal::Escaped(request(line).unwrap()).to_string();
+        assert!(shown.ends_with(r"/a\u{1b}[2J\nforged\u{9b}2J"), "{shown}");
     }
 }

@@ -33,8 +33,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
         if output.is_json() {
             output.json(&metrics)?;
         } else {
-            let lines: Vec<_> = metrics.iter().map(|(name, value)| format!("{name:<34} {value}")).collect();
-            output.text(lines.join("\n"))?;
+            output.lines(metrics.iter().map(|(name, value)| format!("{name:<34} {value}")))?;
         }
         match args.rate {
             Some(rate) => std::thread::sleep(rate.max(Duration::from_millis(100))),

@@ -15,7 +15,9 @@ mod server;
 mod signals;
 mod status;
 
+use std::borrow::Cow;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -24,6 +26,8 @@ pub use self::failure::Failure;
 pub use self::output::Output;
 use crate::check;
 use crate::config::Environment;
+use crate::mask::mask;
+use crate::terminal::EscapedText;
 
 /// Runs the command line of this process and returns its exit code: 1 for an error, 2 for wrong usage.
 pub fn run() -> ExitCode {
@@ -31,7 +35,7 @@ pub fn run() -> ExitCode {
     let cli = match arguments {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            print_usage(&error);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -41,6 +45,15 @@ pub fn run() -> ExitCode {
             failure.print();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints what is wrong with the arguments, or the help. Secrets among the arguments are hidden.
+fn print_usage(error: &clap::Error) {
+    let text = error.to_string();
+    match mask(&text) {
+        Cow::Borrowed(_) => drop(error.print()),
+        Cow::Owned(masked) => drop(write!(io::stderr(), "{}", EscapedText(masked))),
     }
 }
 

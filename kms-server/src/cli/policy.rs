@@ -103,14 +103,14 @@ fn show(args: &NameArgs, operation: &str, environment: &Environment) -> Result<(
         .map_err(|error| Failure::from(error).context("failed to describe policy"))?;
     let output = Output::new(args.json);
     if output.is_json() {
-        return output.text(String::from_utf8_lossy(&answer).trim_end());
+        return output.received_json(&answer);
     }
     let info: Info = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
     let name = if info.name.is_empty() { &args.name } else { &info.name };
     let values =
         [("Name", name.as_str()), ("Created At", &info.created_at), ("Created By", &info.created_by)];
-    output.text(listing::details(&values, &[("Allow", &info.allow), ("Deny", &info.deny)]))
+    output.lines(listing::details(&values, &[("Allow", &info.allow), ("Deny", &info.deny)]))
 }
 
 fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
@@ -151,7 +151,7 @@ fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
         }))?;
     } else {
         let verdict = if allowed { "allowed" } else { "denied" };
-        output.text(format_args!("{verdict}: {reason}"))?;
+        output.line(format_args!("{verdict}: {reason}"))?;
     }
     if allowed { Ok(()) } else { Err(Failure::silent()) }
 }

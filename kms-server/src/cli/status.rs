@@ -78,11 +78,10 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
         return output.json(&status);
     }
     if output.is_json() {
-        return output.text(String::from_utf8_lossy(&answer).trim_end());
+        return output.received_json(&answer);
     }
-    let line = format!("{} {}", output.green("●"), server_name(&client));
     if args.short {
-        return output.text(line);
+        return output.good(server_name(&client));
     }
     let status: Status = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
@@ -91,24 +90,24 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
         (false, true) => "unavailable".to_owned(),
         (false, false) => format!("{}ms", status.keystore_latency),
     };
-    output.text(format_args!(
-        "{line}\n  Version  {}\n  Uptime   {}\n  Latency  {}ms\n  Store    {key_store}\n  \
-         OS       {}\n  CPUs     {} {}\n  Memory\n  · Heap   {}\n  · Stack  {}",
-        status.version,
-        uptime(status.uptime),
-        latency.as_millis(),
-        status.os,
-        status.num_cpu,
-        status.arch,
-        bytes(status.mem_heap_used),
-        bytes(status.mem_stack_used),
-    ))?;
+    output.good(server_name(&client))?;
+    output.lines([
+        format_args!("  Version  {}", status.version),
+        format_args!("  Uptime   {}", uptime(status.uptime)),
+        format_args!("  Latency  {}ms", latency.as_millis()),
+        format_args!("  Store    {key_store}"),
+        format_args!("  OS       {}", status.os),
+        format_args!("  CPUs     {} {}", status.num_cpu, status.arch),
+        format_args!("  Memory"),
+        format_args!("  · Heap   {}", bytes(status.mem_heap_used)),
+        format_args!("  · Stack  {}", bytes(status.mem_stack_used)),
+    ])?;
     if let Ok(Ok(metrics)) = block_on(client.send(Method::GET, "/metrics", None)) {
-        output.text(format_args!("  · Keys   {}", protection(&String::from_utf8_lossy(&metrics))))?;
+        output.line(format_args!("  · Keys   {}", protection(&String::from_utf8_lossy(&metrics))))?;
     }
     for ApiRoute { method, path, max_body, timeout } in routes {
         let timeout = if timeout == 0 { "none".to_owned() } else { format!("{timeout}s") };
-        output.text(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", bytes(max_body)))?;
+        output.line(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", bytes(max_body)))?;
     }
     Ok(())
 }

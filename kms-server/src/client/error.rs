@@ -137,8 +137,9 @@ fn describe_certificate_error(error: &CertificateError) -> String {
             "the server's certificate is not valid yet: check the clocks, or skip the check with -k"
         }
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-            "the server's certificate is a CA (CA:TRUE), which is not allowed: \
-             make another with 'kms identity new', or skip the check with -k"
+            "the server's certificate is a CA (CA:TRUE), which only a server may have whose certificate itself is \
+             trusted: name it with --ca-cert FILE or KES_CA_CERT, make another with 'kms identity new', \
+             or skip the check with -k"
         }
         error => return format!("the server's certificate cannot be used: {error}, skip the check with -k"),
     };

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::mask::mask;
+
 /// One thing that is wrong, or dubious, in one line: where it stands, under which key, and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -16,11 +18,13 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Makes a problem at `place` with `key`. Line ends in the message are replaced by blanks.
+    /// Makes a problem at `place` with `key`. Line ends in the message are replaced by blanks, and API keys and private keys
+    /// are hidden.
     pub fn new(place: impl Into<String>, key: impl Into<String>, message: impl AsRef<str>) -> Self {
+        let message = mask(message.as_ref());
         let words: Vec<_> =
-            message.as_ref().split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
-        Self { place: place.into(), key: key.into(), message: words.join(" ") }
+            message.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
+        Self { place: place.into(), key: mask(&key.into()).into_owned(), message: words.join(" ") }
     }
 }
 

@@ -20,6 +20,7 @@ use super::settings::{
 };
 use super::{aws, outer, vault};
 use crate::api::{MARGIN, Routes};
+use crate::mask::NoIdentity;
 
 /// Where a server listens that is not told.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
@@ -103,7 +104,7 @@ fn admin(
     };
     let admin = Identity::from_hex(text);
     if admin.is_none() && ![NO_ADMIN, NO_ADMIN_ONCE].contains(&text) {
-        let message = format!("'{}' is no identity, so there is no admin: {expected}", text.escape_debug());
+        let message = format!("{} is no identity, so there is no admin: {expected}", NoIdentity(text));
         warnings.push(Warning::no_effect(places.problem(&key, message)));
     }
     Ok(admin)
@@ -152,10 +153,8 @@ fn policies(
         for (index, text) in policy.identities.iter().enumerate() {
             let key = at("identities", index);
             let Some(identity) = Identity::from_hex(text) else {
-                let message = format!(
-                    "'{}' is no identity and is passed over, expected 64 hex digits",
-                    text.escape_debug()
-                );
+                let message =
+                    format!("{} is no identity and is passed over, expected 64 hex digits", NoIdentity(text));
                 warnings.push(Warning::no_effect(places.problem(&key, message)));
                 continue;
             };
@@ -230,7 +229,7 @@ fn proxy(raw: &RawProxy, places: &Places) -> Result<Option<ProxySettings>, Probl
     let mut identities = Vec::new();
     for (index, text) in raw.identities.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
         let key = path(&format!("tls.proxy.identities.{index}"));
-        let message = || format!("'{}' is no identity, expected 64 hex digits", text.escape_debug());
+        let message = || format!("{} is no identity, expected 64 hex digits", NoIdentity(text));
         identities.push(Identity::from_hex(text).ok_or_else(|| places.problem(&key, message()))?);
     }
     if identities.is_empty() {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use tracing::Event;
 use tracing::field::{Field, Visit};
 
+use crate::terminal;
+
 /// The most bytes of a field: enough for the path of every key.
 const MAX_FIELD: usize = 512;
 
@@ -92,7 +94,7 @@ impl Write for Bounded<'_> {
                 continue;
             }
             self.left -= len;
-            if is_for_terminals(character) {
+            if terminal::is_obeyed(character) {
                 write!(self.out, "{}", character.escape_default())?;
             } else {
                 self.out.push(character);
@@ -100,10 +102,4 @@ impl Write for Bounded<'_> {
         }
         Ok(())
     }
-}
-
-/// Tells whether a terminal would do something for this character other than to show it.
-fn is_for_terminals(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,12 +1,12 @@
 //! The files of a TLS configuration: whether they were written, and whether they hold something else.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::config::settings::{Settings, TlsSettings};
-use crate::{certificate, tls};
 
 /// The files of a TLS configuration as they were before it was made of them, so that no later change is missed.
 pub(crate) struct Seen {
@@ -36,13 +36,13 @@ impl TlsInputs {
     pub(super) fn of(settings: &TlsSettings, needs_certificates: bool) -> Self {
         let TlsSettings { cert, key, ca, verify_clients, proxy } = settings;
         let mut pair = DefaultHasher::new();
-        content(cert).hash(&mut pair);
-        certificate::read_key_file(key).ok().as_deref().hash(&mut pair);
+        content(cert).as_deref().hash(&mut pair);
+        content(key).as_deref().hash(&mut pair);
         let mut rule = DefaultHasher::new();
         (verify_clients, needs_certificates).hash(&mut rule);
         if *verify_clients {
-            for file in tls::ca_files(ca.as_deref()) {
-                content(&file).hash(&mut rule);
+            for file in kms_trust::files_of(ca.as_deref()) {
+                content(&file).as_deref().hash(&mut rule);
             }
         }
         proxy.hash(&mut rule);
@@ -50,10 +50,8 @@ impl TlsInputs {
     }
 }
 
-fn content(file: &Path) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
-    kms_core::open_file(file).ok()?.read_to_end(&mut content).ok()?;
-    Some(content)
+fn content(file: &Path) -> Option<Zeroizing<Vec<u8>>> {
+    kms_trust::read_file(file).ok()
 }
 
 /// What was known of the files of a TLS configuration without reading them.
@@ -73,7 +71,7 @@ impl Watched {
     pub(super) fn of(settings: &TlsSettings) -> Self {
         let own = [settings.cert.clone(), settings.key.clone()];
         let ca = settings.ca.as_deref();
-        let cas = if settings.verify_clients { tls::ca_files(ca) } else { Vec::new() };
+        let cas = if settings.verify_clients { kms_trust::files_of(ca) } else { Vec::new() };
         Self(own.into_iter().chain(cas).map(|path| (path.clone(), Stamp::of(&path))).collect())
     }
 }

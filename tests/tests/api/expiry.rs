@@ -266,7 +266,7 @@ async fn a_log_that_is_read_through_a_proxy_ends_with_the_certificate_of_its_rea
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n{HEADER}: {certificate}\r\n\r\n");
     let config = Arc::new(proxy.client_config(&["http/1.1"]));
     let mut tls = tls_connect(server.address(), config).await.unwrap();
-    tls.write_all(ask("/v1/log/error").as_bytes()).await.unwrap();
+    tls.write_all(ask("/v1/log/audit").as_bytes()).await.unwrap();
     let ended = async {
         let mut answer = Vec::new();
         // The last chunk of an answer of unknown length.

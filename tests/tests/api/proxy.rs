@@ -54,7 +54,10 @@ async fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
     server.stop().await;
     let log = std::fs::read_to_string(log).unwrap();
     let line = log.lines().find(|line| line.contains(&app)).unwrap();
-    assert!(line.contains("\"ip\":\"192.0.2.7\""), "{line}");
+    assert!(
+        line.contains("\"ip\":\"198.51.100.1\""),
+        "what the proxy added, not what the client said: {line}"
+    );
     let line = log.lines().find(|line| line.contains(&admin)).unwrap();
     assert!(line.contains("\"ip\":\"127.0.0.1\""), "{line}");
 }
@@ -75,4 +78,43 @@ async fn where_clients_are_verified_those_of_a_proxy_are_too() {
             through.send_with("GET", "/v1/status", &[(HEADER, &forwarded(client))], "").await.unwrap();
         assert_eq!(answer.code(), code, "{}", answer.text());
     }
+}
+
+#[tokio::test]
+async fn the_address_of_a_client_is_the_one_that_the_proxy_added() {
+    let (proxy, app) = (TestIdentity::new(), TestIdentity::new());
+    let mut builder = TestServer::builder().policy("app", &["/v1/status"], &[], &[app.identity()]);
+    builder.settings.tls.proxy =
+        Some(ProxySettings { identities: vec![proxy.identity()], cert_header: HEADER.to_owned() });
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit.log");
+    builder.settings.log.audit_file = Some(log.clone());
+    let server = builder.start().await;
+    let certificate = forwarded(&app);
+    let cases: [(&[&str], &str); 7] = [
+        (&["192.0.2.7"], "192.0.2.7"),
+        (&["198.51.100.1, 192.0.2.8:4711"], "192.0.2.8"),
+        (&["198.51.100.1", "198.51.100.2, [2001:db8::7]:4711"], "2001:db8::7"),
+        (&["198.51.100.1, 2001:db8::8"], "2001:db8::8"),
+        (&["198.51.100.1, unknown"], "127.0.0.1"),
+        (&["198.51.100.1", ""], "127.0.0.1"),
+        (&[], "127.0.0.1"),
+    ];
+    for protocol in Protocol::ALL {
+        let mut through = server.client(protocol, &proxy);
+        for (lines, _) in &cases {
+            let mut headers = vec![(HEADER, certificate.as_str())];
+            headers.extend(lines.iter().map(|line| ("x-forwarded-for", *line)));
+            let answer = through.send_with("GET", "/v1/status", &headers, "").await.unwrap();
+            assert_eq!(answer.code(), 200, "{}", answer.text());
+        }
+    }
+    server.stop().await;
+    let log = std::fs::read_to_string(log).unwrap();
+    let found: Vec<String> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["request"]["ip"].to_string())
+        .collect();
+    let expected = cases.iter().chain(&cases).map(|(_, ip)| format!("\"{ip}\""));
+    assert_eq!(found, expected.collect::<Vec<_>>());
 }

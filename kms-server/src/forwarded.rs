@@ -1,0 +1,150 @@
+//! What a proxy that ends the TLS of clients says of the client for whom it speaks.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use percent_encoding::percent_decode_str;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::auth::{self, HeaderFault, Peer, Refusal, TOLD, TOLD_PER};
+use crate::expiry::Expiry;
+use crate::log_limit::{LeftOut, LogLimit};
+use crate::policy::Proxies;
+
+/// The header to which each proxy adds whom it has the request from.
+const ADDRESSES: &str = "x-forwarded-for";
+
+/// Returns the client for whom the proxy at `proxy` speaks, and its address: the proxy's where none can be read.
+pub fn client(headers: &HeaderMap, proxies: &Proxies, proxy: IpAddr) -> (Peer, IpAddr) {
+    let ip = address(headers).unwrap_or(proxy);
+    let peer = certificates(headers, &proxies.settings.cert_header)
+        .and_then(|chain| accept(&chain, proxies.verifier.as_deref(), proxy));
+    let peer = peer.unwrap_or_else(|refusal| Peer { identity: Err(refusal), expiry: None });
+    match peer.identity {
+        Ok(_) => {}
+        Err(Refusal::UnreadableHeader(why)) => tell_header(&proxies.settings.cert_header, why, proxy),
+        Err(refusal) => refusal.tell(ip),
+    }
+    (peer, ip)
+}
+
+/// Reads the certificates in the header: percent-encoded PEM, the client's own first.
+fn certificates(headers: &HeaderMap, name: &str) -> Result<Vec<CertificateDer<'static>>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Err(Refusal::NoCertificate),
+        (Some(value), None) if value.is_empty() => return Err(Refusal::NoCertificate),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(Refusal::UnreadableHeader(HeaderFault::Repeated)),
+    };
+    let text = value.to_str().map_err(|_| Refusal::UnreadableHeader(HeaderFault::NotAscii))?;
+    let pem: Vec<u8> = percent_decode_str(text).collect();
+    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(Refusal::UnreadableHeader(HeaderFault::Empty)),
+        Ok(chain) => Ok(chain),
+        Err(_) => Err(Refusal::UnreadableHeader(HeaderFault::Damaged)),
+    }
+}
+
+/// Identifies the client by its certificates; where clients are verified, these are too, by `verifier`.
+fn accept(
+    chain: &[CertificateDer<'_>],
+    verifier: Option<&dyn ClientCertVerifier>,
+    proxy: IpAddr,
+) -> Result<Peer, Refusal> {
+    let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+    let verify = |verifier: &dyn ClientCertVerifier| {
+        verifier.verify_client_cert(leaf, others, UnixTime::now())?;
+        Expiry::of(verifier, leaf, others)
+    };
+    let expiry = verifier.map(verify).transpose().map_err(|error| {
+        static LIMIT: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+        if let Some(left_out) = LIMIT.allow().map(LeftOut) {
+            tracing::warn!(%proxy, "refused: the client's certificate that the proxy hands on: {error}{left_out}");
+        }
+        Refusal::NotAccepted
+    })?;
+    Ok(Peer { identity: auth::identify(chain), expiry })
+}
+
+fn tell_header(name: &str, why: HeaderFault, proxy: IpAddr) {
+    static LIMIT: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+    if let Some(left_out) = LIMIT.allow().map(LeftOut) {
+        tracing::warn!(
+            %proxy,
+            "refused: the header '{name}' of the proxy cannot be read: {why}; expected the client's certificate as \
+             percent-encoded PEM, such as nginx's $ssl_client_escaped_cert{left_out}"
+        );
+    }
+}
+
+/// Reads the address of the client: what the proxy itself added, which stands last. What stands before it is the client's word.
+fn address(headers: &HeaderMap) -> Option<IpAddr> {
+    let last_line = headers.get_all(ADDRESSES).iter().next_back()?.to_str().ok()?;
+    parse_address(last_line.rsplit(',').next()?.trim())
+}
+
+/// Reads an address as proxies write it: alone, with a port, and that of IPv6 in brackets or without.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    if let Ok(ip) = text.parse() {
+        return Some(ip);
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address.ip());
+    }
+    let bare = text.strip_prefix('[')?.strip_suffix(']')?;
+    bare.parse().ok().map(IpAddr::V6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_proxies_write_it_or_not_at_all() {
+        for (text, expected) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("192.0.2.7:4711", Some("192.0.2.7")),
+            ("2001:db8::7", Some("2001:db8::7")),
+            ("[2001:db8::7]", Some("2001:db8::7")),
+            ("[2001:db8::7]:4711", Some("2001:db8::7")),
+            // It may be an address of IPv6, and so it is one.
+            ("2001:db8::7:4711", Some("2001:db8::7:4711")),
+            ("", None),
+            ("unknown", None),
+            ("_hidden", None),
+            ("192.0.2.7:", None),
+            ("192.0.2.7:99999", None),
+            ("192.0.2.007", None),
+            ("[192.0.2.7]", None),
+            ("[2001:db8::7", None),
+            ("\"[2001:db8::7]\"", None),
+            ("192.0.2.7 198.51.100.1", None),
+        ] {
+            assert_eq!(parse_address(text), expected.map(|ip| ip.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_entry_of_the_last_line_is_the_proxys() {
+        for (lines, expected) in [
+            (&["192.0.2.7"][..], Some("192.0.2.7")),
+            (&["198.51.100.1, 192.0.2.7"], Some("192.0.2.7")),
+            (&["198.51.100.1", "203.0.113.1,192.0.2.7:1"], Some("192.0.2.7")),
+            (&["198.51.100.1, "], None),
+            (&["198.51.100.1", "unknown"], None),
+            (&["198.51.100.1", ""], None),
+            (&["198.51.100.1", "\u{e4}"], None),
+            (&[], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(ADDRESSES, http::HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            }
+            assert_eq!(address(&headers), expected.map(|ip| ip.parse().unwrap()), "{lines:?}");
+        }
+    }
+}

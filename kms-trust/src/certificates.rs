@@ -1,0 +1,274 @@
+//! Certificates that are trusted, from where they rest.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject as _};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::x509::X509Version;
+
+use crate::file::{describe_io_error, read_file};
+
+/// The variables that name other places than the system's.
+const FILE_VARIABLE: &str = "SSL_CERT_FILE";
+const DIRECTORY_VARIABLE: &str = "SSL_CERT_DIR";
+
+/// Certificates that are trusted: at least one, and each can be read.
+#[derive(Debug)]
+pub struct Trusted {
+    certificates: Vec<CertificateDer<'static>>,
+    /// They are what one file holds.
+    from_one_file: bool,
+}
+
+impl Trusted {
+    /// Reads the certificates of a PEM file, or of all PEM files in a directory.
+    ///
+    /// Directories of CAs hold other things too: what holds no certificate is passed over there.
+    pub fn of(path: &Path) -> Result<Self, Unusable> {
+        if path.is_dir() {
+            let (certificates, passed_over) = certificates_in(path)?;
+            if certificates.is_empty() {
+                let why = format!("no file in it holds a certificate in PEM{}", because(&passed_over));
+                return Err(Unusable::new(path, why));
+            }
+            return Ok(Self::new(certificates, false));
+        }
+        match certificates_of(path)? {
+            Found::Certificates(certificates) => Ok(Self::new(certificates, true)),
+            Found::None(None) => Err(Unusable::new(path, "it holds no certificate, expected PEM")),
+            Found::None(Some(damage)) => {
+                Err(Unusable::new(path, format!("it is no PEM file of a certificate: {damage}")))
+            }
+        }
+    }
+
+    /// Reads those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, else those of the system.
+    pub fn of_system() -> Result<Self, Unusable> {
+        match Named::of_this_process() {
+            Some(named) => named.read(),
+            None => Self::of_system_itself(),
+        }
+    }
+
+    /// Makes a store of all of them, each of which may sign others.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.certificates.iter().cloned());
+        roots
+    }
+
+    /// Makes a store of the authorities among them.
+    pub(crate) fn authorities(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.certificates.iter().filter(|der| is_authority(der)).cloned());
+        roots
+    }
+
+    /// Tells whether this very certificate is among them.
+    pub(crate) fn holds(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.iter().any(|trusted| trusted == certificate)
+    }
+
+    /// Tells whether somebody named one file, and this one certificate is all that is in it.
+    pub(crate) fn is_one_certificate(&self) -> bool {
+        self.from_one_file && self.certificates.len() == 1
+    }
+
+    fn new(mut certificates: Vec<CertificateDer<'static>>, from_one_file: bool) -> Self {
+        certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        certificates.dedup();
+        Self { certificates, from_one_file }
+    }
+
+    fn of_system_itself() -> Result<Self, Unusable> {
+        let mut found = rustls_native_certs::load_native_certs();
+        // What cannot be read among the system's is of no concern while others can.
+        found.certs.retain(|certificate| check(certificate).is_ok());
+        if found.certs.is_empty() {
+            let why = match found.errors.first() {
+                Some(error) => format!("none can be read: {error}"),
+                None => "there are none".to_owned(),
+            };
+            return Err(Unusable { place: "the system's certificate authorities".to_owned(), why });
+        }
+        Ok(Self::new(found.certs, false))
+    }
+}
+
+/// Returns the regular files that certificates are read from, in their order: those at `path`, else the system's.
+pub fn files_of(path: Option<&Path>) -> Vec<PathBuf> {
+    let places = match (path, Named::of_this_process()) {
+        (Some(path), _) => vec![path.to_owned()],
+        (None, Some(named)) => named.file.into_iter().chain(named.directories).collect(),
+        (None, None) => {
+            let found = openssl_probe::probe();
+            found.cert_file.into_iter().chain(found.cert_dir).collect()
+        }
+    };
+    let files_at = |place: PathBuf| match files_in(&place) {
+        Ok(files) => files,
+        Err(_) if place.is_file() => vec![place],
+        Err(_) => Vec::new(),
+    };
+    places.into_iter().flat_map(files_at).collect()
+}
+
+/// Why certificates cannot be had, and from where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    place: String,
+    why: String,
+}
+
+impl Unusable {
+    fn new(path: &Path, why: impl Into<String>) -> Self {
+        Self { place: path.display().to_string(), why: why.into() }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.why)
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// What the environment names in the place of the system's certificates.
+struct Named {
+    file: Option<PathBuf>,
+    directories: Vec<PathBuf>,
+}
+
+impl Named {
+    fn of_this_process() -> Option<Self> {
+        Self::of(std::env::var_os(FILE_VARIABLE), std::env::var_os(DIRECTORY_VARIABLE))
+    }
+
+    fn of(file: Option<OsString>, directories: Option<OsString>) -> Option<Self> {
+        let file = file.filter(|file| !file.is_empty()).map(PathBuf::from);
+        let directories = directories.unwrap_or_default();
+        let directories: Vec<_> =
+            std::env::split_paths(&directories).filter(|path| !path.as_os_str().is_empty()).collect();
+        (file.is_some() || !directories.is_empty()).then_some(Self { file, directories })
+    }
+
+    /// The file has to be one of certificates; of the directories, some are often not there.
+    fn read(&self) -> Result<Trusted, Unusable> {
+        let file = match &self.file {
+            Some(file) => Trusted::of(file).map_err(|error| error.named_by(FILE_VARIABLE))?,
+            None => Trusted::new(Vec::new(), false),
+        };
+        let (mut certificates, mut passed_over) = (file.certificates, Vec::new());
+        for directory in &self.directories {
+            match certificates_in(directory) {
+                Ok((found, others)) => {
+                    certificates.extend(found);
+                    passed_over.extend(others);
+                }
+                Err(error) if directory.exists() => return Err(error.named_by(DIRECTORY_VARIABLE)),
+                Err(error) => passed_over.push(error),
+            }
+        }
+        if certificates.is_empty() {
+            let directories: Vec<_> =
+                self.directories.iter().map(|path| path.display().to_string()).collect();
+            let why = format!("no file in it holds a certificate in PEM{}", because(&passed_over));
+            return Err(Unusable { place: directories.join(":"), why }.named_by(DIRECTORY_VARIABLE));
+        }
+        Ok(Trusted::new(certificates, file.from_one_file && self.directories.is_empty()))
+    }
+}
+
+impl Unusable {
+    fn named_by(self, variable: &str) -> Self {
+        Self { place: format!("{variable}: {}", self.place), why: self.why }
+    }
+}
+
+/// What a file holds.
+enum Found {
+    Certificates(Vec<CertificateDer<'static>>),
+    /// No certificate; and what is damaged, if it looks like PEM.
+    None(Option<pem::Error>),
+}
+
+/// Reads a file. One that holds certificates holds nothing damaged beside them.
+fn certificates_of(path: &Path) -> Result<Found, Unusable> {
+    let content = read_file(path).map_err(|error| Unusable::new(path, describe_io_error(&error)))?;
+    let mut certificates = Vec::new();
+    for (index, certificate) in CertificateDer::pem_slice_iter(&content).enumerate() {
+        let certificate = match certificate {
+            Ok(certificate) => certificate,
+            Err(error) if certificates.is_empty() => return Ok(Found::None(Some(error))),
+            Err(error) => {
+                return Err(Unusable::new(
+                    path,
+                    format!("it is damaged behind certificate {index}: {error}"),
+                ));
+            }
+        };
+        check(&certificate).map_err(|why| {
+            Unusable::new(path, format!("certificate {} in it cannot be used: {why}", index + 1))
+        })?;
+        certificates.push(certificate);
+    }
+    if certificates.is_empty() { Ok(Found::None(None)) } else { Ok(Found::Certificates(certificates)) }
+}
+
+/// Reads the files of a directory; also tells what was passed over that looked like PEM.
+fn certificates_in(directory: &Path) -> Result<(Vec<CertificateDer<'static>>, Vec<Unusable>), Unusable> {
+    let files = files_in(directory).map_err(|error| Unusable::new(directory, describe_io_error(&error)))?;
+    let (mut certificates, mut passed_over) = (Vec::new(), Vec::new());
+    for file in files {
+        match certificates_of(&file)? {
+            Found::Certificates(found) => certificates.extend(found),
+            Found::None(None) => {}
+            Found::None(Some(damage)) => {
+                let damaged = Unusable::new(&file, format!("it is no PEM file of a certificate: {damage}"));
+                tracing::warn!("{damaged}; it is passed over");
+                passed_over.push(damaged);
+            }
+        }
+    }
+    Ok((certificates, passed_over))
+}
+
+/// Returns the regular files in a directory, sorted. Others are passed over: links to directories, pipes.
+fn files_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn because(passed_over: &[Unusable]) -> String {
+    passed_over.first().map(|first| format!(" ({first})")).unwrap_or_default()
+}
+
+/// Checks that both parsers can read a certificate, so that none is left out later without a word.
+fn check(certificate: &CertificateDer<'_>) -> Result<(), String> {
+    X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    RootCertStore::empty().add(certificate.clone().into_owned()).map_err(|error| error.to_string())
+}
+
+/// Tells whether a certificate may sign others.
+///
+/// webpki takes every root for an authority, also the certificate of another server that was put beside the CA: its
+/// holder could make one for any name. Version 1 has no way to tell, and roots of that age are in use.
+fn is_authority(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    certificate.is_ca() || certificate.version() == X509Version::V1
+}
+
+#[cfg(test)]
+mod tests;

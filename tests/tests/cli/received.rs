@@ -1,0 +1,146 @@
+//! What a server sends is shown, and does nothing to the terminal of whoever reads it.
+
+use super::fake::{Fake, Pair};
+use super::process::{Done, Shell, text};
+
+/// It clears the screen in three ways, forges a line in three, turns the direction of text, and has real text in it.
+const HOSTILE: &str = "ü\u{1b}[2J\u{9b}2J\u{7f}\nforged\rforged\u{85}forged\u{2028}forged\u{202e}\u{2066}";
+
+fn pair() -> Pair {
+    let made = rcgen::generate_simple_self_signed([super::fake::ADDRESS.to_owned()]).unwrap();
+    Pair { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+}
+
+/// An answer with all members that any answer has, each of them hostile.
+fn answer(line: &str) -> String {
+    let hostile = HOSTILE;
+    if line.contains("metrics") {
+        return format!("a{} 1\n", hostile.replace('\n', ""));
+    }
+    if line.contains("/v1/api") {
+        return serde_json::json!([{ "method": hostile, "path": hostile }]).to_string();
+    }
+    let mut answer = serde_json::json!({});
+    for member in [
+        "name",
+        "algorithm",
+        "created_at",
+        "created_by",
+        "identity",
+        "policy",
+        "version",
+        "os",
+        "arch",
+        "message",
+        "plaintext",
+        "ciphertext",
+        "hmac",
+    ] {
+        answer[member] = hostile.into();
+    }
+    for member in ["allow", "deny"] {
+        answer[member] = serde_json::json!({ hostile: {} });
+    }
+    let list = if line.contains("identity/list") { "identities" } else { "names" };
+    answer[list] = serde_json::json!([hostile]);
+    answer.to_string() + "\n"
+}
+
+#[track_caller]
+fn obeys_nothing(what: &str, done: &Done) {
+    let told = format!("{}{}", done.stdout, done.stderr);
+    let obeyed = |c: char| {
+        (c.is_control() && c != '\n') || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(!told.chars().any(obeyed), "{what}: {done:?}");
+    assert!(!told.lines().any(|line| line.trim_start().starts_with("forged")), "{what}: {done:?}");
+    assert!(told.contains('ü') && told.contains("forged"), "{what}: {done:?}");
+}
+
+const COMMANDS: [&[&str]; 14] = [
+    &["key", "info", "my-key"],
+    &["key", "ls"],
+    &["key", "dek", "my-key"],
+    &["key", "encrypt", "my-key", "text"],
+    &["key", "hmac", "my-key", "text"],
+    &["identity", "info"],
+    &["identity", "ls"],
+    &["policy", "info", "my-policy"],
+    &["policy", "show", "my-policy"],
+    &["policy", "ls"],
+    &["status", "--api"],
+    &["metric"],
+    &["log", "--audit"],
+    &["log", "--error"],
+];
+
+#[test]
+fn answers_of_a_server_are_escaped() {
+    let pair = pair();
+    let fake = Fake::start(&pair, |line| (200, answer(line)));
+    let directory = tempfile::tempdir().unwrap();
+    let shell = shell(&fake, &pair, directory.path());
+    for command in COMMANDS {
+        let done = shell.run(command);
+        obeys_nothing(&command.join(" "), &done);
+        done.ok();
+        let json = shell.run(&[command, &["--json"]].concat());
+        obeys_nothing(&format!("{} --json", command.join(" ")), &json);
+        let json: serde_json::Value = serde_json::from_str(&json.ok()).unwrap();
+        let members = ["name", "ciphertext", "hmac", "policy", "version", "message"];
+        let exact = members.iter().any(|member| json[member] == HOSTILE) || json[0] == HOSTILE;
+        assert!(exact || command == ["metric"], "{command:?}: {json}");
+    }
+}
+
+#[test]
+fn what_a_server_refuses_with_is_escaped() {
+    let pair = pair();
+    let directory = tempfile::tempdir().unwrap();
+    for status in [400, 403, 404, 500] {
+        let fake = Fake::start(&pair, move |line| (status, answer(line)));
+        let shell = shell(&fake, &pair, directory.path());
+        for command in COMMANDS.iter().filter(|command| **command != ["metric"]) {
+            let done = shell.run(command);
+            obeys_nothing(&format!("{} ({status})", command.join(" ")), &done);
+            done.error();
+        }
+    }
+}
+
+#[test]
+fn what_vault_says_is_escaped_in_the_check() {
+    let pair = pair();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.crt");
+    std::fs::write(&ca, &pair.certificate).unwrap();
+    let health = r#"{"initialized":true,"sealed":false,"standby":false}"#;
+    let fake = Fake::start(&pair, move |line| {
+        if line.contains("sys/health") {
+            return (200, health.to_owned());
+        }
+        (400, serde_json::json!({ "errors": [HOSTILE] }).to_string())
+    });
+    let config = directory.path().join("config.toml");
+    let content = format!(
+        "admin.identity = 'disabled'\ntls.cert = 'none'\ntls.key = 'none'\n[keystore.vault]\n\
+         endpoint = 'https://{}'\ntoken.value = 'the token'\ntls.ca = '{}'\n",
+        fake.address,
+        ca.display()
+    );
+    std::fs::write(&config, content).unwrap();
+    for flags in [&[][..], &["--json"]] {
+        let done = Shell::default().run(&[&["check", "--config", text(&config)], flags].concat());
+        obeys_nothing("check", &done);
+    }
+}
+
+fn shell(fake: &Fake, pair: &Pair, directory: &std::path::Path) -> Shell {
+    let ca = directory.join("ca.crt");
+    std::fs::write(&ca, &pair.certificate).unwrap();
+    let api_key = kms_server::apikey::ApiKey::generate().unwrap().to_text();
+    Shell::default()
+        .set("KES_SERVER", fake.address)
+        .set("KES_CA_CERT", ca.display())
+        .set("KES_API_KEY", &*api_key)
+}
