@@ -160,6 +160,8 @@ mod tests {
                 tracing::error!(remote = %format!("192.0.2.1:{port}"), path = "/".repeat(1000), "second");
             }
             tracing::error!(name = %"x\x1b[2J\u{202e}ü", "third");
+            let key = "kes:v1:ADkAxgQNrJ2BzE6vmmXJGhJgVVR7Rl1IELiCxkDXBh8g";
+            tracing::error!(path = format!("/v1/identity/describe/{key}"), "fourth");
         });
         let mut next = async || String::from_utf8(reader.recv().await.unwrap().to_vec()).unwrap();
         assert_eq!(next().await, "{\"message\":\"first line\\\\nbreak path=\\\"/a\\\\\\\"b\\\" code=7\"}\n");
@@ -171,8 +173,10 @@ mod tests {
             "{\"message\":\"third name=x\\\\u{1b}[2J\\\\u{202e}ü\"}\n",
             "equal lines of one client are told once"
         );
+        let fourth = next().await;
+        assert!(fourth.contains("/v1/identity/describe/") && !fourth.contains("ADkAxgQ"), "{fourth}");
         tell_repeated(|merge| merge.end(Instant::now()));
         assert!(next().await.contains("(8 more times in 0 s)"));
-        assert!(events() >= 11);
+        assert!(events() >= 12);
     }
 }

@@ -103,6 +103,7 @@ impl Disk {
 /// Stand-in of journal and database.
 pub struct Files(Arc<Disk>);
 
+#[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "it looks like what it stands for")]
 impl Files {
     pub fn new(_: Engine, _: Journal) -> Self {
         Self::of_model()

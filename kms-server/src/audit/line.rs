@@ -1,5 +1,6 @@
 //! The lines of the audit log, which are those of KES and some members more.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use kms_core::Identity;
 
 use crate::api::json;
+use crate::mask::mask;
 
 /// The most bytes of a path in a line: more than the path of any key has.
 const MAX_PATH: usize = 512;
@@ -63,9 +65,11 @@ pub fn max_len(path: &str) -> usize {
 /// Appends the line of an event.
 pub fn push(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
     let AuditEvent { time, ip, identity, status, took, .. } = event;
-    let end = (0..=MAX_PATH).rev().find(|&at| event.path.is_char_boundary(at));
-    let path = if event.path.len() <= MAX_PATH { event.path } else { &event.path[..end.unwrap_or(0)] };
-    let cut = event.path.len() - path.len();
+    // Only what is no path of a key has a colon.
+    let whole = if event.path.contains(':') { mask(event.path) } else { Cow::Borrowed(event.path) };
+    let end = (0..=MAX_PATH.min(whole.len())).rev().find(|&at| whole.is_char_boundary(at));
+    let path = whole.get(..end.unwrap_or_default()).unwrap_or_default();
+    let cut = whole.len() - path.len();
     let _ = write!(out, "{{\"time\":\"{time}\",\"request\":{{\"ip\":\"{ip}\",\"path\":");
     json::push_string(out, path);
     if cut != 0 {
@@ -122,6 +126,13 @@ mod tests {
             assert!(long.starts_with(path) && path.len() > MAX_PATH - 2, "{} bytes", path.len());
             assert_eq!(event["request"]["path_bytes_cut"], long.len() - path.len());
         }
+    }
+
+    #[test]
+    fn an_api_key_in_a_path_is_not_written() {
+        let key = "kes:v1:ADkAxgQNrJ2BzE6vmmXJGhJgVVR7Rl1IELiCxkDXBh8g";
+        let line = line(&format!("/v1/identity/describe/{key}"));
+        assert!(line.contains("/v1/identity/describe/") && !line.contains("ADkAxgQ"), "{line}");
     }
 
     #[test]

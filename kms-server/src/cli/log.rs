@@ -53,6 +53,13 @@ fn request(line: &str) -> Option<String> {
         time: String,
         request: Request,
         response: Response,
+        left_out: Option<LeftOut>,
+    }
+    #[derive(Deserialize)]
+    struct LeftOut {
+        strangers: u64,
+        lost: u64,
+        refused: u64,
     }
     #[derive(Deserialize)]
     struct Request {
@@ -73,7 +80,14 @@ fn request(line: &str) -> Option<String> {
     fn yes() -> bool {
         true
     }
-    let Event { time, request, response } = serde_json::from_str(line).ok()?;
+    let Event { time, request, response, left_out } = serde_json::from_str(line).ok()?;
+    if let Some(LeftOut { strangers, lost, refused }) = left_out {
+        let counts =
+            [(strangers, "of identities without a policy"), (lost, "that are lost"), (refused, "refused")];
+        let counts = counts.into_iter().filter(|(count, _)| *count != 0);
+        let told: Vec<_> = counts.map(|(count, which)| format!("{count} {which}")).collect();
+        return Some(format!("{time}  without a line: requests {}", told.join(", ")));
+    }
     let identity = request.identity.get(..12).unwrap_or("-");
     let micros = response.time / 1000;
     let sent = if response.sent { "" } else { "  (not sent)" };
@@ -98,6 +112,13 @@ mod tests {
         let line = line.replace("1500000}", "1500000,\"sent\":false}");
         assert!(request(&line).unwrap().ends_with("/v1/status  (not sent)"));
         assert_eq!(request("{}"), None);
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_in_words() {
+        let line = r#"{"time":"t","request":{"ip":"0.0.0.0","path":"","identity":""},"response":{"code":0,"time":0},"left_out":{"strangers":3,"lost":0,"refused":1}}"#;
+        let text = request(line).unwrap();
+        assert_eq!(text, "t  without a line: requests 3 of identities without a policy, 1 refused");
     }
 
     #[test]

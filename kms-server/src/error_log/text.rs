@@ -1,11 +1,13 @@
 //! The text of an event: one line, whatever was received, and of bounded length.
 
+use std::borrow::Cow;
 use std::fmt::{self, Debug, Write};
 use std::net::SocketAddr;
 
 use tracing::Event;
 use tracing::field::{Field, Visit};
 
+use crate::mask::mask;
 use crate::terminal;
 
 /// The most bytes of a field: enough for the path of every key.
@@ -31,9 +33,13 @@ impl Text {
         text
     }
 
-    /// Returns the line.
+    /// Returns the line, with API keys that stand where an identity belongs hidden.
     pub fn line(&self) -> String {
-        format!("{}{}", self.message, self.fields)
+        let line = format!("{}{}", self.message, self.fields);
+        match mask(&line) {
+            Cow::Owned(masked) => masked,
+            Cow::Borrowed(_) => line,
+        }
     }
 
     /// Returns what is the same for equal lines of one client.

@@ -202,8 +202,5 @@ async fn in_ten_thousand_requests_no_answer_is_without_its_line() {
     assert!(lines >= answered, "{lines} lines of {answered} answers");
     // Whose line was in line when the log stalled was refused, and has its line all the same.
     let of_refused = lines - answered;
-    assert!(
-        of_refused <= 16 * 4 + 1 && told + of_refused == refused,
-        "{told} and {of_refused} of {refused}"
-    );
+    assert!(of_refused <= 16 * 4 + 1 && told + of_refused == refused, "{told} and {of_refused} of {refused}");
 }
