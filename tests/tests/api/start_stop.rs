@@ -122,7 +122,7 @@ async fn a_start_that_cannot_be_says_why_in_one_line() {
                 builder.settings.tls.verify_clients = true;
                 builder.settings.tls.ca = Some(ca);
             }),
-            vec!["ca.crt", "no CA certificate", "PEM"],
+            vec!["tls.ca", "ca.crt", "it holds no certificate", "PEM"],
         ),
         (
             "an identity in two places",
