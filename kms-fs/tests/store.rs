@@ -246,6 +246,29 @@ fn a_failed_change_of_the_root_key_leaves_nothing_behind() {
     assert!(!dir.path().join("root.key.new").exists());
 }
 
+/// A key gets its name before anything is made with it, so one that never got it is of no use.
+#[test]
+fn what_a_change_of_the_root_key_that_was_killed_left_is_removed_at_the_next_start() {
+    let dir = dir();
+    let (store_config, file) = (FsConfig::new(dir.path().join("store")), dir.path().join("root.key"));
+    let key = RootKey::random().unwrap();
+    key.write_new(&file).unwrap();
+    drop(open(&store_config, &key, OpenMode::Create).unwrap());
+    let left = dir.path().join("root.key.new.0123456789abcdef.tmp");
+    RootKey::random().unwrap().write_new(&left).unwrap();
+    let of_the_store = dir.path().join("root.key.old.0123456789abcdef.tmp");
+    key.write_new(&of_the_store).unwrap();
+    for file in [&left, &of_the_store] {
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+    }
+    let loaded = RootKey::from_file(&file).unwrap().key;
+    open(&store_config, &loaded, OpenMode::Existing).unwrap();
+    assert!(!left.exists());
+    assert!(of_the_store.exists(), "it opens the store");
+    assert!(RootKey::from_file(&file).unwrap().key == key);
+}
+
 #[test]
 fn a_root_key_inside_a_new_store_is_a_warning() {
     let dir = dir();

@@ -27,7 +27,7 @@ pub fn extract(
     warnings: &mut Vec<Warning>,
 ) -> Result<Raw, Problem> {
     loop {
-        let figment = Figment::new().merge(Layer(from_file.clone())).merge(Layer(overrides.clone()));
+        let figment = Figment::new().merge(Layer(&from_file)).merge(Layer(overrides));
         let error = match figment.extract() {
             Ok(raw) => return Ok(raw),
             Err(error) => error,
@@ -79,9 +79,9 @@ fn remove_below(value: &mut Value, path: &[String]) -> bool {
     }
 }
 
-struct Layer(Dict);
+struct Layer<'a>(&'a Dict);
 
-impl Provider for Layer {
+impl Provider for Layer<'_> {
     fn metadata(&self) -> Metadata {
         Metadata::named("configuration")
     }

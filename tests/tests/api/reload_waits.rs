@@ -16,6 +16,8 @@ use super::reload::{
 
 const FILES_REFUSED: &str = "cannot be used, the old ones stay in force";
 
+const LATER: &str = "take effect at the next start: keystore";
+
 /// Long enough for several looks at the certificate's files.
 const LOOKS: Duration = Duration::from_secs(5);
 
@@ -178,7 +180,6 @@ async fn what_waits_for_the_next_start_is_told_against_what_is_in_force() {
         let (admin, app) = (kms_tests::TestIdentity::new(), kms_tests::TestIdentity::new());
         Reloaded::start_with(admin, app, &[], |server| vault(server, "one"))
     });
-    const LATER: &str = "take effect at the next start: keystore";
     // Only a secret differs, which no text shows.
     server.reload(&vault(&server, "two"), LATER);
     // It is still not in force.

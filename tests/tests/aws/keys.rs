@@ -31,6 +31,20 @@ fn count(seen: &[(String, serde_json::Value)], operation: &str) -> usize {
     seen.iter().filter(|(name, _)| name == operation).count()
 }
 
+#[tokio::test]
+async fn what_memory_served_and_what_aws_was_asked_is_counted() {
+    let aws = Aws::start().await;
+    let kms = aws.open().await;
+    kms.create(&request(), &key("counted")).await.unwrap();
+    for _ in 0..10 {
+        kms.generate(&request(), &key("counted"), b"").await.unwrap();
+    }
+    assert_eq!(kind(kms.generate(&request(), &key("absent"), b"").await), Some(ErrorKind::NotFound));
+    let counted = kms.counters().unwrap();
+    assert_eq!((counted.hits, counted.misses, counted.offline_hits), (10, 1, 0), "{counted:?}");
+    assert!(counted.reads >= 2 && counted.failed_reads == 0, "{counted:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_objects_cost_one_call_for_each_working_key_and_server() {
     let aws = Aws::start().await;

@@ -87,6 +87,38 @@ async fn no_log_holds_a_token_a_secret_id_or_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_of_the_config_are_made_when_vault_is_back() {
+    let mut bao = Bao::with_kv(KvVersion::V2).await;
+    let login = bao.approle(LEAST_POLICY, "5m").await;
+    for absent in [false, true] {
+        let login = login.clone();
+        let config = VaultConfig { login, ping: Duration::from_secs(1), ..bao.config(KvVersion::V2) };
+        if absent {
+            bao.kill().await;
+        } else {
+            bao.seal().await;
+        }
+        let name = if absent { "after-absence" } else { "after-seal" };
+        let server = TestServer::builder().store(open(config)).key(name).start().await;
+        let mut admin = server.admin(Protocol::Http2);
+        let (code, text) = ask(&mut admin, "GET", "/v1/ready").await;
+        assert!(code == 504 && text.contains(&format!("not there yet: '{name}'")), "{code} {text}");
+        if absent {
+            bao.run().await;
+        }
+        bao.unseal().await;
+        let began = Instant::now();
+        while ask(&mut admin, "GET", "/v1/ready").await != (200, String::new()) {
+            assert!(began.elapsed() < Duration::from_secs(40), "the key is not made");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let (code, text) = ask(&mut admin, "GET", &format!("/v1/key/describe/{name}")).await;
+        assert_eq!(code, 200, "{text}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_get_an_answer_whatever_vault_does() {
     let bao = Bao::with_kv(KvVersion::V2).await;
     let proxy = Proxy::start(bao.endpoint()).await;
