@@ -21,7 +21,7 @@ use crate::writer::{Index, Job, Writer};
 const SWITCHES: [usize; 2] = [3, 6];
 
 fn check(model: fn()) {
-    let runs = env::var("KMS_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000);
+    let runs = env::var("KMS_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(10_000);
     for switches in SWITCHES {
         shuttle::check_pct(model, runs / 4, switches);
     }

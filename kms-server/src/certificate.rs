@@ -175,7 +175,7 @@ pub fn first_of(content: &[u8]) -> Result<CertificateDer<'static>, InvalidCertif
     match CertificateDer::from_pem_slice(content) {
         Ok(certificate) => Ok(certificate),
         Err(pem::Error::NoItemsFound) => Err(InvalidCertificate::None),
-        Err(error) => Err(InvalidCertificate::Pem(error.to_string())),
+        Err(error) => Err(InvalidCertificate::Pem(wrong_in_pem(&error).to_owned())),
     }
 }
 
@@ -204,7 +204,22 @@ pub fn describe_pem_error(error: pem::Error, what: &str) -> String {
         pem::Error::NoItemsFound => {
             format!("it holds no {what} that can be used, expected PEM without a password")
         }
-        error => format!("it is no PEM file of a {what}: {error}"),
+        error => format!("it is no PEM file of a {what}: {}", wrong_in_pem(&error)),
+    }
+}
+
+/// Says what is wrong with a text, and quotes nothing of it: a private key that stands in one line is the line that is wrong.
+fn wrong_in_pem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "its '-----END' line is missing",
+        pem::Error::IllegalSectionStart { .. } => {
+            "its '-----BEGIN' line has to end with '-----', and the base64 to begin on the next line"
+        }
+        pem::Error::Base64Decode(_) => {
+            "what stands between its '-----BEGIN' and '-----END' lines is not base64"
+        }
+        pem::Error::SectionTooLarge => "it is too large",
+        _ => "it cannot be read",
     }
 }
 
@@ -282,6 +297,22 @@ mod tests {
         let key = PrivateKeyDer::from_pem_slice(made.key_pem().as_bytes()).unwrap();
         assert_eq!(key.secret_der(), made.key.secret_der());
         assert_eq!(first_of(b"nothing").unwrap_err(), InvalidCertificate::None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_private_key_does_not_quote_it() {
+        let key = localhost().with_new_key().unwrap().key_pem();
+        let (in_one_line, without_end) = (key.replace('\n', ""), &key[..key.len() - 30]);
+        let no_base64 = key.replace('\n', "\n*");
+        for text in [&in_one_line, without_end, &no_base64] {
+            let error = PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap_err();
+            let told = describe_pem_error(error, "private key");
+            assert!(!told.contains(char::is_numeric) && told.contains("private key: "), "{told}");
+            let told = InvalidCertificate::Pem(
+                wrong_in_pem(&pem::Error::IllegalSectionStart { line: text.into() }).into(),
+            );
+            assert!(!told.to_string().contains('['), "{told}");
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Disk {
 /// Stand-in of journal and database.
 pub struct Files(Arc<Disk>);
 
-#[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "it looks like what it stands for")]
+#[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the original")]
 impl Files {
     pub fn new(_: Engine, _: Journal) -> Self {
         Self::of_model()
@@ -159,17 +159,16 @@ impl Files {
 /// Stand-in of the ballast: there is room for it.
 pub struct Ballast;
 
+#[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the original")]
 impl Ballast {
     pub fn new(_: &FsConfig) -> Self {
         Self
     }
 
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as its original")]
     pub fn take(&self) -> io::Result<()> {
         Ok(())
     }
 
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as its original")]
     pub fn take_with_headroom(&self) -> io::Result<()> {
         Ok(())
     }

@@ -26,7 +26,7 @@ const SWITCHES: [usize; 2] = [3, 6];
 
 /// Runs a model under many schedules.
 fn check<F: Future<Output = ()>>(model: impl Fn() -> F + Send + Sync + 'static) {
-    let runs = env::var("KMS_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3_000);
+    let runs = env::var("KMS_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(10_000);
     let model = Arc::new(model);
     for switches in SWITCHES {
         let model = Arc::clone(&model);

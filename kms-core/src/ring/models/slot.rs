@@ -50,6 +50,7 @@ fn a_read_older_than_a_create_or_a_delete_brings_nothing() {
         let is_stale = reader.join().unwrap();
         assert!(slot.key().is_none(), "deleted; the read was stale: {is_stale}");
 
+        let slot = Arc::new(Slot::default());
         let Start::Go(_sender, _, epoch) = slot.start(None) else { unreachable!("nothing is under way") };
         let reader = {
             let slot = Arc::clone(&slot);

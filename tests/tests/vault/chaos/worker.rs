@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// Makes sure of every key, on every server; nothing disturbs any more.
-    pub async fn check_all(&mut self) {
+    pub async fn check_all(mut self) -> Self {
         let names: Vec<String> = self.keys.keys().cloned().collect();
         for name in &names {
             for node in 0..self.addresses.len() {
@@ -119,6 +119,7 @@ impl Worker {
             }
         }
         self.list().await;
+        self
     }
 
     pub fn live(&self) -> usize {
