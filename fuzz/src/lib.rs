@@ -15,7 +15,13 @@ mod core;
 mod http;
 mod identity;
 mod json;
+#[allow(dead_code, reason = "a part of another crate")]
+#[path = "../../kms-server/src/mask.rs"]
+mod mask;
 mod server;
+#[allow(dead_code, reason = "a part of another crate")]
+#[path = "../../kms-server/src/terminal.rs"]
+mod terminal;
 
 pub use self::config::{config_toml, config_yaml, policy_glob};
 pub use self::core::{aws_header, ciphertext, record};

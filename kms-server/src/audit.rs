@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 pub use self::line::AuditEvent;
-use self::line::LeftOut;
+pub use self::line::LeftOut;
 use self::output::Output;
 use self::writer::Writer;
 use crate::config::settings::{AuditFailure, LogSettings};
@@ -80,6 +80,8 @@ struct Waiting {
     /// Bytes that are kept free for the lines of what has begun and not ended.
     reserved: usize,
     left_out: LeftOut,
+    /// Events without room that no metric tells yet.
+    dropped: u64,
     reopen: bool,
     end: bool,
     has_ended: bool,
@@ -172,6 +174,7 @@ impl Audit {
     /// Counts a request that is refused since it cannot be recorded: it has no line, or refusals would fill the log.
     pub fn refused(&self) {
         self.shared.waiting().left_out.refused += 1;
+        self.shared.wake.notify_one();
     }
 
     /// Takes the room that the line of a request for `path` may need, before the request has an effect.
@@ -198,7 +201,14 @@ impl Audit {
         }
         let shared = &*self.shared;
         if !event.is_known && shared.strangers.allow().is_none() {
-            shared.waiting().left_out.strangers += 1;
+            let mut waiting = shared.waiting();
+            waiting.left_out.strangers += 1;
+            let is_first = waiting.left_out.strangers == 1;
+            drop(waiting);
+            if is_first {
+                // It is told after a while.
+                shared.wake.notify_one();
+            }
             return Recorded::Done;
         }
         let mut waiting = shared.waiting();
@@ -208,6 +218,7 @@ impl Audit {
                 return Recorded::Lost;
             }
             waiting.left_out.lost += 1;
+            waiting.dropped += 1;
             return Recorded::Done;
         }
         let is_first = waiting.lines.is_empty();
@@ -215,6 +226,7 @@ impl Audit {
         waiting.events += 1;
         waiting.put += 1;
         let number = waiting.put;
+        waiting.since.get_or_insert_with(Instant::now);
         if waiting.lines.len() + waiting.in_hand >= FULL {
             shared.is_full.store(true, Ordering::Relaxed);
         }
@@ -265,8 +277,8 @@ impl Audit {
         }
     }
 
-    /// Writes what waits, for the last time and for as long as `patience`; tells how many events were not written.
-    pub async fn end(&self, patience: Duration) -> u64 {
+    /// Writes what waits, for the last time and for as long as `patience`; tells what was not written.
+    pub async fn end(&self, patience: Duration) -> LeftOut {
         self.shared.waiting().end = true;
         self.shared.wake.notify_one();
         let ended = async {
@@ -281,7 +293,8 @@ impl Audit {
         };
         let _ = tokio::time::timeout(patience, ended).await;
         let waiting = self.shared.waiting();
-        waiting.events + waiting.in_hand_events + waiting.left_out.lost
+        let lost = waiting.events + waiting.in_hand_events + waiting.left_out.lost;
+        LeftOut { lost, ..waiting.left_out }
     }
 }
 

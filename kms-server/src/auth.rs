@@ -103,8 +103,6 @@ impl Refusal {
 
     /// Leaves a line in the error log about certificates of the client at `ip`, unless there were many of late.
     pub fn tell(self, ip: IpAddr) {
-        static MISTAKES: LogLimit = LogLimit::new(TOLD_PER, TOLD);
-        static ATTEMPTS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
         let (limit, proven, what) = match self {
             Self::OnlyCa(proven) => (
                 &MISTAKES,
@@ -130,6 +128,19 @@ impl Refusal {
         let Some(left_out) = limit.allow().map(LeftOut) else { return };
         let proven_key = proven.map(tracing::field::display);
         tracing::warn!(%ip, proven_key, "refused: {what}{left_out}");
+    }
+}
+
+static MISTAKES: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+static ATTEMPTS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+
+/// Tells in the error log how many lines about clients' certificates were left out last.
+pub fn tell_left_out(at_the_end: bool) {
+    let kinds = [(&MISTAKES, "cannot be used"), (&ATTEMPTS, "try for another's identity")];
+    for (limit, what) in kinds {
+        if let Some(count) = limit.ended(at_the_end) {
+            tracing::warn!("refused: {count} more chains of certificates that {what}");
+        }
     }
 }
 

@@ -63,9 +63,10 @@ pub fn end(patience: Duration) -> bool {
 fn tell_repeated(take: impl Fn(&mut Merge) -> Vec<Repeated>) {
     for lines in [&TO_STDERR, &TO_READERS].into_iter().filter_map(OnceLock::get) {
         let repeated = take(&mut lines.merge.lock().unwrap_or_else(PoisonError::into_inner));
-        for Repeated { line: Line { level, text }, more, seconds } in repeated {
+        for Repeated { line: Line { level, text, .. }, more, seconds } in repeated {
             let times = if more == 1 { "time" } else { "times" };
-            (lines.out)(level, &format!("{text} ({more} more {times} in {seconds} s)"));
+            let text = format!("{text} ({more} more {times} in {seconds} s)");
+            (lines.out)(&Line { level, text, of_client: true });
         }
     }
 }
@@ -84,7 +85,7 @@ pub fn stream_layer() -> &'static Lines {
 pub struct Lines {
     merge: Mutex<Merge>,
     counts: bool,
-    out: fn(Level, &str),
+    out: fn(&Line),
 }
 
 impl Lines {
@@ -99,15 +100,15 @@ impl Lines {
             return;
         }
         let text = Text::of(event);
-        let line = text.line();
-        if level <= Level::WARN {
+        let line = Line { level, text: text.line(), of_client: text.is_of_client() };
+        // What is about no client tells how something is now: the same line again is news.
+        if level <= Level::WARN && line.of_client {
             let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
-            let again = || Line { level, text: line.clone() };
-            if !merge.is_new(&text.key(), again, Instant::now()) {
+            if !merge.is_new(&text.key(), || line.clone(), Instant::now()) {
                 return;
             }
         }
-        (self.out)(level, &line);
+        (self.out)(&line);
     }
 }
 
@@ -117,24 +118,24 @@ impl<S: Subscriber> Layer<S> for &'static Lines {
     }
 }
 
-fn write_line(level: Level, text: &str) {
+fn write_line(Line { level, text, of_client }: &Line) {
     static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
     let coloured = *IS_TERMINAL.get_or_init(|| io::stderr().is_terminal());
     let now = Timestamp::now();
-    let line = match level {
+    let line = match *level {
         _ if !coloured => format!("{now:.6} {level:>5} {text}\n"),
         Level::ERROR => format!("\x1b[2m{now:.6}\x1b[0m \x1b[31m{level:>5}\x1b[0m {text}\n"),
         Level::WARN => format!("\x1b[2m{now:.6}\x1b[0m \x1b[33m{level:>5}\x1b[0m {text}\n"),
         _ => format!("\x1b[2m{now:.6}\x1b[0m \x1b[32m{level:>5}\x1b[0m {text}\n"),
     };
-    STDERR.push(&line);
+    STDERR.push(&line, *of_client);
 }
 
-fn send_line(_: Level, text: &str) {
+fn send_line(Line { text, .. }: &Line) {
     let line = serde_json::json!({ "message": text }).to_string() + "\n";
     for identity in HUB.send(&Bytes::from(line)) {
         // Not as an event: this is where events end.
-        write_line(Level::WARN, &told_cut_off("error", identity));
+        write_line(&Line { level: Level::WARN, text: told_cut_off("error", identity), of_client: true });
     }
 }
 
@@ -159,6 +160,8 @@ mod tests {
             for port in 2..10 {
                 tracing::error!(remote = %format!("192.0.2.1:{port}"), path = "/".repeat(1000), "second");
             }
+            tracing::warn!("the log can be written again");
+            tracing::warn!("the log can be written again");
             tracing::error!(name = %"x\x1b[2J\u{202e}ü", "third");
             let key = "kes:v1:ADkAxgQNrJ2BzE6vmmXJGhJgVVR7Rl1IELiCxkDXBh8g";
             tracing::error!(path = format!("/v1/identity/describe/{key}"), "fourth");
@@ -168,6 +171,9 @@ mod tests {
         let second = next().await;
         assert!(second.contains("second remote=192.0.2.1:1 path=\\\"////"), "{second}");
         assert!(second.contains("/… (490 bytes more)") && second.len() < 700, "{second}");
+        for _ in 0..2 {
+            assert!(next().await.contains("the log can be written again"), "what is about no client is told");
+        }
         assert_eq!(
             next().await,
             "{\"message\":\"third name=x\\\\u{1b}[2J\\\\u{202e}ü\"}\n",
@@ -177,6 +183,6 @@ mod tests {
         assert!(fourth.contains("/v1/identity/describe/") && !fourth.contains("ADkAxgQ"), "{fourth}");
         tell_repeated(|merge| merge.end(Instant::now()));
         assert!(next().await.contains("(8 more times in 0 s)"));
-        assert!(events() >= 12);
+        assert!(events() >= 14);
     }
 }

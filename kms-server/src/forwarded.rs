@@ -61,8 +61,7 @@ fn accept(
         Expiry::of(verifier, leaf, others)
     };
     let expiry = verifier.map(verify).transpose().map_err(|error| {
-        static LIMIT: LogLimit = LogLimit::new(TOLD_PER, TOLD);
-        if let Some(left_out) = LIMIT.allow().map(LeftOut) {
+        if let Some(left_out) = CHAINS.allow().map(LeftOut) {
             tracing::warn!(%proxy, "refused: the client's certificate that the proxy hands on: {error}{left_out}");
         }
         Refusal::NotAccepted
@@ -70,9 +69,24 @@ fn accept(
     Ok(Peer { identity: auth::identify(chain), expiry })
 }
 
+static CHAINS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+static HEADERS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+
+/// Tells in the error log how many lines about what proxies hand on were left out last.
+pub fn tell_left_out(at_the_end: bool) {
+    let kinds = [
+        (&CHAINS, "certificates that proxies hand on"),
+        (&HEADERS, "headers of proxies that cannot be read"),
+    ];
+    for (limit, what) in kinds {
+        if let Some(count) = limit.ended(at_the_end) {
+            tracing::warn!("refused: {count} more {what}");
+        }
+    }
+}
+
 fn tell_header(name: &str, why: HeaderFault, proxy: IpAddr) {
-    static LIMIT: LogLimit = LogLimit::new(TOLD_PER, TOLD);
-    if let Some(left_out) = LIMIT.allow().map(LeftOut) {
+    if let Some(left_out) = HEADERS.allow().map(LeftOut) {
         tracing::warn!(
             %proxy,
             "refused: the header '{name}' of the proxy cannot be read: {why}; expected the client's certificate as \

@@ -18,6 +18,7 @@ mod files;
 mod forwarded;
 mod init;
 mod kes_directory;
+mod lines;
 mod local_store;
 mod log_limit;
 mod mask;

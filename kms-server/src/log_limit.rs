@@ -32,14 +32,16 @@ impl LogLimit {
     }
 
     /// Takes the number of lines that were left out, once the stretch is over and no line has told it.
-    pub fn ended(&self) -> Option<u64> {
-        self.ended_at(Instant::now())
+    ///
+    /// At the end of all nothing waits for the end of the stretch.
+    pub fn ended(&self, at_the_end: bool) -> Option<u64> {
+        self.ended_at(Instant::now(), at_the_end)
     }
 
-    fn ended_at(&self, now: Instant) -> Option<u64> {
+    fn ended_at(&self, now: Instant, at_the_end: bool) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let goes_on = state.began.is_some_and(|began| now.saturating_duration_since(began) < self.per);
-        let left_out = if goes_on { 0 } else { std::mem::take(&mut state.left_out) };
+        let left_out = if goes_on && !at_the_end { 0 } else { std::mem::take(&mut state.left_out) };
         (left_out != 0).then_some(left_out)
     }
 
@@ -81,9 +83,11 @@ mod tests {
         let (limit, start) = (LogLimit::new(PER, 1), Instant::now());
         let passed = [limit.allow_at(start), limit.allow_at(start), limit.allow_at(start)];
         assert_eq!(passed, [Some(0), None, None]);
-        assert_eq!(limit.ended_at(start + PER / 2), None);
-        assert_eq!(limit.ended_at(start + PER), Some(2));
-        assert_eq!(limit.ended_at(start + PER), None);
+        assert_eq!(limit.ended_at(start + PER / 2, false), None);
+        assert_eq!(limit.ended_at(start + PER, false), Some(2));
+        assert_eq!(limit.ended_at(start + PER, false), None);
+        assert_eq!([limit.allow_at(start + PER), limit.allow_at(start + PER)], [Some(0), None]);
+        assert_eq!(limit.ended_at(start + PER, true), Some(1));
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub struct Metrics {
     audit_events: Counter,
     error_events: Counter,
     audit_dropped: Counter,
+    unrecorded: Counter,
     evicted: Counter,
     cache: Cache,
     certificate_expiry: Gauge,
@@ -88,6 +89,11 @@ impl Metrics {
                 &ours,
                 "kms_audit_events_dropped",
                 "Audit events that could not be written and are lost.",
+            )?,
+            unrecorded: counter(
+                &ours,
+                "kms_requests_unrecorded",
+                "Requests refused since the audit log could not take them.",
             )?,
             evicted: counter(
                 &ours,
@@ -144,6 +150,11 @@ impl Metrics {
     pub fn audited(&self, written: u64, dropped: u64) {
         self.audit_events.inc_by(written);
         self.audit_dropped.inc_by(dropped);
+    }
+
+    /// Counts a request that is refused since it cannot be recorded.
+    pub fn unrecorded(&self) {
+        self.unrecorded.inc();
     }
 
     /// Counts a connection that was closed to make room.

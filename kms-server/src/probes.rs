@@ -113,6 +113,9 @@ async fn serve_one(tcp: TcpStream, router: Router) {
 
 /// 200 while keys can be served; what is wrong is the body.
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    if api.audit().refuses() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "requests cannot be recorded\n".to_owned());
+    }
     match api.readiness_in_time().await {
         Some(Readiness { status, amiss }) => {
             (status, amiss.map(|amiss| format!("{amiss}\n")).unwrap_or_default())

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::{Api, Routes};
-use crate::audit::Audit;
+use crate::audit::{self, Audit};
 use crate::config::settings::Settings;
 use crate::conn::{Bounds, Connections};
 use crate::metrics::Metrics;
@@ -211,7 +211,7 @@ impl Listening {
             let mut ticks = tokio::time::interval(TELL_LEFT_OUT);
             loop {
                 ticks.tick().await;
-                connections.tell_left_out();
+                connections.tell_left_out(false);
             }
         };
         // It ends when this is dropped.
@@ -242,9 +242,15 @@ impl Listening {
         if let Some(probes) = probes {
             probes.abort();
         }
-        match self.api.audit().end(AUDIT_TIMEOUT).await {
-            0 => {}
-            left => tracing::error!("{left} events of the audit log could not be written and are lost"),
+        connections.tell_left_out(true);
+        let audit::LeftOut { lost, refused, .. } = self.api.audit().end(AUDIT_TIMEOUT).await;
+        if lost != 0 {
+            tracing::error!("{lost} events of the audit log could not be written and are lost");
+        }
+        if refused != 0 {
+            tracing::error!(
+                "{refused} requests were refused since they could not be recorded, and the audit log does not tell"
+            );
         }
     }
 }

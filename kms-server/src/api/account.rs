@@ -68,6 +68,7 @@ impl<'a> Account<'a> {
         self.is_given.store(true, Ordering::Relaxed);
         let refused = unrecorded();
         self.api.metrics.answered(refused.status(), self.is_known_route, self.received.elapsed());
+        self.api.metrics.unrecorded();
         self.api.audit.refused();
         refused
     }

@@ -103,8 +103,8 @@ impl Api {
     }
 
     /// Tells in the error log how many lines about strangers were left out last.
-    pub fn tell_left_out(&self) {
-        if let Some(count) = self.strangers.ended() {
+    pub fn tell_left_out(&self, at_the_end: bool) {
+        if let Some(count) = self.strangers.ended(at_the_end) {
             tracing::warn!("not authorized: {count} more requests of identities without a policy");
         }
     }

@@ -11,6 +11,7 @@ use kms_core::Identity;
 
 use crate::api::json;
 use crate::mask::mask;
+use crate::terminal;
 
 /// The most bytes of a path in a line: more than the path of any key has.
 const MAX_PATH: usize = 512;
@@ -65,13 +66,20 @@ pub fn max_len(path: &str) -> usize {
 /// Appends the line of an event.
 pub fn push(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
     let AuditEvent { time, ip, identity, status, took, .. } = event;
-    // Only what is no path of a key has a colon.
-    let whole = if event.path.contains(':') { mask(event.path) } else { Cow::Borrowed(event.path) };
-    let end = (0..=MAX_PATH.min(whole.len())).rev().find(|&at| whole.is_char_boundary(at));
-    let path = whole.get(..end.unwrap_or_default()).unwrap_or_default();
-    let cut = whole.len() - path.len();
+    let end = (0..=MAX_PATH.min(event.path.len())).rev().find(|&at| event.path.is_char_boundary(at));
+    let path = event.path.get(..end.unwrap_or_default()).unwrap_or_default();
+    let cut = event.path.len() - path.len();
+    // Only what is no path of a key has one of these.
+    let is_odd = path.bytes().any(|byte| matches!(byte, b':' | b'%'));
+    let path = if is_odd { mask(path) } else { Cow::Borrowed(path) };
     let _ = write!(out, "{{\"time\":\"{time}\",\"request\":{{\"ip\":\"{ip}\",\"path\":");
-    json::push_string(out, path);
+    if path.chars().any(terminal::is_obeyed) {
+        let mut text = Vec::new();
+        json::push_string(&mut text, &path);
+        out.extend_from_slice(terminal::escape_json(&String::from_utf8_lossy(&text)).as_bytes());
+    } else {
+        json::push_string(out, &path);
+    }
     if cut != 0 {
         let _ = write!(out, ",\"path_bytes_cut\":{cut}");
     }
@@ -126,6 +134,15 @@ mod tests {
             assert!(long.starts_with(path) && path.len() > MAX_PATH - 2, "{} bytes", path.len());
             assert_eq!(event["request"]["path_bytes_cut"], long.len() - path.len());
         }
+    }
+
+    #[test]
+    fn a_terminal_that_shows_the_file_obeys_nothing() {
+        let path = "/v1/key/describe/a\u{9b}2Jb\u{202e}c\u{7f}ü\u{1b}";
+        let line = line(path);
+        assert!(!line.trim_end().chars().any(terminal::is_obeyed) && line.contains('ü'), "{line}");
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["request"]["path"], path);
     }
 
     #[test]

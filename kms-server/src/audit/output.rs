@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::lines::{self, Progress};
+
 /// Where lines go beside the readers of the stream.
 #[derive(Debug)]
 pub struct Output {
@@ -87,7 +89,7 @@ impl Output {
         outcome
     }
 
-    fn write_some(&mut self, lines: &[u8]) -> Result<(), Failed> {
+    fn write_some(&mut self, bytes: &[u8]) -> Result<(), Failed> {
         let failed = |error| Failed { written: 0, error };
         let file = match &mut self.place {
             Place::Nowhere => return Ok(()),
@@ -103,36 +105,27 @@ impl Output {
             self.owes_line_end = false;
         }
         let before = file.metadata().map_err(failed)?;
-        let (len, error) = write_some(file, lines);
+        let Progress { written, whole, error } = lines::write(file, bytes);
         let Some(error) = error else { return Ok(()) };
-        let whole = lines.get(..len).unwrap_or(lines).iter().rposition(|&byte| byte == b'\n');
-        let written = whole.map_or(0, |at| at + 1);
-        let has_part = written != len;
+        let has_part = written != whole;
         match &mut self.place {
             // After its reader has gone, a pipe is opened again for the next one, which gets the whole line.
             Place::File(_, file) if error.kind() == io::ErrorKind::BrokenPipe => *file = None,
             Place::File(_, Some(file)) if before.is_file() && has_part => {
-                let end = before.len().saturating_add(u64::try_from(written).unwrap_or(u64::MAX));
-                self.owes_line_end = file.set_len(end).is_err();
+                self.owes_line_end = !take_back(file, before.len(), written, whole);
             }
             _ => self.owes_line_end = has_part,
         }
-        Err(Failed { written, error })
+        Err(Failed { written: whole, error })
     }
 }
 
-/// Writes until an error, and tells how many bytes were written.
-fn write_some(file: &mut File, lines: &[u8]) -> (usize, Option<io::Error>) {
-    let mut len = 0;
-    while let Some(rest) = lines.get(len..).filter(|rest| !rest.is_empty()) {
-        match file.write(rest) {
-            Ok(0) => return (len, Some(io::ErrorKind::WriteZero.into())),
-            Ok(count) => len += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (len, Some(error)),
-        }
-    }
-    (len, None)
+/// Takes back a part of a line; false if something else was done to the file meanwhile.
+fn take_back(file: &File, before: u64, written: usize, whole: usize) -> bool {
+    let after = |count: usize| u64::try_from(count).ok().and_then(|count| before.checked_add(count));
+    let now = file.metadata().map(|found| found.len()).ok();
+    let is_as_left = now.is_some() && now == after(written);
+    is_as_left && after(whole).is_some_and(|end| file.set_len(end).is_ok())
 }
 
 /// Opens a file to append to it; `None` for a named pipe that nobody reads, which would hold up whoever opens it.

@@ -12,6 +12,7 @@ use super::line::{self, LeftOut};
 use super::output::{Failed, Output};
 use super::{FULL, Shared};
 use crate::error_log;
+use crate::lines;
 use crate::metrics::Metrics;
 
 /// How long a line waits for others before all are written, where no answer waits for it.
@@ -22,6 +23,9 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How often is told how many lines of strangers were left out.
 const TELL_STRANGERS: Duration = Duration::from_secs(10);
+
+/// The most bytes of one write: those whose lines are in it need not wait for all others.
+const MAX_WRITE: usize = 256 << 10;
 
 /// How large a buffer may stay while nothing waits.
 const MAX_SPARE: usize = 1 << 20;
@@ -110,13 +114,14 @@ impl Writer {
     pub fn turn(&mut self, is_last: bool) -> Turn {
         let left_out = self.take(is_last);
         let note = (!left_out.is_none()).then(|| line::of_left_out(&left_out, Timestamp::now()));
-        let (turn, failure) = self.write(note.as_deref());
+        let (mut turn, failure) = self.write(note.as_deref());
         self.tell(failure.as_ref());
         let mut waiting = self.shared.waiting();
         waiting.in_hand = self.kept.len();
         waiting.in_hand_events = self.kept_events;
-        waiting.since = None;
+        waiting.since = (!waiting.lines.is_empty()).then(Instant::now);
         waiting.left_out.lost += turn.lost;
+        turn.lost += std::mem::take(&mut waiting.dropped);
         if failure.is_some() {
             // Nobody was told.
             waiting.left_out.strangers += left_out.strangers;
@@ -126,7 +131,6 @@ impl Writer {
         let is_full = waiting.lines.len() + waiting.in_hand >= FULL;
         self.shared.is_full.store(is_full, Ordering::Relaxed);
         drop(waiting);
-        self.shared.handed.fetch_add(turn.written, Ordering::AcqRel);
         self.shared.progress.notify_waiters();
         if failure.is_none()
             && let Some(note) = note
@@ -172,18 +176,37 @@ impl Writer {
     /// Writes what is kept, then the note.
     fn write(&mut self, note: Option<&[u8]>) -> (Turn, Option<io::Error>) {
         let mut turn = Turn::default();
-        if let Err(Failed { written, error }) = self.output.write(&self.kept) {
-            let lines = self.kept.drain(..written).filter(|&byte| byte == b'\n').count();
-            turn.written = u64::try_from(lines).unwrap_or(u64::MAX);
-            self.kept_events -= turn.written;
+        let mut done = 0;
+        let failure = loop {
+            let rest = self.kept.get(done..).unwrap_or_default();
+            if rest.is_empty() {
+                break None;
+            }
+            let (some, _) = lines::split(rest, MAX_WRITE);
+            let (written, error) = match self.output.write(some) {
+                Ok(()) => (some.len(), None),
+                Err(Failed { written, error }) => (written, Some(error)),
+            };
+            let events = lines::count(some.get(..written).unwrap_or(some));
+            done += written;
+            turn.written += events;
+            self.shared.handed.fetch_add(events, Ordering::AcqRel);
+            self.shared.progress.notify_waiters();
+            if error.is_some() {
+                break error;
+            }
+            // A log that takes some of it is slow, and not stalled.
+            self.shared.waiting().since = Some(Instant::now());
+        };
+        self.kept.drain(..done);
+        self.kept_events -= turn.written;
+        if failure.is_some() {
             if !self.shared.must_write() {
                 turn.lost = std::mem::take(&mut self.kept_events);
                 self.kept.clear();
             }
-            return (turn, Some(error));
+            return (turn, failure);
         }
-        turn.written = std::mem::take(&mut self.kept_events);
-        self.kept.clear();
         let outcome = note.map_or(Ok(()), |note| self.output.write(note));
         (turn, outcome.err().map(|Failed { error, .. }| error))
     }

@@ -39,6 +39,7 @@ use self::watch::{Alarm, Guard, MAX_HEAD, Stop};
 use crate::api::{self, AnswerBody, Api, Client};
 use crate::auth::{self, Peer};
 use crate::expiry::{self, Expiry};
+use crate::forwarded;
 use crate::log_limit::LogLimit;
 use crate::tls;
 
@@ -174,11 +175,13 @@ impl Connections {
     }
 
     /// Tells in the error log how many lines about strangers were left out last.
-    pub fn tell_left_out(&self) {
-        if let Some(count) = self.failed_handshakes.ended() {
+    pub fn tell_left_out(&self, at_the_end: bool) {
+        if let Some(count) = self.failed_handshakes.ended(at_the_end) {
             tracing::warn!("TLS handshake failed: {count} more times");
         }
-        self.api.tell_left_out();
+        self.api.tell_left_out(at_the_end);
+        auth::tell_left_out(at_the_end);
+        forwarded::tell_left_out(at_the_end);
     }
 
     /// Looks again at who may do anything, after the access rules were changed.

@@ -160,7 +160,9 @@ impl Watch {
     /// Notes that such an answer has ended.
     pub fn endless_ends(&self, is_http2: bool) {
         if is_http2 {
-            self.endless.fetch_sub(1, Ordering::Relaxed);
+            // A reader that is cut off before its answer began has none.
+            let less = |count: u32| count.checked_sub(1);
+            let _ = self.endless.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         } else {
             self.http1_answered(false);
         }

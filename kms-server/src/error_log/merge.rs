@@ -21,6 +21,7 @@ pub struct Merge {
 struct Known {
     line: Line,
     since: Instant,
+    last: Instant,
     more: u64,
 }
 
@@ -29,6 +30,8 @@ struct Known {
 pub struct Line {
     pub level: Level,
     pub text: String,
+    /// It is about a client, of which there may be many lines.
+    pub of_client: bool,
 }
 
 /// A line that came again.
@@ -46,10 +49,11 @@ impl Merge {
     pub fn is_new(&mut self, key: &str, line: impl FnOnce() -> Line, now: Instant) -> bool {
         if let Some(known) = self.known.get_mut(key) {
             known.more += 1;
+            known.last = now;
             return false;
         }
         if self.known.len() < MAX_KNOWN {
-            self.known.insert(key.to_owned(), Known { line: line(), since: now, more: 0 });
+            self.known.insert(key.to_owned(), Known { line: line(), since: now, last: now, more: 0 });
         }
         true
     }
@@ -66,23 +70,28 @@ impl Merge {
             if more == 0 {
                 return false;
             }
-            due.push(Repeated { line: known.line.clone(), more, seconds: passed.as_secs() });
+            let told = Repeated { line: known.line.clone(), more, seconds: passed.as_secs() };
+            due.push((known.last, told));
             known.since = now;
             true
         });
-        due
+        in_order(due)
     }
 
     /// Takes what was not told yet, for the last time.
     pub fn end(&mut self, now: Instant) -> Vec<Repeated> {
         let repeated = self.known.drain().filter(|(_, known)| known.more != 0);
-        let told = repeated.map(|(_, Known { line, since, more })| Repeated {
-            line,
-            more,
-            seconds: now.saturating_duration_since(since).as_secs(),
+        let told = repeated.map(|(_, Known { line, since, last, more })| {
+            (last, Repeated { line, more, seconds: now.saturating_duration_since(since).as_secs() })
         });
-        told.collect()
+        in_order(told.collect())
     }
+}
+
+/// Puts what came last at the end.
+fn in_order(mut told: Vec<(Instant, Repeated)>) -> Vec<Repeated> {
+    told.sort_by_key(|(last, _)| *last);
+    told.into_iter().map(|(_, repeated)| repeated).collect()
 }
 
 #[cfg(test)]
@@ -90,7 +99,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Line {
-        Line { level: Level::WARN, text: text.to_owned() }
+        Line { level: Level::WARN, text: text.to_owned(), of_client: true }
     }
 
     #[test]

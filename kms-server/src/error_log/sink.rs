@@ -9,8 +9,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::lines::{self, Progress};
+
 /// The most bytes that wait.
 const MAX_WAITING: usize = 8 << 20;
+
+/// The most bytes that wait of lines about clients.
+const MAX_OF_CLIENTS: usize = 6 << 20;
 
 /// The most bytes of one write, so that what was taken makes room.
 const MAX_WRITE: usize = 64 << 10;
@@ -28,25 +33,8 @@ struct State {
     lines: Vec<u8>,
     /// Bytes that the thread has taken and not written.
     in_hand: usize,
-    /// Lines that had no room since the log last told.
+    /// Lines that had no room, or were not taken, since the log last told.
     left_out: u64,
-}
-
-impl State {
-    fn has_room(&self, len: usize) -> bool {
-        self.lines.len() + self.in_hand + len <= MAX_WAITING
-    }
-
-    /// Tells of lines that were left out, where they would have been.
-    fn tell_left_out(&mut self) {
-        let count = std::mem::take(&mut self.left_out);
-        if count != 0 {
-            let now = Timestamp::now();
-            let lines = if count == 1 { "line was" } else { "lines were" };
-            let why = "this log's output did not take them";
-            let _ = writeln!(self.lines, "{now}  WARN {count} {lines} left out: {why}");
-        }
-    }
 }
 
 impl Sink {
@@ -57,13 +45,15 @@ impl Sink {
     }
 
     /// Has a line written, or left out where too much waits. Never waits.
-    pub fn push(&self, line: &str) {
+    ///
+    /// A client may cause any number of lines: a part of the room is not for those that are `of_client`.
+    pub fn push(&self, line: &str, of_client: bool) {
+        let most = if of_client { MAX_OF_CLIENTS } else { MAX_WAITING };
         let mut state = self.state();
-        if !state.has_room(line.len()) {
+        if state.lines.len() + state.in_hand + line.len() > most {
             state.left_out += 1;
             return;
         }
-        state.tell_left_out();
         state.lines.extend_from_slice(line.as_bytes());
         drop(state);
         self.wake.notify_one();
@@ -72,8 +62,9 @@ impl Sink {
     /// Writes to `out` what comes, and calls `tick` from time to time, for ever.
     pub fn run(&self, mut out: impl Write, every: Duration, tick: impl Fn()) -> ! {
         let mut next = Instant::now() + every;
+        let mut owes_line_end = false;
         loop {
-            self.write_next(&mut out, next);
+            self.write_next(&mut out, &mut owes_line_end, next);
             if Instant::now() >= next {
                 tick();
                 next = Instant::now() + every;
@@ -82,7 +73,7 @@ impl Sink {
     }
 
     /// Writes what waits, or what comes until `until`.
-    fn write_next(&self, out: &mut impl Write, until: Instant) {
+    fn write_next(&self, out: &mut impl Write, owes_line_end: &mut bool, until: Instant) {
         let mut state = self.state();
         while state.lines.is_empty() && state.left_out == 0 {
             let left = until.saturating_duration_since(Instant::now());
@@ -91,29 +82,43 @@ impl Sink {
             }
             state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.tell_left_out();
-        let lines = std::mem::take(&mut state.lines);
-        state.in_hand = lines.len();
+        let left_out = std::mem::take(&mut state.left_out);
+        let taken = std::mem::take(&mut state.lines);
+        state.in_hand = taken.len();
         drop(state);
-        let mut left = lines.as_slice();
-        let mut lost = 0;
-        while !left.is_empty() {
-            let (chunk, rest) = left.split_at(left.len().min(MAX_WRITE));
-            if out.write_all(chunk).and_then(|()| out.flush()).is_err() {
-                lost = left.split_inclusive(|&byte| byte == b'\n').count();
+        let mut rest = taken.as_slice();
+        if *owes_line_end {
+            *owes_line_end = out.write_all(b"\n").is_err();
+        }
+        while !*owes_line_end && !rest.is_empty() {
+            let (some, others) = lines::split(rest, MAX_WRITE);
+            let Progress { written, whole, error } = lines::write(out, some);
+            if error.is_some() {
+                *owes_line_end = written != whole;
+                rest = rest.get(whole..).unwrap_or_default();
                 break;
             }
-            left = rest;
-            self.state().in_hand = left.len();
+            rest = others;
+            self.state().in_hand = rest.len();
+        }
+        // What was left out is told once all others were written, and until it could be told.
+        let mut left_out = left_out.saturating_add(lines::count(rest));
+        let mut failed = !rest.is_empty() || *owes_line_end;
+        if left_out != 0 && !failed {
+            let note = note(left_out);
+            let Progress { written, error, .. } = lines::write(out, note.as_bytes());
+            failed = error.is_some();
+            *owes_line_end = failed && written != 0;
+            left_out = if failed { left_out } else { 0 };
         }
         let mut state = self.state();
         state.in_hand = 0;
-        state.left_out += u64::try_from(lost).unwrap_or(u64::MAX);
-        if lost != 0 {
+        state.left_out = state.left_out.saturating_add(left_out);
+        self.rested.notify_all();
+        if failed {
             // An output that fails at once would have this loop turn without a rest.
             drop(self.wake.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner));
         }
-        self.rested.notify_all();
     }
 
     /// Waits until all is written, for as long as `patience`; false if something is left.
@@ -126,6 +131,12 @@ impl Sink {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells of lines that were left out.
+fn note(count: u64) -> String {
+    let lines = if count == 1 { "line was" } else { "lines were" };
+    format!("{:.6}  WARN {count} {lines} left out: this log's output did not take them\n", Timestamp::now())
 }
 
 /// How long to wait before an output that failed is tried again.
@@ -173,12 +184,12 @@ mod tests {
         let line = "x".repeat(1023) + "\n";
         let count = 3 * MAX_WAITING / line.len();
         for _ in 0..count {
-            sink.push(&line);
+            sink.push(&line, false);
         }
         assert!(!sink.drain(Duration::from_millis(50)), "nothing was taken");
         drop(tell);
         assert!(sink.drain(Duration::from_secs(30)));
-        sink.push("the end\n");
+        sink.push("the end\n", false);
         assert!(sink.drain(Duration::from_secs(30)));
         let text = String::from_utf8(output.lock().unwrap().clone()).unwrap();
         assert!(text.len() <= MAX_WAITING + 200, "{} bytes waited", text.len());
@@ -190,15 +201,46 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_an_output_refuses_are_counted() {
+    fn lines_that_an_output_refuses_are_counted_until_that_could_be_told() {
         let (sink, tell, output) = started();
-        sink.push("lost\n");
-        tell.send(false).unwrap();
+        (0..5).for_each(|_| sink.push("lost\n", false));
+        // The lines, and then twice what is told of them.
+        (0..3).for_each(|_| tell.send(false).unwrap());
         drop(tell);
-        assert!(sink.drain(Duration::from_secs(30)));
-        sink.push("kept\n");
+        let patience = Instant::now() + Duration::from_secs(30);
+        while output.lock().unwrap().is_empty() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        sink.push("kept\n", false);
         assert!(sink.drain(Duration::from_secs(30)));
         let text = String::from_utf8(output.lock().unwrap().clone()).unwrap();
-        assert!(text.contains("WARN 1 line was left out") && text.ends_with("kept\n"), "{text}");
+        assert!(text.contains("WARN 5 lines were left out") && text.ends_with("kept\n"), "{text}");
+    }
+
+    #[test]
+    fn clients_leave_room_for_other_lines() {
+        let sink = Sink::new();
+        let line = "x".repeat(1023) + "\n";
+        (0..2 * MAX_WAITING / line.len()).for_each(|_| sink.push(&line, true));
+        assert!(sink.state().lines.len() <= MAX_OF_CLIENTS);
+        let before = sink.state().left_out;
+        sink.push("the key store is away\n", false);
+        assert_eq!(sink.state().left_out, before);
+    }
+
+    /// An output that takes half of a line before it fails.
+    #[test]
+    fn half_of_a_line_is_ended_before_the_next() {
+        let sink = Sink::new();
+        let (mut room, mut owes) = ([0; 8], false);
+        sink.push("first\n", false);
+        sink.push("second\n", false);
+        sink.write_next(&mut room.as_mut_slice(), &mut owes, Instant::now());
+        assert_eq!((&room, owes, sink.state().left_out), (b"first\nse", true, 1));
+        let mut more = Vec::new();
+        sink.push("third\n", false);
+        sink.write_next(&mut more, &mut owes, Instant::now());
+        let text = String::from_utf8(more).unwrap();
+        assert!(text.starts_with("\nthird\n") && text.contains("1 line was left out"), "{text}");
     }
 }

@@ -1,6 +1,5 @@
 //! The text of an event: one line, whatever was received, and of bounded length.
 
-use std::borrow::Cow;
 use std::fmt::{self, Debug, Write};
 use std::net::SocketAddr;
 
@@ -9,6 +8,9 @@ use tracing::field::{Field, Visit};
 
 use crate::mask::mask;
 use crate::terminal;
+
+/// The fields that name a client.
+const CLIENTS: [&str; 4] = ["identity", "ip", "proxy", "remote"];
 
 /// The most bytes of a field: enough for the path of every key.
 const MAX_FIELD: usize = 512;
@@ -23,6 +25,7 @@ pub struct Text {
     fields: String,
     /// The fields by which lines are equal: a client is its address, whatever its port.
     key: String,
+    is_of_client: bool,
 }
 
 impl Text {
@@ -33,13 +36,14 @@ impl Text {
         text
     }
 
-    /// Returns the line, with API keys that stand where an identity belongs hidden.
+    /// Returns the line.
     pub fn line(&self) -> String {
-        let line = format!("{}{}", self.message, self.fields);
-        match mask(&line) {
-            Cow::Owned(masked) => masked,
-            Cow::Borrowed(_) => line,
-        }
+        format!("{}{}", self.message, self.fields)
+    }
+
+    /// Tells whether it is about a client, which may cause any number of such.
+    pub fn is_of_client(&self) -> bool {
+        self.is_of_client
     }
 
     /// Returns what is the same for equal lines of one client.
@@ -48,6 +52,7 @@ impl Text {
     }
 
     fn field(&mut self, name: &str, value: fmt::Arguments<'_>, key: fmt::Arguments<'_>) {
+        self.is_of_client |= CLIENTS.contains(&name);
         let most = if name == "error" { MAX_MESSAGE } else { MAX_FIELD };
         for (out, value) in [(&mut self.fields, value), (&mut self.key, key)] {
             let _ = write!(out, " {name}=");
@@ -74,11 +79,11 @@ impl Visit for Text {
     }
 }
 
-/// Appends a text that may have been received: escaped, and cut after `most` bytes.
+/// Appends a text that may have been received: escaped, cut after `most` bytes, and without an API key.
 fn push_bounded(out: &mut String, text: fmt::Arguments<'_>, most: usize) {
     let mut bounded = Bounded { out, left: most, cut: 0 };
-    // Writing to a string does not fail; a `Debug` that does leaves what it has written.
-    let _ = bounded.write_fmt(text);
+    // Each text by itself: what one of them hides takes nothing of the next. Writing to a string does not fail.
+    let _ = bounded.write_str(&mask(&text.to_string()));
     if bounded.cut != 0 {
         let cut = bounded.cut;
         let _ = write!(out, "… ({cut} bytes more)");

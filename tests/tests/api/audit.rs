@@ -82,12 +82,16 @@ async fn requests_are_refused_while_they_cannot_be_recorded_if_so_told() {
         let mut builder = TestServer::builder();
         builder.settings.log.audit_file = Some("/dev/full".into());
         builder.settings.log.audit_failure = on_failure;
+        builder.settings.probes = Some(([127, 0, 0, 1], 0).into());
         let server = builder.key("my-key").start().await;
         let mut admin = server.admin(Protocol::Http2);
         let mut ask = async || admin.send("POST", "/v1/key/generate/my-key", "{}").await.unwrap().code();
         ask().await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(ask().await, code, "{on_failure:?}");
+        // Whoever sends requests where they are served hears of it, too.
+        let probe = crate::probes::get(server.probes_address().unwrap(), "/v1/ready").await;
+        assert!(probe.starts_with(&format!("HTTP/1.1 {code} ")), "{on_failure:?}: {probe}");
     }
 }
 
