@@ -40,6 +40,8 @@ struct AtStart {
     address: SocketAddr,
     probes: Option<SocketAddr>,
     key_store: KeyStoreSettings,
+    /// What the files of its TLS connection hold.
+    vault_files: u64,
     cache: CacheConfig,
     audit: (bool, Option<std::path::PathBuf>, AuditFailure),
 }
@@ -259,7 +261,8 @@ impl AtStart {
     fn split(settings: Settings) -> (Self, TlsSettings) {
         let Settings { address, probes, key_store, cache, log, tls, .. } = settings;
         let LogSettings { audit, audit_file, audit_failure, .. } = log;
-        (Self { address, probes, key_store, cache, audit: (audit, audit_file, audit_failure) }, tls)
+        let (vault_files, audit) = (inputs::of_vault(&key_store), (audit, audit_file, audit_failure));
+        (Self { address, probes, key_store, vault_files, cache, audit }, tls)
     }
 
     /// Names the settings that differ.
@@ -268,6 +271,7 @@ impl AtStart {
             ("address", self.address != other.address),
             ("probes", self.probes != other.probes),
             ("keystore", self.key_store != other.key_store),
+            ("the files of keystore.vault.tls", self.vault_files != other.vault_files),
             ("cache", self.cache != other.cache),
             ("log.audit", self.audit != other.audit),
         ]

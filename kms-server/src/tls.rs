@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kms_trust::{Trusted, read_file};
+use kms_trust::{ClientVerifier, Trusted, read_file};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -145,13 +145,7 @@ fn client_verifier(
     if !settings.verify_clients {
         return Ok(Arc::new(ProvenKey { algorithms: provider.signature_verification_algorithms, mandatory }));
     }
-    let roots = client_roots(settings.ca.as_deref())?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    let verifier = if mandatory { verifier } else { verifier.allow_unauthenticated() };
-    match verifier.build() {
-        Ok(verifier) => Ok(verifier),
-        Err(error) => Err(StartError::new(format!("TLS: cannot verify clients: {error}"))),
-    }
+    Ok(ClientVerifier::new(trusted(settings.ca.as_deref())?, mandatory, provider))
 }
 
 /// Accepts any client certificate whose key the client proves to hold; neither issuer nor expiry is checked.
@@ -203,14 +197,13 @@ impl ClientCertVerifier for ProvenKey {
 }
 
 /// Reads the CAs that sign client certificates from a PEM file or a directory of such, else from the system.
-fn client_roots(ca: Option<&Path>) -> Result<RootCertStore, StartError> {
-    let trusted = match ca {
+fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
+    match ca {
         Some(ca) => Trusted::of(ca).map_err(|why| StartError::new(format!("tls.ca: {why}"))),
         None => Trusted::of_system().map_err(|why| {
             StartError::new(format!("TLS: clients are to be verified, and tls.ca is not set: {why}"))
         }),
-    };
-    Ok(trusted?.roots())
+    }
 }
 
 fn unusable_pair(settings: &TlsSettings, error: &rustls::Error) -> StartError {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rustls::RootCertStore;
+use rustls::{DistinguishedName, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -54,18 +54,16 @@ impl Trusted {
         }
     }
 
-    /// Makes a store of all of them, each of which may sign others.
-    pub fn roots(&self) -> RootCertStore {
+    /// Returns the subjects of all of them.
+    pub(crate) fn subjects(&self) -> Vec<DistinguishedName> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(self.certificates.iter().cloned());
-        roots
+        roots.subjects()
     }
 
-    /// Makes a store of the authorities among them.
-    pub(crate) fn authorities(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(self.certificates.iter().filter(|der| is_authority(der)).cloned());
-        roots
+    /// Returns the authorities among them, which may sign others.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = CertificateDer<'static>> {
+        self.certificates.iter().filter(|der| is_authority(der)).cloned()
     }
 
     /// Tells whether this very certificate is among them.
@@ -264,10 +262,17 @@ fn check(certificate: &CertificateDer<'_>) -> Result<(), String> {
 /// Tells whether a certificate may sign others.
 ///
 /// webpki takes every root for an authority, also the certificate of another server that was put beside the CA: its
-/// holder could make one for any name. Version 1 has no way to tell, and roots of that age are in use.
+/// holder could make one for any name. Version 1 has no way to tell, and roots of that age are in use, which signed
+/// themselves.
 fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
-    certificate.is_ca() || certificate.version() == X509Version::V1
+    let may_sign = match certificate.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+        Err(_) => false,
+    };
+    let is_old_root =
+        certificate.version() == X509Version::V1 && certificate.subject() == certificate.issuer();
+    (certificate.is_ca() && may_sign) || is_old_root
 }
 
 #[cfg(test)]

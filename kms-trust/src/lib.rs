@@ -1,10 +1,17 @@
 //! Whom a TLS connection trusts: certificates that files, directories or the system hold, and the rule by which that of a
 //! server is accepted.
 
+mod authorities;
 mod certificates;
+mod client;
+mod dates;
 mod file;
 mod verifier;
 
 pub use certificates::{Trusted, Unusable, files_of};
+pub use client::ClientVerifier;
 pub use file::{MAX_FILE, describe_io_error, read_file};
 pub use verifier::ServerVerifier;
+
+#[cfg(test)]
+mod tests;

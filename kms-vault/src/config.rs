@@ -142,8 +142,8 @@ impl TransitConfig {
 pub struct TlsConfig {
     /// A PEM file, or a directory of such, of the CAs to trust instead of the system's.
     ///
-    /// A certificate in it which is the very one that Vault presents is a pin: it is accepted for being equal,
-    /// whatever names and dates stand in it.
+    /// A certificate in it which is the very one that Vault presents is a pin: it is accepted once its names and dates were checked, which
+    /// is left out where this is one file with one certificate.
     pub ca: Option<PathBuf>,
     /// A PEM file of the certificate chain to show.
     pub cert: Option<PathBuf>,

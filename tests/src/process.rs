@@ -2,9 +2,10 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use kms_server::apikey::ApiKey;
 use tempfile::TempDir;
@@ -155,6 +156,19 @@ impl Drop for ConfigServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Reads a log that another process writes in its own time: when nothing has come for a moment.
+pub fn settled(log: &Path) -> String {
+    let mut before = std::fs::read_to_string(log).unwrap();
+    loop {
+        std::thread::sleep(Duration::from_millis(150));
+        let now = std::fs::read_to_string(log).unwrap();
+        if now == before {
+            return now;
+        }
+        before = now;
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kms_aws::{AwsConfig, SecretsConfig, WrapperConfig};
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
-use kms_vault::VaultConfig;
+use kms_vault::{TlsConfig, VaultConfig};
 
 /// The configuration of a server after all checks that need no other machine.
 #[derive(Debug)]
@@ -168,6 +168,24 @@ pub enum KeyStoreSettings {
 }
 
 impl KeyStoreSettings {
+    /// Returns what is trusted and shown to a Vault, for each of those that are asked.
+    pub fn vault_tls(&self) -> Vec<&TlsConfig> {
+        match self {
+            Self::Vault(vault) => vec![&vault.tls],
+            Self::Wrapped { store, kms } => {
+                let store = if let BareStore::Vault(vault) = store { Some(&vault.tls) } else { None };
+                let kms = if let OuterKms::Vault(vault) = kms { Some(&vault.tls) } else { None };
+                store.into_iter().chain(kms).collect()
+            }
+            Self::Salvage(store) => store.vault_tls(),
+            Self::Fs { .. }
+            | Self::KesDirectory { .. }
+            | Self::AwsKms(_)
+            | Self::AwsSecrets(_)
+            | Self::Memory => Vec::new(),
+        }
+    }
+
     /// Lets a local store be made that is not there; tells whether there is such a store.
     pub fn allow_create(&mut self) -> bool {
         match self {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::config::settings::{Settings, TlsSettings};
+use crate::config::settings::{KeyStoreSettings, Settings, TlsSettings};
 
 /// The files of a TLS configuration as they were before it was made of them, so that no later change is missed.
 pub(crate) struct Seen {
@@ -48,6 +48,18 @@ impl TlsInputs {
         proxy.hash(&mut rule);
         Self { pair: pair.finish(), rule: rule.finish() }
     }
+}
+
+/// Tells whether the files of the TLS connections to a Vault hold something else than another time.
+pub(super) fn of_vault(key_store: &KeyStoreSettings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for tls in key_store.vault_tls() {
+        let own = tls.cert.iter().chain(&tls.key).cloned();
+        for file in own.chain(kms_trust::files_of(tls.ca.as_deref())) {
+            content(&file).as_deref().hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 fn content(file: &Path) -> Option<Zeroizing<Vec<u8>>> {

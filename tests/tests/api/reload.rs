@@ -12,9 +12,11 @@ use hyper::body::Incoming;
 use kms_core::{KeyRing, MemoryStore};
 use kms_server::Server;
 use kms_server::certificate::NewCertificate;
+use kms_server::config::settings::KeyStoreSettings;
 use kms_tests::client::{body_over_channel, tls_connect};
 use kms_tests::process::kms_binary;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
+use kms_vault::{Login, SecretSource, VaultConfig};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -520,4 +522,27 @@ async fn thousands_of_reloads_under_load_fail_no_request_and_leave_nothing_behin
     assert!(answered > reloads);
     assert!(after.0 < before.0 + 4096, "memory grew from {} to {} KiB", before.0, after.0);
     assert_eq!(before.1, after.1, "open files");
+}
+
+/// The certificate of a Vault is renewed: the server says that it goes on with the old one.
+#[tokio::test]
+async fn other_files_for_a_vault_are_told_as_waiting_for_the_next_start() {
+    let (first, second, third) = (TestServer::builder(), TestServer::builder(), TestServer::builder());
+    let (pair, file) = ([first.path("server.crt"), first.path("server.key")], first.path("vault-ca.crt"));
+    let settings = |mut builder: kms_tests::server::TestServerBuilder| {
+        let mut vault =
+            VaultConfig::new("https://127.0.0.1:1", Login::Token(SecretSource::Value("t".into())));
+        vault.tls.ca = Some(file.clone());
+        builder.settings.key_store = KeyStoreSettings::Vault(Box::new(vault));
+        [builder.settings.tls.cert, builder.settings.tls.key] = pair.clone();
+        builder.settings
+    };
+    let [before, after] = [authority(), authority()].map(|authority| pem_of(&authority.0));
+    fs::write(&file, before).unwrap();
+    let kms = Arc::new(KeyRing::new(MemoryStore::new(), first.settings.cache));
+    let server = Server::with_kms(settings(TestServer::builder()), kms).await.unwrap();
+    let reloader = server.listen().await.unwrap().reloader();
+    assert_eq!(reloader.reload(settings(second)).await.unwrap(), [""; 0]);
+    fs::write(&file, after).unwrap();
+    assert_eq!(reloader.reload(settings(third)).await.unwrap(), ["the files of keystore.vault.tls"]);
 }

@@ -127,7 +127,7 @@ impl Place {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap()
+        kms_tests::process::settled(&self.path("log"))
     }
 
     async fn ask(&self, method: &str, path: &str) -> (u16, String) {

@@ -187,7 +187,7 @@ impl Process {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.path("log")).unwrap()
+        kms_tests::process::settled(&self.path("log"))
     }
 
     async fn check(&self) -> String {

@@ -136,7 +136,7 @@ impl Serving {
     }
 
     pub fn stderr(&self) -> String {
-        fs::read_to_string(self.log.path().join("stderr")).unwrap()
+        kms_tests::process::settled(&self.log.path().join("stderr"))
     }
 
     pub fn pid(&self) -> u32 {

@@ -309,7 +309,7 @@ secret = "{secret}"
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.file("log")).unwrap()
+        kms_tests::process::settled(&self.file("log"))
     }
 }
 

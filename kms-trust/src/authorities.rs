@@ -1,0 +1,50 @@
+//! Authorities among trusted certificates, each in its time: webpki looks at no date of a root.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::dates::Dates;
+
+/// Authorities, and the verifier that was last made of those in their time.
+#[derive(Debug)]
+pub struct Authorities<V: ?Sized> {
+    all: Vec<(CertificateDer<'static>, Option<Dates>)>,
+    last: Mutex<Option<Made<V>>>,
+}
+
+#[derive(Debug)]
+struct Made<V: ?Sized> {
+    /// Which of them it was made of.
+    of: Vec<bool>,
+    /// `None` where it can be made of none of them.
+    verifier: Option<Arc<V>>,
+}
+
+impl<V: ?Sized> Authorities<V> {
+    /// Takes authorities.
+    pub fn new(authorities: impl Iterator<Item = CertificateDer<'static>>) -> Self {
+        let all = authorities.map(|certificate| {
+            let dates = Dates::of(&certificate).ok();
+            (certificate, dates)
+        });
+        Self { all: all.collect(), last: Mutex::new(None) }
+    }
+
+    /// Returns a verifier by those that are in their time at `now`; it is made where it is not yet.
+    pub fn at(&self, now: UnixTime, make: impl FnOnce(RootCertStore) -> Option<Arc<V>>) -> Option<Arc<V>> {
+        let of: Vec<_> =
+            self.all.iter().map(|(_, dates)| dates.is_some_and(|dates| dates.check(now).is_ok())).collect();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = last.as_ref().filter(|made| made.of == of) {
+            return made.verifier.clone();
+        }
+        let mut roots = RootCertStore::empty();
+        let in_time = self.all.iter().zip(&of).filter(|(_, is_in_time)| **is_in_time);
+        roots.add_parsable_certificates(in_time.map(|((certificate, _), _)| certificate.clone()));
+        let verifier = if roots.is_empty() { None } else { make(roots) };
+        *last = Some(Made { of, verifier: verifier.clone() });
+        verifier
+    }
+}

@@ -1,0 +1,89 @@
+//! The rule by which a client's certificate is accepted.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::authorities::Authorities;
+use crate::certificates::Trusted;
+use crate::dates::Dates;
+
+/// Accepts a client whose chain leads to a trusted authority, or whose certificate is a trusted one itself, in its time.
+#[derive(Debug)]
+pub struct ClientVerifier {
+    trusted: Trusted,
+    chains: Authorities<dyn ClientCertVerifier>,
+    /// What clients are told that they may choose among: authorities and pins.
+    hints: Vec<DistinguishedName>,
+    is_mandatory: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientVerifier {
+    /// Makes the verifier of connections from clients, which have to show a certificate where that `is_mandatory`.
+    pub fn new(trusted: Trusted, is_mandatory: bool, provider: &Arc<CryptoProvider>) -> Arc<Self> {
+        let chains = Authorities::new(trusted.authorities());
+        let hints = trusted.subjects();
+        Arc::new(Self { trusted, chains, hints, is_mandatory, provider: Arc::clone(provider) })
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let chains = self.chains.at(now, |roots| {
+            let roots = Arc::new(roots);
+            let built =
+                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider)).build();
+            built.ok()
+        });
+        let by_chain = match chains {
+            Some(chains) => chains.verify_client_cert(end_entity, intermediates, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        if by_chain.is_ok() || !self.trusted.holds(end_entity) {
+            return by_chain;
+        }
+        Dates::of(end_entity)?.check(now)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
