@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::mask::mask;
+use crate::terminal::escape;
 
 /// One thing that is wrong, or dubious, in one line: where it stands, under which key, and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -24,7 +25,9 @@ impl Problem {
         let message = mask(message.as_ref());
         let words: Vec<_> =
             message.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
-        Self { place: place.into(), key: mask(&key.into()).into_owned(), message: words.join(" ") }
+        // A name in quotes may be any text.
+        let key = escape(&mask(&key.into())).into_owned();
+        Self { place: place.into(), key, message: words.join(" ") }
     }
 }
 
@@ -64,5 +67,16 @@ impl Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.problem.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_the_key_is_called() {
+        let told = Problem::new("f.yml:1", "a\n\nb\u{1b}[2J.c", "first\nsecond").to_string();
+        assert_eq!(told, "f.yml:1: a\\n\\nb\\u{1b}[2J.c: first second");
     }
 }
