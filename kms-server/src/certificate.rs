@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use kms_core::{Error, ErrorKind, Identity};
 pub use kms_trust::describe_io_error;
-use kms_trust::read_file;
+use kms_trust::{describe_pem_error, read_file, wrong_in_pem};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     SanType, SigningKey,
@@ -188,39 +188,13 @@ pub fn read_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
     };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(cert)?)
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("{}: {}", cert.display(), describe_pem_error(error, "certificate")))?;
+        .map_err(|error| format!("{}: {}", cert.display(), describe_pem_error(&error, "certificate")))?;
     if chain.is_empty() {
         return Err(format!("{}: it holds no certificate, expected PEM", cert.display()));
     }
     let key = PrivateKeyDer::from_pem_slice(&read(key)?)
-        .map_err(|error| format!("{}: {}", key.display(), describe_pem_error(error, "private key")))?;
+        .map_err(|error| format!("{}: {}", key.display(), describe_pem_error(&error, "private key")))?;
     Ok(CertifiedKey { chain, key })
-}
-
-/// Says in a few words what is wrong with a PEM file that should hold a `what`.
-pub fn describe_pem_error(error: pem::Error, what: &str) -> String {
-    match error {
-        pem::Error::Io(error) => describe_io_error(&error),
-        pem::Error::NoItemsFound => {
-            format!("it holds no {what} that can be used, expected PEM without a password")
-        }
-        error => format!("it is no PEM file of a {what}: {}", wrong_in_pem(&error)),
-    }
-}
-
-/// Says what is wrong with a text, and quotes nothing of it: a private key that stands in one line is the line that is wrong.
-fn wrong_in_pem(error: &pem::Error) -> &'static str {
-    match error {
-        pem::Error::MissingSectionEnd { .. } => "its '-----END' line is missing",
-        pem::Error::IllegalSectionStart { .. } => {
-            "its '-----BEGIN' line has to end with '-----', and the base64 to begin on the next line"
-        }
-        pem::Error::Base64Decode(_) => {
-            "what stands between its '-----BEGIN' and '-----END' lines is not base64"
-        }
-        pem::Error::SectionTooLarge => "it is too large",
-        _ => "it cannot be read",
-    }
 }
 
 /// Why there is no certificate to be read.
@@ -253,7 +227,7 @@ fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-fn to_pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn to_pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(der));
     let mut lines = Zeroizing::new(String::with_capacity(text.len() + text.len() / 64 + 1));
@@ -306,7 +280,7 @@ mod tests {
         let no_base64 = key.replace('\n', "\n*");
         for text in [&in_one_line, without_end, &no_base64] {
             let error = PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap_err();
-            let told = describe_pem_error(error, "private key");
+            let told = describe_pem_error(&error, "private key");
             assert!(!told.contains(char::is_numeric) && told.contains("private key: "), "{told}");
             let told = InvalidCertificate::Pem(
                 wrong_in_pem(&pem::Error::IllegalSectionStart { line: text.into() }).into(),

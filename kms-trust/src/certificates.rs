@@ -11,6 +11,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::X509Version;
 
 use crate::file::{describe_io_error, read_file};
+use crate::pem::{describe_pem_error, wrong_in_pem};
 
 /// The variables that name other places than the system's.
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
@@ -40,9 +41,7 @@ impl Trusted {
         match certificates_of(path)? {
             Found::Certificates(certificates) => Ok(Self::new(certificates, true)),
             Found::None(None) => Err(Unusable::new(path, "it holds no certificate, expected PEM")),
-            Found::None(Some(damage)) => {
-                Err(Unusable::new(path, format!("it is no PEM file of a certificate: {damage}")))
-            }
+            Found::None(Some(damage)) => Err(Unusable::new(path, describe_pem_error(&damage, "certificate"))),
         }
     }
 
@@ -206,7 +205,7 @@ fn certificates_of(path: &Path) -> Result<Found, Unusable> {
             Err(error) => {
                 return Err(Unusable::new(
                     path,
-                    format!("it is damaged behind certificate {index}: {error}"),
+                    format!("it is damaged behind certificate {index}: {}", wrong_in_pem(&error)),
                 ));
             }
         };
@@ -227,7 +226,7 @@ fn certificates_in(directory: &Path) -> Result<(Vec<CertificateDer<'static>>, Ve
             Found::Certificates(found) => certificates.extend(found),
             Found::None(None) => {}
             Found::None(Some(damage)) => {
-                let damaged = Unusable::new(&file, format!("it is no PEM file of a certificate: {damage}"));
+                let damaged = Unusable::new(&file, describe_pem_error(&damage, "certificate"));
                 tracing::warn!("{damaged}; it is passed over");
                 passed_over.push(damaged);
             }

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kms_core::{Error, ErrorKind, Result};
-use kms_trust::{ServerVerifier, Trusted, describe_io_error, read_file};
+use kms_trust::{ServerVerifier, Trusted, describe_io_error, describe_pem_error, read_file};
 use rustls::ClientConfig;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
@@ -27,8 +27,8 @@ pub fn client_config(config: &TlsConfig) -> Result<ClientConfig> {
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(cert)?;
-    let private =
-        PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| invalid_file(key, &error.to_string()))?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        .map_err(|error| invalid_file(key, &describe_pem_error(&error, "private key")))?;
     builder.with_client_auth_cert(chain, private).map_err(|error| invalid_file(cert, &error.to_string()))
 }
 
@@ -45,7 +45,7 @@ fn trusted(ca: Option<&Path>) -> Result<Trusted> {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
         .collect::<std::result::Result<_, _>>()
-        .map_err(|error| invalid_file(path, &error.to_string()))?;
+        .map_err(|error| unusable(path, &error, "certificate"))?;
     if found.is_empty() {
         return Err(invalid_file(path, "it holds no certificate in PEM"));
     }
@@ -54,6 +54,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     read_file(path).map_err(|error| invalid_file(path, &describe_io_error(&error)))
+}
+
+fn unusable(path: &Path, error: &pem::Error, what: &str) -> Error {
+    invalid_file(path, &describe_pem_error(error, what))
 }
 
 fn invalid_file(path: &Path, why: &str) -> Error {
@@ -66,4 +70,24 @@ fn invalid(what: &str, why: &str) -> Error {
         format!("use {what} for the connection to Vault"),
         why.to_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its lines were joined by a careless paste: the line that is wrong is the key.
+    #[test]
+    fn no_error_quotes_a_private_key() {
+        let text = b"-----BEGIN PRIVATE KEY-----c2VjcmV0-----END PRIVATE KEY-----\n";
+        for error in [
+            CertificateDer::from_pem_slice(text).unwrap_err(),
+            PrivateKeyDer::from_pem_slice(text).unwrap_err(),
+        ] {
+            let error = unusable(Path::new("client.pem"), &error, "private key");
+            let told = format!("{error:?} {}", error.chain());
+            let bytes = format!("{:?}", b"c2VjcmV0").trim_matches(['[', ']']).to_owned();
+            assert!(!told.contains("c2VjcmV0") && !told.contains(&bytes), "{told}");
+        }
+    }
 }

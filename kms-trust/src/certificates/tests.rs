@@ -118,3 +118,31 @@ fn the_environment_names_one_file_and_directories_of_which_some_may_be_missing()
     assert!(error.contains("SSL_CERT_FILE") && error.contains(&missing.display().to_string()), "{error}");
     assert!(read(Some(file.into_os_string()), join(&[&missing])).is_ok());
 }
+
+/// Made by `openssl x509 -req` without extensions, of version 3.0: such certificates cannot say that they are none of a CA.
+#[test]
+fn of_version_1_only_what_signed_itself_is_an_authority() {
+    for (pem, expected) in [(include_str!("v1_root.pem"), true), (include_str!("v1_leaf.pem"), false)] {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
+        assert_eq!((parsed.version(), is_authority(&certificate)), (X509Version::V1, expected));
+    }
+}
+
+/// A private key where certificates are expected, its lines joined by a careless paste: the line that is wrong is the key.
+#[test]
+fn no_error_quotes_a_private_key() {
+    let place = Place::new();
+    let key = KeyPair::generate().unwrap().serialize_pem().replace('\n', "");
+    let secret = &key[40..60];
+    let bytes = format!("{:?}", secret.as_bytes()).trim_matches(['[', ']']).to_owned();
+    for text in [key.clone(), certificate(true) + &key] {
+        let alone = place.write("alone.pem", &text);
+        let told = format!("{:?}", Trusted::of(&alone).unwrap_err());
+        assert!(!told.contains(secret) && !told.contains(&bytes), "{told}");
+        std::fs::remove_file(alone).unwrap();
+    }
+    place.write("beside.pem", &key);
+    let told = format!("{:?}", Trusted::of(place.0.path()).unwrap_err());
+    assert!(!told.contains(secret) && !told.contains(&bytes), "{told}");
+}
