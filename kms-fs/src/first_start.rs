@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -15,7 +15,7 @@ use crate::disk::create_directories;
 use crate::error::OpenError;
 use crate::open::{Opened, open};
 use crate::repair;
-use crate::root_key::{Change, RootKey, give_name};
+use crate::root_key::{Change, RootKey, give_name, parent};
 
 /// What lies where a store and the file of its root key are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,13 +104,6 @@ fn exists(path: &Path) -> Result<bool, OpenError> {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(OpenError::io("look at root key file", path)(error)),
-    }
-}
-
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
     }
 }
 

@@ -235,7 +235,8 @@ fn is_unfinished(found: &OsStr, name: &OsStr) -> bool {
     random.is_some_and(|random| random.len() == 16 && random.iter().all(u8::is_ascii_hexdigit))
 }
 
-fn parent(path: &Path) -> PathBuf {
+/// Returns the directory that a file lies in.
+pub fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),

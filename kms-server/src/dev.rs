@@ -190,7 +190,8 @@ fn admin_in(directory: &Path) -> Result<ApiKey, Failure> {
     let path = directory.join("api.key");
     make_once(&path, || Ok(format!("{}\n", *ApiKey::generate()?.to_text()).as_bytes().into()))?;
     let content = kms_core::read_secret_file(&path, MAX_KEY_LEN).map_err(|error| unusable(&path, &error))?;
-    let text = std::str::from_utf8(&content).unwrap_or_default();
+    let text = std::str::from_utf8(&content)
+        .map_err(|_| Failure::new(format!("{}: it is no text, expected an API key", path.display())))?;
     ApiKey::parse(text.trim()).map_err(|error| Failure::from(error).context(&path.display().to_string()))
 }
 

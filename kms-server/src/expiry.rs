@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kms_trust::ClientVerifier;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::ProducesTickets;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -30,10 +31,10 @@ impl Expiry {
 
     /// Finds it for a chain that `verifier` accepts now.
     ///
-    /// A certificate that a client sends beside those of its chain may end without any effect. So where one ends before
-    /// the client's own, `verifier` is asked about the time after that.
+    /// A certificate that a client sends beside those of its chain may end without any effect, and so may an authority.
+    /// So where one ends before the client's own, `verifier` is asked about the time after that.
     pub fn of(
-        verifier: &dyn ClientCertVerifier,
+        verifier: &ClientVerifier,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<Self, rustls::Error> {
@@ -42,13 +43,20 @@ impl Expiry {
             intermediates.iter().filter_map(end_of).filter(|&end| end < leaf_end).collect();
         ends.sort_unstable();
         ends.dedup();
-        for (index, end) in ends.into_iter().enumerate() {
-            let after = UnixTime::since_unix_epoch(Duration::from_secs(end + 1));
-            if index == MAX_LOOKS || verifier.verify_client_cert(leaf, intermediates, after).is_err() {
-                return Ok(Self(end));
-            }
-        }
-        Ok(Self(leaf_end))
+        let is_accepted_after = |end: u64| {
+            let after = UnixTime::since_unix_epoch(Duration::from_secs(end.saturating_add(1)));
+            verifier.verify_client_cert(leaf, intermediates, after).is_ok()
+        };
+        let mut looks = ends.into_iter().enumerate();
+        let first = looks.find(|(index, end)| *index == MAX_LOOKS || !is_accepted_after(*end));
+        let end = first.map_or(leaf_end, |(_, end)| end);
+        // Of authorities there may be many; once the one that it needs has ended, all that follows is refused.
+        let now = UnixTime::now().as_secs();
+        let ends = verifier.ends_of_authorities().map(|end| end.as_secs());
+        let mut ends: Vec<_> = ends.filter(|other| (now..end).contains(other)).collect();
+        ends.sort_unstable();
+        let accepted = ends.partition_point(|end| is_accepted_after(*end));
+        Ok(Self(ends.get(accepted).copied().unwrap_or(end)))
     }
 
     /// Waits until it has passed.
@@ -86,7 +94,7 @@ pub async fn of_client<T>(handshake: impl Future<Output = T>) -> (T, Option<Expi
 
 /// Verifies clients, and notes when the certificates of those that it accepts end.
 #[derive(Debug)]
-pub struct NotingVerifier(pub Arc<dyn ClientCertVerifier>);
+pub struct NotingVerifier(pub Arc<ClientVerifier>);
 
 impl ClientCertVerifier for NotingVerifier {
     fn offer_client_auth(&self) -> bool {
@@ -108,7 +116,7 @@ impl ClientCertVerifier for NotingVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        let expiry = Expiry::of(&*self.0, end_entity, intermediates)?;
+        let expiry = Expiry::of(&self.0, end_entity, intermediates)?;
         let unnoted = |_| rustls::Error::General("a handshake outside of its task".to_owned());
         CLIENT.try_with(|client| client.set(Some(expiry))).map_err(unnoted)?;
         Ok(verified)
@@ -178,11 +186,11 @@ impl ProducesTickets for EndingTickets {
 
 #[cfg(test)]
 mod tests {
+    use kms_trust::Trusted;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-    use rustls::RootCertStore;
-    use rustls::server::WebPkiClientVerifier;
 
     use super::*;
+    use crate::certificate::to_pem;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -209,24 +217,29 @@ mod tests {
     #[test]
     fn a_client_ends_with_the_first_certificate_that_its_chain_needs() {
         let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
-        let (root, root_key) = certificate("root", 1, ca(), None);
+        let (root, root_key) = certificate("root", 20, ca(), None);
+        let (short, short_key) = certificate("short", 3, ca(), None);
         let (middle, middle_key) = certificate("middle", 5, ca(), Some(&root_key));
         let (leaf, _) = certificate("leaf", 9, IsCa::ExplicitNoCa, Some(&middle_key));
         let (direct, _) = certificate("direct", 9, IsCa::ExplicitNoCa, Some(&root_key));
+        let (outlives, _) = certificate("outlives", 9, IsCa::ExplicitNoCa, Some(&short_key));
         let others: Vec<_> = (2..8).map(|hours| certificate("other", hours, ca(), None).0).collect();
-        let mut roots = RootCertStore::empty();
-        roots.add(root).unwrap();
+        let more: Vec<_> = (1..9).map(|hours| certificate("one more", hours, ca(), None).0).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        let trusted: Vec<_> =
+            [&root, &short].into_iter().chain(&more).map(|der| to_pem("CERTIFICATE", der)).collect();
+        std::fs::write(&file, trusted.concat()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let verifier = ClientVerifier::new(Trusted::of(&file).unwrap(), true, &provider);
         let of = |leaf: &CertificateDer<'static>, chain: &[&CertificateDer<'static>]| {
             let chain: Vec<_> = chain.iter().copied().cloned().collect();
             verifier.verify_client_cert(leaf, &chain, UnixTime::now()).unwrap();
-            Expiry::of(&*verifier, leaf, &chain).unwrap()
+            Expiry::of(&verifier, leaf, &chain).unwrap()
         };
         let end = |certificate| Expiry(end_of(certificate).unwrap());
-        // A root is trusted whatever it says.
-        assert_eq!(of(&direct, &[]), end(&direct));
+        assert_eq!(of(&direct, &[]), end(&direct), "other authorities end before");
+        assert_eq!(of(&outlives, &[]), end(&short), "whom its authority ends, ends");
         assert_eq!(of(&leaf, &[&middle]), end(&middle));
         assert_eq!(of(&direct, &[&middle, &others[0]]), end(&direct), "it needs neither");
         assert_eq!(of(&leaf, &[&others[0], &middle, &others[5]]), end(&middle));

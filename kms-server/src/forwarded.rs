@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
+use kms_trust::ClientVerifier;
 use percent_encoding::percent_decode_str;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::ClientCertVerifier as _;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -52,11 +53,11 @@ fn certificates(headers: &HeaderMap, name: &str) -> Result<Vec<CertificateDer<'s
 /// Identifies the client by its certificates; where clients are verified, these are too, by `verifier`.
 fn accept(
     chain: &[CertificateDer<'_>],
-    verifier: Option<&dyn ClientCertVerifier>,
+    verifier: Option<&ClientVerifier>,
     proxy: IpAddr,
 ) -> Result<Peer, Refusal> {
     let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
-    let verify = |verifier: &dyn ClientCertVerifier| {
+    let verify = |verifier: &ClientVerifier| {
         verifier.verify_client_cert(leaf, others, UnixTime::now())?;
         Expiry::of(verifier, leaf, others)
     };

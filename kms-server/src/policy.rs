@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kms_core::Identity;
-use rustls::server::danger::ClientCertVerifier;
+use kms_trust::ClientVerifier;
 
 use crate::config::glob::Glob;
 use crate::config::settings::{PolicySettings, ProxySettings};
@@ -126,7 +126,7 @@ pub struct Proxies {
     /// Who they are, and the header in which they hand on certificates.
     pub settings: ProxySettings,
     /// What verifies the certificates, where those of clients are verified.
-    pub verifier: Option<Arc<dyn ClientCertVerifier>>,
+    pub verifier: Option<Arc<ClientVerifier>>,
 }
 
 /// What an identity may do.

@@ -16,7 +16,7 @@ use crate::config::settings::{AuditFailure, KeyStoreSettings, LogSettings, Setti
 use crate::conn::Connections;
 use crate::policy::{Access, Proxies};
 use crate::server::{StartError, nobody};
-use crate::{error_log, files, tls};
+use crate::{error_log, tls};
 
 /// How often is looked whether nobody holds rules any more that were replaced.
 const RETIRE_CHECK: Duration = Duration::from_millis(200);
@@ -193,7 +193,6 @@ impl Made {
         in_force: TlsInputs,
         route_timeout: Option<Duration>,
     ) -> Result<Self, StartError> {
-        refuse_pipe(&settings.tls)?;
         let access = Access::new(settings.admin, &settings.policies)
             .map_err(|error| StartError::new(error.to_string()))?
             .with_proxies(tls::proxies(&settings.tls)?);
@@ -247,8 +246,7 @@ impl Looked {
         if inputs == in_force {
             return Self::Same(watched);
         }
-        let made = refuse_pipe(settings)
-            .and_then(|()| MadeTls::of(settings, needs_certificates, inputs.rule != in_force.rule));
+        let made = MadeTls::of(settings, needs_certificates, inputs.rule != in_force.rule);
         match made.and_then(|made| Ok((made, tls::proxies(settings)?))) {
             Ok((made, proxies)) => Self::Other(watched, inputs, Box::new(made), proxies),
             Err(error) => Self::Refused(error),
@@ -279,13 +277,6 @@ impl AtStart {
         .filter_map(|(name, differs)| differs.then_some(name))
         .collect()
     }
-}
-
-/// Refuses CAs of clients in a pipe: all further changes would wait with this one for somebody to write to it.
-fn refuse_pipe(settings: &TlsSettings) -> Result<(), StartError> {
-    let ca = settings.ca.as_deref().filter(|ca| settings.verify_clients && !ca.is_dir());
-    let opened = ca.map(|ca| kms_core::open_file(ca).map_err(|error| files::failed(ca, &error)));
-    opened.transpose().map(drop).map_err(StartError::new)
 }
 
 /// Runs what reads files or takes long on a thread for such.

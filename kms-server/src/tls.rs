@@ -24,10 +24,12 @@ use crate::server::StartError;
 /// An error names the file and what was expected in it.
 pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result<ServerConfig, StartError> {
     let provider = Arc::new(provider());
-    let mut verifier = client_verifier(settings, needs_certificates, &provider)?;
-    if settings.verify_clients {
-        verifier = Arc::new(NotingVerifier(verifier));
-    }
+    let verifier: Arc<dyn ClientCertVerifier> = if settings.verify_clients {
+        Arc::new(NotingVerifier(client_verifier(settings, needs_certificates, &provider)?))
+    } else {
+        let algorithms = provider.signature_verification_algorithms;
+        Arc::new(ProvenKey { algorithms, mandatory: needs_certificates })
+    };
     let pair = certificate::read_pair(&settings.cert, &settings.key).map_err(StartError::new)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -141,10 +143,7 @@ fn client_verifier(
     settings: &TlsSettings,
     mandatory: bool,
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
-    if !settings.verify_clients {
-        return Ok(Arc::new(ProvenKey { algorithms: provider.signature_verification_algorithms, mandatory }));
-    }
+) -> Result<Arc<ClientVerifier>, StartError> {
     Ok(ClientVerifier::new(trusted(settings.ca.as_deref())?, mandatory, provider))
 }
 

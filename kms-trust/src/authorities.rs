@@ -32,6 +32,11 @@ impl<V: ?Sized> Authorities<V> {
         Self { all: all.collect(), last: Mutex::new(None) }
     }
 
+    /// Returns their last seconds.
+    pub fn ends(&self) -> impl Iterator<Item = UnixTime> {
+        self.all.iter().filter_map(|(_, dates)| Some((*dates)?.not_after))
+    }
+
     /// Returns a verifier by those that are in their time at `now`; it is made where it is not yet.
     pub fn at(&self, now: UnixTime, make: impl FnOnce(RootCertStore) -> Option<Arc<V>>) -> Option<Arc<V>> {
         let of: Vec<_> =

@@ -8,6 +8,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::authorities::Authorities;
 use crate::certificates::Trusted;
@@ -31,6 +32,24 @@ impl ClientVerifier {
         let hints = trusted.subjects();
         Arc::new(Self { trusted, chains, hints, is_mandatory, provider: Arc::clone(provider) })
     }
+}
+
+impl ClientVerifier {
+    /// Returns the last seconds of the authorities, after which nobody is accepted by them.
+    pub fn ends_of_authorities(&self) -> impl Iterator<Item = UnixTime> {
+        self.chains.ends()
+    }
+}
+
+/// Fails where a certificate says what it is for, and that is not to identify clients.
+fn check_usage(certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let usage = certificate.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
+    if usage.is_none_or(|usage| usage.value.any || usage.value.client_auth) {
+        return Ok(());
+    }
+    Err(CertificateError::InvalidPurpose)
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -62,6 +81,7 @@ impl ClientCertVerifier for ClientVerifier {
             return by_chain;
         }
         Dates::of(end_entity)?.check(now)?;
+        check_usage(end_entity)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 #[derive(Clone, Copy, Debug)]
 pub struct Dates {
     not_before: UnixTime,
-    not_after: UnixTime,
+    pub not_after: UnixTime,
 }
 
 impl Dates {

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::CryptoProvider;
@@ -107,6 +108,14 @@ fn a_listed_client_is_accepted_in_its_time_and_makes_itself_no_other_certificate
     for is_ca in [false, true] {
         let client = Maker::new(params("client", is_ca, 2040));
         assert!(is_client(&[&ca, &client], &client.der), "CA: {is_ca}");
+    }
+    for (usage, accepted) in
+        [(ExtendedKeyUsagePurpose::ClientAuth, true), (ExtendedKeyUsagePurpose::ServerAuth, false)]
+    {
+        let mut params = params("client", false, 2040);
+        params.extended_key_usages = vec![usage];
+        let client = Maker::new(params);
+        assert_eq!(is_client(&[&ca, &client], &client.der), accepted, "what it is for");
     }
     let expired = Maker::new(params("client", false, 2021));
     assert!(!is_client(&[&ca, &expired], &expired.der));

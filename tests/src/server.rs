@@ -25,7 +25,7 @@ pub fn server_certificate() -> CertifiedKey {
         common_name: "localhost".to_owned(),
         dns_names: vec!["localhost".to_owned()],
         ip_addresses: vec![IpAddr::from([127, 0, 0, 1])],
-        validity: Duration::from_secs(3600),
+        validity: Duration::from_secs(24 * 3600),
         server: true,
     };
     certificate.with_new_key().unwrap()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -29,14 +29,9 @@ impl List {
     }
 
     fn text(file: &Path) -> io::Result<String> {
-        match file.metadata() {
+        match kms_core::open_file(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            found => {
-                found?;
-                let mut text = String::new();
-                kms_core::open_file(file)?.read_to_string(&mut text)?;
-                Ok(text)
-            }
+            opened => io::read_to_string(opened?),
         }
     }
 

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kms_core::Identity;
-use kms_server::certificate::NewCertificate;
 use kms_tests::process::kms_binary;
+use kms_tests::server::server_certificate;
 use kms_vault::{AppRole, Login, SecretSource};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -30,14 +30,7 @@ impl Node {
     pub async fn start(vault: &str, login: &Login, known: &[Identity]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let pair = NewCertificate {
-            common_name: "localhost".to_owned(),
-            dns_names: vec!["localhost".to_owned()],
-            ip_addresses: Vec::new(),
-            validity: Duration::from_secs(86_400),
-            server: true,
-        };
-        let pair = pair.with_new_key().unwrap();
+        let pair = server_certificate();
         std::fs::write(path.join("server.crt"), pair.chain_pem()).unwrap();
         std::fs::write(path.join("server.key"), pair.key_pem().as_bytes()).unwrap();
         let Login::AppRole(AppRole { id, secret: SecretSource::Value(secret), .. }) = login else {
