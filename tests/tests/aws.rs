@@ -13,6 +13,8 @@ mod faults;
 mod keys;
 #[path = "aws/login.rs"]
 mod login;
+#[path = "aws/names.rs"]
+mod names;
 #[path = "aws/secrets.rs"]
 mod secrets;
 #[path = "aws/secrets_kes.rs"]

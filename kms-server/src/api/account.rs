@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::answer::Reject;
 use super::{Api, Caller};
-use crate::audit::{Audit, AuditEvent, LineRoom, Recorded};
+use crate::audit::{AuditEvent, LineRoom, Recorded};
 
 /// What a request that was given up comes to, as far as nothing had begun: by its code at other servers.
 pub fn client_closed_request() -> StatusCode {
@@ -63,14 +63,16 @@ impl<'a> Account<'a> {
         self.tell(status, true)
     }
 
+    /// Waits for the line of an answer, which must not be given without: what is given instead is a refusal.
+    pub async fn recorded(&self, recorded: Recorded, status: StatusCode) -> Result<(), Reject> {
+        await_line(self.api, recorded, Count::new(self.api, self.is_known_route, self.received, status)).await
+    }
+
     /// Refuses a request since it cannot be recorded: it has no line of its own.
     pub fn refuse(&self) -> Reject {
         self.is_given.store(true, Ordering::Relaxed);
-        let refused = unrecorded();
-        self.api.metrics.answered(refused.status(), self.is_known_route, self.received.elapsed());
-        self.api.metrics.unrecorded();
         self.api.audit.refused();
-        refused
+        Count::new(self.api, self.is_known_route, self.received, StatusCode::OK).refuse()
     }
 
     /// Leaves the account to a task that goes on without the handler.
@@ -94,15 +96,46 @@ impl<'a> Account<'a> {
     }
 }
 
-/// Says that a request is not served, or its answer not given, since it is not recorded.
-pub fn unrecorded() -> Reject {
-    Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be recorded")
+/// Counts an answer when this is dropped, whoever still waits for it.
+struct Count<'a> {
+    api: &'a Api,
+    is_known_route: bool,
+    received: Instant,
+    status: StatusCode,
+}
+
+impl<'a> Count<'a> {
+    fn new(api: &'a Api, is_known_route: bool, received: Instant, status: StatusCode) -> Self {
+        Self { api, is_known_route, received, status }
+    }
+
+    /// Says that a request is not served, or its answer not given, since it is not recorded.
+    fn refuse(mut self) -> Reject {
+        let refused = Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be recorded");
+        self.status = refused.status();
+        self.api.metrics.unrecorded();
+        refused
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.api.metrics.answered(self.status, self.is_known_route, self.received.elapsed());
+    }
+}
+
+async fn await_line(api: &Api, recorded: Recorded, count: Count<'_>) -> Result<(), Reject> {
+    if api.audit.is_written(recorded).await { Ok(()) } else { Err(count.refuse()) }
 }
 
 impl Drop for Account<'_> {
     fn drop(&mut self) {
         if !*self.is_given.get_mut() {
-            let _ = self.tell(client_closed_request(), false);
+            let status = client_closed_request();
+            if self.tell(status, false) != Recorded::Done {
+                // Nobody is left to wait for the line.
+                drop(Count::new(self.api, self.is_known_route, self.received, status));
+            }
         }
     }
 }
@@ -118,14 +151,14 @@ pub struct OwnAccount {
 }
 
 impl OwnAccount {
-    /// Lends the log where it will have its line.
-    pub fn audit(&self) -> &Arc<Audit> {
-        &self.api.audit
-    }
-
-    /// Tells what came of it, and whether there is anybody left to be answered. The answer may have to wait for its line.
-    pub fn give(mut self, status: StatusCode, sent: bool) -> Recorded {
-        self.tell(status, sent)
+    /// Tells what came of it, and whether there is anybody left to be answered, and waits until that may be.
+    pub async fn give(mut self, status: StatusCode, sent: bool) -> Result<(), Reject> {
+        match self.tell(status, sent) {
+            Recorded::Done => Ok(()),
+            recorded => {
+                await_line(&self.api, recorded, Count::new(&self.api, true, self.received, status)).await
+            }
+        }
     }
 
     fn tell(&mut self, status: StatusCode, sent: bool) -> Recorded {
@@ -142,7 +175,10 @@ impl Drop for OwnAccount {
             // Its task ended by a defect, or with the process.
             let identity = self.caller.identity.ok().map(tracing::field::display);
             tracing::error!(identity, path = self.path, "what came of this is not known");
-            let _ = self.tell(StatusCode::INTERNAL_SERVER_ERROR, false);
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            if self.tell(status, false) != Recorded::Done {
+                drop(Count::new(&self.api, true, self.received, status));
+            }
         }
     }
 }
@@ -158,18 +194,21 @@ struct Told<'a> {
 }
 
 impl Caller {
-    /// Counts a request that is over, and records it if the client has an identity.
+    /// Records a request that is over, if the client has an identity, and counts it unless its answer waits for the line.
     fn account_for(&self, api: &Api, told: &Told<'_>, room: Option<&LineRoom>) -> Recorded {
         let Told { path, is_known_route, is_authorized, received, status, sent } = *told;
         let took = received.elapsed();
-        api.metrics.answered(status, is_known_route, took);
-        if !api.audit.is_on() {
+        let Some(identity) = self.identity.as_ref().ok().filter(|_| api.audit.is_on()) else {
+            api.metrics.answered(status, is_known_route, took);
             return Recorded::Done;
-        }
-        let Ok(identity) = &self.identity else { return Recorded::Done };
+        };
         let is_known = is_authorized || api.access.load().knows(identity);
         let time = Timestamp::now() - took;
-        api.audit
-            .record(&AuditEvent { time, ip: self.ip, path, identity, is_known, status, took, sent }, room)
+        let event = AuditEvent { time, ip: self.ip, path, identity, is_known, status, took, sent };
+        let recorded = api.audit.record(&event, room);
+        if recorded == Recorded::Done {
+            api.metrics.answered(status, is_known_route, took);
+        }
+        recorded
     }
 }

@@ -13,7 +13,7 @@ use http::StatusCode;
 use kms_core::{ErrorKind, Kms, Request};
 use tokio::sync::{Notify, oneshot};
 
-use super::account::{client_closed_request, unrecorded};
+use super::account::client_closed_request;
 use super::answer::{Answer, Reject};
 use super::{Api, Call};
 
@@ -93,10 +93,8 @@ where
                 "what the client no longer waited for has come to its end"
             );
         }
-        let audit = Arc::clone(account.audit());
-        let recorded = account.give(status, sent);
-        let answer = if audit.is_written(recorded).await { answer } else { Err(unrecorded()) };
-        let _ = sender.send(answer);
+        let recorded = account.give(status, sent).await;
+        let _ = sender.send(recorded.and(answer));
         drop(running);
     });
     let outcome = tokio::time::timeout_at(call.effect_deadline().into(), outcome).await;

@@ -276,8 +276,10 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     };
     let mut answer = outcome.unwrap_or_else(Answer::from);
     let recorded = account.answered(answer.status());
-    if recorded != Recorded::Done && !Box::pin(client.api.audit.is_written(recorded)).await {
-        answer = account::unrecorded().into();
+    if recorded != Recorded::Done
+        && let Err(refused) = Box::pin(account.recorded(recorded, answer.status())).await
+    {
+        answer = refused.into();
     }
     let mut lingers = false;
     if body.is_end_stream() {

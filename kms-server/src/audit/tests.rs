@@ -138,6 +138,36 @@ fn strangers_have_so_many_lines_and_the_number_of_the_others() {
     assert_eq!(count("\"strangers\":744"), 1, "{:?}", text.lines().last());
 }
 
+/// The last ones of a flood are left out, and nothing comes after them.
+#[test]
+fn the_number_of_strangers_is_told_though_nothing_else_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit.log");
+    let (audit, mut writer) = open_at(&file, AuditFailure::Drop);
+    writer.tell_strangers = Duration::from_millis(200);
+    let metrics = Metrics::new().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| writer.run(&metrics));
+        let written = |what: &str| {
+            let began = Instant::now();
+            while !std::fs::read_to_string(&file).unwrap().contains(what) {
+                assert!(began.elapsed() < Duration::from_secs(10), "not {what}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        (0..256).for_each(|_| drop_recorded(record_of(&audit, "/stranger", false, None)));
+        drop_recorded(record(&audit, "/known"));
+        written("/known");
+        std::thread::sleep(Duration::from_millis(300));
+        (0..10).for_each(|_| drop_recorded(record_of(&audit, "/stranger", false, None)));
+        written("\"strangers\":10");
+        audit.shared.waiting().end = true;
+        audit.shared.wake.notify_one();
+    });
+}
+
+fn drop_recorded(_: Recorded) {}
+
 #[test]
 fn requests_that_were_refused_are_told_by_their_number_when_the_log_works_again() {
     let directory = tempfile::tempdir().unwrap();

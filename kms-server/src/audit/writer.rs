@@ -38,6 +38,8 @@ pub struct Writer {
     kept: Vec<u8>,
     kept_events: u64,
     told_strangers: Instant,
+    /// How often is told how many lines of strangers were left out.
+    pub tell_strangers: Duration,
 }
 
 /// What came of a turn.
@@ -50,7 +52,8 @@ pub struct Turn {
 impl Writer {
     /// Prepares to write to `output`.
     pub fn new(shared: Arc<Shared>, output: Output) -> Self {
-        Self { shared, output, kept: Vec::new(), kept_events: 0, told_strangers: Instant::now() }
+        let (kept, told_strangers) = (Vec::new(), Instant::now());
+        Self { shared, output, kept, kept_events: 0, told_strangers, tell_strangers: TELL_STRANGERS }
     }
 
     /// Writes events as they come, until the log ends.
@@ -81,7 +84,7 @@ impl Writer {
             } else if !waiting.lines.is_empty() || waiting.reopen || self.has_to_tell(&waiting.left_out) {
                 Duration::ZERO
             } else if waiting.left_out.strangers != 0 {
-                TELL_STRANGERS.saturating_sub(self.told_strangers.elapsed())
+                self.tell_strangers.saturating_sub(self.told_strangers.elapsed())
             } else {
                 Duration::MAX
             };
@@ -105,7 +108,7 @@ impl Writer {
     fn has_to_tell(&self, left_out: &LeftOut) -> bool {
         left_out.lost != 0
             || left_out.refused != 0
-            || (left_out.strangers != 0 && self.told_strangers.elapsed() >= TELL_STRANGERS)
+            || (left_out.strangers != 0 && self.told_strangers.elapsed() >= self.tell_strangers)
     }
 
     /// Writes what waits, and hands it to the readers of the stream.

@@ -1,6 +1,8 @@
 //! `kms server`.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::net::SocketAddr;
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -318,6 +320,15 @@ fn tell_protection() {
     }
 }
 
+/// Puts a panic in the log, which waits for nobody, and with RUST_BACKTRACE where it came from.
+fn tell_defect(panic: &PanicHookInfo<'_>) {
+    tracing::error!("a defect: {panic}");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        backtrace.to_string().lines().for_each(|line| tracing::error!("{line}"));
+    }
+}
+
 /// Sends the log to stderr: from `info` on, or as `KMS_LOG` says.
 fn start_log(environment: &Environment) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info"));
@@ -329,6 +340,6 @@ fn start_log(environment: &Environment) -> Result<(), Failure> {
     let stream = Targets::new().with_default(LevelFilter::WARN).with_target("sled", LevelFilter::OFF);
     let stream = error_log::stream_layer().with_filter(stream);
     let _ = tracing_subscriber::registry().with(stderr).with(stream).try_init();
-    std::panic::set_hook(Box::new(|panic| tracing::error!("a defect: {panic}")));
+    std::panic::set_hook(Box::new(tell_defect));
     error_log::start().map_err(|error| Failure::new(format!("cannot start: {error}")))
 }

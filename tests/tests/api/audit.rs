@@ -151,6 +151,7 @@ async fn in_ten_thousand_requests_no_answer_is_without_its_line() {
     let mut builder = TestServer::builder();
     builder.settings.log.audit_file = Some(pipe.clone());
     builder.settings.log.audit_failure = AuditFailure::Refuse;
+    builder.settings.probes = Some(([127, 0, 0, 1], 0).into());
     let server = builder.key("my-key").start().await;
     let mut admin = server.admin(Protocol::Http2);
     let early = admin.send("POST", "/v1/key/generate/my-key", "{}").await.unwrap();
@@ -196,6 +197,13 @@ async fn in_ten_thousand_requests_no_answer_is_without_its_line() {
         let (some, others) = client.await.unwrap();
         (answered, refused) = (answered + some, refused + others);
     }
+    let metrics = crate::probes::get(server.probes_address().unwrap(), "/metrics").await;
+    let counted = |family: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(family)).unwrap();
+        line.trim().parse::<usize>().unwrap()
+    };
+    assert_eq!(counted("kes_http_request_success{code=\"200\"}"), answered, "{metrics}");
+    assert_eq!(counted("kms_requests_unrecorded "), refused, "{metrics}");
     server.stop().await;
     let text = String::from_utf8(reader.join().unwrap()).unwrap();
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
