@@ -38,6 +38,8 @@ pub fn pem(input: &[u8]) {
         Err(error) => assert!(error.to_string().len() <= 200 + 4 * input.len()),
     }
     if let Err(error) = PrivateKeyDer::from_pem_slice(input) {
-        of_file::describe_pem_error(error, "private key");
+        // It tells what is wrong, and a line of the file is none of its words.
+        let told = kms_trust::describe_pem_error(&error, "private key");
+        assert!(told.len() <= 200 && !told.contains('\n'));
     }
 }
