@@ -1,11 +1,10 @@
 //! Certificates, API keys, and the PEM around them.
 
 use kms_core::Identity;
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject as _;
 
 use crate::apikey::ApiKey;
 use crate::certificate::{self as of_file, Facts};
+use crate::{header, private_key};
 
 /// A certificate in DER: who it names is whose key it holds.
 pub fn certificate(input: &[u8]) {
@@ -37,9 +36,22 @@ pub fn pem(input: &[u8]) {
         }
         Err(error) => assert!(error.to_string().len() <= 200 + 4 * input.len()),
     }
-    if let Err(error) = PrivateKeyDer::from_pem_slice(input) {
+    // With a password it would be derived as often as the input says.
+    if let Err(error) = private_key::read(input, None) {
         // It tells what is wrong, and a line of the file is none of its words.
-        let told = kms_trust::describe_pem_error(&error, "private key");
-        assert!(told.len() <= 200 && !told.contains('\n'));
+        let told = error.to_string();
+        assert!(told.len() <= 300 && !told.contains('\n'));
+    }
+}
+
+/// The header in which a proxy hands on certificates.
+pub fn proxy_header(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    match header::certificates(text) {
+        Ok(chain) => {
+            assert!(!chain.is_empty());
+            chain.iter().for_each(|der| certificate(der));
+        }
+        Err(why) => assert!(why.to_string().len() <= 100),
     }
 }

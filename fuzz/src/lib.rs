@@ -12,12 +12,18 @@ mod apikey;
 mod certificate;
 mod config;
 mod core;
+#[allow(dead_code, reason = "a part of another crate")]
+#[path = "../../kms-server/src/forwarded/header.rs"]
+mod header;
 mod http;
 mod identity;
 mod json;
 #[allow(dead_code, reason = "a part of another crate")]
 #[path = "../../kms-server/src/mask.rs"]
 mod mask;
+#[allow(dead_code, reason = "a part of another crate")]
+#[path = "../../kms-server/src/private_key.rs"]
+mod private_key;
 mod server;
 #[allow(dead_code, reason = "a part of another crate")]
 #[path = "../../kms-server/src/terminal.rs"]
@@ -26,14 +32,14 @@ mod terminal;
 pub use self::config::{config_toml, config_yaml, policy_glob};
 pub use self::core::{aws_header, ciphertext, record};
 pub use self::http::{http1_requests, http2_frames};
-pub use self::identity::{api_key, certificate, pem};
+pub use self::identity::{api_key, certificate, pem, proxy_header};
 pub use self::json::{audit_escape, request_json};
 
 /// A target by its name, which is that of its directories of seeds and of kept inputs.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("record", record),
     ("ciphertext", ciphertext),
     ("aws_header", aws_header),
@@ -46,6 +52,7 @@ pub const TARGETS: [Target; 13] = [
     ("http2_frames", http2_frames),
     ("http1_requests", http1_requests),
     ("pem", pem),
+    ("proxy_header", proxy_header),
     ("audit_escape", audit_escape),
 ];
 

@@ -1,6 +1,5 @@
 //! Who is at the other end: the identity that a client's certificates prove.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::expiry::Expiry;
+use crate::forwarded::HeaderFault;
 use crate::log_limit::{LeftOut, LogLimit};
 
 /// Who is at the other end of a connection, or behind a proxy there.
@@ -61,30 +61,6 @@ pub enum Refusal {
     UnreadableHeader(HeaderFault),
     /// The certificate that a proxy handed on is not accepted.
     NotAccepted,
-}
-
-/// Why the header with a client's certificate cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderFault {
-    /// It is there more than once.
-    Repeated,
-    /// It has other characters than those of ASCII.
-    NotAscii,
-    /// There is no certificate in it.
-    Empty,
-    /// Its PEM is damaged.
-    Damaged,
-}
-
-impl fmt::Display for HeaderFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Repeated => "it is there more than once",
-            Self::NotAscii => "its value is not ASCII",
-            Self::Empty => "its value holds no certificate in PEM",
-            Self::Damaged => "the PEM in its value is damaged",
-        })
-    }
 }
 
 impl Refusal {

@@ -18,6 +18,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
 
+use crate::private_key;
+
 /// Certificates are valid from a little before they were made, for clocks that are behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
@@ -179,22 +181,30 @@ pub fn first_of(content: &[u8]) -> Result<CertificateDer<'static>, InvalidCertif
     }
 }
 
-/// Reads a PEM file of a certificate chain and one of its private key.
+/// Reads a PEM file of a certificate chain and one of its private key, by `password` if that is encrypted.
 ///
 /// The message of an error names the file.
-pub fn read_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
-    let read = |path: &Path| {
-        read_file(path).map_err(|error| format!("{}: {}", path.display(), describe_io_error(&error)))
-    };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(cert)?)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("{}: {}", cert.display(), describe_pem_error(&error, "certificate")))?;
-    if chain.is_empty() {
-        return Err(format!("{}: it holds no certificate, expected PEM", cert.display()));
-    }
-    let key = PrivateKeyDer::from_pem_slice(&read(key)?)
-        .map_err(|error| format!("{}: {}", key.display(), describe_pem_error(&error, "private key")))?;
+pub fn read_pair(cert: &Path, key: &Path, password: Option<&str>) -> Result<CertifiedKey, String> {
+    let chain = read_chain(cert)?;
+    let content =
+        read_file(key).map_err(|error| format!("{}: {}", key.display(), describe_io_error(&error)))?;
+    let key = private_key::read(&content, password).map_err(|error| format!("{}: {error}", key.display()))?;
     Ok(CertifiedKey { chain, key })
+}
+
+/// Reads a PEM file of at least one certificate.
+///
+/// The message of an error names the file.
+pub fn read_chain(cert: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let file = cert.display();
+    let content = read_file(cert).map_err(|error| format!("{file}: {}", describe_io_error(&error)))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&content)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{file}: {}", describe_pem_error(&error, "certificate")))?;
+    if chain.is_empty() {
+        return Err(format!("{file}: it holds no certificate, expected PEM"));
+    }
+    Ok(chain)
 }
 
 /// Why there is no certificate to be read.

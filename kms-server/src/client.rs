@@ -29,7 +29,8 @@ use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
 pub use self::error::ClientError;
-use crate::certificate::{CertifiedKey, Facts};
+use crate::certificate::{self, CertifiedKey, Facts, describe_io_error};
+use crate::private_key::{self, Unreadable};
 
 /// How long a connection may take, with its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -299,9 +300,24 @@ fn message(body: &[u8], status: StatusCode) -> String {
     }
 }
 
-/// Reads a file of certificates and one of a private key, to be shown to servers.
-pub fn certificate_from_files(cert: &Path, key: &Path) -> Result<CertifiedKey, ClientError> {
-    crate::certificate::read_pair(cert, key).map_err(ClientError::Setup)
+/// Reads a file of certificates and one of a private key, to be shown to servers; `ask` for a password if that is encrypted.
+pub fn certificate_from_files<E: From<ClientError>>(
+    cert: &Path,
+    key: &Path,
+    ask: impl FnOnce(&Path) -> Result<Zeroizing<String>, E>,
+) -> Result<CertifiedKey, E> {
+    let chain = certificate::read_chain(cert).map_err(ClientError::Setup)?;
+    let unusable = |why: String| ClientError::Setup(format!("{}: {why}", key.display()));
+    let content = kms_trust::read_file(key).map_err(|error| unusable(describe_io_error(&error)))?;
+    let password = if private_key::is_encrypted(&content) { Some(ask(key)?) } else { None };
+    let key = private_key::read(&content, password.as_deref().map(String::as_str)).map_err(|why| {
+        unusable(match why {
+            Unreadable::WrongPassword => "the password is wrong, or the private key is damaged".to_owned(),
+            Unreadable::Encrypted => "the password is empty".to_owned(),
+            why => why.to_string(),
+        })
+    })?;
+    Ok(CertifiedKey { chain, key })
 }
 
 #[cfg(test)]

@@ -172,7 +172,14 @@ impl DevServer {
         let settings = Settings {
             address,
             admin: Some(admin.identity()),
-            tls: TlsSettings { cert: cert.clone(), key, ca: None, verify_clients: false, proxy: None },
+            tls: TlsSettings {
+                cert: cert.clone(),
+                key,
+                password: None,
+                ca: None,
+                verify_clients: false,
+                proxy: None,
+            },
             policies: BTreeMap::new(),
             cache: CacheConfig::default(),
             keys: Vec::new(),
@@ -217,7 +224,7 @@ fn certificate_in(cert: &Path, key: &Path, address: IpAddr) -> Result<(), Failur
 }
 
 fn is_good(cert: &Path, key: &Path, addresses: &[IpAddr]) -> bool {
-    let Ok(pair) = certificate::read_pair(cert, key) else { return false };
+    let Ok(pair) = certificate::read_pair(cert, key, None) else { return false };
     let Some(facts) = pair.chain.first().and_then(|der| Facts::of(der).ok()) else { return false };
     let ends_late = facts.not_after.duration_since(Timestamp::now()) > RENEW_BEFORE;
     ends_late && addresses.iter().all(|address| facts.ip_addresses.contains(address)) && pair.matches()

@@ -1,15 +1,17 @@
 //! What a proxy that ends the TLS of clients says of the client for whom it speaks.
 
+mod header;
+
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use http::HeaderMap;
 use kms_trust::ClientVerifier;
-use percent_encoding::percent_decode_str;
 use rustls::server::danger::ClientCertVerifier as _;
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::auth::{self, HeaderFault, Peer, Refusal, TOLD, TOLD_PER};
+pub use self::header::HeaderFault;
+use crate::auth::{self, Peer, Refusal, TOLD, TOLD_PER};
 use crate::expiry::Expiry;
 use crate::log_limit::{LeftOut, LogLimit};
 use crate::policy::Proxies;
@@ -17,21 +19,21 @@ use crate::policy::Proxies;
 /// The header to which each proxy adds whom it has the request from.
 const ADDRESSES: &str = "x-forwarded-for";
 
-/// Returns the client for whom the proxy at `proxy` speaks, and its address: the proxy's where none can be read.
-pub fn client(headers: &HeaderMap, proxies: &Proxies, proxy: IpAddr) -> (Peer, IpAddr) {
+/// Returns the client for whom the proxy at `proxy` asks for `path`, and its address: the proxy's where none can be read.
+pub fn client(headers: &HeaderMap, path: &str, proxies: &Proxies, proxy: IpAddr) -> (Peer, IpAddr) {
     let ip = address(headers).unwrap_or(proxy);
     let peer = certificates(headers, &proxies.settings.cert_header)
         .and_then(|chain| accept(&chain, proxies.verifier.as_deref(), proxy));
     let peer = peer.unwrap_or_else(|refusal| Peer { identity: Err(refusal), expiry: None });
     match peer.identity {
         Ok(_) => {}
-        Err(Refusal::UnreadableHeader(why)) => tell_header(&proxies.settings.cert_header, why, proxy),
+        Err(Refusal::UnreadableHeader(why)) => tell_header(&proxies.settings.cert_header, why, path, proxy),
         Err(refusal) => refusal.tell(ip),
     }
     (peer, ip)
 }
 
-/// Reads the certificates in the header: percent-encoded PEM, the client's own first.
+/// Reads the certificates in the header.
 fn certificates(headers: &HeaderMap, name: &str) -> Result<Vec<CertificateDer<'static>>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let value = match (values.next(), values.next()) {
@@ -41,13 +43,7 @@ fn certificates(headers: &HeaderMap, name: &str) -> Result<Vec<CertificateDer<'s
         (Some(_), Some(_)) => return Err(Refusal::UnreadableHeader(HeaderFault::Repeated)),
     };
     let text = value.to_str().map_err(|_| Refusal::UnreadableHeader(HeaderFault::NotAscii))?;
-    let pem: Vec<u8> = percent_decode_str(text).collect();
-    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    match chain {
-        Ok(chain) if chain.is_empty() => Err(Refusal::UnreadableHeader(HeaderFault::Empty)),
-        Ok(chain) => Ok(chain),
-        Err(_) => Err(Refusal::UnreadableHeader(HeaderFault::Damaged)),
-    }
+    header::certificates(text).map_err(Refusal::UnreadableHeader)
 }
 
 /// Identifies the client by its certificates; where clients are verified, these are too, by `verifier`.
@@ -71,7 +67,9 @@ fn accept(
 }
 
 static CHAINS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
-static HEADERS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
+/// Only proxies that the config names cause these: what is wrong with each kind of request is seen at once.
+static HEADERS: LogLimit = LogLimit::new(HEADERS_TOLD.0, HEADERS_TOLD.1);
+const HEADERS_TOLD: (Duration, u32) = (TOLD_PER, 20);
 
 /// Tells in the error log how many lines about what proxies hand on were left out last.
 pub fn tell_left_out(at_the_end: bool) {
@@ -86,12 +84,14 @@ pub fn tell_left_out(at_the_end: bool) {
     }
 }
 
-fn tell_header(name: &str, why: HeaderFault, proxy: IpAddr) {
+fn tell_header(name: &str, why: HeaderFault, path: &str, proxy: IpAddr) {
     if let Some(left_out) = HEADERS.allow().map(LeftOut) {
         tracing::warn!(
             %proxy,
+            path,
             "refused: the header '{name}' of the proxy cannot be read: {why}; expected the client's certificate as \
-             percent-encoded PEM, such as nginx's $ssl_client_escaped_cert{left_out}"
+             percent-encoded PEM, such as nginx's $ssl_client_escaped_cert, or as base64 of its DER, such as HAProxy's \
+             %[ssl_c_der,base64]{left_out}"
         );
     }
 }

@@ -25,6 +25,7 @@ mod mask;
 mod metrics;
 mod mounts;
 pub mod policy;
+mod private_key;
 mod probes;
 pub mod process;
 pub mod reload;

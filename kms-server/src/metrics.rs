@@ -130,13 +130,14 @@ impl Metrics {
         Active(&self.active)
     }
 
-    /// Counts an answer. KES counts no 403, no 405 and no unknown route.
-    pub fn answered(&self, status: StatusCode, is_known_route: bool, took: Duration) {
+    /// Counts an answer.
+    pub fn answered(&self, status: StatusCode, tally: Tally, took: Duration) {
         let seconds = took.as_secs_f64();
         self.duration.observe(seconds);
-        if !is_known_route || matches!(status, StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED) {
-            self.refused.inc();
-            return;
+        match tally {
+            Tally::Refused => return self.refused.inc(),
+            Tally::Monitoring => return,
+            Tally::Request => {}
         }
         self.response_time.observe(seconds);
         if status == StatusCode::OK {
@@ -200,6 +201,18 @@ impl Metrics {
     }
 }
 
+/// Where a request is counted. The families of KES hold what a client asks of keys, policies and identities and may ask:
+/// who watches a server would else see little but himself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// A request of the families of KES.
+    Request,
+    /// One of the version, of health, of routes, of metrics, or of a log.
+    Monitoring,
+    /// One that was refused for its path, its method, its certificate or a policy.
+    Refused,
+}
+
 /// A request that is being answered.
 pub struct Active<'a>(&'a IntGauge);
 
@@ -218,20 +231,29 @@ struct ByCode {
 
 impl ByCode {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let family =
-            |name: &str, help: &str| register(registry, CounterVec::new(Opts::new(name, help), &["code"])?);
+        // A series that appears with its first failure has no increase that an alert could see: each begins at zero.
+        let family = |name: &str, help: &str, codes: &[&str]| {
+            let family = register(registry, CounterVec::new(Opts::new(name, help), &["code"])?)?;
+            for code in codes {
+                family.with_label_values(&[code]);
+            }
+            Ok::<_, prometheus::Error>(family)
+        };
         Ok(Self {
             success: family(
                 "kes_http_request_success",
                 "Number of requests that have been served successfully.",
+                &["200"],
             )?,
             error: family(
                 "kes_http_request_error",
                 "Number of request that failed due to some error. (HTTP 4xx status code)",
+                &["400", "404"],
             )?,
             failure: family(
                 "kes_http_request_failure",
                 "Number of request that failed due to some internal failure. (HTTP 5xx status code)",
+                &["500", "502", "503", "504"],
             )?,
         })
     }

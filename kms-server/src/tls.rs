@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kms_trust::{ClientVerifier, Trusted, read_file};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use kms_trust::{ClientVerifier, ProvenKey, Trusted, UnusableKey, read_file};
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::{self, Facts};
 use crate::config::settings::TlsSettings;
@@ -27,10 +26,10 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
     let verifier: Arc<dyn ClientCertVerifier> = if settings.verify_clients {
         Arc::new(NotingVerifier(client_verifier(settings, needs_certificates, &provider)?))
     } else {
-        let algorithms = provider.signature_verification_algorithms;
-        Arc::new(ProvenKey { algorithms, mandatory: needs_certificates })
+        ProvenKey::new(needs_certificates, &provider)
     };
-    let pair = certificate::read_pair(&settings.cert, &settings.key).map_err(StartError::new)?;
+    let pair = certificate::read_pair(&settings.cert, &settings.key, settings.password())
+        .map_err(StartError::new)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| StartError::new(format!("TLS: {error}")))?
@@ -105,15 +104,23 @@ fn facts_of(cert: &Path) -> Option<Facts> {
 /// `None` for what is no news: a peer that goes away, or is no TLS client.
 pub fn describe_failure(error: &std::io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    if let Some(why) = UnusableKey::in_error(error) {
+        return Some(format!(
+            "signatures by the key of the client's certificate cannot be verified: it is {why}"
+        ));
+    }
     let hint = match error {
-        rustls::Error::NoCertificatesPresented => "the client presented no certificate",
+        rustls::Error::NoCertificatesPresented => {
+            "the client presented no certificate, or has one with a key of another kind than ECDSA P-256, P-384, P-521, \
+             Ed25519 and RSA"
+        }
         rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
-            "the client's certificate cannot be used: X.509 version 1, or damaged"
+            "the client's certificate is damaged"
         }
         rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_)) => {
-            "the client's certificate cannot be used: X.509 version 1, or an unknown critical extension"
+            "the client's certificate cannot be verified: X.509 version 1, or an unknown critical extension"
         }
-        rustls::Error::PeerIncompatible(_) => "no common TLS parameters, as with Ed448 keys",
+        rustls::Error::PeerIncompatible(_) => "no common TLS parameters",
         rustls::Error::InvalidCertificate(_) => "the client's certificate was refused",
         _ => return None,
     };
@@ -145,54 +152,6 @@ fn client_verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<ClientVerifier>, StartError> {
     Ok(ClientVerifier::new(trusted(settings.ca.as_deref())?, mandatory, provider))
-}
-
-/// Accepts any client certificate whose key the client proves to hold; neither issuer nor expiry is checked.
-#[derive(Debug)]
-struct ProvenKey {
-    algorithms: WebPkiSupportedAlgorithms,
-    mandatory: bool,
-}
-
-impl ClientCertVerifier for ProvenKey {
-    fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
 
 /// Reads the CAs that sign client certificates from a PEM file or a directory of such, else from the system.

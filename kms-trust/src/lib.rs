@@ -7,12 +7,16 @@ mod client;
 mod dates;
 mod file;
 mod pem;
+mod proven;
+mod signature;
 mod verifier;
 
 pub use certificates::{Trusted, Unusable, files_of};
 pub use client::ClientVerifier;
 pub use file::{MAX_FILE, describe_io_error, read_file};
 pub use pem::{describe_pem_error, wrong_in_pem};
+pub use proven::ProvenKey;
+pub use signature::UnusableKey;
 pub use verifier::ServerVerifier;
 
 #[cfg(test)]

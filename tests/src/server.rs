@@ -58,7 +58,7 @@ impl TestServer {
         let settings = Settings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: Some(admin.identity()),
-            tls: TlsSettings { cert, key, ca: None, verify_clients: false, proxy: None },
+            tls: TlsSettings { cert, key, password: None, ca: None, verify_clients: false, proxy: None },
             policies: BTreeMap::new(),
             cache: CacheConfig::default(),
             keys: Vec::new(),

@@ -14,5 +14,7 @@ mod policy;
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 #[path = "cli/process.rs"]
 mod process;
+#[path = "field/server_key.rs"]
+mod server_key;
 #[path = "field/suites.rs"]
 mod suites;

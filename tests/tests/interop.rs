@@ -6,6 +6,8 @@ mod aws;
 #[path = "vault/bao.rs"]
 #[allow(dead_code, reason = "most of it is for the tests of the Vault backend")]
 mod bao;
+#[path = "interop/certificates.rs"]
+mod certificates;
 #[path = "aws/emulator.rs"]
 #[allow(dead_code, reason = "most of it is for the tests of the AWS backend")]
 mod emulator;

@@ -7,6 +7,7 @@ use super::Call;
 use super::answer::{Answer, Reject};
 use super::json;
 use super::keys::CONTINUES;
+use crate::auth::Refusal;
 use crate::policy::{Access, Pattern, Policy, Role};
 
 /// Tells when and by whom a policy was made.
@@ -64,6 +65,11 @@ pub fn list_identities(call: &Call<'_>) -> Result<Answer, Reject> {
 ///
 /// KES 0.24 tells the admin only.
 pub fn describe_self(call: &Call<'_>) -> Result<Answer, Reject> {
+    if let Err(refusal @ (Refusal::UnreadableHeader(_) | Refusal::NotAccepted)) = call.account.caller.identity
+    {
+        // There is a certificate, and nobody could be told by 404 what is wrong with it.
+        return Err(Reject::bad_request(refusal.message()));
+    }
     let Some(identity) = &call.identity else { return Err(no_such_identity()) };
     let access = call.access;
     let mut out = b"{\"identity\":".to_vec();

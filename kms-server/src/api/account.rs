@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::answer::Reject;
 use super::{Api, Caller};
 use crate::audit::{AuditEvent, LineRoom, Recorded};
+use crate::metrics::Tally;
 
 /// What a request that was given up comes to, as far as nothing had begun: by its code at other servers.
 pub fn client_closed_request() -> StatusCode {
@@ -23,10 +24,12 @@ pub struct Account<'a> {
     pub api: &'a Arc<Api>,
     pub caller: &'a Caller,
     pub path: &'a str,
-    pub is_known_route: bool,
+    /// Where it is counted if it is not refused.
+    tally: Tally,
     pub received: Instant,
     is_given: AtomicBool,
     is_authorized: AtomicBool,
+    has_passed: AtomicBool,
 }
 
 impl<'a> Account<'a> {
@@ -35,23 +38,33 @@ impl<'a> Account<'a> {
         api: &'a Arc<Api>,
         caller: &'a Caller,
         path: &'a str,
-        is_known_route: bool,
+        tally: Tally,
         received: Instant,
     ) -> Self {
         Self {
             api,
             caller,
             path,
-            is_known_route,
+            tally,
             received,
             is_given: AtomicBool::new(false),
             is_authorized: AtomicBool::new(false),
+            has_passed: AtomicBool::new(false),
         }
     }
 
     /// Notes that a policy allows the request.
     pub fn authorized(&self) {
         self.is_authorized.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the request is not refused for its path, its method, its certificate or a policy.
+    pub fn passed(&self) {
+        self.has_passed.store(true, Ordering::Relaxed);
+    }
+
+    fn tally(&self) -> Tally {
+        if self.has_passed.load(Ordering::Relaxed) { self.tally } else { Tally::Refused }
     }
 
     /// Tells what is to be answered, unless somebody else does. The answer may have to wait for its line.
@@ -65,14 +78,14 @@ impl<'a> Account<'a> {
 
     /// Waits for the line of an answer, which must not be given without: what is given instead is a refusal.
     pub async fn recorded(&self, recorded: Recorded, status: StatusCode) -> Result<(), Reject> {
-        await_line(self.api, recorded, Count::new(self.api, self.is_known_route, self.received, status)).await
+        await_line(self.api, recorded, Count::new(self.api, self.tally(), self.received, status)).await
     }
 
     /// Refuses a request since it cannot be recorded: it has no line of its own.
     pub fn refuse(&self) -> Reject {
         self.is_given.store(true, Ordering::Relaxed);
         self.api.audit.refused();
-        Count::new(self.api, self.is_known_route, self.received, StatusCode::OK).refuse()
+        Count::new(self.api, self.tally, self.received, StatusCode::OK).refuse()
     }
 
     /// Leaves the account to a task that goes on without the handler.
@@ -89,9 +102,9 @@ impl<'a> Account<'a> {
     }
 
     fn tell(&self, status: StatusCode, sent: bool) -> Recorded {
-        let Self { api, path, is_known_route, received, .. } = *self;
+        let Self { api, path, received, .. } = *self;
         let is_authorized = self.is_authorized.load(Ordering::Relaxed);
-        let told = Told { path, is_known_route, is_authorized, received, status, sent };
+        let told = Told { path, tally: self.tally(), is_authorized, received, status, sent };
         self.caller.account_for(api, &told, None)
     }
 }
@@ -99,14 +112,14 @@ impl<'a> Account<'a> {
 /// Counts an answer when this is dropped, whoever still waits for it.
 struct Count<'a> {
     api: &'a Api,
-    is_known_route: bool,
+    tally: Tally,
     received: Instant,
     status: StatusCode,
 }
 
 impl<'a> Count<'a> {
-    fn new(api: &'a Api, is_known_route: bool, received: Instant, status: StatusCode) -> Self {
-        Self { api, is_known_route, received, status }
+    fn new(api: &'a Api, tally: Tally, received: Instant, status: StatusCode) -> Self {
+        Self { api, tally, received, status }
     }
 
     /// Says that a request is not served, or its answer not given, since it is not recorded.
@@ -120,7 +133,7 @@ impl<'a> Count<'a> {
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.api.metrics.answered(self.status, self.is_known_route, self.received.elapsed());
+        self.api.metrics.answered(self.status, self.tally, self.received.elapsed());
     }
 }
 
@@ -134,7 +147,7 @@ impl Drop for Account<'_> {
             let status = client_closed_request();
             if self.tell(status, false) != Recorded::Done {
                 // Nobody is left to wait for the line.
-                drop(Count::new(self.api, self.is_known_route, self.received, status));
+                drop(Count::new(self.api, self.tally(), self.received, status));
             }
         }
     }
@@ -156,7 +169,8 @@ impl OwnAccount {
         match self.tell(status, sent) {
             Recorded::Done => Ok(()),
             recorded => {
-                await_line(&self.api, recorded, Count::new(&self.api, true, self.received, status)).await
+                await_line(&self.api, recorded, Count::new(&self.api, Tally::Request, self.received, status))
+                    .await
             }
         }
     }
@@ -164,7 +178,7 @@ impl OwnAccount {
     fn tell(&mut self, status: StatusCode, sent: bool) -> Recorded {
         self.is_given = true;
         let (path, received) = (self.path.as_str(), self.received);
-        let told = Told { path, is_known_route: true, is_authorized: true, received, status, sent };
+        let told = Told { path, tally: Tally::Request, is_authorized: true, received, status, sent };
         self.caller.account_for(&self.api, &told, self.room.as_ref())
     }
 }
@@ -177,7 +191,7 @@ impl Drop for OwnAccount {
             tracing::error!(identity, path = self.path, "what came of this is not known");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             if self.tell(status, false) != Recorded::Done {
-                drop(Count::new(&self.api, true, self.received, status));
+                drop(Count::new(&self.api, Tally::Request, self.received, status));
             }
         }
     }
@@ -186,7 +200,7 @@ impl Drop for OwnAccount {
 /// What is told of a request that is over.
 struct Told<'a> {
     path: &'a str,
-    is_known_route: bool,
+    tally: Tally,
     is_authorized: bool,
     received: Instant,
     status: StatusCode,
@@ -196,10 +210,10 @@ struct Told<'a> {
 impl Caller {
     /// Records a request that is over, if the client has an identity, and counts it unless its answer waits for the line.
     fn account_for(&self, api: &Api, told: &Told<'_>, room: Option<&LineRoom>) -> Recorded {
-        let Told { path, is_known_route, is_authorized, received, status, sent } = *told;
+        let Told { path, tally, is_authorized, received, status, sent } = *told;
         let took = received.elapsed();
         let Some(identity) = self.identity.as_ref().ok().filter(|_| api.audit.is_on()) else {
-            api.metrics.answered(status, is_known_route, took);
+            api.metrics.answered(status, tally, took);
             return Recorded::Done;
         };
         let is_known = is_authorized || api.access.load().knows(identity);
@@ -207,7 +221,7 @@ impl Caller {
         let event = AuditEvent { time, ip: self.ip, path, identity, is_known, status, took, sent };
         let recorded = api.audit.record(&event, room);
         if recorded == Recorded::Done {
-            api.metrics.answered(status, is_known_route, took);
+            api.metrics.answered(status, tally, took);
         }
         recorded
     }

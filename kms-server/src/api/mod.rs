@@ -48,7 +48,7 @@ use crate::conn::{AccessEnd, Watch};
 use crate::expiry::Expiry;
 use crate::forwarded;
 use crate::log_limit::LogLimit;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Tally};
 use crate::policy::{Access, Denial, Proxies, Target};
 use crate::wanted_keys::WantedKeys;
 
@@ -215,12 +215,12 @@ struct Caller {
 }
 
 impl Caller {
-    fn new(client: &Client, access: &Access, head: &Parts) -> Self {
+    fn new(client: &Client, access: &Access, head: &Parts, path: &str) -> Self {
         let (Peer { identity, expiry }, ip) = (client.peer, client.remote.ip());
         let Some(proxies) = identity.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
             return Self { identity, expiry, ip };
         };
-        let (Peer { identity, expiry }, ip) = forwarded::client(&head.headers, proxies, ip);
+        let (Peer { identity, expiry }, ip) = forwarded::client(&head.headers, path, proxies, ip);
         Self { identity, expiry, ip }
     }
 }
@@ -247,7 +247,6 @@ struct Call<'a> {
 /// Answers one request. It always does, and inside the time of its route.
 pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
     let received = Instant::now();
-    let _active = client.api.metrics.begin();
     let (head, mut body) = request.into_parts();
     let to_head = head.method == Method::HEAD;
     let path = OwnPath::new(&decode(head.uri.path()));
@@ -256,9 +255,11 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let access_changes = client.api.access_changes.load(Ordering::Acquire);
     let (access, routes) = (client.api.access.load(), client.api.routes.load());
     let found = routes.find(path);
+    let tally = found.map_or(Tally::Refused, |(route, _)| route.tally());
+    let _active = (tally == Tally::Request).then(|| client.api.metrics.begin());
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
-    let caller = Caller::new(client, &access, &head);
-    let account = Account::open(&client.api, &caller, path, found.is_some(), received);
+    let caller = Caller::new(client, &access, &head, path);
+    let account = Account::open(&client.api, &caller, path, tally, received);
     let deadline = received + timeout;
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
@@ -359,6 +360,7 @@ fn check<'a>(
         Gate::Anyone => caller.identity.ok(),
         Gate::Policy => Some(authorize(client, account, access, &route.target(path, rest))?),
     };
+    account.passed();
     let expiry = caller.expiry;
     Ok(Call {
         client,

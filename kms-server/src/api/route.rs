@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::keys::CONTINUES;
 use crate::config::settings::{DEFAULT_ROUTE_TIMEOUT, RouteSettings};
+use crate::metrics::Tally;
 use crate::policy::Target;
 
 /// The most bytes of a request body that is read at all: one megabyte, of a thousand thousand.
@@ -42,6 +43,21 @@ impl Route {
     pub fn is_listed(&self) -> bool {
         !matches!(self.operation, Operation::BulkDecrypt | Operation::AllMetrics)
             && !self.path.ends_with("/trace")
+    }
+
+    /// Tells where a request for it is counted, as KES 0.24 does.
+    pub fn tally(&self) -> Tally {
+        match self.operation {
+            Operation::Version
+            | Operation::Ready
+            | Operation::Status
+            | Operation::Api
+            | Operation::Metrics
+            | Operation::AllMetrics
+            | Operation::ErrorLog
+            | Operation::AuditLog => Tally::Monitoring,
+            _ => Tally::Request,
+        }
     }
 
     /// Tells whether no policy is asked about it.

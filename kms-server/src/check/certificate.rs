@@ -21,7 +21,7 @@ const REMEDY: &str = "make another with \
 
 /// Checks the files of `tls`.
 pub fn check(tls: &TlsSettings) -> Vec<Finding> {
-    let mut findings = match certificate::read_pair(&tls.cert, &tls.key) {
+    let mut findings = match certificate::read_pair(&tls.cert, &tls.key, tls.password()) {
         Err(message) => vec![Finding::error(SUBJECT, message)],
         Ok(pair) => {
             let mut findings = Vec::new();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, password};
 use crate::apikey::ApiKey;
 use crate::certificate::CertifiedKey;
 use crate::client::{Client, Trust, certificate_from_files};
@@ -70,7 +70,7 @@ impl Access {
             return Ok(ApiKey::parse(text)?.client_certificate()?);
         }
         match files {
-            (Some(cert), Some(key)) => Ok(certificate_from_files(Path::new(cert), Path::new(key))?),
+            (Some(cert), Some(key)) => certificate_from_files(Path::new(cert), Path::new(key), password::ask),
             (None, None) => Err(Failure::new(
                 "no API key: set KES_API_KEY, \
                  or KES_CLIENT_CERT and KES_CLIENT_KEY to the files of a certificate and its key",

@@ -9,6 +9,7 @@ mod listing;
 mod log;
 mod metric;
 mod output;
+mod password;
 mod policy;
 mod root_key;
 mod server;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kms_core::{CacheConfig, Identity};
+use kms_vault::Secret;
 
 use super::environment::Environment;
 use super::glob::Glob;
@@ -210,14 +211,10 @@ fn check_allow(pattern: &str) -> Option<String> {
 }
 
 fn tls(raw: RawTls, places: &Places) -> Result<TlsSettings, Problem> {
-    if raw.password.is_some_and(|password| !password.is_empty()) {
-        let message = "encrypted private keys are not supported, expected none: decrypt the file \
-            with 'openssl pkey', and keep it where nobody else can read it";
-        return Err(places.problem(&path("tls.password"), message));
-    }
     Ok(TlsSettings {
         cert: required(raw.cert.as_deref(), "tls.cert", "a PEM file of the server's certificate", places)?,
         key: required(raw.key.as_deref(), "tls.key", "a PEM file of the private key", places)?,
+        password: raw.password.filter(|password| !password.is_empty()).map(Secret::from),
         ca: optional(raw.ca.as_deref(), "tls.ca", places)?,
         verify_clients: raw.auth.as_ref().is_some_and(|auth| auth.0),
         proxy: raw.proxy.map_or(Ok(None), |proxy| self::proxy(&proxy, places))?,

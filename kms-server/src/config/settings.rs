@@ -8,7 +8,7 @@ use std::time::Duration;
 use kms_aws::{AwsConfig, SecretsConfig, WrapperConfig};
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
-use kms_vault::{TlsConfig, VaultConfig};
+use kms_vault::{Secret, TlsConfig, VaultConfig};
 
 /// The configuration of a server after all checks that need no other machine.
 #[derive(Debug)]
@@ -97,12 +97,21 @@ pub struct TlsSettings {
     pub cert: PathBuf,
     /// PEM file of its private key.
     pub key: PathBuf,
+    /// What the private key is encrypted with, if it is.
+    pub password: Option<Secret>,
     /// PEM file, or directory of such, of the CAs that sign client certificates; the system's if absent.
     pub ca: Option<PathBuf>,
     /// Whether the chain of a client's certificate is verified (KES: `--auth=on`).
     pub verify_clients: bool,
     /// Who may speak for other clients, and how.
     pub proxy: Option<ProxySettings>,
+}
+
+impl TlsSettings {
+    /// Lends the password of the private key.
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_ref().map(Secret::expose)
+    }
 }
 
 /// Proxies that end the TLS of clients and hand their certificates on.

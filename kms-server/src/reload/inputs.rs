@@ -34,10 +34,11 @@ pub(super) struct TlsInputs {
 impl TlsInputs {
     /// Reads the files; one that cannot be read, or is no regular file, counts as one that holds nothing.
     pub(super) fn of(settings: &TlsSettings, needs_certificates: bool) -> Self {
-        let TlsSettings { cert, key, ca, verify_clients, proxy } = settings;
+        let TlsSettings { cert, key, ca, verify_clients, proxy, .. } = settings;
         let mut pair = DefaultHasher::new();
         content(cert).as_deref().hash(&mut pair);
         content(key).as_deref().hash(&mut pair);
+        settings.password().hash(&mut pair);
         let mut rule = DefaultHasher::new();
         (verify_clients, needs_certificates).hash(&mut rule);
         if *verify_clients {

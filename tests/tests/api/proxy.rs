@@ -1,5 +1,7 @@
 //! A proxy that ends the TLS of clients and speaks for them.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kms_server::config::settings::ProxySettings;
 use kms_tests::{Protocol, TestIdentity, TestServer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -31,6 +33,25 @@ async fn a_proxy_speaks_for_its_clients_and_nobody_else_does() {
         assert_eq!(answer.code(), 200, "{}", answer.text());
         let answer = through.send_with("POST", "/v1/key/generate/other", &headers, "{}").await.unwrap();
         assert_eq!(answer.code(), 403, "it has the rights of its client only");
+        let pem = app.certificate_pem();
+        for (what, value) in [
+            ("base64 of the DER", STANDARD.encode(&app.chain[0])),
+            ("form-encoded PEM", forwarded(&app).replace("%20", "+")),
+            ("PEM in one line", pem.trim_end().replace('\n', " ")),
+        ] {
+            let answer = through.send_with("POST", path, &[(HEADER, &value)], "{}").await.unwrap();
+            assert_eq!(answer.code(), 200, "{what}: {}", answer.text());
+            let answer = through
+                .send_with("GET", "/v1/identity/self/describe", &[(HEADER, &value)], "")
+                .await
+                .unwrap();
+            assert_eq!(answer.member("identity"), app.identity().to_string(), "{what}");
+        }
+        for bad in ["nonsense", "-----BEGIN%20CERTIFICATE-----"] {
+            let answer =
+                through.send_with("GET", "/v1/identity/self/describe", &[(HEADER, bad)], "").await.unwrap();
+            assert_eq!(answer.code(), 400, "{bad}: {}", answer.text());
+        }
         for bad in ["", "nonsense", "-----BEGIN%20CERTIFICATE-----"] {
             let answer = through.send_with("POST", path, &[(HEADER, bad)], "{}").await.unwrap();
             assert_eq!(

@@ -131,7 +131,7 @@ fn a_new_certificate_has_the_names_and_the_key_that_were_asked_for() {
     let output = Shell::default().run(&[&arguments as &[&str], &["--expiry", "87660h"]].concat()).ok();
     let (api_key, identity) = as_scripts_do(&output);
 
-    let pair = read_pair(&cert, &key).map_err(|error| error.clone()).unwrap();
+    let pair = read_pair(&cert, &key, None).map_err(|error| error.clone()).unwrap();
     assert!(pair.matches());
     let facts = Facts::of(&pair.chain[0]).unwrap();
     assert_eq!(facts.identity.to_string(), identity);

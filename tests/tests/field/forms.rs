@@ -378,10 +378,6 @@ fn mistakes_in_yaml_are_told_with_file_line_key_and_what_was_expected() {
             format!("{START}policy:\n  a:\n    deny: [/v1/key/*/x]\n{store}"),
             &["kes.yml:5: policy.a.deny[0]", "instead"],
         ),
-        (
-            "tls: {key: k, cert: c, password: x}\nroot: _\n".to_owned() + store,
-            &["kes.yml:1: tls.password: encrypted private keys"],
-        ),
         (format!("root: _\n{START}{store}"), &["kes.yml:1: root: a former name of admin.identity", "line 2"]),
         (
             format!("{START}keystore: {{vault: {{endpoint: x}}}}\n"),

@@ -1,0 +1,229 @@
+//! Private keys in PEM files, also encrypted ones.
+//!
+//! Two forms of encryption are in use. PKCS #8 (RFC 5958, RFC 8018) is that of today. RFC 1423, section 1.1, is that of
+//! `openssl ec -aes256` and of KES: a key is derived from the password by one round of MD5, as OpenSSL does it.
+
+use std::fmt;
+
+use aes::{Aes128, Aes192, Aes256};
+use cbc::cipher::block_padding::Pkcs7;
+use cbc::cipher::{
+    BlockCipherDecrypt, BlockModeDecrypt as _, BlockModeEncrypt as _, KeyInit, KeyIvInit as _,
+};
+use des::{Des, TdesEde3};
+use md5::{Digest as _, Md5};
+use pkcs8::EncryptedPrivateKeyInfoRef;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::{self, PemObject as _};
+use zeroize::Zeroizing;
+
+/// The label of an encrypted key of PKCS #8.
+const PKCS8: &str = "ENCRYPTED PRIVATE KEY";
+
+/// How much of the initialization vector is the salt of the password.
+const SALT_LEN: usize = 8;
+
+/// Why a private key cannot be had.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// It is encrypted, and there is no password.
+    Encrypted,
+    /// The password does not open it.
+    WrongPassword,
+    /// It is encrypted in a way that is not known; by what.
+    Cipher(String),
+    /// The PEM is damaged, or holds no private key.
+    Pem(pem::Error),
+    /// The PEM of an encrypted key is damaged.
+    Damaged,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encrypted => {
+                f.write_str("its private key is encrypted, and there is no password: set tls.password")
+            }
+            Self::WrongPassword => f.write_str(
+                "its private key is damaged, or encrypted with another password than tls.password",
+            ),
+            Self::Cipher(cipher) => write!(
+                f,
+                "its private key is encrypted by {cipher}, expected AES or DES in CBC mode: 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
+                 makes such a one"
+            ),
+            Self::Pem(error) => f.write_str(&kms_trust::describe_pem_error(error, "private key")),
+            Self::Damaged => f.write_str("the PEM of its encrypted private key is damaged"),
+        }
+    }
+}
+
+/// Reads the first private key of a file, by `password` if it is encrypted.
+pub fn read(content: &[u8], password: Option<&str>) -> Result<PrivateKeyDer<'static>, Unreadable> {
+    match Encryption::of_first_key(content) {
+        None => PrivateKeyDer::from_pem_slice(content).map_err(Unreadable::Pem),
+        Some(how) => {
+            let password = password.filter(|password| !password.is_empty()).ok_or(Unreadable::Encrypted)?;
+            decrypt(content, how, password.as_bytes())
+        }
+    }
+}
+
+/// Tells whether the first private key of a file is encrypted.
+pub fn is_encrypted(content: &[u8]) -> bool {
+    Encryption::of_first_key(content).is_some()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encryption {
+    Pkcs8,
+    Rfc1423,
+}
+
+impl Encryption {
+    /// Looks at the lines of the first private key, and no further: what is not encrypted is read elsewhere.
+    fn of_first_key(content: &[u8]) -> Option<Self> {
+        let mut lines = content.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
+        let begin =
+            lines.find(|line| line.ends_with(b"PRIVATE KEY-----") && !line.starts_with(b"-----END"))?;
+        if begin.ends_with(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") {
+            return Some(Self::Pkcs8);
+        }
+        let header = lines.find(|line| !line.is_empty())?;
+        (header.starts_with(b"Proc-Type:") && header.ends_with(b"ENCRYPTED")).then_some(Self::Rfc1423)
+    }
+}
+
+fn decrypt(content: &[u8], how: Encryption, password: &[u8]) -> Result<PrivateKeyDer<'static>, Unreadable> {
+    let blocks = ::pem::parse_many(content).map_err(|_| Unreadable::Damaged)?;
+    let block =
+        blocks.iter().find(|block| block.tag().ends_with("PRIVATE KEY")).ok_or(Unreadable::Damaged)?;
+    let der = match how {
+        Encryption::Pkcs8 if block.tag() == PKCS8 => decrypt_pkcs8(block.contents(), password)?,
+        Encryption::Rfc1423 => decrypt_rfc1423(block, password)?,
+        Encryption::Pkcs8 => return Err(Unreadable::Damaged),
+    };
+    let key = PrivateKeyDer::try_from(&**der).map_err(|_| Unreadable::WrongPassword)?;
+    Ok(key.clone_key())
+}
+
+fn decrypt_pkcs8(der: &[u8], password: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
+    let encrypted = EncryptedPrivateKeyInfoRef::try_from(der)
+        .map_err(|_| Unreadable::Cipher("an algorithm that is not known".to_owned()))?;
+    let document = encrypted.decrypt(password).map_err(|_| Unreadable::WrongPassword)?;
+    Ok(Zeroizing::new(document.as_bytes().to_vec()))
+}
+
+fn decrypt_rfc1423(block: &::pem::Pem, password: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
+    let info = block.headers().get("DEK-Info").ok_or(Unreadable::Damaged)?;
+    let (cipher, iv) = info.split_once(',').ok_or(Unreadable::Damaged)?;
+    let iv = hex::decode(iv.trim()).map_err(|_| Unreadable::Damaged)?;
+    let data = block.contents();
+    match cipher.trim() {
+        "AES-128-CBC" => decrypt_cbc::<Aes128>(data, password, &iv),
+        "AES-192-CBC" => decrypt_cbc::<Aes192>(data, password, &iv),
+        "AES-256-CBC" => decrypt_cbc::<Aes256>(data, password, &iv),
+        "DES-EDE3-CBC" => decrypt_cbc::<TdesEde3>(data, password, &iv),
+        "DES-CBC" => decrypt_cbc::<Des>(data, password, &iv),
+        other => Err(Unreadable::Cipher(other.chars().take(40).collect())),
+    }
+}
+
+fn decrypt_cbc<C: BlockCipherDecrypt + KeyInit>(
+    data: &[u8],
+    password: &[u8],
+    iv: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
+    let salt = iv.get(..SALT_LEN).ok_or(Unreadable::Damaged)?;
+    let key = derive(password, salt, C::key_size());
+    let cipher = cbc::Decryptor::<C>::new_from_slices(&key, iv).map_err(|_| Unreadable::Damaged)?;
+    let mut plain = Zeroizing::new(data.to_vec());
+    let len = cipher.decrypt_padded::<Pkcs7>(&mut plain).map_err(|_| Unreadable::WrongPassword)?.len();
+    plain.truncate(len);
+    Ok(plain)
+}
+
+/// Encrypts a private key of PKCS #8 as KES does: AES-256 by RFC 1423, which MinIO reads too. `iv` has to be random.
+///
+/// The form has no sum: whoever can write the file can change the key.
+pub fn encrypt(der: &[u8], password: &[u8], iv: [u8; 16]) -> String {
+    let key = derive(password, &iv[..SALT_LEN], 32);
+    let key: Zeroizing<[u8; 32]> = Zeroizing::new(std::array::from_fn(|at| key[at]));
+    let cipher = cbc::Encryptor::<Aes256>::new(&(*key).into(), &iv.into());
+    let mut block = ::pem::Pem::new("PRIVATE KEY", cipher.encrypt_padded_vec::<Pkcs7>(der));
+    let headers =
+        [("Proc-Type", "4,ENCRYPTED".to_owned()), ("DEK-Info", format!("AES-256-CBC,{}", hex::encode(iv)))];
+    for (name, value) in headers {
+        // Fails for names with a colon.
+        let _ = block.headers_mut().add(name, &value);
+    }
+    ::pem::encode_config(&block, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF))
+}
+
+/// Derives a key of `len` bytes as OpenSSL's `EVP_BytesToKey` does with MD5 and one round.
+fn derive(password: &[u8], salt: &[u8], len: usize) -> Zeroizing<Vec<u8>> {
+    let mut key = Zeroizing::new(Vec::with_capacity(len + 16));
+    let mut last = Zeroizing::new(Vec::new());
+    while key.len() < len {
+        let mut hash = Md5::new();
+        for part in [&last, password, salt] {
+            hash.update(part);
+        }
+        *last = hash.finalize().to_vec();
+        key.extend_from_slice(&last);
+    }
+    key.truncate(len);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWORD: &str = "open-sesame";
+
+    #[test]
+    fn what_is_encrypted_is_read_by_its_password_and_no_other() {
+        let key = rcgen::KeyPair::generate().unwrap().serialize_der();
+        let text = encrypt(&key, PASSWORD.as_bytes(), [7; 16]);
+        assert!(is_encrypted(text.as_bytes()));
+        for text in [
+            text.clone(),
+            text.replace('\n', "\r\n"),
+            format!("\u{feff}{text}"),
+            format!("text\n{text}more\n"),
+        ] {
+            let read = read(text.as_bytes(), Some(PASSWORD)).unwrap_or_else(|why| panic!("{why}: {text}"));
+            assert_eq!(read.secret_der(), key);
+        }
+        for password in [None, Some(""), Some("open-sesame2")] {
+            let told = read(text.as_bytes(), password).unwrap_err().to_string();
+            let expected = if password.is_some_and(|text| !text.is_empty()) {
+                "another password"
+            } else {
+                "no password"
+            };
+            assert!(told.contains(expected) && !told.contains(PASSWORD), "{told}");
+        }
+        for (from, to, expected) in [
+            ("AES-256-CBC", "IDEA-CBC", "encrypted by IDEA-CBC"),
+            ("07070707", "0707zz07", "damaged"),
+            (",0707", "0707", "damaged"),
+            ("-----END", "-----", "damaged"),
+        ] {
+            let told = read(text.replacen(from, to, 1).as_bytes(), Some(PASSWORD)).unwrap_err().to_string();
+            assert!(told.contains(expected), "{to}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_encrypted_needs_no_password_and_ignores_one() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let (plain, encrypted) =
+            (key.serialize_pem(), encrypt(&key.serialize_der(), PASSWORD.as_bytes(), [7; 16]));
+        for text in [plain.clone(), format!("{plain}{encrypted}")] {
+            assert!(!is_encrypted(text.as_bytes()), "the first counts");
+            assert_eq!(read(text.as_bytes(), Some("any")).unwrap().secret_der(), key.serialize_der());
+        }
+    }
+}

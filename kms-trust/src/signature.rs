@@ -1,0 +1,137 @@
+//! The signature by which a client proves at the handshake that it holds the private key of its certificate.
+//!
+//! Only the certificate's public key takes part. rustls's own functions read the whole certificate, and refuse what may stand
+//! in it beside the key: version 1, an unknown critical extension.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use webpki::RawPublicKeyEntity;
+use x509_parser::der_parser::asn1_rs::{Oid, oid};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+/// The sizes of RSA keys, in bits, whose signatures can be verified.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// Why no signature of a certificate's key can be verified here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnusableKey {
+    /// An RSA key of so many bits.
+    Rsa(usize),
+    /// An elliptic curve, by its object identifier, or one that is spelled out.
+    Curve(Option<String>),
+    /// Another algorithm, by its object identifier.
+    Algorithm(String),
+}
+
+impl UnusableKey {
+    /// Looks at the key of a certificate.
+    pub fn check(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+        let (_, certificate) = parse(certificate)?;
+        match Self::of(certificate.public_key()) {
+            None => Ok(()),
+            Some(why) => Err(CertificateError::Other(OtherError(Arc::new(why))).into()),
+        }
+    }
+
+    /// Finds it in the error of a handshake.
+    pub fn in_error(error: &Error) -> Option<&Self> {
+        let Error::InvalidCertificate(CertificateError::Other(OtherError(why))) = error else { return None };
+        why.downcast_ref()
+    }
+
+    fn of(key: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
+        let algorithm = &key.algorithm;
+        if algorithm.algorithm == RSA {
+            let bits = match key.parsed() {
+                Ok(PublicKey::RSA(key)) => key.key_size(),
+                _ => 0,
+            };
+            return (!RSA_BITS.contains(&bits)).then_some(Self::Rsa(bits));
+        }
+        if algorithm.algorithm == EC {
+            let curve = algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
+            let is_known = curve.as_ref().is_some_and(|curve| CURVES.contains(curve));
+            return (!is_known).then(|| Self::Curve(curve.map(|curve| curve.to_id_string())));
+        }
+        (algorithm.algorithm != ED25519).then(|| Self::Algorithm(algorithm.algorithm.to_id_string()))
+    }
+}
+
+// RFC 8017, appendix C; RFC 5480, section 2.1; RFC 8410, section 3.
+const RSA: Oid<'_> = oid!(1.2.840.113549.1.1.1);
+const EC: Oid<'_> = oid!(1.2.840.10045.2.1);
+const ED25519: Oid<'_> = oid!(1.3.101.112);
+/// P-256, P-384 and P-521.
+const CURVES: [Oid<'_>; 3] = [oid!(1.2.840.10045.3.1.7), oid!(1.3.132.0.34), oid!(1.3.132.0.35)];
+
+impl fmt::Display for UnusableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rsa(0) => f.write_str("an RSA key that cannot be read"),
+            Self::Rsa(bits) => write!(f, "an RSA key of {bits} bits"),
+            Self::Curve(None) => f.write_str("an elliptic curve that has no name"),
+            Self::Curve(Some(curve)) => match curve.as_str() {
+                "1.3.132.0.33" => f.write_str("the elliptic curve P-224"),
+                "1.3.132.0.10" => f.write_str("the elliptic curve secp256k1"),
+                curve => write!(f, "the elliptic curve {curve}"),
+            },
+            Self::Algorithm(algorithm) => match algorithm.as_str() {
+                "1.3.101.113" => f.write_str("an Ed448 key"),
+                "1.2.840.10040.4.1" => f.write_str("a DSA key"),
+                "1.2.840.113549.1.1.10" => f.write_str("a key for RSASSA-PSS alone"),
+                algorithm => write!(f, "a key of the algorithm {algorithm}"),
+            },
+        }?;
+        f.write_str("; make one of ECDSA P-256, P-384, P-521, Ed25519, or RSA of 2048 to 8192 bits")
+    }
+}
+
+impl std::error::Error for UnusableKey {}
+
+/// Verifies a signature of TLS 1.2 by the public key of `certificate`.
+pub fn verify_tls12(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let (_, certificate) = parse(certificate)?;
+    let key = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
+    let key = RawPublicKeyEntity::try_from(&key).map_err(|_| CertificateError::BadEncoding)?;
+    let with_scheme = algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
+    let (_, of_scheme) = with_scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+    // A scheme of TLS 1.2 names no curve: the one that fits the key is the one.
+    for algorithm in *of_scheme {
+        match key.verify_signature(*algorithm, message, signed.signature()) {
+            Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+            Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
+            Err(_) => return Err(CertificateError::BadSignature.into()),
+        }
+    }
+    Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+}
+
+/// Verifies a signature of TLS 1.3 by the public key of `certificate`.
+pub fn verify_tls13(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let (_, certificate) = parse(certificate)?;
+    let key = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
+    verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
+}
+
+fn parse<'a>(
+    certificate: &'a CertificateDer<'_>,
+) -> Result<(&'a [u8], X509Certificate<'a>), CertificateError> {
+    X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)
+}

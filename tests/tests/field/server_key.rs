@@ -1,0 +1,177 @@
+//! Private keys of the server as openssl and KES encrypt them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::process::{Serving, Shell, text};
+
+const PASSWORD: &str = "open-sesame";
+const ADMIN: &str = "3ecfcdf38fcbe141ae26a1030f81e96b753365a46760ae6b578698a97c59fd22";
+
+/// A directory with a server's certificate, and its private key in the forms of openssl.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let mut command = Command::new("openssl");
+        let output = command.args(arguments.split(' ')).current_dir(self.0.path()).output().unwrap();
+        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Makes `plain.key` and a certificate of it.
+    fn make(&self, key: &str) {
+        self.openssl(&format!("genpkey {key} -out plain.key"));
+        self.openssl(
+            "req -x509 -key plain.key -days 90 -subj /CN=kes -addext subjectAltName=IP:127.0.0.1 \
+             -addext basicConstraints=critical,CA:FALSE -out server.crt",
+        );
+    }
+
+    fn config(&self, password: &str) -> PathBuf {
+        let [key, cert, keys] =
+            ["server.key", "server.crt", "keys"].map(|name| self.path(name).display().to_string());
+        let config = format!(
+            "version: v1\naddress: 127.0.0.1:0\nadmin: {{identity: {ADMIN}}}\ntls:\n  key: {key}\n  cert: {cert}\n\
+             {password}keystore: {{fs: {{path: {keys}}}}}\n"
+        );
+        let file = self.path("config.yml");
+        fs::write(&file, config).unwrap();
+        file
+    }
+
+    fn serve(&self, shell: &Shell) -> Serving {
+        shell.serve(&["--config", text(&self.path("config.yml"))])
+    }
+}
+
+const WITH_PASSWORD: &str = "  password: ${KEY_PASSWORD}\n";
+
+fn shell() -> Shell {
+    Shell::default().set("KEY_PASSWORD", PASSWORD)
+}
+
+#[test]
+fn encrypted_keys_of_all_forms_start_the_server() {
+    let rsa = "-algorithm RSA -pkeyopt rsa_keygen_bits:2048";
+    let ec = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+    for (what, key, encrypt) in [
+        ("KES's, EC", ec, "ec -in plain.key -aes256"),
+        ("RFC 1423, AES-128", ec, "pkey -in plain.key -traditional -aes128"),
+        ("RFC 1423, AES-192, RSA", rsa, "pkey -in plain.key -traditional -aes192"),
+        ("RFC 1423, 3DES, RSA", rsa, "pkey -in plain.key -traditional -des3"),
+        ("PKCS #8, AES-256", ec, "pkcs8 -topk8 -in plain.key -v2 aes-256-cbc"),
+        (
+            "PKCS #8, AES-128, an old hash, RSA",
+            rsa,
+            "pkcs8 -topk8 -in plain.key -v2 aes-128-cbc -v2prf hmacWithSHA1",
+        ),
+        ("PKCS #8, 3DES", ec, "pkcs8 -topk8 -in plain.key -v2 des3"),
+        ("PKCS #8, scrypt", ec, "pkcs8 -topk8 -in plain.key -scrypt"),
+        ("PKCS #8, Ed25519", "-algorithm ED25519", "pkcs8 -topk8 -in plain.key -v2 aes-256-cbc"),
+    ] {
+        let files = Files::new();
+        files.make(key);
+        files.openssl(&format!("{encrypt} -passout pass:{PASSWORD} -out server.key"));
+        assert!(fs::read_to_string(files.path("server.key")).unwrap().contains("ENCRYPTED"), "{what}");
+        let config = files.config(WITH_PASSWORD);
+        let server = files.serve(&shell());
+        let checked = shell().run(&["check", "--config", text(&config)]);
+        assert!(checked.stdout.contains("server.crt: for 127.0.0.1"), "{what}: {checked:?}");
+        let told = format!("{}{}{}{}", server.stdout(), server.stderr(), checked.stdout, checked.stderr);
+        assert!(!told.contains(PASSWORD), "{what}: {told}");
+        server.stop();
+    }
+}
+
+#[test]
+fn what_stands_around_an_encrypted_key_changes_nothing() {
+    let files = Files::new();
+    files.make("-algorithm EC -pkeyopt ec_paramgen_curve:P-384");
+    files.openssl(&format!("ec -in plain.key -aes256 -passout pass:{PASSWORD} -out one.key"));
+    files.openssl("ecparam -name secp384r1 -out parameters");
+    let read = |name: &str| fs::read_to_string(files.path(name)).unwrap();
+    let (key, parameters, cert) = (read("one.key"), read("parameters"), read("server.crt"));
+    files.config(WITH_PASSWORD);
+    for content in [
+        format!("{parameters}{key}"),
+        format!("{cert}{key}"),
+        format!("{key}{cert}"),
+        key.replace('\n', "\r\n"),
+        format!("\u{feff}{key}"),
+        format!("Bag Attributes\n    friendlyName: kes\n{key}"),
+    ] {
+        fs::write(files.path("server.key"), content).unwrap();
+        files.serve(&shell()).stop();
+    }
+}
+
+#[test]
+fn a_password_that_is_missing_or_wrong_is_told_by_file_and_name() {
+    let files = Files::new();
+    files.make("-algorithm EC -pkeyopt ec_paramgen_curve:P-256");
+    for encrypt in ["ec -in plain.key -aes256", "pkcs8 -topk8 -in plain.key -v2 aes-256-cbc"] {
+        files.openssl(&format!("{encrypt} -passout pass:{PASSWORD} -out server.key"));
+        for (config, expected) in [
+            ("", "server.key: its private key is encrypted, and there is no password: set tls.password"),
+            ("  password: \"\"\n", "there is no password: set tls.password"),
+            (
+                "  password: wrong\n",
+                "server.key: its private key is damaged, or encrypted with another password than tls.password",
+            ),
+        ] {
+            let config = files.config(config);
+            let server = shell().run(&["server", "--config", text(&config)]);
+            let check = shell().run(&["check", "--config", text(&config)]);
+            assert!(server.error().contains(expected), "{encrypt}: {expected}");
+            assert!(check.stdout.contains(expected), "{encrypt}: {check:?}");
+        }
+    }
+    // A password for a key that has none is of no concern, as with KES.
+    fs::copy(files.path("plain.key"), files.path("server.key")).unwrap();
+    files.config(WITH_PASSWORD);
+    files.serve(&shell()).stop();
+}
+
+#[test]
+fn a_key_that_is_renewed_with_another_password_is_loaded_with_its_config() {
+    let files = Files::new();
+    files.make("-algorithm EC -pkeyopt ec_paramgen_curve:P-256");
+    let encrypt = |password: &str| {
+        files.openssl(&format!("ec -in plain.key -aes256 -passout pass:{password} -out server.key"));
+    };
+    encrypt(PASSWORD);
+    files.config(WITH_PASSWORD);
+    let server = files.serve(&shell());
+    encrypt("another");
+    hang_up(&server);
+    until(&server, "encrypted with another password than tls.password");
+    files.config("  password: another\n");
+    hang_up(&server);
+    until(&server, "the configuration was loaded again");
+    server.stop();
+}
+
+fn until(server: &Serving, expected: &str) {
+    let began = Instant::now();
+    while !server.stderr().contains(expected) {
+        assert!(began.elapsed() < Duration::from_secs(20), "not '{expected}':\n{}", server.stderr());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn hang_up(server: &Serving) {
+    let pid = rustix::process::Pid::from_raw(server.pid().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+}

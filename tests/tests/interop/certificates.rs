@@ -1,0 +1,310 @@
+//! Client certificates as people make them, shown to the real KES and to ours by curl.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kms_server::certificate::Facts;
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SerialNumber,
+};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use super::setup::{Process, attempt, free_address, kms, run, text, tools};
+
+/// What differs, on purpose: the versions of TLS, the answer of KES, ours, and what our log has to say.
+const DIFFERENT: [(&str, &[&str], &str, &str, &str); 4] = [
+    ("RSA of 1024 bits", &["1.2", "1.3"], "200", "none", "an RSA key of 1024 bits; make one of"),
+    ("RSA of 1536 bits", &["1.2", "1.3"], "200", "none", "an RSA key of 1536 bits; make one of"),
+    ("P-224", &["1.2"], "200", "none", "the elliptic curve P-224; make one of"),
+    (
+        "a CA first, the certificate of another behind it",
+        &["1.2", "1.3"],
+        "200",
+        "400",
+        "whose keys it did not prove",
+    ),
+];
+
+#[test]
+fn client_certificates_of_all_kinds_get_the_answer_that_kes_gives() {
+    let kes = tools(&["kes"]).join("kes");
+    let dir = tempfile::tempdir().unwrap();
+    let clients = Clients::make(dir.path());
+    let servers = [Server::start(&kes, &clients, "kes"), Server::start(kms(), &clients, "kms")];
+    let mut seen = BTreeMap::new();
+    for (name, client) in &clients.made {
+        for version in ["1.2", "1.3"] {
+            let [of_kes, of_ours] = servers.each_ref().map(|server| server.ask(client, version));
+            let expected =
+                DIFFERENT.iter().find(|(what, versions, ..)| what == name && versions.contains(&version));
+            match expected {
+                Some((_, _, kes, ours, told)) => {
+                    assert_eq!((&*of_kes, &*of_ours), (*kes, *ours), "{name}, TLS {version}");
+                    let log = kms_tests::process::settled(&servers[1].log);
+                    assert!(log.contains(told), "{name}: '{told}' is not in\n{log}");
+                }
+                None => assert_eq!(of_ours, of_kes, "{name}, TLS {version}: ours, and KES"),
+            }
+            seen.insert((name.clone(), version), of_ours);
+        }
+    }
+    let count = |answer: &str| seen.values().filter(|seen| *seen == answer).count();
+    assert!(seen.len() >= 60 && count("200") >= 30 && count("400") >= 8 && count("none") >= 6, "{seen:#?}");
+    let documented =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compatibility.md")).unwrap();
+    assert!(documented.contains("RSA key of less than 2048 bits"));
+}
+
+/// The files of clients, by what is special about them.
+struct Clients {
+    dir: PathBuf,
+    server: (PathBuf, PathBuf),
+    made: Vec<(String, (PathBuf, PathBuf))>,
+}
+
+impl Clients {
+    fn make(dir: &Path) -> Self {
+        let mut clients = Self { dir: dir.into(), server: Default::default(), made: Vec::new() };
+        let server_key = key();
+        clients.server =
+            clients.write("server", &self_signed(&server_key, |_| {}), &server_key.serialize_pem());
+        clients.by_rcgen();
+        clients.by_openssl();
+        clients
+    }
+
+    fn write(&self, name: &str, chain: &str, key: &str) -> (PathBuf, PathBuf) {
+        let file = |kind: &str| self.dir.join(format!("{}.{kind}", name.replace([' ', ':', ','], "-")));
+        let (cert, key_file) = (file("crt"), file("key"));
+        fs::write(&cert, chain).unwrap();
+        fs::write(&key_file, key).unwrap();
+        (cert, key_file)
+    }
+
+    fn add(&mut self, name: &str, chain: &[&str], key: &KeyPair) {
+        let files = self.write(name, &chain.concat(), &key.serialize_pem());
+        self.made.push((name.into(), files));
+    }
+
+    /// What differs in the text of the certificate, and in the chain.
+    fn by_rcgen(&mut self) {
+        let one = |change: &dyn Fn(&mut CertificateParams)| {
+            let key = key();
+            (self_signed(&key, change), key)
+        };
+        let kinds: [(&str, &dyn Fn(&mut CertificateParams)); 13] = [
+            ("plain", &|_| {}),
+            ("expired", &|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)),
+            ("not valid yet", &|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
+            ("CA:TRUE", &|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            ("CA:FALSE", &|params| params.is_ca = IsCa::ExplicitNoCa),
+            ("for servers only", &|params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            }),
+            ("for signing code", &|params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+            }),
+            ("to sign certificates, and no CA", &|params| {
+                params.is_ca = IsCa::ExplicitNoCa;
+                params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            }),
+            ("an unknown critical extension", &|params| params.custom_extensions.push(unknown(true))),
+            ("an unknown extension", &|params| params.custom_extensions.push(unknown(false))),
+            ("no common name", &|params| params.distinguished_name = rcgen::DistinguishedName::new()),
+            ("a wildcard", &|params| {
+                params.distinguished_name.push(DnType::CommonName, "*.example.org");
+                params.subject_alt_names = vec![rcgen::SanType::DnsName("*.example.org".try_into().unwrap())];
+            }),
+            ("a long serial number", &|params| {
+                params.serial_number = Some(SerialNumber::from(vec![0x7f; 20]))
+            }),
+        ];
+        for (name, change) in kinds {
+            let (pem, key) = one(change);
+            self.add(name, &[&pem], &key);
+        }
+        for (name, algorithm) in [
+            ("P-256", &rcgen::PKCS_ECDSA_P256_SHA256),
+            ("P-384", &rcgen::PKCS_ECDSA_P384_SHA384),
+            ("P-521", &rcgen::PKCS_ECDSA_P521_SHA512),
+            ("Ed25519", &rcgen::PKCS_ED25519),
+        ] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            self.add(name, &[&self_signed(&key, |_| {})], &key);
+        }
+        let root = authority("root", None);
+        let middle = authority("middle", Some(&root.1));
+        let (own, other) = (key(), key());
+        let leaf = params("leaf").signed_by(&own, &middle.1).unwrap().pem();
+        let second = params("other").signed_by(&other, &middle.1).unwrap().pem();
+        self.add("a chain", &[&leaf, &middle.0, &root.0], &own);
+        self.add("a chain in odd order", &[&leaf, &root.0, &middle.0], &own);
+        self.add("a chain with a CA twice", &[&leaf, &root.0, &root.0], &own);
+        self.add("a leaf without its chain", &[&leaf], &own);
+        self.add("a CA that did not sign it behind it", &[&second, &authority("foreign", None).0], &other);
+        self.add("another leaf behind it", &[&leaf, &second], &own);
+        self.add("another leaf between", &[&leaf, &second, &middle.0], &own);
+        self.add("CAs alone", &[&root.0, &middle.0], root.1.key());
+        self.add("a CA first, the certificate of another behind it", &[&root.0, &leaf], root.1.key());
+    }
+
+    /// What differs in the key, and version 1.
+    fn by_openssl(&mut self) {
+        let kinds = [
+            ("RSA of 1024 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024"),
+            ("RSA of 1536 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1536"),
+            ("RSA of 2048 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048"),
+            ("RSA of 3072 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072"),
+            ("RSA of 4096 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:4096"),
+            ("Ed448", "genpkey -algorithm ED448"),
+            ("P-224", "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:secp224r1"),
+            ("secp256k1", "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:secp256k1"),
+            ("version 1, RSA", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048"),
+            ("version 1, P-256", "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
+            ("version 1, Ed25519", "genpkey -algorithm ED25519"),
+        ];
+        for (name, make_key) in kinds {
+            let (cert, key) = self.write(name, "", "");
+            let request = self.dir.join("request.csr");
+            let [cert_text, key_text, request_text] =
+                [&cert, &key, &request].map(|path| path.to_str().unwrap());
+            let openssl = |args: &str, files: &[&str]| {
+                let args: Vec<_> = args.split(' ').chain(files.iter().copied()).collect();
+                run(Path::new("openssl"), &args, &[])
+            };
+            openssl(make_key, &["-out", key_text]);
+            openssl("req -new -subj /CN=client -key", &[key_text, "-out", request_text]);
+            if name.starts_with("version 1") {
+                let sign = ["-in", request_text, "-signkey", key_text, "-out", cert_text];
+                // OpenSSL 3.4 writes version 3 unless told otherwise.
+                openssl("x509 -req -days 30", &sign);
+                if !openssl("x509 -noout -text -in", &[cert_text]).contains("Version: 1 ") {
+                    openssl("x509 -req -x509v1 -days 30", &sign);
+                }
+                assert!(openssl("x509 -noout -text -in", &[cert_text]).contains("Version: 1 "));
+            } else {
+                let more = ["-out", cert_text, "-addext", "basicConstraints=CA:FALSE"];
+                openssl("req -new -x509 -days 30 -subj /CN=client -key", &[&[key_text][..], &more].concat());
+            }
+            self.made.push((name.into(), (cert, key)));
+        }
+    }
+
+    /// Everybody's identity, of the certificate that KES would take.
+    fn identities(&self) -> Vec<String> {
+        let of = |cert: &Path| {
+            let pem = fs::read(cert).unwrap();
+            let chain = CertificateDer::pem_slice_iter(&pem).map(Result::unwrap);
+            let ids = chain.map(|der| Facts::of(&der).unwrap().identity.to_string());
+            ids.collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.made.iter().flat_map(|(_, (cert, _))| of(cert)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+struct Server {
+    endpoint: String,
+    log: PathBuf,
+    /// The configuration of curl's OpenSSL.
+    openssl: String,
+    _process: Process,
+}
+
+impl Server {
+    /// Starts a server whose policy lets all clients ask for the status.
+    fn start(program: &Path, clients: &Clients, name: &str) -> Self {
+        let address = free_address();
+        let dir = clients.dir.join(format!("of-{name}"));
+        fs::create_dir(&dir).unwrap();
+        let config = serde_json::json!({
+            "version": "v1", "address": address, "admin": {"identity": "disabled"},
+            "tls": {"cert": clients.server.0, "key": clients.server.1},
+            "policy": {"all": {"allow": ["/v1/status"], "identities": clients.identities()}},
+            "keystore": {"fs": {"path": dir.join("keys")}},
+        });
+        fs::write(dir.join("config.yml"), config.to_string()).unwrap();
+        let log = dir.join("log");
+        let mut command = Command::new(program);
+        command.args(["server", "--config", "config.yml"]).current_dir(&dir);
+        let process = Process::start(command, &log);
+        process.until_listening(address);
+        let openssl = dir.join("openssl.cnf");
+        // Old keys are the server's to judge.
+        let lenient = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = lenient\n\
+                       [lenient]\nCipherString = DEFAULT@SECLEVEL=0\n";
+        fs::write(&openssl, lenient).unwrap();
+        let (endpoint, openssl) = (format!("https://{address}/v1/status"), openssl.display().to_string());
+        Self { endpoint, log, openssl, _process: process }
+    }
+
+    /// Returns the code of the answer, or `none` where the handshake failed.
+    fn ask(&self, (cert, key): &(PathBuf, PathBuf), version: &str) -> String {
+        let patience = Duration::from_secs(20).as_secs().to_string();
+        let files = [cert, key].map(|path| path.to_str().unwrap());
+        let arguments = [
+            "-sk",
+            "--noproxy",
+            "*",
+            "-m",
+            &patience,
+            "--tlsv1.2",
+            "--tls-max",
+            version,
+            "--cert",
+            files[0],
+            "--key",
+            files[1],
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            &self.endpoint,
+        ];
+        let output = attempt(Path::new("curl"), &arguments, &[("OPENSSL_CONF", &self.openssl)]);
+        let code = String::from_utf8(output.stdout.clone()).unwrap();
+        // 28: nobody answered in time, which no kind of certificate explains.
+        assert!(output.status.code() != Some(28), "{}: {}", cert.display(), text(&output));
+        if code == "000" { "none".into() } else { code }
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().unwrap()
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn self_signed(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> String {
+    let mut params = params("client");
+    change(&mut params);
+    params.self_signed(key).unwrap().pem()
+}
+
+fn authority(name: &str, issuer: Option<&Issuer<'static, KeyPair>>) -> (String, Issuer<'static, KeyPair>) {
+    let (mut params, key) = (params(name), key());
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let made = match issuer {
+        Some(issuer) => params.signed_by(&key, issuer),
+        None => params.self_signed(&key),
+    };
+    (made.unwrap().pem(), Issuer::new(params, key))
+}
+
+/// An extension under an object identifier that nobody knows, which holds `NULL`.
+fn unknown(is_critical: bool) -> CustomExtension {
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    extension.set_criticality(is_critical);
+    extension
+}
