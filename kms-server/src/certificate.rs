@@ -32,11 +32,13 @@ pub struct CertifiedKey {
 }
 
 impl CertifiedKey {
-    /// Tells whether the private key is that of the first certificate.
-    pub fn matches(&self) -> bool {
+    /// Tells whether the private key is that of the first certificate; a key that cannot be used is that of none.
+    pub fn matches(&self) -> Result<bool, InvalidCertificate> {
+        let first = self.chain.first().ok_or(InvalidCertificate::None)?;
+        let facts = Facts::of(first)?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let Ok(key) = provider.key_provider.load_private_key(self.key.clone_key()) else { return false };
-        rustls::sign::CertifiedKey::new(self.chain.clone(), key).keys_match().is_ok()
+        let key = provider.key_provider.load_private_key(self.key.clone_key()).ok();
+        Ok(key.and_then(|key| Some(key.public_key()?.as_ref() == facts.public_key)).unwrap_or_default())
     }
 
     /// Writes the chain as PEM.

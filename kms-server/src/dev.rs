@@ -227,7 +227,9 @@ fn is_good(cert: &Path, key: &Path, addresses: &[IpAddr]) -> bool {
     let Ok(pair) = certificate::read_pair(cert, key, None) else { return false };
     let Some(facts) = pair.chain.first().and_then(|der| Facts::of(der).ok()) else { return false };
     let ends_late = facts.not_after.duration_since(Timestamp::now()) > RENEW_BEFORE;
-    ends_late && addresses.iter().all(|address| facts.ip_addresses.contains(address)) && pair.matches()
+    ends_late
+        && addresses.iter().all(|address| facts.ip_addresses.contains(address))
+        && pair.matches() == Ok(true)
 }
 
 fn make_once(path: &Path, content: impl FnOnce() -> Result<SecretBytes, Failure>) -> Result<(), Failure> {

@@ -8,10 +8,11 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::sign::{self, SingleCertAndKey};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use crate::certificate::{self, Facts};
+use crate::certificate::{self, CertifiedKey, Facts};
 use crate::config::settings::TlsSettings;
 use crate::expiry::{EndingTickets, NotingVerifier};
 use crate::policy::Proxies;
@@ -34,8 +35,7 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
         .with_safe_default_protocol_versions()
         .map_err(|error| StartError::new(format!("TLS: {error}")))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(pair.chain, pair.key)
-        .map_err(|error| unusable_pair(settings, &error))?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified(settings, pair)?)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     // One ticket a handshake, since each holds the client's certificate.
@@ -164,17 +164,21 @@ fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
     }
 }
 
-fn unusable_pair(settings: &TlsSettings, error: &rustls::Error) -> StartError {
+/// Makes what is shown to clients. rustls's own way to it refuses a certificate of version 1, which is the clients' to judge.
+fn certified(settings: &TlsSettings, pair: CertifiedKey) -> Result<sign::CertifiedKey, StartError> {
     let (cert, key) = (settings.cert.display(), settings.key.display());
-    match error {
-        rustls::Error::InconsistentKeys(_) => StartError::new(format!(
-            "{key}: the private key does not belong to the first certificate of {cert}"
-        )),
-        rustls::Error::InvalidCertificate(_) => {
-            StartError::new(format!("{cert}: the first certificate cannot be used: {error}"))
-        }
-        _ => StartError::new(format!(
+    let signer = aws_lc_rs::default_provider().key_provider.load_private_key(pair.key.clone_key());
+    let signer = signer.map_err(|error| {
+        StartError::new(format!(
             "{key}: the private key cannot be used, expected ECDSA, Ed25519 or RSA: {error}"
-        )),
+        ))
+    })?;
+    let is_match = pair
+        .matches()
+        .map_err(|error| StartError::new(format!("{cert}: the first certificate cannot be used: {error}")))?;
+    if !is_match {
+        let message = format!("{key}: the private key does not belong to the first certificate of {cert}");
+        return Err(StartError::new(message));
     }
+    Ok(sign::CertifiedKey::new(pair.chain, signer))
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::x509::X509Version;
 
 use crate::authorities::Authorities;
 use crate::certificates::Trusted;
 use crate::dates::Dates;
-use crate::signature::{UnusableKey, verify_tls12, verify_tls13};
+use crate::signature::{UnusableKey, is_signature_of, verify_tls12, verify_tls13};
 
 /// Accepts a client whose chain leads to a trusted authority, or whose certificate is a trusted one itself, in its time.
 #[derive(Debug)]
@@ -40,6 +41,34 @@ impl ClientVerifier {
     pub fn ends_of_authorities(&self) -> impl Iterator<Item = UnixTime> {
         self.chains.ends()
     }
+}
+
+/// Fails unless one of the authorities that are in their time signed `leaf`, a certificate of version 1, itself.
+///
+/// webpki reads version 3 alone. Plain `openssl x509 -req -CA` makes version 1 up to OpenSSL 3.3, and a client may well have
+/// such a one: it has no extension that could restrict it, and can sign no other.
+fn check_version_1(
+    leaf: &CertificateDer<'_>,
+    authorities: &Authorities<dyn ClientCertVerifier>,
+    now: UnixTime,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<(), CertificateError> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    Dates::of(leaf)?.check(now)?;
+    let issuer = certificate.issuer().as_raw();
+    let (signed, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+    let is_signed_by = |authority: &CertificateDer<'_>| {
+        let Ok((_, authority)) = X509Certificate::from_der(authority) else { return false };
+        // Which names it may sign for is not looked at here.
+        let is_bounded = !matches!(authority.name_constraints(), Ok(None));
+        !is_bounded && is_signature_of(authority.public_key().raw, signed, signature, algorithms)
+    };
+    authorities.named(issuer, now).any(is_signed_by).then_some(()).ok_or(CertificateError::UnknownIssuer)
+}
+
+fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, certificate)| certificate.version() == X509Version::V1)
 }
 
 /// Fails where a certificate says what it is for, and that is not to identify clients.
@@ -79,8 +108,16 @@ impl ClientCertVerifier for ClientVerifier {
             Some(chains) => chains.verify_client_cert(end_entity, intermediates, now),
             None => Err(CertificateError::UnknownIssuer.into()),
         };
-        if by_chain.is_ok() || !self.trusted.holds(end_entity) {
+        if by_chain.is_ok() {
             return by_chain;
+        }
+        if !self.trusted.holds(end_entity) {
+            if !is_version_1(end_entity) {
+                return by_chain;
+            }
+            let algorithms = &self.provider.signature_verification_algorithms;
+            check_version_1(end_entity, &self.chains, now, algorithms)?;
+            return Ok(ClientCertVerified::assertion());
         }
         Dates::of(end_entity)?.check(now)?;
         check_usage(end_entity)?;

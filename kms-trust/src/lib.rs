@@ -16,7 +16,7 @@ pub use client::ClientVerifier;
 pub use file::{MAX_FILE, describe_io_error, read_file};
 pub use pem::{describe_pem_error, wrong_in_pem};
 pub use proven::ProvenKey;
-pub use signature::UnusableKey;
+pub use signature::{UnusableKey, verify_tls12, verify_tls13};
 pub use verifier::ServerVerifier;
 
 #[cfg(test)]

@@ -130,6 +130,19 @@ pub fn verify_tls13(
     verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
 }
 
+/// Tells whether `signature` is one of `message` by the public key `key`, a `SubjectPublicKeyInfo`, by an algorithm that counts.
+pub fn is_signature_of(
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> bool {
+    let key = SubjectPublicKeyInfoDer::from(key);
+    let Ok(key) = RawPublicKeyEntity::try_from(&key) else { return false };
+    // One that is not of the key's kind fails without a look at the signature.
+    algorithms.all.iter().any(|algorithm| key.verify_signature(*algorithm, message, signature).is_ok())
+}
+
 fn parse<'a>(
     certificate: &'a CertificateDer<'_>,
 ) -> Result<(&'a [u8], X509Certificate<'a>), CertificateError> {

@@ -123,3 +123,45 @@ fn a_listed_client_is_accepted_in_its_time_and_makes_itself_no_other_certificate
     let renewed = Maker::with_key(params("client", false, 2040), key);
     assert!(!is_client(&[&ca, &expired], &renewed.der), "by the same key");
 }
+
+#[test]
+fn a_client_of_version_1_needs_the_signature_of_an_authority_itself() {
+    use rustls_pki_types::pem::PemObject as _;
+    let read = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+    let root = include_str!("certificates/v1_root.pem");
+    let leaf = read(include_str!("certificates/v1_leaf.pem"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    let is_client = |trusted: &str, leaf: &[u8], now: UnixTime| {
+        std::fs::write(&file, trusted).unwrap();
+        let verifier = ClientVerifier::new(Trusted::of(&file).unwrap(), true, &provider());
+        verifier.verify_client_cert(&CertificateDer::from(leaf), &[], now).is_ok()
+    };
+    assert!(is_client(root, &leaf, now()));
+    // Another by the name of the root, and one that may sign for some names only.
+    for bounded in [false, true] {
+        let mut other = CertificateParams::default();
+        other.distinguished_name = rcgen::DistinguishedName::new();
+        other.distinguished_name.push(DnType::CommonName, rcgen::DnValue::Utf8String("root".to_owned()));
+        other.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        if bounded {
+            let permitted_subtrees = vec![rcgen::GeneralSubtree::DnsName("example.org".to_owned())];
+            other.name_constraints =
+                Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
+        }
+        let other = Maker::new(other);
+        assert!(!is_client(&other.pem, &leaf, now()));
+    }
+    let century = Duration::from_secs(100 * 366 * 24 * 3600);
+    assert!(!is_client(
+        root,
+        &leaf,
+        UnixTime::since_unix_epoch(Duration::from_secs(now().as_secs()) + century)
+    ));
+    assert!(!is_client(root, &leaf, UnixTime::since_unix_epoch(Duration::from_secs(1_000_000_000))));
+    for at in [leaf.len() / 3, leaf.len() / 2, leaf.len() - 20] {
+        let mut changed = leaf.to_vec();
+        changed[at] ^= 1;
+        assert!(!is_client(root, &changed, now()), "byte {at}");
+    }
+}

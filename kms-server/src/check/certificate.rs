@@ -25,7 +25,7 @@ pub fn check(tls: &TlsSettings) -> Vec<Finding> {
         Err(message) => vec![Finding::error(SUBJECT, message)],
         Ok(pair) => {
             let mut findings = Vec::new();
-            if !pair.matches() {
+            if pair.matches() == Ok(false) {
                 let (key, cert) = (tls.key.display(), tls.cert.display());
                 findings.push(Finding::error(SUBJECT, format!("{key} is not the private key of {cert}")));
             }

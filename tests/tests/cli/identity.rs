@@ -132,7 +132,7 @@ fn a_new_certificate_has_the_names_and_the_key_that_were_asked_for() {
     let (api_key, identity) = as_scripts_do(&output);
 
     let pair = read_pair(&cert, &key, None).map_err(|error| error.clone()).unwrap();
-    assert!(pair.matches());
+    assert_eq!(pair.matches(), Ok(true));
     let facts = Facts::of(&pair.chain[0]).unwrap();
     assert_eq!(facts.identity.to_string(), identity);
     assert_eq!(

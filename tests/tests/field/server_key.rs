@@ -171,6 +171,51 @@ fn until(server: &Serving, expected: &str) {
     }
 }
 
+#[test]
+fn old_and_odd_certificates_of_the_server_serve_whoever_does_not_ask() {
+    let files = Files::new();
+    files.make("-algorithm EC -pkeyopt ec_paramgen_curve:P-256");
+    files.openssl("req -new -key plain.key -subj /CN=kes -out request.csr");
+    fs::copy(files.path("plain.key"), files.path("server.key")).unwrap();
+    let (_, key) = (files.config(""), new_api_key());
+    for (what, make, told) in [
+        (
+            "version 1",
+            "x509 -req -in request.csr -signkey plain.key -days 90 -out server.crt",
+            "no subject alternative name",
+        ),
+        ("a CA", "req -x509 -key plain.key -days 90 -subj /CN=kes -out server.crt", "is a CA"),
+        (
+            "an unknown critical extension",
+            "req -x509 -key plain.key -days 90 -subj /CN=kes -addext 1.3.6.1.4.1.99999.1=critical,DER:0500 -out server.crt",
+            "no subject alternative name",
+        ),
+    ] {
+        files.openssl(make);
+        let server = files.serve(&shell());
+        assert!(server.stderr().contains(told), "{what}: {}", server.stderr());
+        let address = server
+            .stdout()
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("https://").map(str::to_owned));
+        let client = Shell::default().set("KES_API_KEY", &key).set("KES_SERVER", address.unwrap());
+        // Shaken hands with, and told that it has no policy.
+        let refused = client.run(&["key", "ls", "-k"]).error();
+        assert!(refused.contains("not authorized"), "{what}: {refused}");
+        server.stop();
+    }
+    // Not the key's own.
+    files.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out server.key");
+    let config = files.path("config.yml");
+    let told = shell().run(&["server", "--config", text(&config)]).stderr;
+    assert!(told.contains("does not belong to the first certificate"), "{told}");
+}
+
+fn new_api_key() -> String {
+    let printed = Shell::default().run(&["identity", "new"]).ok();
+    printed.split_whitespace().find(|word| word.starts_with("kes:v1:")).unwrap().to_owned()
+}
+
 fn hang_up(server: &Serving) {
     let pid = rustix::process::Pid::from_raw(server.pid().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();

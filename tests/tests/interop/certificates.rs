@@ -60,21 +60,51 @@ fn client_certificates_of_all_kinds_get_the_answer_that_kes_gives() {
     assert!(documented.contains("RSA key of less than 2048 bits"));
 }
 
+#[test]
+fn verified_clients_of_all_kinds_get_the_answer_that_kes_gives() {
+    let kes = tools(&["kes"]).join("kes");
+    let dir = tempfile::tempdir().unwrap();
+    let mut clients = Clients::new(dir.path());
+    clients.signed();
+    let servers = [Server::start(&kes, &clients, "kes"), Server::start(kms(), &clients, "kms")];
+    let mut served = 0;
+    for (name, client) in &clients.made {
+        for version in ["1.2", "1.3"] {
+            let [of_kes, of_ours] = servers.each_ref().map(|server| server.ask(client, version));
+            served += usize::from(of_ours == "200");
+            let seen = (&*of_kes, &*of_ours);
+            match &**name {
+                "a CA" => assert_eq!(seen, ("400", "none"), "{name}, TLS {version}"),
+                "for everything" => assert_eq!(seen, ("200", "none"), "{name}, TLS {version}"),
+                _ => assert_eq!(of_ours, of_kes, "{name}, TLS {version}: ours, and KES"),
+            }
+        }
+    }
+    assert!(served >= 12 && clients.made.len() >= 15);
+}
+
 /// The files of clients, by what is special about them.
 struct Clients {
     dir: PathBuf,
     server: (PathBuf, PathBuf),
+    /// The CA of clients, where they are verified.
+    ca: Option<PathBuf>,
     made: Vec<(String, (PathBuf, PathBuf))>,
 }
 
 impl Clients {
     fn make(dir: &Path) -> Self {
-        let mut clients = Self { dir: dir.into(), server: Default::default(), made: Vec::new() };
+        let mut clients = Self::new(dir);
+        clients.by_rcgen();
+        clients.by_openssl();
+        clients
+    }
+
+    fn new(dir: &Path) -> Self {
+        let mut clients = Self { dir: dir.into(), server: Default::default(), ca: None, made: Vec::new() };
         let server_key = key();
         clients.server =
             clients.write("server", &self_signed(&server_key, |_| {}), &server_key.serialize_pem());
-        clients.by_rcgen();
-        clients.by_openssl();
         clients
     }
 
@@ -153,6 +183,88 @@ impl Clients {
         self.add("a CA first, the certificate of another behind it", &[&root.0, &leaf], root.1.key());
     }
 
+    /// What a CA signed, or another one did.
+    fn signed(&mut self) {
+        let root = authority("root", None);
+        let middle = authority("middle", Some(&root.1));
+        let foreign = authority("root", None);
+        let (ca, ca_key) = self.write("ca", &root.0, &root.1.key().serialize_pem());
+        let kinds: [(&str, &dyn Fn(&mut CertificateParams)); 10] = [
+            ("plain", &|_| {}),
+            ("expired", &|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)),
+            ("not valid yet", &|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
+            ("for clients", &|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            ("for servers only", &|params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            }),
+            ("for everything", &|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]),
+            ("an unknown critical extension", &|params| params.custom_extensions.push(unknown(true))),
+            ("an unknown extension", &|params| params.custom_extensions.push(unknown(false))),
+            ("no names", &|params| {
+                params.distinguished_name = rcgen::DistinguishedName::new();
+                params.subject_alt_names.clear();
+            }),
+            ("a CA", &|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        ];
+        for (name, change) in kinds {
+            let (mut params, own) = (params("client"), key());
+            change(&mut params);
+            let pem = params.signed_by(&own, &root.1).unwrap().pem();
+            self.add(name, &[&pem], &own);
+        }
+        let own = key();
+        let leaf = params("leaf").signed_by(&own, &middle.1).unwrap().pem();
+        self.add("a chain", &[&leaf, &middle.0], &own);
+        self.add("a chain with its root", &[&leaf, &middle.0, &root.0], &own);
+        self.add("a chain in odd order", &[&leaf, &root.0, &middle.0], &own);
+        self.add("a leaf without its chain", &[&leaf], &own);
+        let by_foreign = params("client").signed_by(&own, &foreign.1).unwrap().pem();
+        self.add("of a CA with the same name", &[&by_foreign], &own);
+        self.add("signed by itself", &[&self_signed(&own, |_| {})], &own);
+        for (name, key) in [
+            ("version 1", "RSA -pkeyopt rsa_keygen_bits:2048"),
+            ("version 1, P-256", "EC -pkeyopt ec_paramgen_curve:P-256"),
+        ] {
+            let files = self.version_1(name, &format!("genpkey -algorithm {key}"), Some((&ca, &ca_key)));
+            self.made.push((name.into(), files));
+        }
+        let (other, other_key) = self.write("other", &foreign.0, &foreign.1.key().serialize_pem());
+        let ec = "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+        let files = self.version_1("version 1, of a CA with the same name", ec, Some((&other, &other_key)));
+        self.made.push(("version 1, of a CA with the same name".into(), files));
+        let files = self.version_1("version 1, signed by itself", ec, None);
+        self.made.push(("version 1, signed by itself".into(), files));
+        self.ca = Some(ca);
+    }
+
+    fn openssl(args: &str, files: &[&Path]) -> String {
+        let files = files.iter().map(|path| path.to_str().unwrap());
+        run(Path::new("openssl"), &args.split(' ').chain(files).collect::<Vec<_>>(), &[])
+    }
+
+    /// Makes a key and a certificate of version 1, signed by a CA or by itself.
+    fn version_1(&self, name: &str, make_key: &str, ca: Option<(&Path, &Path)>) -> (PathBuf, PathBuf) {
+        let (cert, key) = self.write(name, "", "");
+        let request = self.dir.join("request.csr");
+        Self::openssl(&format!("{make_key} -out"), &[&key]);
+        Self::openssl("req -new -subj /CN=client -key", &[&key, Path::new("-out"), &request]);
+        let by: Vec<&Path> = match ca {
+            Some((ca, ca_key)) => {
+                vec![Path::new("-CA"), ca, Path::new("-CAkey"), ca_key, Path::new("-CAcreateserial")]
+            }
+            None => vec![Path::new("-signkey"), &key],
+        };
+        let files: Vec<&Path> = [&[Path::new("-in"), &request, Path::new("-out"), &cert], &by[..]].concat();
+        // OpenSSL 3.4 writes version 3 unless told otherwise.
+        Self::openssl("x509 -req -days 30", &files);
+        let is_version_1 = || Self::openssl("x509 -noout -text -in", &[&cert]).contains("Version: 1 ");
+        if !is_version_1() {
+            Self::openssl("x509 -req -x509v1 -days 30", &files);
+        }
+        assert!(is_version_1());
+        (cert, key)
+    }
+
     /// What differs in the key, and version 1.
     fn by_openssl(&mut self) {
         let kinds = [
@@ -169,29 +281,16 @@ impl Clients {
             ("version 1, Ed25519", "genpkey -algorithm ED25519"),
         ];
         for (name, make_key) in kinds {
-            let (cert, key) = self.write(name, "", "");
-            let request = self.dir.join("request.csr");
-            let [cert_text, key_text, request_text] =
-                [&cert, &key, &request].map(|path| path.to_str().unwrap());
-            let openssl = |args: &str, files: &[&str]| {
-                let args: Vec<_> = args.split(' ').chain(files.iter().copied()).collect();
-                run(Path::new("openssl"), &args, &[])
-            };
-            openssl(make_key, &["-out", key_text]);
-            openssl("req -new -subj /CN=client -key", &[key_text, "-out", request_text]);
-            if name.starts_with("version 1") {
-                let sign = ["-in", request_text, "-signkey", key_text, "-out", cert_text];
-                // OpenSSL 3.4 writes version 3 unless told otherwise.
-                openssl("x509 -req -days 30", &sign);
-                if !openssl("x509 -noout -text -in", &[cert_text]).contains("Version: 1 ") {
-                    openssl("x509 -req -x509v1 -days 30", &sign);
-                }
-                assert!(openssl("x509 -noout -text -in", &[cert_text]).contains("Version: 1 "));
+            let files = if name.starts_with("version 1") {
+                self.version_1(name, make_key, None)
             } else {
-                let more = ["-out", cert_text, "-addext", "basicConstraints=CA:FALSE"];
-                openssl("req -new -x509 -days 30 -subj /CN=client -key", &[&[key_text][..], &more].concat());
-            }
-            self.made.push((name.into(), (cert, key)));
+                let (cert, key) = self.write(name, "", "");
+                Self::openssl(&format!("{make_key} -out"), &[&key]);
+                let make = "req -new -x509 -days 30 -subj /CN=client -addext basicConstraints=CA:FALSE -key";
+                Self::openssl(make, &[&key, Path::new("-out"), &cert]);
+                (cert, key)
+            };
+            self.made.push((name.into(), files));
         }
     }
 
@@ -224,9 +323,12 @@ impl Server {
         let address = free_address();
         let dir = clients.dir.join(format!("of-{name}"));
         fs::create_dir(&dir).unwrap();
+        let mut tls = serde_json::json!({"cert": clients.server.0, "key": clients.server.1});
+        if let Some(ca) = &clients.ca {
+            (tls["auth"], tls["ca"]) = ("on".into(), ca.to_str().unwrap().into());
+        }
         let config = serde_json::json!({
-            "version": "v1", "address": address, "admin": {"identity": "disabled"},
-            "tls": {"cert": clients.server.0, "key": clients.server.1},
+            "version": "v1", "address": address, "admin": {"identity": "disabled"}, "tls": tls,
             "policy": {"all": {"allow": ["/v1/status"], "identities": clients.identities()}},
             "keystore": {"fs": {"path": dir.join("keys")}},
         });
