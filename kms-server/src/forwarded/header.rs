@@ -51,10 +51,10 @@ pub fn certificates(value: &str) -> Result<Vec<CertificateDer<'static>>, HeaderF
     let chain = if text.contains("-----BEGIN") { of_pem(&text)? } else { of_base64(&text)? };
     let is_certificate =
         |der: &CertificateDer<'_>| matches!(X509Certificate::from_der(der), Ok((rest, _)) if rest.is_empty());
-    match chain.is_empty() || !chain.iter().all(is_certificate) {
-        true => Err(HeaderFault::NoCertificate),
-        false => Ok(chain),
+    if chain.is_empty() || !chain.iter().all(is_certificate) {
+        return Err(HeaderFault::NoCertificate);
     }
+    Ok(chain)
 }
 
 /// Blanks count as line ends.

@@ -83,6 +83,9 @@ fn verified_clients_of_all_kinds_get_the_answer_that_kes_gives() {
     assert!(served >= 12 && clients.made.len() >= 15);
 }
 
+/// What is special about a certificate.
+type Change<'a> = &'a dyn Fn(&mut CertificateParams);
+
 /// The files of clients, by what is special about them.
 struct Clients {
     dir: PathBuf,
@@ -127,7 +130,7 @@ impl Clients {
             let key = key();
             (self_signed(&key, change), key)
         };
-        let kinds: [(&str, &dyn Fn(&mut CertificateParams)); 13] = [
+        let kinds: [(&str, Change<'_>); 13] = [
             ("plain", &|_| {}),
             ("expired", &|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)),
             ("not valid yet", &|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
@@ -151,7 +154,7 @@ impl Clients {
                 params.subject_alt_names = vec![rcgen::SanType::DnsName("*.example.org".try_into().unwrap())];
             }),
             ("a long serial number", &|params| {
-                params.serial_number = Some(SerialNumber::from(vec![0x7f; 20]))
+                params.serial_number = Some(SerialNumber::from(vec![0x7f; 20]));
             }),
         ];
         for (name, change) in kinds {
@@ -189,7 +192,7 @@ impl Clients {
         let middle = authority("middle", Some(&root.1));
         let foreign = authority("root", None);
         let (ca, ca_key) = self.write("ca", &root.0, &root.1.key().serialize_pem());
-        let kinds: [(&str, &dyn Fn(&mut CertificateParams)); 10] = [
+        let kinds: [(&str, Change<'_>); 10] = [
             ("plain", &|_| {}),
             ("expired", &|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)),
             ("not valid yet", &|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
