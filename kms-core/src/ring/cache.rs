@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tracing::{debug, error, warn};
 
 use super::config::{CacheConfig, CacheCounters};
+use super::former::Former;
 use super::gate::{Gate, Pass};
 use super::key::CachedKey;
 use super::slot::{Due, Slot, Start};
@@ -14,8 +15,8 @@ use super::unreadable::Unreadable;
 use crate::survey::{self, Survey, Surveyed};
 use crate::sync::{AtomicU64, Ordering, SharedMap, sleep, sleep_until, spawn, timeout_at, watch};
 use crate::{
-    EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, ListQuery, Page, Request, Result, SecretBytes,
-    StoreStatus,
+    EntryName, Error, ErrorKind, Fingerprint, KeyName, KeyRecord, KeyStore, ListQuery, Page, Request, Result,
+    SecretBytes, StoreStatus,
 };
 
 /// Backend reads in flight at once, in all and for one identity.
@@ -42,6 +43,7 @@ pub struct Cache<S> {
     epoch: Instant,
     counters: Counters,
     unreadable: Unreadable,
+    former: Former,
     this: Weak<Self>,
 }
 
@@ -66,6 +68,7 @@ impl<S: KeyStore> Cache<S> {
             epoch: Instant::now(),
             counters: Counters::default(),
             unreadable: Unreadable::default(),
+            former: Former::default(),
             this: Weak::clone(this),
         });
         spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
@@ -136,7 +139,7 @@ impl<S: KeyStore> Cache<S> {
     }
 
     /// Makes sure, past the cache, that a key can be read.
-    pub async fn try_key_past(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<()> {
+    pub async fn try_key_past(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<Fingerprint> {
         let (deadline, name) = (request.deadline, name.clone());
         self.bounded_read(request, |cache| async move { cache.try_key_until(&name, deadline).await }).await
     }
@@ -180,9 +183,10 @@ impl<S: KeyStore> Cache<S> {
         self.watched(deadline, self.store.list(query)).await
     }
 
-    async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<()> {
+    async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<Fingerprint> {
         let read = self.watched(deadline, survey::read_record(&self.store, name)).await;
-        let outcome = read.map(drop).map_err(|error| failed_read(name, error));
+        let fingerprint = |record| *CachedKey::new(record, Instant::now()).fingerprint();
+        let outcome = read.map(fingerprint).map_err(|error| failed_read(name, error));
         self.learn(name, outcome.as_ref().err());
         outcome
     }
@@ -210,6 +214,11 @@ impl<S: KeyStore> Cache<S> {
     /// Notes that a key is known to be gone from the store.
     pub fn note_gone(&self, name: &KeyName) {
         self.unreadable.clear(name);
+    }
+
+    /// Lends what is known of keys that had the name of another one.
+    pub fn former(&self) -> &Former {
+        &self.former
     }
 
     /// Drops a key at once, whatever read of it is under way.
@@ -385,9 +394,12 @@ impl<S: KeyStore> Cache<S> {
     fn finish(&self, name: &KeyName, slot: &Arc<Slot>, epoch: u64, result: &Result<Arc<CachedKey>>) -> bool {
         let finished = slot.finish(epoch, result);
         let is_unreadable = !finished.is_stale && self.learn(name, result.as_ref().err());
+        if let Some(before) = finished.dropped {
+            self.former.note(name, before);
+        }
         match (result, finished.dropped) {
-            (Ok(_), Some(before)) => error!(
-                key = %name, fingerprint_before = ?before,
+            (Ok(key), Some(before)) => error!(
+                key = %name, fingerprint = ?key.fingerprint(), fingerprint_before = ?before,
                 "key was replaced in the store by another one; what was sealed under the old one is lost unless it is restored"
             ),
             (Err(error), Some(_)) if !is_unreadable => {
@@ -511,7 +523,7 @@ impl<S: KeyStore> Surveyed for Cache<S> {
     }
 
     async fn try_key(&self, name: &KeyName) -> Result<()> {
-        self.try_key_until(name, Instant::now() + BACKEND_TIMEOUT).await
+        self.try_key_until(name, Instant::now() + BACKEND_TIMEOUT).await.map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cache;
 mod config;
+mod former;
 mod gate;
 mod key;
 #[cfg(test)]
@@ -81,14 +82,15 @@ impl<S: KeyStore> KeyRing<S> {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) => error,
         };
+        let explained = |error, key: &CachedKey| self.cache.former().explain(error, name, key.fingerprint());
         if self.store().capabilities().sole_writer || key.read_after(request.received) {
-            return Err(error);
+            return Err(explained(error, &key));
         }
         let current = Box::pin(self.cache.key_read_after(request, name, request.received)).await?;
         if current.fingerprint() == key.fingerprint() {
-            return Err(error);
+            return Err(explained(error, &key));
         }
-        current.open(ciphertext, context)
+        current.open(ciphertext, context).map_err(|error| explained(error, &current))
     }
 }
 
@@ -174,16 +176,19 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
         // A key that cannot be read may be mended, and what is removed cannot. Where there is nothing to read, the store
         // still decides: there may be the rest of a key that was deleted in the backend.
-        if let Err(error) = self.cache.try_key_past(request, name).await
-            && error.kind() != ErrorKind::NotFound
-        {
-            return Err(error);
-        }
+        let fingerprint = match self.cache.try_key_past(request, name).await {
+            Ok(fingerprint) => Some(fingerprint),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
         let name = name.clone();
         let delete = |cache: Arc<Cache<S>>| async move {
             let deleted = cache.write(cache.store().delete(&EntryName::from(&name))).await;
             // Whatever came of it, the cached key is no longer known to be in the store.
             cache.forget(&name);
+            if let Some(fingerprint) = fingerprint {
+                cache.former().note(&name, fingerprint);
+            }
             if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
                 cache.note_gone(&name);
             }

@@ -294,6 +294,11 @@ impl Asked {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "key does not exist"),
             ErrorKind::AlreadyExists => (StatusCode::BAD_REQUEST, "key already exists"),
             ErrorKind::NotAuthentic => {
+                // What is more to tell than that may be news to the operator: the key is not the one that it was.
+                if std::error::Error::source(error).is_some() {
+                    let identity = self.identity.map(tracing::field::display);
+                    tracing::warn!(identity, path, remote = %self.remote, "ciphertext is not authentic: {}", error.chain());
+                }
                 (StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic")
             }
             ErrorKind::NoHmacKey => (StatusCode::CONFLICT, "key does not support HMAC"),

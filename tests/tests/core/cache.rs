@@ -135,6 +135,37 @@ async fn rereads_for_garbage_are_few_and_say_not_authentic_only_when_it_is_so() 
 }
 
 #[tokio::test]
+async fn a_key_made_anew_under_an_old_name_explains_what_is_not_authentic() {
+    // Here, and behind the back of this server.
+    for here in [true, false] {
+        let (store, kms) = ring(LONG).await;
+        let sealed = generate(&kms, "client").await.unwrap();
+        let before = kms.describe(&request("client"), &name()).await.unwrap().fingerprint.unwrap();
+        let failed = async |ciphertext: &[u8]| {
+            let error =
+                kms.decrypt(&request("client"), &name(), ciphertext, b"").await.map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotAuthentic);
+            error.chain().to_string()
+        };
+        assert!(!failed(&[0; 76]).await.contains("made anew"));
+        if here {
+            kms.delete(&request("client"), &name()).await.unwrap();
+            kms.create(&request("client"), &name()).await.unwrap();
+        } else {
+            store.inner.delete(&EntryName::from(&name())).await.unwrap();
+            store.put(&name()).await;
+            // The old one is in memory, until something asks for another.
+            assert!(failed(&[0; 76]).await.contains("made anew under this name"));
+        }
+        let told = failed(&sealed.ciphertext).await;
+        let now = kms.describe(&request("client"), &name()).await.unwrap().fingerprint.unwrap();
+        for part in ["made anew under this name", &format!("{before:?}"), &format!("{now:?}")] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn reads_are_bounded_in_all_and_for_each_client() {
     let (store, kms) = ring(LONG).await;
     store.block();
