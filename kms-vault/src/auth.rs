@@ -1,5 +1,6 @@
 //! The token: got by a login, renewed in time, replaced when Vault no longer knows it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub struct Auth {
     gate: Mutex<Gate>,
     changed: Arc<Notify>,
     keeper: OnceLock<AbortHandle>,
+    /// The last renewal failed, and was told.
+    renewal_fails: AtomicBool,
     this: Weak<Self>,
 }
 
@@ -89,8 +92,11 @@ struct Granted<'a> {
 struct Grant<'a> {
     #[serde(borrow)]
     client_token: &'a RawValue,
-    lease_duration: u64,
-    renewable: bool,
+    /// As with KES a token without one lasts for ever, and without the other is not renewed.
+    #[serde(default)]
+    lease_duration: Option<u64>,
+    #[serde(default)]
+    renewable: Option<bool>,
 }
 
 /// The answer to a question about a token.
@@ -139,6 +145,7 @@ impl Auth {
             gate: Mutex::default(),
             changed: Arc::default(),
             keeper: OnceLock::new(),
+            renewal_fails: AtomicBool::new(false),
             this: Weak::clone(this),
         });
         let keeper = tokio::spawn(Self::keep(Arc::downgrade(&auth)));
@@ -373,9 +380,17 @@ impl Auth {
             return due_in;
         }
         match self.renew(&token).await {
-            Ok(renewed) => renewed.lease.due_in(Instant::now()).max(FIRST_PAUSE),
+            Ok(renewed) => {
+                self.renewal_fails.store(false, Ordering::Relaxed);
+                renewed.lease.due_in(Instant::now()).max(FIRST_PAUSE)
+            }
             Err(why) => {
-                warn!("the token could not be renewed and is used while it lasts: {}", why.chain());
+                // An outage is told once, however often a renewal is tried in it.
+                if self.renewal_fails.swap(true, Ordering::Relaxed) {
+                    debug!("the token could still not be renewed: {}", why.chain());
+                } else {
+                    warn!("the token could not be renewed and is used while it lasts: {}", why.chain());
+                }
                 let left = token.lease.ends.map_or(FAR, |end| end.saturating_duration_since(Instant::now()));
                 (left / 4).min(self.longest_pause).max(FIRST_PAUSE)
             }
@@ -426,8 +441,10 @@ impl Auth {
 /// Takes a token, its lease in seconds, and whether it can be renewed out of an answer.
 fn grant_in(answer: &Answer) -> std::result::Result<(Zeroizing<String>, u64, bool), Failure> {
     let Grant { client_token, lease_duration, renewable } = answer.json::<Granted<'_>>()?.auth;
-    let no_text = || Failure::NotVault("the token in its answer is no text".to_owned());
-    Ok((secret_text(client_token).ok_or_else(no_text)?, lease_duration, renewable))
+    let token = secret_text(client_token).filter(|token| !token.is_empty());
+    let no_text =
+        || Failure::NotVault("'auth.client_token' in its answer is no text, or an empty one".to_owned());
+    Ok((token.ok_or_else(no_text)?, lease_duration.unwrap_or(0), renewable.unwrap_or(false)))
 }
 
 /// Makes a header of a token, all of whose copies share one buffer; `None` if no header can hold it.
@@ -516,6 +533,54 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn granted(body: &str) -> std::result::Result<(String, u64, bool), String> {
+        let answer = Answer { code: 200, body: Zeroizing::new(body.as_bytes().to_vec()) };
+        let told =
+            |(token, seconds, renewable): (Zeroizing<String>, _, _)| ((*token).clone(), seconds, renewable);
+        grant_in(&answer).map(told).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn of_a_login_only_the_token_is_needed() {
+        let token = |seconds, renewable| Ok(("t".to_owned(), seconds, renewable));
+        assert_eq!(granted(r#"{"auth":{"client_token":"t"}}"#), token(0, false));
+        assert_eq!(
+            granted(
+                r#"{"auth":{"client_token":"t","lease_duration":null,"policies":null,"renewable":null}}"#
+            ),
+            token(0, false)
+        );
+        assert_eq!(
+            granted(r#"{"request_id":"x","auth":{"lease_duration":60,"client_token":"t","renewable":true}}"#),
+            token(60, true)
+        );
+    }
+
+    #[test]
+    fn a_login_that_cannot_be_read_is_told_with_its_field_and_no_value() {
+        for (body, field) in [
+            (r#"{"auth":{"lease_duration":1}}"#, "'client_token' is missing"),
+            (r#"{"data":{}}"#, "'auth' is missing"),
+            (r#"{"auth":null}"#, "'auth' has another type"),
+            (
+                r#"{"auth":{"client_token":"s.secret","lease_duration":"s.other"}}"#,
+                "'lease_duration' has another type",
+            ),
+            (r#"{"auth":{"client_token":"s.secret","renewable":"s.other"}}"#, "'renewable' has another type"),
+            (
+                "{\"auth\":{\n\"client_token\":\"s.secret\",\n\"lease_duration\":-1}}",
+                "'lease_duration' has another",
+            ),
+            (r#"{"auth":{"client_token":7}}"#, "'auth.client_token'"),
+            (r#"{"auth":{"client_token":""}}"#, "'auth.client_token'"),
+            (r#"{"auth":{"client_token":"s.secret"#, "it is no JSON"),
+        ] {
+            let told = granted(body).unwrap_err();
+            assert!(told.contains(field), "{field} in {told}");
+            assert!(!told.contains("s.") && !told.contains("struct"), "{told}");
+        }
+    }
 
     #[test]
     fn a_lease_is_renewed_in_its_second_half_and_not_by_all_at_once() {

@@ -32,6 +32,9 @@ const ABOUT_TOKEN: usize = 4;
 /// The most connections that are kept while nothing is asked.
 const IDLE: usize = 32;
 
+/// The most characters that are told of the name of a field.
+const MAX_KEY: usize = 80;
+
 /// How often, and after which pauses, the wiping of a buffer is tried that a connection has still in use.
 const WIPES: u32 = 20;
 const WIPE_PAUSE: Duration = Duration::from_millis(20);
@@ -308,8 +311,15 @@ impl Answer {
     /// Reads the body as `T`; the error tells nothing of what is in it.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            let place = format!("column {}", error.column());
-            Failure::NotVault(format!("its answer is not of the expected form at {place}"))
+            let place = format!("line {}, column {}", error.line(), error.column());
+            let text = error.to_string();
+            let missing = text.strip_prefix("missing field `").and_then(|text| text.split_once('`'));
+            let why = match (missing, last_key(&self.body, error.line(), error.column())) {
+                (Some((field, _)), _) => format!("the field '{field}' is missing"),
+                (None, Some(field)) if error.is_data() => format!("the field '{field}' has another type"),
+                _ => "it is no JSON".to_owned(),
+            };
+            Failure::NotVault(format!("its answer is not of the expected form at {place}: {why}"))
         })
     }
 
@@ -322,6 +332,30 @@ impl Answer {
     fn complaint(&self) -> Complaint {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
+}
+
+/// Finds the last key of an object that ends before a place in a JSON text.
+///
+/// What stands after a key is nobody's business here: it may be a secret.
+fn last_key(json: &[u8], line: usize, column: usize) -> Option<String> {
+    let before: usize =
+        json.split_inclusive(|&byte| byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
+    let text = json.get(..(before + column).min(json.len()))?;
+    let (mut key, mut at) = (None, 0);
+    while let Some(start) = text.get(at..)?.iter().position(|&byte| byte == b'"').map(|found| at + found + 1)
+    {
+        let mut end = start;
+        while *text.get(end).unwrap_or(&b'"') != b'"' {
+            end += if text[end] == b'\\' { 2 } else { 1 };
+        }
+        let after = text.get(end + 1..).unwrap_or_default().iter().find(|byte| !byte.is_ascii_whitespace());
+        if after == Some(&b':') {
+            key = Some(start..end);
+        }
+        at = (end + 1).min(text.len());
+    }
+    let name = str::from_utf8(text.get(key?)?).ok()?;
+    Some(name.chars().take(MAX_KEY).collect::<String>().escape_debug().to_string())
 }
 
 async fn read_body(
