@@ -99,7 +99,7 @@ fn tell_header(name: &str, why: HeaderFault, path: &str, proxy: IpAddr) {
 /// Reads the address of the client: what the proxy itself added, which stands last. What stands before it is the client's word.
 fn address(headers: &HeaderMap) -> Option<IpAddr> {
     let last_line = headers.get_all(ADDRESSES).iter().next_back()?.to_str().ok()?;
-    parse_address(last_line.rsplit(',').next()?.trim())
+    parse_address(last_line.rsplit(',').next()?.trim()).map(|ip| ip.to_canonical())
 }
 
 /// Reads an address as proxies write it: alone, with a port, and that of IPv6 in brackets or without.

@@ -19,6 +19,7 @@ mod forwarded;
 mod init;
 mod kes_directory;
 mod lines;
+mod listen;
 mod local_store;
 mod log_limit;
 mod mask;

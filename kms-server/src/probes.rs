@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tower_service::Service as _;
 
 use crate::api::{Api, Readiness};
+use crate::listen::listen;
 use crate::metrics::TEXT_FORMAT;
 
 /// The most connections at once; the oldest makes room for another.
@@ -39,9 +40,8 @@ pub struct Probes {
 
 impl Probes {
     /// Begins to listen.
-    pub async fn listen(address: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr().unwrap_or(address);
+    pub fn listen(address: SocketAddr) -> std::io::Result<Self> {
+        let (listener, address) = listen(address)?;
         Ok(Self { listener, address })
     }
 

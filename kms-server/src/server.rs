@@ -14,6 +14,7 @@ use crate::api::{Api, Routes};
 use crate::audit::{self, Audit};
 use crate::config::settings::Settings;
 use crate::conn::{Bounds, Connections};
+use crate::listen::listen;
 use crate::metrics::Metrics;
 use crate::policy::Access;
 use crate::probes::Probes;
@@ -133,10 +134,9 @@ impl Server {
             let why = certificate::describe_io_error(&error);
             StartError::new(format!("cannot listen on {}: {why}", self.settings.address))
         };
-        let listener = TcpListener::bind(self.settings.address).await.map_err(unusable)?;
-        let address = listener.local_addr().unwrap_or(self.settings.address);
+        let (listener, address) = listen(self.settings.address).map_err(unusable)?;
         let probes = match self.settings.probes {
-            Some(address) => Some(Probes::listen(address).await.map_err(|error| {
+            Some(address) => Some(Probes::listen(address).map_err(|error| {
                 let why = certificate::describe_io_error(&error);
                 StartError::new(format!("probes.address: cannot listen on {address}: {why}"))
             })?),

@@ -10,6 +10,8 @@
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/addresses.rs"]
+mod addresses;
 #[path = "api/aliases.rs"]
 mod aliases;
 #[path = "api/audit.rs"]

@@ -40,6 +40,7 @@ use crate::api::{self, AnswerBody, Api, Client};
 use crate::auth::{self, Peer};
 use crate::expiry::{self, Expiry};
 use crate::forwarded;
+use crate::listen;
 use crate::log_limit::LogLimit;
 use crate::tls;
 
@@ -109,7 +110,7 @@ impl Connections {
         loop {
             self.slots.room().await;
             let (tcp, remote) = match listener.accept().await {
-                Ok(accepted) => accepted,
+                Ok((tcp, remote)) => (tcp, listen::client(remote)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
