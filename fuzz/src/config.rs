@@ -22,7 +22,8 @@ pub fn config_toml(input: &[u8]) {
 /// A config file in YAML.
 pub fn config_yaml(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    judge(text, yaml::read(text, "f.yml"), Language::Yaml);
+    let read = yaml::read(text, "f.yml").map(|document| (document.tree, document.lines));
+    judge(text, read, Language::Yaml);
 }
 
 /// Brings a file as far as the schema; whatever is wrong with it is told in one line.
@@ -43,8 +44,8 @@ fn extract(tree: Dict, lines: Lines, language: Language, warnings: &mut Vec<Warn
     let environment = Environment::default();
     let Modern { tree, lines, written, .. } = forms::modernise(tree, lines, language, "f")?;
     let places = Places { file: "f".to_owned(), lines, overrides: Default::default(), written };
-    let tree = tree::expand(tree, &environment, &places)?;
-    tree::extract(tree, &Dict::new(), language == Language::Yaml, &places, warnings).map(drop)
+    let tree = tree::expand(tree, language, &environment, &places, warnings);
+    tree::extract(tree, &Dict::new(), &places, warnings).map(drop)
 }
 
 /// A pattern of a policy, and a path: it matches as the definition says, and in bounded time.

@@ -8,7 +8,7 @@ mod sink;
 mod text;
 
 use std::io::{self, IsTerminal as _};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use self::merge::{Line, Merge, Repeated};
 use self::sink::Sink;
 use self::text::Text;
+use crate::config::settings::ErrorLevel;
 use crate::stream::Hub;
 
 /// How often is looked for equal lines whose number is to be told.
@@ -31,7 +32,9 @@ static STDERR: Sink = Sink::new();
 static TO_STDERR: OnceLock<Lines> = OnceLock::new();
 static TO_READERS: OnceLock<Lines> = OnceLock::new();
 static EVENTS: AtomicU64 = AtomicU64::new(0);
-static IS_SILENT: AtomicBool = AtomicBool::new(false);
+/// From which level on events go to stderr: none 0, errors 1, warnings 2, all 3.
+static LEAST: AtomicU8 = AtomicU8::new(ALL);
+const ALL: u8 = 3;
 
 /// Lends the stream of the process's warnings and errors: a JSON object `{"message"}` a line.
 pub fn hub() -> &'static Hub {
@@ -43,9 +46,25 @@ pub fn events() -> u64 {
     EVENTS.load(Ordering::Relaxed)
 }
 
-/// Keeps the log off the process's own output, or on it.
-pub fn set_silent(silent: bool) {
-    IS_SILENT.store(silent, Ordering::Relaxed);
+/// Keeps events below this level off the process's own output; all of them if there is none.
+pub fn set_least(least: Option<ErrorLevel>) {
+    let least = match least {
+        None => 0,
+        Some(ErrorLevel::Error) => 1,
+        Some(ErrorLevel::Warn) => 2,
+        Some(ErrorLevel::All) => ALL,
+    };
+    LEAST.store(least, Ordering::Relaxed);
+}
+
+/// Tells whether events of this level go to the process's own output.
+fn is_told(level: Level) -> bool {
+    let least = match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        _ => ALL,
+    };
+    least <= LEAST.load(Ordering::Relaxed)
 }
 
 /// Starts the thread that writes to stderr.
@@ -96,7 +115,7 @@ impl Lines {
             if !HUB.has_readers() {
                 return;
             }
-        } else if IS_SILENT.load(Ordering::Relaxed) {
+        } else if !is_told(level) {
             return;
         }
         let text = Text::of(event);

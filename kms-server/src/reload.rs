@@ -12,7 +12,9 @@ use rustls::ServerConfig;
 pub(crate) use self::inputs::Seen;
 use self::inputs::{TlsInputs, Watched};
 use crate::api::{Api, Routes};
-use crate::config::settings::{AuditFailure, KeyStoreSettings, LogSettings, Settings, TlsSettings};
+use crate::config::settings::{
+    AuditFailure, ErrorLevel, KeyStoreSettings, LogSettings, Settings, TlsSettings,
+};
 use crate::conn::Connections;
 use crate::policy::{Access, Proxies};
 use crate::server::{StartError, nobody};
@@ -62,7 +64,7 @@ struct Made {
     access: Access,
     routes: Routes,
     tls: Option<MadeTls>,
-    log_errors: bool,
+    log_least: Option<ErrorLevel>,
     creator: Identity,
     keys: Vec<KeyName>,
     later: Vec<&'static str>,
@@ -124,7 +126,7 @@ impl Reloader {
         }
         self.end_refused_streams();
         self.api.audit().reopen();
-        error_log::set_silent(!made.log_errors);
+        error_log::set_least(made.log_least);
         *current = made.current;
         drop(current);
         retire(old);
@@ -210,10 +212,10 @@ impl Made {
             Some(MadeTls::of(&settings.tls, needs_certificates, inputs.rule != in_force.rule)?)
         };
         let creator = settings.admin.unwrap_or_else(nobody);
-        let (log_errors, keys) = (settings.log.error, settings.keys.clone());
+        let (log_least, keys) = (settings.log.least(), settings.keys.clone());
         let (now, of_tls) = AtStart::split(settings);
         let current = Current { tls: Arc::new(of_tls), needs_certificates, watched, inputs, refused: None };
-        Ok(Self { access, routes, tls, log_errors, creator, keys, later: started.differences(&now), current })
+        Ok(Self { access, routes, tls, log_least, creator, keys, later: started.differences(&now), current })
     }
 }
 

@@ -27,6 +27,10 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
     let verifier: Arc<dyn ClientCertVerifier> = if settings.verify_clients {
         Arc::new(NotingVerifier(client_verifier(settings, needs_certificates, &provider)?))
     } else {
+        // Whoever names a file wants it read, also while nobody is verified by it.
+        if let Some(ca) = &settings.ca {
+            Trusted::of(ca).map_err(|why| StartError::new(format!("tls.ca: {why}")))?;
+        }
         ProvenKey::new(needs_certificates, &provider)
     };
     let pair = certificate::read_pair(&settings.cert, &settings.key, settings.password())

@@ -8,6 +8,8 @@ pub mod environment;
 pub mod forms;
 #[path = "../../../kms-server/src/config/glob.rs"]
 pub mod glob;
+#[path = "../../../kms-server/src/config/log_level.rs"]
+pub mod log_level;
 #[path = "../../../kms-server/src/config/pattern.rs"]
 pub mod pattern;
 #[path = "../../../kms-server/src/config/places.rs"]

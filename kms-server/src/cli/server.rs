@@ -161,7 +161,7 @@ async fn start_and_serve(start: Arc<Start>, mut signals: Signals) -> Result<bool
     let Some(Prepared { settings, banner }) = unless_stopped(&mut signals.stop, prepare).await? else {
         return Ok(false);
     };
-    let silent = !settings.log.error;
+    let least = settings.log.least();
     let explain = |failure| match &banner {
         Some(banner) => banner.explain(failure),
         None => failure,
@@ -174,7 +174,7 @@ async fn start_and_serve(start: Arc<Start>, mut signals: Signals) -> Result<bool
     tell_protection();
     let text = match &banner {
         None => {
-            error_log::set_silent(silent);
+            error_log::set_least(least);
             format!("=> Server is up and running on https://{}", listening.local_addr())
         }
         Some(banner) => {

@@ -12,7 +12,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             text.escape_debug()
         )
     };
-    let mut rest = text;
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
     let mut nanos: u128 = 0;
     while !rest.is_empty() {
         let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             .ok_or_else(invalid)?;
         rest = after;
     }
-    if text.is_empty() || nanos > i64::MAX as u128 {
+    if matches!(text, "" | "+") || nanos > i64::MAX as u128 {
         return Err(invalid());
     }
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| invalid())
@@ -66,6 +66,7 @@ mod tests {
             ("1.5h", 5_400_000),
             ("0s", 0),
             (".5s", 500),
+            ("+5m", 300_000),
             ("2.s", 2_000),
             ("250ms", 250),
             ("3000us", 3),
@@ -79,9 +80,23 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in
-            ["", "5", "0", "m", "-5m", "+5m", "5 m", "5m ", "1.2.3s", ".s", "5d", "5M", "1h5", "99999999999h"]
-        {
+        for text in [
+            "",
+            "5",
+            "0",
+            "m",
+            "-5m",
+            "+",
+            "++5m",
+            "5 m",
+            "5m ",
+            "1.2.3s",
+            ".s",
+            "5d",
+            "5M",
+            "1h5",
+            "99999999999h",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

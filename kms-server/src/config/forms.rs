@@ -70,7 +70,7 @@ impl Modern {
     fn check_version(&mut self, file: &str) -> Result<(), Problem> {
         match self.tree.remove("version") {
             None => Ok(()),
-            Some(Value::String(_, version)) if version == VERSION => Ok(()),
+            Some(Value::String(_, version)) if version.is_empty() || version == VERSION => Ok(()),
             Some(_) => Err(self.problem(
                 file,
                 "version",

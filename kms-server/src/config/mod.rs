@@ -10,6 +10,7 @@ mod duration;
 mod environment;
 mod forms;
 pub mod glob;
+mod log_level;
 mod outer;
 mod pattern;
 mod places;
@@ -85,13 +86,14 @@ pub fn load_text(text: &str, file: &str, environment: &Environment) -> Result<Lo
 }
 
 fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) -> Result<Loaded, Problem> {
-    let (tree, lines, language) = read(text, file)?;
+    let Content { tree, lines, language, ignored } = read(text, file)?;
     let Modern { tree, lines, written, is_for_kes } = forms::modernise(tree, lines, language, file)?;
     let (mut overrides, variables, mut warnings) = environment.overrides();
+    warnings.extend(ignored);
     let mut places = Places { file: file.to_owned(), lines, overrides: variables, written };
     flags.add_to(&mut overrides, &tree, &mut places, &mut warnings);
-    let tree = tree::expand(tree, environment, &places)?;
-    let raw = tree::extract(tree, &overrides, language == Language::Yaml, &places, &mut warnings)?;
+    let tree = tree::expand(tree, language, environment, &places, &mut warnings);
+    let raw = tree::extract(tree, &overrides, &places, &mut warnings)?;
     let context = resolve::Context {
         places: &places,
         is_for_kes: is_for_kes
@@ -105,11 +107,26 @@ fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) ->
     Ok(Loaded { settings, warnings })
 }
 
+/// What a file holds.
+struct Content {
+    tree: Dict,
+    lines: Lines,
+    language: Language,
+    /// What of it is passed over.
+    ignored: Option<Warning>,
+}
+
 /// Reads a file by the language that its name tells; any other is taken for TOML if it can be read as such, else
 /// for what it looks like.
-fn read(text: &str, file: &str) -> Result<(Dict, Lines, Language), Problem> {
-    let as_toml = || toml::read(text, file).map(|(tree, lines)| (tree, lines, Language::Toml));
-    let as_yaml = || yaml::read(text, file).map(|(tree, lines)| (tree, lines, Language::Yaml));
+fn read(text: &str, file: &str) -> Result<Content, Problem> {
+    let as_toml = || {
+        let (tree, lines) = toml::read(text, file)?;
+        Ok(Content { tree, lines, language: Language::Toml, ignored: None })
+    };
+    let as_yaml = || {
+        let yaml::Document { tree, lines, ignored } = yaml::read(text, file)?;
+        Ok(Content { tree, lines, language: Language::Yaml, ignored })
+    };
     let extension = Path::new(file).extension().map(std::ffi::OsStr::to_ascii_lowercase);
     match extension.as_ref().and_then(|name| name.to_str()) {
         Some("toml") => as_toml(),
@@ -163,8 +180,9 @@ pub fn from_flags(flags: &Flags) -> Result<Loaded, Problem> {
     flags.add_to(&mut overrides, &Dict::new(), &mut places, &mut warnings);
     let memory = Value::Dict(figment::value::Tag::Default, BTreeMap::new());
     forms::insert(&mut overrides, &key_path("keystore.memory"), memory);
-    let raw = tree::extract(Dict::new(), &overrides, false, &places, &mut warnings)?;
     let environment = Environment::default();
+    let tree = tree::expand(Dict::new(), Language::Toml, &environment, &places, &mut warnings);
+    let raw = tree::extract(tree, &overrides, &places, &mut warnings)?;
     let context = resolve::Context { places: &places, is_for_kes: false, environment: &environment };
     let settings = resolve::resolve(raw, &context, &mut warnings)?;
     Ok(Loaded { settings, warnings })

@@ -1,23 +1,24 @@
 //! From what is written to what it means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kms_core::{CacheConfig, Identity};
+use kms_core::{CacheConfig, Identity, KeyName};
 use kms_vault::Secret;
 
 use super::environment::Environment;
 use super::glob::Glob;
+use super::log_level::LogLevel;
 use super::pattern;
 use super::places::{KeyPath, Places, path};
 use super::problem::{Problem, Warning};
-use super::schema::{Raw, RawCache, RawFs, RawKeyStore, RawPolicy, RawTls};
+use super::schema::{Raw, RawCache, RawFs, RawKey, RawKeyStore, RawPolicy, RawTls};
 use super::sections::{RawApi, RawLog, RawOuterKms, RawProxy};
 use super::settings::{
-    AuditFailure, BareStore, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings, RootKeySource,
-    RouteSettings, Settings, TlsSettings,
+    AuditFailure, BareStore, ErrorLevel, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings,
+    RootKeySource, RouteSettings, Settings, TlsSettings,
 };
 use super::{aws, outer, vault};
 use crate::api::{MARGIN, Routes};
@@ -52,8 +53,9 @@ pub struct Context<'a> {
 pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> Result<Settings, Problem> {
     let places = context.places;
     let admin = admin(raw.admin.identity.as_deref(), places, warnings)?;
-    let tls = tls(raw.tls, places)?;
-    let policies = policies(raw.policy, admin, tls.proxy.as_ref(), places, warnings)?;
+    let tls = tls(raw.tls, context, warnings)?;
+    let off = raw.admin.identity.as_deref().filter(|_| admin.is_none());
+    let policies = policies(raw.policy, admin, off, tls.proxy.as_ref(), places, warnings)?;
     if admin.is_none() && policies.values().all(|policy| policy.identities.is_empty()) {
         let message =
             "there is neither an admin nor an identity with a policy: every request will be refused";
@@ -65,30 +67,66 @@ pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> 
     };
     let cache = cache(&raw.cache);
     Ok(Settings {
-        address: address(raw.address, "address")?.unwrap_or(DEFAULT_ADDRESS),
+        address: address(raw.address.filter(|text| !text.is_empty()), "address")?.unwrap_or(DEFAULT_ADDRESS),
         probes: address(raw.probes.address, "probes.address")?,
         admin,
         tls,
         policies,
         cache,
-        keys: raw.keys.into_iter().map(|key| key.name.0).collect(),
+        keys: keys(raw.keys, places)?,
         key_store: key_store(raw.keystore, raw.kms, &cache, context, warnings)?,
-        log: log(raw.log, places)?,
+        log: log(raw.log, places, warnings)?,
         routes: routes(raw.api, context, warnings)?,
     })
 }
 
-/// Reads an address to listen on: `127.0.0.1:7373`, `[::1]:7373`, `:7373` (all of IPv4) or `localhost:7373`.
+/// Reads an address to listen on: `127.0.0.1:7373`, `[::1]:7373`, `:7373` (everywhere) or `localhost:7373`.
+///
+/// Of the addresses of a name it is the first of IPv4 if there is one, and without a port the system chooses one: as in Go.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    let full =
-        if text.starts_with(':') { format!("{}{text}", Ipv4Addr::UNSPECIFIED) } else { text.to_owned() };
-    let found = full.parse().ok().or_else(|| full.to_socket_addrs().ok()?.next());
-    found.ok_or_else(|| {
+    let invalid = || {
         format!(
             "invalid address '{}', expected an address and port, such as '0.0.0.0:7373'",
             text.escape_debug()
         )
-    })
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+    let port = match port {
+        "" => 0,
+        "http" => 80,
+        "https" => 443,
+        port => port.parse().map_err(|_| invalid())?,
+    };
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let ip = match (host, in_brackets) {
+        ("" | "[]", _) => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (_, Some(host)) => Some(host.parse().map_err(|_| invalid())?),
+        (host, None) => host.parse().ok().map(IpAddr::V4),
+    };
+    if let Some(ip) = ip {
+        return Ok(SocketAddr::new(ip.to_canonical(), port));
+    }
+    // The system takes numbers for an address that nobody means, such as 0 and 127.1.
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    if host.contains(':') || last.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(invalid());
+    }
+    let found: Vec<_> = (host, port).to_socket_addrs().map_err(|_| invalid())?.collect();
+    found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().ok_or_else(invalid)
+}
+
+/// Reads the names of keys to make, each once.
+fn keys(raw: Vec<RawKey>, places: &Places) -> Result<Vec<KeyName>, Problem> {
+    let mut keys: Vec<KeyName> = Vec::new();
+    for (index, RawKey { name }) in raw.into_iter().enumerate() {
+        if let Some(first) = keys.iter().position(|key| *key == name.0) {
+            let at = |index: usize| path(&format!("keys.{index}.name"));
+            let message = format!("key '{}' is there twice, first as {}", name.0, places.name(&at(first)));
+            return Err(places.problem(&at(index), message));
+        }
+        keys.push(name.0);
+    }
+    Ok(keys)
 }
 
 fn admin(
@@ -114,16 +152,19 @@ fn admin(
 fn policies(
     raw: BTreeMap<String, RawPolicy>,
     admin: Option<Identity>,
+    off: Option<&str>,
     proxy: Option<&ProxySettings>,
     places: &Places,
     warnings: &mut Vec<Warning>,
 ) -> Result<BTreeMap<String, PolicySettings>, Problem> {
-    let mut owners: BTreeMap<Identity, KeyPath> =
+    // By the hexadecimal form, or the text that is none.
+    let admin = admin.map(|admin| admin.to_string()).or(off.map(str::to_owned));
+    let mut owners: BTreeMap<String, KeyPath> =
         admin.map(|admin| (admin, path("admin.identity"))).into_iter().collect();
     for (index, identity) in proxy.into_iter().flat_map(|proxy| proxy.identities.iter().enumerate()) {
         let key = path(&format!("tls.proxy.identities.{index}"));
-        if let Some(owner) = owners.insert(*identity, key.clone()) {
-            return Err(places.problem(&key, conflict(*identity, &owner, places)));
+        if let Some(owner) = owners.insert(identity.to_string(), key.clone()) {
+            return Err(places.problem(&key, conflict(&identity.to_string(), &owner, places)));
         }
     }
     let mut policies = BTreeMap::new();
@@ -153,16 +194,32 @@ fn policies(
         let mut identities = Vec::new();
         for (index, text) in policy.identities.iter().enumerate() {
             let key = at("identities", index);
-            let Some(identity) = Identity::from_hex(text) else {
-                let message =
-                    format!("{} is no identity and is passed over, expected 64 hex digits", NoIdentity(text));
-                warnings.push(Warning::no_effect(places.problem(&key, message)));
-                continue;
-            };
-            if let Some(owner) = owners.insert(identity, key.clone()) {
-                return Err(places.problem(&key, conflict(identity, &owner, places)));
+            let identity = Identity::from_hex(text);
+            if identity.is_none() && !pattern::is_policy_name(text) {
+                let what = if text.is_empty() {
+                    "it is empty".to_owned()
+                } else {
+                    format!("{} cannot be an identity", NoIdentity(text))
+                };
+                let message = format!("{what}, expected 64 hex digits as 'kms identity of' prints them");
+                return Err(places.problem(&key, message));
             }
-            identities.push(identity);
+            let owned = identity.map_or_else(|| text.clone(), |identity| identity.to_string());
+            if let Some(owner) = owners.insert(owned, key.clone()) {
+                let who =
+                    identity.map_or_else(|| NoIdentity(text).to_string(), |identity| identity.to_string());
+                return Err(places.problem(&key, conflict(&who, &owner, places)));
+            }
+            match identity {
+                Some(identity) => identities.push(identity),
+                None => {
+                    let message = format!(
+                        "{} is no identity and is passed over, expected 64 hex digits",
+                        NoIdentity(text)
+                    );
+                    warnings.push(Warning::no_effect(places.problem(&key, message)));
+                }
+            }
         }
         let RawPolicy { allow, deny, paths, .. } = policy;
         policies.insert(name, PolicySettings { allow, deny, paths, identities });
@@ -170,7 +227,7 @@ fn policies(
     Ok(policies)
 }
 
-fn conflict(identity: Identity, owner: &[String], places: &Places) -> String {
+fn conflict(identity: &str, owner: &[String], places: &Places) -> String {
     let rule = if owner.first().is_some_and(|part| part == "admin") {
         "the admin, who needs no policy and is no proxy"
     } else if owner.first().is_some_and(|part| part == "tls") {
@@ -210,41 +267,64 @@ fn check_allow(pattern: &str) -> Option<String> {
         .then(|| format!("pattern '{pattern}' allows nothing, expected it to begin with '/'"))
 }
 
-fn tls(raw: RawTls, places: &Places) -> Result<TlsSettings, Problem> {
+fn tls(raw: RawTls, context: &Context<'_>, warnings: &mut Vec<Warning>) -> Result<TlsSettings, Problem> {
+    let places = context.places;
+    let verify_clients = raw.auth.as_ref().is_some_and(|auth| auth.0);
+    let ca = raw.ca.filter(|ca| !ca.is_empty());
+    if ca.is_none() && verify_clients && places.is_set(&path("tls.ca")) {
+        let message = "it is empty, so clients are verified by the CAs of the system";
+        warnings.push(Warning::dubious(places.problem(&path("tls.ca"), message)));
+    }
     Ok(TlsSettings {
         cert: required(raw.cert.as_deref(), "tls.cert", "a PEM file of the server's certificate", places)?,
         key: required(raw.key.as_deref(), "tls.key", "a PEM file of the private key", places)?,
         password: raw.password.filter(|password| !password.is_empty()).map(Secret::from),
-        ca: optional(raw.ca.as_deref(), "tls.ca", places)?,
-        verify_clients: raw.auth.as_ref().is_some_and(|auth| auth.0),
-        proxy: raw.proxy.map_or(Ok(None), |proxy| self::proxy(&proxy, places))?,
+        ca: ca.map(PathBuf::from),
+        verify_clients,
+        proxy: raw.proxy.map_or(Ok(None), |proxy| self::proxy(&proxy, context, warnings))?,
     })
 }
 
 /// Reads the section of TLS proxies; without an identity there is none.
-fn proxy(raw: &RawProxy, places: &Places) -> Result<Option<ProxySettings>, Problem> {
+///
+/// A config for KES, which does nothing with it, may be wrong here: then there is no proxy.
+fn proxy(
+    raw: &RawProxy,
+    context: &Context<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<ProxySettings>, Problem> {
+    let places = context.places;
+    let mut wrong = |key: &KeyPath, message: String| {
+        if !context.is_for_kes {
+            return Err(places.problem(key, message));
+        }
+        warnings.push(Warning::no_effect(places.problem(key, format!("passed over: {message}"))));
+        Ok(())
+    };
     let mut identities = Vec::new();
     for (index, text) in raw.identities.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
         let key = path(&format!("tls.proxy.identities.{index}"));
-        let message = || format!("{} is no identity, expected 64 hex digits", NoIdentity(text));
-        identities.push(Identity::from_hex(text).ok_or_else(|| places.problem(&key, message()))?);
+        match Identity::from_hex(text) {
+            Some(identity) => identities.push(identity),
+            None => wrong(&key, format!("{} is no identity, expected 64 hex digits", NoIdentity(text)))?,
+        }
     }
     if identities.is_empty() {
         return Ok(None);
     }
     let key = path("tls.proxy.header.cert");
-    let cert_header = raw.header.cert.clone().filter(|name| !name.is_empty());
-    let cert_header = cert_header.ok_or_else(|| {
-        places.problem(&key, "missing, expected the name of the header with the client's certificate")
-    })?;
+    let Some(cert_header) = raw.header.cert.clone().filter(|name| !name.is_empty()) else {
+        let message = "missing, expected the name of the header with the client's certificate";
+        return wrong(&key, message.to_owned()).map(|()| None);
+    };
     if http::HeaderName::try_from(cert_header.as_str()).is_err() {
         let message = format!("'{}' cannot be the name of a header", cert_header.escape_debug());
-        return Err(places.problem(&key, message));
+        return wrong(&key, message).map(|()| None);
     }
     Ok(Some(ProxySettings { identities, cert_header }))
 }
 
-fn log(raw: RawLog, places: &Places) -> Result<LogSettings, Problem> {
+fn log(raw: RawLog, places: &Places, warnings: &mut Vec<Warning>) -> Result<LogSettings, Problem> {
     let default = LogSettings::default();
     let audit_failure = match raw.audit_failure.as_deref() {
         None => default.audit_failure,
@@ -255,9 +335,21 @@ fn log(raw: RawLog, places: &Places) -> Result<LogSettings, Problem> {
             return Err(places.problem(&path("log.audit_failure"), message));
         }
     };
+    let (error, audit) = (raw.error.unwrap_or(LogLevel::INFO), raw.audit);
+    if audit.is_some_and(|level| level > LogLevel::INFO && level <= LogLevel::ERROR) {
+        let message = "there is no audit log: its events are of level INFO, as with KES";
+        warnings.push(Warning::dubious(places.problem(&path("log.audit"), message)));
+    }
     Ok(LogSettings {
-        error: raw.error.map_or(default.error, |on| on.0),
-        audit: raw.audit.map_or(default.audit, |on| on.0),
+        error: error <= LogLevel::ERROR,
+        error_level: if error <= LogLevel::INFO {
+            ErrorLevel::All
+        } else if error <= LogLevel::WARN {
+            ErrorLevel::Warn
+        } else {
+            ErrorLevel::Error
+        },
+        audit: audit.map_or(default.audit, |level| level <= LogLevel::INFO),
         audit_file: raw.audit_file.filter(|file| !file.is_empty()).map(PathBuf::from),
         audit_failure,
     })
@@ -271,18 +363,25 @@ fn routes(
     let places = context.places;
     let all = Routes::standard();
     let mut routes = BTreeMap::new();
+    let raw_paths: BTreeSet<_> = raw.keys().cloned().collect();
     for (written, route) in raw {
         let at = |part: &str| vec!["api".to_owned(), written.clone(), part.to_owned()];
         let known =
             all.iter().find(|known| known.path.trim_end_matches('/') == written.trim_end_matches('/'));
+        let mut settings = RouteSettings {
+            skip_auth: route.skip_auth.as_ref().is_some_and(|skip| skip.0),
+            timeout: route.timeout.as_ref().map(|timeout| timeout.0),
+        };
         let Some(known) = known else {
             let paths: Vec<_> = all.iter().map(|route| route.path).collect();
             let message = format!("there is no such route, expected one of {}", paths.join(", "));
-            return Err(places.problem(&["api".to_owned(), written], message));
-        };
-        let settings = RouteSettings {
-            skip_auth: route.skip_auth.as_ref().is_some_and(|skip| skip.0),
-            timeout: route.timeout.as_ref().map(|timeout| timeout.0),
+            let problem = places.problem(&["api".to_owned(), written], message);
+            // Who wants to open something has to be told, and KES opens nothing here either.
+            if settings.skip_auth || !context.is_for_kes {
+                return Err(problem);
+            }
+            warnings.push(Warning::no_effect(problem));
+            continue;
         };
         if settings.skip_auth && !known.may_skip_auth {
             let open: Vec<_> =
@@ -290,7 +389,22 @@ fn routes(
             let message = format!("only these may be open to everybody: {}", open.join(", "));
             return Err(places.problem(&at("skip_auth"), message));
         }
+        if known.path != written && raw_paths.contains(known.path) {
+            let message = format!("no effect, {} is there, too", known.path);
+            warnings.push(Warning::no_effect(places.problem(&["api".to_owned(), written], message)));
+            continue;
+        }
+        if known.path != written && settings.skip_auth {
+            settings.skip_auth = false;
+            let message = format!("no effect: this opens nothing, the route is {}", known.path);
+            warnings.push(Warning::no_effect(places.problem(&at("skip_auth"), message)));
+        }
         match settings.timeout {
+            Some(Duration::ZERO) if context.is_for_kes => {
+                settings.timeout = None;
+                let message = "it is zero, so the route has its usual time";
+                warnings.push(Warning::dubious(places.problem(&at("timeout"), message)));
+            }
             Some(Duration::ZERO) => {
                 let message = "it is zero, expected a time that a request may take";
                 return Err(places.problem(&at("timeout"), message));
@@ -323,14 +437,23 @@ fn cache(raw: &RawCache) -> CacheConfig {
 }
 
 fn key_store(
-    raw: RawKeyStore,
+    mut raw: RawKeyStore,
     outer: Option<RawOuterKms>,
     cache: &CacheConfig,
     context: &Context<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<KeyStoreSettings, Problem> {
     let places = context.places;
-    if let Some((name, what)) = raw.unsupported() {
+    let has_other = raw.fs.is_some() || raw.vault.is_some() || raw.memory.is_some();
+    // A section of AWS without one of its stores is none.
+    raw.aws = raw.aws.filter(|aws| !has_other || aws.kms.is_some() || aws.secretsmanager.is_some());
+    let unsupported = raw.unsupported();
+    if let Some((name @ ("generic" | "kes"), _)) = unsupported
+        && (has_other || raw.aws.is_some())
+    {
+        let message = "no effect, as in KES 0.24: there is another key store";
+        warnings.push(Warning::no_effect(places.problem(&path(&format!("keystore.{name}")), message)));
+    } else if let Some((name, what)) = unsupported {
         let message = format!(
             "{what} is not supported as a key store, expected fs, vault, aws or memory (docs/from-kes.md says how to move)"
         );

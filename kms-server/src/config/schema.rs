@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use kms_core::KeyName;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IntoDeserializer as _, SeqAccess, Visitor};
 
 use super::duration;
 use super::sections::{RawApi, RawAws, RawLog, RawOuterKms, RawProxy, RawVault, Unsupported};
@@ -17,7 +17,7 @@ pub const TOP_LEVEL: [&str; 11] =
 
 /// A configuration as it is written.
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct Raw {
     pub address: Option<String>,
     pub admin: RawAdmin,
@@ -34,30 +34,31 @@ pub struct Raw {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawProbes {
     pub address: Option<String>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAdmin {
     pub identity: Option<String>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawTls {
     pub key: Option<String>,
     pub cert: Option<String>,
     pub ca: Option<String>,
+    #[serde(deserialize_with = "switch_or_empty")]
     pub auth: Option<Switch>,
     pub password: Option<String>,
     pub proxy: Option<RawProxy>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawPolicy {
     #[serde(deserialize_with = "list")]
     pub allow: Vec<String>,
@@ -70,13 +71,13 @@ pub struct RawPolicy {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawCache {
     pub expiry: RawExpiry,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawExpiry {
     pub any: Option<GoDuration>,
     pub unused: Option<GoDuration>,
@@ -84,13 +85,13 @@ pub struct RawExpiry {
 }
 
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with a name")]
 pub struct RawKey {
     pub name: RawName,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawKeyStore {
     pub fs: Option<RawFs>,
     pub memory: Option<RawMemory>,
@@ -102,6 +103,7 @@ pub struct RawKeyStore {
     pub gemalto: Unsupported,
     pub entrust: Unsupported,
     pub generic: Unsupported,
+    pub kes: Unsupported,
 }
 
 impl RawKeyStore {
@@ -110,22 +112,27 @@ impl RawKeyStore {
         self.fs.as_ref().is_some_and(|fs| fs.root_key_file.is_some() || fs.root_key_env.is_some())
     }
 
-    /// Finds a key store of KES that we do not have: its key, and what it is.
+    /// Finds a key store of KES that we do not have: its key, and what it is. A section without the store's own is none.
     pub fn unsupported(&self) -> Option<(&'static str, &'static str)> {
         let stores = [
-            (self.azure, "azure", "Azure Key Vault"),
-            (self.gcp, "gcp", "GCP Secret Manager"),
-            (self.fortanix, "fortanix", "Fortanix SDKMS"),
-            (self.gemalto, "gemalto", "Gemalto (Thales) KeySecure"),
-            (self.entrust, "entrust", "Entrust KeyControl"),
-            (self.generic, "generic", "a KeyStore plugin"),
+            (&self.azure, "azure", "keyvault", "Azure Key Vault"),
+            (&self.gcp, "gcp", "secretmanager", "GCP Secret Manager"),
+            (&self.fortanix, "fortanix", "sdkms", "Fortanix SDKMS"),
+            (&self.gemalto, "gemalto", "keysecure", "Gemalto (Thales) KeySecure"),
+            (&self.entrust, "entrust", "keycontrol", "Entrust KeyControl"),
+            (&self.kes, "kes", "endpoint", "another KES"),
+            (&self.generic, "generic", "", "a KeyStore plugin"),
         ];
-        stores.into_iter().find_map(|(raw, name, what)| raw.map(|_| (name, what)))
+        let is_there = |raw: &Unsupported, store: &str| {
+            raw.as_ref().is_some_and(|raw| store.is_empty() || raw.contains_key(store))
+        };
+        let found = stores.into_iter().find(|(raw, _, store, _)| is_there(raw, store));
+        found.map(|(_, name, _, what)| (name, what))
     }
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawFs {
     pub path: Option<String>,
     pub root_key_file: Option<String>,
@@ -134,7 +141,7 @@ pub struct RawFs {
 }
 
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct RawMemory {}
 
 /// The name of a key.
@@ -168,6 +175,11 @@ impl Element for RawKey {
     fn from_text(text: &str) -> Result<Self, String> {
         RawName::from_text(text).map(|name| Self { name })
     }
+}
+
+impl RawKey {
+    /// What an element of the list is.
+    pub const EXPECTED_ALONE: &'static str = "a table with a name";
 }
 
 impl RawName {
@@ -289,8 +301,8 @@ impl<'de> Deserialize<'de> for Switch {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Switch, E> {
                 match text.to_ascii_lowercase().as_str() {
-                    "on" | "true" | "yes" => Ok(Switch(true)),
-                    "off" | "false" | "no" => Ok(Switch(false)),
+                    "on" | "true" | "yes" | "y" => Ok(Switch(true)),
+                    "off" | "false" | "no" | "n" => Ok(Switch(false)),
                     _ => Err(E::custom(format!(
                         "invalid value '{}', expected 'on' or 'off'",
                         text.escape_debug()
@@ -301,6 +313,32 @@ impl<'de> Deserialize<'de> for Switch {
 
         deserializer.deserialize_any(OnOff)
     }
+}
+
+/// Reads a switch; an empty text, such as that of a variable, is as good as none.
+fn switch_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Switch>, D::Error> {
+    struct OrEmpty;
+
+    impl Visitor<'_> for OrEmpty {
+        type Value = Option<Switch>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("'on' or 'off'")
+        }
+
+        fn visit_bool<E: de::Error>(self, on: bool) -> Result<Self::Value, E> {
+            Ok(Some(Switch(on)))
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            if text.is_empty() {
+                return Ok(None);
+            }
+            Switch::deserialize(text.into_deserializer()).map(Some)
+        }
+    }
+
+    deserializer.deserialize_any(OrEmpty)
 }
 
 #[cfg(test)]

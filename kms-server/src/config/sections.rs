@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::de::IgnoredAny;
 
+use super::log_level::LogLevel;
 use super::schema::{GoDuration, Switch, list, number};
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawLog {
-    pub error: Option<Switch>,
-    pub audit: Option<Switch>,
+    pub error: Option<LogLevel>,
+    pub audit: Option<LogLevel>,
     pub audit_file: Option<String>,
     pub audit_failure: Option<String>,
 }
@@ -19,14 +20,14 @@ pub struct RawLog {
 pub type RawApi = BTreeMap<String, RawRoute>;
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawRoute {
     pub skip_auth: Option<Switch>,
     pub timeout: Option<GoDuration>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawProxy {
     #[serde(deserialize_with = "list")]
     pub identities: Vec<String>,
@@ -34,13 +35,13 @@ pub struct RawProxy {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawProxyHeader {
     pub cert: Option<String>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawVault {
     pub endpoint: Option<String>,
     pub engine: Option<String>,
@@ -56,7 +57,7 @@ pub struct RawVault {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawTransit {
     pub engine: Option<String>,
     pub key: Option<String>,
@@ -64,7 +65,7 @@ pub struct RawTransit {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAppRole {
     pub namespace: Option<String>,
     pub engine: Option<String>,
@@ -75,7 +76,7 @@ pub struct RawAppRole {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawKubernetes {
     pub namespace: Option<String>,
     pub engine: Option<String>,
@@ -84,14 +85,14 @@ pub struct RawKubernetes {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawToken {
     pub value: Option<String>,
     pub file: Option<String>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawVaultTls {
     pub key: Option<String>,
     pub cert: Option<String>,
@@ -99,20 +100,20 @@ pub struct RawVaultTls {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawVaultStatus {
     pub ping: Option<GoDuration>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawOuterKms {
     pub aws: Option<RawAwsWrapper>,
     pub vault: Option<RawVault>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAwsWrapper {
     pub key: Option<String>,
     pub endpoint: Option<String>,
@@ -121,14 +122,14 @@ pub struct RawAwsWrapper {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAws {
     pub kms: Option<RawAwsKms>,
     pub secretsmanager: Option<RawAwsSecrets>,
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAwsKms {
     pub endpoint: Option<String>,
     pub region: Option<String>,
@@ -140,7 +141,7 @@ pub struct RawAwsKms {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAwsSecrets {
     pub endpoint: Option<String>,
     pub region: Option<String>,
@@ -151,7 +152,7 @@ pub struct RawAwsSecrets {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAwsCredentials {
     pub accesskey: Option<String>,
     pub secretkey: Option<String>,
@@ -159,12 +160,12 @@ pub struct RawAwsCredentials {
 }
 
 #[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RawAwsReuse {
     pub max_age: Option<GoDuration>,
     #[serde(deserialize_with = "number")]
     pub max_uses: Option<u64>,
 }
 
-/// A key store of KES that we do not have; what stands in its section does not matter.
-pub type Unsupported = Option<IgnoredAny>;
+/// A key store of KES that we do not have; what is set in its section does not matter.
+pub type Unsupported = Option<BTreeMap<String, IgnoredAny>>;

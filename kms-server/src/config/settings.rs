@@ -47,12 +47,33 @@ impl Settings {
 pub struct LogSettings {
     /// Errors; on unless told.
     pub error: bool,
+    /// Which of them: from which level on.
+    pub error_level: ErrorLevel,
     /// Requests, to stdout unless there is a file for them; off unless told.
     pub audit: bool,
     /// The file that requests are written to.
     pub audit_file: Option<PathBuf>,
     /// What happens to requests that cannot be written.
     pub audit_failure: AuditFailure,
+}
+
+impl LogSettings {
+    /// Returns the least level of an event that goes to the process's own output; `None` if none does.
+    pub fn least(&self) -> Option<ErrorLevel> {
+        self.error.then_some(self.error_level)
+    }
+}
+
+/// From which level on events go to the error log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorLevel {
+    /// All that `KMS_LOG` lets through.
+    #[default]
+    All,
+    /// Warnings and errors.
+    Warn,
+    /// Errors.
+    Error,
 }
 
 /// What happens when the audit log cannot be written.
@@ -77,7 +98,13 @@ impl AuditFailure {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { error: true, audit: false, audit_file: None, audit_failure: AuditFailure::default() }
+        Self {
+            error: true,
+            error_level: ErrorLevel::default(),
+            audit: false,
+            audit_file: None,
+            audit_failure: AuditFailure::default(),
+        }
     }
 }
 

@@ -5,41 +5,79 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::environment::Environment;
+use super::forms::Language;
 use super::places::{KeyPath, Places};
 use super::problem::{Problem, Warning};
-use super::schema::Raw;
+use super::schema::{Element as _, Raw, RawKey};
 
-/// Puts the values of environment variables in the place of `${NAME}` in every text.
-pub fn expand(mut tree: Dict, environment: &Environment, places: &Places) -> Result<Dict, Problem> {
-    expand_dict(&mut tree, environment, &mut KeyPath::new())
-        .map_err(|(path, message)| places.problem(&path, message))?;
-    Ok(tree)
+/// A tree whose references to environment variables are replaced.
+pub struct Expanded {
+    tree: Dict,
+    language: Language,
+    /// The texts that refer to what is not there, and why. It does not matter where the key is passed over.
+    failures: Vec<(KeyPath, String)>,
+}
+
+/// Puts the values of environment variables in the place of references to them: of each `${NAME}` in a text, in YAML of
+/// texts that are nothing else, as KES does.
+///
+/// What looks like one in the middle of a text in YAML is added to `warnings`.
+pub fn expand(
+    mut tree: Dict,
+    language: Language,
+    environment: &Environment,
+    places: &Places,
+    warnings: &mut Vec<Warning>,
+) -> Expanded {
+    let mut pass = Expansion { language, environment, failures: Vec::new(), literal: Vec::new() };
+    pass.dict(&mut tree, &mut KeyPath::new());
+    warnings.extend(pass.literal.iter().map(|path| {
+        let message = "'${' in the middle of a text means itself, as in KES: \
+            only a text that is '${NAME}' and nothing else is replaced";
+        Warning::dubious(places.problem(path, message))
+    }));
+    Expanded { tree, language, failures: pass.failures }
 }
 
 /// Reads what the file says, with `overrides` over it, into the schema.
 ///
-/// A key of the file that the schema does not know is an error, or a warning if `lenient`.
+/// A key of the file that the schema does not know is an error, in YAML a warning.
 pub fn extract(
-    mut from_file: Dict,
+    from_file: Expanded,
     overrides: &Dict,
-    lenient: bool,
     places: &Places,
     warnings: &mut Vec<Warning>,
 ) -> Result<Raw, Problem> {
+    let Expanded { tree: mut from_file, language, failures } = from_file;
+    let lenient = language == Language::Yaml;
     loop {
         let figment = Figment::new().merge(Layer(&from_file)).merge(Layer(overrides));
         let error = match figment.extract() {
-            Ok(raw) => return Ok(raw),
+            Ok(raw) => {
+                let failure = failures.iter().find(|(path, _)| find(&from_file, path).is_some());
+                let failure = failure.map(|(path, message)| places.problem(path, message));
+                let misplaced =
+                    misplaced(&from_file, language).map(|(path, message)| places.problem(&path, message));
+                return failure.or(misplaced).map_or(Ok(raw), Err);
+            }
             Err(error) => error,
         };
         let Some(error) = error.into_iter().last() else { return Err(places.problem(&[], UNREADABLE)) };
-        let message = describe(&error.kind);
+        let message = describe(&error.kind, language);
         let is_unknown = matches!(error.kind, Kind::UnknownField(..));
         let mut removed =
             if lenient && is_unknown { with_alike(&error.path, &from_file) } else { Vec::new() };
         removed.retain(|path| remove(&mut from_file, path));
         if removed.is_empty() {
-            return Err(places.problem(&error.path, message));
+            // What was not replaced, or is of another shape, is what leads to mistakes below it.
+            if let Some((path, message)) = failures.iter().find(|(path, _)| error.path.starts_with(path)) {
+                return Err(places.problem(path, message));
+            }
+            let misplaced = misplaced(&from_file, language).filter(|(path, _)| {
+                error.path.starts_with(path) && (error.path.len() > path.len() || list_at(path).is_some())
+            });
+            let (path, message) = misplaced.unwrap_or((error.path, message));
+            return Err(places.problem(&path, message));
         }
         let message = format!("passed over: {message}");
         warnings.extend(removed.iter().map(|path| Warning::no_effect(places.problem(path, &message))));
@@ -91,39 +129,65 @@ impl Provider for Layer<'_> {
     }
 }
 
-fn expand_dict(
-    dict: &mut Dict,
-    environment: &Environment,
-    path: &mut KeyPath,
-) -> Result<(), (KeyPath, String)> {
-    for (name, value) in dict {
-        path.push(name.clone());
-        expand_value(value, environment, path)?;
-        path.pop();
-    }
-    Ok(())
+/// A pass over a tree that replaces references.
+struct Expansion<'a> {
+    language: Language,
+    environment: &'a Environment,
+    failures: Vec<(KeyPath, String)>,
+    /// Texts of YAML with a reference in their middle.
+    literal: Vec<KeyPath>,
 }
 
-fn expand_value(
-    value: &mut Value,
-    environment: &Environment,
-    path: &mut KeyPath,
-) -> Result<(), (KeyPath, String)> {
-    match value {
-        Value::String(_, text) => {
-            *text = expand_text(text, environment).map_err(|message| (path.clone(), message))?;
+impl Expansion<'_> {
+    fn dict(&mut self, dict: &mut Dict, path: &mut KeyPath) {
+        for (name, value) in dict {
+            path.push(name.clone());
+            self.value(value, path);
+            path.pop();
         }
-        Value::Dict(_, dict) => expand_dict(dict, environment, path)?,
-        Value::Array(_, values) => {
-            for (index, value) in values.iter_mut().enumerate() {
-                path.push(index.to_string());
-                expand_value(value, environment, path)?;
-                path.pop();
-            }
-        }
-        _ => {}
     }
-    Ok(())
+
+    fn value(&mut self, value: &mut Value, path: &mut KeyPath) {
+        match value {
+            Value::String(_, text) => {
+                let expanded = match self.language {
+                    Language::Toml => expand_text(text, self.environment),
+                    Language::Yaml => match reference(text) {
+                        Some(name) => variable(name, self.environment).map(str::to_owned),
+                        None => {
+                            if text.contains("${") {
+                                self.literal.push(path.clone());
+                            }
+                            return;
+                        }
+                    },
+                };
+                match expanded {
+                    Ok(expanded) => *text = expanded,
+                    Err(message) => self.failures.push((path.clone(), message)),
+                }
+            }
+            Value::Dict(_, dict) => self.dict(dict, path),
+            Value::Array(_, values) => {
+                for (index, value) in values.iter_mut().enumerate() {
+                    path.push(index.to_string());
+                    self.value(value, path);
+                    path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Returns the name in a text that is a reference and nothing else.
+fn reference(text: &str) -> Option<&str> {
+    text.trim().strip_prefix("${")?.strip_suffix('}')
+}
+
+fn variable<'a>(name: &str, environment: &'a Environment) -> Result<&'a str, String> {
+    let name = name.trim();
+    environment.get(name).ok_or_else(|| format!("environment variable '{}' is not set", name.escape_debug()))
 }
 
 fn expand_text(text: &str, environment: &Environment) -> Result<String, String> {
@@ -131,28 +195,121 @@ fn expand_text(text: &str, environment: &Environment) -> Result<String, String> 
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let (name, after) = after.split_once('}').ok_or("'${' without a closing '}'")?;
-        let value =
-            environment.get(name).ok_or_else(|| format!("environment variable '{name}' is not set"))?;
         expanded.push_str(before);
-        expanded.push_str(value);
+        expanded.push_str(variable(name, environment)?);
         rest = after;
     }
     expanded.push_str(rest);
     Ok(expanded)
 }
 
+/// Finds a value of another shape than the schema's that serde takes: a list in the place of a table, whose values are then
+/// taken in order; and in YAML a text in the place of a list, which is for variables.
+fn misplaced(tree: &Dict, language: Language) -> Option<(KeyPath, String)> {
+    let mut path = KeyPath::new();
+    tree.iter().find_map(|(name, value)| {
+        path.push(name.clone());
+        let found = misplaced_in(value, language, &mut path);
+        path.pop();
+        found
+    })
+}
+
+fn misplaced_in(value: &Value, language: Language, path: &mut KeyPath) -> Option<(KeyPath, String)> {
+    let list = list_at(path);
+    let told = |found: &str, expected: &str| {
+        Some((path.clone(), in_words_of(language, &format!("found {found}, expected {expected}"))))
+    };
+    match (value, list) {
+        (Value::Array(..), None) => {
+            told("an array", if path[0] == "keys" { RawKey::EXPECTED_ALONE } else { "a table" })
+        }
+        (Value::String(_, text), None) if language == Language::Yaml && is_word(path) && is_boolean(text) => {
+            let message = format!("invalid value '{}', expected 'on' or 'off'", text.escape_debug());
+            Some((path.clone(), message))
+        }
+        (Value::String(..), Some(expected)) if language == Language::Yaml => told("a string", expected),
+        (Value::Array(_, values), Some(_)) => values.iter().enumerate().find_map(|(index, value)| {
+            path.push(index.to_string());
+            let found = misplaced_in(value, language, path);
+            path.pop();
+            found
+        }),
+        // What stands in the section of a key store that we do not have is nobody's concern.
+        (Value::Dict(..), _) if matches!(path.as_slice(), [section, store] if section == "keystore" && !OURS.contains(&store.as_str())) => {
+            None
+        }
+        (Value::Dict(_, dict), _) => dict.iter().find_map(|(name, value)| {
+            path.push(name.clone());
+            let found = misplaced_in(value, language, path);
+            path.pop();
+            found
+        }),
+        _ => None,
+    }
+}
+
+/// The key stores of the schema that are read.
+const OURS: [&str; 4] = ["fs", "memory", "vault", "aws"];
+
+/// Tells whether a text stands at a path that looks like a boolean and is none.
+fn is_word(path: &[String]) -> bool {
+    let path: Vec<_> = path.iter().map(String::as_str).collect();
+    matches!(path.as_slice(), ["tls", "auth"] | ["log", "error" | "audit"])
+}
+
+/// Tells whether a text is a boolean of YAML that no release of KES takes for one of its words.
+fn is_boolean(text: &str) -> bool {
+    ["true", "false", "yes", "no", "y", "n"].iter().any(|word| text.trim().eq_ignore_ascii_case(word))
+}
+
+/// Says what list stands at a path of the schema, if one does.
+fn list_at(path: &[String]) -> Option<&'static str> {
+    let path: Vec<_> = path.iter().map(String::as_str).collect();
+    match path.as_slice() {
+        ["keys"] => Some(RawKey::EXPECTED),
+        ["policy", _, "allow" | "deny" | "identities" | "paths"] | ["tls", "proxy", "identities"] => {
+            Some(String::EXPECTED)
+        }
+        _ => None,
+    }
+}
+
+/// Finds a value of a tree, also below lists.
+fn find<'a>(tree: &'a Dict, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(tree.get(first)?, |value, part| match value {
+        Value::Dict(_, dict) => dict.get(part),
+        Value::Array(_, values) => values.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// Says what a value was and what was expected, without the value: it may be a secret.
-fn describe(kind: &Kind) -> String {
+fn describe(kind: &Kind, language: Language) -> String {
     match kind {
         Kind::UnknownField(_, []) => "unknown key, expected none here".to_owned(),
         Kind::UnknownField(_, expected) => format!("unknown key, expected {}", one_of(expected)),
         Kind::UnknownVariant(_, expected) => format!("unknown value, expected {}", one_of(expected)),
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
-            format!("found {}, expected {expected}", type_name(actual))
+            in_words_of(language, &format!("found {}, expected {expected}", type_name(actual)))
         }
         Kind::MissingField(name) => format!("'{name}' is missing"),
         Kind::Message(message) => message.clone(),
         other => other.to_string(),
+    }
+}
+
+/// Says what is said in the words of TOML in those of the language.
+fn in_words_of(language: Language, message: &str) -> String {
+    // What is read into a map of Rust's is a table as well.
+    let message = message.replace("expected a map", "expected a table");
+    match language {
+        Language::Toml => message,
+        Language::Yaml => message
+            .replace("a table", "a mapping")
+            .replace("tables", "mappings")
+            .replace("an array", "a list"),
     }
 }
 
@@ -183,7 +340,9 @@ mod tests {
     #[test]
     fn references_are_replaced_wherever_they_stand() {
         let environment = Environment::from_iter([("A", "1"), ("B", "two")]);
-        for (text, expanded) in [("${A}", "1"), ("x-${A}-${B}", "x-1-two"), ("$A", "$A"), ("", "")] {
+        for (text, expanded) in
+            [("${A}", "1"), ("${ A }", "1"), ("x-${A}-${B}", "x-1-two"), ("$A", "$A"), ("", "")]
+        {
             assert_eq!(expand_text(text, &environment).unwrap(), expanded);
         }
         assert!(expand_text("${C}", &environment).unwrap_err().contains("'C' is not set"));

@@ -12,10 +12,15 @@ use super::sections::{RawAppRole, RawKubernetes, RawToken, RawTransit, RawVault,
 
 const ONE_LOGIN: &str = "more than one way to log in, expected approle, kubernetes or token";
 
+/// Takes an empty text, such as that of a variable, for none.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
 /// Reads the section called `section`; what is not told is as with KES.
 pub fn vault(raw: RawVault, section: &str, places: &Places) -> Result<VaultConfig, Problem> {
     let problem = |key: &str, message: &str| places.problem(&path(&format!("{section}{key}")), message);
-    let endpoint = raw.endpoint.filter(|text| !text.is_empty());
+    let endpoint = given(raw.endpoint);
     let endpoint = endpoint.ok_or_else(|| {
         problem(".endpoint", "missing, expected the address of Vault, such as 'https://vault:8200'")
     })?;
@@ -31,7 +36,7 @@ pub fn vault(raw: RawVault, section: &str, places: &Places) -> Result<VaultConfi
     };
     let default = VaultConfig::new(endpoint, login);
     let config = VaultConfig {
-        engine: raw.engine.unwrap_or(default.engine),
+        engine: given(raw.engine).unwrap_or(default.engine),
         version: match raw.version.as_deref() {
             None | Some("" | "v1") => KvVersion::V1,
             Some("v2") => KvVersion::V2,
@@ -39,11 +44,15 @@ pub fn vault(raw: RawVault, section: &str, places: &Places) -> Result<VaultConfi
                 return Err(problem(".version", "unknown version of the engine, expected 'v1' or 'v2'"));
             }
         },
-        namespace: raw.namespace.filter(|text| !text.is_empty()),
+        namespace: given(raw.namespace),
         prefix: raw.prefix.unwrap_or_default(),
         transit: raw.transit.map(transit),
         tls: tls(raw.tls),
-        ping: raw.status.ping.map_or(default.ping, |ping| ping.0),
+        // As KES has it, none is the usual one.
+        ping: raw
+            .status
+            .ping
+            .map_or(default.ping, |ping| if ping.0.is_zero() { default.ping } else { ping.0 }),
         ..default
     };
     config.validate().map_err(|error| problem("", &error.chain().to_string()))?;
@@ -55,8 +64,8 @@ fn app_role(raw: RawAppRole, problem: &impl Fn(&str, &str) -> Problem) -> Result
     let both = || problem(".approle.secret_file", "two secrets, expected secret or secret_file");
     let secret = secret_source(raw.secret, raw.secret_file, both)?;
     Ok(Login::AppRole(AppRole {
-        engine: raw.engine.unwrap_or(default.engine),
-        namespace: raw.namespace.filter(|text| !text.is_empty()),
+        engine: given(raw.engine).unwrap_or(default.engine),
+        namespace: given(raw.namespace),
         secret: secret.unwrap_or(default.secret),
         retry: raw.retry.map(|retry| retry.0),
         ..default
@@ -74,7 +83,6 @@ fn secret_source(
     file: Option<String>,
     both: impl FnOnce() -> Problem,
 ) -> Result<Option<SecretSource>, Problem> {
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     match (given(value), given(file)) {
         (Some(_), Some(_)) => Err(both()),
         (Some(value), None) => Ok(Some(SecretSource::Value(Secret::from(value)))),
@@ -92,8 +100,8 @@ fn kubernetes(raw: RawKubernetes) -> Login {
     };
     let default = Kubernetes::new(raw.role.unwrap_or_default(), jwt);
     Login::Kubernetes(Kubernetes {
-        engine: raw.engine.unwrap_or(default.engine),
-        namespace: raw.namespace.filter(|text| !text.is_empty()),
+        engine: given(raw.engine).unwrap_or(default.engine),
+        namespace: given(raw.namespace),
         ..default
     })
 }
@@ -101,13 +109,13 @@ fn kubernetes(raw: RawKubernetes) -> Login {
 fn transit(raw: RawTransit) -> TransitConfig {
     let default = TransitConfig::new(raw.key.unwrap_or_default());
     TransitConfig {
-        engine: raw.engine.unwrap_or(default.engine),
+        engine: given(raw.engine).unwrap_or(default.engine),
         require: raw.require.is_some_and(|require| require.0),
         ..default
     }
 }
 
 fn tls(raw: RawVaultTls) -> TlsConfig {
-    let file = |text: Option<String>| text.filter(|text| !text.is_empty()).map(PathBuf::from);
+    let file = |text: Option<String>| given(text).map(PathBuf::from);
     TlsConfig { ca: file(raw.ca), cert: file(raw.cert), key: file(raw.key) }
 }

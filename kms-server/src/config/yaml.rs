@@ -9,7 +9,8 @@ use figment::value::{Dict, Tag, Value};
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::places::{KeyPath, Lines, dotted};
-use super::problem::Problem;
+use super::problem::{Problem, Warning};
+use super::schema::TOP_LEVEL;
 
 /// The most values that the aliases of a file repeat. Those that are written out are as many as they are.
 const MAX_REPEATED: usize = 100_000;
@@ -20,15 +21,72 @@ const MAX_DEPTH: usize = 64;
 /// The key under which a mapping takes the entries of another one.
 const MERGE: &str = "<<";
 
-/// Reads a file's content into a tree of values, and the line of each key. Keys without a value are left out.
-pub fn read(text: &str, file: &str) -> Result<(Dict, Lines), Problem> {
-    let invalid = |mistake: Mistake| {
-        let place = mistake.line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
-        Problem::new(place, dotted(&mistake.path), format!("invalid YAML: {}", mistake.message))
-    };
-    let mut reader = Reader::new(text);
-    let tree = reader.document().map_err(invalid)?;
-    Ok((tree, reader.lines))
+/// The word of the format's version, whose value means itself whatever it looks like.
+const VERSION: &str = "version";
+
+/// What a file says.
+#[derive(Debug)]
+pub struct Document {
+    /// Its values. Keys without one are left out.
+    pub tree: Dict,
+    /// The line of each key.
+    pub lines: Lines,
+    /// What stands behind the first document, which alone counts, as with KES.
+    pub ignored: Option<Warning>,
+}
+
+/// Reads a file's content.
+pub fn read(text: &str, file: &str) -> Result<Document, Problem> {
+    let place = |line: Option<usize>| line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
+    let mut outcome = Reader::read(text);
+    if outcome.is_err()
+        && let Some(text) = without_tabs_in_flow(text)
+    {
+        outcome = Reader::read(&text).or(outcome);
+    }
+    let (tree, lines, next) = outcome.map_err(|Mistake { line, path, message }| {
+        Problem::new(place(line), dotted(&path), format!("invalid YAML: {message}"))
+    })?;
+    let ignored = next.map(|line| {
+        let message = "a second document begins here and is passed over with all that follows, as by KES";
+        Warning::no_effect(Problem::new(place(Some(line)), "", message))
+    });
+    Ok(Document { tree, lines, ignored })
+}
+
+/// Replaces tabs at the beginning of lines within brackets and braces, where YAML has them mean nothing and the parser
+/// takes them for an indentation; `None` if there are none.
+fn without_tabs_in_flow(text: &str) -> Option<String> {
+    let mut replaced = String::with_capacity(text.len());
+    let (mut depth, mut quote, mut comment) = (0_usize, None, false);
+    let (mut at_line_start, mut before, mut found) = (true, ' ', false);
+    for c in text.chars() {
+        let begins_token = before.is_whitespace() || "[{,:-".contains(before);
+        let mut written = c;
+        match c {
+            '\n' | '\r' => (at_line_start, comment) = (true, false),
+            '\t' if at_line_start && depth > 0 && quote.is_none() => {
+                written = ' ';
+                found = true;
+            }
+            _ if comment => {}
+            _ if quote.is_some() => {
+                // A doubled or escaped quote ends the text here and begins it again.
+                if quote == Some(c) && before != '\\' {
+                    quote = None;
+                }
+            }
+            '"' | '\'' if begins_token => quote = Some(c),
+            '#' if before.is_whitespace() => comment = true,
+            '[' | '{' if depth > 0 || begins_token => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at_line_start = matches!(c, '\n' | '\r') || at_line_start && matches!(c, ' ' | '\t');
+        before = c;
+        replaced.push(written);
+    }
+    found.then_some(replaced)
 }
 
 struct Mistake {
@@ -55,34 +113,48 @@ struct Node {
 struct Reader<'a> {
     events: Parser<'a, granit_parser::StrInput<'a>>,
     anchors: BTreeMap<usize, Node>,
-    lines: Lines,
     repeated: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Self {
+    /// Reads the first document: its tree, the lines of its keys, and the line where another one begins.
+    fn read(text: &'a str) -> Result<(Dict, Lines, Option<usize>), Mistake> {
         let events = Parser::new_from_str(text);
-        Self { events, anchors: BTreeMap::new(), lines: Lines::new(), repeated: 0 }
+        let mut reader = Self { events, anchors: BTreeMap::new(), repeated: 0 };
+        let (tree, lines) = reader.document()?;
+        Ok((tree, lines, reader.next_document()))
     }
 
-    fn document(&mut self) -> Result<Dict, Mistake> {
-        let mut root = None;
-        loop {
+    fn document(&mut self) -> Result<(Dict, Lines), Mistake> {
+        let (node, span) = loop {
             let (event, span) = self.next()?;
             match event {
-                Event::StreamEnd => break,
-                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
-                _ if root.is_some() => return Err(mistake(&span, &[], "expected one document in the file")),
-                event => root = Some((self.node(event, &span, &mut KeyPath::new())?, span)),
+                Event::StreamEnd => return Ok((Dict::new(), Lines::new())),
+                Event::StreamStart | Event::DocumentStart(..) => {}
+                event => break (self.node(event, &span, &mut KeyPath::new())?, span),
             }
+        };
+        // It may end in the middle of a line.
+        self.next()?;
+        match (node.value, node.lines) {
+            (None, _) => Ok((Dict::new(), Lines::new())),
+            (Some(Value::Dict(_, dict)), lines) => Ok((dict, lines)),
+            _ => Err(mistake(&span, &[], "expected keys with values")),
         }
-        match root.map(|(node, span)| (node.value, node.lines, span)) {
-            None | Some((None, ..)) => Ok(Dict::new()),
-            Some((Some(Value::Dict(_, dict)), lines, _)) => {
-                self.lines = lines;
-                Ok(dict)
+    }
+
+    /// Finds where another document begins that says something, or cannot be read.
+    fn next_document(&mut self) -> Option<usize> {
+        let mut begins = None;
+        loop {
+            match self.events.next()? {
+                Err(error) => return Some(begins.unwrap_or(error.marker().line())),
+                Ok((Event::StreamEnd, _)) => return None,
+                Ok((Event::DocumentStart(..), span)) => begins = Some(span.start.line()),
+                Ok((Event::DocumentEnd, _)) => {}
+                Ok((Event::Scalar(..), span)) if is_empty(&span) => {}
+                Ok((_, span)) => return Some(begins.unwrap_or(span.start.line())),
             }
-            Some((_, _, span)) => Err(mistake(&span, &[], "expected keys with values")),
         }
     }
 
@@ -102,8 +174,8 @@ impl<'a> Reader<'a> {
         let line = span.start.line();
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
-                let absent =
-                    style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let is_null = matches!(&*text, "~" | "null" | "Null" | "NULL") && *path != [VERSION];
+                let absent = style == ScalarStyle::Plain && (is_empty(span) || is_null);
                 let value = (!absent).then(|| Value::from(text.into_owned()));
                 (Node { value, line, lines: Lines::new() }, anchor)
             }
@@ -152,13 +224,25 @@ impl<'a> Reader<'a> {
         let mut seen = BTreeMap::new();
         loop {
             let (event, key_span) = self.next()?;
-            let key = match event {
+            let (key, is_merge) = match event {
                 Event::MappingEnd => break,
-                Event::Scalar(key, ..) => key.into_owned(),
-                _ => return Err(mistake(&key_span, path, "expected a text as the name of a key")),
+                Event::Scalar(..) if is_empty(&key_span) => return Err(mistake(&key_span, path, NO_TEXT)),
+                Event::Scalar(key, style, ..) => {
+                    let is_merge = key == MERGE && style == ScalarStyle::Plain;
+                    (key.into_owned(), is_merge)
+                }
+                Event::Alias(anchor) => {
+                    match self.anchors.get(&anchor).and_then(|node| node.value.as_ref()) {
+                        Some(Value::String(_, key)) => (key.clone(), false),
+                        _ => return Err(mistake(&key_span, path, NO_TEXT)),
+                    }
+                }
+                _ => return Err(mistake(&key_span, path, NO_TEXT)),
             };
             path.push(key.clone());
-            if let Some(first) = seen.insert(key.clone(), key_span.start.line()) {
+            let first = seen.insert(key.clone(), key_span.start.line());
+            // Nobody reads what is below an unknown key.
+            if let Some(first) = first.filter(|_| path.len() == 1 || is_known(&path[0])) {
                 return Err(mistake(
                     &key_span,
                     path,
@@ -169,7 +253,14 @@ impl<'a> Reader<'a> {
             let node = self.node(event, &span, path)?;
             path.pop();
             match node.value {
-                Some(Value::Dict(_, entries)) if key == MERGE => merged.push((entries, node.lines)),
+                value if is_merge => {
+                    let entries = merge(value, node.lines);
+                    let entries = entries.ok_or_else(|| {
+                        path.push(key);
+                        mistake(&span, path, "expected keys with values, or a list of such")
+                    })?;
+                    merged.extend(entries);
+                }
                 Some(value) => {
                     place(&mut lines, &key, key_span.start.line(), node.lines);
                     dict.insert(key, value);
@@ -179,7 +270,8 @@ impl<'a> Reader<'a> {
         }
         for (entries, entry_lines) in merged {
             for (key, value) in entries {
-                if seen.contains_key(&key) {
+                // What is written here counts, and then what is merged first.
+                if seen.contains_key(&key) || dict.contains_key(&key) {
                     continue;
                 }
                 let from = entry_lines.range(vec![key.clone()]..);
@@ -189,6 +281,36 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(Node { value: Some(Value::Dict(Tag::Default, dict)), line, lines })
+    }
+}
+
+const NO_TEXT: &str = "expected a text as the name of a key";
+
+/// Tells whether nothing is written for a value: the parser gives that as '~'.
+fn is_empty(span: &Span) -> bool {
+    span.start.index() == span.end.index()
+}
+
+/// Tells whether a key is one of a config, of any release.
+fn is_known(key: &str) -> bool {
+    TOP_LEVEL.contains(&key) || [VERSION, "root"].contains(&key)
+}
+
+/// Returns the mappings of which one takes the entries, with the lines of each; `None` if it is something else.
+fn merge(value: Option<Value>, lines: Lines) -> Option<Vec<(Dict, Lines)>> {
+    match value? {
+        Value::Dict(_, entries) => Some(vec![(entries, lines)]),
+        Value::Array(_, values) => values
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| {
+                let Value::Dict(_, entries) = value else { return None };
+                let index = index.to_string();
+                let below = lines.iter().filter(|(path, _)| path.first() == Some(&index));
+                Some((entries, below.map(|(path, line)| (path[1..].to_vec(), *line)).collect()))
+            })
+            .collect(),
+        _ => None,
     }
 }
 
@@ -210,12 +332,11 @@ mod tests {
     use super::*;
 
     fn value(text: &str, key: &str) -> Option<String> {
-        let (tree, _) = read(text, "f.yaml").unwrap();
-        Value::from(tree).find(key).and_then(Value::into_string)
+        Value::from(read(text, "f.yaml").unwrap().tree).find(key).and_then(Value::into_string)
     }
 
     fn error(text: &str) -> String {
-        read(text, "f.yaml").unwrap_err().to_string()
+        read(text, "f.yaml").map(|_| ()).unwrap_err().to_string()
     }
 
     #[test]
@@ -237,7 +358,7 @@ mod tests {
 
     #[test]
     fn lines_are_known_of_keys_and_elements() {
-        let (_, lines) = read("a:\n  b:\n    - x\n    - c: y\n", "f").unwrap();
+        let lines = read("a:\n  b:\n    - x\n    - c: y\n", "f").unwrap().lines;
         let line = |path: &str| lines[&super::super::places::path(path)];
         assert_eq!((line("a"), line("a.b"), line("a.b.0"), line("a.b.1"), line("a.b.1.c")), (1, 2, 3, 4, 4));
     }
@@ -251,14 +372,52 @@ mod tests {
     }
 
     #[test]
+    fn mappings_are_merged_in_their_order_and_an_alias_may_name_a_key() {
+        let text = "x: &x {a: 1, b: 2}\ny: &y {b: 3, c: 4}\nz:\n  <<: [*x, *y]\n";
+        let Document { tree, lines, .. } = read(text, "f").unwrap();
+        let z = Value::from(tree).find("z").unwrap();
+        let found = ["a", "b", "c"].map(|key| z.clone().find(key).and_then(Value::into_string));
+        assert_eq!(found.map(Option::unwrap), ["1", "2", "4"]);
+        assert_eq!(lines[&super::super::places::path("z.c")], 2);
+        assert_eq!(value("x: &k tls\n*k : {key: a}\n", "tls.key").as_deref(), Some("a"));
+        assert_eq!(value("x: &x {a: 1}\n'<<': *x\n", "<<.a").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn the_first_document_counts_and_others_are_told() {
+        for (text, line) in [
+            ("a: 1\n---\nb: 2\n", Some(2)),
+            ("a: 1\n---\nb: [\n", Some(2)),
+            ("---\na: 1\n...\n---\nb\n", Some(4)),
+            ("a: 1\n---\n", None),
+            ("a: 1\n...\n", None),
+            ("a: 1\n", None),
+        ] {
+            let Document { tree, ignored, .. } = read(text, "f.yaml").unwrap();
+            assert_eq!(tree.len(), 1, "{text}");
+            let told = ignored.map(|warning| warning.to_string());
+            let place = line.map(|line| format!("f.yaml:{line}: a second document"));
+            assert!(told.is_some() == place.is_some(), "{text}: {told:?}");
+            assert!(told.unwrap_or_default().starts_with(&place.unwrap_or_default()), "{text}");
+        }
+    }
+
+    #[test]
+    fn tabs_indent_within_brackets_and_nowhere_else() {
+        assert_eq!(value("{\n\t\"a\": {\n\t\t\"b\": \"x\\ty\"\n\t}\n}\n", "a.b").as_deref(), Some("x\ty"));
+        assert_eq!(value("a: {\n\tb: 'it''s',\n\tc: d } # [\n", "a.b").as_deref(), Some("it's"));
+        assert!(error("a: x[1\nb:\n\tc: 1\n").starts_with("f.yaml:3: "));
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_line() {
         assert_eq!(
-            error("a: 1\nb:\n  c: 1\n  c: 2\n"),
-            "f.yaml:4: b.c: invalid YAML: duplicate key, the first is in line 3"
+            error("a: 1\ntls:\n  c: 1\n  c: 2\n"),
+            "f.yaml:4: tls.c: invalid YAML: duplicate key, the first is in line 3"
         );
         assert!(error("a: 1\n b: 2\n").starts_with("f.yaml:2: invalid YAML: "));
         assert!(error("- a\n").contains("expected keys with values"));
-        assert!(error("a: 1\n---\nb: 2\n").contains("one document"));
+        assert!(error("<<: x\n").contains("f.yaml:1: <<: invalid YAML: expected keys with values"));
         assert!(error("a: [1, 2\n").starts_with("f.yaml:"));
         assert!(error("a: &a [*a]\n").contains("f.yaml:1"));
     }
@@ -266,7 +425,7 @@ mod tests {
     #[test]
     fn a_list_may_be_longer_than_what_references_may_repeat() {
         let text = format!("a:\n{}", "- x\n".repeat(MAX_REPEATED + 1));
-        let (_, lines) = read(&text, "f").unwrap();
+        let lines = read(&text, "f").unwrap().lines;
         assert_eq!(lines.len(), MAX_REPEATED + 2);
     }
 

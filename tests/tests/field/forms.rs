@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kms_core::Identity;
+use kms_server::config::settings::ErrorLevel;
 use kms_server::config::{Environment, KeyStoreSettings, Loaded, Problem, RootKeySource, load, load_text};
 
 const IDENTITY: &str = "0000000000000000000000000000000000000000000000000000000000000007";
@@ -366,8 +367,38 @@ fn mistakes_in_yaml_are_told_with_file_line_key_and_what_was_expected() {
             &["kes.yml:4: api./v1/key/decrypt/.skip_auth", "only these"],
         ),
         (
-            format!("{START}api:\n  /v1/nothing: {{timeout: 1s}}\n{store}"),
+            format!("{START}api:\n  /v1/nothing: {{skip_auth: on}}\n{store}"),
             &["kes.yml:4: api./v1/nothing: there is no such route"],
+        ),
+        (
+            format!("{START}keys: [name]\n{store}"),
+            &["kes.yml:3: keys[0]: found a string, expected a mapping with a name"],
+        ),
+        (
+            format!("{START}keys: [{{name: a}}, {{name: a}}]\n{store}"),
+            &["kes.yml:3: keys[1].name: key 'a' is there twice, first as keys[0].name"],
+        ),
+        (format!("{START}log: on\n{store}"), &["kes.yml:3: log: found a string, expected a mapping"]),
+        (format!("{START}cache: []\n{store}"), &["kes.yml:3: cache: found a list, expected a mapping"]),
+        (
+            "admin: [x]\ntls: {key: k, cert: c}\n".to_owned() + store,
+            &["kes.yml:1: admin: found a list, expected a mapping"],
+        ),
+        (
+            format!("{START}policy:\n  a:\n    identities: {IDENTITY}\n{store}"),
+            &["kes.yml:5: policy.a.identities: found a string, expected a list of strings"],
+        ),
+        (
+            format!("{START}policy:\n  a:\n    identities:\n    - .\n{store}"),
+            &["kes.yml:6: policy.a.identities[0]: '.' cannot be an identity, expected 64 hex digits"],
+        ),
+        (
+            format!("{START}policy:\n  a:\n    identities: ['']\n{store}"),
+            &["kes.yml:5: policy.a.identities[0]: it is empty, expected 64 hex digits"],
+        ),
+        (
+            format!("{START}policy:\n  a: {{identities: [x]}}\n  b: {{identities: [x]}}\n{store}"),
+            &["kes.yml:5: policy.b.identities[0]: 'x' is in a policy already"],
         ),
         (format!("{START}log: {{error: maybe}}\n{store}"), &["kes.yml:3: log.error: invalid value 'maybe'"]),
         (
@@ -409,5 +440,147 @@ fn mistakes_in_yaml_are_told_with_file_line_key_and_what_was_expected() {
         for part in parts {
             assert!(told.contains(part), "{part:?} in {told:?}");
         }
+    }
+}
+
+/// Says what the binary is told by a text beside the settings that it makes.
+#[track_caller]
+fn loads(text: &str) -> (kms_server::config::Settings, String) {
+    let loaded = yaml(&format!("{START}keystore: {{fs: {{path: p}}}}\n{text}"));
+    let loaded = loaded.unwrap_or_else(|problem| panic!("{text}: {problem}"));
+    let told = warnings(&loaded);
+    (loaded.settings, told)
+}
+
+#[test]
+fn levels_of_kes_0_24_choose_what_is_logged() {
+    for (level, error, least, audit) in [
+        ("on", true, ErrorLevel::All, true),
+        ("''", true, ErrorLevel::All, true),
+        ("INFO", true, ErrorLevel::All, true),
+        ("debug+2", true, ErrorLevel::All, true),
+        ("INFO+2", true, ErrorLevel::Warn, false),
+        ("warn", true, ErrorLevel::Warn, false),
+        ("'4'", true, ErrorLevel::Warn, false),
+        ("ERROR", true, ErrorLevel::Error, false),
+        ("ERROR+1", false, ErrorLevel::Error, false),
+        ("off", false, ErrorLevel::Error, false),
+    ] {
+        let (settings, _) = loads(&format!("log: {{error: {level}, audit: {level}}}\n"));
+        let log = &settings.log;
+        assert_eq!((log.error, log.error_level, log.audit), (error, least, audit), "{level}");
+        assert_eq!(log.least(), error.then_some(least));
+    }
+    let (_, told) = loads("log: {audit: WARN}\n");
+    assert!(told.contains("kes.yml:4: log.audit: there is no audit log"), "{told}");
+}
+
+#[test]
+fn what_kes_passes_over_is_a_warning() {
+    let (settings, told) =
+        loads("api:\n  /v1/status/: {skip_auth: on, timeout: 3s}\n  /v1/nothing: {timeout: 1s}\n");
+    assert!(settings.needs_certificates(), "a slash too many opens nothing");
+    assert_eq!(settings.routes["/v1/status"].timeout, Some(Duration::from_secs(3)));
+    assert!(told.contains("kes.yml:5: api./v1/status/.skip_auth: no effect: this opens nothing"), "{told}");
+    assert!(told.contains("kes.yml:6: api./v1/nothing: there is no such route"), "{told}");
+
+    let (settings, told) = loads("api:\n  /v1/status/: {skip_auth: on}\n  /v1/status: {timeout: 3s}\n");
+    assert!(settings.needs_certificates() && settings.routes["/v1/status"].timeout.is_some());
+    assert!(told.contains("api./v1/status/: no effect"), "{told}");
+
+    let (_, told) = loads("api:\n  /v1/ready: {timeout: 0s}\n");
+    assert!(told.contains("it is zero, so the route has its usual time"), "{told}");
+
+    let (_, told) = loads("nonsense: {a: 1, a: 2, b: '${NO_SUCH}'}\n");
+    assert!(told.starts_with("kes.yml:4: nonsense: passed over: unknown key"), "{told}");
+
+    let (_, told) = loads("---\ntls: [\n");
+    assert!(told.starts_with("kes.yml:4: a second document begins here and is passed over"), "{told}");
+
+    let proxy = |proxy: &str| {
+        let tls = format!("tls: {{key: k, cert: c, proxy: {{{proxy}}}}}\n");
+        let text = START.replace("tls: {key: k, cert: c}\n", &tls) + "keystore: {fs: {path: p}}\n";
+        let loaded = yaml(&text).unwrap();
+        assert!(loaded.settings.tls.proxy.is_none());
+        warnings(&loaded)
+    };
+    assert!(
+        proxy("identities: [x], header: {cert: X}").contains("tls.proxy.identities[0]: passed over: 'x'")
+    );
+    let identity = "a".repeat(64);
+    assert!(
+        proxy(&format!("identities: [{identity}]")).contains("tls.proxy.header.cert: passed over: missing")
+    );
+}
+
+#[test]
+fn sections_without_a_key_store_are_none() {
+    for others in ["aws: {}", "azure: {}", "gcp: {}", "fortanix: {}", "gemalto: {}", "entrust: {}"] {
+        let text = format!("{START}keystore:\n  fs: {{path: p}}\n  {others}\n");
+        assert!(matches!(yaml(&text).unwrap().settings.key_store, KeyStoreSettings::KesDirectory { .. }));
+    }
+    let loaded = yaml(&format!("{START}keystore:\n  fs: {{path: p}}\n  generic: {{endpoint: x}}\n")).unwrap();
+    assert!(warnings(&loaded).contains("keystore.generic: no effect"), "{}", warnings(&loaded));
+    let told = yaml(&format!("{START}keystore: {{kes: {{endpoint: [x]}}}}\n")).unwrap_err().to_string();
+    assert!(told.contains("keystore.kes: another KES is not supported"), "{told}");
+}
+
+#[test]
+fn a_reference_is_a_whole_value_in_yaml_and_anything_else_means_itself() {
+    let path = |path: &str| {
+        let text = format!("{START}keystore: {{fs: {{path: {path}}}}}\n");
+        yaml(&text).map(|loaded| {
+            let told = warnings(&loaded);
+            let KeyStoreSettings::KesDirectory { path, .. } = loaded.settings.key_store else { panic!() };
+            (path.display().to_string(), told)
+        })
+    };
+    for whole in ["'${VAULT_ROLE}'", "'${ VAULT_ROLE }'", "' ${VAULT_ROLE} '"] {
+        let (read, told) = path(whole).unwrap();
+        assert!(read == "role" && !told.contains("${"), "{whole}: {read} {told}");
+    }
+    for literal in ["x${VAULT_ROLE}", "${VAULT_ROLE", "a${b}c"] {
+        let (read, told) = path(&format!("'{literal}'")).unwrap();
+        assert_eq!(read, literal);
+        assert!(told.contains("keystore.fs.path: '${' in the middle of a text means itself"), "{told}");
+    }
+    let told = path("'${ NO_SUCH }'").unwrap_err().to_string();
+    assert!(told.contains("environment variable 'NO_SUCH' is not set"), "{told}");
+}
+
+#[test]
+fn an_address_is_read_as_go_reads_it() {
+    for (text, expected) in [
+        ("127.0.0.1:7373", Some("127.0.0.1:7373")),
+        (":7373", Some("0.0.0.0:7373")),
+        ("0.0.0.0:7373", Some("0.0.0.0:7373")),
+        ("[0.0.0.0]:7373", Some("0.0.0.0:7373")),
+        ("[::]:7373", Some("[::]:7373")),
+        ("[::1]:7373", Some("[::1]:7373")),
+        ("[::ffff:127.0.0.1]:7373", Some("127.0.0.1:7373")),
+        ("localhost:7373", Some("127.0.0.1:7373")),
+        ("127.0.0.1:https", Some("127.0.0.1:443")),
+        ("127.0.0.1:", Some("127.0.0.1:0")),
+        ("7373", None),
+        ("127.0.0.1", None),
+        ("::1:7373", None),
+        ("[::1]", None),
+        ("[::1]7373", None),
+        ("127.1:7373", None),
+        ("127.0.0.01:7373", None),
+        ("0:7373", None),
+        ("0x7f.1:7373", None),
+        ("*:7373", None),
+        ("http://127.0.0.1:7373", None),
+        ("127.0.0.1:99999", None),
+        ("127.0.0.1:-1", None),
+        ("127.0.0.1: 1", None),
+        ("no-such-host.invalid:7373", None),
+    ] {
+        let read = kms_server::config::parse_address(text);
+        assert_eq!(read.as_ref().ok().map(ToString::to_string).as_deref(), expected, "{text}");
+    }
+    for none in ["", "address: ''\n", "address:\n"] {
+        assert_eq!(loads(none).0.address.to_string(), "0.0.0.0:7373");
     }
 }
