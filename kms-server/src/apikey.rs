@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_lc_rs::encoding::AsBigEndian as _;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -49,6 +50,15 @@ impl ApiKey {
             Some([other, ..]) => Err(InvalidApiKey::Type(*other)),
             _ => Err(InvalidApiKey::Length(0)),
         }
+    }
+
+    /// Takes the private key of a certificate, which an API key is if it is Ed25519; `None` if it is not.
+    ///
+    /// `pkcs8` is the DER of PKCS #8.
+    pub fn of_private_key(pkcs8: &[u8]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok()?;
+        let seed = pair.seed().ok()?.as_be_bytes().ok()?;
+        Self::of_seed(SecretKey::from_slice(seed.as_ref())?).ok()
     }
 
     /// Writes the API key as text: a secret.
@@ -153,6 +163,14 @@ mod tests {
         let key = ApiKey::parse(KEY).unwrap();
         assert_eq!(key.identity().to_string(), IDENTITY);
         assert_eq!(*key.to_text(), KEY);
+    }
+
+    #[test]
+    fn the_private_key_of_its_certificate_is_the_api_key_again() {
+        let certified = ApiKey::parse(KEY).unwrap().client_certificate().unwrap();
+        let again = ApiKey::of_private_key(certified.key.secret_der()).unwrap();
+        assert_eq!(*again.to_text(), KEY);
+        assert!(ApiKey::of_private_key(b"nonsense").is_none());
     }
 
     #[test]

@@ -256,7 +256,8 @@ impl Endpoint {
         };
         let trimmed = text.trim();
         let authority = match trimmed.split_once("://") {
-            Some(("https", rest)) => rest,
+            // There is no server without TLS; KES takes the one for the other.
+            Some(("https" | "http", rest)) => rest,
             Some(_) => return Err(invalid()),
             None => trimmed,
         };
@@ -331,11 +332,12 @@ mod tests {
             ("kes.example.org", "kes.example.org", 7373),
             ("https://[::1]:1234/", "::1", 1234),
             (" localhost:1 ", "localhost", 1),
+            ("http://127.0.0.1:7374", "127.0.0.1", 7374),
         ] {
             let endpoint = Endpoint::parse(text).map_err(|error| error.to_string()).unwrap();
             assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{text}");
         }
-        for text in ["http://127.0.0.1:7373", "", "https://", "a b", "user@host", "host:99999", "ftp://x"] {
+        for text in ["", "https://", "a b", "user@host", "host:99999", "ftp://x"] {
             assert!(Endpoint::parse(text).is_err(), "{text}");
         }
     }

@@ -13,6 +13,8 @@ mod fake;
 mod identity;
 #[path = "cli/keys.rs"]
 mod keys;
+#[path = "cli/names.rs"]
+mod names;
 #[path = "cli/node.rs"]
 mod node;
 #[path = "cli/pasted.rs"]

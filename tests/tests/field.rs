@@ -3,6 +3,8 @@
 
 #[path = "field/addresses.rs"]
 mod addresses;
+#[path = "field/commands.rs"]
+mod commands;
 #[path = "field/directory.rs"]
 mod directory;
 #[path = "field/forms.rs"]
@@ -18,6 +20,8 @@ mod policy;
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 #[path = "cli/process.rs"]
 mod process;
+#[path = "field/scripts.rs"]
+mod scripts;
 #[path = "field/server_key.rs"]
 mod server_key;
 #[path = "field/suites.rs"]

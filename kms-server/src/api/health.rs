@@ -135,6 +135,11 @@ pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
     Ok(Answer::json(out))
 }
 
+/// The operating system and the architecture by the names that Go gives them, as in `linux/amd64`.
+pub fn platform() -> String {
+    format!("{}/{}", go_os(), go_arch())
+}
+
 /// The operating system by the name that Go gives it.
 fn go_os() -> &'static str {
     match std::env::consts::OS {

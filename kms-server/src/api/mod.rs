@@ -36,7 +36,7 @@ use self::answer::{Answer, Reject};
 use self::body::BodyRoom;
 use self::effects::Effects;
 use self::health::Process;
-pub use self::health::Readiness;
+pub use self::health::{Readiness, platform};
 pub use self::keys::MARGIN;
 use self::path::OwnPath;
 use self::route::{Gate, Operation, Route};

@@ -16,10 +16,11 @@ const DEFAULT_SERVER: &str = "https://127.0.0.1:7373";
 // In KES's order; the first that is set wins.
 const SERVER: [&str; 3] = ["MINIO_KES_SERVER", "KES_SERVER", "MINIO_KMS_KES_ENDPOINT"];
 const API_KEY: [&str; 3] = ["MINIO_KES_API_KEY", "KES_API_KEY", "MINIO_KMS_KES_API_KEY"];
-const CLIENT_KEY: [&str; 4] =
-    ["MINIO_KES_KEY_FILE", "KES_CLIENT_KEY", "MINIO_KES_CLIENT_KEY", "KES_CLIENT_TLS_KEY_FILE"];
-const CLIENT_CERT: [&str; 4] =
-    ["MINIO_KES_CERT_FILE", "KES_CLIENT_CERT", "MINIO_KES_CLIENT_CERT", "KES_CLIENT_TLS_CERT_FILE"];
+const CLIENT_KEY: [&str; 3] = ["MINIO_KES_KEY_FILE", "KES_CLIENT_KEY", "MINIO_KES_CLIENT_KEY"];
+const CLIENT_CERT: [&str; 3] = ["MINIO_KES_CERT_FILE", "KES_CLIENT_CERT", "MINIO_KES_CLIENT_CERT"];
+// Those of 2020, which KES 0.24 does not know: where it finds an API key it does not see them.
+const FORMER_CLIENT_KEY: [&str; 1] = ["KES_CLIENT_TLS_KEY_FILE"];
+const FORMER_CLIENT_CERT: [&str; 1] = ["KES_CLIENT_TLS_CERT_FILE"];
 const CA_CERT: [&str; 2] = ["KES_CA_CERT", "MINIO_KMS_KES_CAPATH"];
 
 /// The flags of all commands that talk to a server.
@@ -44,6 +45,9 @@ pub struct Access {
     /// Verify the server by the certificates in this file or directory instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
+    /// Without effect, as in KES 0.24: there are no enclaves any more.
+    #[arg(short, long, hide = true, value_name = "NAME")]
+    enclave: Option<String>,
 }
 
 impl Connection {
@@ -62,13 +66,21 @@ impl Access {
     }
 
     fn certificate(&self, environment: &Environment) -> Result<CertifiedKey, Failure> {
-        if let Some(text) = self.api_key.as_deref() {
-            return Ok(ApiKey::parse(text)?.client_certificate()?);
-        }
+        let api_key = self.api_key.as_deref().or_else(|| environment.first_of(&API_KEY));
         let files = (environment.first_of(&CLIENT_CERT), environment.first_of(&CLIENT_KEY));
-        if let Some(text) = environment.first_of(&API_KEY) {
-            return Ok(ApiKey::parse(text)?.client_certificate()?);
+        if let Some(text) = api_key {
+            let both = match files {
+                (_, Some(_)) => "private key",
+                (Some(_), None) => "certificate",
+                (None, None) => return Ok(ApiKey::parse(text)?.client_certificate()?),
+            };
+            return Err(Failure::new(format!("API key and {both} file cannot be used at the same time")));
         }
+        let (cert, key) = files;
+        let files = (
+            cert.or_else(|| environment.first_of(&FORMER_CLIENT_CERT)),
+            key.or_else(|| environment.first_of(&FORMER_CLIENT_KEY)),
+        );
         match files {
             (Some(cert), Some(key)) => certificate_from_files(Path::new(cert), Path::new(key), password::ask),
             (None, None) => Err(Failure::new(

@@ -13,10 +13,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::connection::Connection;
 use super::listing::{self, Kind};
+use super::name::Call;
 use super::output::note;
-use super::{Failure, Output, block_on};
+use super::{Failure, block_on, duration};
 use crate::client::{Client, ClientError};
-use crate::config::Environment;
 
 /// The commands of `kms key`.
 #[derive(Subcommand)]
@@ -145,9 +145,10 @@ pub struct ResultArgs {
 }
 
 /// Runs one of the commands.
-pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
+pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
+    let environment = call.environment;
     match command {
-        Command::Create(args) => create(&args, environment),
+        Command::Create(args) => create(&args, call),
         Command::Discard(args) => super::discard::run(&args, environment),
         Command::Import(args) => import(
             &args.connection.client(environment)?,
@@ -155,19 +156,16 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
             &argument_or_stdin(&args.key)?,
             &args.cipher,
         ),
-        Command::Info(args) => info(&args, environment),
-        Command::Ls(args) => listing::print(
-            Kind::Keys,
-            &args.pattern,
-            &args.connection.client(environment)?,
-            Output::new(args.json),
-        ),
-        Command::Rm(args) => remove(&args, environment),
+        Command::Info(args) => info(&args, call),
+        Command::Ls(args) => {
+            listing::print(Kind::Keys, &args.pattern, &args.connection.client(environment)?, args.json, call)
+        }
+        Command::Rm(args) => remove(&args, call),
         Command::Dek(args) => {
             let body = with_context(Map::new(), args.context.as_deref())?;
             let client = args.result.connection.client(environment)?;
-            let answer = put(&client, "generate", &args.name, &body, "failed to generate data key")?;
-            print_answer(&answer, args.result.json)
+            let answer = put(&client, "generate", &args.name, &body, "failed to derive key")?;
+            print_answer(&answer, args.result.json, call)
         }
         Command::Encrypt(args) => {
             let message = if args.message == "-" { stdin_bytes()? } else { args.message.into_bytes().into() };
@@ -175,7 +173,7 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
             let body = with_context(body, args.context.as_deref())?;
             let client = args.result.connection.client(environment)?;
             let answer = put(&client, "encrypt", &args.name, &body, "failed to encrypt message")?;
-            print_answer(&answer, args.result.json)
+            print_answer(&answer, args.result.json, call)
         }
         Command::Decrypt(args) => {
             let ciphertext = argument_or_stdin(&args.ciphertext)?;
@@ -184,20 +182,20 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
             let body = with_context(body, args.context.as_deref())?;
             let client = args.result.connection.client(environment)?;
             let answer = put(&client, "decrypt", &args.name, &body, "failed to decrypt ciphertext")?;
-            print_answer(&answer, args.result.json)
+            print_answer(&answer, args.result.json, call)
         }
         Command::Hmac(args) => {
             let message = if args.message == "-" { stdin_bytes()? } else { args.message.into_bytes().into() };
             let client = args.result.connection.client(environment)?;
             let body = json!({ "message": STANDARD.encode(&*message) });
             let answer = put(&client, "hmac", &args.name, &body, "failed to compute the HMAC")?;
-            print_answer(&answer, args.result.json)
+            print_answer(&answer, args.result.json, call)
         }
     }
 }
 
-fn create(args: &NamesArgs, environment: &Environment) -> Result<(), Failure> {
-    let client = args.connection.client(environment)?;
+fn create(args: &NamesArgs, call: Call<'_>) -> Result<(), Failure> {
+    let client = args.connection.client(call.environment)?;
     // In 2020 `key create NAME KEY` was an import; a key in base64 is no name.
     if let [name, key] = args.names.as_slice()
         && KeyName::new(key.as_str()).is_err()
@@ -221,7 +219,7 @@ fn import(client: &Client, name: &str, key: &str, cipher: &str) -> Result<(), Fa
     sent.map(drop).map_err(|error| failed(&format!("failed to import \"{name}\""), error))
 }
 
-fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
+fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
     #[derive(Deserialize)]
     struct Info {
         name: String,
@@ -233,29 +231,25 @@ fn info(args: &InfoArgs, environment: &Environment) -> Result<(), Failure> {
         created_by: String,
     }
 
-    let client = args.connection.client(environment)?;
+    let client = args.connection.client(call.environment)?;
     let answer = block_on(client.send(Method::GET, &key_path("describe", &args.name), None))?
-        .map_err(|error| failed("failed to describe key", error))?;
-    let output = Output::new(args.json);
+        .map_err(|error| failed("failed to describe keys", error))?;
+    let output = call.output(args.json);
     if output.is_json() {
         return output.received_json(&answer);
     }
     let info: Info = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
-    let date = match info.created_at.parse::<jiff::Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => info.created_at,
-    };
     output.lines([
         format_args!("Name        {}", info.name),
         format_args!("Algorithm   {}", info.algorithm),
-        format_args!("Date        {date}"),
+        format_args!("Date        {}", duration::date(&info.created_at)),
         format_args!("Owner       {}", info.created_by),
     ])
 }
 
-fn remove(args: &NamesArgs, environment: &Environment) -> Result<(), Failure> {
-    let client = args.connection.client(environment)?;
+fn remove(args: &NamesArgs, call: Call<'_>) -> Result<(), Failure> {
+    let client = args.connection.client(call.environment)?;
     block_on(async {
         for name in &args.names {
             let sent = client.send(Method::DELETE, &key_path("delete", name), None).await;
@@ -263,10 +257,13 @@ fn remove(args: &NamesArgs, environment: &Environment) -> Result<(), Failure> {
         }
         Ok::<_, Failure>(())
     })??;
-    note(
-        "note: other servers of the same key store may go on sealing with it \
-         for at most their cache.expiry.any (5m by default)",
-    );
+    // KES says nothing, and scripts take what is on stderr for a failure.
+    if !call.is_kes() {
+        note(
+            "note: other servers of the same key store may go on sealing with it \
+             for at most their cache.expiry.any (5m by default)",
+        );
+    }
     Ok(())
 }
 
@@ -293,8 +290,8 @@ impl Drop for Answer {
 }
 
 /// Prints as KES does: labelled on a terminal, else JSON.
-fn print_answer(answer: &Answer, json: bool) -> Result<(), Failure> {
-    let output = Output::new(json);
+fn print_answer(answer: &Answer, json: bool, call: Call<'_>) -> Result<(), Failure> {
+    let output = call.output(json);
     if output.is_json() || !output.is_terminal() {
         return output.json(answer);
     }

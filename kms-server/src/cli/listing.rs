@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::connection::Connection;
-use super::{Failure, Output, block_on};
+use super::name::Call;
+use super::output::Style;
+use super::{Failure, block_on};
 use crate::client::Client;
-use crate::config::Environment;
 use crate::mask::Secret;
 
 /// The arguments of `kms ls`.
@@ -46,17 +47,34 @@ pub enum Kind {
 }
 
 /// Lists what the flags say.
-pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
+pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let kind = match (args.identities, args.policies) {
         (true, _) => Kind::Identities,
         (_, true) => Kind::Policies,
         _ => Kind::Keys,
     };
-    print(kind, &args.pattern, &args.connection.client(environment)?, Output::new(args.json))
+    print(kind, &args.pattern, &args.connection.client(call.environment)?, args.json, call)
 }
 
-/// Reads all pages of a list and prints its names, or nothing if there are none.
-pub fn print(kind: Kind, pattern: &str, client: &Client, output: Output) -> Result<(), Failure> {
+/// Reads all pages of a list and prints its names under what they are, or nothing if there are none.
+pub fn print(kind: Kind, pattern: &str, client: &Client, json: bool, call: Call<'_>) -> Result<(), Failure> {
+    let title = match kind {
+        Kind::Keys => "Key",
+        Kind::Identities => "Identity",
+        Kind::Policies => "Policy",
+    };
+    print_under(title, kind, pattern, client, json, call)
+}
+
+/// The same under a title of the caller's.
+pub fn print_under(
+    title: &str,
+    kind: Kind,
+    pattern: &str,
+    client: &Client,
+    json: bool,
+    call: Call<'_>,
+) -> Result<(), Failure> {
     #[derive(Deserialize)]
     struct Page {
         #[serde(default, alias = "identities")]
@@ -65,10 +83,10 @@ pub fn print(kind: Kind, pattern: &str, client: &Client, output: Output) -> Resu
         continue_at: String,
     }
 
-    let (route, title, what) = match kind {
-        Kind::Keys => ("key/list", "Key", "keys"),
-        Kind::Identities => ("identity/list", "Identity", "identities"),
-        Kind::Policies => ("policy/list", "Policy", "policies"),
+    let (route, what) = match kind {
+        Kind::Keys => ("key/list", "keys"),
+        Kind::Identities => ("identity/list", "identities"),
+        Kind::Policies => ("policy/list", "policies"),
     };
     if matches!(kind, Kind::Identities) {
         refuse_secret(pattern)?;
@@ -87,13 +105,17 @@ pub fn print(kind: Kind, pattern: &str, client: &Client, output: Output) -> Resu
     let names = names.map_err(|error: crate::client::ClientError| {
         Failure::from(error).context(&format!("failed to list {what}"))
     })?;
+    let output = call.output(json);
     if output.is_json() {
-        return output.json(&names);
+        // KES has no empty array.
+        let is_null = call.is_kes() && names.is_empty();
+        return output.json(&(!is_null).then_some(&names));
     }
     if names.is_empty() {
         return Ok(());
     }
-    output.lines([title].into_iter().chain(names.iter().map(String::as_str)))
+    output.row(&[(Style::Header, title)])?;
+    output.lines(&names)
 }
 
 /// Keeps a secret that stands where an identity belongs from being sent: servers log the paths of requests.
@@ -109,17 +131,6 @@ pub fn refuse_secret(identity: &str) -> Result<(), Failure> {
 /// Returns the path of a route that is followed by a name.
 pub fn path_of(route: &str, name: &str) -> String {
     format!("/v1/{route}/{}", utf8_percent_encode(name, UNRESERVED))
-}
-
-/// Writes what is known of something, one line for each value that is not empty, and the rules of a policy.
-pub fn details(values: &[(&str, &str)], rules: &[(&str, &Patterns)]) -> Vec<String> {
-    let values = values.iter().filter(|(_, value)| !value.is_empty());
-    let mut lines: Vec<_> = values.map(|(label, value)| format!("{label:<11} {value}")).collect();
-    for (title, patterns) in rules.iter().filter(|(_, patterns)| !patterns.is_empty()) {
-        lines.push((*title).to_owned());
-        lines.extend(patterns.keys().map(|pattern| format!("  {pattern}")));
-    }
-    lines
 }
 
 /// Patterns as a server sends them: each with an object of no meaning yet.

@@ -1,13 +1,16 @@
 //! The command line `kms`, which understands what KES's does and may be called `kes`.
 
+mod completion;
 mod connection;
 mod discard;
+mod duration;
 mod failure;
 mod identity;
 mod key;
 mod listing;
 mod log;
 mod metric;
+mod name;
 mod output;
 mod password;
 mod policy;
@@ -15,38 +18,93 @@ mod root_key;
 mod server;
 mod signals;
 mod status;
+mod usage;
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use self::failure::Failure;
+use self::name::{Call, Name};
+use self::output::Colour;
 pub use self::output::Output;
 use crate::check;
 use crate::config::Environment;
 use crate::mask::mask;
 use crate::terminal::EscapedText;
 
-/// Runs the command line of this process and returns its exit code: 1 for an error, 2 for wrong usage.
+/// Runs the command line of this process and returns its exit code: 1 for an error, 2 for wrong usage. As `kes`, wrong usage
+/// is 1, too.
 pub fn run() -> ExitCode {
-    let arguments = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match arguments {
+    if completion::answer(&definition()) {
+        return ExitCode::SUCCESS;
+    }
+    let name = Name::of_this_process();
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => return exit_code(print_version()),
+        Err(error) if name == Name::Kes && is_mistake(&error) => {
+            let arguments: Vec<_> = std::env::args_os().collect();
+            return exit_code(Err(usage::failure(&error, &definition(), &arguments)));
+        }
         Err(error) => {
             print_usage(&error);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match dispatch(cli.command, &Environment::of_this_process()) {
+    let environment = Environment::of_this_process();
+    let call = Call { environment: &environment, name, colour: cli.color };
+    exit_code(match cli {
+        Cli { auto_completion: true, .. } => completion::install(call),
+        Cli { command: Some(command), .. } => dispatch(command, call),
+        Cli { command: None, .. } => {
+            let _ = write!(io::stderr(), "{}", definition().render_help());
+            return ExitCode::from(2);
+        }
+    })
+}
+
+/// Returns the definition of the command line. A flag may be there twice, as scripts have it that add one to an alias.
+fn definition() -> clap::Command {
+    Cli::command().args_override_self(true)
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut definition = definition();
+    definition.build();
+    let arguments = usage::plain_flags(&definition, arguments);
+    Cli::from_arg_matches(&definition.try_get_matches_from(arguments)?)
+}
+
+/// Tells whether the arguments are wrong: no help was asked for, and not all of them are missing.
+fn is_mistake(error: &clap::Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::DisplayVersion
+    )
+}
+
+fn exit_code(done: Result<(), Failure>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints the first line of what KES prints: scripts look for `Version`, and take the second word.
+fn print_version() -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    Output::new(false).line(format_args!("Version    {version:<22} {}", crate::api::platform()))
 }
 
 /// Prints what is wrong with the arguments, or the help. Secrets among the arguments are hidden.
@@ -65,8 +123,14 @@ struct Cli {
     /// Print the version.
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
+    /// When to print in colours; auto is on a terminal where NO_COLOR is not set.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    color: Colour,
+    /// Have this shell (bash or zsh) complete commands and flags from now on.
+    #[arg(long)]
+    auto_completion: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -84,8 +148,7 @@ enum Command {
     #[command(subcommand)]
     Key(key::Command),
     /// Make API keys and certificates, and tell whose they are.
-    #[command(subcommand)]
-    Identity(identity::Command),
+    Identity(identity::Args),
     /// Tell what policies of a server allow, and why a request would pass or not.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -99,6 +162,9 @@ enum Command {
     Migrate(MigrateArgs),
     /// Tell how a server is.
     Status(status::Args),
+    /// Not supported: packages and images bring new versions.
+    #[command(hide = true)]
+    Update(UpdateArgs),
     /// The commands of 2020.
     #[command(subcommand, hide = true)]
     Tool(ToolCommand),
@@ -106,8 +172,18 @@ enum Command {
 
 #[derive(Subcommand)]
 enum ToolCommand {
+    /// Make certificates, and tell whose they are.
     #[command(subcommand)]
-    Identity(identity::Command),
+    Identity(identity::ToolCommand),
+    /// Move keys from one key store to another.
+    Migrate(MigrateArgs),
+}
+
+/// Whatever KES's command may be given.
+#[derive(clap::Args)]
+struct UpdateArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -121,6 +197,7 @@ struct InitArgs {
 
 /// The arguments of KES's command.
 #[derive(clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct MigrateArgs {
     /// The config file of the key store to read.
     #[arg(long, value_name = "FILE")]
@@ -136,6 +213,21 @@ struct MigrateArgs {
     merge: bool,
     /// What the names of the keys begin with.
     pattern: Option<String>,
+    /// The server of another product, to which KES moves keys.
+    #[arg(short, long, hide = true)]
+    server: Option<String>,
+    /// Its enclave.
+    #[arg(short, long, hide = true)]
+    enclave: Option<String>,
+    /// Its API key.
+    #[arg(short, long, hide = true)]
+    api_key: Option<String>,
+    /// Whether its certificate is verified.
+    #[arg(short = 'k', long, hide = true)]
+    insecure: bool,
+    /// Print no progress.
+    #[arg(short, long, hide = true)]
+    quiet: bool,
 }
 
 #[derive(clap::Args)]
@@ -151,24 +243,27 @@ struct CheckArgs {
     json: bool,
 }
 
-fn dispatch(command: Command, environment: &Environment) -> Result<(), Failure> {
+fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
+    let environment = call.environment;
     match command {
         Command::Server(args) => server::run(args, environment),
         Command::Init(args) => init(&args),
         Command::Check(args) => run_check(&args, environment),
         Command::RootKey(command) => root_key::run(command, environment),
-        Command::Key(command) => key::run(command, environment),
-        Command::Identity(command) | Command::Tool(ToolCommand::Identity(command)) => {
-            identity::run(command, environment)
-        }
-        Command::Policy(command) => policy::run(command, environment),
-        Command::Ls(args) => listing::run(&args, environment),
-        Command::Log(args) => log::run(&args, environment),
-        Command::Metric(args) => metric::run(&args, environment),
-        Command::Migrate(_) => Err(Failure::new(
+        Command::Key(command) => key::run(command, call),
+        Command::Identity(args) => identity::run(args, call),
+        Command::Tool(ToolCommand::Identity(command)) => identity::run_tool(command, call),
+        Command::Policy(command) => policy::run(command, call),
+        Command::Ls(args) => listing::run(&args, call),
+        Command::Log(args) => log::run(&args, call),
+        Command::Metric(args) => metric::run(&args, call),
+        Command::Migrate(_) | Command::Tool(ToolCommand::Migrate(_)) => Err(Failure::new(
             "migrate is not supported yet in this version; docs/from-kes.md says how to move keys without it",
         )),
-        Command::Status(args) => status::run(&args, environment),
+        Command::Status(args) => status::run(&args, call),
+        Command::Update(_) => {
+            Err(Failure::new("update is not supported: install the new version as you did this one"))
+        }
     }
 }
 
@@ -205,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
@@ -222,7 +317,7 @@ mod tests {
             "kms server --dev --addr 127.0.0.1:0",
             "kms status -s",
         ] {
-            let parsed = Cli::try_parse_from(line.split(' '));
+            let parsed = parse(line.split(' ').map(OsString::from));
             assert!(parsed.is_ok(), "{line}");
         }
     }

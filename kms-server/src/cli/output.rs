@@ -10,17 +10,80 @@ use serde::Serialize;
 use super::Failure;
 use crate::terminal::{self, Escaped, EscapedText, ShownJson};
 
+/// When results are coloured.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Not at all.
+    Never,
+    /// Into a pipe, too.
+    Always,
+}
+
 /// Where a command's result goes.
 #[derive(Clone, Copy)]
 pub struct Output {
     json: bool,
     terminal: bool,
+    colours: bool,
+}
+
+/// The looks of a text where colours are welcome, as the parameters of the terminal's sequence.
+#[derive(Clone, Copy)]
+pub enum Style {
+    /// What stands over a list.
+    Header,
+    /// What stands before a value.
+    Label,
+    /// The value that matters most.
+    Name,
+    /// A value to be copied.
+    Strong,
+    /// The path of a request.
+    Path,
+    /// All is well.
+    Good,
+    /// Something is wrong.
+    Bad,
+    /// What may be wrong.
+    Doubtful,
+    /// No looks at all.
+    Plain,
+}
+
+impl Style {
+    fn parameters(self) -> &'static str {
+        match self {
+            Self::Header => "1;4",
+            Self::Label => "2",
+            Self::Strong => "1",
+            Self::Path => "38;5;31",
+            Self::Name => "1;38;5;37",
+            Self::Good => "1;38;5;46",
+            Self::Bad => "1;38;5;196",
+            Self::Doubtful => "1;38;5;220",
+            Self::Plain => "",
+        }
+    }
 }
 
 impl Output {
     /// Prints to stdout, as JSON if `json`.
     pub fn new(json: bool) -> Self {
-        Self { json, terminal: io::stdout().is_terminal() }
+        Self::coloured(json, Colour::Auto)
+    }
+
+    /// Prints to stdout, as JSON if `json`, in colours when they are wanted.
+    pub fn coloured(json: bool, colour: Colour) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let colours = match colour {
+            Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Colour::Never => false,
+            Colour::Always => true,
+        };
+        Self { json, terminal, colours }
     }
 
     /// Tells whether JSON was asked for.
@@ -60,12 +123,33 @@ impl Output {
         stdout.flush()
     }
 
-    /// Prints a line behind a mark that is green where colours are welcome, and flushes.
-    pub fn good(self, line: impl fmt::Display) -> Result<(), Failure> {
-        let is_coloured = self.terminal && std::env::var_os("NO_COLOR").is_none();
-        let mark = if is_coloured { "\x1b[32m●\x1b[0m" } else { "●" };
+    /// Prints one line of texts, each in its style, and flushes.
+    pub fn row(self, parts: &[(Style, &str)]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{mark} {}", Escaped(line))?;
+        for (style, text) in parts {
+            let parameters = style.parameters();
+            if self.colours && !parameters.is_empty() {
+                write!(stdout, "\x1b[{parameters}m{}\x1b[0m", Escaped(text))?;
+            } else {
+                write!(stdout, "{}", Escaped(text))?;
+            }
+        }
+        writeln!(stdout)?;
+        Ok(stdout.flush()?)
+    }
+
+    /// Prints values behind their labels, a line for each value that is not empty.
+    pub fn details(self, values: &[(&str, &str)]) -> Result<(), Failure> {
+        for (label, value) in values.iter().filter(|(_, value)| !value.is_empty()) {
+            self.row(&[(Style::Label, &format!("{label:<11}")), (Style::Plain, " "), (Style::Plain, value)])?;
+        }
+        Ok(())
+    }
+
+    /// Clears the last `lines` lines of the terminal.
+    pub fn clear(self, lines: usize) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        write!(stdout, "\x1b[{lines}F\x1b[J")?;
         Ok(stdout.flush()?)
     }
 
@@ -85,9 +169,83 @@ impl Output {
         writeln!(stdout, "{}", json.trim_end())?;
         Ok(stdout.flush()?)
     }
+
+    /// Prints JSON as a server sent it, on a terminal with a line for each value.
+    pub fn shown_json(self, json: &[u8]) -> Result<(), Failure> {
+        if !self.terminal {
+            return self.received_json(json);
+        }
+        self.received_json(indented(&String::from_utf8_lossy(json)).as_bytes())
+    }
+}
+
+/// Writes JSON with a line for each value, and leaves its order and its numbers as they are.
+fn indented(json: &str) -> String {
+    let mut shown = String::with_capacity(2 * json.len());
+    let (mut depth, mut in_text, mut after_backslash) = (0_usize, false, false);
+    let mut rest = json.chars().peekable();
+    while let Some(c) = rest.next() {
+        if in_text {
+            shown.push(c);
+            in_text = c != '"' || after_backslash;
+            after_backslash = c == '\\' && !after_backslash;
+            continue;
+        }
+        while rest.next_if(char::is_ascii_whitespace).is_some() {}
+        let is_empty = matches!((c, rest.peek()), ('{', Some('}')) | ('[', Some(']')));
+        match c {
+            '{' | '[' if is_empty => {
+                shown.push(c);
+                shown.extend(rest.next());
+                continue;
+            }
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            c if c.is_ascii_whitespace() => continue,
+            _ => {}
+        }
+        let line_end = |shown: &mut String| {
+            shown.push('\n');
+            shown.extend(std::iter::repeat_n("  ", depth));
+        };
+        match c {
+            '{' | '[' | ',' => {
+                shown.push(c);
+                line_end(&mut shown);
+            }
+            '}' | ']' => {
+                line_end(&mut shown);
+                shown.push(c);
+            }
+            ':' => shown.push_str(": "),
+            c => shown.push(c),
+        }
+        in_text = c == '"';
+        after_backslash = false;
+    }
+    shown
 }
 
 /// Prints a line for people to stderr, where it does not get into the result.
 pub fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{}", Escaped(line));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indented_json_is_the_same_json() {
+        let json = r#" {"a": 1.50,"b":{},"c":[ ],"d":[1,{"e":"{\\\",: \\"}], "f":null}
+"#;
+        let shown = indented(json);
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&shown), value(json));
+        assert_eq!(
+            shown,
+            "{\n  \"a\": 1.50,\n  \"b\": {},\n  \"c\": [],\n  \"d\": [\n    1,\n    {\n      \
+             \"e\": \"{\\\\\\\",: \\\\\"\n    }\n  ],\n  \"f\": null\n}"
+        );
+    }
 }

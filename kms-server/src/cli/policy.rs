@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use http::Method;
 use kms_core::Identity;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::connection::Connection;
 use super::identity::identity_of;
 use super::listing::{self, Kind, Patterns};
-use super::{Failure, Output, block_on};
+use super::name::Call;
+use super::output::{Output, Style};
+use super::{Failure, block_on, duration};
 use crate::api::{self, Routes};
 use crate::config::{self, Environment, Flags};
 use crate::policy::{Access, Role, Target};
@@ -72,45 +74,113 @@ pub struct TestArgs {
 }
 
 /// Runs one of the commands.
-pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
+pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
     match command {
-        Command::Info(args) => show(&args, "describe", environment),
-        Command::Show(args) => show(&args, "read", environment),
-        Command::Ls(args) => listing::print(
+        Command::Info(args) => info(&args, call),
+        Command::Show(args) => show(&args, call),
+        Command::Ls(args) => listing::print_under(
+            // KES's own slip, which scripts cut off.
+            if call.is_kes() { "Key" } else { "Policy" },
             Kind::Policies,
             &args.pattern,
-            &args.connection.client(environment)?,
-            Output::new(args.json),
+            &args.connection.client(call.environment)?,
+            args.json,
+            call,
         ),
-        Command::Test(args) => test(&args, environment),
+        Command::Test(args) => test(&args, call.environment),
     }
 }
 
-fn show(args: &NameArgs, operation: &str, environment: &Environment) -> Result<(), Failure> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Info {
-        name: String,
-        created_at: String,
-        created_by: String,
-        allow: Patterns,
-        deny: Patterns,
-    }
+/// What a server tells of a policy, in the order in which KES prints it.
+#[derive(Deserialize, Serialize, Default)]
+#[serde(default)]
+struct Info {
+    #[serde(skip_serializing)]
+    name: String,
+    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    allow: Patterns,
+    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    deny: Patterns,
+    created_at: String,
+    created_by: String,
+}
 
-    let client = args.connection.client(environment)?;
-    let path = listing::path_of(&format!("policy/{operation}"), &args.name);
-    let answer = block_on(client.send(Method::GET, &path, None))?
-        .map_err(|error| Failure::from(error).context("failed to describe policy"))?;
-    let output = Output::new(args.json);
-    if output.is_json() {
-        return output.received_json(&answer);
+impl Info {
+    /// Reads a server's answer about the policy that `args` name.
+    fn parse(answer: &[u8], args: &NameArgs) -> Result<Self, Failure> {
+        let mut info: Self = serde_json::from_slice(answer)
+            .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+        if info.name.is_empty() {
+            info.name.clone_from(&args.name);
+        }
+        Ok(info)
     }
-    let info: Info = serde_json::from_slice(&answer)
-        .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
-    let name = if info.name.is_empty() { &args.name } else { &info.name };
-    let values =
-        [("Name", name.as_str()), ("Created At", &info.created_at), ("Created By", &info.created_by)];
-    output.lines(listing::details(&values, &[("Allow", &info.allow), ("Deny", &info.deny)]))
+}
+
+fn info(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
+    let client = args.connection.client(call.environment)?;
+    let path = listing::path_of("policy/describe", &args.name);
+    let answer = block_on(client.send(Method::GET, &path, None))??;
+    let output = call.output(args.json);
+    if output.is_json() {
+        return output.shown_json(&answer);
+    }
+    let info = Info::parse(&answer, args)?;
+    output.details(&[
+        ("Name", &info.name),
+        ("Date", &duration::date(&info.created_at)),
+        ("Created by", &info.created_by),
+    ])
+}
+
+fn show(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
+    let client = args.connection.client(call.environment)?;
+    let path = listing::path_of("policy/read", &args.name);
+    let answer = block_on(client.send(Method::GET, &path, None))?
+        .map_err(|error| Failure::from(error).context(&format!("failed to show policy '{}'", args.name)))?;
+    let output = call.output(args.json);
+    if call.is_kes() && (output.is_json() || !output.is_terminal()) {
+        let json = serde_json::to_vec(&Info::parse(&answer, args)?);
+        return output.shown_json(&json.map_err(|error| Failure::new(error.to_string()))?);
+    }
+    if output.is_json() {
+        return output.shown_json(&answer);
+    }
+    let info = Info::parse(&answer, args)?;
+    if output.is_terminal() { print_rules(&info, output) } else { print_lines(&info, output) }
+}
+
+/// Prints a policy for people.
+fn print_rules(info: &Info, output: Output) -> Result<(), Failure> {
+    let rules = [("Allow:", Style::Good, &info.allow), ("Deny:", Style::Bad, &info.deny)];
+    for (title, style, patterns) in rules.into_iter().filter(|(_, _, patterns)| !patterns.is_empty()) {
+        output.row(&[(style, title)])?;
+        output.lines(patterns.keys().map(|pattern| format!("  · {pattern}")))?;
+        output.line("")?;
+    }
+    output.line("")?;
+    output.row(&[
+        (Style::Label, "Created at:"),
+        (Style::Plain, " "),
+        (Style::Plain, &duration::date(&info.created_at)),
+    ])?;
+    output.row(&[(Style::Label, "Created by:"), (Style::Plain, " "), (Style::Plain, &info.created_by)])
+}
+
+/// Prints a policy into a pipe as `kms` has always done.
+fn print_lines(info: &Info, output: Output) -> Result<(), Failure> {
+    output.details(&[
+        ("Name", &info.name),
+        ("Created At", &info.created_at),
+        ("Created By", &info.created_by),
+    ])?;
+    for (title, patterns) in [("Allow", &info.allow), ("Deny", &info.deny)] {
+        if !patterns.is_empty() {
+            output.line(title)?;
+            output.lines(patterns.keys().map(|pattern| format!("  {pattern}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {

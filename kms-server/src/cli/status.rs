@@ -1,15 +1,16 @@
 //! `kms status`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::connection::Access;
-use super::{Failure, Output, block_on};
+use super::name::Call;
+use super::output::{Output, Style};
+use super::{Failure, block_on};
 use crate::client::Client;
-use crate::config::Environment;
 
 /// The arguments of `kms status`. As with KES, `-s` is `--short` here.
 #[derive(clap::Args)]
@@ -39,6 +40,7 @@ struct Status {
     arch: String,
     uptime: u64,
     num_cpu: u64,
+    num_cpu_used: u64,
     mem_heap_used: u64,
     mem_stack_used: u64,
     keystore_latency: u64,
@@ -54,6 +56,7 @@ impl Default for Status {
             arch: String::new(),
             uptime: 0,
             num_cpu: 0,
+            num_cpu_used: 0,
             mem_heap_used: 0,
             mem_stack_used: 0,
             keystore_latency: 0,
@@ -64,50 +67,89 @@ impl Default for Status {
 }
 
 /// Asks a server how it is.
-pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
-    let client = args.access.client(args.server.as_deref(), environment)?;
-    let output = Output::new(args.json);
+pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
+    let client = args.access.client(args.server.as_deref(), call.environment)?;
+    let output = call.output(args.json);
     let started = Instant::now();
     let answer = block_on(client.send(Method::GET, "/v1/status", None))??;
     let latency = started.elapsed();
     let routes: Vec<ApiRoute> =
         if args.api { block_on(client.json(Method::GET, "/v1/api", None))?? } else { Vec::new() };
     if output.is_json() && args.api {
+        if call.is_kes() {
+            let json = serde_json::to_vec(&routes).map_err(|error| Failure::new(error.to_string()))?;
+            return output.shown_json(&json);
+        }
         let mut status: Value = serde_json::from_slice(&answer).unwrap_or_default();
         status["api"] = json!(routes);
-        return output.json(&status);
+        return output.shown_json(status.to_string().as_bytes());
     }
     if output.is_json() {
-        return output.received_json(&answer);
+        return output.shown_json(&answer);
     }
-    if args.short {
-        return output.good(server_name(&client));
+    output.row(&[(Style::Good, "●"), (Style::Plain, " "), (Style::Name, &server_name(&client))])?;
+    if !args.short {
+        let status: Status = serde_json::from_slice(&answer)
+            .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+        print(&status, latency, output, call)?;
+        if !call.is_kes()
+            && let Ok(Ok(metrics)) = block_on(client.send(Method::GET, "/metrics", None))
+        {
+            let keys = protection(&String::from_utf8_lossy(&metrics));
+            output.row(&[(Style::Label, "  · Keys   "), (Style::Plain, &keys)])?;
+        }
     }
-    let status: Status = serde_json::from_slice(&answer)
-        .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
-    let key_store = match (status.keystore_unreachable, status.keystore_unavailable) {
+    if args.api {
+        print_routes(&routes, output, call)?;
+    }
+    Ok(())
+}
+
+fn print(status: &Status, latency: Duration, output: Output, call: Call<'_>) -> Result<(), Failure> {
+    let store = match (status.keystore_unreachable, status.keystore_unavailable) {
         (true, _) => "not reachable".to_owned(),
         (false, true) => "unavailable".to_owned(),
+        // KES has no such line; where something is amiss it is worth one.
+        (false, false) if call.is_kes() => String::new(),
         (false, false) => format!("{}ms", status.keystore_latency),
     };
-    output.good(server_name(&client))?;
-    output.lines([
-        format_args!("  Version  {}", status.version),
-        format_args!("  Uptime   {}", uptime(status.uptime)),
-        format_args!("  Latency  {}ms", latency.as_millis()),
-        format_args!("  Store    {key_store}"),
-        format_args!("  OS       {}", status.os),
-        format_args!("  CPUs     {} {}", status.num_cpu, status.arch),
-        format_args!("  Memory"),
-        format_args!("  · Heap   {}", bytes(status.mem_heap_used)),
-        format_args!("  · Stack  {}", bytes(status.mem_stack_used)),
-    ])?;
-    if let Ok(Ok(metrics)) = block_on(client.send(Method::GET, "/metrics", None)) {
-        output.line(format_args!("  · Keys   {}", protection(&String::from_utf8_lossy(&metrics))))?;
+    let (cpus, up_time) = if call.is_kes() {
+        (status.num_cpu_used, rounded_uptime(status.uptime))
+    } else {
+        (status.num_cpu, uptime(status.uptime))
+    };
+    let lines = [
+        ("  Version ", status.version.clone()),
+        ("  Uptime  ", up_time),
+        ("  Latency ", format!("{}ms", latency.as_millis())),
+        ("  Store   ", store),
+        ("  OS      ", status.os.clone()),
+        ("  CPUs    ", format!("{cpus} {}", status.arch)),
+    ];
+    for (label, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
+        output.row(&[(Style::Label, label), (Style::Plain, " "), (Style::Plain, value)])?;
+    }
+    output.row(&[(Style::Label, "  Memory  ")])?;
+    for (label, count) in [("  · Heap  ", status.mem_heap_used), ("  · Stack ", status.mem_stack_used)] {
+        output.row(&[(Style::Label, label), (Style::Plain, " "), (Style::Plain, &bytes(count))])?;
+    }
+    Ok(())
+}
+
+/// Prints a table as KES does, and as `kms` with the most bytes of a body, too.
+fn print_routes(routes: &[ApiRoute], output: Output, call: Call<'_>) -> Result<(), Failure> {
+    if call.is_kes() {
+        output.line("")?;
+        output.row(&[(Style::Label, &format!("  {:<7} {:<28} Timeout", "Method", "API"))])?;
     }
     for ApiRoute { method, path, max_body, timeout } in routes {
-        let timeout = if timeout == 0 { "none".to_owned() } else { format!("{timeout}s") };
-        output.line(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", bytes(max_body)))?;
+        if call.is_kes() {
+            let timeout = if *timeout == 0 { "Inf".to_owned() } else { format!("{timeout}s") };
+            output.line(format_args!("  {method:<7} {path:<28} {timeout}"))?;
+        } else {
+            let timeout = if *timeout == 0 { "none".to_owned() } else { format!("{timeout}s") };
+            output.line(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", bytes(*max_body)))?;
+        }
     }
     Ok(())
 }
@@ -117,11 +159,16 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
 struct ApiRoute {
     method: String,
     path: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     max_body: u64,
     /// In seconds; 0 for no end.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     timeout: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "so serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Tells what keeps others from reading the server's memory, for whom may see all metrics.
@@ -142,8 +189,19 @@ fn protection(metrics: &str) -> String {
     told.join(", ")
 }
 
+/// Names the first server, as KES does: scripts know by which name they asked.
 fn server_name(client: &Client) -> String {
-    client.servers().join(",")
+    client.servers().into_iter().next().unwrap_or_default()
+}
+
+/// Writes a time as KES does: in one unit, rounded, and from a day on in days and hours.
+fn rounded_uptime(seconds: u64) -> String {
+    match seconds {
+        0..=60 => format!("{seconds} seconds"),
+        61..=3_600 => format!("{} minutes", (seconds + 30) / 60),
+        3_601..=86_400 => format!("{} hours", (seconds + 1_800) / 3_600),
+        _ => format!("{} days {} hours", seconds / 86_400, seconds / 3_600 % 24),
+    }
 }
 
 fn uptime(seconds: u64) -> String {
@@ -156,11 +214,12 @@ fn uptime(seconds: u64) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+/// Writes a number of bytes with one decimal.
+pub fn bytes(count: u64) -> String {
     #[allow(clippy::cast_precision_loss)] // one decimal is shown
     let count_f = count as f64;
     match count {
-        0..1_000 => format!("{count}B"),
+        0..1_000 => format!("{count_f:.1}B"),
         1_000..1_000_000 => format!("{:.1}KB", count_f / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1}MB", count_f / 1e6),
         _ => format!("{:.1}GB", count_f / 1e9),

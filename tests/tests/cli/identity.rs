@@ -172,6 +172,23 @@ fn half_an_order_for_a_certificate_is_refused() {
 }
 
 #[test]
+fn the_private_key_of_a_file_is_told_to_nobody_who_asks_for_an_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, cert) = (dir.path().join("private.key"), dir.path().join("public.crt"));
+    let made =
+        Shell::default().run(&["identity", "new", "--json", "--key", text(&key), "--cert", text(&cert)]).ok();
+    let of = |file: &Path| Shell::default().run(&["identity", text(file), "--json"]).ok();
+    assert_eq!(field(&of(&key), "api_key"), field(&made, "api_key"));
+    assert_eq!(field(&of(&key), "identity"), field(&made, "identity"));
+    assert_eq!(field(&of(&cert), "identity"), field(&made, "identity"));
+    assert!(!of(&cert).contains("api_key"));
+    let asked = Shell::default().run(&["identity", "of", text(&key)]);
+    assert!(!asked.stdout.contains("kes:v1:") && asked.error().contains("no certificate"));
+    let from_stdin = Shell::default().run_with(&["identity", "-"], &fs::read(&key).unwrap()).ok();
+    assert_eq!(from_stdin.trim_end(), field(&made, "api_key"));
+}
+
+#[test]
 fn the_binary_may_be_called_kes() {
     let dir = tempfile::tempdir().unwrap();
     let kes = dir.path().join("kes");

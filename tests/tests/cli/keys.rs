@@ -192,6 +192,9 @@ fn what_is_wrong_with_a_connection_is_told_in_one_line() {
     let missing = error(shell.clone().set("KES_CA_CERT", "/missing.crt"));
     assert!(missing.contains("/missing.crt: no such file"), "{missing}");
 
+    // KES takes it for https, and so TLS is what is spoken.
+    let http = server.export("KES_SERVER").replace("https://", "http://");
+    shell.clone().set("KES_SERVER", http).run(&["key", "ls"]).ok();
     let by_name = server.export("KES_SERVER").replace("127.0.0.1", "localhost");
     shell.clone().set("KES_SERVER", by_name).run(&["key", "ls"]).ok();
 
@@ -205,7 +208,7 @@ fn what_is_wrong_with_a_connection_is_told_in_one_line() {
     assert!(nobody.contains("KES_API_KEY"), "{nobody}");
     let invalid = error(shell.clone().set("KES_API_KEY", "kes:v1:secret"));
     assert!(invalid.contains("invalid API key") && !invalid.contains("secret"), "{invalid}");
-    let scheme = error(shell.clone().set("KES_SERVER", "http://127.0.0.1:7373"));
+    let scheme = error(shell.clone().set("KES_SERVER", "ftp://127.0.0.1:7373"));
     assert!(scheme.contains("expected https://"), "{scheme}");
 
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
