@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 
 pub use self::error::ClientError;
 use crate::certificate::{self, CertifiedKey, Facts, describe_io_error};
-use crate::private_key::{self, Unreadable};
+use crate::private_key;
 
 /// How long a connection may take, with its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -311,13 +311,8 @@ pub fn certificate_from_files<E: From<ClientError>>(
     let unusable = |why: String| ClientError::Setup(format!("{}: {why}", key.display()));
     let content = kms_trust::read_file(key).map_err(|error| unusable(describe_io_error(&error)))?;
     let password = if private_key::is_encrypted(&content) { Some(ask(key)?) } else { None };
-    let key = private_key::read(&content, password.as_deref().map(String::as_str)).map_err(|why| {
-        unusable(match why {
-            Unreadable::WrongPassword => "the password is wrong, or the private key is damaged".to_owned(),
-            Unreadable::Encrypted => "the password is empty".to_owned(),
-            why => why.to_string(),
-        })
-    })?;
+    let key = private_key::read(&content, password.as_deref().map(String::as_str))
+        .map_err(|why| unusable(why.with_password_asked()))?;
     Ok(CertifiedKey { chain, key })
 }
 

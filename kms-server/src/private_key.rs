@@ -58,6 +58,17 @@ impl fmt::Display for Unreadable {
     }
 }
 
+impl Unreadable {
+    /// Says it where no config, but a person, gave the password.
+    pub fn with_password_asked(&self) -> String {
+        match self {
+            Self::WrongPassword => "the password is wrong, or the private key is damaged".to_owned(),
+            Self::Encrypted => "the password is empty".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Reads the first private key of a file, by `password` if it is encrypted.
 pub fn read(content: &[u8], password: Option<&str>) -> Result<PrivateKeyDer<'static>, Unreadable> {
     match Encryption::of_first_key(content) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use http::Method;
 use kms_core::Identity;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use serde::Deserialize;
 use serde_json::json;
@@ -17,12 +18,13 @@ use super::connection::Connection;
 use super::listing::{self, Kind, Patterns};
 use super::name::Call;
 use super::output::{Output, Style};
-use super::{Failure, block_on, duration};
+use super::{Failure, block_on, duration, password};
 use crate::apikey::{self, ApiKey, InvalidApiKey};
 use crate::certificate::{self, Facts, NewCertificate};
 use crate::config::parse_duration;
 use crate::files;
 use crate::mask::Secret;
+use crate::private_key::{self, Unreadable};
 
 /// The arguments of `kms identity`: a command, or what to tell the identity of.
 #[derive(clap::Args)]
@@ -121,8 +123,8 @@ pub struct NewArgs {
     /// Without effect: every certificate is for servers, too, as since 2021.
     #[arg(long, hide = true)]
     server: bool,
-    /// Not supported: keep the file of the private key where nobody else can read it.
-    #[arg(long, hide = true)]
+    /// Ask for a password, and encrypt the private key with it.
+    #[arg(long)]
     encrypt: bool,
     /// Overwrite files that exist.
     #[arg(short, long)]
@@ -249,11 +251,6 @@ fn tell(of: &str, json: bool, call: Call<'_>) -> Result<(), Failure> {
 }
 
 fn new(args: &NewArgs, default_files: Option<(&Path, &Path)>, call: Call<'_>) -> Result<(), Failure> {
-    if args.encrypt {
-        return Err(Failure::new(
-            "--encrypt is not supported: the private key file is made readable by its owner only, keep it so",
-        ));
-    }
     let files = match (&args.key, &args.cert, default_files) {
         (Some(key), Some(cert), _) => Some((key.as_path(), cert.as_path())),
         (None, None, None) => None,
@@ -278,6 +275,7 @@ fn new(args: &NewArgs, default_files: Option<(&Path, &Path)>, call: Call<'_>) ->
             ("--dns", !args.dns.is_empty()),
             ("--expiry", args.expiry.is_some()),
             ("--force", args.force),
+            ("--encrypt", args.encrypt),
         ];
         if let Some((flag, _)) = flags.into_iter().find(|(_, is_given)| *is_given) {
             return Err(Failure::new(format!(
@@ -313,7 +311,15 @@ fn write_certificate(args: &NewArgs, api_key: &ApiKey, key: &Path, cert: &Path) 
         let path = path.to_owned();
         move |error| Failure::new(files::failed(&path, &error))
     };
-    write(key, made.key_pem().as_bytes(), files::PRIVATE).map_err(failed(key))?;
+    let key_pem = if args.encrypt {
+        let password = password::ask_for_new(key)?;
+        let mut iv = [0; 16];
+        kms_core::fill_random(&mut iv)?;
+        Zeroizing::new(private_key::encrypt(made.key.secret_der(), password.as_bytes(), iv))
+    } else {
+        made.key_pem()
+    };
+    write(key, key_pem.as_bytes(), files::PRIVATE).map_err(failed(key))?;
     write(cert, made.chain_pem().as_bytes(), files::PUBLIC).map_err(failed(cert))
 }
 
@@ -409,7 +415,7 @@ fn read(of: &str) -> Result<Read, Failure> {
         sections.next().flatten()
     };
     if let Source::Content { name, content } = &from
-        && let Some(der) = private_key(content)
+        && let Some(der) = encrypted_key(name, content)?.or_else(|| private_key(content))
     {
         let unsupported = || {
             Failure::new(format!(
@@ -419,6 +425,18 @@ fn read(of: &str) -> Result<Read, Failure> {
         return ApiKey::of_private_key(&der).map(Read::ApiKey).ok_or_else(unsupported);
     }
     from.identity().map(Read::Identity)
+}
+
+/// Reads the private key of a file that begins with an encrypted one, by the password that is asked for.
+fn encrypted_key(name: &str, content: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    // Beside a certificate it takes no password to tell whose it is.
+    if !private_key::is_encrypted(content) || CertificateDer::from_pem_slice(content).is_ok() {
+        return Ok(None);
+    }
+    let password = password::ask(Path::new(name))?;
+    let unreadable = |why: Unreadable| Failure::new(format!("{name}: {}", why.with_password_asked()));
+    let key = private_key::read(content, Some(&password)).map_err(unreadable)?;
+    Ok(Some(Zeroizing::new(key.secret_der().to_vec())))
 }
 
 /// Finds the identity of an API key, or of the certificate in a file.

@@ -8,17 +8,17 @@ use super::Failure;
 
 /// Asks for the password of the private key in a file.
 pub fn ask(key: &Path) -> Result<Zeroizing<String>, Failure> {
-    prompt("Enter password for private key: ", key)
+    prompt("Enter password for private key:", key)
 }
 
 /// Asks for a password that a private key is to be encrypted with, twice.
 pub fn ask_for_new(key: &Path) -> Result<Zeroizing<String>, Failure> {
-    let password = prompt("Enter password for private key: ", key)?;
+    let password = prompt("Enter password for private key:", key)?;
     if password.is_empty() {
         return Err(Failure::new("the password is empty"));
     }
-    if *password != *prompt("Confirm password for private key: ", key)? {
-        return Err(Failure::new("the passwords differ"));
+    if *password != *prompt("Confirm password for private key:", key)? {
+        return Err(Failure::new("passwords don't match"));
     }
     Ok(password)
 }

@@ -1,13 +1,14 @@
 //! Private keys of the server as openssl and KES encrypt them.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::process::{Serving, Shell, text};
+use super::process::{Serving, Shell, kms, text};
 
 const PASSWORD: &str = "open-sesame";
 const ADMIN: &str = "3ecfcdf38fcbe141ae26a1030f81e96b753365a46760ae6b578698a97c59fd22";
@@ -49,6 +50,32 @@ impl Files {
         let file = self.path("config.yml");
         fs::write(&file, config).unwrap();
         file
+    }
+
+    /// Runs a command at a terminal where somebody types a line at each prompt, and returns what is shown.
+    fn at_terminal(&self, lines: &str, command: &str) -> String {
+        let mut script = Command::new("script");
+        script.args(["-qec", command, "/dev/null"]).current_dir(self.0.path());
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (mut lines, mut shown, mut piece) = (lines.lines(), Vec::new(), [0; 1024]);
+        loop {
+            let read = screen.read(&mut piece).unwrap();
+            if read == 0 {
+                break;
+            }
+            shown.extend_from_slice(&piece[..read]);
+            if shown.ends_with(b"private key:") {
+                // The prompt comes before the terminal stops showing what is typed.
+                std::thread::sleep(Duration::from_millis(200));
+                writeln!(keyboard, "{}", lines.next().expect("one more prompt than expected")).unwrap();
+            }
+        }
+        // The keyboard stays while the command runs: its end would hang up.
+        drop(keyboard);
+        child.wait().unwrap();
+        assert_eq!(lines.next(), None, "it was not asked for");
+        String::from_utf8(shown).unwrap()
     }
 
     fn serve(&self, shell: &Shell) -> Serving {
@@ -169,6 +196,56 @@ fn until(server: &Serving, expected: &str) {
         assert!(began.elapsed() < Duration::from_secs(20), "not '{expected}':\n{}", server.stderr());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_key_that_is_made_encrypted_is_asked_for_its_password_wherever_it_is_read() {
+    let files = Files::new();
+    let [key, cert] = ["server.key", "server.crt"].map(|name| files.path(name));
+    let typed =
+        |lines: &str, arguments: &str| files.at_terminal(lines, &format!("{} {arguments}", kms().display()));
+    let make =
+        format!("identity new --encrypt --ip 127.0.0.1 --key {} --cert {}", key.display(), cert.display());
+    assert!(typed("one\ntwo\n", &make).contains("passwords don't match"));
+    assert!(typed("\n", &make).contains("the password is empty"));
+    assert!(!key.exists() && !cert.exists());
+    let made = typed(&format!("{PASSWORD}\n{PASSWORD}\n"), &make);
+    assert!(made.contains("Confirm password for private key:") && !made.contains(PASSWORD), "{made}");
+    files.openssl(&format!("pkey -in server.key -passin pass:{PASSWORD} -noout"));
+
+    let identity = Shell::default().run(&["identity", "of", text(&cert)]).ok();
+    let told = typed(&format!("{PASSWORD}\n"), &format!("identity --color never {}", key.display()));
+    let api_key = told.split_whitespace().find(|word| word.starts_with("kes:v1:")).expect(&told);
+    assert_eq!(Shell::default().run(&["identity", "of", api_key]).ok(), identity);
+    let refused = typed("wrong\n", &format!("identity --color never {}", key.display()));
+    assert!(refused.contains("server.key: the password is wrong"), "{refused}");
+
+    // The server reads it by the config, and its admin by typing.
+    let config = fs::read_to_string(files.config(WITH_PASSWORD)).unwrap().replace(ADMIN, identity.trim());
+    fs::write(files.path("config.yml"), config).unwrap();
+    let server = files.serve(&shell());
+    let address =
+        server.stdout().split_whitespace().find_map(|word| word.strip_prefix("https://").map(str::to_owned));
+    let environment = format!(
+        "KES_SERVER={} KES_CLIENT_KEY={} KES_CLIENT_CERT={}",
+        address.unwrap(),
+        key.display(),
+        cert.display()
+    );
+    let ask = format!("env {environment} {} key create -k new-key", kms().display());
+    let refused = files.at_terminal("wrong\n", &ask);
+    assert!(refused.contains("server.key: the password is wrong"), "{refused}");
+    let done = files.at_terminal(&format!("{PASSWORD}\n"), &ask);
+    assert!(done.contains("Enter password for private key:") && !done.contains("Error"), "{done}");
+    assert!(
+        !files
+            .at_terminal(&format!("{PASSWORD}\n"), &ask.replace("create", "info"))
+            .contains("does not exist")
+    );
+    let nobody = Shell::default().set("KES_CLIENT_KEY", key.display()).set("KES_CLIENT_CERT", cert.display());
+    let told = nobody.run(&["key", "ls", "-k"]).error();
+    assert!(told.contains("there is no terminal to ask for the password"), "{told}");
+    server.stop();
 }
 
 #[test]
