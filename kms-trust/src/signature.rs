@@ -102,8 +102,7 @@ pub fn verify_tls12(
     signed: &DigitallySignedStruct,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<HandshakeSignatureValid, Error> {
-    let (_, certificate) = parse(certificate)?;
-    let key = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
+    let key = key_of(certificate)?;
     let key = RawPublicKeyEntity::try_from(&key).map_err(|_| CertificateError::BadEncoding)?;
     let with_scheme = algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
     let (_, of_scheme) = with_scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
@@ -125,9 +124,7 @@ pub fn verify_tls13(
     signed: &DigitallySignedStruct,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<HandshakeSignatureValid, Error> {
-    let (_, certificate) = parse(certificate)?;
-    let key = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
-    verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
+    verify_tls13_signature_with_raw_key(message, &key_of(certificate)?, signed, algorithms)
 }
 
 /// Tells whether `signature` is one of `message` by the public key `key`, a `SubjectPublicKeyInfo`, by an algorithm that counts.
@@ -141,6 +138,11 @@ pub fn is_signature_of(
     let Ok(key) = RawPublicKeyEntity::try_from(&key) else { return false };
     // One that is not of the key's kind fails without a look at the signature.
     algorithms.all.iter().any(|algorithm| key.verify_signature(*algorithm, message, signature).is_ok())
+}
+
+fn key_of<'a>(certificate: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a>, CertificateError> {
+    let (_, certificate) = parse(certificate)?;
+    Ok(SubjectPublicKeyInfoDer::from(certificate.tbs_certificate.subject_pki.raw))
 }
 
 fn parse<'a>(
