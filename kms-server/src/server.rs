@@ -129,6 +129,10 @@ impl Server {
     }
 
     /// Begins to listen, and says so in one line of the log.
+    #[allow(
+        clippy::unused_async,
+        reason = "it needs the runtime that it is awaited on, for its listeners and tasks"
+    )]
     pub async fn listen(self) -> Result<Listening, StartError> {
         let unusable = |error: std::io::Error| {
             let why = certificate::describe_io_error(&error);

@@ -210,15 +210,12 @@ fn policies(
                     identity.map_or_else(|| NoIdentity(text).to_string(), |identity| identity.to_string());
                 return Err(places.problem(&key, conflict(&who, &owner, places)));
             }
-            match identity {
-                Some(identity) => identities.push(identity),
-                None => {
-                    let message = format!(
-                        "{} is no identity and is passed over, expected 64 hex digits",
-                        NoIdentity(text)
-                    );
-                    warnings.push(Warning::no_effect(places.problem(&key, message)));
-                }
+            if let Some(identity) = identity {
+                identities.push(identity);
+            } else {
+                let message =
+                    format!("{} is no identity and is passed over, expected 64 hex digits", NoIdentity(text));
+                warnings.push(Warning::no_effect(places.problem(&key, message)));
             }
         }
         let RawPolicy { allow, deny, paths, .. } = policy;

@@ -124,7 +124,7 @@ impl RawKeyStore {
             (&self.generic, "generic", "", "a KeyStore plugin"),
         ];
         let is_there = |raw: &Unsupported, store: &str| {
-            raw.as_ref().is_some_and(|raw| store.is_empty() || raw.contains_key(store))
+            raw.as_ref().is_some_and(|raw| store.is_empty() || raw.0.contains(store))
         };
         let found = stores.into_iter().find(|(raw, _, store, _)| is_there(raw, store));
         found.map(|(_, name, _, what)| (name, what))

@@ -1,8 +1,9 @@
 //! Sections of the schema beside those of `schema`: logs, routes, the TLS proxy, and key stores of KES.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::log_level::LogLevel;
 use super::schema::{GoDuration, Switch, list, number};
@@ -168,4 +169,31 @@ pub struct RawAwsReuse {
 }
 
 /// A key store of KES that we do not have; what is set in its section does not matter.
-pub type Unsupported = Option<BTreeMap<String, IgnoredAny>>;
+pub type Unsupported = Option<Keys>;
+
+/// The keys of a section, whatever their values are.
+pub struct Keys(pub BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfTable;
+
+        impl<'de> Visitor<'de> for OfTable {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Keys, A::Error> {
+                let mut keys = BTreeSet::new();
+                while let Some((key, IgnoredAny)) = entries.next_entry()? {
+                    keys.insert(key);
+                }
+                Ok(Keys(keys))
+            }
+        }
+
+        deserializer.deserialize_map(OfTable)
+    }
+}

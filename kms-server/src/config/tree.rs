@@ -152,15 +152,15 @@ impl Expansion<'_> {
             Value::String(_, text) => {
                 let expanded = match self.language {
                     Language::Toml => expand_text(text, self.environment),
-                    Language::Yaml => match reference(text) {
-                        Some(name) => variable(name, self.environment).map(str::to_owned),
-                        None => {
+                    Language::Yaml => {
+                        let Some(name) = reference(text) else {
                             if text.contains("${") {
                                 self.literal.push(path.clone());
                             }
                             return;
-                        }
-                    },
+                        };
+                        variable(name, self.environment).map(str::to_owned)
+                    }
                 };
                 match expanded {
                     Ok(expanded) => *text = expanded,

@@ -70,12 +70,9 @@ fn without_tabs_in_flow(text: &str) -> Option<String> {
                 found = true;
             }
             _ if comment => {}
-            _ if quote.is_some() => {
-                // A doubled or escaped quote ends the text here and begins it again.
-                if quote == Some(c) && before != '\\' {
-                    quote = None;
-                }
-            }
+            // A doubled quote ends the text here and begins it again.
+            _ if quote == Some(c) && before != '\\' => quote = None,
+            _ if quote.is_some() => {}
             '"' | '\'' if begins_token => quote = Some(c),
             '#' if before.is_whitespace() => comment = true,
             '[' | '{' if depth > 0 || begins_token => depth += 1,

@@ -56,7 +56,7 @@ fn a_refusal_names_file_line_and_key_in_the_words_of_a_config() {
         let place = problem.place.strip_prefix("c.yml").unwrap_or_else(|| panic!("{name}: {told}"));
         match place.strip_prefix(':') {
             Some(line) => {
-                assert!(line.parse().is_ok_and(|line: usize| (1..=lines + 1).contains(&line)), "{told}")
+                assert!(line.parse().is_ok_and(|line: usize| (1..=lines + 1).contains(&line)), "{told}");
             }
             None => assert!(told.contains("missing") || told.contains("no "), "{name}: {told}"),
         }
