@@ -9,6 +9,7 @@ use super::forms::Language;
 use super::places::{KeyPath, Places};
 use super::problem::{Problem, Warning};
 use super::schema::{Element as _, Raw, RawKey};
+use super::yaml;
 
 /// A tree whose references to environment variables are replaced.
 pub struct Expanded {
@@ -163,6 +164,15 @@ impl Expansion<'_> {
                     }
                 };
                 match expanded {
+                    Ok(expanded)
+                        if self.language == Language::Yaml
+                            && yaml::is_switch(path)
+                            && yaml::is_boolean(&expanded) =>
+                    {
+                        let message =
+                            format!("the variable is the text '{expanded}', expected 'on' or 'off'");
+                        self.failures.push((path.clone(), message));
+                    }
                     Ok(expanded) => *text = expanded,
                     Err(message) => self.failures.push((path.clone(), message)),
                 }

@@ -171,6 +171,10 @@ impl<'a> Reader<'a> {
         let line = span.start.line();
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
+                if style != ScalarStyle::Plain && is_switch(path) && is_boolean(&text) {
+                    let message = format!("a text, expected {text} without quotes, or on or off");
+                    return Err(mistake(span, path, &message));
+                }
                 let is_null = matches!(&*text, "~" | "null" | "Null" | "NULL") && *path != [VERSION];
                 let absent = style == ScalarStyle::Plain && (is_empty(span) || is_null);
                 let value = (!absent).then(|| Value::from(text.into_owned()));
@@ -279,6 +283,16 @@ impl<'a> Reader<'a> {
         }
         Ok(Node { value: Some(Value::Dict(Tag::Default, dict)), line, lines })
     }
+}
+
+/// Tells whether a path is that of a boolean of KES, which takes `on` as a text and `true` as a boolean alone.
+pub fn is_switch(path: &[String]) -> bool {
+    matches!(path, [section, _, key] if section == "api" && key == "skip_auth")
+}
+
+/// Tells whether a text without quotes is a boolean.
+pub fn is_boolean(text: &str) -> bool {
+    matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
 }
 
 const NO_TEXT: &str = "expected a text as the name of a key";
