@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use figment::value::{Dict, Tag, Value};
-use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+use granit_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::places::{KeyPath, Lines, dotted};
 use super::problem::{Problem, Warning};
@@ -92,12 +92,6 @@ struct Mistake {
     message: String,
 }
 
-impl From<ScanError> for Mistake {
-    fn from(error: ScanError) -> Self {
-        Self { line: Some(error.marker().line()), path: KeyPath::new(), message: error.info() }
-    }
-}
-
 /// A value whose place is known: relative to it, the lines of what it holds.
 #[derive(Clone)]
 struct Node {
@@ -124,7 +118,7 @@ impl<'a> Reader<'a> {
 
     fn document(&mut self) -> Result<(Dict, Lines), Mistake> {
         let (node, span) = loop {
-            let (event, span) = self.next()?;
+            let (event, span) = self.next(&[])?;
             match event {
                 Event::StreamEnd => return Ok((Dict::new(), Lines::new())),
                 Event::StreamStart | Event::DocumentStart(..) => {}
@@ -132,7 +126,7 @@ impl<'a> Reader<'a> {
             }
         };
         // It may end in the middle of a line.
-        self.next()?;
+        self.next(&[])?;
         match (node.value, node.lines) {
             (None, _) => Ok((Dict::new(), Lines::new())),
             (Some(Value::Dict(_, dict)), lines) => Ok((dict, lines)),
@@ -155,9 +149,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn next(&mut self) -> Result<(Event<'a>, Span), Mistake> {
+    /// Reads on below this path.
+    fn next(&mut self, path: &[String]) -> Result<(Event<'a>, Span), Mistake> {
         match self.events.next() {
-            Some(next) => Ok(next?),
+            Some(next) => next.map_err(|error| {
+                let within =
+                    if path.is_empty() { String::new() } else { format!(", within '{}'", dotted(path)) };
+                let message = format!("{}{within}", error.info());
+                Mistake { line: Some(error.marker().line()), path: KeyPath::new(), message }
+            }),
             None => {
                 Err(Mistake { line: None, path: KeyPath::new(), message: "it ends in the middle".to_owned() })
             }
@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
     fn sequence(&mut self, line: usize, path: &mut KeyPath) -> Result<Node, Mistake> {
         let (mut values, mut lines) = (Vec::new(), Lines::new());
         loop {
-            let (event, span) = self.next()?;
+            let (event, span) = self.next(path)?;
             if matches!(event, Event::SequenceEnd) {
                 let value = Some(Value::Array(Tag::Default, values));
                 return Ok(Node { value, line, lines });
@@ -224,7 +224,7 @@ impl<'a> Reader<'a> {
         let mut merged = Vec::new();
         let mut seen = BTreeMap::new();
         loop {
-            let (event, key_span) = self.next()?;
+            let (event, key_span) = self.next(path)?;
             let (key, is_merge) = match event {
                 Event::MappingEnd => break,
                 Event::Scalar(..) if is_empty(&key_span) => return Err(mistake(&key_span, path, NO_TEXT)),
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
                     &format!("duplicate key, the first is in line {first}"),
                 ));
             }
-            let (event, span) = self.next()?;
+            let (event, span) = self.next(path)?;
             let node = self.node(event, &span, path)?;
             path.pop();
             match node.value {
@@ -427,6 +427,8 @@ mod tests {
             "f.yaml:4: tls.c: invalid YAML: duplicate key, the first is in line 3"
         );
         assert!(error("a: 1\n b: 2\n").starts_with("f.yaml:2: invalid YAML: "));
+        let told = error("a: 1\ntls:\n  key: 'x\n");
+        assert!(told.starts_with("f.yaml:") && told.ends_with(", within 'tls.key'"), "{told}");
         assert!(error("- a\n").contains("expected keys with values"));
         assert!(error("<<: x\n").contains("f.yaml:1: <<: invalid YAML: expected keys with values"));
         assert!(error("a: [1, 2\n").starts_with("f.yaml:"));
