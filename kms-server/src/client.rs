@@ -62,9 +62,15 @@ pub struct Client {
 impl Client {
     /// Makes a client that shows `certificate` to the first of `servers` that can be reached.
     ///
-    /// A server is written as `https://HOST[:PORT]` or `HOST[:PORT]`; the port is 7373 if not told.
-    pub fn new(servers: &[&str], certificate: CertifiedKey, trust: &Trust) -> Result<Self, ClientError> {
-        let servers = servers.iter().map(|server| Endpoint::parse(server)).collect::<Result<_, _>>()?;
+    /// A server is written as `https://HOST[:PORT]` or `HOST[:PORT]`; the port is `default_port` if not told.
+    pub fn new(
+        servers: &[&str],
+        default_port: u16,
+        certificate: CertifiedKey,
+        trust: &Trust,
+    ) -> Result<Self, ClientError> {
+        let servers = servers.iter().map(|server| Endpoint::parse(server, default_port));
+        let servers = servers.collect::<Result<_, _>>()?;
         let identity =
             Facts::of(&certificate.chain[0]).map_err(|error| ClientError::Setup(error.to_string()))?.identity;
         let setup = |error: rustls::Error| ClientError::Setup(format!("TLS: {error}"));
@@ -247,7 +253,7 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn parse(text: &str) -> Result<Self, ClientError> {
+    fn parse(text: &str, default_port: u16) -> Result<Self, ClientError> {
         let invalid = || {
             ClientError::Setup(format!(
                 "invalid server '{}', expected https://HOST[:PORT]",
@@ -268,16 +274,13 @@ impl Endpoint {
             return Err(invalid());
         }
         let port = match authority.port() {
-            None if authority.as_str() == authority.host() => DEFAULT_PORT,
+            None if authority.as_str() == authority.host() => default_port,
             None => return Err(invalid()),
             Some(port) => port.as_str().parse().map_err(|_| invalid())?,
         };
         Ok(Self { host, port })
     }
 }
-
-/// The port of a server that is not told.
-const DEFAULT_PORT: u16 = 7373;
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -329,11 +332,11 @@ mod tests {
             (" localhost:1 ", "localhost", 1),
             ("http://127.0.0.1:7374", "127.0.0.1", 7374),
         ] {
-            let endpoint = Endpoint::parse(text).map_err(|error| error.to_string()).unwrap();
+            let endpoint = Endpoint::parse(text, 7373).map_err(|error| error.to_string()).unwrap();
             assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{text}");
         }
         for text in ["", "https://", "a b", "user@host", "host:99999", "ftp://x"] {
-            assert!(Endpoint::parse(text).is_err(), "{text}");
+            assert!(Endpoint::parse(text, 7373).is_err(), "{text}");
         }
     }
 }

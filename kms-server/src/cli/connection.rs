@@ -4,11 +4,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::name::Call;
 use super::{Failure, password};
 use crate::apikey::ApiKey;
 use crate::certificate::CertifiedKey;
 use crate::client::{Client, Trust, certificate_from_files};
 use crate::config::Environment;
+
+/// The port of a server.
+const PORT: u16 = 7373;
+
+/// The port of a URL that names none.
+const HTTPS_PORT: u16 = 443;
 
 /// Where a server is if nothing tells.
 const DEFAULT_SERVER: &str = "https://127.0.0.1:7373";
@@ -52,17 +59,20 @@ pub struct Access {
 
 impl Connection {
     /// Makes the client that the flags and the environment ask for.
-    pub fn client(&self, environment: &Environment) -> Result<Client, Failure> {
-        self.access.client(self.server.as_deref(), environment)
+    pub fn client(&self, call: Call<'_>) -> Result<Client, Failure> {
+        self.access.client(self.server.as_deref(), call)
     }
 }
 
 impl Access {
     /// Makes the client for `server`, else for that of the environment.
-    pub fn client(&self, server: Option<&str>, environment: &Environment) -> Result<Client, Failure> {
+    pub fn client(&self, server: Option<&str>, call: Call<'_>) -> Result<Client, Failure> {
+        let environment = call.environment;
         let servers = server.or_else(|| environment.first_of(&SERVER)).unwrap_or(DEFAULT_SERVER);
         let servers: Vec<_> = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
-        Ok(Client::new(&servers, self.certificate(environment)?, &self.trust(environment))?)
+        // KES's SDK takes an endpoint for a URL.
+        let default_port = if call.is_kes() { HTTPS_PORT } else { PORT };
+        Ok(Client::new(&servers, default_port, self.certificate(environment)?, &self.trust(environment))?)
     }
 
     fn certificate(&self, environment: &Environment) -> Result<CertifiedKey, Failure> {

@@ -154,13 +154,9 @@ pub fn run(args: Args, call: Call<'_>) -> Result<(), Failure> {
         Some(Command::New(args)) => new(&args, None, call),
         Some(Command::Of(args)) => of(&args.of, args.json, call),
         Some(Command::Info(args)) => info(&args, call),
-        Some(Command::Ls(args)) => listing::print(
-            Kind::Identities,
-            &args.pattern,
-            &args.connection.client(call.environment)?,
-            args.json,
-            call,
-        ),
+        Some(Command::Ls(args)) => {
+            listing::print(Kind::Identities, &args.pattern, &args.connection.client(call)?, args.json, call)
+        }
     }
 }
 
@@ -194,7 +190,7 @@ fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
             listing::path_of("identity/describe", identity)
         }
     };
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     let answer = block_on(client.send(Method::GET, &path, None))??;
     let output = call.output(args.json);
     if output.is_json() {

@@ -150,20 +150,17 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
     match command {
         Command::Create(args) => create(&args, call),
         Command::Discard(args) => super::discard::run(&args, environment),
-        Command::Import(args) => import(
-            &args.connection.client(environment)?,
-            &args.name,
-            &argument_or_stdin(&args.key)?,
-            &args.cipher,
-        ),
+        Command::Import(args) => {
+            import(&args.connection.client(call)?, &args.name, &argument_or_stdin(&args.key)?, &args.cipher)
+        }
         Command::Info(args) => info(&args, call),
         Command::Ls(args) => {
-            listing::print(Kind::Keys, &args.pattern, &args.connection.client(environment)?, args.json, call)
+            listing::print(Kind::Keys, &args.pattern, &args.connection.client(call)?, args.json, call)
         }
         Command::Rm(args) => remove(&args, call),
         Command::Dek(args) => {
             let body = with_context(Map::new(), args.context.as_deref())?;
-            let client = args.result.connection.client(environment)?;
+            let client = args.result.connection.client(call)?;
             let answer = put(&client, "generate", &args.name, &body, "failed to derive key")?;
             print_answer(&answer, args.result.json, call)
         }
@@ -171,7 +168,7 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
             let message = if args.message == "-" { stdin_bytes()? } else { args.message.into_bytes().into() };
             let body = Map::from_iter([("plaintext".to_owned(), STANDARD.encode(&*message).into())]);
             let body = with_context(body, args.context.as_deref())?;
-            let client = args.result.connection.client(environment)?;
+            let client = args.result.connection.client(call)?;
             let answer = put(&client, "encrypt", &args.name, &body, "failed to encrypt message")?;
             print_answer(&answer, args.result.json, call)
         }
@@ -180,13 +177,13 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
             check_base64(&ciphertext, "ciphertext")?;
             let body = Map::from_iter([("ciphertext".to_owned(), ciphertext.as_str().into())]);
             let body = with_context(body, args.context.as_deref())?;
-            let client = args.result.connection.client(environment)?;
+            let client = args.result.connection.client(call)?;
             let answer = put(&client, "decrypt", &args.name, &body, "failed to decrypt ciphertext")?;
             print_answer(&answer, args.result.json, call)
         }
         Command::Hmac(args) => {
             let message = if args.message == "-" { stdin_bytes()? } else { args.message.into_bytes().into() };
-            let client = args.result.connection.client(environment)?;
+            let client = args.result.connection.client(call)?;
             let body = json!({ "message": STANDARD.encode(&*message) });
             let answer = put(&client, "hmac", &args.name, &body, "failed to compute the HMAC")?;
             print_answer(&answer, args.result.json, call)
@@ -195,7 +192,7 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
 }
 
 fn create(args: &NamesArgs, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     // In 2020 `key create NAME KEY` was an import; a key in base64 is no name.
     if let [name, key] = args.names.as_slice()
         && KeyName::new(key.as_str()).is_err()
@@ -231,7 +228,7 @@ fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
         created_by: String,
     }
 
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     let answer = block_on(client.send(Method::GET, &key_path("describe", &args.name), None))?
         .map_err(|error| failed("failed to describe keys", error))?;
     let output = call.output(args.json);
@@ -249,7 +246,7 @@ fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
 }
 
 fn remove(args: &NamesArgs, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     block_on(async {
         for name in &args.names {
             let sent = client.send(Method::DELETE, &key_path("delete", name), None).await;

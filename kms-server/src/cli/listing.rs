@@ -53,7 +53,7 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
         (_, true) => Kind::Policies,
         _ => Kind::Keys,
     };
-    print(kind, &args.pattern, &args.connection.client(call.environment)?, args.json, call)
+    print(kind, &args.pattern, &args.connection.client(call)?, args.json, call)
 }
 
 /// Reads all pages of a list and prints its names under what they are, or nothing if there are none.

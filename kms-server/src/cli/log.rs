@@ -12,9 +12,12 @@ use super::{Failure, block_on, duration};
 /// The arguments of `kms log`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// `trace`, as releases before 0.14 called the error log.
+    /// `trace`, as in 2020.
     #[arg(hide = true, value_parser = ["trace"])]
     former: Option<String>,
+    /// What to show, as it was told in 2020.
+    #[arg(long = "type", hide = true, requires = "former", value_parser = ["audit", "error"], conflicts_with_all = ["audit", "error"])]
+    kind: Option<String>,
     /// Show requests; called as kes, this is so unless told.
     #[arg(long, conflicts_with = "error")]
     audit: bool,
@@ -30,12 +33,16 @@ pub struct Args {
 
 /// Shows events until the server or the reader ends.
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     let output = call.output(args.json);
-    // `log trace` was the error log.
-    let is_audit = args.audit || (call.is_kes() && !args.error && args.former.is_none());
+    let is_audit = match args.kind.as_deref() {
+        Some(kind) => kind == "audit",
+        None => args.audit || (call.is_kes() && !args.error),
+    };
     let path = if is_audit { "/v1/log/audit" } else { "/v1/log/error" };
-    let as_sent = output.is_json() || (!call.is_kes() && !output.is_terminal());
+    // `log trace` printed JSON into a pipe, as `kms` does.
+    let is_text = call.is_kes() && args.former.is_none();
+    let as_sent = output.is_json() || (!is_text && !output.is_terminal());
     let as_kes = call.is_kes() && is_audit && !as_sent;
     let lines = async {
         if as_kes {

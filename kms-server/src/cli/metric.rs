@@ -36,7 +36,7 @@ pub struct Args {
 
 /// Shows the metrics once, or until it is stopped.
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     let output = call.output(args.json);
     if call.is_kes() {
         let rate = args.rate.unwrap_or(RATE);

@@ -63,7 +63,7 @@ pub fn run() -> ExitCode {
         Cli { auto_completion: true, .. } => completion::install(call),
         Cli { command: Some(command), .. } => dispatch(command, call),
         Cli { command: None, .. } => {
-            let _ = write!(io::stderr(), "{}", definition().render_help());
+            let _ = write!(io::stderr(), "{}", definition().bin_name(name.as_str()).render_help());
             return ExitCode::from(2);
         }
     })

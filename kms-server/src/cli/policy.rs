@@ -83,7 +83,7 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
             if call.is_kes() { "Key" } else { "Policy" },
             Kind::Policies,
             &args.pattern,
-            &args.connection.client(call.environment)?,
+            &args.connection.client(call)?,
             args.json,
             call,
         ),
@@ -118,7 +118,7 @@ impl Info {
 }
 
 fn info(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     let path = listing::path_of("policy/describe", &args.name);
     let answer = block_on(client.send(Method::GET, &path, None))??;
     let output = call.output(args.json);
@@ -134,7 +134,7 @@ fn info(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
 }
 
 fn show(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.connection.client(call.environment)?;
+    let client = args.connection.client(call)?;
     let path = listing::path_of("policy/read", &args.name);
     let answer = block_on(client.send(Method::GET, &path, None))?
         .map_err(|error| Failure::from(error).context(&format!("failed to show policy '{}'", args.name)))?;

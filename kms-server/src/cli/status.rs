@@ -68,7 +68,7 @@ impl Default for Status {
 
 /// Asks a server how it is.
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.access.client(args.server.as_deref(), call.environment)?;
+    let client = args.access.client(args.server.as_deref(), call)?;
     let output = call.output(args.json);
     let started = Instant::now();
     let answer = block_on(client.send(Method::GET, "/v1/status", None))??;

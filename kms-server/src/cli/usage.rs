@@ -67,6 +67,10 @@ pub fn failure(error: &Error, definition: &Command, arguments: &[OsString]) -> F
         ErrorKind::UnknownArgument if flag.starts_with('-') => {
             format!("unknown shorthand flag: '{}' in {flag}", flag.trim_start_matches('-'))
         }
+        ErrorKind::TooManyValues if flag.starts_with('-') => {
+            let value = first(ContextKind::InvalidValue);
+            format!("invalid argument \"{value}\" for \"{flag}\" flag: expected true or false")
+        }
         ErrorKind::UnknownArgument | ErrorKind::TooManyValues => "too many arguments".to_owned(),
         // A second word behind what might have been a command.
         ErrorKind::ArgumentConflict if command == "kes identity" => "too many arguments".to_owned(),

@@ -96,6 +96,17 @@ fn results_have_the_form_of_the_name() {
 }
 
 #[test]
+fn a_server_without_a_port_is_where_the_name_looks_for_it() {
+    let names = Names::new();
+    let shell = names.server.exports().set("KES_SERVER", "https://127.0.0.2");
+    let told = shell.run(&["key", "ls"]).error();
+    assert!(told.contains("127.0.0.2:7373"), "{told}");
+    // KES takes it for a URL, as behind a load balancer.
+    let told = shell.run_binary(&names.dir.path().join("kes"), &["key", "ls"], b"").error();
+    assert!(told.contains("127.0.0.2:443"), "{told}");
+}
+
+#[test]
 fn the_log_is_that_of_the_name() {
     let names = Names::new();
     let kes = names.dir.path().join("kes");

@@ -1,7 +1,7 @@
 //! What a server sends is shown, and does nothing to the terminal of whoever reads it.
 
 use super::fake::{Fake, Pair};
-use super::process::{Done, Shell, text};
+use super::process::{Done, Shell, kms, text};
 
 /// It clears the screen in three ways, forges a line in three, turns the direction of text, and has real text in it.
 const HOSTILE: &str = "ü\u{1b}[2J\u{9b}2J\u{7f}\nforged\rforged\u{85}forged\u{2028}forged\u{202e}\u{2066}";
@@ -74,16 +74,43 @@ const COMMANDS: [&[&str]; 14] = [
     &["log", "--error"],
 ];
 
+/// Takes off the colours that are ours.
+fn without_colours(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        let end = after.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap();
+        assert_eq!(&after[end..=end], "m", "{text:?}");
+        plain.push_str(before);
+        rest = &after[end + 1..];
+    }
+    plain + rest
+}
+
 #[test]
 fn answers_of_a_server_are_escaped() {
     let pair = pair();
     let fake = Fake::start(&pair, |line| (200, answer(line)));
     let directory = tempfile::tempdir().unwrap();
     let shell = shell(&fake, &pair, directory.path());
+    let kes = directory.path().join("kes");
+    std::os::unix::fs::symlink(kms(), &kes).unwrap();
     for command in COMMANDS {
         let done = shell.run(command);
         obeys_nothing(&command.join(" "), &done);
         done.ok();
+        // As `kes` metrics have no end, and nothing in them is a text.
+        if command != ["metric"] {
+            let done = shell.run_binary(&kes, command, b"");
+            obeys_nothing(&format!("kes {}", command.join(" ")), &done);
+            done.ok();
+            let coloured = shell.run_binary(&kes, &[command, &["--color", "always"]].concat(), b"");
+            let plain = without_colours(&coloured.stdout);
+            obeys_nothing(
+                &format!("kes {} --color always", command.join(" ")),
+                &Done { stdout: plain, ..coloured },
+            );
+        }
         let json = shell.run(&[command, &["--json"]].concat());
         obeys_nothing(&format!("{} --json", command.join(" ")), &json);
         let json: serde_json::Value = serde_json::from_str(&json.ok()).unwrap();
