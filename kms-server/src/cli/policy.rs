@@ -139,15 +139,15 @@ fn show(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
     let answer = block_on(client.send(Method::GET, &path, None))?
         .map_err(|error| Failure::from(error).context(&format!("failed to show policy '{}'", args.name)))?;
     let output = call.output(args.json);
-    if call.is_kes() && (output.is_json() || !output.is_terminal()) {
-        let json = serde_json::to_vec(&Info::parse(&answer, args)?);
-        return output.shown_json(&json.map_err(|error| Failure::new(error.to_string()))?);
-    }
-    if output.is_json() {
-        return output.shown_json(&answer);
-    }
     let info = Info::parse(&answer, args)?;
-    if output.is_terminal() { print_rules(&info, output) } else { print_lines(&info, output) }
+    if output.is_json() || !output.is_terminal() {
+        if !call.is_kes() {
+            return output.shown_json(&answer);
+        }
+        let json = serde_json::to_vec(&info).map_err(|error| Failure::new(error.to_string()))?;
+        return output.shown_json(&json);
+    }
+    print_rules(&info, output)
 }
 
 /// Prints a policy for people.
@@ -165,22 +165,6 @@ fn print_rules(info: &Info, output: Output) -> Result<(), Failure> {
         (Style::Plain, &duration::date(&info.created_at)),
     ])?;
     output.row(&[(Style::Label, "Created by:"), (Style::Plain, " "), (Style::Plain, &info.created_by)])
-}
-
-/// Prints a policy into a pipe as `kms` has always done.
-fn print_lines(info: &Info, output: Output) -> Result<(), Failure> {
-    output.details(&[
-        ("Name", &info.name),
-        ("Created At", &info.created_at),
-        ("Created By", &info.created_by),
-    ])?;
-    for (title, patterns) in [("Allow", &info.allow), ("Deny", &info.deny)] {
-        if !patterns.is_empty() {
-            output.line(title)?;
-            output.lines(patterns.keys().map(|pattern| format!("  {pattern}")))?;
-        }
-    }
-    Ok(())
 }
 
 fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::connection::Access;
 use super::name::Call;
@@ -76,13 +75,8 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let routes: Vec<ApiRoute> =
         if args.api { block_on(client.json(Method::GET, "/v1/api", None))?? } else { Vec::new() };
     if output.is_json() && args.api {
-        if call.is_kes() {
-            let json = serde_json::to_vec(&routes).map_err(|error| Failure::new(error.to_string()))?;
-            return output.shown_json(&json);
-        }
-        let mut status: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        status["api"] = json!(routes);
-        return output.shown_json(status.to_string().as_bytes());
+        let json = serde_json::to_vec(&routes).map_err(|error| Failure::new(error.to_string()))?;
+        return output.shown_json(&json);
     }
     if output.is_json() {
         return output.shown_json(&answer);
