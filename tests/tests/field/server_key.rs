@@ -209,8 +209,8 @@ fn a_key_that_is_made_encrypted_is_asked_for_its_password_wherever_it_is_read() 
     assert!(typed("one\ntwo\n", &make).contains("passwords don't match"));
     assert!(typed("\n", &make).contains("the password is empty"));
     assert!(!key.exists() && !cert.exists());
-    let made = typed(&format!("{PASSWORD}\n{PASSWORD}\n"), &make);
-    assert!(made.contains("Confirm password for private key:") && !made.contains(PASSWORD), "{made}");
+    let shown = typed(&format!("{PASSWORD}\n{PASSWORD}\n"), &make);
+    assert!(shown.contains("Confirm password for private key:") && !shown.contains(PASSWORD), "{shown}");
     files.openssl(&format!("pkey -in server.key -passin pass:{PASSWORD} -noout"));
 
     let identity = Shell::default().run(&["identity", "of", text(&cert)]).ok();
