@@ -28,6 +28,7 @@ pub fn client(headers: &HeaderMap, path: &str, proxies: &Proxies, proxy: IpAddr)
     match peer.identity {
         Ok(_) => {}
         Err(Refusal::UnreadableHeader(why)) => tell_header(&proxies.settings.cert_header, why, path, proxy),
+        Err(Refusal::NoCertificate) => tell_missing(&proxies.settings.cert_header, proxy),
         Err(refusal) => refusal.tell(ip),
     }
     (peer, ip)
@@ -71,16 +72,29 @@ static CHAINS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
 static HEADERS: LogLimit = LogLimit::new(HEADERS_TOLD.0, HEADERS_TOLD.1);
 const HEADERS_TOLD: (Duration, u32) = (TOLD_PER, 20);
 
+/// A proxy may well ask by itself, and have clients without a certificate: once a minute is enough to be found.
+static MISSING: LogLimit = LogLimit::new(Duration::from_secs(60), 1);
+
 /// Tells in the error log how many lines about what proxies hand on were left out last.
 pub fn tell_left_out(at_the_end: bool) {
     let kinds = [
         (&CHAINS, "certificates that proxies hand on"),
         (&HEADERS, "headers of proxies that cannot be read"),
+        (&MISSING, "requests of proxies without a client's certificate"),
     ];
     for (limit, what) in kinds {
         if let Some(count) = limit.ended(at_the_end) {
             tracing::warn!("refused: {count} more {what}");
         }
+    }
+}
+
+fn tell_missing(name: &str, proxy: IpAddr) {
+    if let Some(left_out) = MISSING.allow().map(LeftOut) {
+        tracing::warn!(
+            %proxy,
+            "the proxy sent no header '{name}', or an empty one: its client has no identity{left_out}"
+        );
     }
 }
 

@@ -16,6 +16,7 @@ mod error_log;
 mod expiry;
 mod files;
 mod forwarded;
+mod handshake;
 mod init;
 mod kes_directory;
 mod lines;

@@ -253,7 +253,7 @@ impl ByCode {
             failure: family(
                 "kes_http_request_failure",
                 "Number of request that failed due to some internal failure. (HTTP 5xx status code)",
-                &["500", "502", "503", "504"],
+                &["500", "501", "502", "503", "504"],
             )?,
         })
     }

@@ -13,8 +13,12 @@ use cbc::cipher::{
 use des::{Des, TdesEde3};
 use md5::{Digest as _, Md5};
 use pkcs8::EncryptedPrivateKeyInfoRef;
+use pkcs8::pkcs5::pbes2::Kdf;
+use pkcs8::pkcs5::{self, EncryptionScheme};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::{self, PemObject as _};
+use x509_parser::der_parser::asn1_rs::{FromDer as _, Sequence};
+use x509_parser::x509::AlgorithmIdentifier;
 use zeroize::Zeroizing;
 
 /// The label of an encrypted key of PKCS #8.
@@ -32,6 +36,8 @@ pub enum Unreadable {
     WrongPassword,
     /// It is encrypted in a way that is not known; by what.
     Cipher(String),
+    /// To derive its key from the password would take too long, or too much memory; by what.
+    TooCostly(String),
     /// The PEM is damaged, or holds no private key.
     Pem(pem::Error),
     /// The PEM of an encrypted key is damaged.
@@ -51,6 +57,11 @@ impl fmt::Display for Unreadable {
                 f,
                 "its private key is encrypted by {cipher}, expected AES or DES in CBC mode: 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
                  makes such a one"
+            ),
+            Self::TooCostly(how) => write!(
+                f,
+                "its private key is encrypted in a way that is too costly to undo ({how}): 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
+                 makes another"
             ),
             Self::Pem(error) => f.write_str(&kms_trust::describe_pem_error(error, "private key")),
             Self::Damaged => f.write_str("the PEM of its encrypted private key is damaged"),
@@ -100,8 +111,10 @@ impl Encryption {
         if begin.ends_with(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") {
             return Some(Self::Pkcs8);
         }
-        let header = lines.find(|line| !line.is_empty())?;
-        (header.starts_with(b"Proc-Type:") && header.ends_with(b"ENCRYPTED")).then_some(Self::Rfc1423)
+        let mut headers = lines.skip_while(|line| line.is_empty()).take_while(|line| line.contains(&b':'));
+        let is_encrypted =
+            headers.any(|line| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED"));
+        is_encrypted.then_some(Self::Rfc1423)
     }
 }
 
@@ -119,10 +132,63 @@ fn decrypt(content: &[u8], how: Encryption, password: &[u8]) -> Result<PrivateKe
 }
 
 fn decrypt_pkcs8(der: &[u8], password: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
-    let encrypted = EncryptedPrivateKeyInfoRef::try_from(der)
-        .map_err(|_| Unreadable::Cipher("an algorithm that is not known".to_owned()))?;
-    let document = encrypted.decrypt(password).map_err(|_| Unreadable::WrongPassword)?;
+    let unknown = || Unreadable::Cipher(format!("the algorithm {}", algorithm_of(der)));
+    let encrypted = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_| unknown())?;
+    let EncryptionScheme::Pbes2(parameters) = &encrypted.encryption_algorithm else { return Err(unknown()) };
+    check_cost(&parameters.kdf)?;
+    let document = encrypted.decrypt(password).map_err(|error| match error {
+        pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::UnsupportedAlgorithm { oid }) => {
+            Unreadable::Cipher(format!("the algorithm {oid}"))
+        }
+        _ => Unreadable::WrongPassword,
+    })?;
     Ok(Zeroizing::new(document.as_bytes().to_vec()))
+}
+
+/// Fails for what would keep the server busy for long, or take its memory: a file must not end a server that runs.
+fn check_cost(kdf: &Kdf) -> Result<(), Unreadable> {
+    match kdf {
+        Kdf::Pbkdf2(of) if of.iteration_count > MAX_ITERATIONS => {
+            Err(Unreadable::TooCostly(format!("{} iterations, at most {MAX_ITERATIONS}", of.iteration_count)))
+        }
+        Kdf::Scrypt(of) => {
+            // RFC 7914, section 2: N blocks of 128 * r bytes, p times.
+            let block = 128 * u64::from(of.block_size);
+            let memory = of.cost_parameter.checked_mul(block);
+            let is_cheap = memory.is_some_and(|memory| memory <= MAX_SCRYPT_MEMORY)
+                && of.parallelization <= MAX_SCRYPT_PASSES;
+            let how = || {
+                format!(
+                    "scrypt with N = {}, r = {}, p = {}",
+                    of.cost_parameter, of.block_size, of.parallelization
+                )
+            };
+            if is_cheap { Ok(()) } else { Err(Unreadable::TooCostly(how())) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Some seconds; openssl's own number is 2,048.
+const MAX_ITERATIONS: u32 = 10_000_000;
+
+/// In bytes; openssl takes 16 MiB, in one pass.
+const MAX_SCRYPT_MEMORY: u64 = 128 * 1024 * 1024;
+const MAX_SCRYPT_PASSES: u16 = 16;
+
+/// Returns the object identifier of the algorithm that a key of PKCS #8 is encrypted by.
+fn algorithm_of(der: &[u8]) -> String {
+    let algorithm = Sequence::from_der(der).ok().and_then(|(_, sequence)| {
+        let (_, algorithm) = AlgorithmIdentifier::from_der(&sequence.content).ok()?;
+        Some(algorithm.algorithm.to_id_string())
+    });
+    match algorithm.as_deref() {
+        Some("1.2.840.113549.1.5.13") => "PBES2, with a cipher or a hash that is not known".to_owned(),
+        Some("1.2.840.113549.1.5.3") => "PBE-MD5-DES (PKCS #5 version 1)".to_owned(),
+        Some("1.2.840.113549.1.5.10") => "PBE-SHA1-DES (PKCS #5 version 1)".to_owned(),
+        Some(algorithm) => algorithm.to_owned(),
+        None => "that its PEM does not tell".to_owned(),
+    }
 }
 
 fn decrypt_rfc1423(block: &::pem::Pem, password: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
@@ -193,6 +259,31 @@ mod tests {
 
     const PASSWORD: &str = "open-sesame";
 
+    /// Made by openssl, with 2,147,483,647 iterations put into it.
+    const ITERATIONS: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIGdMFkGCSqGSIb3DQEFDTBMMCsGCSqGSIb3DQEFDDAeBAikwYaPzwHMFgIEf///
+/zAMBggqhkiG9w0CCQUAMB0GCWCGSAFlAwQBKgQQUIymzVJ57rwyZucIAWwyHQRA
+RaOf1DFiSCV4VN9wR/WndMCFEOAjXFe4SAQ/shzNvCJvIiMhd8ZC5u90h3EwAlmr
+/c5g+jpJ4ibCpsMUwmEkvg==
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
+    /// Made by openssl, with r = 127 put into it: 254 MiB.
+    const SCRYPT: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIGTME8GCSqGSIb3DQEFDTBCMCEGCSsGAQQB2kcECzAUBAi1mi4dAfdNlQICQAAC
+AX8CAQEwHQYJYIZIAWUDBAEqBBCXhpmJrb+nH9FswUQ/ZO2DBEBrmZm9h07A8bVa
++Cqgw42qyy2nU0P8rzZ9ST6U/cN5PsTBTQvUxveR78yIj9702tJsDLt3FixwYg7C
+E9M3ToX+
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
+    /// Made by openssl, in the form of PKCS #5 version 1.
+    const VERSION_1: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MFcwGwYJKoZIhvcNAQUDMA4ECPZSqQpUl3i3AgIIAAQ4+kwLqCkPCQt8dgokr/ZG
+waIlL3EJwbSj1jHZtGLF9D/5IWQ/3wfhG3A78EtfIZDpVWx/TJ9k3Cw=
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
     #[test]
     fn what_is_encrypted_is_read_by_its_password_and_no_other() {
         let key = rcgen::KeyPair::generate().unwrap().serialize_der();
@@ -225,6 +316,36 @@ mod tests {
             let told = read(text.replacen(from, to, 1).as_bytes(), Some(PASSWORD)).unwrap_err().to_string();
             assert!(told.contains(expected), "{to}: {told}");
         }
+    }
+
+    #[test]
+    fn what_would_take_the_servers_time_or_memory_is_refused_at_once() {
+        for (text, expected) in
+            [(ITERATIONS, "2147483647 iterations"), (SCRYPT, "scrypt with N = 16384, r = 127, p = 1")]
+        {
+            let told = read(text.as_bytes(), Some(PASSWORD)).unwrap_err().to_string();
+            assert!(told.contains("too costly") && told.contains(expected), "{told}");
+        }
+    }
+
+    #[test]
+    fn how_it_is_encrypted_is_named_where_that_is_not_known() {
+        let told = read(VERSION_1.as_bytes(), Some(PASSWORD)).unwrap_err().to_string();
+        assert!(told.contains("PBE-MD5-DES"), "{told}");
+        let nothing = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let told = read(nothing.as_bytes(), Some(PASSWORD)).unwrap_err().to_string();
+        assert!(told.contains("does not tell"), "{told}");
+    }
+
+    #[test]
+    fn the_order_of_headers_does_not_matter() {
+        let key = rcgen::KeyPair::generate().unwrap().serialize_der();
+        let text = encrypt(&key, PASSWORD.as_bytes(), [7; 16]);
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.swap(1, 2);
+        let text = lines.join("\n");
+        assert!(text.contains("07\nProc-Type"), "{text}");
+        assert_eq!(read(text.as_bytes(), Some(PASSWORD)).unwrap().secret_der(), key);
     }
 
     #[test]

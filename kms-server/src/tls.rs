@@ -103,34 +103,6 @@ fn facts_of(cert: &Path) -> Option<Facts> {
     Facts::of(&CertificateDer::from_pem_slice(&content).ok()?).ok()
 }
 
-/// Says what a failed handshake was about, with a hint for what operators meet in the field.
-///
-/// `None` for what is no news: a peer that goes away, or is no TLS client.
-pub fn describe_failure(error: &std::io::Error) -> Option<String> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    if let Some(why) = UnusableKey::in_error(error) {
-        return Some(format!(
-            "signatures by the key of the client's certificate cannot be verified: it is {why}"
-        ));
-    }
-    let hint = match error {
-        rustls::Error::NoCertificatesPresented => {
-            "the client presented no certificate, or has one with a key of another kind than ECDSA P-256, P-384, P-521, \
-             Ed25519 and RSA"
-        }
-        rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
-            "the client's certificate is damaged"
-        }
-        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_)) => {
-            "the client's certificate cannot be verified: X.509 version 1, or an unknown critical extension"
-        }
-        rustls::Error::PeerIncompatible(_) => "no common TLS parameters",
-        rustls::Error::InvalidCertificate(_) => "the client's certificate was refused",
-        _ => return None,
-    };
-    Some(format!("{hint}: {error}"))
-}
-
 /// The provider of rustls with its cipher suites in our order: AES-128 first, whose key schedule uses SHA-256.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
@@ -172,10 +144,12 @@ fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
 fn certified(settings: &TlsSettings, pair: CertifiedKey) -> Result<sign::CertifiedKey, StartError> {
     let (cert, key) = (settings.cert.display(), settings.key.display());
     let signer = aws_lc_rs::default_provider().key_provider.load_private_key(pair.key.clone_key());
-    let signer = signer.map_err(|error| {
-        StartError::new(format!(
-            "{key}: the private key cannot be used, expected ECDSA, Ed25519 or RSA: {error}"
-        ))
+    let signer = signer.map_err(|_| {
+        // What kind of key it is stands in the certificate, too.
+        let kind = pair.chain.first().and_then(UnusableKey::of_certificate);
+        let kind =
+            kind.map_or_else(|| "expected ECDSA, Ed25519 or RSA".to_owned(), |kind| format!("it is {kind}"));
+        StartError::new(format!("{key}: the private key cannot be used: {kind}"))
     })?;
     let is_match = pair
         .matches()

@@ -11,7 +11,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved};
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use webpki::RawPublicKeyEntity;
-use x509_parser::der_parser::asn1_rs::{Oid, oid};
+use x509_parser::der_parser::asn1_rs::{Oid, Tag, oid};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -40,6 +40,11 @@ impl UnusableKey {
         }
     }
 
+    /// Looks at the key of a certificate; `None` where it can be used, or the certificate cannot be read.
+    pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
+        Self::of(parse(certificate).ok()?.1.public_key())
+    }
+
     /// Finds it in the error of a handshake.
     pub fn in_error(error: &Error) -> Option<&Self> {
         let Error::InvalidCertificate(CertificateError::Other(OtherError(why))) = error else { return None };
@@ -49,8 +54,11 @@ impl UnusableKey {
     fn of(key: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
         let algorithm = &key.algorithm;
         if algorithm.algorithm == RSA {
+            // RFC 3279, section 2.3.1: the parameters are there, and NULL.
+            let is_regular =
+                algorithm.parameters.as_ref().is_some_and(|parameters| parameters.tag() == Tag::Null);
             let bits = match key.parsed() {
-                Ok(PublicKey::RSA(key)) => key.key_size(),
+                Ok(PublicKey::RSA(key)) if is_regular => bit_len(key.modulus),
                 _ => 0,
             };
             return (!RSA_BITS.contains(&bits)).then_some(Self::Rsa(bits));
@@ -64,6 +72,13 @@ impl UnusableKey {
     }
 }
 
+/// Returns how many bits a number has, which stands with its highest byte first.
+fn bit_len(number: &[u8]) -> usize {
+    let significant = number.iter().position(|byte| *byte != 0).map_or(&[][..], |first| &number[first..]);
+    let unused = significant.first().map_or(0, |first| first.leading_zeros() as usize);
+    8 * significant.len() - unused
+}
+
 // RFC 8017, appendix C; RFC 5480, section 2.1; RFC 8410, section 3.
 const RSA: Oid<'_> = oid!(1.2.840.113549.1.1.1);
 const EC: Oid<'_> = oid!(1.2.840.10045.2.1);
@@ -74,7 +89,7 @@ const CURVES: [Oid<'_>; 3] = [oid!(1.2.840.10045.3.1.7), oid!(1.3.132.0.34), oid
 impl fmt::Display for UnusableKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rsa(0) => f.write_str("an RSA key that cannot be read"),
+            Self::Rsa(0) => f.write_str("an RSA key that is not encoded as it should be (RFC 3279)"),
             Self::Rsa(bits) => write!(f, "an RSA key of {bits} bits"),
             Self::Curve(None) => f.write_str("an elliptic curve that has no name"),
             Self::Curve(Some(curve)) => match curve.as_str() {

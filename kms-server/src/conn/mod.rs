@@ -40,9 +40,9 @@ use crate::api::{self, AnswerBody, Api, Client};
 use crate::auth::{self, Peer};
 use crate::expiry::{self, Expiry};
 use crate::forwarded;
+use crate::handshake;
 use crate::listen;
 use crate::log_limit::LogLimit;
-use crate::tls;
 
 /// The most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
@@ -239,7 +239,7 @@ impl Connections {
                 return Some((self.serve(tls, expiry, remote, Arc::clone(watch), number), expiry));
             }
             Ok((Err(error), _)) => {
-                if let Some(why) = tls::describe_failure(&error) {
+                if let Some(why) = handshake::describe_failure(&error) {
                     // Anybody can have them fail.
                     if let Some(left_out) = self.failed_handshakes.allow() {
                         let left_out = Some(left_out).filter(|&count| count != 0);

@@ -28,7 +28,9 @@ pub enum HeaderFault {
 impl fmt::Display for HeaderFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Repeated => f.write_str("it is there more than once"),
+            Self::Repeated => {
+                f.write_str("it is there more than once, or its value was put together from several")
+            }
             Self::NotAscii => f.write_str("its value is not ASCII"),
             Self::NeitherForm(len) => write!(f, "its value of {len} characters is neither PEM nor base64"),
             Self::DamagedPem => f.write_str("the PEM in its value is damaged"),
@@ -44,6 +46,12 @@ impl fmt::Display for HeaderFault {
 /// - Base64 of the DER: HAProxy's `%[ssl_c_der,base64]`, Caddy's `{tls_client_certificate_der_base64}`, in colons (RFC 9440),
 ///   percent-encoded and with commas between several (Traefik).
 pub fn certificates(value: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
+    // Values that somebody put together: what the client sent itself, and what the proxy added behind it. Of those without a blank
+    // Traefik makes chains.
+    let is_list = if value.contains("BEGIN") { value.contains(',') } else { value.contains(", ") };
+    if is_list {
+        return Err(HeaderFault::Repeated);
+    }
     // Else a '+' is one of base64.
     let is_form = value.contains("BEGIN+CERTIFICATE");
     let text = if is_form { Cow::Owned(value.replace('+', " ")) } else { Cow::Borrowed(value) };
@@ -64,8 +72,23 @@ fn of_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
         .join("\n")
         .replace("-----BEGIN\nCERTIFICATE-----", "-----BEGIN CERTIFICATE-----")
         .replace("-----END\nCERTIFICATE-----", "-----END CERTIFICATE-----");
+    if has_more_than_pem(&lines) {
+        return Err(HeaderFault::DamagedPem);
+    }
     let chain = CertificateDer::pem_slice_iter(lines.as_bytes());
     chain.collect::<Result<_, _>>().map_err(|_| HeaderFault::DamagedPem)
+}
+
+/// Tells whether there is text before, between or behind certificates, which a parser would pass over.
+fn has_more_than_pem(lines: &str) -> bool {
+    let mut is_inside = false;
+    !lines.lines().all(|line| {
+        let is_edge =
+            line == if is_inside { "-----END CERTIFICATE-----" } else { "-----BEGIN CERTIFICATE-----" };
+        let is_part = is_inside || is_edge;
+        is_inside ^= is_edge;
+        is_part
+    })
 }
 
 fn of_base64(text: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
@@ -147,7 +170,13 @@ mod tests {
             (String::new(), HeaderFault::NoCertificate),
             (",".to_owned(), HeaderFault::NoCertificate),
             (escaped(&text[..text.len() - 30], "%20"), HeaderFault::DamagedPem),
-            (escaped(&text.replace("CERTIFICATE", "PRIVATE KEY"), "%20"), HeaderFault::NoCertificate),
+            (escaped(&text.replace("CERTIFICATE", "PRIVATE KEY"), "%20"), HeaderFault::DamagedPem),
+            (format!("{}, (null)", escaped(&text, "%20")), HeaderFault::Repeated),
+            (format!("{},{}", escaped(&text, "%20"), escaped(&text, "%20")), HeaderFault::Repeated),
+            (format!("{}, {}", escaped(&text, "%20"), STANDARD.encode(&der)), HeaderFault::Repeated),
+            (format!("{}, {}", STANDARD.encode(&der), STANDARD.encode(&der)), HeaderFault::Repeated),
+            (escaped(&format!("{text}{}", STANDARD.encode(&der)), "%20"), HeaderFault::DamagedPem),
+            (escaped(&format!("(null)\n{text}"), "%20"), HeaderFault::DamagedPem),
             (STANDARD.encode(&der[..der.len() - 1]), HeaderFault::NoCertificate),
             (STANDARD.encode([&der[..], &[0]].concat()), HeaderFault::NoCertificate),
         ] {

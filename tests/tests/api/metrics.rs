@@ -17,7 +17,7 @@ async fn each_series_of_requests_begins_at_zero() {
     for (family, codes) in [
         ("kes_http_request_success", &["200"][..]),
         ("kes_http_request_error", &["400", "404"]),
-        ("kes_http_request_failure", &["500", "502", "503", "504"]),
+        ("kes_http_request_failure", &["500", "501", "502", "503", "504"]),
     ] {
         for code in codes {
             let series = format!("{family}{{code=\"{code}\"}}");

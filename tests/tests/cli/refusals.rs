@@ -114,6 +114,11 @@ async fn a_header_of_a_proxy_that_cannot_be_read_is_told_of_with_the_form_that_i
         server.ask(&proxy, headers).await;
     }
     assert_eq!(server.told(&["refused"]), before, "a client without a certificate is none of those");
+    assert_eq!(
+        server.told(&["WARN", "the proxy sent no header", HEADER, "127.0.0.1"]),
+        1,
+        "and is told of once"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,6 +123,27 @@ fn encrypted_keys_of_all_forms_start_the_server() {
 }
 
 #[test]
+fn a_key_that_cannot_be_used_is_told_by_its_kind() {
+    for (key, expected) in [
+        ("-algorithm RSA -pkeyopt rsa_keygen_bits:1024", "it is an RSA key of 1024 bits; make one of"),
+        ("-algorithm ED448", "it is an Ed448 key; make one of"),
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1",
+            "it is the elliptic curve secp256k1; make one of",
+        ),
+    ] {
+        let files = Files::new();
+        files.make(key);
+        fs::copy(files.path("plain.key"), files.path("server.key")).unwrap();
+        let told = shell().run(&["server", "--config", text(&files.config(""))]).error();
+        assert!(
+            told.contains("server.key: the private key cannot be used") && told.contains(expected),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn what_stands_around_an_encrypted_key_changes_nothing() {
     let files = Files::new();
     files.make("-algorithm EC -pkeyopt ec_paramgen_curve:P-384");

@@ -17,9 +17,10 @@ use rustls_pki_types::pem::PemObject as _;
 use super::setup::{Process, attempt, free_address, kms, run, text, tools};
 
 /// What differs, on purpose: the versions of TLS, the answer of KES, ours, and what our log has to say.
-const DIFFERENT: [(&str, &[&str], &str, &str, &str); 4] = [
+const DIFFERENT: [(&str, &[&str], &str, &str, &str); 5] = [
     ("RSA of 1024 bits", &["1.2", "1.3"], "200", "none", "an RSA key of 1024 bits; make one of"),
     ("RSA of 1536 bits", &["1.2", "1.3"], "200", "none", "an RSA key of 1536 bits; make one of"),
+    ("RSA of 2047 bits", &["1.2", "1.3"], "200", "none", "an RSA key of 2047 bits; make one of"),
     ("P-224", &["1.2"], "200", "none", "the elliptic curve P-224; make one of"),
     (
         "a CA first, the certificate of another behind it",
@@ -81,6 +82,20 @@ fn verified_clients_of_all_kinds_get_the_answer_that_kes_gives() {
         }
     }
     assert!(served >= 12 && clients.made.len() >= 15);
+    let log = kms_tests::process::settled(&servers[1].log);
+    for told in [
+        "it is a CA (basic constraints CA:TRUE): 'kms identity new' makes one that is none",
+        "expired at 2020-01-01T00:00:00Z",
+        "is not valid before 2090-01-01T00:00:00Z",
+        "its extended key usage is for something else than clients",
+        "has a critical extension that is not known",
+        "no CA in tls.ca has signed it",
+    ] {
+        assert!(log.contains(told), "'{told}' is not in\n{log}");
+    }
+    for word in ["Other(", "OtherError", "BadEncoding", "UnknownIssuer", "Context"] {
+        assert!(!log.contains(word), "{word} is in\n{log}");
+    }
 }
 
 /// What is special about a certificate.
@@ -273,6 +288,7 @@ impl Clients {
         let kinds = [
             ("RSA of 1024 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024"),
             ("RSA of 1536 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1536"),
+            ("RSA of 2047 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2047"),
             ("RSA of 2048 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048"),
             ("RSA of 3072 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072"),
             ("RSA of 4096 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:4096"),
