@@ -3,6 +3,7 @@
 mod error;
 mod verify;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,6 +246,13 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
+/// Hides the user and the password of a URL.
+fn without_user(url: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = url.rsplit_once('@') else { return Cow::Borrowed(url) };
+    let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    Cow::Owned(format!("{scheme}***@{rest}"))
+}
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Endpoint {
@@ -257,7 +265,7 @@ impl Endpoint {
         let invalid = || {
             ClientError::Setup(format!(
                 "invalid server '{}', expected https://HOST[:PORT]",
-                text.escape_debug()
+                without_user(text).escape_debug()
             ))
         };
         let trimmed = text.trim();
@@ -267,10 +275,12 @@ impl Endpoint {
             Some(_) => return Err(invalid()),
             None => trimmed,
         };
+        // A user and a password are taken and not used, as by KES.
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
         let authority: http::uri::Authority =
             authority.trim_end_matches('/').parse().map_err(|_| invalid())?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || authority.as_str().contains('@') {
+        if host.is_empty() {
             return Err(invalid());
         }
         let port = match authority.port() {
@@ -331,12 +341,16 @@ mod tests {
             ("https://[::1]:1234/", "::1", 1234),
             (" localhost:1 ", "localhost", 1),
             ("http://127.0.0.1:7374", "127.0.0.1", 7374),
+            ("https://user:s3cr3t@127.0.0.1:7374", "127.0.0.1", 7374),
         ] {
             let endpoint = Endpoint::parse(text, 7373).map_err(|error| error.to_string()).unwrap();
             assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{text}");
         }
-        for text in ["", "https://", "a b", "user@host", "host:99999", "ftp://x"] {
-            assert!(Endpoint::parse(text, 7373).is_err(), "{text}");
+        for text in
+            ["", "https://", "a b", "host:99999", "ftp://x", "https://user:s3cr3t@a b", "user:s3cr3t@"]
+        {
+            let told = Endpoint::parse(text, 7373).err().map(|error| error.to_string());
+            assert!(told.is_some_and(|told| !told.contains("s3cr3t")), "{text}");
         }
     }
 }

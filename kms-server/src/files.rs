@@ -29,6 +29,36 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write(path, content, mode, |from, to| fs::rename(from, to))
 }
 
+/// Writes to what is there, or makes a file: a link is followed, and a device, a pipe, a file with more names than one and one
+/// that was mounted stay what they are. A file of its own is replaced in one step.
+pub fn overwrite(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let is_own_file = |found: fs::Metadata| found.is_file() && found.nlink() == 1;
+    if path.metadata().is_ok_and(is_own_file) {
+        match replace(&path.canonicalize()?, content, mode) {
+            // It is mounted, or its directory is not ours.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::CrossesDevices
+                ) => {}
+            replaced => return replaced,
+        }
+    }
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    file.write_all(content)?;
+    match file.sync_all() {
+        // A device or a pipe has nothing to sync.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
+}
+
 /// Makes a directory, and those above it, that only its owner may enter. One that exists is left as it is.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -131,6 +161,29 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"third");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PUBLIC);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_overwritten_stays_what_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "old").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("new"), at("dangling")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
+        for (name, told) in [("link", "file"), ("dangling", "new"), ("fresh", "fresh")] {
+            overwrite(&at(name), name.as_bytes(), PRIVATE).unwrap();
+            assert_eq!(fs::read(at(told)).unwrap(), name.as_bytes());
+            assert_eq!(fs::metadata(at(told)).unwrap().permissions().mode() & 0o777, PRIVATE);
+        }
+        fs::hard_link(at("file"), at("other name")).unwrap();
+        overwrite(&at("file"), b"both", PUBLIC).unwrap();
+        assert_eq!(fs::read(at("other name")).unwrap(), b"both");
+        overwrite(&at("null"), b"nothing", PRIVATE).unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        for link in ["link", "dangling", "null"] {
+            assert!(at(link).symlink_metadata().unwrap().is_symlink(), "{link}");
+        }
     }
 
     #[test]

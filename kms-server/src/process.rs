@@ -156,6 +156,19 @@ pub fn return_freed_memory() {
     }
 }
 
+/// Ends the process as a program ends whose reader went away: scripts tell this (141 in a shell) from a failure.
+pub fn die_of_broken_pipe() {
+    // SAFETY: the default action takes no memory of ours, and no thread has to clean up behind a command.
+    #[expect(
+        unsafe_code,
+        reason = "Rust ignores this signal from the start, and there is no safe way to have it act"
+    )]
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::raise(libc::SIGPIPE);
+    }
+}
+
 /// Set when memory that was locked could not be locked again.
 static IS_UNLOCKED: AtomicBool = AtomicBool::new(false);
 

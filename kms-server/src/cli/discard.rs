@@ -139,6 +139,7 @@ fn confirm(word: &str, what: &str) -> Result<(), Failure> {
     note(what);
     note(format_args!("Type {word} to go on:"));
     let mut line = String::new();
+    Output::flush()?;
     let read = std::io::stdin().lock().read_line(&mut line);
     read.map_err(|error| Failure::new(format!("read stdin: {error}")))?;
     if line.trim() == word { Ok(()) } else { Err(Failure::new("nothing was changed")) }

@@ -12,8 +12,17 @@ use crate::mask::mask;
 use crate::server::StartError;
 use crate::terminal;
 
-/// Why a command failed, in one line; `None` when nothing is left to be told, or nobody.
-pub struct Failure(Option<String>);
+/// Why a command failed.
+pub struct Failure(Why);
+
+enum Why {
+    /// In one line.
+    Told(String),
+    /// All was told on stdout.
+    Silent,
+    /// Nobody is left to be told: the reader of stdout went away.
+    Unread,
+}
 
 impl Failure {
     /// Makes a failure with a message. Line ends in it are replaced by blanks, what else a terminal would obey is escaped, and
@@ -21,26 +30,31 @@ impl Failure {
     pub fn new(message: impl AsRef<str>) -> Self {
         let message = mask(message.as_ref());
         let words: Vec<_> = message.split(['\r', '\n']).map(str::trim).collect();
-        Self(Some(terminal::escape(&words.join(" ")).into_owned()))
+        Self(Why::Told(terminal::escape(&words.join(" ")).into_owned()))
     }
 
     /// Makes a failure of which all was told on stdout.
     pub fn silent() -> Self {
-        Self(None)
+        Self(Why::Silent)
+    }
+
+    /// Tells whether the reader of stdout went away.
+    pub fn is_unread(&self) -> bool {
+        matches!(self.0, Why::Unread)
     }
 
     /// Puts what was being done before the message.
     #[must_use]
     pub fn context(self, doing: &str) -> Self {
         match self.0 {
-            Some(message) => Self::new(format!("{doing}: {message}")),
-            None => self,
+            Why::Told(message) => Self::new(format!("{doing}: {message}")),
+            _ => self,
         }
     }
 
     /// Prints it to stderr.
     pub fn print(&self) {
-        let Some(message) = &self.0 else { return };
+        let Why::Told(message) = &self.0 else { return };
         let mut stderr = io::stderr().lock();
         let _ = if stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none() {
             writeln!(stderr, "\x1b[31mError:\x1b[0m {message}")
@@ -52,7 +66,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_deref().unwrap_or_default())
+        match &self.0 {
+            Why::Told(message) => f.write_str(message),
+            Why::Silent | Why::Unread => Ok(()),
+        }
     }
 }
 
@@ -60,7 +77,7 @@ impl From<io::Error> for Failure {
     /// Takes an error of writing to stdout; a reader that went away is no news.
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            Self(None)
+            Self(Why::Unread)
         } else {
             Self::new(format!("cannot write: {error}"))
         }

@@ -287,15 +287,19 @@ fn new(args: &NewArgs, default_files: Option<(&Path, &Path)>, call: Call<'_>) ->
 }
 
 fn write_certificate(args: &NewArgs, api_key: &ApiKey, key: &Path, cert: &Path) -> Result<(), Failure> {
-    let write = if args.force { files::replace } else { files::write_new };
     if !args.force
-        && let Some(path) = [key, cert].into_iter().find(|path| path.symlink_metadata().is_ok())
+        && let Some(path) = [key, cert].into_iter().find(|path| path.exists())
     {
         return Err(Failure::new(format!(
             "{}: the file exists, add --force to overwrite it",
             path.display()
         )));
     }
+    // The target of a link may be missing.
+    let write = |path: &Path, content: &[u8], mode| {
+        let is_new = !args.force && path.symlink_metadata().is_err();
+        if is_new { files::write_new(path, content, mode) } else { files::overwrite(path, content, mode) }
+    };
     let made = api_key.certify(&NewCertificate {
         common_name: args.subject.clone().unwrap_or_else(|| api_key.identity().to_string()),
         dns_names: args.dns.clone(),
@@ -316,7 +320,13 @@ fn write_certificate(args: &NewArgs, api_key: &ApiKey, key: &Path, cert: &Path) 
         made.key_pem()
     };
     write(key, key_pem.as_bytes(), files::PRIVATE).map_err(failed(key))?;
-    write(cert, made.chain_pem().as_bytes(), files::PUBLIC).map_err(failed(cert))
+    write(cert, made.chain_pem().as_bytes(), files::PUBLIC).map_err(|error| {
+        if !args.force {
+            // A key without its certificate would only be in the way of the next attempt.
+            let _ = std::fs::remove_file(key);
+        }
+        failed(cert)(error)
+    })
 }
 
 /// How long a certificate is valid unless told: 30 days, as with KES.

@@ -35,6 +35,7 @@ pub struct Args {
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let client = args.connection.client(call)?;
     let output = call.output(args.json);
+    output.live();
     let is_audit = match args.kind.as_deref() {
         Some(kind) => kind == "audit",
         None => args.audit || (call.is_kes() && !args.error),

@@ -38,6 +38,7 @@ pub struct Args {
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let client = args.connection.client(call)?;
     let output = call.output(args.json);
+    output.live();
     if call.is_kes() {
         let rate = args.rate.unwrap_or(RATE);
         return block_on(async {

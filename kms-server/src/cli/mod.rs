@@ -36,6 +36,7 @@ pub use self::output::Output;
 use crate::check;
 use crate::config::Environment;
 use crate::mask::mask;
+use crate::process;
 use crate::terminal::EscapedText;
 
 /// Runs the command line of this process and returns its exit code: 1 for an error, 2 for wrong usage. As `kes`, wrong usage
@@ -92,9 +93,14 @@ fn is_mistake(error: &clap::Error) -> bool {
 }
 
 fn exit_code(done: Result<(), Failure>) -> ExitCode {
-    match done {
+    // What was printed comes before the reason for which no more is.
+    let written = Output::flush().map_err(Failure::from);
+    match done.and(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if failure.is_unread() {
+                process::die_of_broken_pipe();
+            }
             failure.print();
             ExitCode::FAILURE
         }

@@ -4,11 +4,24 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use zeroize::Zeroize as _;
 
 use super::Failure;
 use crate::terminal::{self, Escaped, EscapedText, ShownJson};
+
+/// What was printed into a pipe or a file and waits for the end of the command: a reader such as `grep -q` goes after the first
+/// write in which it finds what it looks for, and a second one would fail.
+static UNWRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Set for commands that print as things happen.
+static IS_LIVE: AtomicBool = AtomicBool::new(false);
+
+/// When that much waits it is written all the same.
+const MOST_UNWRITTEN: usize = 64 * 1024;
 
 /// When results are coloured.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -96,46 +109,61 @@ impl Output {
         self.terminal
     }
 
-    /// Prints one line, whatever is in it, and flushes.
+    /// Has what is printed from now on written at once.
+    pub fn live(self) {
+        IS_LIVE.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes what waits.
+    pub fn flush() -> io::Result<()> {
+        write_out(&mut UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put(self, print: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<(), Failure> {
+        let mut unwritten = UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        print(&mut unwritten)?;
+        if self.terminal || IS_LIVE.load(Ordering::Relaxed) || unwritten.len() > MOST_UNWRITTEN {
+            write_out(&mut unwritten)?;
+        }
+        Ok(())
+    }
+
+    /// Prints one line, whatever is in it.
     pub fn line(self, line: impl fmt::Display) -> Result<(), Failure> {
         self.lines([line])
     }
 
-    /// Prints lines, each of which stays one, and flushes.
+    /// Prints lines, each of which stays one.
     pub fn lines(self, lines: impl IntoIterator<Item = impl fmt::Display>) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        for line in lines {
-            writeln!(stdout, "{}", Escaped(line))?;
-        }
-        Ok(stdout.flush()?)
+        self.put(|out| lines.into_iter().try_for_each(|line| writeln!(out, "{}", Escaped(line))))
     }
 
-    /// Prints a text of our own with a line end, and flushes. Text from elsewhere goes by [`line`](Self::line), where it can
+    /// Prints a text of our own with a line end. Text from elsewhere goes by [`line`](Self::line), where it can
     /// make no further line.
     pub fn text(self, text: impl fmt::Display) -> Result<(), Failure> {
-        Ok(Self::print(text)?)
+        self.put(|out| writeln!(out, "{}", EscapedText(text)))
     }
 
-    /// Prints a text with a line end, and flushes; fails as the system says.
+    /// Prints a text with a line end, at once; fails as the system says.
     pub fn print(text: impl fmt::Display) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{}", EscapedText(text))?;
         stdout.flush()
     }
 
-    /// Prints one line of texts, each in its style, and flushes.
+    /// Prints one line of texts, each in its style.
     pub fn row(self, parts: &[(Style, &str)]) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        for (style, text) in parts {
-            let parameters = style.parameters();
-            if self.colours && !parameters.is_empty() {
-                write!(stdout, "\x1b[{parameters}m{}\x1b[0m", Escaped(text))?;
-            } else {
-                write!(stdout, "{}", Escaped(text))?;
+        self.put(|out| {
+            for (style, text) in parts {
+                let parameters = style.parameters();
+                if self.colours && !parameters.is_empty() {
+                    write!(out, "\x1b[{parameters}m{}\x1b[0m", Escaped(text))?;
+                } else {
+                    write!(out, "{}", Escaped(text))?;
+                }
             }
-        }
-        writeln!(stdout)?;
-        Ok(stdout.flush()?)
+            writeln!(out)
+        })
     }
 
     /// Prints values behind their labels, a line for each value that is not empty.
@@ -148,26 +176,22 @@ impl Output {
 
     /// Clears the last `lines` lines of the terminal.
     pub fn clear(self, lines: usize) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        write!(stdout, "\x1b[{lines}F\x1b[J")?;
-        Ok(stdout.flush()?)
+        self.put(|out| write!(out, "\x1b[{lines}F\x1b[J"))
     }
 
-    /// Prints a value as one line of JSON, and flushes.
+    /// Prints a value as one line of JSON.
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut stdout, ShownJson);
-        value.serialize(&mut serializer).map_err(io::Error::from)?;
-        writeln!(stdout)?;
-        Ok(stdout.flush()?)
+        self.put(|out| {
+            let mut serializer = serde_json::Serializer::with_formatter(&mut *out, ShownJson);
+            value.serialize(&mut serializer).map_err(io::Error::from)?;
+            writeln!(out)
+        })
     }
 
-    /// Prints JSON as a server sent it, and flushes.
+    /// Prints JSON as a server sent it.
     pub fn received_json(self, json: &[u8]) -> Result<(), Failure> {
         let json = terminal::escape_json(&String::from_utf8_lossy(json));
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", json.trim_end())?;
-        Ok(stdout.flush()?)
+        self.put(|out| writeln!(out, "{}", json.trim_end()))
     }
 
     /// Prints JSON as a server sent it, on a terminal with a line for each value.
@@ -177,6 +201,14 @@ impl Output {
         }
         self.received_json(indented(&String::from_utf8_lossy(json)).as_bytes())
     }
+}
+
+/// What was printed may be a key.
+fn write_out(unwritten: &mut Vec<u8>) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(unwritten).and_then(|()| stdout.flush());
+    unwritten.zeroize();
+    written
 }
 
 /// Writes JSON with a line for each value, and leaves its order and its numbers as they are.

@@ -16,6 +16,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::name::Name;
 use super::signals::{Signals, Stop};
 use super::{Failure, Output};
 use crate::config::{self, Environment, Flags, KeyStoreSettings, Settings};
@@ -222,7 +223,11 @@ impl Start {
             return Ok(Prepared { settings: self.load()?, banner: None });
         }
         let address = args.addr.unwrap_or(dev::DEFAULT_ADDRESS);
-        let DevServer { settings, banner } = if args.in_memory {
+        // KES keeps nothing, and scripts of it run twice, and two servers at once.
+        let is_as_kes = Name::of_this_process() == Name::Kes
+            && args.dir.is_none()
+            && self.environment.first_of(&["KMS_DEV_DIR"]).is_none();
+        let DevServer { settings, banner } = if args.in_memory || is_as_kes {
             dev::in_memory(address)?
         } else {
             dev::in_directory(args.dir.clone(), address, args.create, &self.environment)?

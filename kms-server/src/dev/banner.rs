@@ -95,7 +95,7 @@ impl fmt::Display for Text<'_> {
         writeln!(f, "export KES_API_KEY={api_key}")?;
         writeln!(f, "export KES_CA_CERT={certificate}")?;
         writeln!(f)?;
-        write!(f, "=> Server is up and running")
+        write!(f, "=> Server is up and running...")
     }
 }
 

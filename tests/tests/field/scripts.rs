@@ -16,7 +16,8 @@ fn runs(script: &str) {
     fs::create_dir(&programs).unwrap();
     symlink(kms(), programs.join("kes")).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/field/scripts").join(script);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [port, other_port] = ports.map(|listener| listener.local_addr().unwrap().port());
     // A `!` before a command would be no end by `-e` alone.
     let trace = "set -Eeu; trap 'echo \"failed: line $LINENO: $BASH_COMMAND\" >&2' ERR";
     let text = fs::read_to_string(&script).unwrap();
@@ -35,6 +36,7 @@ fn runs(script: &str) {
         .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display()))
         .env("LC_ALL", "C.UTF-8")
         .env("PORT", port.to_string())
+        .env("OTHER_PORT", other_port.to_string())
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -75,4 +77,9 @@ fn logs_and_metrics_are_kept_in_files() {
 #[test]
 fn the_words_of_2020_work() {
     runs("words-of-2020.sh");
+}
+
+#[test]
+fn readers_go_early_servers_stand_side_by_side_and_links_stay() {
+    runs("pipes.sh");
 }
