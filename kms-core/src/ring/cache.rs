@@ -202,7 +202,11 @@ impl<S: KeyStore> Cache<S> {
 
     /// Takes in a key that was created just now, and read back.
     pub fn publish_new(&self, name: &KeyName, place: &Slot, key: CachedKey) {
-        place.publish_new(Arc::new(key));
+        let fingerprint = *key.fingerprint();
+        if let Some(before) = place.publish_new(Arc::new(key)).filter(|before| *before != fingerprint) {
+            self.former.note(name, before);
+        }
+        self.former.arrived(name, &fingerprint);
         // The name may have another place by now, and a read there may have begun before the key was made.
         if let Some(slot) = self.slots.pin().get(name).filter(|slot| !std::ptr::eq(Arc::as_ptr(slot), place))
         {
@@ -224,8 +228,8 @@ impl<S: KeyStore> Cache<S> {
     /// Drops a key at once, whatever read of it is under way.
     pub fn forget(&self, name: &KeyName) {
         let slots = self.slots.pin();
-        if let Some(slot) = slots.remove(name) {
-            slot.forget();
+        if let Some(before) = slots.remove(name).and_then(|slot| slot.forget()) {
+            self.former.note(name, before);
         }
     }
 
@@ -394,10 +398,15 @@ impl<S: KeyStore> Cache<S> {
     fn finish(&self, name: &KeyName, slot: &Arc<Slot>, epoch: u64, result: &Result<Arc<CachedKey>>) -> bool {
         let finished = slot.finish(epoch, result);
         let is_unreadable = !finished.is_stale && self.learn(name, result.as_ref().err());
-        if let Some(before) = finished.dropped {
-            self.former.note(name, before);
-        }
-        match (result, finished.dropped) {
+        let before = match (finished.dropped, result) {
+            (Some(dropped), _) => {
+                self.former.note(name, dropped);
+                Some(dropped)
+            }
+            (None, Ok(key)) if !finished.is_stale => self.former.arrived(name, key.fingerprint()),
+            (None, _) => None,
+        };
+        match (result, before) {
             (Ok(key), Some(before)) => error!(
                 key = %name, fingerprint = ?key.fingerprint(), fingerprint_before = ?before,
                 "key was replaced in the store by another one; what was sealed under the old one is lost unless it is restored"
@@ -499,8 +508,15 @@ impl<S: KeyStore> Cache<S> {
             let idle = Duration::from_millis(self.millis(now).saturating_sub(slot.used()));
             match slot.due(now, idle, &self.config) {
                 Due::Refresh => self.refresh(name, slot, now),
-                Due::Gone if slot.retire() => self.take_away(name, slot),
-                Due::Nothing | Due::Gone => {}
+                Due::Gone(ended) => {
+                    if let Some(fingerprint) = ended {
+                        self.former.note_ended(name, fingerprint);
+                    }
+                    if slot.retire() {
+                        self.take_away(name, slot);
+                    }
+                }
+                Due::Nothing => {}
             }
         }
         drop(slots);

@@ -1,47 +1,190 @@
-//! The keys that had the name of another one: what explains a ciphertext that is not authentic.
+//! The keys that had the name of another one: what may explain a ciphertext that is not authentic.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::mem;
 use std::sync::PoisonError;
 
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Fingerprint, KeyName};
 
-/// The most names that are remembered.
-const MOST: usize = 1024;
+/// The names that are remembered, at least; twice as many at most.
+const NAMES: usize = 2048;
+/// The most keys that are remembered of one name.
+const KEYS: usize = 4;
 
-/// The fingerprint of the last key that was deleted, or replaced in the store, of each name.
+/// The keys that had a name before, by their fingerprints, as far as this server saw them.
 #[derive(Default)]
-pub struct Former(Mutex<BTreeMap<KeyName, Fingerprint>>);
+pub struct Former(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    /// The keys that were deleted, or replaced in the store; the latest last.
+    gone: Recent<Vec<Fingerprint>>,
+    /// The key that left memory because its time was over. It may be in the store still.
+    ended: Recent<Fingerprint>,
+}
+
+/// A map that forgets the names that were put in longest ago.
+struct Recent<T> {
+    young: BTreeMap<KeyName, T>,
+    old: BTreeMap<KeyName, T>,
+}
 
 impl Former {
     /// Notes that the key of this fingerprint is no longer that of the name.
     pub fn note(&self, name: &KeyName, fingerprint: Fingerprint) {
-        let mut names = self.lock();
-        if names.len() < MOST || names.contains_key(name) {
-            names.insert(name.clone(), fingerprint);
-        }
+        let mut seen = self.lock();
+        seen.settle(name, &fingerprint);
+        seen.add(name, fingerprint);
+    }
+
+    /// Notes that the key left memory, and was that of the name when it was last read.
+    pub fn note_ended(&self, name: &KeyName, fingerprint: Fingerprint) {
+        let mut seen = self.lock();
+        seen.settle(name, &fingerprint);
+        seen.ended.put(name, fingerprint);
+    }
+
+    /// Takes in which key has the name now. Returns the one that had it when it left memory, if that was another.
+    pub fn arrived(&self, name: &KeyName, fingerprint: &Fingerprint) -> Option<Fingerprint> {
+        self.lock().settle(name, fingerprint)
     }
 
     /// Adds to the error that a ciphertext is not authentic why that may be, if another key had the name of this one.
+    ///
+    /// No ciphertext tells which key it is of, so this is never more than a possible reason.
     pub fn explain(&self, error: Error, name: &KeyName, fingerprint: &Fingerprint) -> Error {
-        let before = self.lock().get(name).copied().filter(|before| before != fingerprint);
-        match before {
-            Some(before) if error.kind() == ErrorKind::NotAuthentic => {
-                let why = format!(
-                    "the key was made anew under this name, fingerprint {fingerprint:?}, and what was sealed under the \
-                     one before it, fingerprint {before:?}, is lost unless that is restored"
-                );
-                Error::with_source(
-                    ErrorKind::NotAuthentic,
-                    format!("open a ciphertext with key '{name}'"),
-                    why,
-                )
-            }
-            _ => error,
+        if error.kind() != ErrorKind::NotAuthentic {
+            return error;
         }
+        let Some(before) = self.lock().before(name, fingerprint) else { return error };
+        let why = format!(
+            "it may have been sealed under a key that had this name before (by fingerprint, the latest first: {before}), \
+             and is lost then unless that is restored; the fingerprint is now {fingerprint:?}"
+        );
+        Error::with_source(ErrorKind::NotAuthentic, format!("open a ciphertext with key '{name}'"), why)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Fingerprint>> {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// Sees to the key that left memory: it is gone if another has the name.
+    fn settle(&mut self, name: &KeyName, now: &Fingerprint) -> Option<Fingerprint> {
+        let before = self.ended.take(name).filter(|before| before != now)?;
+        self.add(name, before);
+        Some(before)
+    }
+
+    fn add(&mut self, name: &KeyName, fingerprint: Fingerprint) {
+        let mut keys = self.gone.take(name).unwrap_or_default();
+        keys.retain(|known| *known != fingerprint);
+        keys.push(fingerprint);
+        if keys.len() > KEYS {
+            keys.remove(0);
+        }
+        self.gone.put(name, keys);
+    }
+
+    /// Lists the keys that had the name before, the latest first; `None` if none is known.
+    fn before(&mut self, name: &KeyName, now: &Fingerprint) -> Option<String> {
+        self.settle(name, now);
+        let mut list = String::new();
+        for fingerprint in self.gone.get(name)?.iter().rev().filter(|known| *known != now) {
+            let comma = if list.is_empty() { "" } else { ", " };
+            let _ = write!(list, "{comma}{fingerprint:?}"); // a String takes everything
+        }
+        (!list.is_empty()).then_some(list)
+    }
+}
+
+impl<T> Recent<T> {
+    fn get(&self, name: &KeyName) -> Option<&T> {
+        self.young.get(name).or_else(|| self.old.get(name))
+    }
+
+    fn take(&mut self, name: &KeyName) -> Option<T> {
+        self.young.remove(name).or_else(|| self.old.remove(name))
+    }
+
+    /// Puts in what was not there, or was taken out.
+    fn put(&mut self, name: &KeyName, value: T) {
+        if self.young.len() >= NAMES {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(name.clone(), value);
+    }
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { young: BTreeMap::new(), old: BTreeMap::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(n: usize) -> KeyName {
+        KeyName::new(format!("key-{n}")).unwrap()
+    }
+
+    fn key(n: u8) -> Fingerprint {
+        Fingerprint::from_bytes([n; 16])
+    }
+
+    fn told(former: &Former, name: &KeyName, now: &Fingerprint) -> String {
+        let error = Error::new(ErrorKind::NotAuthentic, "open");
+        former.explain(error, name, now).chain().to_string()
+    }
+
+    #[test]
+    fn names_and_keys_have_a_bound_and_the_latest_stay() {
+        let former = Former::default();
+        for n in 0..10 * NAMES {
+            former.note(&name(n), key(1));
+            former.note_ended(&name(n), key(2));
+        }
+        let seen = former.lock();
+        for (young, old) in
+            [(seen.gone.young.len(), seen.gone.old.len()), (seen.ended.young.len(), seen.ended.old.len())]
+        {
+            assert!((NAMES..=2 * NAMES).contains(&(young + old)), "{young} and {old}");
+        }
+        drop(seen);
+        let latest = name(10 * NAMES - 1);
+        for n in 0..100 {
+            former.note(&latest, key(n));
+        }
+        let told = told(&former, &latest, &key(200));
+        assert!(told.contains(&format!("{:?}, {:?}", key(99), key(98))), "{told}");
+        assert!(!told.contains(&format!("{:?}", key(90))), "{told}");
+    }
+
+    #[test]
+    fn many_keys_that_only_leave_memory_displace_none_that_was_replaced() {
+        let former = Former::default();
+        former.note(&name(0), key(1));
+        for n in 1..10 * NAMES {
+            former.note_ended(&name(n), key(2));
+        }
+        assert!(told(&former, &name(0), &key(2)).contains(&format!("{:?}", key(1))));
+    }
+
+    #[test]
+    fn a_key_that_left_memory_is_gone_when_another_is_seen_however_late_that_is_noted() {
+        let former = Former::default();
+        assert_eq!(former.arrived(&name(0), &key(1)), None);
+        former.note_ended(&name(0), key(1));
+        assert_eq!(former.arrived(&name(0), &key(1)), None, "the same is read again");
+        former.note_ended(&name(0), key(1));
+        assert_eq!(former.arrived(&name(0), &key(2)), Some(key(1)));
+        former.note_ended(&name(0), key(1));
+        let told = told(&former, &name(0), &key(2));
+        assert!(told.contains(&format!("{:?}", key(1))), "{told}");
     }
 }

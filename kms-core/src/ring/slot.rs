@@ -78,8 +78,8 @@ pub enum Due {
     Nothing,
     /// The key is in use and near its end.
     Refresh,
-    /// The key was dropped, or there was none.
-    Gone,
+    /// There is no key, or no longer: that of this fingerprint was dropped since its time is over.
+    Gone(Option<Fingerprint>),
 }
 
 impl Slot {
@@ -187,12 +187,14 @@ impl Slot {
         Finished { is_stale: false, dropped }
     }
 
-    /// Takes in a key that was created here.
-    pub fn publish_new(&self, key: Arc<CachedKey>) {
+    /// Takes in a key that was created here. Returns the fingerprint of the one that was there.
+    pub fn publish_new(&self, key: Arc<CachedKey>) -> Option<Fingerprint> {
         let mut reads = self.reads();
         reads.epoch += 1;
         reads.refused = false;
+        let before = self.key().map(|before| *before.fingerprint());
         self.put(key);
+        before
     }
 
     /// Makes sure that a read under way brings nothing, and that who waits for it asks again.
@@ -200,12 +202,14 @@ impl Slot {
         self.reads().epoch += 1;
     }
 
-    /// Drops the key, and what a read under way will bring.
-    pub fn forget(&self) {
+    /// Drops the key, and what a read under way will bring. Returns the fingerprint of the key.
+    pub fn forget(&self) -> Option<Fingerprint> {
         let mut reads = self.reads();
         reads.epoch += 1;
         reads.is_out = true;
+        let before = self.key().map(|key| *key.fingerprint());
         self.key.store(None);
+        before
     }
 
     /// Gives the slot up if there is nothing in it and nothing under way. True if it is to be taken away.
@@ -220,7 +224,7 @@ impl Slot {
     pub fn due(&self, now: Instant, idle: Duration, config: &CacheConfig) -> Due {
         let reads = self.reads();
         let Some(key) = self.key() else {
-            return if reads.running.is_some() { Due::Nothing } else { Due::Gone };
+            return if reads.running.is_some() { Due::Nothing } else { Due::Gone(None) };
         };
         let age = key.age(now);
         if age < config.any && idle < config.unused {
@@ -231,7 +235,7 @@ impl Slot {
             return Due::Nothing;
         }
         self.key.store(None);
-        Due::Gone
+        Due::Gone(Some(*key.fingerprint()))
     }
 
     fn put(&self, key: Arc<CachedKey>) {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kms_core::{
-    CacheConfig, Cipher, EntryName, Error, ErrorKind, Identity, KeyName, KeyRecord, KeyRing, KeyStore, Kms,
-    ListQuery, MemoryStore, Page, Request, Result, SecretBytes, SecretKey, StoreCapabilities, StoreStatus,
+    CacheConfig, Cipher, EntryName, Error, ErrorKind, Fingerprint, Identity, KeyName, KeyRecord, KeyRing,
+    KeyStore, Kms, ListQuery, MemoryStore, Page, Request, Result, SecretBytes, SecretKey, StoreCapabilities,
+    StoreStatus,
 };
 use tokio::sync::Semaphore;
 
@@ -135,34 +136,100 @@ async fn rereads_for_garbage_are_few_and_say_not_authentic_only_when_it_is_so() 
 }
 
 #[tokio::test]
-async fn a_key_made_anew_under_an_old_name_explains_what_is_not_authentic() {
+async fn a_key_made_anew_under_an_old_name_may_explain_what_is_not_authentic() {
     // Here, and behind the back of this server.
     for here in [true, false] {
         let (store, kms) = ring(LONG).await;
         let sealed = generate(&kms, "client").await.unwrap();
-        let before = kms.describe(&request("client"), &name()).await.unwrap().fingerprint.unwrap();
-        let failed = async |ciphertext: &[u8]| {
-            let error =
-                kms.decrypt(&request("client"), &name(), ciphertext, b"").await.map(drop).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::NotAuthentic);
-            error.chain().to_string()
-        };
-        assert!(!failed(&[0; 76]).await.contains("made anew"));
+        let before = fingerprint(&kms).await;
+        assert!(!why_not_authentic(&kms, &[0; 76]).await.contains("had this name"));
         if here {
             kms.delete(&request("client"), &name()).await.unwrap();
             kms.create(&request("client"), &name()).await.unwrap();
         } else {
-            store.inner.delete(&EntryName::from(&name())).await.unwrap();
-            store.put(&name()).await;
+            make_anew_elsewhere(&store).await;
             // The old one is in memory, until something asks for another.
-            assert!(failed(&[0; 76]).await.contains("made anew under this name"));
+            assert!(why_not_authentic(&kms, &[0; 76]).await.contains("had this name"));
         }
-        let told = failed(&sealed.ciphertext).await;
-        let now = kms.describe(&request("client"), &name()).await.unwrap().fingerprint.unwrap();
-        for part in ["made anew under this name", &format!("{before:?}"), &format!("{now:?}")] {
-            assert!(told.contains(part), "{part} in {told}");
-        }
+        let told = why_not_authentic(&kms, &sealed.ciphertext).await;
+        assert_told(&told, fingerprint(&kms).await, &[before]);
     }
+}
+
+#[tokio::test]
+async fn every_key_that_is_known_to_have_had_the_name_may_be_the_reason() {
+    let (store, kms) = ring(LONG).await;
+    let mut before = vec![fingerprint(&kms).await];
+    let first = generate(&kms, "client").await.unwrap();
+    for here in [true, false] {
+        if here {
+            kms.delete(&request("client"), &name()).await.unwrap();
+            kms.create(&request("client"), &name()).await.unwrap();
+        } else {
+            make_anew_elsewhere(&store).await;
+        }
+        let told = why_not_authentic(&kms, &first.ciphertext).await;
+        let now = fingerprint(&kms).await;
+        assert_told(&told, now, &before);
+        before.insert(0, now);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_left_memory_before_it_was_made_anew_is_told_too() {
+    let config = CacheConfig { unused: Duration::from_millis(200), ..LONG };
+    let (store, kms) = ring(config).await;
+    let first = fingerprint(&kms).await;
+    kms.delete(&request("client"), &name()).await.unwrap();
+    kms.create(&request("client"), &name()).await.unwrap();
+    let second = fingerprint(&kms).await;
+    let sealed = generate(&kms, "client").await.unwrap();
+    out_of_memory().await;
+    make_anew_elsewhere(&store).await;
+    let told = why_not_authentic(&kms, &sealed.ciphertext).await;
+    assert_told(&told, fingerprint(&kms).await, &[second, first]);
+}
+
+#[tokio::test]
+async fn a_key_that_was_read_again_or_restored_is_not_one_before_itself() {
+    let config = CacheConfig { unused: Duration::from_millis(200), ..LONG };
+    let (store, kms) = ring(config).await;
+    let first = fingerprint(&kms).await;
+    out_of_memory().await;
+    assert!(!why_not_authentic(&kms, &[0; 76]).await.contains("had this name"));
+    let record = store.inner.get(&EntryName::from(&name())).await.unwrap();
+    make_anew_elsewhere(&store).await;
+    assert!(why_not_authentic(&kms, &[0; 76]).await.contains("had this name"));
+    let sealed = generate(&kms, "client").await.unwrap();
+    let second = fingerprint(&kms).await;
+    store.inner.delete(&EntryName::from(&name())).await.unwrap();
+    store.inner.create(&EntryName::from(&name()), &record).await.unwrap();
+    // The second is in memory, until something asks for another.
+    assert_told(&why_not_authentic(&kms, &[0; 76]).await, first, &[second]);
+    assert_told(&why_not_authentic(&kms, &sealed.ciphertext).await, first, &[second]);
+}
+
+#[tokio::test]
+async fn a_key_that_was_deleted_elsewhere_and_made_here_is_told_too() {
+    let (store, kms) = ring(LONG).await;
+    let sealed = generate(&kms, "client").await.unwrap();
+    let first = fingerprint(&kms).await;
+    store.inner.delete(&EntryName::from(&name())).await.unwrap();
+    kms.create(&request("client"), &name()).await.unwrap();
+    let second = fingerprint(&kms).await;
+    assert_told(&why_not_authentic(&kms, &sealed.ciphertext).await, second, &[first]);
+}
+
+#[tokio::test]
+async fn what_is_deleted_and_what_is_in_memory_may_be_two_keys_and_both_are_told() {
+    let (store, kms) = ring(LONG).await;
+    let sealed = generate(&kms, "client").await.unwrap();
+    let first = fingerprint(&kms).await;
+    make_anew_elsewhere(&store).await;
+    kms.delete(&request("client"), &name()).await.unwrap();
+    kms.create(&request("client"), &name()).await.unwrap();
+    let told = why_not_authentic(&kms, &sealed.ciphertext).await;
+    assert!(told.contains(&format!(", {first:?})")), "the deleted one, and {first:?} in {told}");
 }
 
 #[tokio::test]
@@ -506,6 +573,37 @@ fn generate(
 ) -> impl Future<Output = Result<kms_core::DataKey>> + Send + 'static {
     let (kms, request) = (Arc::clone(kms), request(client));
     async move { kms.generate(&request, &name(), b"").await }
+}
+
+async fn fingerprint(kms: &KeyRing<Arc<Scripted>>) -> Fingerprint {
+    kms.describe(&request("client"), &name()).await.unwrap().fingerprint.unwrap()
+}
+
+async fn make_anew_elsewhere(store: &Scripted) {
+    store.inner.delete(&EntryName::from(&name())).await.unwrap();
+    store.put(&name()).await;
+}
+
+/// Lets a key go that is out of use after 200 ms.
+async fn out_of_memory() {
+    tokio::time::sleep(Duration::from_millis(600)).await;
+}
+
+/// Returns what the log tells of a ciphertext that is not authentic.
+async fn why_not_authentic(kms: &KeyRing<Arc<Scripted>>, ciphertext: &[u8]) -> String {
+    let error = kms.decrypt(&request("client"), &name(), ciphertext, b"").await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAuthentic, "{error:?}");
+    error.chain().to_string()
+}
+
+/// Checks that the key of now is told, and all those before it, the latest first, as what may be.
+fn assert_told(told: &str, now: Fingerprint, before: &[Fingerprint]) {
+    for part in ["may have been sealed under a key that had this name before", &format!("now {now:?}")] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let before: Vec<_> = before.iter().map(|fingerprint| format!("{fingerprint:?}")).collect();
+    assert!(told.contains(&before.join(", ")), "{before:?} in {told}");
+    assert_eq!(told.matches(&format!("{now:?}")).count(), 1, "{told}");
 }
 
 fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
