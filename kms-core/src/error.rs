@@ -25,11 +25,11 @@ pub enum ErrorKind {
     InvalidInput,
     /// The backend knows us and refuses this operation (a 403).
     Denied,
-    /// The backend refuses our credentials.
+    /// The backend refuses our credentials, or there are none to show it.
     LoginRefused,
     /// The key exists but is disabled or pending deletion in the backend.
     Disabled,
-    /// No connection to the backend, or it answered with a server error.
+    /// No connection to the backend, or it answered with a server error, or with what makes no sense.
     Unreachable,
     /// The backend is there but sealed, or not initialised yet.
     Sealed,
@@ -92,9 +92,9 @@ impl ErrorKind {
             Self::NoHmacKey => "key does not support HMAC",
             Self::InvalidInput => "invalid input",
             Self::Denied => "permission denied by the key store",
-            Self::LoginRefused => "login refused by the key store",
+            Self::LoginRefused => "login failed",
             Self::Disabled => "key is disabled",
-            Self::Unreachable => "key store is not reachable",
+            Self::Unreachable => "key store is not available",
             Self::Sealed => "key store is sealed",
             Self::Throttled => "too many requests",
             Self::Timeout => "deadline exceeded",

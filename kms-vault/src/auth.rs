@@ -8,8 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use kms_core::{Error, ErrorKind, Result};
 use reqwest::header::HeaderValue;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::AbortHandle;
 use tracing::{debug, error, info, warn};
@@ -21,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::client::{Answer, Call, Client, Credentials, json_body};
 use crate::config::{Login, Secret, VaultConfig, longest_pause};
 use crate::error::Failure;
-use crate::json::secret_text;
+use crate::json::{Fields, secret_text};
 
 /// The shortest wait after a failed login; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -79,37 +78,6 @@ pub struct Lease {
 enum Proof<'a> {
     AppRole { role_id: &'a str, secret_id: &'a str },
     Kubernetes { role: &'a str, jwt: &'a str },
-}
-
-/// The answer to a login, and to a renewal.
-#[derive(Deserialize)]
-struct Granted<'a> {
-    #[serde(borrow)]
-    auth: Grant<'a>,
-}
-
-#[derive(Deserialize)]
-struct Grant<'a> {
-    #[serde(borrow)]
-    client_token: &'a RawValue,
-    /// As with KES a token without one lasts for ever, and without the other is not renewed.
-    #[serde(default)]
-    lease_duration: Option<u64>,
-    #[serde(default)]
-    renewable: Option<bool>,
-}
-
-/// The answer to a question about a token.
-#[derive(Deserialize)]
-struct Known {
-    data: Knowledge,
-}
-
-#[derive(Deserialize)]
-struct Knowledge {
-    ttl: u64,
-    #[serde(default)]
-    renewable: Option<bool>,
 }
 
 #[derive(Default)]
@@ -219,9 +187,8 @@ impl Auth {
         }
     }
 
-    async fn look_up(&self, token: &HeaderValue) -> std::result::Result<Knowledge, Failure> {
-        let answer = self.send(Call::to(&LookupTokenSelfRequest {}), Some(token)).await?;
-        Ok(answer.json::<Known>()?.data)
+    async fn look_up(&self, token: &HeaderValue) -> std::result::Result<(u64, bool), Failure> {
+        lease_in(&self.send(Call::to(&LookupTokenSelfRequest {}), Some(token)).await?)
     }
 
     /// Sends a request about a token, once; every answer but a good one is a failure.
@@ -257,7 +224,7 @@ impl Auth {
         });
         match outcome {
             Ok(token) => {
-                info!(lease = ?token.lease.length, "logged in to vault {}", self.method());
+                info!(lease = token.lease.told(), "logged in to vault {}", self.method());
                 (gate.failures, gate.failed) = (0, None);
                 let token = Arc::new(token);
                 self.put(Arc::clone(&token));
@@ -331,7 +298,7 @@ impl Auth {
             );
         };
         match self.look_up(&header).await {
-            Ok(known) => Ok((text, known.ttl, known.renewable.unwrap_or(false))),
+            Ok((seconds, renewable)) => Ok((text, seconds, renewable)),
             Err(failure) => Err(self.refused(failure).await),
         }
     }
@@ -416,7 +383,7 @@ impl Auth {
                     let renewed = Token { lease, ..token.copy() };
                     // Near the end of its longest life a token gets less and less.
                     if lease.length >= token.lease.length.map(|length| length / 2) {
-                        debug!(lease = ?lease.length, "renewed the token");
+                        debug!(lease = lease.told(), "renewed the token");
                         let renewed = Arc::new(renewed.with_length(token.lease.length));
                         self.put(Arc::clone(&renewed));
                         return Ok(renewed);
@@ -440,11 +407,23 @@ impl Auth {
 
 /// Takes a token, its lease in seconds, and whether it can be renewed out of an answer.
 fn grant_in(answer: &Answer) -> std::result::Result<(Zeroizing<String>, u64, bool), Failure> {
-    let Grant { client_token, lease_duration, renewable } = answer.json::<Granted<'_>>()?.auth;
-    let token = secret_text(client_token).filter(|token| !token.is_empty());
+    let auth = answer.json::<Fields<'_>>()?.object("auth")?;
+    let token = secret_text(auth.needed("client_token")?).filter(|token| !token.is_empty());
     let no_text =
         || Failure::NotVault("'auth.client_token' in its answer is no text, or an empty one".to_owned());
-    Ok((token.ok_or_else(no_text)?, lease_duration.unwrap_or(0), renewable.unwrap_or(false)))
+    let token = token.ok_or_else(no_text)?;
+    // As with KES a token without a lease, or with one below zero, lasts for ever, and without the other field is not renewed.
+    let lease: Option<i64> = auth.optional("lease_duration")?;
+    let seconds = lease.map_or(0, |seconds| seconds.max(0).unsigned_abs());
+    Ok((token, seconds, auth.optional("renewable")?.unwrap_or(false)))
+}
+
+/// Takes the lease of a token in seconds, and whether it can be renewed, out of what Vault knows of it.
+fn lease_in(answer: &Answer) -> std::result::Result<(u64, bool), Failure> {
+    let known = answer.json::<Fields<'_>>()?.object("data")?;
+    let missing = || Failure::NotVault("the field 'ttl' is missing in its answer".to_owned());
+    let seconds: i64 = known.optional("ttl")?.ok_or_else(missing)?;
+    Ok((seconds.max(0).unsigned_abs(), known.optional("renewable")?.unwrap_or(false)))
 }
 
 /// Makes a header of a token, all of whose copies share one buffer; `None` if no header can hold it.
@@ -525,6 +504,11 @@ impl Lease {
         Self { length, renewable, ends: length.and_then(|length| began.checked_add(length)), renew_at }
     }
 
+    /// Tells its length, for the log.
+    fn told(&self) -> String {
+        self.length.map_or_else(|| "without end".to_owned(), |length| format!("{}s", length.as_secs()))
+    }
+
     fn due_in(&self, now: Instant) -> Duration {
         self.renew_at.map_or(FAR, |moment| moment.saturating_duration_since(now)).min(FAR)
     }
@@ -557,21 +541,73 @@ mod tests {
         );
     }
 
+    /// Beside each what KES 0.24 does with it.
+    #[test]
+    fn a_login_is_read_as_kes_reads_it() {
+        for (body, expected) in [
+            (r#"{"auth":{"client_token":"t","lease_duration":-1,"renewable":true}}"#, Some((0, true))),
+            (r#"{"Auth":{"Client_Token":"t","LEASE_DURATION":60,"Renewable":true}}"#, Some((60, true))),
+            (r#"{"auth":{"client_token":"u","client_token":"t","lease_duration":7}}"#, Some((7, false))),
+            (
+                r#"{"auth":{"client_token":"t","lease_duration":2147483648000}}"#,
+                Some((2_147_483_648_000, false)),
+            ),
+            (r#"{"auth":{"client_token":"t","lease_duration":60.0}}"#, None),
+            (r#"{"auth":{"client_token":"t","lease_duration":99999999999999999999}}"#, None),
+            (r#"{"auth":["t",60,true]}"#, None),
+            (r#"[["t"]]"#, None),
+        ] {
+            let told = granted(body);
+            let read = told.as_ref().ok().map(|(token, seconds, renewable)| {
+                assert_eq!(token, "t", "{body}");
+                (*seconds, *renewable)
+            });
+            assert_eq!(read, expected, "{body}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_token_is_read_like_a_login() {
+        let known = |body: &str| {
+            lease_in(&Answer { code: 200, body: Zeroizing::new(body.as_bytes().to_vec()) })
+                .map_err(|failure| failure.to_string())
+        };
+        assert_eq!(known(r#"{"Data":{"TTL":5,"renewable":true}}"#), Ok((5, true)));
+        assert_eq!(known(r#"{"data":{"ttl":-1}}"#), Ok((0, false)));
+        for body in [r#"{"data":{}}"#, r#"{"data":{"ttl":null}}"#] {
+            assert!(known(body).unwrap_err().contains("'ttl' is missing"), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_told_in_seconds() {
+        let told = |seconds| Lease::new(Instant::now(), seconds, true).told();
+        assert_eq!((told(2_764_800).as_str(), told(0).as_str()), ("2764800s", "without end"));
+    }
+
     #[test]
     fn a_login_that_cannot_be_read_is_told_with_its_field_and_no_value() {
         for (body, field) in [
             (r#"{"auth":{"lease_duration":1}}"#, "'client_token' is missing"),
             (r#"{"data":{}}"#, "'auth' is missing"),
-            (r#"{"auth":null}"#, "'auth' has another type"),
+            (r#"{"auth":null}"#, "'auth' in its answer has another type"),
             (
                 r#"{"auth":{"client_token":"s.secret","lease_duration":"s.other"}}"#,
-                "'lease_duration' has another type",
+                "'lease_duration' in its answer has another type",
             ),
-            (r#"{"auth":{"client_token":"s.secret","renewable":"s.other"}}"#, "'renewable' has another type"),
             (
-                "{\"auth\":{\n\"client_token\":\"s.secret\",\n\"lease_duration\":-1}}",
-                "'lease_duration' has another",
+                r#"{"auth":{"client_token":"s.secret","renewable":"s.other"}}"#,
+                "'renewable' in its answer has another type",
             ),
+            (
+                "{\"auth\":{\n\"client_token\":\"s.secret\",\n\"lease_duration\":1.5}}",
+                "'lease_duration' in its answer has another",
+            ),
+            ("[]", "it is no JSON object"),
+            ("7", "it is no JSON object"),
+            (r#""s.secret""#, "it is no JSON object"),
+            ("", "it is no JSON"),
+            ("<html>s.secret</html>", "it is no JSON"),
             (r#"{"auth":{"client_token":7}}"#, "'auth.client_token'"),
             (r#"{"auth":{"client_token":""}}"#, "'auth.client_token'"),
             (r#"{"auth":{"client_token":"s.secret"#, "it is no JSON"),

@@ -10,6 +10,7 @@ use reqwest::{Method, Url};
 use rustify::endpoint::Endpoint;
 use rustify::enums::RequestMethod;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::{Zeroize, Zeroizing};
@@ -310,6 +311,12 @@ impl Answer {
 
     /// Reads the body as `T`; the error tells nothing of what is in it.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
+        // serde would take an array for an object whose fields have no names.
+        let is_object = self.body.trim_ascii_start().first() == Some(&b'{');
+        if !is_object && serde_json::from_slice::<IgnoredAny>(&self.body).is_ok() {
+            let why = "its answer is not of the expected form: it is no JSON object";
+            return Err(Failure::NotVault(why.to_owned()));
+        }
         serde_json::from_slice(&self.body).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             let text = error.to_string();

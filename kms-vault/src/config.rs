@@ -190,19 +190,17 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    /// Returns the text; fails with `LoginRefused` when the file cannot be read or is empty.
-    pub(crate) fn read(&self) -> Result<Secret> {
+    /// Returns the text, or why the file cannot be read, or is of no use.
+    pub(crate) fn read(&self) -> std::result::Result<Secret, String> {
         let path = match self {
             Self::Value(secret) => return Ok(secret.clone()),
             Self::File(path) => path,
         };
-        let failed = |why: String| {
-            Error::with_source(ErrorKind::LoginRefused, format!("read '{}'", path.display()), why)
-        };
-        let text = read_secret_file(path, MAX_SECRET_LEN).map_err(|error| failed(error.to_string()))?;
-        let text = std::str::from_utf8(&text).map_err(|_| failed("it is no text in UTF-8".to_owned()))?;
+        let failed = |why: &str| format!("read '{}': {why}", path.display());
+        let text = read_secret_file(path, MAX_SECRET_LEN).map_err(|error| failed(&error.to_string()))?;
+        let text = std::str::from_utf8(&text).map_err(|_| failed("it is no text in UTF-8"))?;
         match text.trim() {
-            "" => Err(failed("the file is empty".to_owned())),
+            "" => Err(failed("the file is empty")),
             secret => Ok(Secret::from(secret)),
         }
     }
@@ -269,6 +267,19 @@ impl VaultConfig {
             return Err(invalid("timeout", "no timeout, and no ping, can be zero"));
         }
         Ok(())
+    }
+
+    /// Checks that a pod has its token, as KES does at its start; fails like [`validate`](Self::validate).
+    ///
+    /// The kubelet puts it there before anything starts in the pod, so what is not there does not come. Other secrets
+    /// may: an agent beside us writes them.
+    pub(crate) fn look_for_token_of_pod(&self) -> Result<()> {
+        match &self.login {
+            Login::Kubernetes(login) => {
+                login.jwt.read().map(drop).map_err(|why| invalid("kubernetes.jwt", &why))
+            }
+            Login::AppRole(_) | Login::Token(_) => Ok(()),
+        }
     }
 
     pub(crate) fn url(&self) -> Result<Url> {

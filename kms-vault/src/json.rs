@@ -1,7 +1,67 @@
-//! Secret texts in JSON.
+//! Answers about tokens: their fields, and secret texts in them.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
+
+use crate::error::Failure;
+
+/// The fields of a JSON object, whose values stay where they are.
+///
+/// They are read as KES reads them: case does not count, and of two of one name the last does.
+pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// Returns the value of a field; fails without one.
+    pub fn needed(&self, name: &str) -> Result<&'a RawValue, Failure> {
+        self.find(name)
+            .ok_or_else(|| Failure::NotVault(format!("the field '{name}' is missing in its answer")))
+    }
+
+    /// Returns the fields of an object in a field; fails without it.
+    pub fn object(&self, name: &str) -> Result<Self, Failure> {
+        read(name, self.needed(name)?)
+    }
+
+    /// Reads a field, which may be missing or null.
+    pub fn optional<T: Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Failure> {
+        self.find(name).map_or(Ok(None), |value| read(name, value))
+    }
+
+    fn find(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    }
+}
+
+/// Reads the value of a field; the error tells nothing of it.
+fn read<'a, T: Deserialize<'a>>(name: &str, value: &'a RawValue) -> Result<T, Failure> {
+    serde_json::from_str(value.get())
+        .map_err(|_| Failure::NotVault(format!("the field '{name}' in its answer has another type")))
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
 
 /// Reads a JSON text into a buffer that is wiped; `None` if it is no text, or not one of Unicode.
 ///

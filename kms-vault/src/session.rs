@@ -34,6 +34,7 @@ impl Session {
     /// Checks the configuration, and begins to log in.
     pub fn open(config: &VaultConfig) -> Result<Arc<Self>> {
         config.validate()?;
+        config.look_for_token_of_pod()?;
         let client = Arc::new(Client::new(config)?);
         let auth = Auth::start(Arc::clone(&client), config);
         let namespace = config.namespace.as_deref().map(|text| text.trim_matches('/').to_owned());

@@ -470,7 +470,7 @@ impl<S: KeyStore> Cache<S> {
         if away.is_multiple_of(2)
             && self.away.compare_exchange(away, away + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            error!(store = self.store.capabilities().name, "key store is away: {}", why.chain());
+            error!(store = self.store.capabilities().name, "key store cannot be used: {}", why.chain());
             spawn(Self::watch_until_back(Weak::clone(&self.this), away + 1, self.config.ping));
         }
     }

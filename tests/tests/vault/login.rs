@@ -115,7 +115,51 @@ async fn a_refused_login_is_told_at_once_and_tried_again_at_leisure() {
     revoke_all(&bao).await;
     let error = store.get(&entry("key")).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::LoginRefused);
-    assert!(error.chain().to_string().contains("secret-id"), "the file is named: {error:?}");
+    let told = error.chain().to_string();
+    assert!(told.contains("secret-id"), "the file is named: {told}");
+    assert!(!told.contains("refused") && told.matches("login").count() == 1, "nobody was asked: {told}");
+}
+
+/// Vault answers and is not away, and what is wrong with its answer is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_a_login_that_is_of_no_use_is_told_as_an_answer() {
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    let proxy = Proxy::start(bao.endpoint()).await;
+    let login = bao.approle(LEAST_POLICY, "5m").await;
+    for (body, why) in [
+        (&b"[]"[..], "it is no JSON object"),
+        (b"<html>", "it is no JSON"),
+        (br#"{"data":{}}"#, "the field 'auth' is missing"),
+        (
+            br#"{"auth":{"client_token":"s.secret","lease_duration":"1h"}}"#,
+            "the field 'lease_duration' in its answer has another type",
+        ),
+    ] {
+        proxy.fail(Fault::Garbage(body));
+        let config =
+            VaultConfig { login: login.clone(), endpoint: proxy.endpoint(), ..bao.config(KvVersion::V2) };
+        let error = open(config).get(&entry("key")).await.err().unwrap();
+        assert!(error.kind().is_outage(), "{error:?}");
+        let told = error.chain().to_string();
+        assert!(told.contains(why), "{why} in {told}");
+        assert!(!told.contains("reachable") && !told.contains("s.secret"), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_its_token_refuses_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    for content in [None, Some("")] {
+        if let Some(content) = content {
+            std::fs::write(&file, content).unwrap();
+        }
+        let login = Login::Kubernetes(Kubernetes::new("kms", SecretSource::File(file.clone())));
+        let error = kms_vault::open(VaultConfig::new("http://127.0.0.1:1", login)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        let told = error.chain().to_string();
+        assert!(told.contains("kubernetes.jwt") && told.contains(&*file.to_string_lossy()), "{told}");
+    }
 }
 
 /// The lease is shorter than any in the field, with and without an end to renewals.
