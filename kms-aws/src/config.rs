@@ -1,5 +1,6 @@
 //! What has to be known to use AWS KMS.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
@@ -135,7 +136,10 @@ impl AwsConnection {
             && !endpoint.starts_with("https://")
             && !endpoint.starts_with("http://")
         {
-            return Err(invalid("endpoint", "it is not of the form https://host:port"));
+            return Err(invalid(
+                "endpoint",
+                "expected it to begin with 'https://' or 'http://', such as 'https://host:port'",
+            ));
         }
         if self.region.as_deref().is_some_and(str::is_empty) {
             return Err(invalid("region", "it is empty"));
@@ -150,8 +154,33 @@ impl AwsConnection {
     }
 }
 
+/// A setting that cannot be used: what lies under an `InvalidInput` of this crate's checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSetting {
+    /// Its name, such as `reuse.max_uses`.
+    pub field: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl InvalidSetting {
+    /// Finds what lies under an error; `None` if that is about no setting.
+    pub fn under(error: &Error) -> Option<&Self> {
+        StdError::source(error)?.downcast_ref()
+    }
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl StdError for InvalidSetting {}
+
 pub(crate) fn invalid(field: &str, why: &str) -> Error {
-    Error::with_source(ErrorKind::InvalidInput, format!("use the AWS setting '{field}'"), why.to_owned())
+    let setting = InvalidSetting { field: field.to_owned(), why: why.to_owned() };
+    Error::with_source(ErrorKind::InvalidInput, format!("use the AWS setting '{field}'"), setting)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What has to be known to use a Vault. The defaults are KES's.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use kms_core::{Error, ErrorKind, Result, read_secret_file};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
+
+use crate::tls;
 
 /// The most bytes of a file with a secret.
 const MAX_SECRET_LEN: usize = 1 << 20;
@@ -151,6 +154,13 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
 }
 
+impl TlsConfig {
+    /// Reads the files; fails with `InvalidInput`, told with the setting and the file's name.
+    pub fn check(&self) -> Result<()> {
+        tls::client_config(self).map(drop)
+    }
+}
+
 /// A secret text of the configuration: wiped when dropped, and never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -283,8 +293,13 @@ impl VaultConfig {
     }
 
     pub(crate) fn url(&self) -> Result<Url> {
+        // What has no scheme may look as if it had: the host of `vault:8200` is one.
+        if !["https://", "http://"].iter().any(|scheme| begins_with(&self.endpoint, scheme)) {
+            let why = "expected it to begin with 'https://' or 'http://', such as 'https://vault:8200'";
+            return Err(invalid("endpoint", why));
+        }
         let url = Url::parse(&self.endpoint).map_err(|error| invalid("endpoint", &error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        if url.host_str().is_none() {
             return Err(invalid("endpoint", "it is not of the form https://host:port"));
         }
         if url.query().is_some()
@@ -296,6 +311,12 @@ impl VaultConfig {
         }
         Ok(url)
     }
+}
+
+/// Tells whether a text begins with a scheme, in any case and with white space before it, as URLs are read.
+fn begins_with(text: &str, scheme: &str) -> bool {
+    let start = text.trim_start().as_bytes().get(..scheme.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
 /// The longest wait before a login is tried again.
@@ -344,8 +365,33 @@ fn is_namespace(field: &str, namespace: Option<&str>) -> Result<()> {
     }
 }
 
+/// A setting that cannot be used: what lies under an `InvalidInput` of this crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSetting {
+    /// Its name below the section of the Vault, such as `approle.id`.
+    pub field: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl InvalidSetting {
+    /// Finds what lies under an error; `None` if that is about no setting.
+    pub fn under(error: &Error) -> Option<&Self> {
+        StdError::source(error)?.downcast_ref()
+    }
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl StdError for InvalidSetting {}
+
 pub(crate) fn invalid(field: &str, why: &str) -> Error {
-    Error::with_source(ErrorKind::InvalidInput, format!("use the Vault setting '{field}'"), why.to_owned())
+    let setting = InvalidSetting { field: field.to_owned(), why: why.to_owned() };
+    Error::with_source(ErrorKind::InvalidInput, format!("use the Vault setting '{field}'"), setting)
 }
 
 #[cfg(test)]

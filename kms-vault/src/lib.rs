@@ -42,7 +42,8 @@ use std::sync::Arc;
 
 pub use check::{Finding, Level, check};
 pub use config::{
-    AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
+    AppRole, InvalidSetting, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig,
+    VaultConfig,
 };
 use kms_core::{KeyStore, Result, Wrapped};
 pub use store::VaultStore;

@@ -10,7 +10,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::config::TlsConfig;
+use crate::config::{InvalidSetting, TlsConfig};
 
 /// Reads the files and makes the client's side of TLS.
 ///
@@ -20,56 +20,70 @@ pub fn client_config(config: &TlsConfig) -> Result<ClientConfig> {
     let verifier = ServerVerifier::new(trusted(config.ca.as_deref())?, &provider);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| invalid("TLS", &error.to_string()))?
+        .map_err(|error| invalid("tls", "TLS", &error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let (Some(cert), Some(key)) = (&config.cert, &config.key) else {
         return Ok(builder.with_no_client_auth());
     };
+    let (cert, key) = (File { setting: "tls.cert", path: cert }, File { setting: "tls.key", path: key });
     let chain = certificates(cert)?;
     let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-        .map_err(|error| invalid_file(key, &describe_pem_error(&error, "private key")))?;
-    builder.with_client_auth_cert(chain, private).map_err(|error| invalid_file(cert, &error.to_string()))
+        .map_err(|error| key.invalid(&describe_pem_error(&error, "private key")))?;
+    builder.with_client_auth_cert(chain, private).map_err(|error| cert.invalid(&error.to_string()))
 }
 
 /// Reads whose signatures are believed, and which certificates are believed themselves.
 fn trusted(ca: Option<&Path>) -> Result<Trusted> {
     match ca {
-        Some(path) => Trusted::of(path).map_err(|why| invalid("'tls.ca'", &why.to_string())),
+        Some(path) => Trusted::of(path).map_err(|why| invalid("tls.ca", "'tls.ca'", &why.to_string())),
         None => Trusted::of_system().map_err(|why| {
-            invalid("the system's CA certificates", &format!("{why}; name Vault's in 'tls.ca'"))
+            let why = format!("{why}; name Vault's in 'tls.ca'");
+            invalid("tls.ca", "the system's CA certificates", &why)
         }),
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
+/// A file that a setting names.
+#[derive(Clone, Copy)]
+struct File<'a> {
+    setting: &'static str,
+    path: &'a Path,
+}
+
+impl File<'_> {
+    fn invalid(self, why: &str) -> Error {
+        let file = self.path.display();
+        let setting = InvalidSetting { field: self.setting.to_owned(), why: format!("{file}: {why}") };
+        Error::with_source(
+            ErrorKind::InvalidInput,
+            format!("use '{}' for the connection to Vault", self.setting),
+            setting,
+        )
+    }
+}
+
+fn certificates(file: File<'_>) -> Result<Vec<CertificateDer<'static>>> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
         .collect::<std::result::Result<_, _>>()
-        .map_err(|error| unusable(path, &error, "certificate"))?;
+        .map_err(|error| unusable(file, &error, "certificate"))?;
     if found.is_empty() {
-        return Err(invalid_file(path, "it holds no certificate in PEM"));
+        return Err(file.invalid("it holds no certificate in PEM"));
     }
     Ok(found)
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    read_file(path).map_err(|error| invalid_file(path, &describe_io_error(&error)))
+fn read(file: File<'_>) -> Result<Zeroizing<Vec<u8>>> {
+    read_file(file.path).map_err(|error| file.invalid(&describe_io_error(&error)))
 }
 
-fn unusable(path: &Path, error: &pem::Error, what: &str) -> Error {
-    invalid_file(path, &describe_pem_error(error, what))
+fn unusable(file: File<'_>, error: &pem::Error, what: &str) -> Error {
+    file.invalid(&describe_pem_error(error, what))
 }
 
-fn invalid_file(path: &Path, why: &str) -> Error {
-    invalid(&format!("'{}'", path.display()), why)
-}
-
-fn invalid(what: &str, why: &str) -> Error {
-    Error::with_source(
-        ErrorKind::InvalidInput,
-        format!("use {what} for the connection to Vault"),
-        why.to_owned(),
-    )
+fn invalid(field: &str, what: &str, why: &str) -> Error {
+    let setting = InvalidSetting { field: field.to_owned(), why: why.to_owned() };
+    Error::with_source(ErrorKind::InvalidInput, format!("use {what} for the connection to Vault"), setting)
 }
 
 #[cfg(test)]
@@ -79,12 +93,13 @@ mod tests {
     /// Its lines were joined by a careless paste: the line that is wrong is the key.
     #[test]
     fn no_error_quotes_a_private_key() {
+        let file = File { setting: "tls.cert", path: Path::new("client.pem") };
         let text = b"-----BEGIN PRIVATE KEY-----c2VjcmV0-----END PRIVATE KEY-----\n";
         for error in [
             CertificateDer::from_pem_slice(text).unwrap_err(),
             PrivateKeyDer::from_pem_slice(text).unwrap_err(),
         ] {
-            let error = unusable(Path::new("client.pem"), &error, "private key");
+            let error = unusable(file, &error, "private key");
             let told = format!("{error:?} {}", error.chain());
             let bytes = format!("{:?}", b"c2VjcmV0").trim_matches(['[', ']']).to_owned();
             assert!(!told.contains("c2VjcmV0") && !told.contains(&bytes), "{told}");
