@@ -22,6 +22,7 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             Ok(Arc::new(KeyRing::new(MemoryStore::new(), settings.cache)))
         }
         KeyStoreSettings::Fs { path, root_key, create } => {
+            local_store::refuse_no_directory(path)?;
             let opened = local_store::open(path, root_key, *create)?;
             if !matches!(root_key, RootKeySource::File(_)) {
                 local_store::warn_if_empty(path, opened.keys);
@@ -29,24 +30,46 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             Ok(local(opened.store, settings))
         }
         KeyStoreSettings::KesDirectory { path, root_key, create } => {
+            local_store::refuse_no_directory(path)?;
             let store = kes_directory::open(path, root_key.as_ref(), *create).await?;
             Ok(local(store, settings))
         }
         KeyStoreSettings::Salvage(key_store) => salvage(key_store, settings).await,
-        KeyStoreSettings::AwsKms(config) => Ok(Arc::new(AwsKms::open((**config).clone()).await?)),
+        KeyStoreSettings::AwsKms(config) => {
+            let kms = AwsKms::open((**config).clone()).await.map_err(of("keystore.aws.kms"))?;
+            Ok(Arc::new(kms))
+        }
         KeyStoreSettings::AwsSecrets(config) => {
-            let store = SecretsManager::open((**config).clone()).await?;
+            let store = SecretsManager::open((**config).clone()).await;
+            let store = store.map_err(of("keystore.aws.secretsmanager"))?;
             Ok(Arc::new(KeyRing::new(store, settings.cache)))
         }
         KeyStoreSettings::Vault(config) => {
-            Ok(Arc::new(KeyRing::new(kms_vault::open((**config).clone())?, settings.cache)))
+            let store = kms_vault::open((**config).clone()).map_err(of(VAULT))?;
+            Ok(Arc::new(KeyRing::new(store, settings.cache)))
         }
         KeyStoreSettings::Wrapped { store, kms } => {
-            let store = Wrapped::new(open_bare(store)?, open_outer(kms).await?);
+            let store = Wrapped::new(open_bare(store)?, outer(kms).await?);
             refuse_other_root(&store).await?;
             Ok(Arc::new(KeyRing::new(store, settings.cache)))
         }
     }
+}
+
+/// The section of a Vault that keeps the keys.
+const VAULT: &str = "keystore.vault";
+
+/// Names the setting of `section` that an error is about.
+fn of(section: &str) -> impl Fn(kms_core::Error) -> StartError {
+    move |error| StartError::of_section(section, &error)
+}
+
+async fn outer(kms: &OuterKms) -> Result<Arc<dyn Wrapper>, StartError> {
+    let section = match kms {
+        OuterKms::Aws(_) => "kms.aws",
+        OuterKms::Vault(_) => "kms.vault",
+    };
+    open_outer(kms).await.map_err(of(section))
 }
 
 /// How long after the start all keys of a local store are looked through.
@@ -82,7 +105,7 @@ async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Ar
         KeyStoreSettings::Wrapped { store: BareStore::Fs(path), kms } => {
             let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::Salvage)?;
             opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            return Ok(local(Wrapped::new(opened.store, open_outer(kms).await?), settings));
+            return Ok(local(Wrapped::new(opened.store, outer(kms).await?), settings));
         }
         _ => return Err(StartError::new("--salvage is for a local key store; this one is elsewhere")),
     };
@@ -105,6 +128,7 @@ pub async fn open_outer(kms: &OuterKms) -> kms_core::Result<Arc<dyn Wrapper>> {
 fn open_bare(store: &BareStore) -> Result<Arc<dyn KeyStore>, StartError> {
     Ok(match store {
         BareStore::Fs(path) => {
+            local_store::refuse_no_directory(path)?;
             let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::CreateOrOpen)?;
             if opened.is_new {
                 tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
@@ -113,7 +137,7 @@ fn open_bare(store: &BareStore) -> Result<Arc<dyn KeyStore>, StartError> {
             local_store::warn_if_empty(path, opened.keys);
             Arc::new(opened.store)
         }
-        BareStore::Vault(config) => kms_vault::open((**config).clone())?,
+        BareStore::Vault(config) => kms_vault::open((**config).clone()).map_err(of(VAULT))?,
     })
 }
 

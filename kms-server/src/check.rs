@@ -64,8 +64,12 @@ pub async fn check(path: &Path, environment: &Environment, all: bool) -> Report 
                 Finding { level, subject: "config", message: warning.to_string() }
             }));
             findings.extend(policy::check(&loaded.settings.policies));
-            findings.extend(certificate::check(&loaded.settings.tls));
-            findings.extend(key_store::check(&loaded.settings.key_store, all).await);
+            let mut of_files = certificate::check(&loaded.settings.tls);
+            of_files.extend(key_store::check(&loaded.settings.key_store, all).await);
+            for finding in of_files.iter_mut().filter(|finding| finding.level == Level::Error) {
+                finding.message = loaded.origins.tell(&finding.message);
+            }
+            findings.extend(of_files);
             identities = grants(loaded.settings);
         }
     }

@@ -26,6 +26,17 @@ pub fn open(path: &Path, root_key: &RootKeySource, create: bool) -> Result<Opene
     }
 }
 
+/// Refuses a place of a local store that is a file, before something is looked for below it.
+pub fn refuse_no_directory(path: &Path) -> Result<(), StartError> {
+    match path.metadata() {
+        Ok(found) if !found.is_dir() => {
+            let message = format!("keystore.fs.path: {}: it is no directory", path.display());
+            Err(StartError::new(message))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn open_with_file(path: &Path, file: &Path, create: bool) -> Result<Opened, StartError> {
     let found = kms_fs::look(path, file)?;
     match (found.store, found.root_key) {

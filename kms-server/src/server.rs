@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::{Api, Routes};
 use crate::audit::{self, Audit};
+use crate::config::Origins;
 use crate::config::settings::Settings;
 use crate::conn::{Bounds, Connections};
 use crate::listen::listen;
@@ -136,7 +137,7 @@ impl Server {
     pub async fn listen(self) -> Result<Listening, StartError> {
         let unusable = |error: std::io::Error| {
             let why = certificate::describe_io_error(&error);
-            StartError::new(format!("cannot listen on {}: {why}", self.settings.address))
+            StartError::new(format!("address: cannot listen on {}: {why}", self.settings.address))
         };
         let (listener, address) = listen(self.settings.address).map_err(unusable)?;
         let probes = match self.settings.probes {
@@ -302,6 +303,24 @@ impl StartError {
     /// Makes one of a line that names the file or key at fault and what was expected.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
+    }
+}
+
+impl StartError {
+    /// Takes an error of what `section` of the config describes, and names the setting in it that is at fault.
+    pub(crate) fn of_section(section: &str, error: &Error) -> Self {
+        let vault = kms_vault::InvalidSetting::under(error).map(|setting| (&setting.field, &setting.why));
+        let aws = kms_aws::InvalidSetting::under(error).map(|setting| (&setting.field, &setting.why));
+        Self(match vault.or(aws) {
+            Some((field, why)) => format!("{section}.{field}: {why}"),
+            None => error.chain().to_string(),
+        })
+    }
+
+    /// Puts in front of it where the setting at fault stands.
+    #[must_use]
+    pub fn placed(self, origins: &Origins) -> Self {
+        Self(origins.tell(&self.0))
     }
 }
 

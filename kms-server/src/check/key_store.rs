@@ -8,10 +8,12 @@ use kms_core::{
     EntryName, Fingerprint, KeyStore, SecretBytes, SecretKey, Survey, Wrapped, Wrapper, survey, survey_kms,
 };
 use kms_fs::{FsConfig, OpenError, OpenMode};
+use kms_vault::VaultConfig;
 
 use super::Finding;
 use crate::config::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
 use crate::kes_directory::{Directory, Looked, OwnRootKey};
+use crate::server::StartError;
 use crate::{backend, kes_directory, local_store};
 
 const SUBJECT: &str = "key store";
@@ -69,6 +71,9 @@ fn told(store: &str, survey: &Survey) -> Vec<Finding> {
 }
 
 async fn look(settings: &KeyStoreSettings) -> Vec<Finding> {
+    if let Err(error) = refuse_at_once(settings) {
+        return vec![Finding::error(SUBJECT, error.to_string())];
+    }
     match settings {
         KeyStoreSettings::Salvage(_) => vec![Finding::ok(SUBJECT, "salvaged: nothing to check")],
         KeyStoreSettings::Memory => vec![Finding::ok(SUBJECT, "memory: nothing to check")],
@@ -86,6 +91,27 @@ async fn look(settings: &KeyStoreSettings) -> Vec<Finding> {
         KeyStoreSettings::Vault(config) => {
             kms_vault::check((**config).clone()).await.iter().map(of_vault).collect()
         }
+    }
+}
+
+/// Refuses what a server refuses at its start before it opens a key store.
+fn refuse_at_once(settings: &KeyStoreSettings) -> Result<(), StartError> {
+    let files = |config: &VaultConfig, section| {
+        config.tls.check().map_err(|error| StartError::of_section(section, &error))
+    };
+    match settings {
+        KeyStoreSettings::Fs { path, .. } | KeyStoreSettings::KesDirectory { path, .. } => {
+            local_store::refuse_no_directory(path)
+        }
+        KeyStoreSettings::Vault(config) => files(config, "keystore.vault"),
+        KeyStoreSettings::Wrapped { store, kms } => {
+            match store {
+                BareStore::Fs(path) => local_store::refuse_no_directory(path)?,
+                BareStore::Vault(config) => files(config, "keystore.vault")?,
+            }
+            if let OuterKms::Vault(config) = kms { files(config, "kms.vault") } else { Ok(()) }
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,7 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::name::Name;
 use super::signals::{Signals, Stop};
 use super::{Failure, Output};
-use crate::config::{self, Environment, Flags, KeyStoreSettings, Settings};
+use crate::config::{self, Environment, Flags, KeyStoreSettings, Origins, Settings};
 use crate::dev::{self, Banner, DevServer};
 use crate::error_log;
 use crate::process;
@@ -150,6 +150,7 @@ struct Start {
 /// A server that is about to be built, and what is told of it when it is up.
 struct Prepared {
     settings: Settings,
+    origins: Origins,
     banner: Option<Banner>,
 }
 
@@ -159,7 +160,8 @@ async fn start_and_serve(start: Arc<Start>, mut signals: Signals) -> Result<bool
         let start = Arc::clone(&start);
         move || start.prepare()
     };
-    let Some(Prepared { settings, banner }) = unless_stopped(&mut signals.stop, prepare).await? else {
+    let Some(Prepared { settings, origins, banner }) = unless_stopped(&mut signals.stop, prepare).await?
+    else {
         return Ok(false);
     };
     let least = settings.log.least();
@@ -167,11 +169,14 @@ async fn start_and_serve(start: Arc<Start>, mut signals: Signals) -> Result<bool
         Some(banner) => banner.explain(failure),
         None => failure,
     };
-    let build = move || Ok(Handle::current().block_on(Server::build(settings))?);
-    let Some(server) = unless_stopped(&mut signals.stop, build).await.map_err(explain)? else {
+    let build = move || {
+        let built = Handle::current().block_on(Server::build(settings));
+        Ok((built.map_err(|error| error.placed(&origins))?, origins))
+    };
+    let Some((server, origins)) = unless_stopped(&mut signals.stop, build).await.map_err(explain)? else {
         return Ok(false);
     };
-    let listening = server.listen().await?;
+    let listening = server.listen().await.map_err(|error| error.placed(&origins))?;
     tell_protection();
     let text = match &banner {
         None => {
@@ -220,7 +225,8 @@ impl Start {
     fn prepare(&self) -> Result<Prepared, Failure> {
         let args = &self.args;
         if !args.dev {
-            return Ok(Prepared { settings: self.load()?, banner: None });
+            let (settings, origins) = self.load()?;
+            return Ok(Prepared { settings, origins, banner: None });
         }
         let address = args.addr.unwrap_or(dev::DEFAULT_ADDRESS);
         // KES keeps nothing, and scripts of it run twice, and two servers at once.
@@ -232,11 +238,11 @@ impl Start {
         } else {
             dev::in_directory(args.dir.clone(), address, args.create, &self.environment)?
         };
-        Ok(Prepared { settings, banner: Some(banner) })
+        Ok(Prepared { settings, origins: Origins::none(), banner: Some(banner) })
     }
 
-    /// Reads the configuration.
-    fn load(&self) -> Result<Settings, Failure> {
+    /// Reads the configuration, and keeps where its settings stand.
+    fn load(&self) -> Result<(Settings, Origins), Failure> {
         let args = &self.args;
         let loaded = match &args.config {
             _ if args.dev => {
@@ -251,15 +257,18 @@ impl Start {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let mut settings = loaded.settings;
+        let (mut settings, mut origins) = (loaded.settings, loaded.origins);
         if args.salvage {
             settings.key_store = KeyStoreSettings::Salvage(Box::new(settings.key_store));
         }
         if args.create && !settings.key_store.allow_create() {
             tracing::warn!("--create has no effect: it is for a local key store whose root key is a file");
         }
-        settings.address = args.addr.unwrap_or(settings.address);
-        Ok(settings)
+        if let Some(address) = args.addr {
+            settings.address = address;
+            origins.set("address", "flag --addr");
+        }
+        Ok((settings, origins))
     }
 }
 
@@ -283,7 +292,9 @@ async fn reload_at(mut hangup: Signal, reloader: Reloader, start: Arc<Start>) {
         let start = Arc::clone(&start);
         let loaded = tokio::task::spawn_blocking(move || start.load()).await;
         let outcome = match loaded {
-            Ok(Ok(settings)) => reloader.reload(settings).await.map_err(Failure::from),
+            Ok(Ok((settings, origins))) => {
+                reloader.reload(settings).await.map_err(|error| error.placed(&origins).into())
+            }
             Ok(Err(failure)) => Err(failure),
             Err(error) => Err(Failure::new(format!("it was cut off: {error}"))),
         };
@@ -336,13 +347,21 @@ fn tell_defect(panic: &PanicHookInfo<'_>) {
 
 /// Sends the log to stderr: from `info` on, or as `KMS_LOG` says.
 fn start_log(environment: &Environment) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info"));
+    let wanted = environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info");
+    let filter = EnvFilter::try_new(wanted);
     let mut filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    // What sled says of damage is for its makers; kms-fs says what it means.
-    filter = "sled=off".parse().map_or(filter.clone(), |directive| filter.clone().add_directive(directive));
+    // What sled says of damage is for its makers; kms-fs says what it means. So it is with the SDK of AWS, whose search for a
+    // region and for credentials tells its own structures; kms-aws tells where was looked. Whoever asks for these by name gets them.
+    let quiet = ["sled=off", "aws_config=off"];
+    for quiet in &quiet[..if wanted.contains("aws_config") { 1 } else { 2 }] {
+        filter = quiet.parse().map_or(filter.clone(), |directive| filter.clone().add_directive(directive));
+    }
     let stderr = error_log::stderr_layer().with_filter(filter);
     // Every layer has its filter: one without would have all events and spans of all libraries made for it.
-    let stream = Targets::new().with_default(LevelFilter::WARN).with_target("sled", LevelFilter::OFF);
+    let stream = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("sled", LevelFilter::OFF)
+        .with_target("aws_config", LevelFilter::OFF);
     let stream = error_log::stream_layer().with_filter(stream);
     let _ = tracing_subscriber::registry().with(stderr).with(stream).try_init();
     std::panic::set_hook(Box::new(tell_defect));

@@ -1,7 +1,7 @@
 //! The sections `keystore.aws.kms` and `keystore.aws.secretsmanager`.
 
-use kms_aws::{AwsConfig, AwsConnection, Credentials, Reuse, SecretsConfig};
-use kms_core::CacheConfig;
+use kms_aws::{AwsConfig, AwsConnection, Credentials, InvalidSetting, Reuse, SecretsConfig};
+use kms_core::{CacheConfig, Error};
 
 use super::places::{Places, path};
 use super::problem::Problem;
@@ -28,7 +28,6 @@ pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<KeyStore
 
 /// Reads `keystore.aws.kms`; how long an answer of AWS is believed is told by the cache's settings.
 fn kms(raw: RawAwsKms, cache: &CacheConfig, places: &Places) -> Result<AwsConfig, Problem> {
-    let problem = |message: &str| places.problem(&path("keystore.aws.kms"), message);
     let RawAwsKms { endpoint, region, prefix, credentials: keys, reuse, deletion_window } = raw;
     let default = AwsConfig::new(connection(endpoint, region, keys));
     let config = AwsConfig {
@@ -42,7 +41,7 @@ fn kms(raw: RawAwsKms, cache: &CacheConfig, places: &Places) -> Result<AwsConfig
         offline: cache.offline,
         connection: default.connection,
     };
-    config.validate().map_err(|error| problem(&error.chain().to_string()))?;
+    config.validate().map_err(|error| refused(&error, "keystore.aws.kms", places))?;
     Ok(config)
 }
 
@@ -70,8 +69,16 @@ fn secrets(raw: RawAwsSecrets, places: &Places) -> Result<SecretsConfig, Problem
         return Err(places.problem(&key(".recovery_window"), message));
     }
     let config = SecretsConfig { kms_key: given(kmskey), recovery_window, ..default };
-    config.validate().map_err(|error| places.problem(&key(""), error.chain().to_string()))?;
+    config.validate().map_err(|error| refused(&error, "keystore.aws.secretsmanager", places))?;
     Ok(config)
+}
+
+/// Names the setting of a section that cannot be used.
+pub fn refused(error: &Error, section: &str, places: &Places) -> Problem {
+    match InvalidSetting::under(error) {
+        Some(InvalidSetting { field, why }) => places.problem(&path(&format!("{section}.{field}")), why),
+        None => places.problem(&path(section), error.chain().to_string()),
+    }
 }
 
 /// Takes an empty text, such as that of a variable that is not set, for none.

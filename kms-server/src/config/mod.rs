@@ -7,10 +7,12 @@
 
 mod aws;
 mod duration;
+mod encoding;
 mod environment;
 mod forms;
 pub mod glob;
 mod log_level;
+mod origins;
 mod outer;
 mod pattern;
 mod places;
@@ -33,6 +35,7 @@ use figment::value::{Dict, Value};
 pub use self::duration::parse as parse_duration;
 pub use self::environment::Environment;
 use self::forms::{Language, Modern};
+pub use self::origins::Origins;
 use self::places::{Lines, Places, path as key_path};
 pub use self::problem::{Problem, Warning};
 pub use self::resolve::parse_address;
@@ -49,6 +52,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What works but is hardly meant so.
     pub warnings: Vec<Warning>,
+    /// Where the settings stand.
+    pub origins: Origins,
 }
 
 /// What flags of the command line say beside a config file.
@@ -74,9 +79,10 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Problem> {
 /// Does what [`load`] does, with the flags of a command line.
 pub fn load_with(path: &Path, flags: &Flags, environment: &Environment) -> Result<Loaded, Problem> {
     let file = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| {
+    let content = fs::read(path).map_err(|error| {
         Problem::new(file.as_str(), "", format!("cannot read the config file: {}", describe_io_error(&error)))
     })?;
+    let text = encoding::decode(content, &file)?;
     load_all(&text, &file, flags, environment)
 }
 
@@ -103,8 +109,10 @@ fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) ->
                 && raw.kms.is_none()),
         environment,
     };
-    let settings = resolve::resolve(raw, &context, &mut warnings)?;
-    Ok(Loaded { settings, warnings })
+    let settings = resolve::resolve(raw, &context, &mut warnings)
+        .map_err(|problem| problem.with_passed_over(&warnings))?;
+    let origins = Origins::new(places, &settings.tls);
+    Ok(Loaded { settings, warnings, origins })
 }
 
 /// What a file holds.
@@ -185,5 +193,6 @@ pub fn from_flags(flags: &Flags) -> Result<Loaded, Problem> {
     let raw = tree::extract(tree, &overrides, &places, &mut warnings)?;
     let context = resolve::Context { places: &places, is_for_kes: false, environment: &environment };
     let settings = resolve::resolve(raw, &context, &mut warnings)?;
-    Ok(Loaded { settings, warnings })
+    let origins = Origins::new(places, &settings.tls);
+    Ok(Loaded { settings, warnings, origins })
 }

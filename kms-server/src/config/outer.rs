@@ -30,7 +30,7 @@ fn of_aws(raw: RawAwsWrapper, places: &Places) -> Result<WrapperConfig, Problem>
         problem(".key", "missing, expected the ARN, the id or the alias ('alias/…') of a key in AWS KMS")
     })?;
     let config = WrapperConfig { connection: aws::connection(endpoint, region, credentials), key };
-    config.validate().map_err(|error| problem("", &error.chain().to_string()))?;
+    config.validate().map_err(|error| aws::refused(&error, "kms.aws", places))?;
     Ok(config)
 }
 

@@ -11,7 +11,7 @@ pub type KeyPath = Vec<String>;
 pub type Lines = BTreeMap<KeyPath, usize>;
 
 /// Knows where each key was set.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Places {
     /// What the file is called.
     pub file: String,

@@ -29,7 +29,29 @@ impl Problem {
         let key = escape(&mask(&key.into())).into_owned();
         Self { place: place.into(), key, message: words.join(" ") }
     }
+
+    /// Adds what was passed over beside it, or in its section, as unknown: where something is missing, it is mostly that.
+    #[must_use]
+    pub fn with_passed_over(mut self, warnings: &[Warning]) -> Self {
+        let section = |key: &str| key.rsplit_once('.').map(|(section, _)| section.to_owned());
+        let is_near = |key: &str| {
+            section(key).is_some_and(|above| above == self.key || Some(above) == section(&self.key))
+        };
+        let near = warnings
+            .iter()
+            .map(|warning| &warning.problem)
+            .filter(|problem| problem.message.starts_with(PASSED_OVER) && is_near(&problem.key));
+        let near: Vec<_> =
+            near.map(|Self { place, key, .. }| format!("{key} at {place}, an unknown key")).collect();
+        if !near.is_empty() {
+            self.message = format!("{}; passed over was {}", self.message, near.join("; and "));
+        }
+        self
+    }
 }
+
+/// How the warning of an unknown key begins.
+pub const PASSED_OVER: &str = "passed over: unknown key";
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -53,9 +53,10 @@ pub struct Context<'a> {
 pub fn resolve(raw: Raw, context: &Context<'_>, warnings: &mut Vec<Warning>) -> Result<Settings, Problem> {
     let places = context.places;
     let admin = admin(raw.admin.identity.as_deref(), places, warnings)?;
+    let proxies = raw.tls.proxy.as_ref().map(|proxy| proxy.identities.clone()).unwrap_or_default();
     let tls = tls(raw.tls, context, warnings)?;
     let off = raw.admin.identity.as_deref().filter(|_| admin.is_none());
-    let policies = policies(raw.policy, admin, off, tls.proxy.as_ref(), places, warnings)?;
+    let policies = policies(raw.policy, admin, off, (tls.proxy.as_ref(), &proxies), places, warnings)?;
     if admin.is_none() && policies.values().all(|policy| policy.identities.is_empty()) {
         let message =
             "there is neither an admin nor an identity with a policy: every request will be refused";
@@ -153,7 +154,7 @@ fn policies(
     raw: BTreeMap<String, RawPolicy>,
     admin: Option<Identity>,
     off: Option<&str>,
-    proxy: Option<&ProxySettings>,
+    (proxy, written_proxies): (Option<&ProxySettings>, &[String]),
     places: &Places,
     warnings: &mut Vec<Warning>,
 ) -> Result<BTreeMap<String, PolicySettings>, Problem> {
@@ -161,8 +162,9 @@ fn policies(
     let admin = admin.map(|admin| admin.to_string()).or(off.map(str::to_owned));
     let mut owners: BTreeMap<String, KeyPath> =
         admin.map(|admin| (admin, path("admin.identity"))).into_iter().collect();
-    for (index, identity) in proxy.into_iter().flat_map(|proxy| proxy.identities.iter().enumerate()) {
-        let key = path(&format!("tls.proxy.identities.{index}"));
+    for identity in proxy.into_iter().flat_map(|proxy| proxy.identities.iter()) {
+        let index = written_proxies.iter().position(|text| Identity::from_hex(text) == Some(*identity));
+        let key = path(&format!("tls.proxy.identities.{}", index.unwrap_or_default()));
         if let Some(owner) = owners.insert(identity.to_string(), key.clone()) {
             return Err(places.problem(&key, conflict(&identity.to_string(), &owner, places)));
         }
@@ -291,17 +293,20 @@ fn proxy(
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<ProxySettings>, Problem> {
     let places = context.places;
-    let mut wrong = |key: &KeyPath, message: String| {
-        if !context.is_for_kes {
-            return Err(places.problem(key, message));
-        }
-        warnings.push(Warning::no_effect(places.problem(key, format!("passed over: {message}"))));
-        Ok(())
-    };
-    let mut identities = Vec::new();
+    let mut wrong = |key: &KeyPath, message: String| refuse_proxy(key, message, context, warnings);
+    let mut identities: Vec<Identity> = Vec::new();
+    let at = |index: usize| path(&format!("tls.proxy.identities.{index}"));
+    let mut twice = Vec::new();
     for (index, text) in raw.identities.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
-        let key = path(&format!("tls.proxy.identities.{index}"));
+        let key = at(index);
         match Identity::from_hex(text) {
+            Some(identity) if identities.contains(&identity) => {
+                let first =
+                    raw.identities.iter().position(|other| Identity::from_hex(other) == Some(identity));
+                let first = places.name(&at(first.unwrap_or_default()));
+                let message = format!("it is there twice, first as {first}");
+                twice.push(Warning::dubious(places.problem(&key, message)));
+            }
             Some(identity) => identities.push(identity),
             None => wrong(&key, format!("{} is no identity, expected 64 hex digits", NoIdentity(text)))?,
         }
@@ -309,6 +314,8 @@ fn proxy(
     if identities.is_empty() {
         return Ok(None);
     }
+    warnings.extend(twice);
+    let mut wrong = |key: &KeyPath, message: String| refuse_proxy(key, message, context, warnings);
     let key = path("tls.proxy.header.cert");
     let Some(cert_header) = raw.header.cert.clone().filter(|name| !name.is_empty()) else {
         let message = "missing, expected the name of the header with the client's certificate";
@@ -319,6 +326,21 @@ fn proxy(
         return wrong(&key, message).map(|()| None);
     }
     Ok(Some(ProxySettings { identities, cert_header }))
+}
+
+/// Refuses what is wrong with a proxy, or passes it over in a config for KES.
+fn refuse_proxy(
+    key: &KeyPath,
+    message: String,
+    context: &Context<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), Problem> {
+    if !context.is_for_kes {
+        return Err(context.places.problem(key, message));
+    }
+    let message = format!("passed over: {message}");
+    warnings.push(Warning::no_effect(context.places.problem(key, message)));
+    Ok(())
 }
 
 fn log(raw: RawLog, places: &Places, warnings: &mut Vec<Warning>) -> Result<LogSettings, Problem> {
@@ -487,8 +509,8 @@ fn key_store(
             Ok(KeyStoreSettings::Memory)
         }
         (None, None, None, None) => {
-            let message = "no key store, expected [keystore.fs], [keystore.vault], [keystore.aws.kms], \
-                [keystore.aws.secretsmanager], or [keystore.memory], which forgets all keys at the end";
+            let message = "no key store, expected keystore.fs, keystore.vault, keystore.aws.kms, \
+                keystore.aws.secretsmanager, or keystore.memory, which forgets all keys at the end";
             Err(places.problem(&path("keystore"), message))
         }
     }

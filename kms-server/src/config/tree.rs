@@ -64,7 +64,15 @@ pub fn extract(
             Err(error) => error,
         };
         let Some(error) = error.into_iter().last() else { return Err(places.problem(&[], UNREADABLE)) };
-        let message = describe(&error.kind, language);
+        let mut message = describe(&error.kind, language);
+        let mut error = error;
+        if let Some(date) = date_at(&from_file, &error.path) {
+            let expected = message.split_once("expected ").filter(|_| date.len() == error.path.len());
+            message =
+                format!("found a date, expected {}", expected.map_or("a table", |(_, expected)| expected));
+            error.path.truncate(date.len());
+            error.kind = Kind::Message(String::new());
+        }
         let is_unknown = matches!(error.kind, Kind::UnknownField(..));
         let mut removed =
             if lenient && is_unknown { with_alike(&error.path, &from_file) } else { Vec::new() };
@@ -283,6 +291,16 @@ fn list_at(path: &[String]) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The key under which the reader of TOML gives a date.
+const DATE: &str = "$__toml_private_datetime";
+
+/// Finds the date of TOML that stands at a path, or above its end.
+fn date_at<'a>(tree: &Dict, path: &'a [String]) -> Option<&'a [String]> {
+    (1..=path.len())
+        .map(|len| &path[..len])
+        .find(|path| matches!(find(tree, path), Some(Value::Dict(_, value)) if value.contains_key(DATE)))
 }
 
 /// Finds a value of a tree, also below lists.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use kms_vault::{
-    AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
+    AppRole, InvalidSetting, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig,
+    VaultConfig,
 };
 
 use super::places::{Places, path};
@@ -55,7 +56,10 @@ pub fn vault(raw: RawVault, section: &str, places: &Places) -> Result<VaultConfi
             .map_or(default.ping, |ping| if ping.0.is_zero() { default.ping } else { ping.0 }),
         ..default
     };
-    config.validate().map_err(|error| problem("", &error.chain().to_string()))?;
+    config.validate().map_err(|error| match InvalidSetting::under(&error) {
+        Some(InvalidSetting { field, why }) => problem(&format!(".{field}"), why),
+        None => problem("", &error.chain().to_string()),
+    })?;
     Ok(config)
 }
 

@@ -72,7 +72,8 @@ async fn a_port_that_is_taken_on_one_family_is_taken() {
         let mut builder = TestServer::builder();
         builder.settings.address =
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, taken.local_addr().unwrap().port()));
-        let expected = format!("cannot listen on {}: address already in use", builder.settings.address);
+        let expected =
+            format!("address: cannot listen on {}: address already in use", builder.settings.address);
         let told = builder.try_start().await.map(drop).unwrap_err().to_string();
         assert_eq!(told.to_lowercase(), expected);
     }

@@ -274,7 +274,7 @@ fn each_form_of_secrets_manager_lands_where_it_should() {
         ),
         (
             "secretsmanager: {credentials: {accesskey: x}}",
-            "kes.yml:4: keystore.secretsmanager: use the AWS setting 'credentials'",
+            "kes.yml:4: keystore.secretsmanager.credentials: 'accesskey' and 'secretkey' belong together",
         ),
         (
             "aws:\n    secretsmanager: {region: x}\n    kms: {region: x}",
@@ -583,4 +583,170 @@ fn an_address_is_read_as_go_reads_it() {
     for none in ["", "address: ''\n", "address:\n"] {
         assert_eq!(loads(none).0.address.to_string(), "0.0.0.0:7373");
     }
+}
+
+#[test]
+fn a_refused_setting_is_told_with_its_own_line_and_key() {
+    let login = "\n    approle:\n      id: a\n      secret: s";
+    for (store, told) in [
+        (
+            "vault:\n    approle: {id: a, secret: s}\n    endpoint: 127.0.0.1:8200".to_owned(),
+            "kes.yml:6: keystore.vault.endpoint: expected it to begin with 'https://' or 'http://', such as 'https://vault:8200'",
+        ),
+        (
+            format!("vault:{login}\n    endpoint: http://me:pw@v"),
+            "kes.yml:8: keystore.vault.endpoint: it has more than",
+        ),
+        (
+            "vault:\n    endpoint: http://v\n    approle:\n      id: ''\n      secret: s".to_owned(),
+            "kes.yml:7: keystore.vault.approle.id: it is empty",
+        ),
+        (
+            "vault:\n    endpoint: http://v\n    approle:\n      id: a".to_owned(),
+            "kes.yml:6: keystore.vault.approle.secret: it is empty",
+        ),
+        (
+            "vault:\n    endpoint: http://v\n    kubernetes:\n      jwt: a\n      role: ' '".to_owned(),
+            "kes.yml:8: keystore.vault.kubernetes.role: it is empty",
+        ),
+        (
+            format!("vault:\n    endpoint: http://v{login}\n    transit:\n      engine: t\n      key: a/b"),
+            "kes.yml:11: keystore.vault.transit.key: it has a '/'",
+        ),
+        (
+            format!("vault:\n    endpoint: http://v{login}\n    tls:\n      cert: c"),
+            "kes.yml:9: keystore.vault.tls: 'cert' and 'key' belong together",
+        ),
+        (
+            format!("vault:{login}\n    endpoint: http://v\n    name: a//b"),
+            "kes.yml:9: keystore.vault.name: it has a segment that is empty",
+        ),
+        (
+            "aws:\n    secretsmanager:\n      region: r\n      credentials: {accesskey: a}".to_owned(),
+            "kes.yml:7: keystore.aws.secretsmanager.credentials: 'accesskey' and 'secretkey' belong together",
+        ),
+        (
+            "aws:\n    kms:\n      region: r\n      endpoint: x".to_owned(),
+            "kes.yml:7: keystore.aws.kms.endpoint: expected it to begin with 'https://' or 'http://'",
+        ),
+        (
+            "aws:\n    kms:\n      region: r\n      prefix: aws/".to_owned(),
+            "kes.yml:7: keystore.aws.kms.prefix: it begins with 'aws/'",
+        ),
+    ] {
+        let problem = yaml(&format!("{START}keystore:\n  {store}\n")).map(drop).unwrap_err().to_string();
+        assert!(problem.starts_with(told), "{told:?} in {problem:?}");
+    }
+    let outer = "keystore: {fs: {path: p}}\nkms:\n  vault:\n    approle: {id: a, secret: s}\n    transit: {key: k}\n    endpoint: v:8200\n";
+    let told = yaml(&format!("{START}{outer}")).map(drop).unwrap_err().to_string();
+    assert!(told.starts_with("kes.yml:8: kms.vault.endpoint: expected it to begin with"), "{told}");
+}
+
+#[test]
+fn an_unknown_key_is_told_where_something_is_missing() {
+    for (store, told) in [
+        (
+            "keystore:\n  redis: {endpoint: x}\n",
+            "kes.yml:3: keystore: no key store, expected keystore.fs, keystore.vault, keystore.aws.kms, \
+             keystore.aws.secretsmanager, or keystore.memory, which forgets all keys at the end; \
+             passed over was keystore.redis at kes.yml:4, an unknown key",
+        ),
+        (
+            "keystore:\n  vault:\n    endpont: https://v\n    approle: {id: a, secret: s}\n",
+            "kes.yml:4: keystore.vault.endpoint: missing, expected the address of Vault, such as \
+             'https://vault:8200'; passed over was keystore.vault.endpont at kes.yml:5, an unknown key",
+        ),
+        (
+            "keystore:\n  vault:\n    endpoint: https://v\n    aprole: {id: a, secret: s}\n",
+            "kes.yml:4: keystore.vault: no way to log in, expected approle, kubernetes or token; \
+             passed over was keystore.vault.aprole at kes.yml:6, an unknown key",
+        ),
+        (
+            "keystore: {fs: {pth: p}}\nnonsense: 1\n",
+            "kes.yml:3: keystore.fs.path: missing, expected the \
+             directory of the store; passed over was keystore.fs.pth at kes.yml:3, an unknown key",
+        ),
+    ] {
+        let problem = yaml(&format!("{START}{store}")).map(drop).unwrap_err().to_string();
+        assert_eq!(problem, told);
+    }
+    let none = yaml(START).map(drop).unwrap_err().to_string();
+    assert!(none.starts_with("kes.yml: keystore: no key store") && !none.contains('['), "{none}");
+}
+
+#[test]
+fn a_date_of_toml_is_called_a_date() {
+    let toml = "root = 'disabled'\n[tls]\nkey = 'k'\ncert = 'c'\n[keystore.fs]\npath = 'p'\n";
+    for (text, told) in [
+        (
+            "[cache.expiry]\nany = 2026-01-01\n",
+            "kes.toml:8: cache.expiry.any: found a date, expected a duration",
+        ),
+        ("[cache]\nexpiry = 07:30:00\n", "kes.toml:8: cache.expiry: found a date, expected a table"),
+        (
+            "[[keys]]\nname = 2026-01-01T00:00:00Z\n",
+            "kes.toml:8: keys[0].name: found a date, expected a string",
+        ),
+    ] {
+        let problem = load_text(&format!("{toml}{text}"), "kes.toml", &environment());
+        let problem = problem.map(drop).unwrap_err().to_string();
+        assert!(problem.starts_with(told), "{told:?} in {problem:?}");
+    }
+}
+
+#[test]
+fn a_proxy_that_is_there_twice_is_one() {
+    let proxies = |identities: &str| {
+        let proxy = format!(
+            "  proxy:\n    header: {{cert: X-Cert}}\n    identities:\n{identities}keystore: {{fs: {{path: p}}}}\n"
+        );
+        yaml(&START.replace("tls: {key: k, cert: c}\n", &format!("tls:\n  key: k\n  cert: c\n{proxy}")))
+    };
+    let identity = "a".repeat(64);
+    let line = format!("    - {identity}\n");
+    let loaded = proxies(&format!("    - ''\n{line}{line}")).unwrap();
+    assert_eq!(loaded.settings.tls.proxy.as_ref().unwrap().identities.len(), 1);
+    let told = warnings(&loaded);
+    assert!(
+        told.contains(
+            "kes.yml:10: tls.proxy.identities[2]: it is there twice, first as tls.proxy.identities[1]"
+        ),
+        "{told}"
+    );
+    // The line of a conflict is that of the identity, whatever is left out before it.
+    let policy = format!("policy:\n  a: {{identities: [{identity}]}}\n");
+    let problem = proxies(&format!("    - ''\n{line}{policy}")).map(drop).unwrap_err().to_string();
+    assert!(problem.contains("(see tls.proxy.identities[1] at kes.yml:9)"), "{problem}");
+}
+
+#[test]
+fn a_config_in_utf_16_is_read_and_one_in_no_encoding_is_told_with_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("kes.yml");
+    let text = format!("# é 🔑\r\n{}keystore: {{fs: {{path: é🔑}}}}\r\n", START.replace('\n', "\r\n"));
+    let read = |content: &[u8]| {
+        std::fs::write(&file, content).unwrap();
+        load(&file, &environment()).map_err(|problem| problem.to_string())
+    };
+    let little = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let big = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_be_bytes).collect() };
+    let marked = format!("\u{feff}{text}");
+    for content in [little(&marked), big(&marked), marked.clone().into_bytes(), text.clone().into_bytes()] {
+        let loaded = read(&content).unwrap();
+        let KeyStoreSettings::KesDirectory { path, .. } = loaded.settings.key_store else { panic!() };
+        assert_eq!(path, Path::new("é🔑"));
+    }
+    let name = file.display();
+    let mut latin = text.clone().into_bytes();
+    latin.extend(b"log: {error: on} # \xe9\n");
+    assert_eq!(
+        read(&latin).unwrap_err(),
+        format!("{name}:5: it is no text in UTF-8, expected UTF-8, or UTF-16 with a byte order mark")
+    );
+    let mut half = little(&marked);
+    half.extend([b'#', 0, 0x00, 0xd8, b'\n', 0]);
+    assert_eq!(read(&half).unwrap_err(), format!("{name}:5: it is no text in UTF-16"));
+    let mut odd = little(&marked);
+    odd.push(b'#');
+    assert_eq!(read(&odd).unwrap_err(), format!("{name}:5: it is no text in UTF-16"));
 }
