@@ -87,7 +87,12 @@ impl Client {
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let config = builder.with_client_auth_cert(certificate.chain, certificate.key).map_err(|error| {
-            ClientError::Setup(format!("the client's certificate and private key: {error}"))
+            ClientError::Setup(match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    "the client's private key is not that of its certificate".to_owned()
+                }
+                error => format!("the client's certificate and private key: {error}"),
+            })
         })?;
         Ok(Self { servers, tls: TlsConnector::from(Arc::new(config)), identity })
     }
@@ -110,8 +115,7 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<T, ClientError> {
         let answer = self.send(method, path, body).await?;
-        serde_json::from_slice(&answer)
-            .map_err(|_| ClientError::Answer("it is not the JSON that was expected".to_owned()))
+        parse(&answer)
     }
 
     /// Sends a request and returns the answer's body; an answer that is not 200 is an error.
@@ -125,10 +129,12 @@ impl Client {
         self.exchange(server, stream, method, path, body).await
     }
 
-    /// Reads the lines of an endless answer, each as it comes, until the server ends it or `line` fails.
+    /// Reads the lines of an endless answer, each as it comes, until the server ends it or `line` fails; `begin` is called
+    /// when the server has agreed to send them.
     pub async fn lines<E: From<ClientError>>(
         &self,
         path: &str,
+        begin: impl FnOnce() -> Result<(), E>,
         mut line: impl FnMut(&str) -> Result<(), E>,
     ) -> Result<(), E> {
         let (server, stream) = self.connect_any().await?;
@@ -141,6 +147,9 @@ impl Client {
         let _connection = AbortOnDrop(tokio::spawn(connection));
         let answer = sender.send_request(request).await.map_err(broken)?;
         let status = answer.status();
+        if status == StatusCode::OK {
+            begin()?;
+        }
         let mut body = answer.into_body();
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -277,8 +286,11 @@ impl Endpoint {
         };
         // A user and a password are taken and not used, as by KES.
         let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
-        let authority: http::uri::Authority =
-            authority.trim_end_matches('/').parse().map_err(|_| invalid())?;
+        let authority = authority.trim_end_matches('/');
+        // Go takes no host for this machine.
+        let authority =
+            if authority.starts_with(':') { format!("localhost{authority}") } else { authority.to_owned() };
+        let authority: http::uri::Authority = authority.parse().map_err(|_| invalid())?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(invalid());
@@ -300,6 +312,13 @@ impl std::fmt::Display for Endpoint {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// Reads an answer's body as JSON.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    let unexpected =
+        |_| ClientError::Answer("the server's answer is not the JSON that was expected".to_owned());
+    serde_json::from_slice(body).map_err(unexpected)
 }
 
 /// Takes the message out of an error's body.
@@ -342,12 +361,14 @@ mod tests {
             (" localhost:1 ", "localhost", 1),
             ("http://127.0.0.1:7374", "127.0.0.1", 7374),
             ("https://user:s3cr3t@127.0.0.1:7374", "127.0.0.1", 7374),
+            (":17373", "localhost", 17373),
+            ("https://:17373", "localhost", 17373),
         ] {
             let endpoint = Endpoint::parse(text, 7373).map_err(|error| error.to_string()).unwrap();
             assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{text}");
         }
         for text in
-            ["", "https://", "a b", "host:99999", "ftp://x", "https://user:s3cr3t@a b", "user:s3cr3t@"]
+            ["", "https://", "a b", "host:99999", "ftp://x", ":", ":99999", "::1", "https://user:s3cr3t@a b", "user:s3cr3t@"]
         {
             let told = Endpoint::parse(text, 7373).err().map(|error| error.to_string());
             assert!(told.is_some_and(|told| !told.contains("s3cr3t")), "{text}");

@@ -72,10 +72,11 @@ impl Access {
         let servers: Vec<_> = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
         // KES's SDK takes an endpoint for a URL.
         let default_port = if call.is_kes() { HTTPS_PORT } else { PORT };
-        Ok(Client::new(&servers, default_port, self.certificate(environment)?, &self.trust(environment))?)
+        Ok(Client::new(&servers, default_port, self.certificate(call)?, &self.trust(environment))?)
     }
 
-    fn certificate(&self, environment: &Environment) -> Result<CertifiedKey, Failure> {
+    fn certificate(&self, call: Call<'_>) -> Result<CertifiedKey, Failure> {
+        let environment = call.environment;
         let api_key = self.api_key.as_deref().or_else(|| environment.first_of(&API_KEY));
         let files = (environment.first_of(&CLIENT_CERT), environment.first_of(&CLIENT_KEY));
         if let Some(text) = api_key {
@@ -93,6 +94,9 @@ impl Access {
         );
         match files {
             (Some(cert), Some(key)) => certificate_from_files(Path::new(cert), Path::new(key), password::ask),
+            (None, None) if call.is_kes() => {
+                Err(Failure::new("no API key specified. Consider setting MINIO_KES_API_KEY"))
+            }
             (None, None) => Err(Failure::new(
                 "no API key: set KES_API_KEY, \
                  or KES_CLIENT_CERT and KES_CLIENT_KEY to the files of a certificate and its key",

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use kms_fs::OpenError;
 
+use super::output::Colour;
 use crate::apikey::InvalidApiKey;
 use crate::client::ClientError;
 use crate::config::Problem;
@@ -56,7 +57,7 @@ impl Failure {
     pub fn print(&self) {
         let Why::Told(message) = &self.0 else { return };
         let mut stderr = io::stderr().lock();
-        let _ = if stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        let _ = if Colour::AutoOrForced.are_wanted(stderr.is_terminal()) {
             writeln!(stderr, "\x1b[31mError:\x1b[0m {message}")
         } else {
             writeln!(stderr, "Error: {message}")

@@ -1,7 +1,8 @@
 //! `kms identity`: API keys and certificates are made, and told whose they are.
 
+use std::convert::Infallible;
 use std::io::Read as _;
-use std::net::IpAddr;
+use std::net::{AddrParseError, IpAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::output::{Output, Style};
 use super::{Failure, block_on, duration, password};
 use crate::apikey::{self, ApiKey, InvalidApiKey};
 use crate::certificate::{self, Facts, NewCertificate};
+use crate::client;
 use crate::config::parse_duration;
 use crate::files;
 use crate::mask::Secret;
@@ -112,10 +114,10 @@ pub struct NewArgs {
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// An address that the certificate is for.
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = parse_ip)]
     ip: Vec<IpAddr>,
     /// A host name that the certificate is for.
-    #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
+    #[arg(long, value_name = "DOMAIN", value_delimiter = ',', value_parser = parse_domain)]
     dns: Vec<String>,
     /// How long the certificate is valid, 720h if not told.
     #[arg(long, short_alias = 't', alias = "time", value_name = "DURATION", value_parser = parse_duration)]
@@ -134,6 +136,16 @@ pub struct NewArgs {
     json: bool,
 }
 
+/// Reads an address, which may have blanks about it: `127.0.0.1, ::1`.
+fn parse_ip(text: &str) -> Result<IpAddr, AddrParseError> {
+    text.trim().parse()
+}
+
+/// Reads a host name as [`parse_ip`] does an address.
+fn parse_domain(text: &str) -> Result<String, Infallible> {
+    Ok(text.trim().to_owned())
+}
+
 #[derive(clap::Args)]
 pub struct OfArgs {
     /// An API key, or the file of a certificate; '-' reads either from stdin.
@@ -144,6 +156,14 @@ pub struct OfArgs {
     json: bool,
 }
 
+impl NewArgs {
+    /// Takes out names that a variable without a value left in a list: an empty one is no name of a host.
+    fn without_empty_names(mut self) -> Self {
+        self.dns.retain(|name| !name.is_empty());
+        self
+    }
+}
+
 /// Runs one of the commands.
 pub fn run(args: Args, call: Call<'_>) -> Result<(), Failure> {
     match args.command {
@@ -151,7 +171,7 @@ pub fn run(args: Args, call: Call<'_>) -> Result<(), Failure> {
             None => print_new_key(args.json, call),
             Some(of) => tell(of, args.json, call),
         },
-        Some(Command::New(args)) => new(&args, None, call),
+        Some(Command::New(args)) => new(&args.without_empty_names(), None, call),
         Some(Command::Of(args)) => of(&args.of, args.json, call),
         Some(Command::Info(args)) => info(&args, call),
         Some(Command::Ls(args)) => {
@@ -164,7 +184,9 @@ pub fn run(args: Args, call: Call<'_>) -> Result<(), Failure> {
 pub fn run_tool(command: ToolCommand, call: Call<'_>) -> Result<(), Failure> {
     match command {
         // There were no API keys: without names the files have these.
-        ToolCommand::New(args) => new(&args, Some((Path::new("private.key"), Path::new("public.crt"))), call),
+        ToolCommand::New(args) => {
+            new(&args.without_empty_names(), Some((Path::new("private.key"), Path::new("public.crt"))), call)
+        }
         ToolCommand::Of(args) => of(&args.of, args.json, call),
     }
 }
@@ -196,8 +218,7 @@ fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
     if output.is_json() {
         return output.received_json(&answer);
     }
-    let info: Info = serde_json::from_slice(&answer)
-        .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+    let info: Info = client::parse(&answer)?;
     let named = args.identity.clone().unwrap_or(info.identity);
     output.details(&[
         ("Identity", &named),

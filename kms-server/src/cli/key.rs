@@ -16,7 +16,7 @@ use super::listing::{self, Kind};
 use super::name::Call;
 use super::output::note;
 use super::{Failure, block_on, duration};
-use crate::client::{Client, ClientError};
+use crate::client::{self, Client, ClientError};
 
 /// The commands of `kms key`.
 #[derive(Subcommand)]
@@ -235,8 +235,7 @@ fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
     if output.is_json() {
         return output.received_json(&answer);
     }
-    let info: Info = serde_json::from_slice(&answer)
-        .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+    let info: Info = client::parse(&answer)?;
     output.lines([
         format_args!("Name        {}", info.name),
         format_args!("Algorithm   {}", info.algorithm),

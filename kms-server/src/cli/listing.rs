@@ -123,7 +123,7 @@ pub fn refuse_secret(identity: &str) -> Result<(), Failure> {
     match Secret::in_text(identity) {
         None => Ok(()),
         Some(secret) => Err(Failure::new(format!(
-            "expected an identity, 64 hex digits as 'kms identity of' prints them, and found {secret}: nothing was sent"
+            "expected an identity, 64 hex digits as 'identity of' prints them, and found {secret}: nothing was sent"
         ))),
     }
 }

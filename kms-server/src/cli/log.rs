@@ -1,5 +1,6 @@
 //! `kms log`: errors or requests of a server, as they happen.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
@@ -45,10 +46,12 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let is_text = call.is_kes() && args.former.is_none();
     let as_sent = output.is_json() || (!is_text && !output.is_terminal());
     let as_kes = call.is_kes() && is_audit && !as_sent;
+    let is_open = Cell::new(false);
     let lines = async {
-        if as_kes {
-            print_titles(output)?;
-        }
+        let begin = || {
+            is_open.set(true);
+            if as_kes { print_titles(output) } else { Ok(()) }
+        };
         let show = |line: &str| match event(line) {
             _ if as_sent => output.received_json(line.as_bytes()),
             _ if !is_audit => output.line(error(line).as_deref().unwrap_or(line)),
@@ -56,7 +59,11 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
             Some(event) => output.line(event),
             None => output.line(line),
         };
-        client.lines(path, show).await
+        client.lines(path, begin, show).await.map_err(|failure| {
+            // KES calls either log so.
+            let is_prefixed = call.is_kes() && !is_open.get();
+            if is_prefixed { failure.context("failed to connect to error log") } else { failure }
+        })
     };
     block_on(async {
         if !call.is_kes() {

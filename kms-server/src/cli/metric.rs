@@ -65,8 +65,13 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
 
 async fn read(client: &Client) -> Result<String, Failure> {
     let answer = client.send(Method::GET, "/v1/metrics", None).await;
-    let answer = answer.map_err(|error| Failure::from(error).context("failed to read metrics"))?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let failed = |failure: Failure| failure.context("failed to fetch metrics");
+    let answer = answer.map_err(|error| failed(error.into()))?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    if !parse(&text).keys().any(|family| family.starts_with("kes_")) {
+        return Err(failed(Failure::new("there are none of a key server in the answer")));
+    }
+    Ok(text)
 }
 
 /// Shows them for ever as KES does: a line of JSON each time, and on a terminal a picture that changes.

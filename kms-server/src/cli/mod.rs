@@ -58,7 +58,10 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let environment = Environment::of_this_process();
+    let environment = match Environment::of_this_process() {
+        Ok(environment) => environment,
+        Err(problem) => return exit_code(Err(problem.into())),
+    };
     let call = Call { environment: &environment, name, colour: cli.color };
     exit_code(match cli {
         Cli { auto_completion: true, .. } => completion::install(call),
@@ -129,7 +132,7 @@ struct Cli {
     /// Print the version.
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
-    /// When to print in colours; auto is on a terminal where NO_COLOR is not set.
+    /// When to print in colours; auto is on a terminal that has them, and where NO_COLOR is not set.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
     color: Colour,
     /// Have this shell (bash or zsh) complete commands and flags from now on.
@@ -260,9 +263,9 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Identity(args) => identity::run(args, call),
         Command::Tool(ToolCommand::Identity(command)) => identity::run_tool(command, call),
         Command::Policy(command) => policy::run(command, call),
-        Command::Ls(args) => listing::run(&args, call),
-        Command::Log(args) => log::run(&args, call),
-        Command::Metric(args) => metric::run(&args, call),
+        Command::Ls(args) => listing::run(&args, call.with_forced_colours()),
+        Command::Log(args) => log::run(&args, call.with_forced_colours()),
+        Command::Metric(args) => metric::run(&args, call.with_forced_colours()),
         Command::Migrate(_) | Command::Tool(ToolCommand::Migrate(_)) => Err(Failure::new(
             "migrate is not supported yet in this version; docs/from-kes.md says how to move keys without it",
         )),

@@ -52,6 +52,12 @@ impl Call<'_> {
         self.name == Name::Kes
     }
 
+    /// Returns the same call of a command whose colours `CLICOLOR_FORCE` brings into a pipe.
+    pub fn with_forced_colours(self) -> Self {
+        let colour = if self.colour == Colour::Auto { Colour::AutoOrForced } else { self.colour };
+        Self { colour, ..self }
+    }
+
     /// Returns where the result goes, as JSON if `json`.
     pub fn output(self, json: bool) -> Output {
         Output::coloured(json, self.colour)

@@ -15,6 +15,7 @@ use super::name::Call;
 use super::output::{Output, Style};
 use super::{Failure, block_on, duration};
 use crate::api::{self, Routes};
+use crate::client;
 use crate::config::{self, Environment, Flags};
 use crate::policy::{Access, Role, Target};
 
@@ -108,8 +109,7 @@ struct Info {
 impl Info {
     /// Reads a server's answer about the policy that `args` name.
     fn parse(answer: &[u8], args: &NameArgs) -> Result<Self, Failure> {
-        let mut info: Self = serde_json::from_slice(answer)
-            .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+        let mut info: Self = client::parse(answer)?;
         if info.name.is_empty() {
             info.name.clone_from(&args.name);
         }

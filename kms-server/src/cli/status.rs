@@ -9,7 +9,7 @@ use super::connection::Access;
 use super::name::Call;
 use super::output::{Output, Style};
 use super::{Failure, block_on};
-use crate::client::Client;
+use crate::client::{self, Client};
 
 /// The arguments of `kms status`. As with KES, `-s` is `--short` here.
 #[derive(clap::Args)]
@@ -83,8 +83,7 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     }
     output.row(&[(Style::Good, "●"), (Style::Plain, " "), (Style::Name, &server_name(&client))])?;
     if !args.short {
-        let status: Status = serde_json::from_slice(&answer)
-            .map_err(|error| Failure::new(format!("the server's answer: {error}")))?;
+        let status: Status = client::parse(&answer)?;
         print(&status, latency, output, call)?;
         if !call.is_kes()
             && let Ok(Ok(metrics)) = block_on(client.send(Method::GET, "/metrics", None))

@@ -1,6 +1,7 @@
 //! Environment variables: those that set keys of the configuration, and those that values refer to.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 use figment::value::{Dict, Value};
 
@@ -11,6 +12,9 @@ use super::schema::TOP_LEVEL;
 
 /// What the name of a variable that sets a key begins with.
 const PREFIX: &str = "KMS_";
+
+/// What the names of all variables begin with that the program itself looks for.
+const OURS: [&str; 4] = [PREFIX, "KES_", "MINIO_KES_", "MINIO_KMS_KES_"];
 
 /// What stands between the parts of a key in the name of a variable.
 const SEPARATOR: &str = "__";
@@ -23,12 +27,26 @@ const LOG_FILTER: &str = "KMS_LOG";
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Takes that of this process; variables that are no Unicode are left out.
-    pub fn of_this_process() -> Self {
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self(std::env::vars_os().filter_map(text).collect())
+    /// Takes that of this process. A variable of ours that is no Unicode is an error, since without it another server, key
+    /// or setting would be used; others are left out.
+    pub fn of_this_process() -> Result<Self, Problem> {
+        Self::of(std::env::vars_os())
+    }
+
+    fn of(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problem> {
+        let mut environment = BTreeMap::new();
+        for (name, value) in variables {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(environment.insert(name, value)),
+                Err(_) if OURS.iter().any(|prefix| name.starts_with(prefix)) => {
+                    let place = format!("environment variable {name}");
+                    return Err(Problem::new(place, "", "the value is not UTF-8"));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Self(environment))
     }
 
     /// Reads a variable.
@@ -74,7 +92,24 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_variable_of_ours_that_is_no_unicode_is_an_error() {
+        let told = |name: &str| {
+            let variables =
+                [(name.into(), OsString::from_vec(b"secret\xff".to_vec())), ("A".into(), "b".into())];
+            Environment::of(variables.into_iter()).map_err(|problem| problem.to_string())
+        };
+        for name in ["MINIO_KES_SERVER", "KES_API_KEY", "MINIO_KMS_KES_CAPATH", "KMS_CACHE__EXPIRY__ANY"] {
+            let error = told(name).err().unwrap();
+            assert!(error.contains(name) && !error.contains("secret"), "{error}");
+        }
+        let environment = told("LESS").unwrap();
+        assert_eq!((environment.get("LESS"), environment.get("A")), (None, Some("b")));
+    }
 
     #[test]
     fn a_variable_sets_the_key_that_its_name_spells() {

@@ -15,7 +15,7 @@ fn pair() -> Pair {
 fn answer(line: &str) -> String {
     let hostile = HOSTILE;
     if line.contains("metrics") {
-        return format!("a{} 1\n", hostile.replace('\n', ""));
+        return format!("kes_{} 1\n", hostile.replace('\n', ""));
     }
     if line.contains("/v1/api") {
         return serde_json::json!([{ "method": hostile, "path": hostile }]).to_string();
@@ -133,6 +133,34 @@ fn what_a_server_refuses_with_is_escaped() {
             let done = shell.run(command);
             obeys_nothing(&format!("{} ({status})", command.join(" ")), &done);
             done.error();
+        }
+    }
+}
+
+#[test]
+fn what_is_no_answer_of_a_key_server_is_told_in_words() {
+    let pair = pair();
+    let directory = tempfile::tempdir().unwrap();
+    let kes = directory.path().join("kes");
+    std::os::unix::fs::symlink(kms(), &kes).unwrap();
+    for answer in ["<html></html>", "null", "", "1", "other_family 1\n", "\"text\""] {
+        let fake = Fake::start(&pair, move |_| (200, answer.to_owned()));
+        let shell = shell(&fake, &pair, directory.path());
+        for program in [kms(), &kes] {
+            let told = shell.run_binary(program, &["metric"], b"").error();
+            assert!(told.starts_with("Error: failed to fetch metrics: "), "{answer:?}: {told}");
+            for command in [
+                &["status"] as &[&str],
+                &["key", "info", "a"],
+                &["identity", "info"],
+                &["policy", "info", "a"],
+            ] {
+                let told = shell.run_binary(program, command, b"").error();
+                assert!(
+                    told.ends_with("the server's answer is not the JSON that was expected"),
+                    "{command:?} {answer:?}: {told}"
+                );
+            }
         }
     }
 }
