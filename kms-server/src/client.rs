@@ -367,9 +367,18 @@ mod tests {
             let endpoint = Endpoint::parse(text, 7373).map_err(|error| error.to_string()).unwrap();
             assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{text}");
         }
-        for text in
-            ["", "https://", "a b", "host:99999", "ftp://x", ":", ":99999", "::1", "https://user:s3cr3t@a b", "user:s3cr3t@"]
-        {
+        for text in [
+            "",
+            "https://",
+            "a b",
+            "host:99999",
+            "ftp://x",
+            ":",
+            ":99999",
+            "::1",
+            "https://user:s3cr3t@a b",
+            "user:s3cr3t@",
+        ] {
             let told = Endpoint::parse(text, 7373).err().map(|error| error.to_string());
             assert!(told.is_some_and(|told| !told.contains("s3cr3t")), "{text}");
         }

@@ -12,7 +12,7 @@ pub fn decode(content: Vec<u8>, file: &str) -> Result<String, Problem> {
         [0xfe, 0xff, text @ ..] => decode_16(text, u16::from_be_bytes, file),
         _ => String::from_utf8(content).map_err(|error| {
             let (good, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
-            problem(good.iter().filter(|byte| **byte == b'\n').count(), file, NO_UTF_8)
+            problem(good.split(|byte| *byte == b'\n').count(), file, NO_UTF_8)
         }),
     }
 }
@@ -20,13 +20,13 @@ pub fn decode(content: Vec<u8>, file: &str) -> Result<String, Problem> {
 fn decode_16(content: &[u8], unit: fn([u8; 2]) -> u16, file: &str) -> Result<String, Problem> {
     let (pairs, rest) = content.as_chunks::<2>();
     let mut text = String::with_capacity(content.len());
-    let ends = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
+    let line = |text: &str| text.split('\n').count();
     for character in char::decode_utf16(pairs.iter().map(|pair| unit(*pair))) {
-        text.push(character.map_err(|_| problem(ends(&text), file, NO_UTF_16))?);
+        text.push(character.map_err(|_| problem(line(&text), file, NO_UTF_16))?);
     }
-    if rest.is_empty() { Ok(text) } else { Err(problem(ends(&text), file, NO_UTF_16)) }
+    if rest.is_empty() { Ok(text) } else { Err(problem(line(&text), file, NO_UTF_16)) }
 }
 
-fn problem(line_ends: usize, file: &str, message: &str) -> Problem {
-    Problem::new(format!("{file}:{}", line_ends + 1), "", message)
+fn problem(line: usize, file: &str, message: &str) -> Problem {
+    Problem::new(format!("{file}:{line}"), "", message)
 }
