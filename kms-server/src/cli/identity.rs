@@ -1,6 +1,5 @@
 //! `kms identity`: API keys and certificates are made, and told whose they are.
 
-use std::convert::Infallible;
 use std::io::Read as _;
 use std::net::{AddrParseError, IpAddr};
 use std::path::{Path, PathBuf};
@@ -117,7 +116,7 @@ pub struct NewArgs {
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = parse_ip)]
     ip: Vec<IpAddr>,
     /// A host name that the certificate is for.
-    #[arg(long, value_name = "DOMAIN", value_delimiter = ',', value_parser = parse_domain)]
+    #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
     dns: Vec<String>,
     /// How long the certificate is valid, 720h if not told.
     #[arg(long, short_alias = 't', alias = "time", value_name = "DURATION", value_parser = parse_duration)]
@@ -141,11 +140,6 @@ fn parse_ip(text: &str) -> Result<IpAddr, AddrParseError> {
     text.trim().parse()
 }
 
-/// Reads a host name as [`parse_ip`] does an address.
-fn parse_domain(text: &str) -> Result<String, Infallible> {
-    Ok(text.trim().to_owned())
-}
-
 #[derive(clap::Args)]
 pub struct OfArgs {
     /// An API key, or the file of a certificate; '-' reads either from stdin.
@@ -157,9 +151,11 @@ pub struct OfArgs {
 }
 
 impl NewArgs {
-    /// Takes out names that a variable without a value left in a list: an empty one is no name of a host.
+    /// Takes the blanks from the names of a list, and out of it what a variable without a value left there: an empty name is
+    /// none of a host.
     fn without_empty_names(mut self) -> Self {
-        self.dns.retain(|name| !name.is_empty());
+        let names = self.dns.iter().map(|name| name.trim().to_owned());
+        self.dns = names.filter(|name| !name.is_empty()).collect();
         self
     }
 }
