@@ -17,8 +17,8 @@ pub enum HeaderFault {
     Repeated,
     /// It has other characters than those of ASCII.
     NotAscii,
-    /// It is neither PEM nor base64; how long it is.
-    NeitherForm(usize),
+    /// It is neither PEM nor base64.
+    NeitherForm,
     /// Its PEM is damaged.
     DamagedPem,
     /// What it holds is no X.509 certificate.
@@ -32,7 +32,7 @@ impl fmt::Display for HeaderFault {
                 f.write_str("it is there more than once, or its value was put together from several")
             }
             Self::NotAscii => f.write_str("its value is not ASCII"),
-            Self::NeitherForm(len) => write!(f, "its value of {len} characters is neither PEM nor base64"),
+            Self::NeitherForm => f.write_str("its value is neither PEM nor base64"),
             Self::DamagedPem => f.write_str("the PEM in its value is damaged"),
             Self::NoCertificate => f.write_str("what its value holds is no X.509 certificate"),
         }
@@ -98,7 +98,7 @@ fn of_base64(text: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
         let text: String = text.split_ascii_whitespace().collect();
         STANDARD.decode(text).map(CertificateDer::from)
     };
-    text.split(',').map(of_one).collect::<Result<_, _>>().map_err(|_| HeaderFault::NeitherForm(text.len()))
+    text.split(',').map(of_one).collect::<Result<_, _>>().map_err(|_| HeaderFault::NeitherForm)
 }
 
 #[cfg(test)]
@@ -164,9 +164,9 @@ mod tests {
         let text = pem(&der, "\n");
         for (value, expected) in [
             ("nonsense".to_owned(), HeaderFault::NoCertificate),
-            ("no-base64".to_owned(), HeaderFault::NeitherForm(9)),
+            ("no-base64".to_owned(), HeaderFault::NeitherForm),
             ("%FF".to_owned(), HeaderFault::NotAscii),
-            ("%".to_owned(), HeaderFault::NeitherForm(1)),
+            ("%".to_owned(), HeaderFault::NeitherForm),
             (String::new(), HeaderFault::NoCertificate),
             (",".to_owned(), HeaderFault::NoCertificate),
             (escaped(&text[..text.len() - 30], "%20"), HeaderFault::DamagedPem),

@@ -100,7 +100,7 @@ async fn a_header_of_a_proxy_that_cannot_be_read_is_told_of_with_the_form_that_i
     let expected = ["WARN", "127.0.0.1", HEADER, "percent-encoded PEM", "$ssl_client_escaped_cert"];
     let told = |why: &str| server.told(&[&expected[..], &[why]].concat());
     for (value, why) in [
-        ("MIIBszCCAVmgAwIBAgIUE", "of 21 characters is neither PEM nor base64"),
+        ("MIIBszCCAVmgAwIBAgIUE", "its value is neither PEM nor base64"),
         ("nonsense", "no X.509 certificate"),
         ("-----BEGIN%20CERTIFICATE-----%0AMIIB", "is damaged"),
     ] {
