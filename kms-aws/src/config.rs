@@ -1,10 +1,9 @@
 //! What has to be known to use AWS KMS.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, InvalidSetting, Result};
 use zeroize::Zeroizing;
 
 /// The longest prefix: an alias has 256 characters, and the longest of ours holds a key's name and an id too.
@@ -154,33 +153,8 @@ impl AwsConnection {
     }
 }
 
-/// A setting that cannot be used: what lies under an `InvalidInput` of this crate's checks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidSetting {
-    /// Its name, such as `reuse.max_uses`.
-    pub field: String,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-impl InvalidSetting {
-    /// Finds what lies under an error; `None` if that is about no setting.
-    pub fn under(error: &Error) -> Option<&Self> {
-        StdError::source(error)?.downcast_ref()
-    }
-}
-
-impl fmt::Display for InvalidSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)
-    }
-}
-
-impl StdError for InvalidSetting {}
-
 pub(crate) fn invalid(field: &str, why: &str) -> Error {
-    let setting = InvalidSetting { field: field.to_owned(), why: why.to_owned() };
-    Error::with_source(ErrorKind::InvalidInput, format!("use the AWS setting '{field}'"), setting)
+    InvalidSetting::error(format!("use the AWS setting '{field}'"), field, why)
 }
 
 #[cfg(test)]

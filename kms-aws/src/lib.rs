@@ -33,7 +33,7 @@ mod working;
 mod wrap;
 
 pub use check::{Finding, Level, check};
-pub use config::{AwsConfig, AwsConnection, Credentials, InvalidSetting, Reuse, WrapperConfig};
+pub use config::{AwsConfig, AwsConnection, Credentials, Reuse, WrapperConfig};
 pub use kms::AwsKms;
 pub use secrets::{SecretsConfig, SecretsManager, check_secrets};
 pub use wrap::AwsWrapper;

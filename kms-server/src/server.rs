@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kms_core::name::MAX_PAGE_LEN;
-use kms_core::{Error, Identity, Kms, ListQuery, Request};
+use kms_core::{Error, Identity, InvalidSetting, Kms, ListQuery, Request};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -309,10 +309,8 @@ impl StartError {
 impl StartError {
     /// Takes an error of what `section` of the config describes, and names the setting in it that is at fault.
     pub(crate) fn of_section(section: &str, error: &Error) -> Self {
-        let vault = kms_vault::InvalidSetting::under(error).map(|setting| (&setting.field, &setting.why));
-        let aws = kms_aws::InvalidSetting::under(error).map(|setting| (&setting.field, &setting.why));
-        Self(match vault.or(aws) {
-            Some((field, why)) => format!("{section}.{field}: {why}"),
+        Self(match InvalidSetting::under(error) {
+            Some(InvalidSetting { field, why }) => format!("{section}.{field}: {why}"),
             None => error.chain().to_string(),
         })
     }

@@ -138,20 +138,20 @@ fn a_client_of_version_1_needs_the_signature_of_an_authority_itself() {
         verifier.verify_client_cert(&CertificateDer::from(leaf), &[], now).is_ok()
     };
     assert!(is_client(root, &leaf, now()));
-    // Another by the name of the root, and one that may sign for some names only.
-    for bounded in [false, true] {
-        let mut other = CertificateParams::default();
-        other.distinguished_name = rcgen::DistinguishedName::new();
-        other.distinguished_name.push(DnType::CommonName, rcgen::DnValue::Utf8String("root".to_owned()));
-        other.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        if bounded {
-            let permitted_subtrees = vec![rcgen::GeneralSubtree::DnsName("example.org".to_owned())];
-            other.name_constraints =
-                Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
-        }
-        let other = Maker::new(other);
-        assert!(!is_client(&other.pem, &leaf, now()));
-    }
+    // Another by the name of the root.
+    let mut other = CertificateParams::default();
+    other.distinguished_name = rcgen::DistinguishedName::new();
+    other.distinguished_name.push(DnType::CommonName, rcgen::DnValue::Utf8String("root".to_owned()));
+    other.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    assert!(!is_client(&Maker::new(other).pem, &leaf, now()));
+    // One that may sign for some names only: which ones is not looked at.
+    let bounded = read(include_str!("certificates/v1_bounded_leaf.pem"));
+    assert!(!is_client(include_str!("certificates/v1_bounded_ca.pem"), &bounded, now()));
+    // One that ends in 2027, long before its CA.
+    let short = read(include_str!("certificates/v1_short_leaf.pem"));
+    let ca = include_str!("certificates/v1_ca.pem");
+    assert!(is_client(ca, &short, UnixTime::since_unix_epoch(Duration::from_secs(1_798_761_600))));
+    assert!(!is_client(ca, &short, now()));
     let century = Duration::from_secs(100 * 366 * 24 * 3600);
     assert!(!is_client(
         root,

@@ -1,11 +1,10 @@
 //! What has to be known to use a Vault. The defaults are KES's.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, Result, read_secret_file};
+use kms_core::{Error, InvalidSetting, Result, read_secret_file};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
@@ -365,37 +364,14 @@ fn is_namespace(field: &str, namespace: Option<&str>) -> Result<()> {
     }
 }
 
-/// A setting that cannot be used: what lies under an `InvalidInput` of this crate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidSetting {
-    /// Its name below the section of the Vault, such as `approle.id`.
-    pub field: String,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-impl InvalidSetting {
-    /// Finds what lies under an error; `None` if that is about no setting.
-    pub fn under(error: &Error) -> Option<&Self> {
-        StdError::source(error)?.downcast_ref()
-    }
-}
-
-impl fmt::Display for InvalidSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)
-    }
-}
-
-impl StdError for InvalidSetting {}
-
 pub(crate) fn invalid(field: &str, why: &str) -> Error {
-    let setting = InvalidSetting { field: field.to_owned(), why: why.to_owned() };
-    Error::with_source(ErrorKind::InvalidInput, format!("use the Vault setting '{field}'"), setting)
+    InvalidSetting::error(format!("use the Vault setting '{field}'"), field, why)
 }
 
 #[cfg(test)]
 mod tests {
+    use kms_core::ErrorKind;
+
     use super::*;
 
     fn config() -> VaultConfig {

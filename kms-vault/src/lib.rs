@@ -42,8 +42,7 @@ use std::sync::Arc;
 
 pub use check::{Finding, Level, check};
 pub use config::{
-    AppRole, InvalidSetting, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig,
-    VaultConfig,
+    AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
 };
 use kms_core::{KeyStore, Result, Wrapped};
 pub use store::VaultStore;

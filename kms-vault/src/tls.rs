@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, InvalidSetting, Result};
 use kms_trust::{ServerVerifier, Trusted, describe_io_error, describe_pem_error, read_file};
 use rustls::ClientConfig;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::config::{InvalidSetting, TlsConfig};
+use crate::config::TlsConfig;
 
 /// Reads the files and makes the client's side of TLS.
 ///
@@ -54,12 +54,8 @@ struct File<'a> {
 impl File<'_> {
     fn invalid(self, why: &str) -> Error {
         let file = self.path.display();
-        let setting = InvalidSetting { field: self.setting.to_owned(), why: format!("{file}: {why}") };
-        Error::with_source(
-            ErrorKind::InvalidInput,
-            format!("use '{}' for the connection to Vault", self.setting),
-            setting,
-        )
+        let doing = format!("use '{}' for the connection to Vault", self.setting);
+        InvalidSetting::error(doing, self.setting, format!("{file}: {why}"))
     }
 }
 
@@ -82,8 +78,7 @@ fn unusable(file: File<'_>, error: &pem::Error, what: &str) -> Error {
 }
 
 fn invalid(field: &str, what: &str, why: &str) -> Error {
-    let setting = InvalidSetting { field: field.to_owned(), why: why.to_owned() };
-    Error::with_source(ErrorKind::InvalidInput, format!("use {what} for the connection to Vault"), setting)
+    InvalidSetting::error(format!("use {what} for the connection to Vault"), field, why)
 }
 
 #[cfg(test)]

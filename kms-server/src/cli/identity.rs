@@ -338,7 +338,7 @@ fn write_certificate(args: &NewArgs, api_key: &ApiKey, key: &Path, cert: &Path) 
     };
     write(key, key_pem.as_bytes(), files::PRIVATE).map_err(failed(key))?;
     write(cert, made.chain_pem().as_bytes(), files::PUBLIC).map_err(|error| {
-        if !args.force {
+        if !args.force && !key.is_symlink() {
             // A key without its certificate would only be in the way of the next attempt.
             let _ = std::fs::remove_file(key);
         }

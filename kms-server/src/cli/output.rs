@@ -154,6 +154,10 @@ impl Output {
 
     fn put(self, print: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<(), Failure> {
         let mut unwritten = UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        // What grows leaves a copy behind that nobody wipes.
+        if unwritten.capacity() == 0 {
+            unwritten.reserve(2 * MOST_UNWRITTEN);
+        }
         print(&mut unwritten)?;
         if self.terminal || IS_LIVE.load(Ordering::Relaxed) || unwritten.len() > MOST_UNWRITTEN {
             write_out(&mut unwritten)?;

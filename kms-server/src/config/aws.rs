@@ -1,7 +1,7 @@
 //! The sections `keystore.aws.kms` and `keystore.aws.secretsmanager`.
 
-use kms_aws::{AwsConfig, AwsConnection, Credentials, InvalidSetting, Reuse, SecretsConfig};
-use kms_core::{CacheConfig, Error};
+use kms_aws::{AwsConfig, AwsConnection, Credentials, Reuse, SecretsConfig};
+use kms_core::{CacheConfig, Error, InvalidSetting};
 
 use super::places::{Places, path};
 use super::problem::Problem;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use kms_core::InvalidSetting;
 use kms_vault::{
-    AppRole, InvalidSetting, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig,
-    VaultConfig,
+    AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
 };
 
 use super::places::{Places, path};
