@@ -3,7 +3,7 @@
 use figment::value::Dict;
 
 use crate::server::config::environment::Environment;
-use crate::server::config::forms::{self, Language, Modern};
+use crate::server::config::former::{self, Language, Modern};
 use crate::server::config::glob::Glob;
 use crate::server::config::places::{Lines, Places};
 use crate::server::config::problem::{Problem, Warning};
@@ -42,7 +42,7 @@ fn told(warnings: &[Warning]) -> impl Iterator<Item = String> {
 
 fn extract(tree: Dict, lines: Lines, language: Language, warnings: &mut Vec<Warning>) -> Result<(), Problem> {
     let environment = Environment::default();
-    let Modern { tree, lines, written, .. } = forms::modernise(tree, lines, language, "f")?;
+    let Modern { tree, lines, written, .. } = former::modernise(tree, lines, language, "f")?;
     let places = Places { file: "f".to_owned(), lines, overrides: Default::default(), written };
     let tree = tree::expand(tree, language, &environment, &places, warnings);
     tree::extract(tree, &Dict::new(), &places, warnings).map(drop)

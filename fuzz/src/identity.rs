@@ -2,9 +2,10 @@
 
 use kms_core::Identity;
 
-use crate::apikey::ApiKey;
-use crate::certificate::{self as of_file, Facts};
-use crate::{header, private_key};
+use crate::credentials::apikey::ApiKey;
+use crate::credentials::certificate::{self as of_file, Facts};
+use crate::credentials::private_key;
+use crate::header;
 
 /// A certificate in DER: who it names is whose key it holds.
 pub fn certificate(input: &[u8]) {

@@ -4,30 +4,19 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a broken property has to panic")]
 
-#[allow(dead_code, reason = "a part of another crate")]
-#[path = "../../kms-server/src/apikey.rs"]
-mod apikey;
-#[allow(dead_code, reason = "a part of another crate")]
-#[path = "../../kms-server/src/certificate.rs"]
-mod certificate;
 mod config;
 mod core;
+#[allow(dead_code, missing_docs, reason = "parts of another crate")]
+mod credentials;
 #[allow(dead_code, reason = "a part of another crate")]
-#[path = "../../kms-server/src/forwarded/header.rs"]
+#[path = "../../kms-server/src/access/certificate_header.rs"]
 mod header;
 mod http;
 mod identity;
 mod json;
-#[allow(dead_code, reason = "a part of another crate")]
-#[path = "../../kms-server/src/mask.rs"]
-mod mask;
-#[allow(dead_code, reason = "a part of another crate")]
-#[path = "../../kms-server/src/private_key.rs"]
-mod private_key;
 mod server;
-#[allow(dead_code, reason = "a part of another crate")]
-#[path = "../../kms-server/src/terminal.rs"]
-mod terminal;
+#[allow(dead_code, missing_docs, reason = "parts of another crate")]
+mod text;
 
 pub use self::config::{config_toml, config_yaml, policy_glob};
 pub use self::core::{aws_header, ciphertext, record};

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unused_imports, missing_docs, reason = "parts of another crate")]
 
-#[path = "../../kms-server/src/api/json.rs"]
+#[path = "../../kms-server/src/json.rs"]
 pub mod json;
 
 #[path = "../../kms-aws/src/format.rs"]

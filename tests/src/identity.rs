@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::Identity;
-use kms_server::certificate::{CertifiedKey, Facts, NewCertificate};
+use kms_server::credentials::certificate::{CertifiedKey, Facts, NewCertificate};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kms_server::apikey::ApiKey;
+use kms_server::credentials::apikey::ApiKey;
 use tempfile::TempDir;
 
 use crate::server::server_certificate;

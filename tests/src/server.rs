@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::{CacheConfig, Identity, KeyName, KeyRing, KeyStore, Kms, MemoryStore};
-use kms_server::certificate::{CertifiedKey, NewCertificate};
-use kms_server::config::settings::{KeyStoreSettings, LogSettings, PolicySettings, Settings, TlsSettings};
+use kms_server::credentials::certificate::{CertifiedKey, NewCertificate};
+use kms_server::settings::{KeyStoreSettings, LogSettings, PolicySettings, Settings, TlsSettings};
 use kms_server::{Bounds, Limits, Server, StartError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;

@@ -4,9 +4,9 @@
 pub mod duration;
 #[path = "../../../kms-server/src/config/environment.rs"]
 pub mod environment;
-#[path = "../../../kms-server/src/config/forms.rs"]
-pub mod forms;
-#[path = "../../../kms-server/src/config/glob.rs"]
+#[path = "../../../kms-server/src/config/former.rs"]
+pub mod former;
+#[path = "../../../kms-server/src/access/glob.rs"]
 pub mod glob;
 #[path = "../../../kms-server/src/config/log_level.rs"]
 pub mod log_level;

@@ -4,8 +4,3 @@
 pub mod frames;
 #[path = "../../../kms-server/src/conn/requests.rs"]
 pub mod requests;
-
-pub mod watch {
-    /// As in the server's `conn/watch.rs`.
-    pub const MAX_HEAD: usize = 16 * 1024;
-}

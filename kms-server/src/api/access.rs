@@ -3,12 +3,12 @@
 use http::StatusCode;
 use kms_core::name::{self, MAX_PAGE_LEN};
 
-use super::Call;
 use super::answer::{Answer, Reject};
-use super::json;
-use super::keys::CONTINUES;
-use crate::auth::Refusal;
-use crate::policy::{Access, Pattern, Policy, Role};
+use super::call::Call;
+use super::route::CONTINUES;
+use crate::access::identify::Refusal;
+use crate::access::policy::{Access, Pattern, Policy, Role};
+use crate::json;
 
 /// Tells when and by whom a policy was made.
 pub fn describe_policy(call: &Call<'_>) -> Result<Answer, Reject> {

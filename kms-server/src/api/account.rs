@@ -8,9 +8,10 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use super::answer::Reject;
-use super::{Api, Caller};
-use crate::audit::{AuditEvent, LineRoom, Recorded};
-use crate::metrics::Tally;
+use super::caller::Caller;
+use super::state::Api;
+use crate::telemetry::audit::{AuditEvent, LineRoom, Recorded};
+use crate::telemetry::metrics::Tally;
 
 /// What a request that was given up comes to, as far as nothing had begun: by its code at other servers.
 pub fn client_closed_request() -> StatusCode {

@@ -12,12 +12,12 @@ use hyper::body::{Body, Buf, Frame, SizeHint};
 use zeroize::Zeroizing;
 
 use super::body::BodyPermit;
-use super::json;
 use super::route::Verb;
-use crate::conn::Watch;
-use crate::expiry::Expiry;
-use crate::metrics::TEXT_FORMAT;
-use crate::stream::Reader;
+use crate::access::expiry::Expiry;
+use crate::conn::watch::Watch;
+use crate::json;
+use crate::telemetry::hub::Reader;
+use crate::telemetry::metrics::TEXT_FORMAT;
 
 /// An answer before it is an HTTP response.
 pub struct Answer {

@@ -4,59 +4,15 @@
 //! own, which owns its line of the audit log and its count; the handler only waits for it. What waits for its turn in the
 //! key store has not begun, and ends when the handler does.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use http::StatusCode;
 use kms_core::{ErrorKind, Kms, Request};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::account::client_closed_request;
 use super::answer::{Answer, Reject};
-use super::{Api, Call};
-
-/// The effects that are under way.
-#[derive(Debug, Default)]
-pub struct Effects {
-    running: AtomicUsize,
-    ended: Notify,
-}
-
-impl Effects {
-    fn begin(api: &Arc<Api>) -> Running {
-        api.effects.running.fetch_add(1, Ordering::SeqCst);
-        Running(Arc::clone(api))
-    }
-
-    /// Waits until none is under way, for as long as `patience`; returns how many are left.
-    pub async fn end(&self, patience: Duration) -> usize {
-        let all_ended = async {
-            loop {
-                let mut ended = pin!(self.ended.notified());
-                ended.as_mut().enable();
-                if self.running.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                ended.await;
-            }
-        };
-        let _ = tokio::time::timeout(patience, all_ended).await;
-        self.running.load(Ordering::SeqCst)
-    }
-}
-
-/// An effect that is under way, until this is dropped.
-struct Running(Arc<Api>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.0.effects.running.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.effects.ended.notify_waiters();
-        }
-    }
-}
+use super::call::Call;
 
 /// Has an effect, and answers 200 when it has taken place.
 pub async fn run<F>(
@@ -71,7 +27,7 @@ where
     let room = api.audit.reserve(call.path).map_err(|_| call.account.refuse())?;
     let (request, waiter) = request.awaited();
     let effect = effect(Arc::clone(&api.kms), request);
-    let (asked, account, running) = (call.asked(), call.account.hand_over(room), Effects::begin(api));
+    let (asked, account, running) = (call.asked(), call.account.hand_over(room), api.effects.begin());
     let (sender, outcome) = oneshot::channel();
     tokio::spawn(async move {
         let outcome = effect.await;

@@ -1,38 +1,16 @@
 //! `/version`, `/v1/ready` and `/v1/status`.
 
-use std::time::Instant;
-
 use http::StatusCode;
-use kms_core::StoreStatus;
 
 use super::answer::{Answer, Reject};
-use super::{Call, json};
-use crate::process::Memory;
-
-/// The version of this program.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The commit it was built from, as the build was told in the environment variable `KMS_COMMIT`.
-pub const COMMIT: &str = match option_env!("KMS_COMMIT") {
-    Some(commit) => commit,
-    None => "<unknown>",
-};
+use super::call::Call;
+use super::readiness::Readiness;
+use crate::host::platform::{COMMIT, VERSION, go_arch, go_os};
+use crate::host::process::Memory;
+use crate::json;
 
 /// The SDK rejects an answer that has the second without the first.
 const UNREACHABLE: &[u8] = b",\"keystore_unavailable\":true,\"keystore_unreachable\":true}\n";
-
-/// What does not change while the process runs.
-#[derive(Debug)]
-pub struct Process {
-    started: Instant,
-}
-
-impl Process {
-    /// Describes this process, which starts to serve now.
-    pub fn now() -> Self {
-        Self { started: Instant::now() }
-    }
-}
 
 /// Tells version and commit.
 pub fn version() -> Answer {
@@ -65,32 +43,6 @@ pub fn api(call: &Call<'_>) -> Answer {
     Answer::json(out)
 }
 
-/// Whether requests can be served: the status of an answer to a probe, and what is amiss.
-pub struct Readiness {
-    /// 200 while keys can be served, be it from an offline copy.
-    pub status: StatusCode,
-    /// What is wrong, if anything is.
-    pub amiss: Option<String>,
-}
-
-impl Readiness {
-    /// Judges by what the key store answered, and by what is told of keys that the configuration names.
-    pub fn of(store: kms_core::Result<StoreStatus>, wanted: Option<String>) -> Self {
-        let (status, of_store) = match store {
-            Ok(store) => (StatusCode::OK, store.degraded),
-            Err(error) if error.kind().is_outage() => {
-                (StatusCode::GATEWAY_TIMEOUT, Some("key store is not reachable".to_owned()))
-            }
-            Err(_) => (StatusCode::BAD_GATEWAY, Some("key store is unavailable".to_owned())),
-        };
-        let amiss = match (of_store, wanted) {
-            (Some(store), Some(wanted)) => Some(format!("{store}; {wanted}")),
-            (store, wanted) => store.or(wanted),
-        };
-        Self { status, amiss }
-    }
-}
-
 /// Tells whether requests can be served.
 pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
     match call.client.api.readiness().await {
@@ -116,7 +68,7 @@ pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
         ",\"os\":\"{}\",\"arch\":\"{}\",\"uptime\":{},\"num_cpu\":{},\"num_cpu_used\":{tokio_workers},\"mem_heap_used\":{},\"mem_stack_used\":{}",
         go_os(),
         go_arch(),
-        api.process.started.elapsed().as_secs(),
+        api.started.elapsed().as_secs(),
         std::thread::available_parallelism().map_or(tokio_workers, usize::from),
         memory.heap,
         memory.stack,
@@ -133,29 +85,4 @@ pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
         Ok(_) | Err(_) => out.extend_from_slice(UNREACHABLE),
     }
     Ok(Answer::json(out))
-}
-
-/// The operating system and the architecture by the names that Go gives them, as in `linux/amd64`.
-pub fn platform() -> String {
-    format!("{}/{}", go_os(), go_arch())
-}
-
-/// The operating system by the name that Go gives it.
-fn go_os() -> &'static str {
-    match std::env::consts::OS {
-        "macos" => "darwin",
-        other => other,
-    }
-}
-
-/// The architecture by the name that Go gives it.
-fn go_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
-    }
 }

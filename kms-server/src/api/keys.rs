@@ -1,28 +1,14 @@
 //! `/v1/key/…`: what clients do with keys.
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
 use http::StatusCode;
 use hyper::body::Incoming;
-use kms_core::{
-    Cipher, Error, ErrorKind, Identity, ImportedKey, KeyName, ListQuery, Request, SecretKey, name,
-};
-use zeroize::Zeroizing;
+use kms_core::{Cipher, ImportedKey, ListQuery, SecretKey};
 
-use super::Call;
 use super::answer::{Answer, Reject};
-use super::body::{self, RequestBody, Unreadable};
+use super::call::Call;
 use super::effects;
-use super::json::{self, Malformed};
-use super::route::Operation;
-use crate::auth::Refusal;
-
-/// What is kept of a route's time for telling the client that the key store did not answer; of a short time, a tenth.
-pub const MARGIN: Duration = Duration::from_millis(200);
-
-/// Stands between the prefix and the last name in the token that continues a listing; no name has it.
-pub const CONTINUES: char = '~';
+use super::route::CONTINUES;
+use crate::json;
 
 /// The most ciphertexts of one request.
 const MAX_BULK: usize = 1000;
@@ -186,148 +172,6 @@ pub async fn hmac(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject
     let kms = &call.client.api.kms;
     let mac = kms.hmac(&request, &name, &message).await.map_err(|error| call.failed(&error))?;
     Ok(base64_members(&[("hmac", &mac)]))
-}
-
-impl Call<'_> {
-    /// Reads the key's name off the path.
-    fn key_name(&self) -> Result<KeyName, Reject> {
-        KeyName::new(self.rest).map_err(|_| {
-            let message =
-                format!("key name '{}' is empty, too long or contains invalid characters", self.rest);
-            Reject::bad_request(message)
-        })
-    }
-
-    /// Reads a listing's prefix off the path, and the name after which it goes on.
-    pub fn listing(&self) -> Result<(&str, Option<&str>), Reject> {
-        let invalid = || {
-            let message = format!("listing pattern '{}' is empty, too long or is invalid", self.rest);
-            Reject::bad_request(message)
-        };
-        let (pattern, after) = match self.rest.split_once(CONTINUES) {
-            Some((prefix, last)) => (prefix, Some(last)),
-            None => (self.rest, None),
-        };
-        let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
-        // `_` is no name, but names begin with it.
-        let valid = name::is_valid_prefix(prefix) || pattern == "_*" || (prefix == "_" && after.is_some());
-        if !valid || after.is_some_and(|last| !name::is_valid(last)) {
-            return Err(invalid());
-        }
-        Ok((prefix, after))
-    }
-
-    /// Makes the request as the key management service sees it.
-    fn request(&self) -> Result<Request, Reject> {
-        // A route that anyone may call has nothing to do with keys.
-        let identity = self.identity.ok_or_else(|| Reject::bad_request(Refusal::NoCertificate.message()))?;
-        let deadline = self.received + self.route.timeout.saturating_sub(self.margin());
-        Ok(Request::at(identity, self.received, deadline))
-    }
-
-    fn margin(&self) -> Duration {
-        MARGIN.min(self.route.timeout / 10)
-    }
-
-    /// Returns until when an effect is waited for: a little longer than for it to begin, and less than the route's time.
-    pub fn effect_deadline(&self) -> Instant {
-        self.received + self.route.timeout.saturating_sub(self.margin() / 2)
-    }
-
-    async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
-        let room = &self.client.api.room;
-        let read = body::read(body, self.route.max_body, room, self.identity).await;
-        let body = read.map_err(|why| match why {
-            Unreadable::TooLarge | Unreadable::Broken => self.invalid(Malformed).and_close(),
-            Unreadable::Busy => {
-                Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many large requests").and_close()
-            }
-        })?;
-        // It may have been long in coming.
-        self.authorize_again()?;
-        Ok(body)
-    }
-
-    /// Reads base64 members of a JSON object.
-    fn decode<const N: usize>(
-        &self,
-        body: &[u8],
-        names: [&'static str; N],
-    ) -> Result<[Zeroizing<Vec<u8>>; N], Reject> {
-        let members = json::members(body, names).map_err(|error| self.invalid(error))?;
-        let mut decoded = std::array::from_fn(|_| Zeroizing::default());
-        for (bytes, member) in decoded.iter_mut().zip(&members) {
-            *bytes = member.decode().map_err(|error| self.invalid(error))?;
-        }
-        Ok(decoded)
-    }
-
-    fn invalid(&self, _: Malformed) -> Reject {
-        Reject::bad_request(match self.route.operation {
-            Operation::Import => "invalid import key request body",
-            _ => "invalid request body",
-        })
-    }
-
-    fn failed(&self, error: &Error) -> Reject {
-        self.asked().failed(self.path, error)
-    }
-
-    /// Returns what the log tells of the request when it fails.
-    pub fn asked(&self) -> Asked {
-        Asked { operation: self.route.operation, identity: self.identity, remote: self.client.remote }
-    }
-}
-
-/// What was asked, and by whom.
-#[derive(Clone, Copy)]
-pub struct Asked {
-    operation: Operation,
-    pub identity: Option<Identity>,
-    pub remote: SocketAddr,
-}
-
-impl Asked {
-    /// Says what KES says to the client, and all that is known to the log.
-    pub fn failed(&self, path: &str, error: &Error) -> Reject {
-        let (status, message) = match error.kind() {
-            ErrorKind::NotFound => (StatusCode::NOT_FOUND, "key does not exist"),
-            ErrorKind::AlreadyExists => (StatusCode::BAD_REQUEST, "key already exists"),
-            ErrorKind::NotAuthentic => {
-                // What is more to tell than that may be news to the operator: the key is not the one that it was.
-                if std::error::Error::source(error).is_some() {
-                    let identity = self.identity.map(tracing::field::display);
-                    tracing::warn!(identity, path, remote = %self.remote, "ciphertext is not authentic: {}", error.chain());
-                }
-                (StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic")
-            }
-            ErrorKind::NoHmacKey => (StatusCode::CONFLICT, "key does not support HMAC"),
-            ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid request body"),
-            ErrorKind::Unsupported => {
-                (StatusCode::NOT_IMPLEMENTED, "operation is not supported by the key store")
-            }
-            // Nobody hears it.
-            ErrorKind::Abandoned => return Reject::timed_out(),
-            kind => return self.store_failed(kind, path, error),
-        };
-        Reject::new(status, message)
-    }
-
-    fn store_failed(&self, kind: ErrorKind, path: &str, error: &Error) -> Reject {
-        let message = match self.operation {
-            Operation::Create | Operation::Import => "failed to create key",
-            Operation::Delete => "failed to delete key",
-            Operation::List => "failed to list keys",
-            _ => "failed to read key",
-        };
-        let identity = self.identity.map(tracing::field::display);
-        tracing::error!(identity, path, remote = %self.remote, error = %error.chain(), "{message}");
-        match kind {
-            ErrorKind::Timeout => Reject::timed_out(),
-            ErrorKind::Throttled => Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests"),
-            _ => Reject::new(StatusCode::BAD_GATEWAY, message),
-        }
-    }
 }
 
 /// Returns the cipher by today's name or by that of KES 0.19 to 0.22.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use kms_core::Identity;
 
+use super::Api;
 use super::answer::{Answer, Reject};
-use super::{Api, Call};
-use crate::conn::Watch;
-use crate::policy::Target;
-use crate::stream::{Hub, Rules, TooMany};
+use super::call::Call;
+use crate::access::policy::Target;
+use crate::conn::watch::Watch;
+use crate::telemetry::hub::{Hub, Rules, TooMany};
 
 /// Answers with the events of `hub` from now on, until a reload takes the client's right to them, its certificate
 /// ends, or it is too slow.

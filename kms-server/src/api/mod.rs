@@ -6,243 +6,50 @@ mod access;
 mod account;
 mod answer;
 mod body;
+mod call;
+mod caller;
 mod effects;
 mod health;
-pub(crate) mod json;
 mod keys;
 mod logs;
 mod path;
+mod readiness;
 mod route;
+mod state;
 mod store_status;
+mod under_way;
 
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use http::header::EXPECT;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
-use kms_core::{Identity, Kms};
+use kms_core::Identity;
 
 use self::account::Account;
 pub use self::answer::AnswerBody;
 use self::answer::{Answer, Reject};
-use self::body::BodyRoom;
-use self::effects::Effects;
-use self::health::Process;
-pub use self::health::{Readiness, platform};
-pub use self::keys::MARGIN;
+pub use self::call::MARGIN;
+use self::call::{Call, access_ended};
+use self::caller::Caller;
+pub use self::caller::Client;
 use self::path::OwnPath;
+pub use self::readiness::Readiness;
 use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
-use self::store_status::SharedStatus;
-use crate::audit::{Audit, Recorded};
-use crate::auth::{Peer, Refusal};
-use crate::conn::{AccessEnd, Watch};
-use crate::expiry::Expiry;
-use crate::forwarded;
-use crate::log_limit::LogLimit;
-use crate::metrics::{Metrics, Tally};
-use crate::policy::{Access, Denial, Proxies, Target};
-use crate::wanted_keys::WantedKeys;
+pub use self::state::Api;
+use crate::access::policy::{Access, Denial, Target};
+use crate::telemetry::audit::Recorded;
+use crate::telemetry::error_log;
+use crate::telemetry::metrics::Tally;
 
 /// How long the rest of a body is awaited that nobody wants: of a stranger on HTTP/1.1, of all others on HTTP/2.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How many lines of the error log are about identities that have no policy, and in what time.
-const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 20);
-
-/// What all requests share.
-pub struct Api {
-    kms: Arc<dyn Kms>,
-    store_status: SharedStatus,
-    wanted: Arc<WantedKeys>,
-    access: ArcSwap<Access>,
-    /// How often the access rules were changed.
-    access_changes: AtomicU32,
-    routes: ArcSwap<Routes>,
-    room: Arc<BodyRoom>,
-    process: Process,
-    metrics: Arc<Metrics>,
-    audit: Arc<Audit>,
-    effects: Effects,
-    /// Lines of the error log about identities that have no policy.
-    strangers: LogLimit,
-}
-
-impl Api {
-    /// Serves `kms` to those whom `access` lets pass.
-    pub fn new(
-        kms: Arc<dyn Kms>,
-        access: Access,
-        routes: Routes,
-        metrics: Arc<Metrics>,
-        audit: Arc<Audit>,
-        wanted: Arc<WantedKeys>,
-    ) -> Self {
-        Self {
-            store_status: SharedStatus::new(Arc::clone(&kms)),
-            wanted,
-            kms,
-            access: ArcSwap::from_pointee(access),
-            access_changes: AtomicU32::new(0),
-            routes: ArcSwap::from_pointee(routes),
-            room: Arc::default(),
-            process: Process::now(),
-            metrics,
-            audit,
-            effects: Effects::default(),
-            strangers: LogLimit::new(STRANGERS.0, STRANGERS.1),
-        }
-    }
-
-    /// Tells in the error log how many lines about strangers were left out last.
-    pub fn tell_left_out(&self, at_the_end: bool) {
-        if let Some(count) = self.strangers.ended(at_the_end) {
-            tracing::warn!("not authorized: {count} more requests of identities without a policy");
-        }
-    }
-
-    /// Lends the effects that are under way.
-    pub fn effects(&self) -> &Effects {
-        &self.effects
-    }
-
-    /// Lends the audit log.
-    pub fn audit(&self) -> &Arc<Audit> {
-        &self.audit
-    }
-
-    /// Puts other access rules and routes in force: they hold for every request that comes from now on.
-    ///
-    /// Returns the rules that were in force: where they are many, it takes long to drop them.
-    pub fn set(&self, access: Access, routes: Routes) -> Arc<Access> {
-        let old = self.set_access(access);
-        self.routes.store(Arc::new(routes));
-        old
-    }
-
-    /// Has the certificates that proxies hand on verified otherwise.
-    pub fn set_proxies(&self, proxies: Option<Proxies>) {
-        self.set_access(Access::clone(&self.access.load()).with_proxies(proxies));
-    }
-
-    fn set_access(&self, access: Access) -> Arc<Access> {
-        let old = self.access.swap(Arc::new(access));
-        self.access_changes.fetch_add(1, Ordering::Release);
-        old
-    }
-
-    /// Returns the access rules.
-    pub fn access(&self) -> Arc<Access> {
-        self.access.load_full()
-    }
-
-    /// Returns the routes.
-    pub fn routes(&self) -> Arc<Routes> {
-        self.routes.load_full()
-    }
-
-    /// Lends what is counted.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// Lends the key management service.
-    pub fn kms(&self) -> &Arc<dyn Kms> {
-        &self.kms
-    }
-
-    /// Lends the keys that the configuration names.
-    pub fn wanted_keys(&self) -> &Arc<WantedKeys> {
-        &self.wanted
-    }
-
-    /// Tells whether requests can be served, and what is amiss, by one question to the key store for all who ask in the
-    /// same second.
-    async fn readiness(&self) -> Readiness {
-        Readiness::of(self.store_status.ask().await, self.wanted.describe())
-    }
-
-    /// Tells the same within the time of the route `/v1/ready`; `None` when that is over.
-    pub async fn readiness_in_time(&self) -> Option<Readiness> {
-        let timeout = self.routes.load().timeout_of(Operation::Ready);
-        tokio::time::timeout(timeout, self.readiness()).await.ok()
-    }
-}
-
-/// The client of one connection, as all its requests see it.
-pub struct Client {
-    api: Arc<Api>,
-    peer: Peer,
-    remote: SocketAddr,
-    is_http2: bool,
-    watch: Arc<Watch>,
-}
-
-impl Client {
-    /// Describes a client whose handshake is done.
-    pub fn new(api: Arc<Api>, peer: Peer, remote: SocketAddr, is_http2: bool, watch: Arc<Watch>) -> Self {
-        if let Err(refusal) = peer.identity {
-            refusal.tell(remote.ip());
-        }
-        Self { api, peer, remote, is_http2, watch }
-    }
-
-    /// Returns the address that it connected from.
-    pub fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-
-    /// Tells whether it may do anything by these rules.
-    fn is_known(&self, access: &Access) -> bool {
-        self.peer.identity.as_ref().is_ok_and(|peer| access.knows(peer))
-    }
-}
-
-/// Who makes a request: the client at the other end of the connection, or one for whom a proxy speaks.
-#[derive(Clone)]
-struct Caller {
-    identity: Result<Identity, Refusal>,
-    expiry: Option<Expiry>,
-    ip: IpAddr,
-}
-
-impl Caller {
-    fn new(client: &Client, access: &Access, head: &Parts, path: &str) -> Self {
-        let (Peer { identity, expiry }, ip) = (client.peer, client.remote.ip());
-        let Some(proxies) = identity.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
-            return Self { identity, expiry, ip };
-        };
-        let (Peer { identity, expiry }, ip) = forwarded::client(&head.headers, path, proxies, ip);
-        Self { identity, expiry, ip }
-    }
-}
-
-/// A request that may be served: it passed all checks that need no body and no key.
-struct Call<'a> {
-    client: &'a Client,
-    route: &'a Route,
-    path: &'a str,
-    /// What follows the route's own path: a name or a pattern.
-    rest: &'a str,
-    access: &'a Access,
-    /// How often these rules had been changed.
-    access_changes: u32,
-    routes: &'a Routes,
-    /// Who asks, where it is known.
-    identity: Option<Identity>,
-    /// When that client's certificates end.
-    expiry: Option<Expiry>,
-    received: Instant,
-    account: &'a Account<'a>,
-}
 
 /// Answers one request. It always does, and inside the time of its route.
 pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
@@ -402,43 +209,6 @@ fn authorize(
     Err(Reject::not_authorized())
 }
 
-/// Says why nothing is answered any more on a connection that is about to end.
-fn access_ended(why: AccessEnd) -> Reject {
-    let refusal = match why {
-        AccessEnd::Expired => Reject::bad_request("tls: client certificate has expired"),
-        // On another connection it may be accepted: clients try again.
-        AccessEnd::RuleChanged => {
-            let message = "the rule for client certificates has changed, connect again";
-            Reject::new(StatusCode::SERVICE_UNAVAILABLE, message)
-        }
-    };
-    refusal.and_close()
-}
-
-impl Call<'_> {
-    /// Checks by the rules that are now in force what was allowed before the body came.
-    fn authorize_again(&self) -> Result<(), Reject> {
-        if self.client.watch.access_end() == Some(AccessEnd::Expired) {
-            return Err(access_ended(AccessEnd::Expired));
-        }
-        let api = &self.client.api;
-        if api.access_changes.load(Ordering::Acquire) == self.access_changes {
-            return Ok(());
-        }
-        let (access, Some(identity)) = (api.access.load(), self.identity) else { return Ok(()) };
-        let peer = self.client.peer.identity.ok();
-        let was_proxy = peer != Some(identity) && peer.is_none_or(|peer| access.proxy(&peer).is_none());
-        let denial = match access.authorize(&identity, &self.route.target(self.path, self.rest)) {
-            Err(denial) => denial.to_string(),
-            Ok(()) if was_proxy => "who speaks for it is no proxy any more".to_owned(),
-            Ok(()) => return Ok(()),
-        };
-        let remote = self.client.remote;
-        tracing::warn!(%identity, path = self.path, %remote, "not authorized any more: {denial}");
-        Err(Reject::not_authorized())
-    }
-}
-
 async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     // What is asked less often is boxed: each request carries the room for the largest of the others.
     match call.route.operation {
@@ -464,7 +234,7 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Api => Ok(health::api(call)),
         Operation::Metrics => Ok(Answer::metrics(call.client.api.metrics.kes_text())),
         Operation::AllMetrics => Ok(Answer::metrics(call.client.api.metrics.text(&*call.client.api.kms))),
-        Operation::ErrorLog => logs::stream(call, crate::error_log::hub()),
+        Operation::ErrorLog => logs::stream(call, error_log::hub()),
         Operation::AuditLog => logs::stream(call, call.client.api.audit.hub()),
     }
 }

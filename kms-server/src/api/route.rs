@@ -7,10 +7,12 @@ use std::time::Duration;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::keys::CONTINUES;
-use crate::config::settings::{DEFAULT_ROUTE_TIMEOUT, RouteSettings};
-use crate::metrics::Tally;
-use crate::policy::Target;
+use crate::access::policy::Target;
+use crate::settings::{DEFAULT_ROUTE_TIMEOUT, RouteSettings};
+use crate::telemetry::metrics::Tally;
+
+/// Stands between the prefix and the last name in the token that continues a listing; no name has it.
+pub const CONTINUES: char = '~';
 
 /// The most bytes of a request body that is read at all: one megabyte, of a thousand thousand.
 pub const MAX_BODY: usize = 1_000_000;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Command;
 
-use super::Failure;
+use super::failure::Failure;
 use super::name::Call;
-use crate::files;
+use crate::host::files;
 
 /// Answers a shell that asks what may follow, and tells whether one did.
 ///
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn commands_and_flags_are_proposed_where_they_may_stand() {
-        let definition = super::super::definition();
+        let definition = crate::cli::definition::definition();
         for (line, expected) in [
             ("kes id", &["identity"] as &[&str]),
             ("kes key d", &["discard", "dek", "decrypt"]),

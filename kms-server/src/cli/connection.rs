@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::client::{Client, Trust, certificate_from_files};
 use super::name::Call;
 use super::{Failure, password};
-use crate::apikey::ApiKey;
-use crate::certificate::CertifiedKey;
-use crate::client::{Client, Trust, certificate_from_files};
 use crate::config::Environment;
+use crate::credentials::apikey::ApiKey;
+use crate::credentials::certificate::CertifiedKey;
 
 /// The port of a server.
 const PORT: u16 = 7373;

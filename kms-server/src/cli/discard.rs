@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::output::note;
 use super::{Failure, Output};
-use crate::config::{self, BareStore, Environment, KeyStoreSettings, RootKeySource};
-use crate::{backend, kes_directory};
+use crate::config::{self, Environment};
+use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
+use crate::store::{self, kes_directory};
 
 /// What is lost, whichever way.
 const LOST: &str = "everything that was encrypted under it is lost";
@@ -34,7 +35,7 @@ pub struct DiscardArgs {
 /// A local store, and what its root is.
 enum Local {
     RootKey(PathBuf, RootKeySource),
-    Wrapped(PathBuf, config::OuterKms),
+    Wrapped(PathBuf, OuterKms),
 }
 
 /// Gives up a key after its name was typed, or all those without a name.
@@ -66,7 +67,7 @@ pub fn run(args: &DiscardArgs, environment: &Environment) -> Result<(), Failure>
             runtime.block_on(discard(args, name, &path, &opened.store))
         }
         (Some(name), Local::Wrapped(path, kms)) => runtime.block_on(async {
-            let wrapper = backend::open_outer(&kms).await?;
+            let wrapper = store::open_outer(&kms).await?;
             let opened = kms_fs::open_bare(&FsConfig::new(&path), OpenMode::Existing)?;
             discard(args, name, &path, &Wrapped::new(opened.store, wrapper)).await
         }),

@@ -5,13 +5,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use kms_fs::OpenError;
 
-use super::output::Colour;
-use crate::apikey::InvalidApiKey;
-use crate::client::ClientError;
+use super::client::ClientError;
+use super::colour::Colour;
 use crate::config::Problem;
-use crate::mask::mask;
-use crate::server::StartError;
-use crate::terminal;
+use crate::credentials::apikey::InvalidApiKey;
+use crate::error::StartError;
+use crate::text::mask::mask;
+use crate::text::terminal;
 
 /// Why a command failed.
 pub struct Failure(Why);

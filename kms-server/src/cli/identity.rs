@@ -14,18 +14,18 @@ use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::colour::Style;
 use super::connection::Connection;
 use super::listing::{self, Kind, Patterns};
 use super::name::Call;
-use super::output::{Output, Style};
-use super::{Failure, block_on, duration, password};
-use crate::apikey::{self, ApiKey, InvalidApiKey};
-use crate::certificate::{self, Facts, NewCertificate};
-use crate::client;
+use super::output::Output;
+use super::{Failure, block_on, client, duration, password};
 use crate::config::parse_duration;
-use crate::files;
-use crate::mask::Secret;
-use crate::private_key::{self, Unreadable};
+use crate::credentials::apikey::{self, ApiKey, InvalidApiKey};
+use crate::credentials::certificate::{self, Facts, NewCertificate};
+use crate::credentials::private_key::{self, Unreadable};
+use crate::host::files;
+use crate::text::mask::Secret;
 
 /// The arguments of `kms identity`: a command, or what to tell the identity of.
 #[derive(clap::Args)]

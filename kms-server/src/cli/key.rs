@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::client::{self, Client, ClientError};
 use super::connection::Connection;
 use super::listing::{self, Kind};
 use super::name::Call;
 use super::output::note;
 use super::{Failure, block_on, duration};
-use crate::client::{self, Client, ClientError};
 
 /// The commands of `kms key`.
 #[derive(Subcommand)]

@@ -8,12 +8,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::client::Client;
+use super::colour::Style;
 use super::connection::Connection;
 use super::name::Call;
-use super::output::Style;
 use super::{Failure, block_on};
-use crate::client::Client;
-use crate::mask::Secret;
+use crate::text::mask::Secret;
 
 /// The arguments of `kms ls`.
 #[derive(clap::Args)]
@@ -102,7 +102,7 @@ pub fn print_under(
             pattern = page.continue_at;
         }
     })?;
-    let names = names.map_err(|error: crate::client::ClientError| {
+    let names = names.map_err(|error: crate::cli::client::ClientError| {
         Failure::from(error).context(&format!("failed to list {what}"))
     })?;
     let output = call.output(json);

@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::colour::Style;
 use super::connection::Connection;
 use super::name::Call;
-use super::output::{Output, Style};
+use super::output::Output;
 use super::{Failure, block_on, duration};
 
 /// The arguments of `kms log`.
@@ -218,7 +219,7 @@ mod tests {
     #[test]
     fn a_path_forges_no_line_and_clears_no_screen() {
         let line = "{\"time\":\"t\",\"request\":{\"path\":\"/a\\u001b[2J\\nforged\u{9b}2J\"},\"response\":{\"code\":404}}";
-        let shown = crate::terminal::Escaped(event(line).unwrap()).to_string();
+        let shown = crate::text::terminal::Escaped(event(line).unwrap()).to_string();
         assert!(shown.ends_with(r"/a\u{1b}[2J\nforged\u{9b}2J"), "{shown}");
     }
 }

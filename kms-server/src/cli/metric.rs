@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Method;
-
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
+use super::client::Client;
+use super::colour::Style;
 use super::connection::Connection;
 use super::name::Call;
-use super::output::{Output, Style};
+use super::output::Output;
 use super::{Failure, block_on, duration, status};
-use crate::client::Client;
 use crate::config::parse_duration;
 
 /// How often KES looks unless told.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::output::{Colour, Output};
+use super::colour::Colour;
+use super::output::Output;
 use crate::config::Environment;
 
 /// A name of the program.

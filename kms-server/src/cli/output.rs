@@ -10,8 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use zeroize::Zeroize as _;
 
-use super::Failure;
-use crate::terminal::{self, Escaped, EscapedText, ShownJson};
+use super::colour::{Colour, Style};
+use super::failure::Failure;
+use crate::text::terminal::{self, Escaped, EscapedText, ShownJson};
 
 /// What was printed into a pipe or a file and waits for the end of the command: a reader such as `grep -q` goes after the first
 /// write in which it finds what it looks for, and a second one would fail.
@@ -23,99 +24,12 @@ static IS_LIVE: AtomicBool = AtomicBool::new(false);
 /// When that much waits it is written all the same.
 const MOST_UNWRITTEN: usize = 64 * 1024;
 
-/// When results are coloured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Colour {
-    /// On a terminal that has colours.
-    #[default]
-    Auto,
-    /// The same, and with `CLICOLOR_FORCE` into a pipe, too: so are the commands that have no `--color` in KES.
-    #[value(skip)]
-    AutoOrForced,
-    /// Not at all.
-    Never,
-    /// Into a pipe, too.
-    Always,
-}
-
-impl Colour {
-    /// Tells whether there are colours where it is known whether that is a terminal.
-    pub fn are_wanted(self, is_terminal: bool) -> bool {
-        let variable = |name: &str| std::env::var(name).unwrap_or_default();
-        match self {
-            Self::Auto => is_terminal && has_colours(true, variable),
-            Self::AutoOrForced => has_colours(is_terminal, variable),
-            Self::Never => false,
-            Self::Always => true,
-        }
-    }
-}
-
-/// Tells by the environment whether what is written to gets colours, as termenv does for KES.
-fn has_colours(is_terminal: bool, variable: impl Fn(&str) -> String) -> bool {
-    let is_forced = !matches!(variable("CLICOLOR_FORCE").as_str(), "" | "0");
-    if !variable("NO_COLOR").is_empty() {
-        return false;
-    }
-    if is_forced {
-        return true;
-    }
-    // What runs a build keeps what is written, and shows it later.
-    if !is_terminal || variable("CLICOLOR") == "0" || !variable("CI").is_empty() {
-        return false;
-    }
-    let terminal = variable("TERM");
-    variable("GOOGLE_CLOUD_SHELL") == "true"
-        || matches!(variable("COLORTERM").to_lowercase().as_str(), "24bit" | "truecolor" | "yes" | "true")
-        || matches!(terminal.as_str(), "xterm-kitty" | "wezterm" | "linux")
-        || ["color", "ansi"].iter().any(|part| terminal.contains(part))
-}
-
 /// Where a command's result goes.
 #[derive(Clone, Copy)]
 pub struct Output {
     json: bool,
     terminal: bool,
     colours: bool,
-}
-
-/// The looks of a text where colours are welcome, as the parameters of the terminal's sequence.
-#[derive(Clone, Copy)]
-pub enum Style {
-    /// What stands over a list.
-    Header,
-    /// What stands before a value.
-    Label,
-    /// The value that matters most.
-    Name,
-    /// A value to be copied.
-    Strong,
-    /// The path of a request.
-    Path,
-    /// All is well.
-    Good,
-    /// Something is wrong.
-    Bad,
-    /// What may be wrong.
-    Doubtful,
-    /// No looks at all.
-    Plain,
-}
-
-impl Style {
-    fn parameters(self) -> &'static str {
-        match self {
-            Self::Header => "1;4",
-            Self::Label => "2",
-            Self::Strong => "1",
-            Self::Path => "38;5;31",
-            Self::Name => "1;38;5;37",
-            Self::Good => "1;38;5;46",
-            Self::Bad => "1;38;5;196",
-            Self::Doubtful => "1;38;5;220",
-            Self::Plain => "",
-        }
-    }
 }
 
 impl Output {
@@ -303,50 +217,6 @@ pub fn note(line: impl fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_environment_tells_whether_a_terminal_has_colours() {
-        let colours = |is_terminal: bool, variables: &str| {
-            let set: Vec<_> = variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
-            let value = |name: &str| set.iter().find(|(set, _)| *set == name).map_or("", |(_, value)| value);
-            has_colours(is_terminal, |name| value(name).to_owned())
-        };
-        for coloured in [
-            "TERM=xterm-256color",
-            "TERM=xterm-color",
-            "TERM=ansi",
-            "TERM=linux",
-            "TERM=xterm-kitty",
-            "TERM=wezterm",
-            "COLORTERM=truecolor",
-            "COLORTERM=24bit TERM=dumb",
-            "COLORTERM=yes",
-            "COLORTERM=TRUE",
-            "CLICOLOR_FORCE=1",
-            "CLICOLOR_FORCE=1 CLICOLOR=0 TERM=dumb",
-            "CLICOLOR_FORCE=1 CI=1",
-            "TERM=xterm-256color CLICOLOR=1 NO_COLOR= CI=",
-        ] {
-            assert!(colours(true, coloured), "{coloured}");
-            assert_eq!(colours(false, coloured), coloured.contains("FORCE"), "{coloured} in a pipe");
-        }
-        for plain in [
-            "",
-            "TERM=",
-            "TERM=xterm",
-            "TERM=screen",
-            "TERM=dumb",
-            "TERM=ANSI",
-            "COLORTERM=1",
-            "CLICOLOR_FORCE=0",
-            "TERM=xterm-256color NO_COLOR=1",
-            "TERM=xterm-256color CLICOLOR=0",
-            "TERM=xterm-256color CI=false",
-            "CLICOLOR_FORCE=1 NO_COLOR=1",
-        ] {
-            assert!(!colours(true, plain), "{plain}");
-        }
-    }
 
     #[test]
     fn indented_json_is_the_same_json() {

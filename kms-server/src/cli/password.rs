@@ -4,7 +4,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::Failure;
+use super::failure::Failure;
 
 /// Asks for the password of the private key in a file.
 pub fn ask(key: &Path) -> Result<Zeroizing<String>, Failure> {

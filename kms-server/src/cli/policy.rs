@@ -8,16 +8,16 @@ use kms_core::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::colour::Style;
 use super::connection::Connection;
 use super::identity::identity_of;
 use super::listing::{self, Kind, Patterns};
 use super::name::Call;
-use super::output::{Output, Style};
-use super::{Failure, block_on, duration};
+use super::output::Output;
+use super::{Failure, block_on, client, duration};
+use crate::access::policy::{Access, Role, Target};
 use crate::api::{self, Routes};
-use crate::client;
 use crate::config::{self, Environment, Flags};
-use crate::policy::{Access, Role, Target};
 
 /// The commands of `kms policy`.
 #[derive(Subcommand)]
@@ -170,7 +170,9 @@ fn print_rules(info: &Info, output: Output) -> Result<(), Failure> {
 fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
     let identity = match Identity::from_hex(&args.identity) {
         Some(identity) => identity,
-        None if args.identity.starts_with(crate::apikey::PREFIX) || Path::new(&args.identity).exists() => {
+        None if args.identity.starts_with(crate::credentials::apikey::PREFIX)
+            || Path::new(&args.identity).exists() =>
+        {
             identity_of(&args.identity)?
         }
         None => {

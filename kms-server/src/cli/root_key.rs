@@ -7,8 +7,9 @@ use kms_fs::{FsConfig, RootKey};
 use serde_json::json;
 
 use super::{Failure, Output};
-use crate::config::{self, Environment, KeyStoreSettings, RootKeySource};
-use crate::kes_directory;
+use crate::config::{self, Environment};
+use crate::settings::{KeyStoreSettings, RootKeySource};
+use crate::store::kes_directory;
 
 /// The commands of `kms root-key`.
 #[derive(Subcommand)]

@@ -16,15 +16,17 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::dev::{self, Banner, DevServer};
 use super::name::Name;
 use super::signals::{Signals, Stop};
 use super::{Failure, Output};
-use crate::config::{self, Environment, Flags, KeyStoreSettings, Origins, Settings};
-use crate::dev::{self, Banner, DevServer};
-use crate::error_log;
-use crate::process;
-use crate::reload::Reloader;
-use crate::server::{Listening, Server, count_keys};
+use crate::config::{self, Environment, Flags, Origins};
+use crate::host::process;
+use crate::server::reload::Reloader;
+use crate::server::{Listening, Server};
+use crate::settings::{KeyStoreSettings, Settings};
+use crate::store::inventory::count_keys;
+use crate::telemetry::error_log;
 
 /// How often is looked whether the certificate's files have changed.
 const CERTIFICATES_CHECKED: Duration = Duration::from_secs(2);
@@ -171,12 +173,12 @@ async fn start_and_serve(start: Arc<Start>, mut signals: Signals) -> Result<bool
     };
     let build = move || {
         let built = Handle::current().block_on(Server::build(settings));
-        Ok((built.map_err(|error| error.placed(&origins))?, origins))
+        Ok((built.map_err(|error| origins.place(&error))?, origins))
     };
     let Some((server, origins)) = unless_stopped(&mut signals.stop, build).await.map_err(explain)? else {
         return Ok(false);
     };
-    let listening = server.listen().await.map_err(|error| error.placed(&origins))?;
+    let listening = server.listen().await.map_err(|error| origins.place(&error))?;
     tell_protection();
     let text = match &banner {
         None => {
@@ -293,7 +295,7 @@ async fn reload_at(mut hangup: Signal, reloader: Reloader, start: Arc<Start>) {
         let loaded = tokio::task::spawn_blocking(move || start.load()).await;
         let outcome = match loaded {
             Ok(Ok((settings, origins))) => {
-                reloader.reload(settings).await.map_err(|error| error.placed(&origins).into())
+                reloader.reload(settings).await.map_err(|error| origins.place(&error).into())
             }
             Ok(Err(failure)) => Err(failure),
             Err(error) => Err(Failure::new(format!("it was cut off: {error}"))),

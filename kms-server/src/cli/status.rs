@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
+use super::client::{self, Client};
+use super::colour::Style;
 use super::connection::Access;
 use super::name::Call;
-use super::output::{Output, Style};
+use super::output::Output;
 use super::{Failure, block_on};
-use crate::client::{self, Client};
 
 /// The arguments of `kms status`. As with KES, `-s` is `--short` here.
 #[derive(clap::Args)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, Error};
 
-use super::Failure;
+use super::failure::Failure;
 
 /// Writes flags as clap knows them. Of one without a value KES takes `--json=true` and `--json=false`, too, and an option
 /// whose value is empty is not given: `--api-key "$KEY"` with no such variable.

@@ -6,7 +6,7 @@ use kms_core::{CacheConfig, Error, InvalidSetting};
 use super::places::{Places, path};
 use super::problem::Problem;
 use super::sections::{RawAws, RawAwsCredentials, RawAwsKms, RawAwsSecrets};
-use super::settings::KeyStoreSettings;
+use crate::settings::KeyStoreSettings;
 
 /// Reads the one section of both that is there.
 pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<KeyStoreSettings, Problem> {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use figment::value::{Dict, Value};
 
-use super::forms;
+use super::former;
 use super::places::KeyPath;
 use super::problem::{Problem, Warning};
 use super::schema::TOP_LEVEL;
@@ -72,7 +72,7 @@ impl Environment {
                 continue;
             }
             if TOP_LEVEL.contains(&path[0].as_str()) {
-                forms::insert(&mut tree, &path, Value::from(value.as_str()));
+                former::insert(&mut tree, &path, Value::from(value.as_str()));
                 variables.insert(path, format!("environment variable {name}"));
             } else if path.len() > 1 {
                 let place = format!("environment variable {name}");

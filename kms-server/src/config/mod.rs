@@ -9,18 +9,16 @@ mod aws;
 mod duration;
 mod encoding;
 mod environment;
-mod forms;
-pub mod glob;
+mod former;
+mod kms;
 mod log_level;
 mod origins;
-mod outer;
 mod pattern;
 mod places;
 mod problem;
 mod resolve;
 mod schema;
 mod sections;
-pub mod settings;
 mod toml;
 mod tree;
 mod vault;
@@ -31,19 +29,16 @@ use std::fs;
 use std::path::Path;
 
 use figment::value::{Dict, Value};
+use kms_trust::describe_io_error;
 
 pub use self::duration::parse as parse_duration;
 pub use self::environment::Environment;
-use self::forms::{Language, Modern};
+use self::former::{Language, Modern};
 pub use self::origins::Origins;
 use self::places::{Lines, Places, path as key_path};
 pub use self::problem::{Problem, Warning};
 pub use self::resolve::parse_address;
-pub use self::settings::{
-    BareStore, DEFAULT_ROUTE_TIMEOUT, KeyStoreSettings, LogSettings, OuterKms, PolicySettings, ProxySettings,
-    RootKeySource, RouteSettings, Settings, TlsSettings,
-};
-use crate::certificate::describe_io_error;
+use crate::settings::Settings;
 
 /// A configuration that can be used, and what is dubious about it.
 #[derive(Debug)]
@@ -93,7 +88,7 @@ pub fn load_text(text: &str, file: &str, environment: &Environment) -> Result<Lo
 
 fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) -> Result<Loaded, Problem> {
     let Content { tree, lines, language, ignored } = read(text, file)?;
-    let Modern { tree, lines, written, is_for_kes } = forms::modernise(tree, lines, language, file)?;
+    let Modern { tree, lines, written, is_for_kes } = former::modernise(tree, lines, language, file)?;
     let (mut overrides, variables, mut warnings) = environment.overrides();
     warnings.extend(ignored);
     let mut places = Places { file: file.to_owned(), lines, overrides: variables, written };
@@ -156,13 +151,13 @@ impl Flags {
     fn add_to(&self, overrides: &mut Dict, tree: &Dict, places: &mut Places, warnings: &mut Vec<Warning>) {
         let mut set = |key: &str, flag: &str, value: Value, wins: bool| {
             let (path, place) = (key_path(key), format!("flag {flag}"));
-            let set_already = forms::find(tree, &path).is_some() || forms::find(overrides, &path).is_some();
+            let set_already = former::find(tree, &path).is_some() || former::find(overrides, &path).is_some();
             if set_already && !wins {
                 let message = format!("no effect, {} is in force", places.of(&path));
                 warnings.push(Warning::dubious(Problem::new(place, key, message)));
                 return;
             }
-            forms::insert(overrides, &path, value);
+            former::insert(overrides, &path, value);
             places.overrides.insert(path, place);
         };
         let text = |value: &Option<String>| value.as_deref().map(Value::from);
@@ -187,7 +182,7 @@ pub fn from_flags(flags: &Flags) -> Result<Loaded, Problem> {
     let (mut overrides, mut warnings) = (Dict::new(), Vec::new());
     flags.add_to(&mut overrides, &Dict::new(), &mut places, &mut warnings);
     let memory = Value::Dict(figment::value::Tag::Default, BTreeMap::new());
-    forms::insert(&mut overrides, &key_path("keystore.memory"), memory);
+    former::insert(&mut overrides, &key_path("keystore.memory"), memory);
     let environment = Environment::default();
     let tree = tree::expand(Dict::new(), Language::Toml, &environment, &places, &mut warnings);
     let raw = tree::extract(tree, &overrides, &places, &mut warnings)?;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::places::{Places, path};
 use super::schema::TOP_LEVEL;
-use super::settings::TlsSettings;
+use crate::error::StartError;
+use crate::settings::TlsSettings;
 
 /// Knows the place of each setting, and which of them names a file.
 #[derive(Debug)]
@@ -30,6 +31,12 @@ impl Origins {
     /// Knows nothing: there is no config.
     pub fn none() -> Self {
         Self { places: None, files: Vec::new() }
+    }
+
+    /// Puts in front of an error where the setting at fault stands.
+    #[must_use]
+    pub fn place(&self, error: &StartError) -> StartError {
+        StartError::new(self.tell(&error.to_string()))
     }
 
     /// Notes that a setting is what `place` says, such as `flag --addr`.

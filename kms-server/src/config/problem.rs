@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::mask::mask;
-use crate::terminal::escape;
+use crate::text::mask::mask;
+use crate::text::terminal::escape;
 
 /// One thing that is wrong, or dubious, in one line: where it stands, under which key, and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -9,20 +9,19 @@ use kms_core::{CacheConfig, Identity, KeyName};
 use kms_vault::Secret;
 
 use super::environment::Environment;
-use super::glob::Glob;
 use super::log_level::LogLevel;
-use super::pattern;
 use super::places::{KeyPath, Places, path};
 use super::problem::{Problem, Warning};
 use super::schema::{Raw, RawCache, RawFs, RawKey, RawKeyStore, RawPolicy, RawTls};
 use super::sections::{RawApi, RawLog, RawOuterKms, RawProxy};
-use super::settings::{
+use super::{aws, kms, pattern, vault};
+use crate::access::glob::Glob;
+use crate::api::{MARGIN, Routes};
+use crate::settings::{
     AuditFailure, BareStore, ErrorLevel, KeyStoreSettings, LogSettings, PolicySettings, ProxySettings,
     RootKeySource, RouteSettings, Settings, TlsSettings,
 };
-use super::{aws, outer, vault};
-use crate::api::{MARGIN, Routes};
-use crate::mask::NoIdentity;
+use crate::text::mask::NoIdentity;
 
 /// Where a server listens that is not told.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
@@ -494,7 +493,7 @@ fn key_store(
         return Err(places.problem(other, message));
     }
     if let Some(outer) = outer {
-        let kms = outer::outer(outer, places)?;
+        let kms = kms::outer(outer, places)?;
         return Ok(KeyStoreSettings::Wrapped { store: bare_store(raw, context)?, kms });
     }
     match (raw.fs, raw.vault, raw.aws, raw.memory) {

@@ -5,7 +5,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::environment::Environment;
-use super::forms::Language;
+use super::former::Language;
 use super::places::{KeyPath, Places};
 use super::problem::{Problem, Warning};
 use super::schema::{Element as _, Raw, RawKey};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::process;
+use crate::host::process;
 
 /// How often is looked.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);

@@ -9,7 +9,8 @@ use std::mem::MaybeUninit;
 use http::StatusCode;
 use httparse::{Header, Status};
 
-use super::watch::MAX_HEAD;
+/// The most bytes of a request's head that are read.
+pub const MAX_HEAD: usize = 16 * 1024;
 
 /// The most fields of a head, as many as hyper takes.
 const MAX_FIELDS: usize = 100;

@@ -46,9 +46,6 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The number of what is open while a connection lingers.
 const LINGERING: u32 = u32::MAX;
 
-/// The most bytes of a request's head that are read.
-pub const MAX_HEAD: usize = 16 * 1024;
-
 /// What happens on a connection, noted by its transport and its handlers.
 #[derive(Debug)]
 pub struct Watch {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kms_core::ErrorKind;
-use kms_server::config::settings::RouteSettings;
+use kms_server::settings::RouteSettings;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 use serde_json::{Value, json};

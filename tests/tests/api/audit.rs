@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::time::Duration;
 
-use kms_server::config::settings::AuditFailure;
+use kms_server::settings::AuditFailure;
 use kms_tests::{Protocol, TestIdentity, TestServer};
 use serde_json::Value;
 

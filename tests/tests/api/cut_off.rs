@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kms_core::{CacheConfig, EntryName, ErrorKind, KeyName, KeyRing, KeyStore};
 use kms_fs::{FsConfig, OpenMode, RootKey, open};
-use kms_server::config::settings::AuditFailure;
+use kms_server::settings::AuditFailure;
 use kms_tests::cut_off::CutOff;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Protocol, TestServer};

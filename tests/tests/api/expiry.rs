@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use kms_server::config::settings::ProxySettings;
+use kms_server::settings::ProxySettings;
 use kms_tests::client::tls_connect;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_good_client_is_served_among_thousands_of_bad_ones() {
     let _alone = crate::ALONE.lock().await;
-    let files = kms_server::process::raise_file_limit();
+    let files = kms_server::host::process::raise_file_limit();
     assert!(files > IDLE_CONNECTIONS as u64 + 1_000, "{files} open files are too few for this test");
     let server = DevServer::start();
     let mut good: Vec<_> = Protocol::ALL.into_iter().map(|protocol| server.admin(protocol)).collect();

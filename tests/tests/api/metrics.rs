@@ -31,7 +31,7 @@ async fn who_describes_itself_is_counted_and_who_has_no_certificate_is_not() {
     let mut builder = TestServer::builder();
     builder.settings.routes.insert(
         "/v1/ready".to_owned(),
-        kms_server::config::settings::RouteSettings { skip_auth: true, timeout: None },
+        kms_server::settings::RouteSettings { skip_auth: true, timeout: None },
     );
     let server = builder.start().await;
     let mut admin = server.admin(Protocol::Http1);

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kms_server::config::settings::ProxySettings;
+use kms_server::settings::ProxySettings;
 use kms_tests::{Protocol, TestIdentity, TestServer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 

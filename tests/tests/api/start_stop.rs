@@ -127,7 +127,7 @@ async fn a_start_that_cannot_be_says_why_in_one_line() {
         (
             "an identity in two places",
             Box::new(|builder| {
-                let policy = kms_server::config::settings::PolicySettings {
+                let policy = kms_server::settings::PolicySettings {
                     identities: vec![builder.settings.admin.unwrap()],
                     ..Default::default()
                 };

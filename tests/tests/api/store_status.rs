@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kms_core::ErrorKind;
-use kms_server::config::settings::RouteSettings;
+use kms_server::settings::RouteSettings;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Protocol, STATUS_KEPT, TestServer, TestServerBuilder, ask_at_once};
 

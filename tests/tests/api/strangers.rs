@@ -126,7 +126,7 @@ fn flood() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_of_idle_connections_is_given_back() {
     let _alone = crate::ALONE.lock().await;
-    kms_server::process::raise_file_limit();
+    kms_server::host::process::raise_file_limit();
     let server = DevServer::start();
     let mut admin = server.admin(Protocol::Http2);
     assert_eq!(admin.send("PUT", "/v1/key/create/a", "").await.unwrap().code(), 200);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kms_core::{EntryName, ErrorKind, KeyName};
-use kms_server::config::settings::RouteSettings;
+use kms_server::settings::RouteSettings;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Answer, Client, Protocol, STATUS_KEPT, TestIdentity, TestServer, TestServerBuilder};
 use serde_json::Value;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kms_server::certificate::NewCertificate;
+use kms_server::credentials::certificate::NewCertificate;
 use kms_tests::process::kms_binary;
 use kms_tests::{Client, Protocol, STATUS_KEPT, TestIdentity};
 use serde_json::json;

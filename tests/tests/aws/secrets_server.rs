@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kms_aws::{Level, check_secrets};
 use kms_core::{CacheConfig, KeyRing};
-use kms_server::certificate::NewCertificate;
+use kms_server::credentials::certificate::NewCertificate;
 use kms_tests::process::kms_binary;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 use serde_json::json;

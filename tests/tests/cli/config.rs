@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use kms_core::{Identity, KeyName};
-use kms_server::config::{Environment, KeyStoreSettings, Loaded, RootKeySource, load, load_text};
+use kms_server::config::{Environment, Loaded, load, load_text};
+use kms_server::settings::{KeyStoreSettings, RootKeySource};
 
 use super::process::{Shell, text};
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use kms_server::certificate::{Facts, NewCertificate, first_of};
+use kms_server::credentials::certificate::{Facts, NewCertificate, first_of};
 
 use super::process::{Serving, Shell, field, text};
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use kms_server::apikey::ApiKey;
-use kms_server::certificate::{Facts, first_of, read_pair};
+use kms_server::credentials::apikey::ApiKey;
+use kms_server::credentials::certificate::{Facts, first_of, read_pair};
 use serde_json::Value;
 
 use super::process::{Shell, field, kms, text};

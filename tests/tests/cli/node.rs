@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use kms_server::certificate::{Facts, first_of};
+use kms_server::credentials::certificate::{Facts, first_of};
 use serde_json::Value;
 use tempfile::TempDir;
 

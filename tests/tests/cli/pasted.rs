@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kms_server::apikey::ApiKey;
+use kms_server::credentials::apikey::ApiKey;
 
 use super::fake::{Fake, Pair};
 use super::process::{Done, Shell, text};

@@ -195,7 +195,7 @@ fn what_vault_says_is_escaped_in_the_check() {
 fn shell(fake: &Fake, pair: &Pair, directory: &std::path::Path) -> Shell {
     let ca = directory.join("ca.crt");
     std::fs::write(&ca, &pair.certificate).unwrap();
-    let api_key = kms_server::apikey::ApiKey::generate().unwrap().to_text();
+    let api_key = kms_server::credentials::apikey::ApiKey::generate().unwrap().to_text();
     Shell::default()
         .set("KES_SERVER", fake.address)
         .set("KES_CA_CERT", ca.display())

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use kms_server::certificate::CertifiedKey;
+use kms_server::credentials::certificate::CertifiedKey;
 use kms_tests::{Client, Protocol, TestIdentity};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};

@@ -40,7 +40,7 @@ impl Client {
 }
 
 fn status(shell: &Shell, address: SocketAddr, flags: &[&str]) -> Done {
-    let api_key = kms_server::apikey::ApiKey::generate().unwrap().to_text();
+    let api_key = kms_server::credentials::apikey::ApiKey::generate().unwrap().to_text();
     let shell = shell.clone().set("KES_API_KEY", &*api_key);
     shell.run(&[&["status", "--short", "--server", &address.to_string()], flags].concat())
 }

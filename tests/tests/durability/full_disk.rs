@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kms_core::{ErrorKind, KeyStore};
 use kms_fs::{FsConfig, FsStore, OpenMode, RootKey};
-use kms_server::config::settings::AuditFailure;
+use kms_server::settings::AuditFailure;
 use kms_tests::{Protocol, TestServer};
 use tempfile::TempDir;
 

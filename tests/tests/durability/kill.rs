@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kms_server::apikey::ApiKey;
+use kms_server::credentials::apikey::ApiKey;
 use kms_tests::process::kms_binary;
 use kms_tests::{Client, Protocol, TestIdentity};
 use serde_json::{Value, json};

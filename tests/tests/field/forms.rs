@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kms_core::Identity;
-use kms_server::config::settings::ErrorLevel;
-use kms_server::config::{Environment, KeyStoreSettings, Loaded, Problem, RootKeySource, load, load_text};
+use kms_server::config::{Environment, Loaded, Problem, load, load_text};
+use kms_server::settings::ErrorLevel;
+use kms_server::settings::{KeyStoreSettings, RootKeySource};
 
 const IDENTITY: &str = "0000000000000000000000000000000000000000000000000000000000000007";
 const OTHER: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
@@ -445,7 +446,7 @@ fn mistakes_in_yaml_are_told_with_file_line_key_and_what_was_expected() {
 
 /// Says what the binary is told by a text beside the settings that it makes.
 #[track_caller]
-fn loads(text: &str) -> (kms_server::config::Settings, String) {
+fn loads(text: &str) -> (kms_server::settings::Settings, String) {
     let loaded = yaml(&format!("{START}keystore: {{fs: {{path: p}}}}\n{text}"));
     let loaded = loaded.unwrap_or_else(|problem| panic!("{text}: {problem}"));
     let told = warnings(&loaded);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kms_core::{CacheConfig, EntryName, ErrorKind, KeyStore, ListQuery, Result};
-use kms_server::config::settings::RouteSettings;
+use kms_server::settings::RouteSettings;
 use kms_tests::{TestIdentity, TestServer, ask_at_once};
 use kms_vault::{KvVersion, TransitConfig, VaultConfig};
 use tokio::task::JoinSet;

@@ -1,0 +1,403 @@
+//! Who may do what: the admin, and the path patterns of everyone else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kms_core::Identity;
+use kms_trust::ClientVerifier;
+
+use super::glob::Glob;
+use crate::settings::{PolicySettings, ProxySettings};
+
+/// The access rules of a server: what each identity may do. A clone costs little, whatever their number.
+#[derive(Clone, Debug)]
+pub struct Access {
+    admin: Option<Identity>,
+    /// By identity.
+    policies: Arc<HashMap<Identity, Arc<Policy>>>,
+    by_name: Arc<BTreeMap<String, Arc<Policy>>>,
+    proxies: Option<Proxies>,
+    created_at: Timestamp,
+}
+
+impl Access {
+    /// Compiles the policies of a configuration.
+    ///
+    /// Fails when an identity has two policies, or is the admin and has one.
+    pub fn new(
+        admin: Option<Identity>,
+        policies: &BTreeMap<String, PolicySettings>,
+    ) -> Result<Self, AmbiguousIdentity> {
+        let identities = policies.values().map(|settings| settings.identities.len()).sum();
+        let (mut of_identity, mut by_name) = (HashMap::with_capacity(identities), BTreeMap::new());
+        for (name, settings) in policies {
+            let policy = Arc::new(Policy::new(name, settings));
+            by_name.insert(name.clone(), Arc::clone(&policy));
+            for identity in &settings.identities {
+                if admin == Some(*identity) {
+                    return Err(AmbiguousIdentity {
+                        identity: *identity,
+                        first: "the admin".to_owned(),
+                        second: name.clone(),
+                    });
+                }
+                if let Some(other) = of_identity.insert(*identity, Arc::clone(&policy)) {
+                    let first = format!("policy '{}'", Policy::name(&other));
+                    return Err(AmbiguousIdentity { identity: *identity, first, second: name.clone() });
+                }
+            }
+        }
+        Ok(Self {
+            admin,
+            policies: Arc::new(of_identity),
+            by_name: Arc::new(by_name),
+            proxies: None,
+            created_at: Timestamp::now(),
+        })
+    }
+
+    /// Lets proxies speak for other clients.
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: Option<Proxies>) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// Returns how `identity` speaks for other clients, if it is a proxy.
+    pub fn proxy(&self, identity: &Identity) -> Option<&Proxies> {
+        self.proxies.as_ref().filter(|proxies| proxies.settings.identities.contains(identity))
+    }
+
+    /// Returns the admin's identity, unless it is switched off.
+    pub fn admin(&self) -> Option<&Identity> {
+        self.admin.as_ref()
+    }
+
+    /// Tells whether `identity` may do anything, for itself or for others. Whom it does not know is a stranger.
+    pub fn knows(&self, identity: &Identity) -> bool {
+        self.admin.as_ref() == Some(identity)
+            || self.policies.contains_key(identity)
+            || self.proxy(identity).is_some()
+    }
+
+    /// Returns when these rules were made of the configuration.
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// Finds a policy by its name.
+    pub fn policy(&self, name: &str) -> Option<&Policy> {
+        self.by_name.get(name).map(Arc::as_ref)
+    }
+
+    /// Goes through the names of the policies in byte order.
+    pub fn policy_names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Goes through all who may do anything, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.admin.iter().chain(self.policies.keys())
+    }
+
+    /// Finds what `identity` may do.
+    pub fn role(&self, identity: &Identity) -> Role {
+        if self.admin.as_ref() == Some(identity) {
+            return Role::Admin;
+        }
+        self.policies.get(identity).map_or(Role::None, |policy| Role::Policy(Arc::clone(policy)))
+    }
+
+    /// Decides whether a request of `identity` may pass.
+    pub fn authorize(&self, identity: &Identity, target: &Target<'_>) -> Result<(), Denial<'_>> {
+        if self.admin.as_ref() == Some(identity) {
+            return Ok(());
+        }
+        let policy = self.policies.get(identity).ok_or(Denial::NoPolicy)?;
+        policy.rule_for(target).map(|_| ())
+    }
+}
+
+/// Proxies that speak for other clients.
+#[derive(Clone, Debug)]
+pub struct Proxies {
+    /// Who they are, and the header in which they hand on certificates.
+    pub settings: ProxySettings,
+    /// What verifies the certificates, where those of clients are verified.
+    pub verifier: Option<Arc<ClientVerifier>>,
+}
+
+/// What an identity may do.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// What a policy allows.
+    Policy(Arc<Policy>),
+    /// Nothing: the identity stands in no policy.
+    None,
+}
+
+/// What a request asks for, as policies see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The path that was asked for, decoded.
+    pub path: &'a str,
+    /// What else leads to the same: paths of routes,
+    pub aliases: &'static [&'static str],
+    /// and what follows each of them.
+    pub rest: &'a str,
+}
+
+/// A named list of path patterns.
+///
+/// A request passes if at least one allow pattern matches the path that was asked for, and no deny pattern matches it
+/// or another path of its route: what is denied under one name is denied under all.
+#[derive(Debug)]
+pub struct Policy {
+    name: Box<str>,
+    allow: Box<[Pattern]>,
+    deny: Box<[Pattern]>,
+}
+
+impl Policy {
+    fn new(name: &str, settings: &PolicySettings) -> Self {
+        let compile = |patterns: &[String]| patterns.iter().map(|text| Pattern::new(text)).collect();
+        let globs = settings.paths.iter().filter_map(|text| Pattern::glob(text));
+        let allow: Box<[Pattern]> = compile(&settings.allow);
+        Self {
+            name: name.into(),
+            allow: allow.into_iter().chain(globs).collect(),
+            deny: compile(&settings.deny),
+        }
+    }
+
+    /// Returns the name of the policy.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Lends the patterns of which one has to match.
+    pub fn allow(&self) -> &[Pattern] {
+        &self.allow
+    }
+
+    /// Lends the patterns of which none may match.
+    pub fn deny(&self) -> &[Pattern] {
+        &self.deny
+    }
+
+    /// Finds the rule that allows what is asked for, if none denies it.
+    pub fn rule_for(&self, target: &Target<'_>) -> Result<&Pattern, Denial<'_>> {
+        let Target { path, aliases, rest } = *target;
+        for pattern in &self.deny {
+            let is_alias = !pattern.matches(path);
+            if !is_alias || aliases.iter().any(|alias| pattern.matches_joined(alias, rest)) {
+                return Err(Denial::Rule { policy: &self.name, pattern, is_alias });
+            }
+        }
+        let allows = self.allow.iter().find(|pattern| pattern.matches(path));
+        allows.ok_or(Denial::NotAllowed { policy: &self.name })
+    }
+}
+
+/// A path, or with a `*` at its end all paths that begin so; in policies of 2020 a [`Glob`].
+#[derive(Debug)]
+pub enum Pattern {
+    /// This path.
+    Exact(Box<str>),
+    /// All paths that begin so.
+    Prefix(Box<str>),
+    /// All paths that match, and the pattern as it was written.
+    Glob(Glob, Box<str>),
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.into()),
+            None => Self::Exact(text.into()),
+        }
+    }
+
+    /// Reads a pattern of 2020; a broken one, which no configuration lets through, allows nothing.
+    fn glob(text: &str) -> Option<Self> {
+        Some(Self::Glob(Glob::new(text).ok()?, text.into()))
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == &**exact,
+            Self::Prefix(prefix) => path.starts_with(&**prefix),
+            Self::Glob(glob, _) => glob.matches(path),
+        }
+    }
+
+    /// Tells whether the path matches that `start` and `rest` are together, which is not made for it.
+    fn matches_joined(&self, start: &str, rest: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact.strip_prefix(start) == Some(rest),
+            Self::Prefix(prefix) => match prefix.strip_prefix(start) {
+                Some(more) => rest.starts_with(more),
+                None => start.starts_with(&**prefix),
+            },
+            Self::Glob(glob, _) => glob.matches(&format!("{start}{rest}")),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) | Self::Glob(_, text) => f.write_str(text),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}
+
+/// Why a request was denied, for the log; the client is told only that it was.
+#[derive(Debug)]
+pub enum Denial<'a> {
+    /// The identity stands in no policy.
+    NoPolicy,
+    /// This rule of its policy denies the path.
+    Rule {
+        /// The policy's name.
+        policy: &'a str,
+        /// The rule.
+        pattern: &'a Pattern,
+        /// Whether it names another path of the route.
+        is_alias: bool,
+    },
+    /// No rule of its policy allows the path.
+    NotAllowed {
+        /// The policy's name.
+        policy: &'a str,
+    },
+}
+
+impl fmt::Display for Denial<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPolicy => f.write_str("the identity has no policy"),
+            Self::Rule { policy, pattern, is_alias } => {
+                write!(f, "policy '{policy}' denies '{pattern}'")?;
+                if *is_alias { f.write_str(", which leads to the same") } else { Ok(()) }
+            }
+            Self::NotAllowed { policy } => write!(f, "no rule of policy '{policy}' allows the path"),
+        }
+    }
+}
+
+/// An identity that stands in two places, so that nobody could tell what it may do.
+#[derive(Debug)]
+pub struct AmbiguousIdentity {
+    identity: Identity,
+    first: String,
+    second: String,
+}
+
+impl fmt::Display for AmbiguousIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "identity '{}' is {} and stands in policy '{}', too",
+            self.identity, self.first, self.second
+        )
+    }
+}
+
+impl std::error::Error for AmbiguousIdentity {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn someone() -> Identity {
+        Identity::of_public_key(b"someone")
+    }
+
+    fn policy(allow: &[&str], deny: &[&str]) -> PolicySettings {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        PolicySettings {
+            allow: owned(allow),
+            deny: owned(deny),
+            identities: vec![someone()],
+            ..PolicySettings::default()
+        }
+    }
+
+    /// A path of a route that has no other.
+    fn only(path: &str) -> Target<'_> {
+        Target { path, aliases: &[], rest: "" }
+    }
+
+    fn access(allow: &[&str], deny: &[&str]) -> Access {
+        let policies = BTreeMap::from([("minio".to_owned(), policy(allow, deny))]);
+        Access::new(None, &policies).unwrap()
+    }
+
+    #[test]
+    fn a_star_is_a_wildcard_only_at_the_end() {
+        let access = access(&["/v1/key/create/my-*", "/v1/status", "/v1/*/x"], &[]);
+        for path in
+            ["/v1/key/create/my-", "/v1/key/create/my-key", "/v1/key/create/my-a/b", "/v1/status", "/v1/*/x"]
+        {
+            assert!(access.authorize(&someone(), &only(path)).is_ok(), "{path}");
+        }
+        for path in ["/v1/key/create/my", "/v1/key/create/other", "/v1/status/", "/v1/statu", "/v1/key/x", ""]
+        {
+            assert!(access.authorize(&someone(), &only(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn deny_wins_over_allow_and_nothing_allows_nothing() {
+        let access = access(&["/v1/key/*"], &["/v1/key/generate/my-internal*", "/v1/key/delete/a"]);
+        assert!(access.authorize(&someone(), &only("/v1/key/delete/ab")).is_ok());
+        let denial = access.authorize(&someone(), &only("/v1/key/delete/a")).unwrap_err().to_string();
+        assert_eq!(denial, "policy 'minio' denies '/v1/key/delete/a'");
+        assert!(access.authorize(&someone(), &only("/v1/key/generate/my-internal1")).is_err());
+        assert!(super::tests::access(&[], &[]).authorize(&someone(), &only("/v1/status")).is_err());
+        let stranger = Identity::of_public_key(b"stranger");
+        assert!(access.authorize(&stranger, &only("/v1/status")).is_err());
+    }
+
+    #[test]
+    fn a_deny_holds_for_every_path_of_a_route_and_an_allow_for_its_own() {
+        let target = |rest| Target {
+            path: if rest == "a" { "/v1/key/decrypt/a" } else { "/v1/key/decrypt/ab" },
+            aliases: &["/v1/key/bulk/decrypt/"],
+            rest,
+        };
+        for (deny, a, ab) in [
+            ("/v1/key/bulk/decrypt/a", false, true),
+            ("/v1/key/bulk/decrypt/a*", false, false),
+            ("/v1/key/bulk/decrypt/ab*", true, false),
+            ("/v1/key/bulk/decrypt/b*", true, true),
+            ("/v1/key/bulk/decrypt/", true, true),
+            ("/v1/key/bulk/decrypt/*", false, false),
+            ("/v1/key/bulk*", false, false),
+            ("/v1/key/decrypt/a", false, true),
+            ("/v1/key/decrypt/ab*", true, false),
+            ("/v1/key/bulk/generate/*", true, true),
+        ] {
+            let access = access(&["/v1/key/*"], &[deny]);
+            let passes = |rest| access.authorize(&someone(), &target(rest)).is_ok();
+            assert_eq!((passes("a"), passes("ab")), (a, ab), "{deny}");
+        }
+        let access = access(&["/v1/key/bulk/decrypt/*"], &[]);
+        assert!(access.authorize(&someone(), &target("a")).is_err());
+    }
+
+    #[test]
+    fn an_identity_stands_in_one_place() {
+        let twice = BTreeMap::from([("a".to_owned(), policy(&[], &[])), ("b".to_owned(), policy(&[], &[]))]);
+        let error = Access::new(None, &twice).unwrap_err().to_string();
+        assert!(error.contains("policy 'a'") && error.contains("policy 'b'"), "{error}");
+        let once = BTreeMap::from([("a".to_owned(), policy(&[], &[]))]);
+        assert!(Access::new(Some(someone()), &once).unwrap_err().to_string().contains("is the admin"));
+    }
+}

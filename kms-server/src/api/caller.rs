@@ -1,0 +1,63 @@
+//! Who makes a request: the client of a connection, and the one for whom a proxy speaks.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::request::Parts;
+use kms_core::Identity;
+
+use super::state::Api;
+use crate::access::expiry::Expiry;
+use crate::access::forwarded;
+use crate::access::identify::{Peer, Refusal};
+use crate::access::policy::Access;
+use crate::conn::watch::Watch;
+
+/// The client of one connection, as all its requests see it.
+pub struct Client {
+    pub(super) api: Arc<Api>,
+    pub(super) peer: Peer,
+    pub(super) remote: SocketAddr,
+    pub(super) is_http2: bool,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Client {
+    /// Describes a client whose handshake is done.
+    pub fn new(api: Arc<Api>, peer: Peer, remote: SocketAddr, is_http2: bool, watch: Arc<Watch>) -> Self {
+        if let Err(refusal) = peer.identity {
+            refusal.tell(remote.ip());
+        }
+        Self { api, peer, remote, is_http2, watch }
+    }
+
+    /// Returns the address that it connected from.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Tells whether it may do anything by these rules.
+    pub(super) fn is_known(&self, access: &Access) -> bool {
+        self.peer.identity.as_ref().is_ok_and(|peer| access.knows(peer))
+    }
+}
+
+/// Who makes a request: the client at the other end of the connection, or one for whom a proxy speaks.
+#[derive(Clone)]
+pub struct Caller {
+    pub identity: Result<Identity, Refusal>,
+    pub expiry: Option<Expiry>,
+    pub ip: IpAddr,
+}
+
+impl Caller {
+    /// Finds out who makes the request with this head.
+    pub fn new(client: &Client, access: &Access, head: &Parts, path: &str) -> Self {
+        let (Peer { identity, expiry }, ip) = (client.peer, client.remote.ip());
+        let Some(proxies) = identity.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
+            return Self { identity, expiry, ip };
+        };
+        let (Peer { identity, expiry }, ip) = forwarded::client(&head.headers, path, proxies, ip);
+        Self { identity, expiry, ip }
+    }
+}

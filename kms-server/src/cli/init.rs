@@ -1,0 +1,219 @@
+//! `kms init`: all that a single server needs, in one directory.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kms_core::Identity;
+use kms_fs::FsConfig;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::failure::Failure;
+use crate::credentials::apikey::ApiKey;
+use crate::credentials::certificate::NewCertificate;
+use crate::host::files;
+use crate::host::shell::shell_quote;
+
+/// How long the server's certificate is valid: five years.
+const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+
+/// What is to be made.
+#[derive(clap::Args)]
+pub struct Plan {
+    /// The directory to put everything into.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// A host name that clients use for the server; localhost and that of this machine if none is told.
+    #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
+    dns: Vec<String>,
+    /// An address that clients use for the server; 127.0.0.1 if none is told.
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    ip: Vec<IpAddr>,
+}
+
+/// What was made. It prints the admin's API key, which is stored nowhere.
+pub struct Made {
+    api_key: Zeroizing<String>,
+    admin: Identity,
+    paths: Paths,
+    host: String,
+}
+
+/// Makes a key store with its root key, a certificate with its private key, an API key for the admin, and a config that
+/// uses them.
+///
+/// Nothing that exists is overwritten: if any of the files is there, nothing is made. A store whose root key has not got its
+/// name, since an earlier call was cut off, is completed.
+pub fn init(plan: &Plan) -> Result<Made, Failure> {
+    let directory = std::path::absolute(&plan.directory)
+        .map_err(|error| Failure::new(files::failed(&plan.directory, &error)))?;
+    let paths = Paths::in_directory(&directory);
+    let found = kms_fs::look(&paths.data, &paths.root_key)?;
+    let is_begun = found.begun && !found.root_key;
+    let in_the_way = |path: &&Path| path.symlink_metadata().is_ok() && !(is_begun && *path == paths.data);
+    if let Some(path) = paths.all().into_iter().find(in_the_way) {
+        return Err(Failure::new(format!(
+            "{}: it exists already, and nothing is overwritten: choose another directory",
+            path.display()
+        )));
+    }
+    let (dns, ip) = plan.names();
+    let host = dns.first().cloned().or_else(|| ip.first().map(ToString::to_string)).unwrap_or_default();
+    let certified = NewCertificate {
+        common_name: host.clone(),
+        dns_names: dns,
+        ip_addresses: ip,
+        validity: CERTIFICATE_VALIDITY,
+        server: true,
+    }
+    .with_new_key()?;
+    let admin = ApiKey::generate()?;
+
+    let make_directory = |path: &Path| {
+        files::private_directory(path).map_err(|error| Failure::new(files::failed(path, &error)))
+    };
+    let write = |path: &Path, content: &[u8], mode| {
+        files::write_new(path, content, mode).map_err(|error| Failure::new(files::failed(path, &error)))
+    };
+    make_directory(&directory)?;
+    drop(kms_fs::create_with_root_key_file(&FsConfig::new(&paths.data), &paths.root_key)?);
+    write(&paths.key, certified.key_pem().as_bytes(), files::PRIVATE)?;
+    write(&paths.cert, certified.chain_pem().as_bytes(), files::PUBLIC)?;
+    write(&paths.config, config(&paths, admin.identity()).as_bytes(), files::PUBLIC)?;
+    Ok(Made { api_key: admin.to_text(), admin: admin.identity(), paths, host })
+}
+
+impl Plan {
+    fn names(&self) -> (Vec<String>, Vec<IpAddr>) {
+        if !self.dns.is_empty() || !self.ip.is_empty() {
+            return (self.dns.clone(), self.ip.clone());
+        }
+        let mut dns = vec!["localhost".to_owned()];
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        if is_host_name(&host) && host != "localhost" {
+            dns.push(host);
+        }
+        (dns, vec![IpAddr::from([127, 0, 0, 1])])
+    }
+}
+
+impl Made {
+    /// Tells it to programs.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "api_key": *self.api_key,
+            "identity": self.admin.to_string(),
+            "config": self.paths.config,
+            "root_key": self.paths.root_key,
+            "data": self.paths.data,
+            "cert": self.paths.cert,
+            "key": self.paths.key,
+        })
+    }
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Paths { config, root_key, data, cert, key } = &self.paths;
+        writeln!(f, "Config            {}", config.display())?;
+        writeln!(f, "Certificate       {}", cert.display())?;
+        writeln!(f, "Private key       {}", key.display())?;
+        writeln!(f, "Key store         {}", data.display())?;
+        writeln!(f, "Root key          {}", root_key.display())?;
+        writeln!(
+            f,
+            "                  Back this file up elsewhere than the store; losing it is losing all data.\n"
+        )?;
+        writeln!(f, "Admin's API key   {}", *self.api_key)?;
+        writeln!(f, "                  It is shown this once; the config holds only its identity:")?;
+        writeln!(f, "                  {}\n", self.admin)?;
+        writeln!(f, "Start the server:\n")?;
+        writeln!(f, "    kms server --config {}\n", shell_quote(config))?;
+        writeln!(f, "Then, in another shell:\n")?;
+        writeln!(f, "    export KES_SERVER=https://{}:7373", bracketed(&self.host))?;
+        writeln!(f, "    export KES_CA_CERT={}", shell_quote(cert))?;
+        writeln!(f, "    export KES_API_KEY={}", *self.api_key)?;
+        write!(f, "    kms key create my-key")
+    }
+}
+
+struct Paths {
+    config: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+    root_key: PathBuf,
+    data: PathBuf,
+}
+
+impl Paths {
+    fn in_directory(directory: &Path) -> Self {
+        Self {
+            config: directory.join("config.toml"),
+            cert: directory.join("server.crt"),
+            key: directory.join("server.key"),
+            root_key: directory.join("root.key"),
+            data: directory.join("data"),
+        }
+    }
+
+    fn all(&self) -> [&Path; 5] {
+        [&self.config, &self.cert, &self.key, &self.root_key, &self.data]
+    }
+}
+
+fn is_host_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn config(paths: &Paths, admin: Identity) -> String {
+    let quoted = |path: &Path| toml_edit::Value::from(path.display().to_string()).to_string();
+    let Paths { cert, key, root_key, data, .. } = paths;
+    let (cert, key, root_key, data) = (quoted(cert), quoted(key), quoted(root_key), quoted(data));
+    format!(
+        r#"# Made by `kms init`. `kms check --config` tells what is wrong with it.
+address = "0.0.0.0:7373"
+
+# May do everything. Its API key was printed once and is stored nowhere.
+[admin]
+identity = "{admin}"
+
+[tls]
+cert = {cert}
+key = {key}
+
+[keystore.fs]
+path = {data}
+# Back this file up elsewhere than the store; losing it is losing all data.
+root_key_file = {root_key}
+
+# An application gets an identity by `kms identity new`, and what it may do by a policy:
+# [policy.minio]
+# allow = [
+#     "/v1/key/create/minio-*",
+#     "/v1/key/describe/minio-*",
+#     "/v1/key/generate/minio-*",
+#     "/v1/key/decrypt/minio-*",
+#     "/v1/status",
+# ]
+# identities = ["<the 64 hex digits of the identity>"]
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_one_word_to_a_shell() {
+        assert_eq!(shell_quote(Path::new("/a/b-c_d.crt")), "/a/b-c_d.crt");
+        assert_eq!(shell_quote(Path::new("/a b")), "'/a b'");
+        assert_eq!(shell_quote(Path::new("/it's")), r"'/it'\''s'");
+    }
+}

@@ -1,0 +1,308 @@
+//! X.509 certificates: self-signed ones are made, and what matters of others is read.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use kms_core::{Error, ErrorKind, Identity};
+use kms_trust::{describe_io_error, describe_pem_error, read_file, wrong_in_pem};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType, SigningKey,
+};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::extensions::GeneralName;
+use zeroize::Zeroizing;
+
+use super::private_key;
+
+/// Certificates are valid from a little before they were made, for clocks that are behind.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// A certificate chain, leaf first, and the private key of the leaf. It has no `Debug`.
+pub struct CertifiedKey {
+    /// The certificates as they are presented.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key of the first.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl CertifiedKey {
+    /// Tells whether the private key is that of the first certificate; a key that cannot be used is that of none.
+    pub fn matches(&self) -> Result<bool, InvalidCertificate> {
+        let first = self.chain.first().ok_or(InvalidCertificate::None)?;
+        let facts = Facts::of(first)?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let key = provider.key_provider.load_private_key(self.key.clone_key()).ok();
+        Ok(key.and_then(|key| Some(key.public_key()?.as_ref() == facts.public_key)).unwrap_or_default())
+    }
+
+    /// Writes the chain as PEM.
+    pub fn chain_pem(&self) -> String {
+        self.chain.iter().map(|certificate| to_pem("CERTIFICATE", certificate)).collect()
+    }
+
+    /// Writes the private key, which was made here and so is PKCS #8, as PEM: a secret.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(to_pem("PRIVATE KEY", self.key.secret_der()))
+    }
+}
+
+/// What a self-signed certificate is to say.
+pub struct NewCertificate {
+    /// The common name of subject and issuer.
+    pub common_name: String,
+    /// The DNS names it is for.
+    pub dns_names: Vec<String>,
+    /// The addresses it is for.
+    pub ip_addresses: Vec<IpAddr>,
+    /// How long it is valid from now.
+    pub validity: Duration,
+    /// Whether a server may use it, too.
+    pub server: bool,
+}
+
+impl NewCertificate {
+    /// Describes a certificate that only a client uses.
+    pub fn client(common_name: String, validity: Duration) -> Self {
+        Self { common_name, dns_names: Vec::new(), ip_addresses: Vec::new(), validity, server: false }
+    }
+
+    /// Makes it with a fresh ECDSA P-256 key, which every TLS client understands.
+    pub fn with_new_key(&self) -> kms_core::Result<CertifiedKey> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(|source| Error::with_source(ErrorKind::Internal, "make an ECDSA key", source))?;
+        let chain = vec![self_sign(self, &key)?];
+        Ok(CertifiedKey { chain, key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())) })
+    }
+}
+
+/// Makes a certificate for the key of `signer`, signed by itself. It is no CA.
+///
+/// Fails with `InvalidInput` when a name cannot stand in a certificate.
+pub fn self_sign(
+    new: &NewCertificate,
+    signer: &impl SigningKey,
+) -> kms_core::Result<CertificateDer<'static>> {
+    let invalid = |source| {
+        Error::with_source(
+            ErrorKind::InvalidInput,
+            format!("make a certificate for '{}'", new.common_name),
+            source,
+        )
+    };
+    let mut params = CertificateParams::new(new.dns_names.clone()).map_err(invalid)?;
+    params.subject_alt_names.extend(new.ip_addresses.iter().copied().map(SanType::IpAddress));
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, new.common_name.as_str());
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_SKEW).into();
+    let not_after = now.checked_add(new.validity).filter(|end| Timestamp::try_from(*end).is_ok());
+    params.not_after = not_after
+        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "make a certificate that outlives the calendar"))?
+        .into();
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if new.server {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    Ok(params.self_signed(signer).map_err(invalid)?.into())
+}
+
+/// What matters of a certificate to this program and to the operator.
+#[derive(Debug)]
+pub struct Facts {
+    /// Who the holder of its key is.
+    pub identity: Identity,
+    /// The subject as text.
+    pub subject: String,
+    /// The DNS names it is for.
+    pub dns_names: Vec<String>,
+    /// The addresses it is for.
+    pub ip_addresses: Vec<IpAddr>,
+    /// From when it is valid.
+    pub not_before: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// Whether its basic constraints say `CA:TRUE`.
+    pub is_ca: bool,
+    /// The DER of its `SubjectPublicKeyInfo`.
+    pub public_key: Vec<u8>,
+}
+
+impl Facts {
+    /// Reads them off the DER of a certificate.
+    pub fn of(der: &[u8]) -> Result<Self, InvalidCertificate> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der)
+            .map_err(|error| InvalidCertificate::Der(error.to_string()))?;
+        let validity = certificate.validity();
+        let time = |seconds| {
+            Timestamp::from_second(seconds).map_err(|error| InvalidCertificate::Der(error.to_string()))
+        };
+        let mut facts = Self {
+            identity: Identity::of_public_key(certificate.public_key().raw),
+            subject: certificate.subject().to_string(),
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            not_before: time(validity.not_before.timestamp())?,
+            not_after: time(validity.not_after.timestamp())?,
+            is_ca: certificate.is_ca(),
+            public_key: certificate.public_key().raw.to_vec(),
+        };
+        let names = certificate.subject_alternative_name().ok().flatten();
+        for name in names.iter().flat_map(|names| &names.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => facts.dns_names.push((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => facts.ip_addresses.extend(ip_address(bytes)),
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Tells whether it names neither a host nor an address, which Go clients refuse.
+    pub fn names_nothing(&self) -> bool {
+        self.dns_names.is_empty() && self.ip_addresses.is_empty()
+    }
+}
+
+/// Finds the first certificate in a file's content, PEM (other text around it is passed over) or DER.
+pub fn first_of(content: &[u8]) -> Result<CertificateDer<'static>, InvalidCertificate> {
+    if content.starts_with(&[0x30]) {
+        return Ok(CertificateDer::from(content.to_vec()));
+    }
+    match CertificateDer::from_pem_slice(content) {
+        Ok(certificate) => Ok(certificate),
+        Err(pem::Error::NoItemsFound) => Err(InvalidCertificate::None),
+        Err(error) => Err(InvalidCertificate::Pem(wrong_in_pem(&error).to_owned())),
+    }
+}
+
+/// Reads a PEM file of a certificate chain and one of its private key, by `password` if that is encrypted.
+///
+/// The message of an error names the file.
+pub fn read_pair(cert: &Path, key: &Path, password: Option<&str>) -> Result<CertifiedKey, String> {
+    let chain = read_chain(cert)?;
+    let content =
+        read_file(key).map_err(|error| format!("{}: {}", key.display(), describe_io_error(&error)))?;
+    let key = private_key::read(&content, password).map_err(|error| format!("{}: {error}", key.display()))?;
+    Ok(CertifiedKey { chain, key })
+}
+
+/// Reads a PEM file of at least one certificate.
+///
+/// The message of an error names the file.
+pub fn read_chain(cert: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let file = cert.display();
+    let content = read_file(cert).map_err(|error| format!("{file}: {}", describe_io_error(&error)))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&content)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{file}: {}", describe_pem_error(&error, "certificate")))?;
+    if chain.is_empty() {
+        return Err(format!("{file}: it holds no certificate, expected PEM"));
+    }
+    Ok(chain)
+}
+
+/// Why there is no certificate to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvalidCertificate {
+    /// Nothing in the file looks like a certificate.
+    None,
+    /// The PEM is damaged.
+    Pem(String),
+    /// The DER is no X.509 certificate.
+    Der(String),
+}
+
+impl fmt::Display for InvalidCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("it holds no certificate, expected PEM or DER"),
+            Self::Pem(why) => write!(f, "it is no PEM file: {why}"),
+            Self::Der(why) => write!(f, "it is no X.509 certificate: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidCertificate {}
+
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+pub(crate) fn to_pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(der));
+    let mut lines = Zeroizing::new(String::with_capacity(text.len() + text.len() / 64 + 1));
+    for line in text.as_bytes().chunks(64) {
+        lines.extend(line.iter().map(|byte| char::from(*byte)));
+        lines.push('\n');
+    }
+    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", *lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn localhost() -> NewCertificate {
+        NewCertificate {
+            common_name: "localhost".to_owned(),
+            dns_names: vec!["localhost".to_owned()],
+            ip_addresses: vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])],
+            validity: Duration::from_secs(3600),
+            server: true,
+        }
+    }
+
+    #[test]
+    fn a_new_certificate_says_what_was_asked_for() {
+        let made = localhost().with_new_key().unwrap();
+        let facts = Facts::of(&made.chain[0]).unwrap();
+        assert_eq!(facts.dns_names, ["localhost"]);
+        assert_eq!(facts.ip_addresses, localhost().ip_addresses);
+        assert!(!facts.is_ca);
+        assert!(!facts.names_nothing());
+    }
+
+    #[test]
+    fn what_is_written_as_pem_is_read_back() {
+        let made = localhost().with_new_key().unwrap();
+        let text_around = format!("CONNECTED(00000003)\n{}\nmore\n", made.chain_pem());
+        assert_eq!(first_of(text_around.as_bytes()).unwrap(), made.chain[0]);
+        assert_eq!(first_of(&made.chain[0]).unwrap(), made.chain[0]);
+        let key = PrivateKeyDer::from_pem_slice(made.key_pem().as_bytes()).unwrap();
+        assert_eq!(key.secret_der(), made.key.secret_der());
+        assert_eq!(first_of(b"nothing").unwrap_err(), InvalidCertificate::None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_private_key_does_not_quote_it() {
+        let key = localhost().with_new_key().unwrap().key_pem();
+        let (in_one_line, without_end) = (key.replace('\n', ""), &key[..key.len() - 30]);
+        let no_base64 = key.replace('\n', "\n*");
+        for text in [&in_one_line, without_end, &no_base64] {
+            let error = PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap_err();
+            let told = describe_pem_error(&error, "private key");
+            assert!(!told.contains(char::is_numeric) && told.contains("private key: "), "{told}");
+            let told = InvalidCertificate::Pem(
+                wrong_in_pem(&pem::Error::IllegalSectionStart { line: text.into() }).into(),
+            );
+            assert!(!told.to_string().contains('['), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_validity_beyond_the_calendar_is_an_error() {
+        let forever = NewCertificate { validity: Duration::from_secs(u64::MAX / 4), ..localhost() };
+        assert!(forever.with_new_key().is_err());
+    }
+}

@@ -1,0 +1,470 @@
+//! Connections: accepted, shaken hands with, served within bounds, and ended.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::slots::Slots;
+use crate::access::expiry::{self, Expiry};
+use crate::access::forwarded;
+use crate::access::identify::{self, Peer};
+use crate::api::{self, AnswerBody, Api, Client};
+use crate::conn::heads::{HeadRoom, Heads};
+use crate::conn::io::WatchedIo;
+use crate::conn::memory::Reclaim;
+use crate::conn::requests::MAX_HEAD;
+use crate::conn::streams::{Batch, Streams};
+use crate::conn::watch::{AccessEnd, Alarm, Bounds, Guard, Stop, Watch};
+use crate::host::listen;
+use crate::telemetry::log_limit::LogLimit;
+use crate::tls::handshake;
+
+/// The most requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+/// The most requests at once on one HTTP/2 connection of a client that may do nothing.
+const MAX_STRANGER_STREAMS: u32 = 8;
+
+/// How much body data one HTTP/2 connection may send ahead of being read.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// The same for a client that may do nothing, whose bodies nobody reads: the least that HTTP/2 allows.
+const STRANGER_WINDOW: u32 = 65_535;
+
+/// How much of what an HTTP/1.1 client sends is read at once; hyper would take 400 KiB.
+const HTTP1_BUFFER: usize = 32 * 1024;
+
+/// How long to wait when the system has no descriptor for a further connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The shortest time between two lines of the log about connections that were closed to make room.
+const TELL_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many lines of the error log are about handshakes that failed, and in what time.
+const FAILED_HANDSHAKES: (Duration, u32) = (Duration::from_secs(10), 20);
+
+/// A connection after its handshake, to be polled to its end.
+type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// All connections of a server.
+pub struct Connections {
+    api: Arc<Api>,
+    tls: ArcSwap<rustls::ServerConfig>,
+    bounds: Bounds,
+    slots: Slots,
+    heads: Arc<HeadRoom>,
+    stop: AtomicU8,
+    /// Lines of the error log about handshakes that failed.
+    failed_handshakes: LogLimit,
+}
+
+impl Connections {
+    /// Prepares to serve `api` on at most `limit` connections at once.
+    pub fn new(api: Arc<Api>, tls: rustls::ServerConfig, limit: usize, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            api,
+            tls: ArcSwap::from_pointee(tls),
+            bounds,
+            slots: Slots::new(limit),
+            heads: Arc::default(),
+            stop: AtomicU8::new(0),
+            failed_handshakes: LogLimit::new(FAILED_HANDSHAKES.0, FAILED_HANDSHAKES.1),
+        })
+    }
+
+    /// Accepts connections until it is dropped. Handshakes never hold it up.
+    pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
+        tokio::select! {
+            () = self.take_all(listener) => {}
+            () = Reclaim::run(|| self.slots.len_and_most()) => {}
+        }
+    }
+
+    async fn take_all(self: &Arc<Self>, listener: TcpListener) {
+        let mut evictions = Evictions::default();
+        loop {
+            self.slots.room().await;
+            let (tcp, remote) = match listener.accept().await {
+                Ok((tcp, remote)) => (tcp, listen::client(remote)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let watch = Arc::new(Watch::new());
+            let number = loop {
+                match self.slots.take(remote.ip(), &watch) {
+                    Some((number, evicts)) => {
+                        if evicts {
+                            self.api.metrics().evicted();
+                            evictions.add();
+                        }
+                        break number;
+                    }
+                    None => self.slots.room().await,
+                }
+            };
+            let entry = Entry { connections: Arc::clone(self), number };
+            tokio::spawn(Arc::clone(self).connect(tcp, remote, watch, entry));
+        }
+    }
+
+    /// Ends all connections: idle ones now, others after their requests, and what is left after `patience`.
+    ///
+    /// Returns how many had to be cut off.
+    pub async fn end(&self, patience: Duration) -> usize {
+        self.tell(Stop::WhenIdle);
+        if tokio::time::timeout(patience, self.slots.all_ended()).await.is_ok() {
+            return 0;
+        }
+        let cut_off = self.slots.len();
+        self.tell(Stop::Now);
+        self.slots.all_ended().await;
+        cut_off
+    }
+
+    /// Shakes hands by another TLS configuration from now on.
+    ///
+    /// Where `rule_changed`, connections that were accepted by the old one end after the requests that have begun.
+    pub fn set_tls(&self, tls: rustls::ServerConfig, rule_changed: bool) {
+        self.tls.store(Arc::new(tls));
+        if !rule_changed {
+            return;
+        }
+        let old = self.slots.watches();
+        for watch in &old {
+            watch.end_access(AccessEnd::RuleChanged);
+        }
+        let patience = self.last_answer();
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            for watch in old {
+                watch.tell(Stop::Now);
+            }
+        });
+    }
+
+    /// Returns how long a connection that was told to end may take: its last request, and then to close.
+    fn last_answer(&self) -> Duration {
+        self.api.routes().longest_timeout() + self.bounds.close
+    }
+
+    /// Tells in the error log how many lines about strangers were left out last.
+    pub fn tell_left_out(&self, at_the_end: bool) {
+        if let Some(count) = self.failed_handshakes.ended(at_the_end) {
+            tracing::warn!("TLS handshake failed: {count} more times");
+        }
+        self.api.tell_left_out(at_the_end);
+        identify::tell_left_out(at_the_end);
+        forwarded::tell_left_out(at_the_end);
+    }
+
+    /// Looks again at who may do anything, after the access rules were changed.
+    pub fn look_again(&self) {
+        self.slots.look_again(&self.api.access());
+    }
+
+    fn tell(&self, stop: Stop) {
+        self.stop.fetch_max(stop as u8, Ordering::SeqCst);
+        self.slots.tell(stop);
+    }
+
+    /// The life of one connection.
+    async fn connect(self: Arc<Self>, tcp: TcpStream, remote: SocketAddr, watch: Arc<Watch>, entry: Entry) {
+        if self.stop.load(Ordering::SeqCst) != 0 {
+            return;
+        }
+        // An answer is one write; waiting for more to send would only delay it.
+        let _ = tcp.set_nodelay(true);
+        let Some((mut served, expiry)) = self.shake_hands(tcp, remote, &watch, entry.number).await else {
+            return;
+        };
+        if let Some(expiry) = expiry {
+            let mut passed = Box::pin(expiry.passed());
+            tokio::select! {
+                biased;
+                () = &mut served => return,
+                () = &mut passed => watch.end_access(AccessEnd::Expired),
+            }
+            // A peer of HTTP/2 can put the end of its connection off.
+            let _ = tokio::time::timeout(self.last_answer(), served).await;
+        } else {
+            served.await;
+        }
+    }
+
+    async fn shake_hands(
+        self: &Arc<Self>,
+        tcp: TcpStream,
+        remote: SocketAddr,
+        watch: &Arc<Watch>,
+        number: u64,
+    ) -> Option<(Driven, Option<Expiry>)> {
+        let acceptor = TlsAcceptor::from(self.tls.load_full());
+        // Boxed, as the connection is below: an idle one shall not carry the room for what it did before.
+        let handshake = expiry::of_client(acceptor.accept(tcp));
+        let mut handshake = Box::pin(tokio::time::timeout(self.bounds.head, handshake));
+        let outcome = poll_fn(|cx| match watch.told(cx.waker()) {
+            Some(_) => Poll::Ready(None),
+            None => handshake.as_mut().poll(cx).map(Some),
+        });
+        match outcome.await? {
+            Ok((Ok(tls), expiry)) => {
+                return Some((self.serve(tls, expiry, remote, Arc::clone(watch), number), expiry));
+            }
+            Ok((Err(error), _)) => {
+                if let Some(why) = handshake::describe_failure(&error) {
+                    // Anybody can have them fail.
+                    if let Some(left_out) = self.failed_handshakes.allow() {
+                        let left_out = Some(left_out).filter(|&count| count != 0);
+                        tracing::warn!(%remote, left_out, "TLS handshake failed: {why}");
+                    }
+                } else {
+                    tracing::debug!(%remote, %error, "TLS handshake failed");
+                }
+            }
+            Err(_) => tracing::debug!(%remote, "TLS handshake took too long"),
+        }
+        None
+    }
+
+    /// Makes the connection that speaks the version of HTTP that was agreed on, ready to be driven.
+    fn serve(
+        self: &Arc<Self>,
+        tls: TlsStream<TcpStream>,
+        expiry: Option<Expiry>,
+        remote: SocketAddr,
+        watch: Arc<Watch>,
+        number: u64,
+    ) -> Driven {
+        let session = tls.get_ref().1;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let identity = identify::identify(session.peer_certificates().unwrap_or_default());
+        let is_known =
+            self.slots.identify(number, identity.as_ref().ok().copied(), is_http2, &self.api.access());
+        let peer = Peer { identity, expiry };
+        let client = Client::new(Arc::clone(&self.api), peer, remote, is_http2, Arc::clone(&watch));
+        let heads = Heads::new(Arc::clone(&self.heads), is_known);
+        if is_http2 {
+            let io = Box::new(WatchedIo::http2(tls, Arc::clone(&watch), heads));
+            Box::pin(Arc::clone(self).serve_http2(io, client, watch, is_known))
+        } else {
+            let io = Box::new(WatchedIo::http1(tls, Arc::clone(&watch), heads));
+            Box::pin(Arc::clone(self).serve_http1(io, client, watch))
+        }
+    }
+
+    async fn serve_http2(
+        self: Arc<Self>,
+        io: Box<WatchedIo>,
+        client: Client,
+        watch: Arc<Watch>,
+        is_known: bool,
+    ) {
+        let (max_streams, window) =
+            if is_known { (MAX_STREAMS, CONNECTION_WINDOW) } else { (MAX_STRANGER_STREAMS, STRANGER_WINDOW) };
+        let streams = Streams::new(Arc::clone(&watch));
+        let remote = client.remote();
+        let mut connection = Box::pin(
+            http2::Builder::new(streams.clone())
+                .max_concurrent_streams(max_streams)
+                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+                .initial_connection_window_size(window)
+                .initial_stream_window_size(None)
+                .serve_connection(TokioIo::new(io), service(client)),
+        );
+        let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
+        let shutdown = http2::Connection::graceful_shutdown;
+        while let End::Rested =
+            self.drive(connection.as_mut(), shutdown, Some(&streams), &mut guard, remote, &watch).await
+        {
+        }
+    }
+
+    /// Serves HTTP/1.1. While no request is there, neither are hyper's buffers: they are most of the memory that
+    /// an idle connection takes.
+    async fn serve_http1(self: Arc<Self>, mut io: Box<WatchedIo>, client: Client, watch: Arc<Watch>) {
+        let remote = client.remote();
+        let mut service = service(client);
+        let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
+        loop {
+            if !rest(&mut io, &mut guard, &watch).await {
+                // Say goodbye, if the peer listens; there is no time for it where another waits for the place.
+                let makes_room = watch.is_told_now();
+                let patience = if makes_room { Duration::ZERO } else { self.bounds.close };
+                let _ = tokio::time::timeout(patience, io.shutdown()).await;
+                return;
+            }
+            let mut connection = Box::pin(
+                http1::Builder::new()
+                    .header_read_timeout(None)
+                    .max_header_size(MAX_HEAD)
+                    .max_buf_size(HTTP1_BUFFER)
+                    // Answers are sent from where they are wiped, not from a copy.
+                    .writev(true)
+                    .serve_connection(TokioIo::new(io), service),
+            );
+            let shutdown = http1::Connection::graceful_shutdown;
+            match self.drive(connection.as_mut(), shutdown, None, &mut guard, remote, &watch).await {
+                End::Ended => return,
+                End::Rested => {
+                    let parts = Pin::into_inner(connection).into_parts();
+                    (io, service) = (parts.io.into_inner(), parts.service);
+                    if !parts.read_buf.is_empty() {
+                        // A part of a head that was sent ahead, with the request before.
+                        io.unread(parts.read_buf);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Polls a connection until it ends, by itself, by its bounds or because it was told to, or becomes quiet.
+    async fn drive<C, E>(
+        &self,
+        mut connection: Pin<&mut C>,
+        graceful_shutdown: fn(Pin<&mut C>),
+        streams: Option<&Streams>,
+        guard: &mut Guard,
+        remote: SocketAddr,
+        watch: &Watch,
+    ) -> End
+    where
+        C: Future<Output = Result<(), E>>,
+        E: std::fmt::Display,
+    {
+        let mut batch = Batch::default();
+        let mut ending = false;
+        let end = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(end) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(end.map(|()| End::Ended).map_err(|error| error.to_string()));
+                }
+                if streams
+                    .is_some_and(|streams| streams.run(cx, &mut batch, self.api.routes().longest_timeout()))
+                {
+                    // Their answers wait to be sent.
+                    continue;
+                }
+                match watch.told(cx.waker()) {
+                    Some(Stop::Now) => return Poll::Ready(Ok(End::Ended)),
+                    Some(Stop::WhenIdle) if !ending => {
+                        ending = true;
+                        graceful_shutdown(connection.as_mut());
+                        if watch.is_idle() {
+                            guard.ending();
+                        }
+                        continue;
+                    }
+                    _ => {}
+                }
+                match guard.poll(cx, watch) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Alarm::Overdue) => {}
+                    Poll::Ready(Alarm::Rest) if ending => {}
+                    Poll::Ready(Alarm::Rest) => return Poll::Ready(Ok(End::Rested)),
+                    Poll::Ready(Alarm::End) => {
+                        ending = true;
+                        graceful_shutdown(connection.as_mut());
+                        guard.ending();
+                    }
+                    Poll::Ready(Alarm::Close(why)) => return Poll::Ready(Err(why.to_owned())),
+                }
+            }
+        });
+        end.await.unwrap_or_else(|why| {
+            tracing::debug!(%remote, "connection closed: {why}");
+            End::Ended
+        })
+    }
+}
+
+/// Why a connection is not polled any more.
+enum End {
+    /// It is over.
+    Ended,
+    /// It is quiet.
+    Rested,
+}
+
+/// Makes the service that answers the requests of one client.
+fn service(
+    client: Client,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<AnswerBody>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
+> {
+    let client = Arc::new(client);
+    service_fn(move |request| {
+        let client = Arc::clone(&client);
+        async move { Ok(api::serve(&client, request).await) }
+    })
+}
+
+/// Waits until there is something to read on a quiet connection; false if it has to end before.
+async fn rest(io: &mut WatchedIo, guard: &mut Guard, watch: &Watch) -> bool {
+    poll_fn(|cx| {
+        if io.poll_readable(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        loop {
+            if watch.told(cx.waker()).is_some() {
+                return Poll::Ready(false);
+            }
+            match guard.poll(cx, watch) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Alarm::Rest | Alarm::Overdue) => {}
+                Poll::Ready(Alarm::Close(_) | Alarm::End) => return Poll::Ready(false),
+            }
+        }
+    })
+    .await
+}
+
+/// Connections that were closed to make room, told about now and then.
+#[derive(Default)]
+struct Evictions {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Evictions {
+    fn add(&mut self) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_PAUSE) {
+            tracing::warn!("closed {} connections of clients that may do nothing, to make room", self.count);
+            *self = Self { count: 0, told: Some(Instant::now()) };
+        }
+    }
+}
+
+/// A connection's place among the live ones, given back when it ends, however it ends.
+struct Entry {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.connections.slots.give_back(self.number);
+    }
+}

@@ -1,0 +1,263 @@
+//! The server: built and checked, then listening, then serving until it is told to stop.
+
+mod connections;
+mod probes;
+pub mod reload;
+mod slots;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kms_core::Kms;
+use kms_trust::describe_io_error;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::connections::Connections;
+use self::probes::Probes;
+use self::reload::{Reloader, Seen};
+use crate::access::policy::Access;
+use crate::api::{Api, Routes};
+pub use crate::conn::watch::Bounds;
+use crate::error::StartError;
+use crate::host::listen::listen;
+use crate::host::process;
+use crate::settings::Settings;
+use crate::store::inventory::{count_keys, nobody};
+use crate::store::wanted_keys::WantedKeys;
+use crate::telemetry::audit::{self, Audit};
+use crate::telemetry::error_log;
+use crate::telemetry::metrics::Metrics;
+use crate::{store, tls};
+
+/// How long a stopping server waits for requests that have begun.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it waits for creates, imports and deletes whose clients have left: longer than a call to the key store may take.
+const EFFECTS_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How often is looked whether lines of the error log about strangers were left out.
+const TELL_LEFT_OUT: Duration = Duration::from_secs(5);
+
+/// How long it waits at last for the audit log to take what waits.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A server whose configuration, certificate and key store are known to be good, and that does not listen yet.
+pub struct Server {
+    settings: Settings,
+    seen: Seen,
+    tls: rustls::ServerConfig,
+    kms: Arc<dyn Kms>,
+    access: Access,
+    routes: Routes,
+    audit: Arc<Audit>,
+    metrics: Arc<Metrics>,
+    wanted: Arc<WantedKeys>,
+    limits: Limits,
+}
+
+/// The bounds of a server that are not those of the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long every route may take; `None` for the usual time of each.
+    pub route_timeout: Option<Duration>,
+    /// How many connections there may be at once; of more, those of clients that may do nothing end, or they wait.
+    pub connections: usize,
+    /// How long each thing on a connection may take.
+    pub bounds: Bounds,
+}
+
+impl Default for Limits {
+    /// The usual times, and as many connections as there may be open files, less some.
+    fn default() -> Self {
+        Self { route_timeout: None, connections: process::max_connections(), bounds: Bounds::default() }
+    }
+}
+
+impl Server {
+    /// Opens the key store and checks everything.
+    ///
+    /// An error is one line that names the file or key at fault and what was expected.
+    pub async fn build(settings: Settings) -> Result<Self, StartError> {
+        // First what is cheap and has no effect.
+        let seen = Seen::of(&settings);
+        let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
+        let tickets = tls::Tickets::begin();
+        let kms = store::open(&settings).await?;
+        Self::assemble(settings, seen, tls, tickets, kms).await
+    }
+
+    /// Serves a key management service of the caller's; the key store of `settings` is not opened.
+    pub async fn with_kms(settings: Settings, kms: Arc<dyn Kms>) -> Result<Self, StartError> {
+        let seen = Seen::of(&settings);
+        let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
+        Self::assemble(settings, seen, tls, tls::Tickets::begin(), kms).await
+    }
+
+    async fn assemble(
+        settings: Settings,
+        seen: Seen,
+        mut tls: rustls::ServerConfig,
+        tickets: tls::Tickets,
+        kms: Arc<dyn Kms>,
+    ) -> Result<Self, StartError> {
+        let access = Access::new(settings.admin, &settings.policies)
+            .map_err(|error| StartError::new(error.to_string()))?
+            .with_proxies(tls::proxies(&settings.tls)?);
+        for warning in tls::certificate_warnings(&settings.tls.cert) {
+            tracing::warn!("{warning}");
+        }
+        let audit = Audit::open(&settings.log).map_err(|(file, error)| {
+            let why = describe_io_error(&error);
+            StartError::new(format!("log.audit_file: cannot open '{}': {why}", file.display()))
+        })?;
+        let metrics = Metrics::new().map_err(|error| StartError::new(format!("metrics: {error}")))?;
+        if let Some(end) = tls::certificate_end(&settings.tls.cert) {
+            metrics.certificate_ends(end);
+        }
+        let creator = settings.admin.unwrap_or_else(nobody);
+        let wanted = WantedKeys::at_start(creator, &settings.keys, &*kms).await?;
+        tickets.give(&mut tls, &settings.tls)?;
+        let routes = Routes::standard().with_settings(&settings.routes);
+        let (metrics, limits) = (Arc::new(metrics), Limits::default());
+        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, wanted, limits })
+    }
+
+    /// Sets other bounds than the usual ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Begins to listen, and says so in one line of the log.
+    #[allow(
+        clippy::unused_async,
+        reason = "it needs the runtime that it is awaited on, for its listeners and tasks"
+    )]
+    pub async fn listen(self) -> Result<Listening, StartError> {
+        let unusable = |error: std::io::Error| {
+            let why = describe_io_error(&error);
+            StartError::new(format!("address: cannot listen on {}: {why}", self.settings.address))
+        };
+        let (listener, address) = listen(self.settings.address).map_err(unusable)?;
+        let probes = match self.settings.probes {
+            Some(address) => Some(Probes::listen(address).map_err(|error| {
+                let why = describe_io_error(&error);
+                StartError::new(format!("probes.address: cannot listen on {address}: {why}"))
+            })?),
+            None => None,
+        };
+        let backend = self.kms.capabilities().backend;
+        // Beside serving: a long listing must hold up nobody.
+        let kms = Arc::clone(&self.kms);
+        tokio::spawn(async move {
+            match count_keys(&*kms).await {
+                Ok(keys) => tracing::info!(%address, backend, %keys, "server is up"),
+                Err(error) => {
+                    tracing::error!(%address, backend, error = %error.chain(), "server is up, but cannot list its keys");
+                }
+            }
+        });
+        let routes = match self.limits.route_timeout {
+            Some(timeout) => self.routes.with_timeout(timeout),
+            None => self.routes,
+        };
+        let no_thread = |error| StartError::new(format!("cannot start: {error}"));
+        self.audit.start(Arc::clone(&self.metrics)).map_err(no_thread)?;
+        let recorder = tokio::spawn(Arc::clone(&self.audit).watch());
+        let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted));
+        let connections =
+            Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
+        let timeout = self.limits.route_timeout;
+        let reloader =
+            Reloader::new(self.settings, self.seen, Arc::clone(&api), Arc::clone(&connections), timeout);
+        Ok(Listening { listener, address, probes, api, connections, recorder, reloader })
+    }
+}
+
+/// A server that listens and does not serve yet: connections wait.
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+    probes: Option<Probes>,
+    api: Arc<Api>,
+    connections: Arc<Connections>,
+    recorder: JoinHandle<()>,
+    reloader: Reloader,
+}
+
+impl Listening {
+    /// Returns the address that it listens on, with the port that the system chose if none was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the address where probes are answered, if they are.
+    pub fn probes_addr(&self) -> Option<SocketAddr> {
+        self.probes.as_ref().map(Probes::local_addr)
+    }
+
+    /// Returns what puts another configuration in force while it serves.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
+    /// Lends the key management service.
+    pub fn kms(&self) -> &Arc<dyn Kms> {
+        self.api.kms()
+    }
+
+    /// Serves until `shutdown` is done; then takes no further connection, lets requests that have begun end
+    /// within 10 s, and what they began within 12 s, and returns when no connection is left.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let connections = self.connections;
+        let probes = self.probes.map(|probes| tokio::spawn(probes.serve(Arc::clone(&self.api))));
+        let tell_left_out = async {
+            let mut ticks = tokio::time::interval(TELL_LEFT_OUT);
+            loop {
+                ticks.tick().await;
+                connections.tell_left_out(false);
+            }
+        };
+        // It ends when this is dropped.
+        let mut keys = JoinSet::new();
+        keys.spawn(Arc::clone(self.api.wanted_keys()).run(Arc::clone(self.api.kms())));
+        tokio::select! {
+            () = connections.accept(self.listener) => {}
+            () = tell_left_out => {}
+            () = shutdown => {}
+        }
+        keys.abort_all();
+        tracing::info!("server stops");
+        // Readers of a log would never leave by themselves.
+        self.api.audit().hub().close();
+        error_log::hub().close();
+        let began = Instant::now();
+        match connections.end(DRAIN_TIMEOUT).await {
+            0 => {}
+            cut_off => tracing::warn!("{cut_off} connections had to be cut off"),
+        }
+        match self.api.effects().end(EFFECTS_TIMEOUT.saturating_sub(began.elapsed())).await {
+            0 => {}
+            left => tracing::error!(
+                "{left} creates, imports or deletes had not ended: what came of them is not in the audit log"
+            ),
+        }
+        self.recorder.abort();
+        if let Some(probes) = probes {
+            probes.abort();
+        }
+        connections.tell_left_out(true);
+        let audit::LeftOut { lost, refused, .. } = self.api.audit().end(AUDIT_TIMEOUT).await;
+        if lost != 0 {
+            tracing::error!("{lost} events of the audit log could not be written and are lost");
+        }
+        if refused != 0 {
+            tracing::error!(
+                "{refused} requests were refused since they could not be recorded, and the audit log does not tell"
+            );
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The files of a TLS configuration: whether they were written, and whether they hold something else.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::settings::{KeyStoreSettings, Settings, TlsSettings};
+
+/// The files of a TLS configuration as they were before it was made of them, so that no later change is missed.
+pub(crate) struct Seen {
+    pub(super) watched: Watched,
+    pub(super) inputs: TlsInputs,
+}
+
+impl Seen {
+    /// Looks at the files that `settings` name.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let watched = Watched::of(&settings.tls);
+        Self { watched, inputs: TlsInputs::of(&settings.tls, settings.needs_certificates()) }
+    }
+}
+
+/// What a TLS configuration is made of, to see whether it is another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct TlsInputs {
+    /// The server's own certificate and key.
+    pub(super) pair: u64,
+    /// By what rule clients are accepted.
+    pub(super) rule: u64,
+}
+
+impl TlsInputs {
+    /// Reads the files; one that cannot be read, or is no regular file, counts as one that holds nothing.
+    pub(super) fn of(settings: &TlsSettings, needs_certificates: bool) -> Self {
+        let TlsSettings { cert, key, ca, verify_clients, proxy, .. } = settings;
+        let mut pair = DefaultHasher::new();
+        content(cert).as_deref().hash(&mut pair);
+        content(key).as_deref().hash(&mut pair);
+        settings.password().hash(&mut pair);
+        let mut rule = DefaultHasher::new();
+        (verify_clients, needs_certificates).hash(&mut rule);
+        if *verify_clients {
+            for file in kms_trust::files_of(ca.as_deref()) {
+                content(&file).as_deref().hash(&mut rule);
+            }
+        }
+        proxy.hash(&mut rule);
+        Self { pair: pair.finish(), rule: rule.finish() }
+    }
+}
+
+/// Tells whether the files of the TLS connections to a Vault hold something else than another time.
+pub(super) fn of_vault(key_store: &KeyStoreSettings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for tls in key_store.vault_tls() {
+        let own = tls.cert.iter().chain(&tls.key).cloned();
+        for file in own.chain(kms_trust::files_of(tls.ca.as_deref())) {
+            content(&file).as_deref().hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+fn content(file: &Path) -> Option<Zeroizing<Vec<u8>>> {
+    kms_trust::read_file(file).ok()
+}
+
+/// What was known of the files of a TLS configuration without reading them.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Watched(Vec<(PathBuf, Option<Stamp>)>);
+
+/// Which file it is, when it was written, and how long it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    modified: (i64, i64),
+    changed: (i64, i64),
+    len: u64,
+}
+
+impl Watched {
+    pub(super) fn of(settings: &TlsSettings) -> Self {
+        let own = [settings.cert.clone(), settings.key.clone()];
+        let ca = settings.ca.as_deref();
+        let cas = if settings.verify_clients { kms_trust::files_of(ca) } else { Vec::new() };
+        Self(own.into_iter().chain(cas).map(|path| (path.clone(), Stamp::of(&path))).collect())
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self {
+            file: (found.dev(), found.ino()),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+            len: found.len(),
+        })
+    }
+}

@@ -1,0 +1,300 @@
+//! Another configuration for a server that runs: all of it or nothing.
+
+mod inputs;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::{CacheConfig, Identity, KeyName};
+use rustls::ServerConfig;
+
+pub(crate) use self::inputs::Seen;
+use self::inputs::{TlsInputs, Watched};
+use super::connections::Connections;
+use crate::access::policy::{Access, Proxies};
+use crate::api::{Api, Routes};
+use crate::error::StartError;
+use crate::settings::{AuditFailure, ErrorLevel, KeyStoreSettings, LogSettings, Settings, TlsSettings};
+use crate::store::inventory::nobody;
+use crate::telemetry::error_log;
+use crate::tls;
+
+/// How often is looked whether nobody holds rules any more that were replaced.
+const RETIRE_CHECK: Duration = Duration::from_millis(200);
+
+/// What can be changed on a server that runs.
+///
+/// Files are read, and what takes long is made, on threads that serve nobody.
+#[derive(Clone)]
+pub struct Reloader {
+    api: Arc<Api>,
+    connections: Arc<Connections>,
+    route_timeout: Option<Duration>,
+    started: Arc<AtStart>,
+    /// One change at a time.
+    current: Arc<tokio::sync::Mutex<Current>>,
+}
+
+/// What a server reads at its start only.
+#[derive(PartialEq, Eq)]
+struct AtStart {
+    address: SocketAddr,
+    probes: Option<SocketAddr>,
+    key_store: KeyStoreSettings,
+    /// What the files of its TLS connection hold.
+    vault_files: u64,
+    cache: CacheConfig,
+    audit: (bool, Option<std::path::PathBuf>, AuditFailure),
+}
+
+/// What is in force of what can be changed.
+struct Current {
+    tls: Arc<TlsSettings>,
+    needs_certificates: bool,
+    /// The files as they were before they were read.
+    watched: Watched,
+    inputs: TlsInputs,
+    /// Why the files as they are now cannot be used: they are tried again at each look.
+    refused: Option<StartError>,
+}
+
+/// A configuration that can be put in force.
+struct Made {
+    access: Access,
+    routes: Routes,
+    tls: Option<MadeTls>,
+    log_least: Option<ErrorLevel>,
+    creator: Identity,
+    keys: Vec<KeyName>,
+    later: Vec<&'static str>,
+    current: Current,
+}
+
+/// A TLS configuration, and what is to be told of it.
+struct MadeTls {
+    config: ServerConfig,
+    rule_changed: bool,
+    certificate_end: Option<i64>,
+    warnings: Vec<String>,
+}
+
+/// What became of the files of a TLS configuration.
+enum Looked {
+    /// They are as they were.
+    Unchanged,
+    /// They were written, and hold the same.
+    Same(Watched),
+    /// They hold something else, which can be used.
+    Other(Watched, TlsInputs, Box<MadeTls>, Option<Proxies>),
+    /// They hold something else, which cannot be used.
+    Refused(StartError),
+}
+
+impl Reloader {
+    /// Makes one for a server that was made of `settings` when the files were as they were `seen`.
+    pub(crate) fn new(
+        settings: Settings,
+        seen: Seen,
+        api: Arc<Api>,
+        connections: Arc<Connections>,
+        route_timeout: Option<Duration>,
+    ) -> Self {
+        let Seen { watched, inputs } = seen;
+        let needs_certificates = settings.needs_certificates();
+        let (started, tls) = AtStart::split(settings);
+        let current = Current { tls: Arc::new(tls), needs_certificates, watched, inputs, refused: None };
+        let current = Arc::new(tokio::sync::Mutex::new(current));
+        Self { api, connections, route_timeout, started: Arc::new(started), current }
+    }
+
+    /// Puts `settings` in force, or fails and leaves everything as it was.
+    ///
+    /// Requests under way are not disturbed, and neither are connections and cached keys; but where the rule by which
+    /// clients are accepted has changed, connections that were accepted by the old one end after the requests that have
+    /// begun. Returns the settings that are not those of the start, and take effect at the next one only.
+    pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, StartError> {
+        let mut current = self.current.lock().await;
+        let (started, inputs, timeout) = (Arc::clone(&self.started), current.inputs, self.route_timeout);
+        let made = blocking(move || Made::of(settings, &started, inputs, timeout)).await?;
+
+        // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
+        let old = self.api.set(made.access, made.routes);
+        self.connections.look_again();
+        if let Some(tls) = made.tls {
+            self.put(tls);
+        }
+        self.end_refused_streams();
+        self.api.audit().reopen();
+        error_log::set_least(made.log_least);
+        *current = made.current;
+        drop(current);
+        retire(old);
+        self.api.wanted_keys().set(made.creator, made.keys).await;
+        Ok(made.later)
+    }
+
+    /// Loads certificate, key and CAs again if their files have changed, or could not be used when they had.
+    ///
+    /// `None` if there is nothing new about them: a reason why they cannot be used is told once.
+    pub async fn reload_certificates(&self) -> Option<Result<(), StartError>> {
+        let mut current = self.current.lock().await;
+        let (settings, needs_certificates) = (Arc::clone(&current.tls), current.needs_certificates);
+        let seen = current.refused.is_none().then(|| current.watched.clone());
+        let inputs = current.inputs;
+        let looked = blocking(move || Ok(Looked::at(&settings, needs_certificates, seen.as_ref(), inputs)));
+        match looked.await.unwrap_or_else(Looked::Refused) {
+            Looked::Unchanged => None,
+            Looked::Same(watched) => {
+                current.watched = watched;
+                current.refused.take().map(|_| Ok(()))
+            }
+            Looked::Other(watched, inputs, tls, proxies) => {
+                self.api.set_proxies(proxies);
+                self.put(*tls);
+                self.end_refused_streams();
+                *current = Current {
+                    tls: Arc::clone(&current.tls),
+                    needs_certificates,
+                    watched,
+                    inputs,
+                    refused: None,
+                };
+                Some(Ok(()))
+            }
+            Looked::Refused(error) => {
+                let is_told = current.refused.as_ref() == Some(&error);
+                current.refused = Some(error.clone());
+                (!is_told).then_some(Err(error))
+            }
+        }
+    }
+
+    fn put(&self, tls: MadeTls) {
+        self.connections.set_tls(tls.config, tls.rule_changed);
+        if let Some(end) = tls.certificate_end {
+            self.api.metrics().certificate_ends(end);
+        }
+        for warning in tls.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// Ends the log streams of those who may no longer read.
+    fn end_refused_streams(&self) {
+        for log in [self.api.audit().hub(), error_log::hub()] {
+            log.end_refused();
+        }
+    }
+}
+
+impl Made {
+    fn of(
+        settings: Settings,
+        started: &AtStart,
+        in_force: TlsInputs,
+        route_timeout: Option<Duration>,
+    ) -> Result<Self, StartError> {
+        let access = Access::new(settings.admin, &settings.policies)
+            .map_err(|error| StartError::new(error.to_string()))?
+            .with_proxies(tls::proxies(&settings.tls)?);
+        let routes = Routes::standard().with_settings(&settings.routes);
+        let routes = match route_timeout {
+            Some(timeout) => routes.with_timeout(timeout),
+            None => routes,
+        };
+        let needs_certificates = settings.needs_certificates();
+        // Before they are read, so that no later change is missed.
+        let Seen { watched, inputs } = Seen::of(&settings);
+        let tls = if inputs == in_force {
+            None
+        } else {
+            Some(MadeTls::of(&settings.tls, needs_certificates, inputs.rule != in_force.rule)?)
+        };
+        let creator = settings.admin.unwrap_or_else(nobody);
+        let (log_least, keys) = (settings.log.least(), settings.keys.clone());
+        let (now, of_tls) = AtStart::split(settings);
+        let current = Current { tls: Arc::new(of_tls), needs_certificates, watched, inputs, refused: None };
+        Ok(Self { access, routes, tls, log_least, creator, keys, later: started.differences(&now), current })
+    }
+}
+
+impl MadeTls {
+    fn of(settings: &TlsSettings, needs_certificates: bool, rule_changed: bool) -> Result<Self, StartError> {
+        let mut config = tls::server_config(settings, needs_certificates)?;
+        tls::Tickets::begin().give(&mut config, settings)?;
+        Ok(Self {
+            config,
+            rule_changed,
+            certificate_end: tls::certificate_end(&settings.cert),
+            warnings: tls::certificate_warnings(&settings.cert),
+        })
+    }
+}
+
+impl Looked {
+    /// Looks at the files, which are as they were if they are still as `seen`; what is in force was made of `in_force`.
+    fn at(
+        settings: &TlsSettings,
+        needs_certificates: bool,
+        seen: Option<&Watched>,
+        in_force: TlsInputs,
+    ) -> Self {
+        let watched = Watched::of(settings);
+        if seen == Some(&watched) {
+            return Self::Unchanged;
+        }
+        let inputs = TlsInputs::of(settings, needs_certificates);
+        if inputs == in_force {
+            return Self::Same(watched);
+        }
+        let made = MadeTls::of(settings, needs_certificates, inputs.rule != in_force.rule);
+        match made.and_then(|made| Ok((made, tls::proxies(settings)?))) {
+            Ok((made, proxies)) => Self::Other(watched, inputs, Box::new(made), proxies),
+            Err(error) => Self::Refused(error),
+        }
+    }
+}
+
+impl AtStart {
+    /// Takes out of `settings` what is read at the start only, and what TLS is made of.
+    fn split(settings: Settings) -> (Self, TlsSettings) {
+        let Settings { address, probes, key_store, cache, log, tls, .. } = settings;
+        let LogSettings { audit, audit_file, audit_failure, .. } = log;
+        let (vault_files, audit) = (inputs::of_vault(&key_store), (audit, audit_file, audit_failure));
+        (Self { address, probes, key_store, vault_files, cache, audit }, tls)
+    }
+
+    /// Names the settings that differ.
+    fn differences(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("address", self.address != other.address),
+            ("probes", self.probes != other.probes),
+            ("keystore", self.key_store != other.key_store),
+            ("the files of keystore.vault.tls", self.vault_files != other.vault_files),
+            ("cache", self.cache != other.cache),
+            ("log.audit", self.audit != other.audit),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+}
+
+/// Runs what reads files or takes long on a thread for such.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let ended = |error| StartError::new(format!("it was cut off: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(ended)?
+}
+
+/// Drops rules that were replaced, once no request holds them, on a thread that serves nobody.
+fn retire(old: Arc<Access>) {
+    tokio::spawn(async move {
+        while Arc::strong_count(&old) > 1 {
+            tokio::time::sleep(RETIRE_CHECK).await;
+        }
+        tokio::task::spawn_blocking(move || drop(old));
+    });
+}

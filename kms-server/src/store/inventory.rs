@@ -1,0 +1,54 @@
+//! What is in a key store, as the start asks it.
+
+use std::fmt;
+use std::time::Duration;
+
+use kms_core::name::MAX_PAGE_LEN;
+use kms_core::{Identity, Kms, ListQuery, Request};
+
+/// How long the start may wait for the key store, for each question.
+pub const START_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Pages of names that the start reads to tell how many keys there are.
+const MAX_COUNTED_PAGES: usize = 100;
+
+/// How many keys there are, or that there are more than were counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyCount {
+    /// Exactly so many.
+    Exactly(usize),
+    /// More than so many.
+    MoreThan(usize),
+}
+
+impl fmt::Display for KeyCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(count) => write!(f, "{count}"),
+            Self::MoreThan(count) => write!(f, "more than {count}"),
+        }
+    }
+}
+
+/// Counts the keys of `kms`, up to 102,400 of them.
+pub async fn count_keys(kms: &dyn Kms) -> kms_core::Result<KeyCount> {
+    let mut count = 0;
+    let mut after = None;
+    for _ in 0..MAX_COUNTED_PAGES {
+        let request = Request::new(nobody(), START_TIMEOUT);
+        let query = ListQuery { prefix: "", after: after.as_deref(), limit: MAX_PAGE_LEN };
+        let page = kms.list(&request, &query).await?;
+        count += page.names.len();
+        match page.names.last().filter(|_| page.more) {
+            None => return Ok(KeyCount::Exactly(count)),
+            Some(last) => after = Some(last.as_str().to_owned()),
+        }
+    }
+    Ok(KeyCount::MoreThan(count))
+}
+
+/// The identity of the server itself where no admin is set: one that no certificate has.
+pub fn nobody() -> Identity {
+    Identity::from_hex("0000000000000000000000000000000000000000000000000000000000000000")
+        .unwrap_or_else(|| Identity::of_public_key(&[]))
+}

@@ -1,0 +1,185 @@
+//! From the settings of a key store to a running key management service.
+
+pub mod embedded;
+pub mod inventory;
+pub mod kes_directory;
+pub mod wanted_keys;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_aws::{AwsKms, AwsWrapper, SecretsManager};
+use kms_core::{EntryName, ErrorKind, KeyRing, KeyStore, Kms, ListQuery, MemoryStore, Wrapped, Wrapper};
+use kms_fs::{FsConfig, OpenError, OpenMode};
+use kms_vault::Transit;
+
+use crate::error::StartError;
+use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, Settings};
+
+/// Opens the key store that `settings` names, with the cache in front of it.
+///
+/// Needs a tokio runtime, on which the cache does its background work.
+pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
+    match &settings.key_store {
+        KeyStoreSettings::Memory => {
+            tracing::warn!("the key store is in memory: every key dies with this process");
+            Ok(Arc::new(KeyRing::new(MemoryStore::new(), settings.cache)))
+        }
+        KeyStoreSettings::Fs { path, root_key, create } => {
+            embedded::refuse_no_directory(path)?;
+            let opened = embedded::open(path, root_key, *create)?;
+            if !matches!(root_key, RootKeySource::File(_)) {
+                embedded::warn_if_empty(path, opened.keys);
+            }
+            Ok(local(opened.store, settings))
+        }
+        KeyStoreSettings::KesDirectory { path, root_key, create } => {
+            embedded::refuse_no_directory(path)?;
+            let store = kes_directory::open(path, root_key.as_ref(), *create).await?;
+            Ok(local(store, settings))
+        }
+        KeyStoreSettings::Salvage(key_store) => salvage(key_store, settings).await,
+        KeyStoreSettings::AwsKms(config) => {
+            let kms = AwsKms::open((**config).clone()).await.map_err(of("keystore.aws.kms"))?;
+            Ok(Arc::new(kms))
+        }
+        KeyStoreSettings::AwsSecrets(config) => {
+            let store = SecretsManager::open((**config).clone()).await;
+            let store = store.map_err(of("keystore.aws.secretsmanager"))?;
+            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+        }
+        KeyStoreSettings::Vault(config) => {
+            let store = kms_vault::open((**config).clone()).map_err(of(VAULT))?;
+            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+        }
+        KeyStoreSettings::Wrapped { store, kms } => {
+            let store = Wrapped::new(open_bare(store)?, outer(kms).await?);
+            refuse_other_root(&store).await?;
+            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+        }
+    }
+}
+
+/// The section of a Vault that keeps the keys.
+const VAULT: &str = "keystore.vault";
+
+/// Names the setting of `section` that an error is about.
+fn of(section: &str) -> impl Fn(kms_core::Error) -> StartError {
+    move |error| StartError::of_section(section, &error)
+}
+
+async fn outer(kms: &OuterKms) -> Result<Arc<dyn Wrapper>, StartError> {
+    let section = match kms {
+        OuterKms::Aws(_) => "kms.aws",
+        OuterKms::Vault(_) => "kms.vault",
+    };
+    open_outer(kms).await.map_err(of(section))
+}
+
+/// How long after the start all keys of a local store are looked through.
+const CHECK_AFTER: Duration = Duration::from_millis(300);
+
+/// Puts the cache in front of a local store, and reads all its keys in the background: a key that cannot be used is told
+/// before a client needs it.
+fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
+    let ring = Arc::new(KeyRing::new(store, settings.cache));
+    let checked = Arc::downgrade(&ring);
+    tokio::spawn(async move {
+        // The first clients, who waited for the start, do not wait for this too.
+        tokio::time::sleep(CHECK_AFTER).await;
+        let Some(ring) = checked.upgrade() else { return };
+        if let Err(error) = ring.check_all().await {
+            tracing::error!("the keys could not be looked through: {}", error.chain());
+        }
+    });
+    ring
+}
+
+/// Opens what can be read of a local store.
+async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
+    let (path, root_key) = match key_store {
+        KeyStoreSettings::Fs { path, root_key, .. } => (path.clone(), root_key.clone()),
+        KeyStoreSettings::KesDirectory { path, root_key, .. } => {
+            let root_key = match root_key {
+                Some(root_key) => root_key.clone(),
+                None => RootKeySource::File(kes_directory::root_key_in_force(path)?),
+            };
+            (kes_directory::store_path(path), root_key)
+        }
+        KeyStoreSettings::Wrapped { store: BareStore::Fs(path), kms } => {
+            let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::Salvage)?;
+            opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            return Ok(local(Wrapped::new(opened.store, outer(kms).await?), settings));
+        }
+        _ => return Err(StartError::new("--salvage is for a local key store; this one is elsewhere")),
+    };
+    let opened = kms_fs::open(&FsConfig::new(path), &root_key.load()?.key, OpenMode::Salvage)?;
+    opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    for name in &opened.illegible {
+        tracing::error!(key = name, "key cannot be read");
+    }
+    Ok(local(opened.store, settings))
+}
+
+/// Opens the holder of a root key; whether it is there shows at the first use.
+pub async fn open_outer(kms: &OuterKms) -> kms_core::Result<Arc<dyn Wrapper>> {
+    Ok(match kms {
+        OuterKms::Aws(config) => Arc::new(AwsWrapper::open((**config).clone()).await?),
+        OuterKms::Vault(config) => Arc::new(Transit::bound(config)?),
+    })
+}
+
+fn open_bare(store: &BareStore) -> Result<Arc<dyn KeyStore>, StartError> {
+    Ok(match store {
+        BareStore::Fs(path) => {
+            embedded::refuse_no_directory(path)?;
+            let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::CreateOrOpen)?;
+            if opened.is_new {
+                tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
+            }
+            opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            embedded::warn_if_empty(path, opened.keys);
+            Arc::new(opened.store)
+        }
+        BareStore::Vault(config) => kms_vault::open((**config).clone()).map_err(of(VAULT))?,
+    })
+}
+
+/// Reads a few records, so that a server with another root key than that of its store does not start.
+///
+/// One that opens is enough: the others are damaged. A root key, or a store, that is away says nothing of that; it is tried
+/// when a key is used.
+async fn refuse_other_root(store: &impl KeyStore) -> Result<(), StartError> {
+    const TRIED: usize = 16;
+    let names = match store.list(&ListQuery { limit: TRIED, ..ListQuery::prefix("") }).await {
+        Ok(page) => page.names,
+        Err(_) => Vec::new(),
+    };
+    let mut refused = None;
+    for name in names {
+        match store.get(&EntryName::from(&name)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => drop(refused.get_or_insert(error)),
+            Err(error) => {
+                tracing::warn!(
+                    "whether the root key under [kms] is that of the key store is not known: {}",
+                    error.chain()
+                );
+                return Ok(());
+            }
+        }
+    }
+    match refused {
+        Some(error) => {
+            let why = error.chain();
+            Err(StartError::new(format!("the root key under [kms] is not that of the key store: {why}")))
+        }
+        None => Ok(()),
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        Self::new(error.to_string())
+    }
+}

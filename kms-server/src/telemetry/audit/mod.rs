@@ -1,0 +1,334 @@
+//! The audit log: who asked for what and what came of it, a JSON object a line.
+//!
+//! Lines go into one buffer that a thread of its own writes: every 20 ms, since a write each would cost more than most
+//! requests; or, where requests are refused that cannot be recorded, at once, and each answer waits until its line was
+//! handed to `write()`. There is no body, no context and no key in a line.
+
+mod line;
+mod output;
+mod writer;
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+pub use self::line::{AuditEvent, LeftOut};
+use self::output::Output;
+use self::writer::Writer;
+use super::hub::Hub;
+use super::log_limit::LogLimit;
+use super::metrics::Metrics;
+use crate::settings::{AuditFailure, LogSettings};
+
+/// The most bytes that wait to be written; beyond it events are lost, or requests refused.
+const MAX_WAITING: usize = 8 << 20;
+
+/// From so many on requests are refused, where they are: those that have begun need room for their lines.
+const FULL: usize = MAX_WAITING / 2;
+
+/// How long the log may take for what waits before that is told, and requests refused where they are.
+const OVERDUE: Duration = Duration::from_secs(2);
+
+/// How often is looked whether the log takes lines.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How many requests of strangers get a line, and in what time.
+const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 256);
+
+/// The audit log of a server.
+pub struct Audit {
+    shared: Arc<Shared>,
+    /// What the writing thread begins with.
+    writer: Mutex<Option<Writer>>,
+}
+
+/// What requests and the thread that writes share.
+struct Shared {
+    is_somewhere: bool,
+    on_failure: AuditFailure,
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    hub: Hub,
+    strangers: LogLimit,
+    /// Events that were handed to `write()`, of those that were put in line.
+    handed: AtomicU64,
+    /// Told after each write.
+    progress: Notify,
+    is_failing: AtomicBool,
+    is_overdue: AtomicBool,
+    /// So much waits that requests have to be refused, where they are.
+    is_full: AtomicBool,
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    events: u64,
+    /// Events that were ever put in line.
+    put: u64,
+    /// Bytes and events that the thread has taken and not written, and since when it tries.
+    in_hand: usize,
+    in_hand_events: u64,
+    since: Option<Instant>,
+    /// Bytes that are kept free for the lines of what has begun and not ended.
+    reserved: usize,
+    left_out: LeftOut,
+    /// Events without room that no metric tells yet.
+    dropped: u64,
+    reopen: bool,
+    end: bool,
+    has_ended: bool,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.lines.len() + self.in_hand + self.reserved
+    }
+}
+
+/// Room for one line, kept free until this is dropped, where requests are refused that could not be recorded.
+pub struct LineRoom {
+    shared: Arc<Shared>,
+    len: usize,
+}
+
+impl Drop for LineRoom {
+    fn drop(&mut self) {
+        self.shared.waiting().reserved -= self.len;
+    }
+}
+
+/// A request cannot be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+/// What has become of an event.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// Nobody has to wait for it.
+    Done,
+    /// It is the one with this number, and its answer waits for it.
+    InLine(u64),
+    /// It has no room, and there must be no answer without it.
+    Lost,
+}
+
+impl Audit {
+    /// Opens the log that `settings` name. Fails when its file cannot be opened.
+    pub fn open(settings: &LogSettings) -> Result<Arc<Self>, (PathBuf, io::Error)> {
+        let output = match &settings.audit_file {
+            Some(path) => Output::file(path).map_err(|error| (path.clone(), error))?,
+            None if settings.audit => Output::stdout().map_err(|error| (PathBuf::from("stdout"), error))?,
+            None => Output::nowhere(),
+        };
+        let shared = Arc::new(Shared {
+            is_somewhere: output.is_somewhere(),
+            on_failure: settings.audit_failure,
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
+            hub: Hub::new(),
+            strangers: LogLimit::new(STRANGERS.0, STRANGERS.1),
+            handed: AtomicU64::new(0),
+            progress: Notify::new(),
+            is_failing: AtomicBool::new(false),
+            is_overdue: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+        });
+        let writer = Mutex::new(Some(Writer::new(Arc::clone(&shared), output)));
+        Ok(Arc::new(Self { shared, writer }))
+    }
+
+    /// Starts the thread that writes.
+    pub fn start(&self, metrics: Arc<Metrics>) -> io::Result<()> {
+        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&metrics)).map(drop)
+    }
+
+    /// Lends the stream of events.
+    pub fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    /// Tells whether anybody wants events.
+    pub fn is_on(&self) -> bool {
+        self.shared.is_somewhere || self.shared.hub.has_readers()
+    }
+
+    /// Tells whether requests have to be refused since they could not be recorded.
+    pub fn refuses(&self) -> bool {
+        let Shared { is_failing, is_overdue, is_full, .. } = &*self.shared;
+        self.shared.on_failure == AuditFailure::Refuse
+            && [is_failing, is_overdue, is_full].iter().any(|state| state.load(Ordering::Relaxed))
+    }
+
+    /// Counts a request that is refused since it cannot be recorded: it has no line, or refusals would fill the log.
+    pub fn refused(&self) {
+        self.shared.waiting().left_out.refused += 1;
+        self.shared.wake.notify_one();
+    }
+
+    /// Takes the room that the line of a request for `path` may need, before the request has an effect.
+    ///
+    /// Fails where the request has to be refused since it could not be recorded. Where lines may be dropped there is
+    /// nothing to take.
+    pub fn reserve(&self, path: &str) -> Result<Option<LineRoom>, NoRoom> {
+        if !self.shared.must_write() {
+            return Ok(None);
+        }
+        let len = line::max_len(path);
+        let mut waiting = self.shared.waiting();
+        if self.refuses() || waiting.bytes() + len > MAX_WAITING {
+            return Err(NoRoom);
+        }
+        waiting.reserved += len;
+        Ok(Some(LineRoom { shared: Arc::clone(&self.shared), len }))
+    }
+
+    /// Records an event, if anybody wants it; never dropped where there is `room` for it.
+    pub fn record(&self, event: &AuditEvent<'_>, room: Option<&LineRoom>) -> Recorded {
+        if !self.is_on() {
+            return Recorded::Done;
+        }
+        let shared = &*self.shared;
+        if !event.is_known && shared.strangers.allow().is_none() {
+            let mut waiting = shared.waiting();
+            waiting.left_out.strangers += 1;
+            let is_first = waiting.left_out.strangers == 1;
+            drop(waiting);
+            if is_first {
+                // It is told after a while.
+                shared.wake.notify_one();
+            }
+            return Recorded::Done;
+        }
+        let mut waiting = shared.waiting();
+        if room.is_none() && waiting.bytes() + line::max_len(event.path) > MAX_WAITING {
+            if shared.must_write() {
+                waiting.left_out.refused += 1;
+                return Recorded::Lost;
+            }
+            waiting.left_out.lost += 1;
+            waiting.dropped += 1;
+            return Recorded::Done;
+        }
+        let is_first = waiting.lines.is_empty();
+        line::push(&mut waiting.lines, event);
+        waiting.events += 1;
+        waiting.put += 1;
+        let number = waiting.put;
+        waiting.since.get_or_insert_with(Instant::now);
+        if waiting.lines.len() + waiting.in_hand >= FULL {
+            shared.is_full.store(true, Ordering::Relaxed);
+        }
+        drop(waiting);
+        if is_first {
+            shared.wake.notify_one();
+        }
+        if shared.must_write() { Recorded::InLine(number) } else { Recorded::Done }
+    }
+
+    /// Waits until an event was handed to `write()`; false if it was not in time: the answer to it must not be given.
+    pub async fn is_written(&self, recorded: Recorded) -> bool {
+        let number = match recorded {
+            Recorded::Done => return true,
+            Recorded::Lost => return false,
+            Recorded::InLine(number) => number,
+        };
+        loop {
+            let mut progress = pin!(self.shared.progress.notified());
+            progress.as_mut().enable();
+            if self.shared.handed.load(Ordering::Acquire) >= number {
+                return true;
+            }
+            if self.refuses_now() {
+                return false;
+            }
+            progress.await;
+        }
+    }
+
+    /// Tells whether the log does not take lines, beside being full.
+    fn refuses_now(&self) -> bool {
+        self.shared.is_failing.load(Ordering::Acquire) || self.shared.is_overdue.load(Ordering::Acquire)
+    }
+
+    /// Opens the file again before the next line, as after it was renamed.
+    pub fn reopen(&self) {
+        self.shared.waiting().reopen = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// Looks from time to time whether the log takes lines, and tells when it does not, until it is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LOOK);
+        loop {
+            ticks.tick().await;
+            self.shared.look();
+        }
+    }
+
+    /// Writes what waits, for the last time and for as long as `patience`; tells what was not written.
+    pub async fn end(&self, patience: Duration) -> LeftOut {
+        self.shared.waiting().end = true;
+        self.shared.wake.notify_one();
+        let ended = async {
+            loop {
+                let mut progress = pin!(self.shared.progress.notified());
+                progress.as_mut().enable();
+                if self.shared.waiting().has_ended {
+                    return;
+                }
+                progress.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, ended).await;
+        let waiting = self.shared.waiting();
+        let lost = waiting.events + waiting.in_hand_events + waiting.left_out.lost;
+        LeftOut { lost, ..waiting.left_out }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.shared.waiting().end = true;
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether an answer waits for its line.
+    fn must_write(&self) -> bool {
+        self.on_failure == AuditFailure::Refuse && self.is_somewhere
+    }
+
+    fn look(&self) {
+        let is_overdue = self.waiting().since.is_some_and(|since| since.elapsed() >= OVERDUE);
+        let was_overdue = self.is_overdue.swap(is_overdue, Ordering::AcqRel);
+        // A log that fails has told why.
+        if is_overdue && !was_overdue && !self.is_failing.load(Ordering::Relaxed) {
+            let consequence = self.on_failure.consequence();
+            tracing::error!("the audit log has taken nothing for {OVERDUE:?}: {consequence}");
+        } else if was_overdue && !is_overdue {
+            tracing::warn!("the audit log takes lines again");
+        }
+        if is_overdue {
+            self.progress.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The error log: on stderr, and its warnings and errors as a stream for `/v1/log/error`.
+//!
+//! No line waits for its readers (`sink.rs`, [`Hub`]), none can make a terminal do something or is endless (`text.rs`), and equal
+//! ones are told by their number (`merge.rs`).
+
+mod merge;
+mod sink;
+mod text;
+
+use std::io::{self, IsTerminal as _};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use jiff::Timestamp;
+use kms_core::Identity;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+use self::merge::{Line, Merge, Repeated};
+use self::sink::Sink;
+use self::text::Text;
+use super::hub::Hub;
+use crate::settings::ErrorLevel;
+
+/// How often is looked for equal lines whose number is to be told.
+const TICK: Duration = Duration::from_secs(1);
+
+static HUB: Hub = Hub::new();
+static STDERR: Sink = Sink::new();
+static TO_STDERR: OnceLock<Lines> = OnceLock::new();
+static TO_READERS: OnceLock<Lines> = OnceLock::new();
+static EVENTS: AtomicU64 = AtomicU64::new(0);
+/// From which level on events go to stderr: none 0, errors 1, warnings 2, all 3.
+static LEAST: AtomicU8 = AtomicU8::new(ALL);
+const ALL: u8 = 3;
+
+/// Lends the stream of the process's warnings and errors: a JSON object `{"message"}` a line.
+pub fn hub() -> &'static Hub {
+    &HUB
+}
+
+/// Returns how many warnings and errors there were.
+pub fn events() -> u64 {
+    EVENTS.load(Ordering::Relaxed)
+}
+
+/// Keeps events below this level off the process's own output; all of them if there is none.
+pub fn set_least(least: Option<ErrorLevel>) {
+    let least = match least {
+        None => 0,
+        Some(ErrorLevel::Error) => 1,
+        Some(ErrorLevel::Warn) => 2,
+        Some(ErrorLevel::All) => ALL,
+    };
+    LEAST.store(least, Ordering::Relaxed);
+}
+
+/// Tells whether events of this level go to the process's own output.
+fn is_told(level: Level) -> bool {
+    let least = match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        _ => ALL,
+    };
+    least <= LEAST.load(Ordering::Relaxed)
+}
+
+/// Starts the thread that writes to stderr.
+pub fn start() -> io::Result<()> {
+    let run = || STDERR.run(io::stderr(), TICK, || tell_repeated(|merge| merge.due(Instant::now())));
+    std::thread::Builder::new().name("log".to_owned()).spawn(run).map(drop)
+}
+
+/// Has what waits written, for as long as `patience`: the process is about to end. False if stderr does not take it.
+pub fn end(patience: Duration) -> bool {
+    tell_repeated(|merge| merge.end(Instant::now()));
+    STDERR.drain(patience)
+}
+
+fn tell_repeated(take: impl Fn(&mut Merge) -> Vec<Repeated>) {
+    for lines in [&TO_STDERR, &TO_READERS].into_iter().filter_map(OnceLock::get) {
+        let repeated = take(&mut lines.merge.lock().unwrap_or_else(PoisonError::into_inner));
+        for Repeated { line: Line { level, text, .. }, more, seconds } in repeated {
+            let times = if more == 1 { "time" } else { "times" };
+            let text = format!("{text} ({more} more {times} in {seconds} s)");
+            (lines.out)(&Line { level, text, of_client: true });
+        }
+    }
+}
+
+/// A layer that sends events to stderr.
+pub fn stderr_layer() -> &'static Lines {
+    TO_STDERR.get_or_init(|| Lines { merge: Mutex::default(), counts: false, out: write_line })
+}
+
+/// A layer that sends warnings and errors to the readers of the stream, and counts them.
+pub fn stream_layer() -> &'static Lines {
+    TO_READERS.get_or_init(|| Lines { merge: Mutex::default(), counts: true, out: send_line })
+}
+
+/// Makes lines of events.
+pub struct Lines {
+    merge: Mutex<Merge>,
+    counts: bool,
+    out: fn(&Line),
+}
+
+impl Lines {
+    fn take(&self, event: &Event<'_>) {
+        let level = *event.metadata().level();
+        if self.counts {
+            EVENTS.fetch_add(1, Ordering::Relaxed);
+            if !HUB.has_readers() {
+                return;
+            }
+        } else if !is_told(level) {
+            return;
+        }
+        let text = Text::of(event);
+        let line = Line { level, text: text.line(), of_client: text.is_of_client() };
+        // What is about no client tells how something is now: the same line again is news.
+        if level <= Level::WARN && line.of_client {
+            let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
+            if !merge.is_new(&text.key(), || line.clone(), Instant::now()) {
+                return;
+            }
+        }
+        (self.out)(&line);
+    }
+}
+
+impl<S: Subscriber> Layer<S> for &'static Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.take(event);
+    }
+}
+
+fn write_line(Line { level, text, of_client }: &Line) {
+    static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
+    let coloured = *IS_TERMINAL.get_or_init(|| io::stderr().is_terminal());
+    let now = Timestamp::now();
+    let line = match *level {
+        _ if !coloured => format!("{now:.6} {level:>5} {text}\n"),
+        Level::ERROR => format!("\x1b[2m{now:.6}\x1b[0m \x1b[31m{level:>5}\x1b[0m {text}\n"),
+        Level::WARN => format!("\x1b[2m{now:.6}\x1b[0m \x1b[33m{level:>5}\x1b[0m {text}\n"),
+        _ => format!("\x1b[2m{now:.6}\x1b[0m \x1b[32m{level:>5}\x1b[0m {text}\n"),
+    };
+    STDERR.push(&line, *of_client);
+}
+
+fn send_line(Line { text, .. }: &Line) {
+    let line = serde_json::json!({ "message": text }).to_string() + "\n";
+    for identity in HUB.send(&Bytes::from(line)) {
+        // Not as an event: this is where events end.
+        write_line(&Line { level: Level::WARN, text: told_cut_off("error", identity), of_client: true });
+    }
+}
+
+/// Says that a reader of a log was too slow.
+pub fn told_cut_off(log: &str, identity: Option<Identity>) -> String {
+    let who = identity.map(|identity| format!(" identity={identity}")).unwrap_or_default();
+    format!("a reader of the {log} log was too slow and is cut off{who}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn warnings_and_errors_are_one_line_of_json_each() {
+        let mut reader = HUB.subscribe(None, ()).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(stream_layer()), || {
+            tracing::warn!(path = "/a\"b", code = 7, "first {}", "line\nbreak");
+            tracing::error!(remote = %"192.0.2.1:1", path = "/".repeat(1000), "second");
+            for port in 2..10 {
+                tracing::error!(remote = %format!("192.0.2.1:{port}"), path = "/".repeat(1000), "second");
+            }
+            tracing::warn!("the log can be written again");
+            tracing::warn!("the log can be written again");
+            tracing::error!(name = %"x\x1b[2J\u{202e}ü", "third");
+            let key = "kes:v1:ADkAxgQNrJ2BzE6vmmXJGhJgVVR7Rl1IELiCxkDXBh8g";
+            tracing::error!(path = format!("/v1/identity/describe/{key}"), "fourth");
+        });
+        let mut next = async || String::from_utf8(reader.recv().await.unwrap().to_vec()).unwrap();
+        assert_eq!(next().await, "{\"message\":\"first line\\\\nbreak path=\\\"/a\\\\\\\"b\\\" code=7\"}\n");
+        let second = next().await;
+        assert!(second.contains("second remote=192.0.2.1:1 path=\\\"////"), "{second}");
+        assert!(second.contains("/… (490 bytes more)") && second.len() < 700, "{second}");
+        for _ in 0..2 {
+            assert!(next().await.contains("the log can be written again"), "what is about no client is told");
+        }
+        assert_eq!(
+            next().await,
+            "{\"message\":\"third name=x\\\\u{1b}[2J\\\\u{202e}ü\"}\n",
+            "equal lines of one client are told once"
+        );
+        let fourth = next().await;
+        assert!(fourth.contains("/v1/identity/describe/") && !fourth.contains("ADkAxgQ"), "{fourth}");
+        tell_repeated(|merge| merge.end(Instant::now()));
+        assert!(next().await.contains("(8 more times in 0 s)"));
+        assert!(events() >= 14);
+    }
+}

@@ -1,0 +1,116 @@
+//! The text of an event: one line, whatever was received, and of bounded length.
+
+use std::fmt::{self, Debug, Write};
+use std::net::SocketAddr;
+
+use tracing::Event;
+use tracing::field::{Field, Visit};
+
+use crate::text::mask::mask;
+use crate::text::terminal;
+
+/// The fields that name a client.
+const CLIENTS: [&str; 4] = ["identity", "ip", "proxy", "remote"];
+
+/// The most bytes of a field: enough for the path of every key.
+const MAX_FIELD: usize = 512;
+
+/// The most bytes of a message, and of the chain of an error.
+const MAX_MESSAGE: usize = 4096;
+
+/// An event as one line: its message, then its fields.
+#[derive(Debug, Default)]
+pub struct Text {
+    message: String,
+    fields: String,
+    /// The fields by which lines are equal: a client is its address, whatever its port.
+    key: String,
+    is_of_client: bool,
+}
+
+impl Text {
+    /// Takes the text of an event.
+    pub fn of(event: &Event<'_>) -> Self {
+        let mut text = Self::default();
+        event.record(&mut text);
+        text
+    }
+
+    /// Returns the line.
+    pub fn line(&self) -> String {
+        format!("{}{}", self.message, self.fields)
+    }
+
+    /// Tells whether it is about a client, which may cause any number of such.
+    pub fn is_of_client(&self) -> bool {
+        self.is_of_client
+    }
+
+    /// Returns what is the same for equal lines of one client.
+    pub fn key(&self) -> String {
+        format!("{}{}", self.message, self.key)
+    }
+
+    fn field(&mut self, name: &str, value: fmt::Arguments<'_>, key: fmt::Arguments<'_>) {
+        self.is_of_client |= CLIENTS.contains(&name);
+        let most = if name == "error" { MAX_MESSAGE } else { MAX_FIELD };
+        for (out, value) in [(&mut self.fields, value), (&mut self.key, key)] {
+            let _ = write!(out, " {name}=");
+            push_bounded(out, value, most);
+        }
+    }
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => push_bounded(&mut self.message, format_args!("{value:?}"), MAX_MESSAGE),
+            "remote" => {
+                let remote = format!("{value:?}");
+                match remote.parse::<SocketAddr>() {
+                    Ok(address) => {
+                        self.field("remote", format_args!("{address}"), format_args!("{}", address.ip()));
+                    }
+                    Err(_) => self.field("remote", format_args!("{remote}"), format_args!("{remote}")),
+                }
+            }
+            name => self.field(name, format_args!("{value:?}"), format_args!("{value:?}")),
+        }
+    }
+}
+
+/// Appends a text that may have been received: escaped, cut after `most` bytes, and without an API key.
+fn push_bounded(out: &mut String, text: fmt::Arguments<'_>, most: usize) {
+    let mut bounded = Bounded { out, left: most, cut: 0 };
+    // Each text by itself: what one of them hides takes nothing of the next. Writing to a string does not fail.
+    let _ = bounded.write_str(&mask(&text.to_string()));
+    if bounded.cut != 0 {
+        let cut = bounded.cut;
+        let _ = write!(out, "… ({cut} bytes more)");
+    }
+}
+
+struct Bounded<'a> {
+    out: &'a mut String,
+    left: usize,
+    cut: usize,
+}
+
+impl Write for Bounded<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let len = character.len_utf8();
+            if self.cut != 0 || len > self.left {
+                self.cut += len;
+                continue;
+            }
+            self.left -= len;
+            if terminal::is_obeyed(character) {
+                write!(self.out, "{}", character.escape_default())?;
+            } else {
+                self.out.push(character);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,369 @@
+//! What is counted: KES's families for its clients, and our own.
+//!
+//! The SDK's reader of `/v1/metrics` fails on any other family that has more than one series, so ours have a registry
+//! of their own. Handles are made once: a request costs a few additions to atomics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use kms_core::Kms;
+use prometheus::core::{AtomicU64 as Integer, GenericCounter, GenericCounterVec};
+use prometheus::{Encoder as _, Gauge, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::host::process::{self, Locked, Memory};
+
+type Counter = GenericCounter<Integer>;
+type CounterVec = GenericCounterVec<Integer>;
+
+/// The media type of the text format that everything understands.
+pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The upper bounds of KES's buckets, in seconds.
+const KES_BUCKETS: [f64; 10] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 3.0, 5.0, 10.0];
+
+/// Ours: a warm request takes a tenth of a millisecond.
+const BUCKETS: [f64; 14] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
+
+/// Every counter of a server.
+pub struct Metrics {
+    started: Instant,
+    kes: Registry,
+    ours: Registry,
+    active: IntGauge,
+    success: Counter,
+    by_code: ByCode,
+    response_time: Histogram,
+    duration: Histogram,
+    refused: Counter,
+    system: System,
+    audit_events: Counter,
+    error_events: Counter,
+    audit_dropped: Counter,
+    unrecorded: Counter,
+    evicted: Counter,
+    cache: Cache,
+    certificate_expiry: Gauge,
+    protection: [IntGauge; 4],
+    /// What was counted when the process-wide error log was last looked at.
+    errors_seen: AtomicU64,
+}
+
+impl Metrics {
+    /// Makes all counters, at zero.
+    pub fn new() -> prometheus::Result<Self> {
+        let (kes, ours) = (Registry::new(), Registry::new());
+        let by_code = ByCode::new(&kes)?;
+        let help = "Histogram of request response times spawning from 10ms to 10s.";
+        let response_time = histogram(&kes, "kes_http_response_time", help, &KES_BUCKETS)?;
+        let help = "Time from a request's headers to its answer, in seconds.";
+        Ok(Self {
+            started: Instant::now(),
+            active: gauge(
+                &kes,
+                "kes_http_request_active",
+                "Number of active requests that are not finished, yet.",
+            )?,
+            success: by_code.success.with_label_values(&["200"]),
+            by_code,
+            response_time,
+            duration: histogram(&ours, "kms_request_duration_seconds", help, &BUCKETS)?,
+            refused: counter(
+                &ours,
+                "kms_requests_refused",
+                "Requests refused for their path, method, certificate or policy.",
+            )?,
+            system: System::new(&kes)?,
+            audit_events: counter(
+                &kes,
+                "kes_log_audit_events",
+                "Number of audit log events written to the audit log targets.",
+            )?,
+            error_events: counter(
+                &kes,
+                "kes_log_error_events",
+                "Number of error log events written to the error log targets.",
+            )?,
+            audit_dropped: counter(
+                &ours,
+                "kms_audit_events_dropped",
+                "Audit events that could not be written and are lost.",
+            )?,
+            unrecorded: counter(
+                &ours,
+                "kms_requests_unrecorded",
+                "Requests refused since the audit log could not take them.",
+            )?,
+            evicted: counter(
+                &ours,
+                "kms_connections_evicted",
+                "Connections of clients that may do nothing, closed to make room for others.",
+            )?,
+            cache: Cache::new(&ours)?,
+            certificate_expiry: register(
+                &ours,
+                Gauge::new(
+                    "kms_certificate_expiry_timestamp_seconds",
+                    "When the server's certificate ends, in seconds since 1970.",
+                )?,
+            )?,
+            protection: [
+                gauge(&ours, "kms_memory_locked", "Whether no page of the process can be swapped out.")?,
+                gauge(
+                    &ours,
+                    "kms_master_keys_locked",
+                    "Whether pages with master keys are kept from being swapped out, within the limit.",
+                )?,
+                gauge(&ours, "kms_core_dumps_off", "Whether a crash leaves no core dump.")?,
+                gauge(&ours, "kms_memory_hidden", "Whether other processes cannot look into this one.")?,
+            ],
+            errors_seen: AtomicU64::new(0),
+            kes,
+            ours,
+        })
+    }
+
+    /// Notes that a request begins; it ends when what is returned is dropped.
+    pub fn begin(&self) -> Active<'_> {
+        self.active.inc();
+        Active(&self.active)
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: StatusCode, tally: Tally, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.duration.observe(seconds);
+        match tally {
+            Tally::Refused => return self.refused.inc(),
+            Tally::Monitoring => return,
+            Tally::Request => {}
+        }
+        self.response_time.observe(seconds);
+        if status == StatusCode::OK {
+            self.success.inc();
+        } else {
+            self.by_code.count(status);
+        }
+    }
+
+    /// Counts events of the audit log that were written, or are lost.
+    pub fn audited(&self, written: u64, dropped: u64) {
+        self.audit_events.inc_by(written);
+        self.audit_dropped.inc_by(dropped);
+    }
+
+    /// Counts a request that is refused since it cannot be recorded.
+    pub fn unrecorded(&self) {
+        self.unrecorded.inc();
+    }
+
+    /// Counts a connection that was closed to make room.
+    pub fn evicted(&self) {
+        self.evicted.inc();
+    }
+
+    /// Notes when the server's certificate ends.
+    pub fn certificate_ends(&self, unix_seconds: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "it is exact for some hundred million years")]
+        self.certificate_expiry.set(unix_seconds as f64);
+    }
+
+    /// Returns KES's families, and nothing else, in the text format.
+    pub fn kes_text(&self) -> Vec<u8> {
+        self.look();
+        encode(&self.kes)
+    }
+
+    /// Returns all families in the text format.
+    pub fn text(&self, kms: &dyn Kms) -> Vec<u8> {
+        self.look();
+        self.cache.look(kms);
+        if let Some(held) = process::protection() {
+            let all = process::is_locked();
+            let keys = all || matches!(held.locked, Ok(Locked::MasterKeys(_)));
+            let held = [all, keys, held.no_core_dump.is_ok(), held.not_dumpable.is_ok()];
+            for (family, holds) in self.protection.iter().zip(held) {
+                family.set(i64::from(holds));
+            }
+        }
+        let mut text = encode(&self.kes);
+        text.extend_from_slice(&encode(&self.ours));
+        text
+    }
+
+    /// Takes the figures that are only looked up when somebody asks.
+    fn look(&self) {
+        self.system.look(self.started);
+        let errors = crate::telemetry::error_log::events();
+        let before = self.errors_seen.swap(errors, Ordering::Relaxed);
+        self.error_events.inc_by(errors.saturating_sub(before));
+    }
+}
+
+/// Where a request is counted. The families of KES hold what a client asks of keys, policies and identities and may ask:
+/// who watches a server would else see little but himself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// A request of the families of KES.
+    Request,
+    /// One of the version, of health, of routes, of metrics, or of a log.
+    Monitoring,
+    /// One that was refused for its path, its method, its certificate or a policy.
+    Refused,
+}
+
+/// A request that is being answered.
+pub struct Active<'a>(&'a IntGauge);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Requests by what came of them.
+struct ByCode {
+    success: CounterVec,
+    error: CounterVec,
+    failure: CounterVec,
+}
+
+impl ByCode {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        // A series that appears with its first failure has no increase that an alert could see: each begins at zero.
+        let family = |name: &str, help: &str, codes: &[&str]| {
+            let family = register(registry, CounterVec::new(Opts::new(name, help), &["code"])?)?;
+            for code in codes {
+                family.with_label_values(&[code]);
+            }
+            Ok::<_, prometheus::Error>(family)
+        };
+        Ok(Self {
+            success: family(
+                "kes_http_request_success",
+                "Number of requests that have been served successfully.",
+                &["200"],
+            )?,
+            error: family(
+                "kes_http_request_error",
+                "Number of request that failed due to some error. (HTTP 4xx status code)",
+                &["400", "404"],
+            )?,
+            failure: family(
+                "kes_http_request_failure",
+                "Number of request that failed due to some internal failure. (HTTP 5xx status code)",
+                &["500", "501", "502", "503", "504"],
+            )?,
+        })
+    }
+
+    fn count(&self, status: StatusCode) {
+        let family = match status.as_u16() {
+            500.. => &self.failure,
+            400..=499 => &self.error,
+            _ => &self.success,
+        };
+        family.with_label_values(&[status.as_str()]).inc();
+    }
+}
+
+/// The process and its machine.
+struct System {
+    up_time: IntGauge,
+    cpus: IntGauge,
+    cpus_used: IntGauge,
+    threads: IntGauge,
+    heap: IntGauge,
+    heap_objects: IntGauge,
+    stack: IntGauge,
+}
+
+impl System {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str| gauge(registry, &format!("kes_system_{name}"), help);
+        Ok(Self {
+            up_time: gauge("up_time", "The time the server has been up and running in seconds.")?,
+            cpus: gauge("num_cpu", "The number of logical CPUs of the system.")?,
+            cpus_used: gauge("num_cpu_used", "The number of threads that serve requests.")?,
+            threads: gauge("num_threads", "The number of threads of the process.")?,
+            heap: gauge("mem_heap_used", "The number of bytes of memory that the process allocated.")?,
+            heap_objects: gauge("mem_heap_objects", "Always 0: the number of allocations is not known.")?,
+            stack: gauge("mem_stack_used", "The bytes of the main thread's stack.")?,
+        })
+    }
+
+    fn look(&self, started: Instant) {
+        let set = |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let memory = Memory::of_this_process();
+        let workers =
+            tokio::runtime::Handle::try_current().map_or(1, |handle| handle.metrics().num_workers());
+        set(&self.up_time, started.elapsed().as_secs());
+        set(&self.cpus, std::thread::available_parallelism().map_or(1, usize::from) as u64);
+        set(&self.cpus_used, workers as u64);
+        set(&self.threads, memory.threads);
+        set(&self.heap, memory.heap);
+        set(&self.heap_objects, 0);
+        set(&self.stack, memory.stack);
+    }
+}
+
+/// What the cache tells of itself. The ring counts; here is only what it said last.
+struct Cache {
+    families: [IntGauge; 5],
+}
+
+impl Cache {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let family = |name: &str, help: &str| gauge(registry, name, help);
+        Ok(Self {
+            families: [
+                family("kms_cache_hits", "Requests served by a key in memory, since the start.")?,
+                family("kms_cache_misses", "Requests that had to wait for the key store, since the start.")?,
+                family(
+                    "kms_cache_offline_hits",
+                    "Requests served by an offline copy while the key store was away, since the start.",
+                )?,
+                family("kms_key_store_reads", "Keys asked of the key store, since the start.")?,
+                family("kms_key_store_failed_reads", "Reads of the key store that failed, since the start.")?,
+            ],
+        })
+    }
+
+    fn look(&self, kms: &dyn Kms) {
+        let Some(counters) = kms.counters() else { return };
+        let values =
+            [counters.hits, counters.misses, counters.offline_hits, counters.reads, counters.failed_reads];
+        for (family, value) in self.families.iter().zip(values) {
+            family.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Counter> {
+    register(registry, Counter::new(name, help)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    register(registry, IntGauge::new(name, help)?)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(options)?)
+}
+
+fn register<C>(registry: &Registry, collector: C) -> prometheus::Result<C>
+where
+    C: prometheus::core::Collector + Clone + 'static,
+{
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn encode(registry: &Registry) -> Vec<u8> {
+    let mut text = Vec::new();
+    // Writing to memory cannot fail, and what is registered has well-formed names.
+    let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
+    text
+}

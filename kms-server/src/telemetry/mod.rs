@@ -1,0 +1,8 @@
+//! What the server tells about its work: the error log, the audit log and the metrics.
+
+pub mod audit;
+pub mod error_log;
+pub mod hub;
+mod lines;
+pub mod log_limit;
+pub mod metrics;

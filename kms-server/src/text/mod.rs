@@ -1,0 +1,4 @@
+//! Text from elsewhere, made fit to be shown.
+
+pub mod mask;
+pub mod terminal;

@@ -1,0 +1,164 @@
+//! TLS of the server: versions, ciphers, its own certificate, and what is asked of clients.
+
+pub mod handshake;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kms_trust::{ClientVerifier, ProvenKey, Trusted, UnusableKey, read_file};
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::sign::{self, SingleCertAndKey};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::access::expiry::{EndingTickets, NotingVerifier};
+use crate::access::policy::Proxies;
+use crate::credentials::certificate::{self, CertifiedKey, Facts};
+use crate::error::StartError;
+use crate::settings::TlsSettings;
+
+/// Builds the TLS configuration: TLS 1.2 and 1.3, `h2` before `http/1.1`, and a client certificate, which may only be
+/// left out if not all routes need one.
+///
+/// An error names the file and what was expected in it.
+pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result<ServerConfig, StartError> {
+    let provider = Arc::new(provider());
+    let verifier: Arc<dyn ClientCertVerifier> = if settings.verify_clients {
+        Arc::new(NotingVerifier(client_verifier(settings, needs_certificates, &provider)?))
+    } else {
+        // Whoever names a file wants it read, also while nobody is verified by it.
+        if let Some(ca) = &settings.ca {
+            Trusted::of(ca).map_err(|why| StartError::new(format!("tls.ca: {why}")))?;
+        }
+        ProvenKey::new(needs_certificates, &provider)
+    };
+    let pair = certificate::read_pair(&settings.cert, &settings.key, settings.password())
+        .map_err(StartError::new)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StartError::new(format!("TLS: {error}")))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified(settings, pair)?)));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
+    // One ticket a handshake, since each holds the client's certificate.
+    config.send_tls13_tickets = 1;
+    if settings.verify_clients {
+        // Sessions of TLS 1.2 that clients without tickets would resume by their number, whatever has ended.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
+    Ok(config)
+}
+
+/// Makes session tickets in the place of a session cache: a resumed handshake costs a third less.
+///
+/// The first use of the provider's random generator takes tens of milliseconds, so this runs on a thread of its own
+/// while the key store is opened.
+pub struct Tickets(std::thread::JoinHandle<Result<Arc<dyn ProducesTickets>, rustls::Error>>);
+
+impl Tickets {
+    /// Begins to make them.
+    pub fn begin() -> Self {
+        Self(std::thread::spawn(aws_lc_rs::Ticketer::new))
+    }
+
+    /// Waits until they are ready, and gives them to `config`, which was made of `settings`.
+    pub fn give(self, config: &mut ServerConfig, settings: &TlsSettings) -> Result<(), StartError> {
+        let made = self.0.join().map_err(|_| StartError::new("TLS tickets: their thread panicked"))?;
+        let tickets = made.map_err(|error| StartError::new(format!("TLS tickets: {error}")))?;
+        config.ticketer = if settings.verify_clients { Arc::new(EndingTickets(tickets)) } else { tickets };
+        Ok(())
+    }
+}
+
+/// Tells what clients will not like about the server's own certificate, one line each.
+pub fn certificate_warnings(cert: &Path) -> Vec<String> {
+    let Some(facts) = facts_of(cert) else { return Vec::new() };
+    let file = cert.display();
+    let mut warnings = Vec::new();
+    if facts.is_ca {
+        warnings.push(format!("{file}: the certificate is a CA (basic constraints CA:TRUE), clients may refuse it as a server's; `kms identity new` makes a right one"));
+    }
+    if facts.names_nothing() {
+        warnings.push(format!("{file}: the certificate has no subject alternative name, MinIO and other Go clients will refuse it; `kms identity new --ip ADDRESS --dns NAME` makes a right one"));
+    }
+    let now = jiff::Timestamp::now();
+    if facts.not_after < now {
+        warnings.push(format!("{file}: the certificate expired at {}", facts.not_after));
+    }
+    if facts.not_before > now {
+        warnings.push(format!("{file}: the certificate is not valid before {}", facts.not_before));
+    }
+    warnings
+}
+
+/// Returns when the certificate in `cert` ends, in seconds since 1970.
+pub fn certificate_end(cert: &Path) -> Option<i64> {
+    Some(facts_of(cert)?.not_after.as_second())
+}
+
+fn facts_of(cert: &Path) -> Option<Facts> {
+    let content = read_file(cert).ok()?;
+    Facts::of(&CertificateDer::from_pem_slice(&content).ok()?).ok()
+}
+
+/// The provider of rustls with its cipher suites in our order: AES-128 first, whose key schedule uses SHA-256.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let first = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+    provider
+}
+
+/// Makes what verifies certificates that proxies hand on, by the rule for those of clients; `None` without proxies.
+pub fn proxies(settings: &TlsSettings) -> Result<Option<Proxies>, StartError> {
+    let Some(proxy) = settings.proxy.clone() else { return Ok(None) };
+    let verifier = if settings.verify_clients {
+        Some(client_verifier(settings, true, &Arc::new(provider()))?)
+    } else {
+        None
+    };
+    Ok(Some(Proxies { settings: proxy, verifier }))
+}
+
+fn client_verifier(
+    settings: &TlsSettings,
+    mandatory: bool,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ClientVerifier>, StartError> {
+    Ok(ClientVerifier::new(trusted(settings.ca.as_deref())?, mandatory, provider))
+}
+
+/// Reads the CAs that sign client certificates from a PEM file or a directory of such, else from the system.
+fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
+    match ca {
+        Some(ca) => Trusted::of(ca).map_err(|why| StartError::new(format!("tls.ca: {why}"))),
+        None => Trusted::of_system().map_err(|why| {
+            StartError::new(format!("TLS: clients are to be verified, and tls.ca is not set: {why}"))
+        }),
+    }
+}
+
+/// Makes what is shown to clients. rustls's own way to it refuses a certificate of version 1, which is the clients' to judge.
+fn certified(settings: &TlsSettings, pair: CertifiedKey) -> Result<sign::CertifiedKey, StartError> {
+    let (cert, key) = (settings.cert.display(), settings.key.display());
+    let signer = aws_lc_rs::default_provider().key_provider.load_private_key(pair.key.clone_key());
+    let signer = signer.map_err(|_| {
+        // What kind of key it is stands in the certificate, too.
+        let kind = pair.chain.first().and_then(UnusableKey::of_certificate);
+        let kind =
+            kind.map_or_else(|| "expected ECDSA, Ed25519 or RSA".to_owned(), |kind| format!("it is {kind}"));
+        StartError::new(format!("{key}: the private key cannot be used: {kind}"))
+    })?;
+    let is_match = pair
+        .matches()
+        .map_err(|error| StartError::new(format!("{cert}: the first certificate cannot be used: {error}")))?;
+    if !is_match {
+        let message = format!("{key}: the private key does not belong to the first certificate of {cert}");
+        return Err(StartError::new(message));
+    }
+    Ok(sign::CertifiedKey::new(pair.chain, signer))
+}
