@@ -7,13 +7,18 @@
     reason = "a test that cannot be set up has to fail"
 )]
 
+pub mod bao;
 pub mod client;
+pub mod content;
 pub mod cut_off;
 pub mod faults;
 pub mod identity;
 pub mod kes;
+pub mod localstack;
 pub mod process;
+pub mod programs;
 pub mod server;
+pub mod shell;
 pub mod spoilt;
 
 pub use client::{Answer, Client, Protocol, ask_at_once};

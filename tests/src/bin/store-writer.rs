@@ -5,9 +5,6 @@
 //! `err NAME KIND` when a create failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests")]
 
-#[path = "../../tests/durability/content.rs"]
-mod content;
-
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +12,7 @@ use std::time::Duration;
 
 use kms_core::KeyStore as _;
 use kms_fs::{FsConfig, OpenMode, RootKey};
+use kms_tests::content;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {

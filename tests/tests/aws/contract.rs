@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use kms_core::contract;
-
-use super::emulator::Aws;
+use kms_tests::localstack::Aws;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aws_kms_keeps_the_contract() {

@@ -4,10 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use kms_tests::cut_off::CutOff;
+use kms_tests::localstack::{Aws, Fault};
 use kms_tests::{Protocol, TestServer};
 use serde_json::{Value, json};
-
-use super::emulator::{Aws, Fault};
 
 /// The bound of one identity.
 const CALLS: usize = 16;

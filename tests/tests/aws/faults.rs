@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use kms_tests::{Client, Protocol, TestServer};
 
-use super::emulator::{Aws, Fault, LocalStack, until};
+use kms_tests::localstack::{Aws, Fault, LocalStack};
+use kms_tests::programs::until;
 
 const TIMEOUT: Duration = Duration::from_secs(6);
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use kms_aws::{AwsKms, Level};
 use kms_core::{ErrorKind, Identity, KeyName, Kms, ListQuery, Request};
+use kms_tests::localstack::{Aws, Fault};
+use kms_tests::programs::until;
 use serde_json::json;
-
-use super::emulator::{Aws, Fault, until};
 
 pub fn request() -> Request {
     request_of("test")

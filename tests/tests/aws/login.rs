@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kms_server::credentials::certificate::NewCertificate;
+use kms_tests::localstack::{Aws, Fault};
 use kms_tests::process::kms_binary;
+use kms_tests::programs::until;
 use kms_tests::{Client, Protocol, STATUS_KEPT, TestIdentity};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-
-use super::emulator::{Aws, Fault, until};
 
 /// An endpoint at which nobody listens: whoever asks there has credentials.
 const NOBODY: &str = "http://127.0.0.1:9";

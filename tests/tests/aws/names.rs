@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use kms_aws::Level;
 use kms_core::{ErrorKind, Kms, ListQuery, Request};
+use kms_tests::localstack::{Aws, Fault};
 use serde_json::json;
 
-use super::emulator::{Aws, Fault};
 use super::keys::{count, key, kind, request};
 
 #[tokio::test(flavor = "multi_thread")]

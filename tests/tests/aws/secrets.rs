@@ -11,9 +11,10 @@ use kms_core::{
     CacheConfig, Cipher, EntryName, ErrorKind, KeyRecord, KeyRing, KeyStore, Kms, ListQuery, SealingKey,
     SecretBytes, SecretKey, contract,
 };
+use kms_tests::localstack::{Aws, Fault};
+use kms_tests::programs::until;
 use serde_json::{Value, json};
 
-use super::emulator::{Aws, Fault, until};
 use super::keys::{key, kind, request};
 
 /// What AWS says to a create while a secret of that name waits for its end.

@@ -4,10 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::{EntryName, ErrorKind, KeyStore, Kms};
 use kms_tests::kes::Kes;
+use kms_tests::localstack::Aws;
+use kms_tests::programs::{program, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::emulator::{Aws, program, until};
 use super::keys::{key, kind, request};
 use super::secrets::ring;
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use kms_aws::{Level, check_secrets};
 use kms_core::{CacheConfig, KeyRing};
 use kms_server::credentials::certificate::NewCertificate;
+use kms_tests::localstack::{Aws, Fault};
 use kms_tests::process::kms_binary;
+use kms_tests::programs::until;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-
-use super::emulator::{Aws, Fault, until};
 
 async fn ask(client: &mut Client, method: &str, path: &str) -> (u16, String) {
     let answer = client.send(method, path, "").await.unwrap();

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use kms_aws::{AwsKms, SecretsManager};
 use kms_core::contract::{Spoiler, Spoilt, unreadable};
 use kms_core::{CacheConfig, KeyName, KeyRing, Kms};
+use kms_tests::localstack::{Aws, Fault};
+use kms_tests::programs::until;
 use kms_tests::spoilt::{Seen, ask, is};
 use kms_tests::{Protocol, STATUS_KEPT, TestServer};
 use serde_json::json;
-
-use super::emulator::{Aws, Fault, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_in_aws_kms_is_taken_for_absent() {

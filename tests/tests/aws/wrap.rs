@@ -8,9 +8,10 @@ use kms_core::{
     CacheConfig, EntryName, ErrorKind, KeyRing, Kms, MemoryStore, SecretBytes, Wrapped, Wrapper, contract,
 };
 use kms_fs::{FsConfig, OpenMode, SledStore};
+use kms_tests::localstack::{Aws, Fault};
+use kms_tests::programs::until;
 use serde_json::json;
 
-use super::emulator::{Aws, Fault, until};
 use super::keys::{key, kind, request};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,7 @@ use std::path::Path;
 use kms_core::{Identity, KeyName};
 use kms_server::config::{Environment, Loaded, load, load_text};
 use kms_server::settings::{KeyStoreSettings, RootKeySource};
-
-use super::process::{Shell, text};
+use kms_tests::shell::{Shell, text};
 
 const ADMIN: &str = "0000000000000000000000000000000000000000000000000000000000000001";
 const APP: &str = "0000000000000000000000000000000000000000000000000000000000000002";

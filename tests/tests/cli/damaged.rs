@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kms_tests::shell::{Serving, Shell, field, text};
 use tempfile::TempDir;
-
-use super::process::{Serving, Shell, field, text};
 
 /// A node with three keys, stopped.
 struct Node {
@@ -48,7 +47,7 @@ impl Node {
             .set("KES_API_KEY", field(&self.made, "api_key"))
     }
 
-    fn discard(&self, what: &str, typed: &str) -> super::process::Done {
+    fn discard(&self, what: &str, typed: &str) -> kms_tests::shell::Done {
         let config = self.config();
         let typed = format!("{typed}\n");
         Shell::default().run_with(&["key", "discard", what, "--config", text(&config)], typed.as_bytes())

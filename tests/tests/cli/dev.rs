@@ -7,8 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kms_server::credentials::certificate::{Facts, NewCertificate, first_of};
-
-use super::process::{Serving, Shell, field, text};
+use kms_tests::shell::{Serving, Shell, field, text};
 
 fn dev(dir: &Path) -> Serving {
     Shell::default().serve(&["--dev", "--addr", "127.0.0.1:0", "--dir", text(dir)])

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use kms_server::credentials::apikey::ApiKey;
 use kms_server::credentials::certificate::{Facts, first_of, read_pair};
+use kms_tests::shell::{Shell, field, kms, text};
 use serde_json::Value;
-
-use super::process::{Shell, field, kms, text};
 
 fn vectors(list: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/apikeys.json");

@@ -6,8 +6,7 @@ use std::os::unix::fs::symlink;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-
-use super::process::{Serving, Shell, field, kms, text};
+use kms_tests::shell::{Serving, Shell, field, kms, text};
 
 fn server() -> Serving {
     Shell::default().serve(&["--dev", "--in-memory", "--addr", "127.0.0.1:0"])

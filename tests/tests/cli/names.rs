@@ -7,10 +7,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use kms_tests::shell::{Done, Serving, Shell, kms, text};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use super::process::{Done, Serving, Shell, kms, text};
 
 struct Names {
     server: Serving,

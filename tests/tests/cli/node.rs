@@ -5,10 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use kms_server::credentials::certificate::{Facts, first_of};
+use kms_tests::shell::{Serving, Shell, field, text};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use super::process::{Serving, Shell, field, text};
 
 /// A directory made by `kms init`, with a config that listens on a free port.
 struct Node {
@@ -46,7 +45,7 @@ impl Node {
             .set("KES_API_KEY", field(&self.made, "api_key"))
     }
 
-    fn check(&self) -> super::process::Done {
+    fn check(&self) -> kms_tests::shell::Done {
         Shell::default().run(&["check", "--config", text(&self.path("config.toml"))])
     }
 

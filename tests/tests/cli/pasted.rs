@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use kms_server::credentials::apikey::ApiKey;
+use kms_tests::shell::{Done, Shell, text};
 
 use super::fake::{Fake, Pair};
-use super::process::{Done, Shell, text};
 
 /// What is pasted, and the part of it that nobody may see.
 fn secrets() -> Vec<(String, String)> {

@@ -1,7 +1,7 @@
 //! What a server sends is shown, and does nothing to the terminal of whoever reads it.
 
 use super::fake::{Fake, Pair};
-use super::process::{Done, Shell, kms, text};
+use kms_tests::shell::{Done, Shell, kms, text};
 
 /// It clears the screen in three ways, forges a line in three, turns the direction of text, and has real text in it.
 const HOSTILE: &str = "ü\u{1b}[2J\u{9b}2J\u{7f}\nforged\rforged\u{85}forged\u{2028}forged\u{202e}\u{2066}";

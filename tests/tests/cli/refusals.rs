@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 
 use kms_server::credentials::certificate::CertifiedKey;
+use kms_tests::shell::{Serving, Shell, text};
 use kms_tests::{Client, Protocol, TestIdentity};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
-
-use super::process::{Serving, Shell, text};
 
 const HEADER: &str = "x-tls-client-cert";
 

@@ -6,8 +6,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_server::config::{Environment, load_text};
-
-use super::process::{Shell, field, text};
+use kms_tests::shell::{Shell, field, text};
 
 /// Tells whether `bytes` holds the secret in the clear, in hex, in base64 or as Rust prints bytes.
 fn shows(bytes: &[u8], secret: &[u8]) -> bool {

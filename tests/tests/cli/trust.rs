@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use kms_tests::shell::{Done, Shell, text};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
 
 use super::fake::{ADDRESS, Fake, Pair};
-use super::process::{Done, Shell, text};
 
 /// Who asks a server for something, and by what it is told whom to trust.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use kms_core::{EntryName, ErrorKind, KeyStore, ListQuery};
 use kms_fs::{FsConfig, OpenMode, RootKey};
-
-use crate::content;
+use kms_tests::content;
 
 /// Which entries have to be there and which must not.
 #[derive(Clone, Default)]

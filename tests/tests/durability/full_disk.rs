@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use kms_core::{ErrorKind, KeyStore};
 use kms_fs::{FsConfig, FsStore, OpenMode, RootKey};
 use kms_server::settings::AuditFailure;
+use kms_tests::content;
 use kms_tests::{Protocol, TestServer};
 use tempfile::TempDir;
 
-use crate::content;
 use crate::expectation::Expectation;
 use crate::random::Random;
 use crate::writer::{Running, Writer, root_key};

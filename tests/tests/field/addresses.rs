@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kms_tests::server::server_certificate;
 use kms_tests::{Client, Protocol, TestIdentity};
 
-use super::process::{Serving, Shell, text};
+use kms_tests::shell::{Serving, Shell, text};
 
 /// A config for KES with what a case puts into it, in a directory of its own.
 struct Config {
@@ -99,7 +99,7 @@ async fn an_address_without_one_of_a_family_is_both_families() {
 fn a_host_without_ipv6_and_one_that_keeps_the_families_apart_are_fine() {
     let config = Config::new();
     drop(config.serve(&format!("address: 127.0.0.1:{}\n", free_port()), &[]));
-    let (kms, file) = (super::process::kms(), config.directory.path().join("config.yml"));
+    let (kms, file) = (kms_tests::shell::kms(), config.directory.path().join("config.yml"));
     let script = "ip link set lo up; for name in all default lo; do echo $1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6; done
         echo $2 >/proc/sys/net/ipv6/bindv6only
         \"$3\" server --config \"$4\" --addr $5 >out 2>&1 & server=$!

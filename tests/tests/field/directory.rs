@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kms_tests::programs::program;
+use kms_tests::shell::{Serving, Shell, field, text};
 use kms_tests::{Client, Protocol, TestIdentity};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use super::process::{Serving, Shell, field, text};
 
 /// A config for KES 0.24 in a directory of its own, with its certificate and an admin.
 struct Node {
@@ -278,7 +278,7 @@ fn what_has_a_name_and_cannot_be_used_is_not_absent() {
         assert!(Command::new("chown").args(["0:0", text(&key("unreadable"))]).status().unwrap().success());
     }
     let binary = node.path("kms");
-    fs::copy(super::process::kms(), &binary).unwrap();
+    fs::copy(kms_tests::shell::kms(), &binary).unwrap();
     fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let config = node.path("config.yml");
     let server = Shell::default().serve_as(user, &binary, &["--config", text(&config)]);
@@ -362,24 +362,14 @@ impl Drop for Kes {
     }
 }
 
-fn install_kes() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let installed = Command::new(root.join("tests/tools/install")).arg("kes").status().unwrap();
-    assert!(installed.success(), "tests/tools/install kes failed");
-    let tools =
-        std::env::var_os("KMS_TEST_TOOLS").map_or_else(|| root.join("target/test-tools"), PathBuf::from);
-    tools.join("bin/kes")
-}
-
 #[test]
 fn a_directory_that_kes_0_24_wrote_is_served_with_its_own_config() {
-    let kes = install_kes();
     let node = Node::new();
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = node.path("config.yml");
     let text_before = fs::read_to_string(&config).unwrap();
     fs::write(&config, text_before.replace("127.0.0.1:0", &address.to_string())).unwrap();
-    let running = Command::new(kes)
+    let running = Command::new(program("kes"))
         .args(["server", "--config", text(&config)])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

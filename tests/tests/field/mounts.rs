@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use kms_tests::TestIdentity;
+use kms_tests::shell::{Serving, Shell, field, kms, text};
 use tempfile::TempDir;
 
 use super::directory::ask;
-use super::process::{Serving, Shell, field, kms, text};
 
 /// What outlives containers: volumes, certificate and config.
 struct Host {

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use kms_tests::shell::{Shell, field, text};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use super::process::{Shell, field, text};
 
 const ADMIN: &str = "0000000000000000000000000000000000000000000000000000000000000001";
 const APP: &str = "0000000000000000000000000000000000000000000000000000000000000002";

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::process::kms;
+use kms_tests::shell::kms;
 
 /// Runs a script of the directory `scripts` in a directory of its own. It ends at the first command that fails.
 #[track_caller]

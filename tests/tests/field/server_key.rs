@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kms_tests::shell::{Serving, Shell, kms, text};
 use tempfile::TempDir;
-
-use super::process::{Serving, Shell, kms, text};
 
 const PASSWORD: &str = "open-sesame";
 const ADMIN: &str = "3ecfcdf38fcbe141ae26a1030f81e96b753365a46760ae6b578698a97c59fd22";

@@ -4,9 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use kms_tests::shell::{Serving, Shell, field, kms, text};
 use tempfile::TempDir;
-
-use super::process::{Serving, Shell, field, kms, text};
 
 /// Files as a suite makes them: the binary called `kes`, a certificate of the server, one of a client.
 struct Suite {
@@ -30,7 +29,7 @@ impl Suite {
         self.dir.path().join(name)
     }
 
-    fn kes(&self, arguments: &[&str]) -> super::process::Done {
+    fn kes(&self, arguments: &[&str]) -> kms_tests::shell::Done {
         Shell::default().run_binary(&self.path("kes"), arguments, b"")
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::emulator::LocalStack;
+use kms_tests::localstack::LocalStack;
 
 /// Returns the section of the config for keys in AWS KMS, and what `kms check` tells of it.
 pub fn kms() -> (String, &'static str) {

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use kms_server::credentials::certificate::Facts;
+use kms_tests::programs::program;
+use kms_tests::shell::kms;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SerialNumber,
@@ -14,7 +16,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::setup::{Process, attempt, free_address, kms, run, text, tools};
+use super::setup::{Process, attempt, free_address, run, text};
 
 /// What differs, on purpose: the versions of TLS, the answer of KES, ours, and what our log has to say.
 const DIFFERENT: [(&str, &[&str], &str, &str, &str); 5] = [
@@ -33,7 +35,7 @@ const DIFFERENT: [(&str, &[&str], &str, &str, &str); 5] = [
 
 #[test]
 fn client_certificates_of_all_kinds_get_the_answer_that_kes_gives() {
-    let kes = tools(&["kes"]).join("kes");
+    let kes = program("kes");
     let dir = tempfile::tempdir().unwrap();
     let clients = Clients::make(dir.path());
     let servers = [Server::start(&kes, &clients, "kes"), Server::start(kms(), &clients, "kms")];
@@ -63,7 +65,7 @@ fn client_certificates_of_all_kinds_get_the_answer_that_kes_gives() {
 
 #[test]
 fn verified_clients_of_all_kinds_get_the_answer_that_kes_gives() {
-    let kes = tools(&["kes"]).join("kes");
+    let kes = program("kes");
     let dir = tempfile::tempdir().unwrap();
     let mut clients = Clients::new(dir.path());
     clients.signed();

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use kms_tests::bao::{Bao, LEAST_POLICY};
+use kms_tests::programs::program;
+use kms_tests::shell::kms;
 use kms_vault::{AppRole, KvVersion, Login, SecretSource};
 
 use super::aws;
-use super::bao::{Bao, LEAST_POLICY};
-use super::setup::{KeyServer, Process, attempt, free_address, kms, run, text, tools};
+use super::setup::{KeyServer, Process, attempt, free_address, run, text};
 
 const ALLOW: [&str; 6] = [
     "/v1/status",
@@ -78,9 +80,8 @@ fn minio_keeps_its_objects_on_secrets_manager() {
 /// The directory, the config and the port of a KES 0.24, taken over while MinIO runs.
 #[test]
 fn minio_reads_under_us_what_it_wrote_under_kes() {
-    let tools = tools(&["minio", "mc", "kes"]);
-    let mut keys = KeyServer::start_kes(&tools.join("kes"), &ALLOW);
-    let minio = Minio::start(&tools, &keys);
+    let mut keys = KeyServer::start_kes(&program("kes"), &ALLOW);
+    let minio = Minio::start(&keys);
     minio.mc(&["mb", "s3/sse-s3", "s3/sse-kms"]);
     minio.mc(&["admin", "kms", "key", "create", "s3", "minio-second"]);
     minio.mc(&["encrypt", "set", "sse-s3", "s3/sse-s3"]);
@@ -108,9 +109,8 @@ fn minio_reads_under_us_what_it_wrote_under_kes() {
 #[test]
 fn minio_does_not_make_its_default_key_anew_when_it_cannot_be_read() {
     const NOBODY: u32 = 65534;
-    let tools = tools(&["minio", "mc", "kes"]);
-    let mut keys = KeyServer::start_kes(&tools.join("kes"), &ALLOW);
-    let mut minio = Minio::start(&tools, &keys);
+    let mut keys = KeyServer::start_kes(&program("kes"), &ALLOW);
+    let mut minio = Minio::start(&keys);
     minio.mc(&["mb", "s3/bucket"]);
     minio.mc(&["encrypt", "set", "sse-s3", "s3/bucket"]);
     let file = minio.file("file", 1 << 20);
@@ -144,8 +144,7 @@ fn attempt_as_admin(keys: &KeyServer, arguments: &[&str]) -> String {
 }
 
 fn minio_keeps_its_objects(mut keys: KeyServer, deleted: [&str; 2]) {
-    let tools = tools(&["minio", "mc"]);
-    let mut minio = Minio::start(&tools, &keys);
+    let mut minio = Minio::start(&keys);
 
     let status = minio.mc(&["admin", "kms", "key", "status", "s3"]);
     assert!(status.contains("Encryption") && !status.to_lowercase().contains("error"), "{status}");
@@ -231,15 +230,14 @@ fn a_denied_and_a_deleted_key_are_told(minio: &Minio, keys: &KeyServer, file: &P
 /// A MinIO server with one drive, and its client.
 struct Minio {
     dir: tempfile::TempDir,
-    tools: PathBuf,
     address: SocketAddr,
     process: Option<Process>,
 }
 
 impl Minio {
-    fn start(tools: &Path, keys: &KeyServer) -> Self {
+    fn start(keys: &KeyServer) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut minio = Self { dir, tools: tools.into(), address: free_address(), process: None };
+        let mut minio = Self { dir, address: free_address(), process: None };
         minio.restart(keys);
         minio
     }
@@ -259,7 +257,7 @@ impl Minio {
     }
 
     fn process(&self, keys: &KeyServer, log: &str) -> Process {
-        let mut command = Command::new(self.tools.join("minio"));
+        let mut command = Command::new(program("minio"));
         command
             .args(["server", "--quiet", "--address", &self.address.to_string()])
             .arg(self.dir.path().join("drive"))
@@ -288,14 +286,14 @@ impl Minio {
         let [config, quiet] = self.options();
         let host = self.host();
         let args: Vec<&str> = [config.as_str(), &quiet].into_iter().chain(args.iter().copied()).collect();
-        run(&self.tools.join("mc"), &args, &[("MC_HOST_s3", &host)])
+        run(&program("mc"), &args, &[("MC_HOST_s3", &host)])
     }
 
     fn attempt(&self, args: &[&str]) -> Output {
         let [config, quiet] = self.options();
         let host = self.host();
         let args: Vec<&str> = [config.as_str(), &quiet].into_iter().chain(args.iter().copied()).collect();
-        attempt(&self.tools.join("mc"), &args, &[("MC_HOST_s3", &host)])
+        attempt(&program("mc"), &args, &[("MC_HOST_s3", &host)])
     }
 
     fn until_works(&self, args: &[&str]) {

@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use kms_tests::bao::Bao;
+use kms_tests::localstack::{Aws, LocalStack};
+use kms_tests::shell::kms;
 use kms_vault::{AppRole, Login, SecretSource};
 use serde_json::json;
 
-use super::bao::Bao;
-use super::emulator::{Aws, LocalStack};
-use super::setup::{KeyServer, attempt, kms, text};
+use super::setup::{KeyServer, attempt, text};
 
 #[test]
 fn the_embedded_store_has_its_root_key_in_aws_kms() {

@@ -1,7 +1,8 @@
 //! The SDK that MinIO links, `github.com/minio/kms-go/kes` v0.3.1.
+use kms_tests::programs::program;
 
 use super::aws;
-use super::setup::{KeyServer, attempt, text, tools};
+use super::setup::{KeyServer, attempt, text};
 
 const APP_ALLOW: [&str; 11] = [
     "/v1/status",
@@ -33,7 +34,7 @@ fn the_official_sdk_is_served_from_aws_kms_but_for_imports() {
 }
 
 fn the_sdk_is_served(server: &KeyServer, how: &[(&str, &str)]) {
-    let program = tools(&["kes-go"]).join("kes-go");
+    let program = program("kes-go");
     let file = |name: &str| server.dir.path().join(name).display().to_string();
     let (endpoint, ca, cert, key) =
         (server.endpoint(), file("server.crt"), file("client.crt"), file("client.key"));

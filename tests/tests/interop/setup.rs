@@ -6,30 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kms_tests::shell::kms;
 use tempfile::TempDir;
 
 /// How long a program may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Builds what is missing of these real programs, and returns the directory that holds them.
-pub fn tools(names: &[&str]) -> PathBuf {
-    let installed = Command::new(root().join("tests/tools/install")).args(names).status().unwrap();
-    assert!(installed.success(), "tests/tools/install {} failed", names.join(" "));
-    let tools =
-        std::env::var_os("KMS_TEST_TOOLS").map_or_else(|| root().join("target/test-tools"), PathBuf::from);
-    tools.join("bin")
-}
-
-/// Returns the path of the binary `kms`, built from this tree.
-pub fn kms() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(kms_tests::process::kms_binary)
-}
 
 /// A key server of our own with its files: an admin and an application, each with an API key.
 pub struct KeyServer {
@@ -288,8 +273,4 @@ fn new_api_key() -> String {
 /// Returns the identity of an API key or of the certificate in a file.
 fn identity_of(what: &str) -> String {
     run(kms(), &["identity", "of", what], &[]).split_whitespace().last().unwrap().to_owned()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }

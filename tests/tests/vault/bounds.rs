@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use kms_core::{CacheConfig, EntryName, ErrorKind, KeyStore, ListQuery, Result};
 use kms_server::settings::RouteSettings;
+use kms_tests::bao::{Bao, WIDE_POLICY};
+use kms_tests::programs::until;
 use kms_tests::{TestIdentity, TestServer, ask_at_once};
 use kms_vault::{KvVersion, TransitConfig, VaultConfig};
 use tokio::task::JoinSet;
 
-use super::bao::{Bao, WIDE_POLICY, until};
 use super::common::{entry, open, record, ring};
 use super::proxy::{Fault, Proxy};
 
@@ -213,7 +214,8 @@ async fn however_many_ask_for_health_vault_hears_a_question_a_second() {
     }
     for _ in 0..20 {
         asking.spawn(async move {
-            let answer = super::bao::http().get(format!("http://{probes}/v1/ready")).send().await.unwrap();
+            let answer =
+                kms_tests::programs::http().get(format!("http://{probes}/v1/ready")).send().await.unwrap();
             vec![answer.status().as_u16()]
         });
     }

@@ -3,23 +3,21 @@
 //!
 //! In an outage an error of the server is a right answer. `tests/chaos SECONDS` runs it for longer.
 
-#[path = "chaos/judge.rs"]
 mod judge;
-#[path = "chaos/node.rs"]
 mod node;
-#[path = "chaos/worker.rs"]
 mod worker;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kms_tests::bao::{Bao, LEAST_POLICY};
+use kms_tests::programs::until;
 use kms_tests::{Client, Protocol, TestIdentity};
 use kms_vault::KvVersion;
 
 use self::judge::Judge;
 use self::node::Node;
 use self::worker::Worker;
-use super::bao::{Bao, LEAST_POLICY, until};
 
 const SECONDS: u64 = 40;
 const NODES: usize = 3;

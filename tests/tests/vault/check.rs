@@ -1,10 +1,10 @@
 //! `kms_vault::check`: what operators are told before production tells them.
 
+use kms_tests::bao::{Bao, GUIDE_POLICY, LEAST_POLICY, WIDE_POLICY};
+use kms_tests::programs::free_port;
 use kms_vault::{AppRole, Finding, KvVersion, Level, Login, Secret, TransitConfig, VaultConfig, check};
 use reqwest::Method;
 use serde_json::json;
-
-use super::bao::{Bao, GUIDE_POLICY, LEAST_POLICY, WIDE_POLICY, free_port};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_setup_has_no_problem_and_leaves_nothing_behind() {

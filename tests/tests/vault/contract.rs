@@ -8,11 +8,10 @@ use kms_core::{
     EntryName, ErrorKind, KeyRing, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
     StoreStatus, contract,
 };
+use kms_tests::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
 use kms_vault::{KvVersion, TransitConfig, VaultConfig};
 use reqwest::Method;
 use serde_json::json;
-
-use super::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn v2_keeps_the_contract() {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use kms_core::CacheConfig;
 use kms_tests::TestServer;
+use kms_tests::bao::Bao;
 use kms_tests::cut_off::CutOff;
 use kms_vault::KvVersion;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::bao::Bao;
 use super::common::ring;
 
 #[tokio::test(flavor = "multi_thread")]

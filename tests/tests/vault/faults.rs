@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kms_core::{CacheConfig, DataKey, ErrorKind, KeyStore, Kms};
+use kms_tests::bao::{Bao, LEAST_POLICY};
+use kms_tests::programs::until;
 use kms_vault::{KvVersion, Login, Secret, SecretSource, VaultConfig};
 use reqwest::Method;
 use serde_json::json;
 
-use super::bao::{Bao, LEAST_POLICY, until};
 use super::common::{Ring, entry, key, kind, list_all, open, record, request, ring};
 use super::proxy::{Fault, Proxy};
 
@@ -69,7 +70,7 @@ async fn sealed_and_unsealed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_and_restarted() {
     let mut bao = Bao::with_kv(KvVersion::V1).await;
-    let login = bao.approle(super::bao::GUIDE_POLICY, "5m").await;
+    let login = bao.approle(kms_tests::bao::GUIDE_POLICY, "5m").await;
     let config = VaultConfig { login, ping: PING, ..bao.config(KvVersion::V1) };
     let witness = Witness::start(ring(config, CACHE)).await;
     bao.kill().await;

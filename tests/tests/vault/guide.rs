@@ -6,9 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use kms_tests::process::kms_binary;
+use kms_tests::programs::{free_port, program};
 use tokio::process::Command;
-
-use super::bao::{free_port, program};
 
 const GUIDE: &str = include_str!("../../../docs/vault.md");
 

@@ -1,7 +1,7 @@
 //! The walk that MinIO's users of 2020 took, with our binary as `kes`.
 
-use super::bao::free_port;
 use super::guide::{logs_of, programs, run};
+use kms_tests::programs::free_port;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walk_of_2020_leads_to_an_encrypted_object() {

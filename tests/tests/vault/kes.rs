@@ -3,12 +3,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::{CacheConfig, EntryName, Fingerprint, KeyStore, Kms};
+use kms_tests::bao::{Bao, WIDE_POLICY};
 use kms_tests::kes::Kes;
+use kms_tests::programs::{program, until};
 use kms_vault::{AppRole, KvVersion, Login, SecretSource, TransitConfig, VaultConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::bao::{Bao, WIDE_POLICY, program, until};
 use super::common::{key, list_all, record, request, ring};
 
 #[tokio::test(flavor = "multi_thread")]

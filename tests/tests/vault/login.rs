@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kms_core::{ErrorKind, KeyStore};
+use kms_tests::bao::{Bao, LEAST_POLICY, WIDE_POLICY};
+use kms_tests::programs::until;
 use kms_vault::{AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, VaultConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::bao::{Bao, LEAST_POLICY, WIDE_POLICY, until};
 use super::common::{entry, open, record};
 use super::proxy::{Fault, Proxy};
 

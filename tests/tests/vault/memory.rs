@@ -7,11 +7,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kms_tests::Protocol;
+use kms_tests::bao::{Bao, WIDE_POLICY};
 use kms_vault::KvVersion;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::bao::{Bao, WIDE_POLICY};
 use super::server::KmsProcess;
 
 const KEYS: usize = 8;

@@ -14,10 +14,9 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use kms_tests::programs::http;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
-
-use super::bao::http;
 
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,12 +5,12 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kms_core::Kms;
+use kms_tests::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
 use kms_vault::{AppRole, KvVersion, Login, Secret, SecretSource, VaultConfig};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use super::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
 use super::common::{key, request, ring};
 
 const PROCESSES: usize = 16;

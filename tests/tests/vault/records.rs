@@ -3,11 +3,11 @@
 use kms_core::{
     CacheConfig, Cipher, EntryName, ErrorKind, Fingerprint, KeyRecord, KeyStore, Kms, ListQuery, SecretBytes,
 };
+use kms_tests::bao::Bao;
 use kms_vault::{KvVersion, TransitConfig, VaultConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::bao::Bao;
 use super::common::{entry, key, kind, list_all, open, record, request, ring};
 use super::proxy::Proxy;
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use kms_core::CacheConfig;
+use kms_tests::bao::{Bao, LEAST_POLICY};
 use kms_tests::process::kms_binary;
+use kms_tests::programs::{free_port, program, until};
 use kms_tests::{Client, Protocol, STATUS_KEPT, TestIdentity, TestServer};
 use kms_vault::{AppRole, KvVersion, Login, SecretSource, VaultConfig};
 use reqwest::Method;
@@ -16,7 +18,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::bao::{Bao, LEAST_POLICY, free_port, program, until};
 use super::common::open;
 use super::proxy::{Fault, Proxy};
 
@@ -49,7 +50,7 @@ async fn no_log_holds_a_token_a_secret_id_or_a_key() {
     let bao = Bao::with_kv(KvVersion::V2).await;
     bao.mount_transit("minio").await;
     let proxy = Proxy::start(bao.endpoint()).await;
-    let login = bao.approle(super::bao::WIDE_POLICY, "2s").await;
+    let login = bao.approle(kms_tests::bao::WIDE_POLICY, "2s").await;
     let keys = "[[keys]]\nname = \"my-key\"\n[keystore.vault.transit]\nkey = \"minio\"\n";
     let server = KmsProcess::start(&proxy.endpoint(), &login, keys, "trace").await;
     until("the key is made", async || {

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use kms_core::{ErrorKind, KeyStore};
+use kms_tests::bao::{Bao, Tls};
 use kms_vault::{KvVersion, TlsConfig, VaultConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::bao::{Bao, Tls};
 use super::common::{entry, kind, open, record};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use kms_core::{CacheConfig, ErrorKind, KeyRing, KeyStore, Kms, MemoryStore, Wrapped, Wrapper, contract};
+use kms_tests::bao::{Bao, LEAST_POLICY};
 use kms_vault::{KvVersion, Transit, TransitConfig, VaultConfig, VaultStore};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::bao::{Bao, LEAST_POLICY};
 use super::common::{entry, key, kind, open, record, request, ring};
 
 const TRANSIT_POLICY: &str = r#"

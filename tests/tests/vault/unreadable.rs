@@ -6,13 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kms_core::contract::{Spoiler, Spoilt, unreadable};
 use kms_core::{CacheConfig, KeyName, Kms};
+use kms_tests::bao::{Bao, WIDE_POLICY};
 use kms_tests::spoilt::{Seen, ask, is};
 use kms_tests::{Protocol, STATUS_KEPT, TestServer};
 use kms_vault::{KvVersion, Login, TransitConfig, VaultConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::bao::{Bao, WIDE_POLICY};
 use super::common::{key, ring};
 use super::contract::quick;
 

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use kms_core::Identity;
 use kms_tests::process::kms_binary;
+use kms_tests::programs::{free_port, until};
 use kms_tests::server::server_certificate;
 use kms_vault::{AppRole, Login, SecretSource};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::super::bao::{free_port, until};
 use super::CACHE;
 
 pub struct Node {

@@ -1,17 +1,16 @@
 //! A real OpenBao of its own for a test: configured, initialised, unsealed, and gone with the test.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use kms_vault::{AppRole, KvVersion, Login, Secret, SecretSource, VaultConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+
+use crate::programs::{free_port, http, program, until};
 
 /// The policy of MinIO's guide, for K/V version 1.
 pub const GUIDE_POLICY: &str = r#"path "kv/minio/*" { capabilities = ["create", "read", "delete"] }"#;
@@ -39,8 +38,11 @@ pub struct Bao {
 
 /// Files of the TLS listener.
 pub struct Tls {
+    /// The certificate of the server.
     pub cert: PathBuf,
+    /// Its private key.
     pub key: PathBuf,
+    /// The CA of clients, if they have to show a certificate.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -241,45 +243,4 @@ impl Bao {
 /// Makes a directory whose files are in memory where that can be had: no test here is about disks.
 fn memory_directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-/// Waits until a condition holds, for at most 30 seconds.
-pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !condition().await {
-        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Returns the path of a real server, installed if it is not there.
-pub fn program(name: &'static str) -> PathBuf {
-    static TOOLS: OnceLock<PathBuf> = OnceLock::new();
-    static INSTALLED: std::sync::Mutex<Vec<&str>> = std::sync::Mutex::new(Vec::new());
-    let tools = TOOLS.get_or_init(|| {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        match std::env::var_os("KMS_TEST_TOOLS") {
-            Some(tools) => PathBuf::from(tools),
-            None => here.join("../target/test-tools"),
-        }
-    });
-    let mut installed = INSTALLED.lock().unwrap();
-    if !installed.contains(&name) {
-        let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/install");
-        let status = std::process::Command::new(install).arg(name).status().unwrap();
-        assert!(status.success(), "{name} could not be installed");
-        installed.push(name);
-    }
-    tools.join("bin").join(name)
-}
-
-/// Returns a client without any proxy, for what tests ask themselves.
-pub fn http() -> reqwest::Client {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
-}
-
-/// Returns a port that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,7 +1,6 @@
 //! A LocalStack that all tests of this process share, and the proxy through which each of them sees it.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,6 +15,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+
+use crate::programs::{free_port, http, program, until};
 
 /// A running LocalStack with AWS KMS in it.
 pub struct LocalStack {
@@ -399,39 +400,3 @@ impl std::fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
-
-/// Waits until a condition holds, for at most 30 seconds.
-pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !condition().await {
-        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Returns the path of a real program, installed if it is not there.
-pub fn program(name: &'static str) -> PathBuf {
-    static INSTALLED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tools = match std::env::var_os("KMS_TEST_TOOLS") {
-        Some(tools) => PathBuf::from(tools),
-        None => here.join("../target/test-tools"),
-    };
-    let mut installed = INSTALLED.lock().unwrap();
-    if !installed.contains(&name) {
-        let status = Command::new(here.join("tools/install")).arg(name).status().unwrap();
-        assert!(status.success(), "{name} could not be installed");
-        installed.push(name);
-    }
-    tools.join("bin").join(name)
-}
-
-/// Returns a client without any proxy, for what tests ask themselves.
-fn http() -> reqwest::Client {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
-}
-
-fn free_port() -> u16 {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}

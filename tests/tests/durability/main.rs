@@ -5,25 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::print_stdout, reason = "a run that failed is repeated by the seed it printed")]
 
-#[path = "durability/content.rs"]
-mod content;
-#[path = "durability/disk.rs"]
 mod disk;
-#[path = "durability/expectation.rs"]
 mod expectation;
-#[path = "durability/first_start.rs"]
 mod first_start;
-#[path = "durability/full_disk.rs"]
 mod full_disk;
-#[path = "durability/kill.rs"]
 mod kill;
-#[path = "durability/power_cut.rs"]
 mod power_cut;
-#[path = "durability/random.rs"]
 mod random;
-#[path = "durability/recording.rs"]
 mod recording;
-#[path = "durability/repair.rs"]
 mod repair;
-#[path = "durability/writer.rs"]
 mod writer;

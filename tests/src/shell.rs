@@ -15,14 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Builds the binary once and returns its path.
 pub fn kms() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(kms_tests::process::kms_binary)
+    BINARY.get_or_init(crate::process::kms_binary)
 }
 
 /// What a command did.
 #[derive(Debug)]
 pub struct Done {
+    /// How it ended.
     pub status: ExitStatus,
+    /// All that it wrote to stdout.
     pub stdout: String,
+    /// All that it wrote to stderr.
     pub stderr: String,
 }
 
@@ -52,6 +55,7 @@ pub struct Shell {
 
 impl Shell {
     /// Sets a variable, over one of the same name.
+    #[must_use]
     pub fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.variables.retain(|(other, _)| other != name);
         self.variables.push((name.to_owned(), value.to_string()));
@@ -93,7 +97,6 @@ impl Shell {
     }
 
     /// Starts a server as another user, if the test may do that, and waits until it says that it is up.
-    #[allow(dead_code, reason = "two test programs share this file, and one of them uses it")]
     pub fn serve_as(&self, user: Option<u32>, binary: &Path, arguments: &[&str]) -> Serving {
         let Some(user) = user.map(|user| user.to_string()) else { return self.serve(arguments) };
         let to_user = ["--reuid", &user, "--regid", &user, "--clear-groups", text(binary), "server"];
@@ -131,14 +134,17 @@ impl Serving {
         serving
     }
 
+    /// Returns all that it has written to stdout.
     pub fn stdout(&self) -> String {
         fs::read_to_string(self.log.path().join("stdout")).unwrap()
     }
 
+    /// Returns all that it has written to stderr, when nothing has come for a moment.
     pub fn stderr(&self) -> String {
-        kms_tests::process::settled(&self.log.path().join("stderr"))
+        crate::process::settled(&self.log.path().join("stderr"))
     }
 
+    /// Returns the id of the process.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }

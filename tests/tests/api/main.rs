@@ -1,0 +1,35 @@
+//! The API of KES, from outside: what a client sees over HTTP/1.1 and HTTP/2.
+#![allow(
+    clippy::type_complexity,
+    clippy::field_reassign_with_default,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod access;
+mod addresses;
+mod aliases;
+mod audit;
+mod bodies;
+mod bounds;
+mod certificates;
+mod cut_off;
+mod errors;
+mod expiry;
+mod framing;
+mod keys;
+mod logs;
+mod metrics;
+mod order;
+mod probes;
+mod proxy;
+mod reload;
+mod reload_waits;
+mod start_stop;
+mod stopped_log;
+mod store_status;
+mod transcript;
+mod unreadable;
+mod wanted_keys;

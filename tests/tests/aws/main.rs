@@ -1,0 +1,14 @@
+//! The AWS backend against a real LocalStack, with real faults.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
+
+mod contract;
+mod cut_off;
+mod faults;
+mod keys;
+mod login;
+mod names;
+mod secrets;
+mod secrets_kes;
+mod secrets_server;
+mod unreadable;
+mod wrap;

@@ -1,0 +1,18 @@
+//! The binary `kms` as people and scripts use it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod config;
+mod damaged;
+mod dev;
+mod fake;
+mod identity;
+mod keys;
+mod names;
+mod node;
+mod pasted;
+mod protection;
+mod received;
+mod refusals;
+mod secrets;
+mod signals;
+mod trust;

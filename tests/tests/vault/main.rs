@@ -1,0 +1,22 @@
+//! The Vault backend against a real OpenBao, with real faults, and beside a real KES.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
+
+mod bounds;
+mod chaos;
+mod check;
+mod common;
+mod contract;
+mod cut_off;
+mod faults;
+mod guide;
+mod guide_2020;
+mod kes;
+mod login;
+mod memory;
+mod proxy;
+mod races;
+mod records;
+mod server;
+mod tls;
+mod transit;
+mod unreadable;
