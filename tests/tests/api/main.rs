@@ -26,7 +26,6 @@ mod order;
 mod probes;
 mod proxy;
 mod reload;
-mod reload_waits;
 mod start_stop;
 mod stopped_log;
 mod store_status;

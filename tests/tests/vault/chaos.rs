@@ -3,6 +3,7 @@
 //!
 //! In an outage an error of the server is a right answer. `tests/chaos SECONDS` runs it for longer.
 
+mod dice;
 mod judge;
 mod node;
 mod worker;
@@ -15,15 +16,14 @@ use kms_tests::programs::until;
 use kms_tests::{Client, Protocol, TestIdentity};
 use kms_vault::KvVersion;
 
+use self::dice::{Dice, random_seed};
 use self::judge::Judge;
-use self::node::Node;
+use self::node::{CACHE, Node};
 use self::worker::Worker;
 
 const SECONDS: u64 = 40;
 const NODES: usize = 3;
 const WORKERS: usize = 6;
-/// How long keys are in memory, and with it how long a key works that another server deleted.
-const CACHE: Duration = Duration::from_secs(2);
 /// Connections to OpenBao that are kept for a while after a burst of reads. A connection of a client that is not closed would be one of
 /// hundreds.
 const SPARE: usize = 64;
@@ -140,27 +140,4 @@ async fn disturb(dice: &mut Dice, events: &mut [usize; 5], nodes: &mut [Node], b
 
 async fn pause(dice: &mut Dice, millis: usize) {
     tokio::time::sleep(Duration::from_millis(dice.below(millis) as u64)).await;
-}
-
-fn random_seed() -> u64 {
-    let mut bytes = [0; 8];
-    kms_core::fill_random(&mut bytes).unwrap();
-    u64::from_le_bytes(bytes)
-}
-
-/// Random numbers that a seed determines (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(number).unwrap() % bound
-    }
 }

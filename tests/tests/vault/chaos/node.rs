@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kms_core::Identity;
 use kms_tests::process::kms_binary;
@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::CACHE;
+/// How long a server keeps keys in memory. So long a key still works that another server deleted.
+pub const CACHE: Duration = Duration::from_secs(2);
 
 pub struct Node {
     pub address: SocketAddr,

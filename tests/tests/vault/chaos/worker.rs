@@ -11,8 +11,9 @@ use kms_tests::{Answer, Client, Protocol, TestIdentity};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use super::dice::Dice;
 use super::judge::{Attempt, Judge};
-use super::{CACHE, Dice};
+use super::node::CACHE;
 
 /// Beyond the cache's time, for a read that was on its way.
 pub const MARGIN: Duration = Duration::from_secs(2);

@@ -9,8 +9,8 @@ use kms_tests::Protocol;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-use super::certificates::{authority, pem_of, signed};
-use super::reload::{
+use super::super::certificates::{authority, pem_of, signed};
+use super::server::{
     FILES_LOADED, GENERATE, LOADED, REFUSED, Reloaded, server_certificate, write_certificate,
 };
 

@@ -1,0 +1,118 @@
+//! A config without mistakes means what it says, also with values of the environment.
+
+use std::fs;
+use std::path::Path;
+
+use kms_core::{Identity, KeyName};
+use kms_server::config::{Environment, load, load_text};
+use kms_server::settings::{KeyStoreSettings, RootKeySource};
+
+use super::example::{ADMIN, APP, GOOD, good};
+
+#[test]
+fn a_good_config_means_what_it_says() {
+    let loaded = good(GOOD, &[]);
+    assert!(loaded.warnings.is_empty());
+    let settings = loaded.settings;
+    assert_eq!(settings.address.to_string(), "127.0.0.1:7373");
+    assert_eq!(settings.admin, Identity::from_hex(ADMIN));
+    assert!(!settings.tls.verify_clients);
+    let app = &settings.policies["app"];
+    assert_eq!((&app.allow[0][..], &app.deny[0][..]), ("/v1/key/create/app-*", "/v1/key/delete/*"));
+    assert_eq!(app.identities, [Identity::from_hex(APP).unwrap()]);
+    assert_eq!(settings.keys[0].as_str(), "my-key");
+    assert_eq!((settings.cache.any.as_secs(), settings.cache.unused.as_secs()), (300, 30));
+    let KeyStoreSettings::Fs { path, root_key: RootKeySource::File(file), .. } = settings.key_store else {
+        panic!()
+    };
+    assert_eq!((path.as_path(), file.as_path()), (Path::new("data"), Path::new("root.key")));
+}
+
+#[test]
+fn the_environment_lies_on_top_of_the_file() {
+    let cert_and_store = "tls.cert = 'c'\ntls.key = 'k'\nkeystore.fs.path = 'd'\n";
+    let loaded = good(
+        cert_and_store,
+        &[
+            ("KMS_ADDRESS", "[::1]:1"),
+            ("KMS_ADMIN__IDENTITY", ADMIN),
+            ("KMS_TLS__AUTH", "on"),
+            ("KMS_CACHE__EXPIRY__ANY", "1m30s"),
+            ("KMS_KEYS", "one, two"),
+            ("KMS_POLICY__APP__ALLOW", "/v1/status,/v1/key/*"),
+            ("KMS_POLICY__APP__IDENTITIES", APP),
+            ("KMS_KEYSTORE__FS__PATH", "other"),
+            ("KMS_KEYSTORE__FS__ROOT_KEY_ENV", "ROOT"),
+            ("KMS_PORT", "tcp://10.0.0.1:7373"),
+        ],
+    );
+    assert!(loaded.warnings.is_empty());
+    let settings = loaded.settings;
+    assert_eq!(settings.address.to_string(), "[::1]:1");
+    assert!(settings.tls.verify_clients);
+    assert_eq!(settings.cache.any.as_secs(), 90);
+    assert_eq!(settings.keys.iter().map(KeyName::as_str).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(settings.policies["app"].allow, ["/v1/status", "/v1/key/*"]);
+    let KeyStoreSettings::Fs { path, root_key: RootKeySource::Environment(name), .. } = settings.key_store
+    else {
+        panic!()
+    };
+    assert_eq!((path.as_path(), name.as_str()), (Path::new("other"), "ROOT"));
+
+    let load =
+        |name: &str, value: &str| load_text(GOOD, "kms.toml", &Environment::from_iter([(name, value)]));
+    let problem = load("KMS_CACHE__EXPIRY__ANY", "5").unwrap_err().to_string();
+    assert!(
+        problem
+            .starts_with("environment variable KMS_CACHE__EXPIRY__ANY: cache.expiry.any: invalid duration"),
+        "{problem}"
+    );
+    let problem = load("KMS_TLS__CRT", "x").unwrap_err().to_string();
+    assert!(problem.starts_with("environment variable KMS_TLS__CRT: tls.crt: unknown key"), "{problem}");
+    let warnings = load("KMS_TSL__CERT", "x").unwrap().warnings;
+    assert!(warnings[0].to_string().contains("KMS_TSL__CERT"), "{}", warnings[0]);
+}
+
+#[test]
+fn references_to_the_environment_stand_in_any_value() {
+    let text = GOOD
+        .replace(ADMIN, "${ADMIN}")
+        .replace(APP, "${APP}")
+        .replace("5m", "${ANY}")
+        .replace("7373", "${PORT}");
+    let loaded = good(&text, &[("ADMIN", ADMIN), ("APP", APP), ("ANY", "7m"), ("PORT", "1234")]);
+    assert_eq!(loaded.settings.admin, Identity::from_hex(ADMIN));
+    assert_eq!(loaded.settings.policies["app"].identities, [Identity::from_hex(APP).unwrap()]);
+    assert_eq!(loaded.settings.cache.any.as_secs(), 420);
+    assert_eq!(loaded.settings.address.port(), 1234);
+}
+
+#[test]
+fn the_examples_are_good() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let environment: Environment =
+        [("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP), ("VAULT_ROLE_ID", "role")]
+            .into_iter()
+            .collect();
+    for name in ["minimal.toml", "server.toml", "vault.toml", "aws.toml", "wrapped.toml"] {
+        let loaded = load(&examples.join(name), &environment).unwrap_or_else(|problem| panic!("{problem}"));
+        assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings[0]);
+    }
+
+    // What is commented out is good as well, and the defaults are those that the example tells.
+    let text = fs::read_to_string(examples.join("server.toml")).unwrap();
+    let text = text
+        .replace("# ca =", "ca =")
+        .replace("root_key_file =", "# ")
+        .replace("# root_key_env", "root_key_env");
+    let full = good(&text, &[("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP)]).settings;
+    assert!(full.tls.ca.is_some());
+    let wrapped = fs::read_to_string(examples.join("wrapped.toml")).unwrap();
+    let (store, outer) = wrapped.split_once("[kms.aws]").unwrap();
+    let (_, outer) = outer.split_once("# [kms.vault]").unwrap();
+    let transit = format!("{store}[kms.vault]{}", outer.replace("\n# ", "\n"));
+    good(&transit, &[("KMS_ADMIN_IDENTITY", ADMIN), ("VAULT_ROLE_ID", "role")]);
+    let least = load(&examples.join("minimal.toml"), &environment).unwrap().settings;
+    assert_eq!((least.address, least.cache), (full.address, full.cache));
+    assert_eq!(least.tls.verify_clients, full.tls.verify_clients);
+}
