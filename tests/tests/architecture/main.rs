@@ -1,0 +1,62 @@
+//! The sources keep the structure that `ARCHITECTURE.md` describes.
+//!
+//! Four rules: no files of a crate import each other in a circle, no import leads up the rooms of the server, no crate
+//! imports a crate above it, and no file has more than 500 lines. The sources are read as tokens. Macros are not
+//! expanded, and code for every target and feature counts, tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod arrows;
+mod circles;
+mod floors;
+mod levels;
+mod lines;
+mod module;
+mod names;
+mod package;
+mod sources;
+mod tokens;
+
+use floors::Floors;
+use package::Package;
+use sources::Sources;
+
+/// Fails with one line for each breach of a rule.
+#[track_caller]
+fn assert_kept(breaches: &[String]) {
+    assert!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), breaches.join("\n"));
+}
+
+#[test]
+fn every_source_file_belongs_to_a_crate() {
+    let sources = Sources::of_repository();
+    let unreached: Vec<_> = Package::all(&sources).iter().flat_map(Package::unreached).collect();
+    assert_kept(&unreached);
+}
+
+#[test]
+fn no_files_of_a_crate_import_each_other_in_a_circle() {
+    let sources = Sources::of_repository();
+    let circles: Vec<_> = Package::all(&sources).iter().flat_map(circles::circles).collect();
+    assert_kept(&circles);
+}
+
+#[test]
+fn imports_of_the_server_lead_down_its_rooms() {
+    let sources = Sources::of_repository();
+    let rooms = Floors::of(&sources.architecture, "rooms");
+    let packages = Package::all(&sources);
+    let server = packages.iter().find(|package| package.name == "kms-server").unwrap();
+    assert_kept(&levels::breaches_of_rooms(server, &rooms));
+}
+
+#[test]
+fn crates_import_only_crates_below_them() {
+    let sources = Sources::of_repository();
+    let crates = Floors::of(&sources.architecture, "crates");
+    assert_kept(&levels::breaches_of_crates(&Package::all(&sources), &crates));
+}
+
+#[test]
+fn no_file_is_longer_than_500_lines() {
+    assert_kept(&lines::too_long(&Sources::of_repository().rust));
+}
