@@ -5,9 +5,9 @@
  *
  *   POWERCUT_ROOT        the directory, as the program names it
  *   POWERCUT_LOG         the record, appended to
- *   POWERCUT_KILL_AFTER  kill the process after so many operations
- *   POWERCUT_NO_SYNC     files, a ':' between them: syncs of these succeed and are not recorded, as if the program had not asked for them
- *   POWERCUT_FAIL_SYNC   a file: while it exists every sync fails with EIO
+ *   POWERCUT_KILL_AFTER  kills the process after this number of operations
+ *   POWERCUT_NO_SYNC     files, separated by ':'. Their syncs succeed and are not recorded
+ *   POWERCUT_FAIL_SYNC   a file. While it exists, every sync fails with EIO
  *
  * A record: u8 operation, u32 handle, u64 number, u32 length and bytes, u32 length and bytes; little endian.
  * Writes to standard output are recorded as marks. sync_file_range is not recorded: it makes nothing durable.
@@ -102,7 +102,7 @@ static int inside(const char *path) {
            (path[root_len] == '/' || path[root_len] == '\0');
 }
 
-/* Resolves a path relative to an open directory, as remove_dir_all of Rust's library uses it. */
+/* Resolves a path relative to an open directory. Rust's remove_dir_all uses such paths. */
 static const char *resolve(int dir, const char *path, char *buffer, size_t len) {
     if (path[0] == '/' || dir == AT_FDCWD) return path;
     if (dir < 0 || dir >= MAX_FD || !paths[dir]) return path;
@@ -232,7 +232,7 @@ PWRITE_FUNCTION(pwrite64, off64_t)
 ssize_t writev(int fd, const struct iovec *parts, int count) {
     REAL(ssize_t, "writev", int, const struct iovec *, int);
     if (!handle_of(fd) && fd != 1) return real(fd, parts, count);
-    /* As one part at a time, which the caller has to expect. */
+    /* Writes only the first part. The caller has to expect that. */
     return count > 0 ? write(fd, parts[0].iov_base, parts[0].iov_len) : 0;
 }
 
@@ -269,7 +269,7 @@ static int synced(int fd, int (*real)(int)) {
         errno = EIO;
         done = -1;
     } else if (!omitted || !is_one_of(paths[fd], omitted)) {
-        /* What matters is the order; the disk under the test is spared. */
+        /* Only the order matters, so the real disk is not synced. */
         record(SYNC, handle, 0, NULL, 0, NULL, 0);
     }
     pthread_mutex_unlock(&mutex);

@@ -1,4 +1,4 @@
-//! A real OpenBao of its own for a test: configured, initialised, unsealed, and gone with the test.
+//! A real OpenBao for one test: configured, initialised and unsealed. It ends with the test.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use tokio::process::{Child, Command};
 
 use crate::programs::{free_port, http, program, until};
 
-/// The policy of MinIO's guide, for K/V version 1.
+/// The policy of MinIO's guide for K/V version 1.
 pub const GUIDE_POLICY: &str = r#"path "kv/minio/*" { capabilities = ["create", "read", "delete"] }"#;
-/// The least that version 2 needs.
+/// The least policy that K/V version 2 needs.
 pub const LEAST_POLICY: &str = r#"
 path "kv/data/minio/*" { capabilities = ["create", "read"] }
 path "kv/metadata/minio/*" { capabilities = ["read", "list", "delete"] }"#;
-/// All that a test may need.
+/// A policy that allows everything that a test needs.
 pub const WIDE_POLICY: &str = r#"
 path "kv/*" { capabilities = ["create", "read", "update", "delete", "list"] }
 path "transit/encrypt/*" { capabilities = ["update"] }
@@ -36,23 +36,23 @@ pub struct Bao {
     pub root: String,
 }
 
-/// Files of the TLS listener.
+/// The files of the TLS listener.
 pub struct Tls {
     /// The certificate of the server.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The private key of the server.
     pub key: PathBuf,
-    /// The CA of clients, if they have to show a certificate.
+    /// The CA of clients. With it, OpenBao asks clients for a certificate.
     pub client_ca: Option<PathBuf>,
 }
 
 impl Bao {
-    /// Starts one with a fresh store on disk, initialised and unsealed.
+    /// Starts an OpenBao with an empty store, initialised and unsealed.
     pub async fn start() -> Self {
         Self::start_with(None).await
     }
 
-    /// Starts one that listens with TLS too.
+    /// Starts an OpenBao that also listens with TLS.
     pub async fn start_with(tls: Option<Tls>) -> Self {
         let directory = memory_directory();
         let (port, cluster_port, tls_port) = (free_port(), free_port(), tls.as_ref().map(|_| free_port()));
@@ -108,24 +108,26 @@ impl Bao {
         bao
     }
 
-    /// Starts one with a K/V engine at `kv`, of the given version.
+    /// Starts an OpenBao with a K/V engine of this version at `kv`.
     pub async fn with_kv(version: KvVersion) -> Self {
         let bao = Self::start().await;
         bao.mount_kv("kv", version).await;
         bao
     }
 
-    /// Returns where its plain listener is.
+    /// Returns the URL of the plain listener.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Returns where its TLS listener is.
+    /// Returns the URL of the TLS listener.
     pub fn tls_endpoint(&self) -> String {
         format!("https://127.0.0.1:{}", self.tls_port.expect("no TLS was asked for"))
     }
 
-    /// Runs the process, after a [`kill`](Self::kill) too, and waits until it answers; it is sealed then.
+    /// Starts the process and waits until it answers. OpenBao is sealed then.
+    ///
+    /// A test calls this again after [`kill`](Self::kill).
     pub async fn run(&mut self) {
         let log = |name: &str| {
             let file =
@@ -146,19 +148,19 @@ impl Bao {
         until("OpenBao answers", async || self.http.get(&url).send().await.is_ok()).await;
     }
 
-    /// Ends the process without any warning.
+    /// Kills the process.
     pub async fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().await.unwrap();
         }
     }
 
-    /// Seals it.
+    /// Seals OpenBao.
     pub async fn seal(&self) {
         self.ask(Method::PUT, "sys/seal", Value::Null).await;
     }
 
-    /// Unseals it, and waits until it serves.
+    /// Unseals OpenBao and waits until it serves.
     pub async fn unseal(&self) {
         self.ask(Method::PUT, "sys/unseal", json!({"key": self.unseal_key})).await;
         let url = format!("{}/v1/sys/health", self.endpoint());
@@ -168,12 +170,12 @@ impl Bao {
         .await;
     }
 
-    /// Mounts a K/V engine.
+    /// Mounts a K/V engine and waits until it is ready.
     pub async fn mount_kv(&self, path: &str, version: KvVersion) {
         let version = if version == KvVersion::V1 { "1" } else { "2" };
         let body = json!({"type": "kv", "options": {"version": version}});
         self.ask(Method::POST, &format!("sys/mounts/{path}"), body).await;
-        // Version 2 is upgraded to in the background, and answers 400 meanwhile.
+        // OpenBao upgrades a new engine to version 2 in the background. The engine answers 400 until then.
         let url = format!("{}/v1/{path}/data/probe", self.endpoint());
         until("the engine is ready", async || {
             let answer = self.http.get(&url).header("X-Vault-Token", &self.root).send().await;
@@ -182,13 +184,15 @@ impl Bao {
         .await;
     }
 
-    /// Enables transit at `transit`, with a key.
+    /// Enables transit at `transit` and creates a key there.
     pub async fn mount_transit(&self, key: &str) {
         self.ask(Method::POST, "sys/mounts/transit", json!({"type": "transit"})).await;
         self.ask(Method::POST, &format!("transit/keys/{key}"), json!({})).await;
     }
 
-    /// Enables AppRole with a role `kms` under `policy`, whose tokens last `period`; returns the login.
+    /// Enables AppRole and returns the login of a role `kms`.
+    ///
+    /// The role has `policy`, and its tokens have the period `period`.
     pub async fn approle(&self, policy: &str, period: &str) -> Login {
         self.ask(Method::PUT, "sys/policies/acl/kms", json!({"policy": policy})).await;
         self.ask(Method::POST, "sys/auth/approle", json!({"type": "approle"})).await;
@@ -199,31 +203,31 @@ impl Bao {
         Login::AppRole(AppRole::new(id, Secret::from(self.secret_id().await)))
     }
 
-    /// Makes a new secret id of the role `kms`.
+    /// Creates a new secret id for the role `kms`.
     pub async fn secret_id(&self) -> String {
         let secret = self.ask(Method::PUT, "auth/approle/role/kms/secret-id", json!({})).await;
         secret["data"]["secret_id"].as_str().unwrap().to_owned()
     }
 
-    /// Returns the configuration of a store for this one, with the root token.
+    /// Returns the configuration of a store on this OpenBao, with the root token.
     pub fn config(&self, version: KvVersion) -> VaultConfig {
         let root = Login::Token(SecretSource::Value(Secret::from(self.root.as_str())));
         VaultConfig { version, prefix: "minio".to_owned(), ..VaultConfig::new(self.endpoint(), root) }
     }
 
-    /// Makes a request with the root token that has to work.
+    /// Sends a request with the root token and expects success.
     pub async fn ask(&self, method: Method, path: &str, body: Value) -> Value {
         self.ask_in("", method, path, body).await
     }
 
-    /// Makes such a request in a namespace.
+    /// Sends a request with the root token in a namespace and expects success.
     pub async fn ask_in(&self, namespace: &str, method: Method, path: &str, body: Value) -> Value {
         let (status, answer) = self.try_in(namespace, method.clone(), path, body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
     }
 
-    /// Makes a request with the root token.
+    /// Sends a request with the root token in a namespace.
     pub async fn try_in(&self, namespace: &str, method: Method, path: &str, body: Value) -> (u16, Value) {
         let mut request = self
             .http
@@ -240,7 +244,7 @@ impl Bao {
     }
 }
 
-/// Makes a directory whose files are in memory where that can be had: no test here is about disks.
+/// Creates a directory in memory if the machine has one. No test here is about disks.
 fn memory_directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

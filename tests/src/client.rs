@@ -26,14 +26,14 @@ use crate::TestIdentity;
 /// The version of HTTP that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1
+    /// HTTP/1.1.
     Http1,
-    /// HTTP/2
+    /// HTTP/2.
     Http2,
 }
 
 impl Protocol {
-    /// Both of them.
+    /// Both versions.
     pub const ALL: [Self; 2] = [Self::Http1, Self::Http2];
 
     fn alpn(self) -> &'static [&'static str] {
@@ -44,7 +44,7 @@ impl Protocol {
     }
 }
 
-/// A client that connects when it has to, and keeps its connection.
+/// A client that connects at its first request and keeps its connection.
 pub struct Client {
     address: SocketAddr,
     protocol: Protocol,
@@ -52,27 +52,27 @@ pub struct Client {
     sender: Option<Sender>,
 }
 
-/// The body of a request: any stream of frames.
+/// The body of a request, which may be any stream of frames.
 pub type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What follows the last part of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// Its end.
+    /// The body ends.
     End,
-    /// Nothing, for ever.
+    /// Nothing follows, and the body does not end.
     Silence,
-    /// The first part, again and again.
+    /// The parts follow again, and the body does not end.
     Again,
 }
 
-/// Makes a body of unknown length that comes in these parts.
+/// Creates a body of unknown length that consists of these parts.
 pub fn body_in_parts<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>, then: Then) -> RequestBody {
     let parts: Vec<_> = parts.into_iter().map(|part| Bytes::copy_from_slice(part.as_ref())).collect();
     Parts { chunks: parts, next: 0, then }.boxed_unsync()
 }
 
-/// Makes a body of unknown length whose parts are sent when the test says so; it ends with their sender.
+/// Creates a body of unknown length whose parts the test sends. The body ends when the sender is dropped.
 pub fn body_over_channel() -> (UnboundedSender<Bytes>, RequestBody) {
     let (parts, body) = unbounded_channel();
     (parts, Sent(body).boxed_unsync())
@@ -117,7 +117,7 @@ enum Sender {
     Http2(http2::SendRequest<RequestBody>),
 }
 
-/// What a server answered.
+/// An answer of the server.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
@@ -147,12 +147,12 @@ impl Answer {
 }
 
 impl Client {
-    /// Makes a client of the server at `address`; it connects at its first request.
+    /// Creates a client of the server at `address`. It connects at its first request.
     pub fn new(address: SocketAddr, protocol: Protocol, identity: &TestIdentity) -> Self {
         Self { address, protocol, config: Arc::new(identity.client_config(protocol.alpn())), sender: None }
     }
 
-    /// Connects now.
+    /// Connects to the server.
     pub async fn connect(&mut self) -> io::Result<()> {
         let tls = tls_connect(self.address, Arc::clone(&self.config)).await?;
         assert_eq!(tls.get_ref().1.alpn_protocol(), Some(self.protocol.alpn()[0].as_bytes()));
@@ -173,12 +173,12 @@ impl Client {
         Ok(())
     }
 
-    /// Gives up the connection; the next request makes a new one.
+    /// Drops the connection. The next request opens another one.
     pub fn disconnect(&mut self) {
         self.sender = None;
     }
 
-    /// Tells whether the connection of the last request can take another.
+    /// Returns whether the connection is open and can take another request.
     pub fn is_connected(&self) -> bool {
         match &self.sender {
             None => false,
@@ -187,12 +187,12 @@ impl Client {
         }
     }
 
-    /// Sends a request and returns the whole answer. `None` and an empty body are the same.
+    /// Sends a request and returns the whole answer. An empty body is no body.
     pub async fn send(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> io::Result<Answer> {
         self.send_with(method, path, &[], body).await
     }
 
-    /// Sends a request with further headers.
+    /// Sends a request with additional headers.
     pub async fn send_with(
         &mut self,
         method: &str,
@@ -209,7 +209,7 @@ impl Client {
         .await
     }
 
-    /// Sends a request whose body comes in frames.
+    /// Sends a request whose body is a stream of frames.
     pub async fn send_body(
         &mut self,
         method: &str,
@@ -225,7 +225,7 @@ impl Client {
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
-    /// Sends a request without a body, and returns the answer as soon as its headers are there.
+    /// Sends a GET and returns the answer as soon as its headers have arrived.
     pub async fn open(&mut self, path: &str) -> io::Result<Response<Incoming>> {
         self.begin("GET", path, &[], Full::default().map_err(|never| match never {}).boxed_unsync()).await
     }
@@ -269,7 +269,7 @@ impl Client {
     }
 }
 
-/// Sends a GET for `path` `requests` times at once over one connection of HTTP/2, and returns the statuses.
+/// Sends `requests` GET requests for `path` at once over one HTTP/2 connection and returns the statuses.
 pub async fn ask_at_once(
     address: SocketAddr,
     identity: &TestIdentity,
@@ -288,9 +288,9 @@ pub async fn ask_at_once(
     running.join_all().await
 }
 
-/// Speaks HTTP/1.1 as a test writes it: sends `request` and returns all that comes until the server closes.
+/// Sends `request` as it is over HTTP/1.1 and returns all bytes until the server closes the connection.
 ///
-/// Fails with `TimedOut` when the server neither closes nor sends for `patience`.
+/// Fails with `TimedOut` if the server neither sends nor closes for `patience`.
 pub async fn exchange_raw(
     address: SocketAddr,
     identity: &TestIdentity,
@@ -306,7 +306,7 @@ pub async fn exchange_raw(
             Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, String::from_utf8_lossy(&answer))),
             Ok(Ok(0)) => break,
             Ok(Ok(_)) => {}
-            // A server need not say goodbye to a client that broke the rules.
+            // The server may reset the connection of a client that violates the protocol.
             Ok(Err(_)) if !answer.is_empty() => break,
             Ok(Err(error)) => return Err(error),
         }
@@ -314,14 +314,14 @@ pub async fn exchange_raw(
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Makes a TLS connection on which a test speaks for itself.
+/// Opens a TLS connection for a test that writes its own bytes.
 pub async fn tls_connect(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
-/// Reads one HTTP/2 frame: its type, its flags and its payload.
+/// Reads one HTTP/2 frame and returns its type, its flags and its payload.
 pub async fn read_frame(tls: &mut TlsStream<TcpStream>) -> io::Result<(u8, u8, Vec<u8>)> {
     let mut head = [0; 9];
     tls.read_exact(&mut head).await?;

@@ -1,11 +1,11 @@
-//! What the entries of these tests hold: it follows from their names.
+//! The content of entries in the durability tests. It follows from their names.
 
 use kms_core::{EntryName, Identity, KeyName, KeyRecord, SecretBytes, SecretKey};
 
-/// Bytes set aside on the disk; a test store needs few.
+/// How many bytes a test store reserves on the disk.
 pub const BALLAST: u64 = 1 << 20;
 
-/// Makes the record of the entry `name`.
+/// Returns the record of the entry `name`.
 pub fn record(name: &str) -> SecretBytes {
     let mut bytes = *Identity::of_public_key(name.as_bytes()).as_bytes();
     KeyRecord {
@@ -18,7 +18,7 @@ pub fn record(name: &str) -> SecretBytes {
     .encode()
 }
 
-/// Makes the name of an entry.
+/// Returns the name of an entry.
 pub fn entry(name: &str) -> EntryName {
     EntryName::from(&KeyName::new(name).expect("a valid name"))
 }

@@ -1,4 +1,5 @@
-//! Clients that hang up: creates and deletes which are reset or closed at random moments, and what is told of them.
+//! Clients hang up at random moments during creates and deletes. The audit log and the metrics still have
+//! every effect.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,11 +13,11 @@ use tokio::io::AsyncWriteExt as _;
 use crate::client::tls_connect;
 use crate::{Client, Protocol, TestServer};
 
-/// How many creates, and how many deletes.
+/// How many creates and how many deletes there are.
 const EFFECTS: usize = 200;
 /// How many clients there are at once.
 const CLIENTS: usize = 8;
-/// At least so many have to be cut off while something is done for them, or the test shows nothing.
+/// How many requests have to be cut off during their effect. With fewer the test proves nothing.
 const MIN_UNHEARD: usize = 5;
 
 /// A server whose clients hang up.
@@ -25,18 +26,20 @@ pub struct CutOff<'a> {
     pub server: &'a TestServer,
     /// The file of its audit log.
     pub audit_file: &'a Path,
-    /// How long the most patient client waits for a create.
+    /// The longest time that a client waits for a create.
     pub create: Duration,
-    /// How long it waits for a delete.
+    /// The longest time that a client waits for a delete.
     pub delete: Duration,
 }
 
-/// The lines of an audit log: by path, the code and whether it was sent.
+/// The lines of an audit log by path. Each has the status and whether the answer was sent.
 type Lines = HashMap<String, Vec<(u64, bool)>>;
 
 impl CutOff<'_> {
-    /// Cuts off creates and deletes; each that took effect, as `is_there` tells, has one line and one count, and no key that
-    /// is gone seals.
+    /// Cuts off creates and deletes, and checks what the server recorded.
+    ///
+    /// Each request that took effect has one line and one count; `is_there` says which keys exist. No deleted
+    /// key seals.
     pub async fn check(&self, is_there: impl AsyncFn(&str) -> bool) {
         let made: Vec<_> = (0..EFFECTS).map(|n| format!("made-{n}")).collect();
         self.cut_off("PUT", "/v1/key/create/", &made, self.create).await;
@@ -76,7 +79,7 @@ impl CutOff<'_> {
         self.assert_counted(&all).await;
     }
 
-    /// Makes keys in good order, and has each seal.
+    /// Creates keys without interruption and uses each of them once.
     async fn make(&self, names: &[String]) {
         let tasks: Vec<_> = names
             .chunks(names.len().div_ceil(CLIENTS))
@@ -96,8 +99,9 @@ impl CutOff<'_> {
         }
     }
 
-    /// Sends one request for each name, and leaves at a random moment: half of them by a reset of the stream, half by closing
-    /// the connection.
+    /// Sends one request for each name and leaves at a random moment.
+    ///
+    /// Half of the clients reset the stream, and half close the connection.
     async fn cut_off(&self, method: &'static str, route: &'static str, names: &[String], longest: Duration) {
         let tasks: Vec<_> = names
             .chunks(names.len().div_ceil(CLIENTS))
@@ -132,7 +136,7 @@ impl CutOff<'_> {
         }
     }
 
-    /// Waits until nothing is added to the audit log any more.
+    /// Waits until the audit log does not grow any more, and returns its lines.
     async fn lines_at_rest(&self) -> Lines {
         let (mut text, mut since) = (String::new(), Instant::now());
         while since.elapsed() < Duration::from_millis(700) {
@@ -152,7 +156,8 @@ impl CutOff<'_> {
         lines
     }
 
-    /// Checks that as many requests about keys were counted as there are lines: all clients are known.
+    /// Checks that the metrics count as many requests about keys as the log has lines. All clients here are
+    /// known.
     async fn assert_counted(&self, lines: &Lines) {
         let mut client = self.server.admin(Protocol::Http2);
         let text = client.send("GET", "/v1/metrics", "").await.unwrap().text().to_owned();
@@ -178,7 +183,7 @@ async fn code(client: &mut Client, method: &str, path: &str) -> u16 {
     client.send(method, path, "").await.unwrap().code()
 }
 
-/// Draws a time, by the clock.
+/// Draws a random time below `longest`. The clock is the seed.
 fn random_below(longest: Duration) -> Duration {
     static STATE: AtomicU64 = AtomicU64::new(0);
     let seed = u64::from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos());

@@ -10,7 +10,7 @@ use kms_core::{
 };
 use tokio::sync::watch;
 
-/// A store in memory, shared with the test, that fails or hangs when it is told to.
+/// A store in memory that fails or hangs when the test says so.
 #[derive(Clone)]
 pub struct FaultyStore {
     inner: Arc<MemoryStore>,
@@ -21,7 +21,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// Makes an empty store that works.
+    /// Creates an empty store that works.
     pub fn new() -> Self {
         Self {
             inner: Arc::default(),
@@ -32,32 +32,32 @@ impl FaultyStore {
         }
     }
 
-    /// Lets every operation fail with this kind from now on; `None` lets them work again.
+    /// Makes every operation fail with this kind from now on. `None` makes them work again.
     pub fn fail(&self, kind: Option<ErrorKind>) {
         *self.fault.lock().unwrap() = kind;
     }
 
-    /// Lets every operation hang until [`resume`](Self::resume).
+    /// Makes every operation hang until [`resume`](Self::resume).
     pub fn hang(&self) {
         self.gate.send_replace(false);
     }
 
-    /// Lets what hangs go on.
+    /// Lets operations that hang go on.
     pub fn resume(&self) {
         self.gate.send_replace(true);
     }
 
-    /// Waits until `count` operations have begun to hang.
+    /// Waits until `count` operations hang.
     pub async fn wait_for_waiting(&self, count: usize) {
         self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await.unwrap();
     }
 
-    /// Returns how often the store was asked how it is.
+    /// Returns how often the status of the store was read.
     pub fn statuses(&self) -> usize {
         self.statuses.load(Ordering::Relaxed)
     }
 
-    /// Stores a record without going through the server.
+    /// Stores a record without the server.
     pub async fn put(&self, name: &EntryName, record: &[u8]) {
         self.inner.create(name, &SecretBytes::from(record)).await.unwrap();
     }
@@ -108,7 +108,7 @@ impl KeyStore for FaultyStore {
 
     async fn status(&self) -> Result<StoreStatus> {
         self.statuses.fetch_add(1, Ordering::Relaxed);
-        // Vault answers a question about its health also when its policy denies everything else.
+        // Vault answers questions about its health even if its policy denies everything else.
         if *self.fault.lock().unwrap() == Some(ErrorKind::Denied) {
             return self.inner.status().await;
         }

@@ -1,4 +1,4 @@
-//! Clients' certificates: made for a test, or given by a vector.
+//! Certificates of clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,48 +11,49 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-/// A client's certificates and its private key.
+/// The certificates of a client and its private key.
 pub struct TestIdentity {
-    /// The certificates as they are presented, leaf first; none for a client without a certificate.
+    /// The certificates in the order in which the client presents them, leaf first. A client without a
+    /// certificate has none.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The private key of the first.
+    /// The private key of the first certificate.
     pub key: Option<PrivateKeyDer<'static>>,
 }
 
 impl TestIdentity {
-    /// Makes a fresh one: self-signed, no CA.
+    /// Creates a self-signed certificate that is no CA.
     pub fn new() -> Self {
         NewCertificate::client("test".to_owned(), Duration::from_secs(3600)).with_new_key().unwrap().into()
     }
 
-    /// A client that presents no certificate.
+    /// Returns a client that presents no certificate.
     pub fn none() -> Self {
         Self { chain: Vec::new(), key: None }
     }
 
-    /// Reads a chain of PEM certificates and a private key of PKCS #8 DER.
+    /// Reads a chain of certificates in PEM and a private key in PKCS #8 DER.
     pub fn from_pem_and_der(chain: &str, key: &[u8]) -> Self {
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
         Self { chain, key: Some(PrivateKeyDer::try_from(key.to_vec()).unwrap()) }
     }
 
-    /// Returns the identity that a server has to see.
+    /// Returns the identity that the server has to see.
     pub fn identity(&self) -> Identity {
         Facts::of(&self.chain[0]).unwrap().identity
     }
 
-    /// Returns its certificates as PEM text.
+    /// Returns the certificates as PEM text.
     pub fn certificate_pem(&self) -> String {
         let key = self.key.as_ref().map(PrivateKeyDer::clone_key).unwrap();
         CertifiedKey { chain: self.chain.clone(), key }.chain_pem()
     }
 
-    /// Makes a verifier that takes any server certificate.
+    /// Returns a verifier that accepts any server certificate.
     pub fn any_server() -> Arc<dyn ServerCertVerifier> {
         Arc::new(AnyServer)
     }
 
-    /// Makes the TLS configuration of a client that offers `alpn` and takes any server certificate.
+    /// Returns the TLS configuration of a client that offers `alpn` and accepts any server certificate.
     pub fn client_config(&self, alpn: &[&str]) -> ClientConfig {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// How long it may take to start on a busy machine.
+/// How long KES may take to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running KES 0.24, killed when it is dropped.
+/// A running KES 0.24. It is killed when it is dropped.
 pub struct Kes {
     endpoint: String,
     http: reqwest::Client,
@@ -23,7 +23,8 @@ pub struct Kes {
 }
 
 impl Kes {
-    /// Starts the `program` with this section `keystore` and a cache of a second, and waits until it answers.
+    /// Starts `program` with this section `keystore` and waits until it answers. Its cache keeps keys for a
+    /// second.
     pub async fn start(program: &Path, keystore: Value) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let directory = tempfile::tempdir().unwrap();
@@ -36,7 +37,7 @@ impl Kes {
         let client_key = KeyPair::generate().unwrap();
         let client = CertificateParams::default().self_signed(&client_key).unwrap();
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        // JSON is YAML.
+        // JSON is valid YAML.
         let settings = json!({
             "version": "v1", "address": address,
             "admin": {"identity": Identity::of_public_key(&client_key.subject_public_key_info()).to_string()},
@@ -73,19 +74,19 @@ impl Kes {
         kes
     }
 
-    /// Sends a PUT, and expects an answer of JSON.
+    /// Sends a PUT and returns the JSON of the answer.
     pub async fn ask(&self, path: &str, body: Value) -> Value {
         let request = self.http.put(format!("{}/{path}", self.endpoint));
         let request = if body.is_null() { request } else { request.body(body.to_string()) };
         Self::answer(path, request).await
     }
 
-    /// Sends a GET, and expects an answer of JSON.
+    /// Sends a GET and returns the JSON of the answer.
     pub async fn get(&self, path: &str) -> Value {
         Self::answer(path, self.http.get(format!("{}/{path}", self.endpoint))).await
     }
 
-    /// Returns the status of an answer.
+    /// Sends a request and returns the status of the answer.
     pub async fn status(&self, method: Method, path: &str) -> u16 {
         let request = self.http.request(method, format!("{}/{path}", self.endpoint));
         request.send().await.unwrap().status().as_u16()

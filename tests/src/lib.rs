@@ -1,4 +1,4 @@
-//! What the tests share: certificates, a server to talk to, and clients that talk to it.
+//! What the suites share: servers, clients, certificates, and the real programs that they run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

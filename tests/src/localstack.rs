@@ -1,4 +1,4 @@
-//! A LocalStack that all tests of this process share, and the proxy through which each of them sees it.
+//! A LocalStack for all tests of a process, and a proxy in front of it for each test.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::programs::{free_port, http, program, until};
 
-/// A running LocalStack with AWS KMS in it.
+/// A running LocalStack.
 pub struct LocalStack {
     child: Mutex<Child>,
     port: u16,
@@ -26,18 +26,18 @@ pub struct LocalStack {
 }
 
 impl LocalStack {
-    /// Starts one for this process, at the first call; `prctl` ends it with the process that began it.
+    /// Returns the LocalStack of this process. The first call starts it, and it ends with the process.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<LocalStack> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// Starts one.
+    /// Starts a LocalStack.
     pub fn start() -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
         let address = format!("127.0.0.1:{port}");
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        // A shell that waits for the end of its input: it comes with the end of this process, however it ends.
+        // The shell waits for the end of its input. The input ends with this process, also if that is killed.
         let child = Command::new("sh")
             .args(["-c", "\"$0\" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"])
             .arg(program("localstack"))
@@ -71,7 +71,7 @@ impl LocalStack {
         this
     }
 
-    /// Returns where it is.
+    /// Returns the URL.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -98,25 +98,26 @@ impl Drop for LocalStack {
 /// What happens to a call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// It passes.
+    /// Nothing; it passes.
     None,
-    /// Nothing ever answers.
+    /// It is never answered.
     Drop,
     /// The connection is reset before the call arrives.
     Reset,
-    /// It arrives, and the connection is reset before the answer comes back.
+    /// The call arrives, and the connection is reset before the answer.
     ResetAfter,
-    /// AWS's error of this name is the answer, with this status.
+    /// The answer is AWS's error of this name, with this status.
     Error(u16, &'static str),
-    /// AWS's error of this name is the answer, with status 400 and this text.
+    /// The answer is AWS's error of this name, with status 400 and this text.
     Says(&'static str, &'static str),
-    /// This is the answer, with status 200.
+    /// The answer has status 200 and this body.
     Garbage(&'static [u8]),
 }
 
 type Choice = Box<dyn Fn(&str, &Value) -> Fault + Send>;
 
-/// What stands between servers and LocalStack: an account of its own for each test, counts, and faults.
+/// A proxy between servers and LocalStack: it gives each test an account of its own, counts calls and injects
+/// faults.
 pub struct Aws {
     address: SocketAddr,
     state: Arc<State>,
@@ -128,10 +129,10 @@ struct State {
     upstream: String,
     account: String,
     fault: Mutex<Choice>,
-    /// The one access key that is known, if not every one is.
+    /// The only access key that is accepted. `None` accepts every key.
     known: Mutex<Option<&'static str>>,
     seen: Mutex<Vec<(String, Value)>>,
-    /// How many calls are under way, and how many were at most.
+    /// The number of calls under way now, and the highest number so far.
     at_once: Mutex<(usize, usize)>,
 }
 
@@ -153,13 +154,13 @@ impl Drop for UnderWay {
 }
 
 impl Aws {
-    /// Starts with the shared LocalStack, in an empty account.
+    /// Starts a proxy to the shared LocalStack, with an empty account.
     pub async fn start() -> Self {
         let localstack = tokio::task::spawn_blocking(LocalStack::shared).await.unwrap();
         Self::before(localstack.endpoint()).await
     }
 
-    /// Starts before the LocalStack at `upstream`.
+    /// Starts a proxy to the LocalStack at `upstream`, with an empty account.
     pub async fn before(upstream: String) -> Self {
         static ACCOUNTS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(100_000_000_000);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -177,12 +178,13 @@ impl Aws {
         Self { address, state, task }
     }
 
-    /// Returns where it is.
+    /// Returns the URL.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Returns how it is reached. LocalStack takes an access key that is an account's number for that account.
+    /// Returns the settings of a connection. LocalStack takes an access key that is the number of an account
+    /// as that account.
     pub fn connection(&self) -> AwsConnection {
         AwsConnection {
             endpoint: Some(self.endpoint()),
@@ -195,79 +197,81 @@ impl Aws {
         }
     }
 
-    /// Returns the configuration of a server that uses it.
+    /// Returns the configuration of a server that uses this AWS.
     pub fn config(&self) -> AwsConfig {
         AwsConfig::new(self.connection())
     }
 
-    /// Opens it as a server does.
+    /// Opens AWS KMS as a server does.
     pub async fn open(&self) -> Arc<AwsKms> {
         self.open_with(|_| {}).await
     }
 
-    /// Opens it with another configuration.
+    /// Opens AWS KMS as a server does, with a changed configuration.
     pub async fn open_with(&self, change: impl FnOnce(&mut AwsConfig)) -> Arc<AwsKms> {
         let mut config = self.config();
         change(&mut config);
         Arc::new(AwsKms::open(config).await.unwrap())
     }
 
-    /// Opens Secrets Manager as a server does, with another configuration.
+    /// Opens Secrets Manager as a server does, with a changed configuration.
     pub async fn secrets(&self, change: impl FnOnce(&mut SecretsConfig)) -> SecretsManager {
         let mut config = SecretsConfig::new(self.connection());
         change(&mut config);
         SecretsManager::open(config).await.unwrap()
     }
 
-    /// Does this to every call from now on.
+    /// Injects this fault into every call from now on.
     pub fn fail(&self, fault: Fault) {
         self.fail_if(move |_, _| fault.clone());
     }
 
-    /// Refuses every call from now on but those under this access key, as AWS does what it does not know.
+    /// Accepts only this access key from now on. Other calls get AWS's error for an unknown key.
     pub fn only_for(&self, key: &'static str) {
         *self.state.known.lock().unwrap() = Some(key);
         self.fail(Fault::None);
     }
 
-    /// Does to each call what its name and its parameters tell.
+    /// Chooses the fault of each call by its name and its parameters.
     pub fn fail_if(&self, fault: impl Fn(&str, &Value) -> Fault + Send + 'static) {
         *self.state.fault.lock().unwrap() = Box::new(fault);
     }
 
-    /// Returns the names of all calls since this was last asked, with their parameters.
+    /// Returns the names and parameters of all calls since the last call of this method.
     pub fn take_seen(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
     }
 
-    /// Waits until no call is under way, as those of a server that starts, and counts anew how many there are at once.
+    /// Waits until no call is under way, and then counts anew how many calls there are at once.
+    ///
+    /// A server that has just started still makes calls.
     pub async fn count_anew(&self) {
         tokio::time::sleep(Duration::from_millis(700)).await;
         until("nothing is under way", async || self.state.at_once.lock().unwrap().0 == 0).await;
         *self.state.at_once.lock().unwrap() = (0, 0);
     }
 
-    /// Returns how many calls were under way at once at most.
+    /// Returns the highest number of calls that were under way at once.
     pub fn most_at_once(&self) -> usize {
         self.state.at_once.lock().unwrap().1
     }
 
-    /// Returns the same, and keeps them.
+    /// Returns the same calls as [`take_seen`](Self::take_seen) and keeps them.
     pub fn seen(&self) -> Vec<(String, Value)> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    /// Makes a call of the test's own to AWS KMS, past counts and faults.
+    /// Makes a call to AWS KMS for the test itself, without counts and faults.
     pub async fn ask(&self, operation: &str, parameters: Value) -> Value {
         self.ask_service(&format!("TrentService.{operation}"), parameters).await
     }
 
-    /// Makes a call of the test's own to Secrets Manager, past counts and faults.
+    /// Makes a call to Secrets Manager for the test itself, without counts and faults.
     pub async fn ask_secrets(&self, operation: &str, parameters: Value) -> Value {
         self.ask_service(&format!("secretsmanager.{operation}"), parameters).await
     }
 
-    /// Makes a call of the test's own that may be refused, past counts and faults.
+    /// Makes a call for the test itself that may be refused, without counts and faults.
     pub async fn try_ask(&self, target: &str, parameters: Value) -> (u16, Value) {
         let kind = "application/x-amz-json-1.1";
         let (status, body) = forward(&self.state, target, kind, parameters.to_string().into()).await.unwrap();
@@ -319,7 +323,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn connection(stream: TcpStream, state: Arc<State>) {
-    // A reset and not an orderly end, when a call fails.
+    // With this option a failed call ends in a reset instead of an orderly close.
     let _ = stream.set_zero_linger();
     let service = service_fn(move |request| answer(request, Arc::clone(&state)));
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -331,7 +335,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
     let target = parts.headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap()).to_owned();
     let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-    // STS speaks another protocol, with forms.
+    // STS has another protocol: its parameters are a form.
     let kind = parts.headers.get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
     let parameters: Value = serde_json::from_slice(&body).unwrap_or_default();
     let fault = (state.fault.lock().unwrap())(&operation, &parameters);
@@ -389,7 +393,7 @@ async fn forward(state: &State, target: &str, kind: &str, body: Bytes) -> reqwes
     Ok((answer.status().as_u16(), answer.bytes().await?))
 }
 
-/// Ends the connection.
+/// An error that makes hyper close the connection.
 #[derive(Debug)]
 struct Broken;
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::server::server_certificate;
 use crate::{Client, Protocol, TestIdentity};
 
-/// A `kms server --dev` with an encrypted store in a directory of its own; it is killed when dropped.
+/// A `kms server --dev` with an encrypted store in a directory of its own. It is killed when it is dropped.
 pub struct DevServer {
     child: Child,
     address: SocketAddr,
@@ -22,7 +22,7 @@ pub struct DevServer {
 }
 
 impl DevServer {
-    /// Starts it and waits until it is up.
+    /// Starts the server and waits until it is up.
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new(kms_binary())
@@ -51,17 +51,17 @@ impl DevServer {
         Self { child, address, admin, _directory: directory }
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lends the certificate of its admin.
+    /// Returns the certificate of the admin.
     pub fn admin_identity(&self) -> &TestIdentity {
         &self.admin
     }
 
-    /// Makes a client with the admin's certificate.
+    /// Creates a client with the certificate of the admin.
     pub fn admin(&self, protocol: Protocol) -> Client {
         Client::new(self.address, protocol, &self.admin)
     }
@@ -76,7 +76,7 @@ impl DevServer {
         self.status_kib("VmRSS:")
     }
 
-    /// Returns the most memory that was ever resident, in MiB.
+    /// Returns the highest resident memory so far, in MiB.
     pub fn most_resident_mib(&self) -> u64 {
         self.status_kib("VmHWM:") / 1024
     }
@@ -95,7 +95,8 @@ impl Drop for DevServer {
     }
 }
 
-/// A `kms server --config` with keys in memory, and what a test puts into its config; it is killed when dropped.
+/// A `kms server --config` with keys in memory and further settings of a test. It is killed when it is
+/// dropped.
 pub struct ConfigServer {
     child: Child,
     address: SocketAddr,
@@ -104,7 +105,7 @@ pub struct ConfigServer {
 }
 
 impl ConfigServer {
-    /// Starts it with these lines in its config and this stderr, and waits until it is up.
+    /// Starts the server with these lines in its config and this stderr, and waits until it is up.
     pub fn start(config: &str, stderr: Stdio) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let admin = TestIdentity::new();
@@ -129,22 +130,22 @@ impl ConfigServer {
         Self { child, address, admin, _directory: directory }
     }
 
-    /// Takes its stderr, if that is a pipe.
+    /// Takes the stderr of the server, which has to be a pipe.
     pub fn take_stderr(&mut self) -> ChildStderr {
         self.child.stderr.take().unwrap()
     }
 
-    /// Lends the certificate of its admin.
+    /// Returns the certificate of the admin.
     pub fn admin_identity(&self) -> &TestIdentity {
         &self.admin
     }
 
-    /// Makes a client with this certificate.
+    /// Creates a client with this certificate.
     pub fn client(&self, protocol: Protocol, identity: &TestIdentity) -> Client {
         Client::new(self.address, protocol, identity)
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Sends SIGTERM and waits until the server has ended.
     pub fn stop(mut self) -> ExitStatus {
         let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -159,7 +160,7 @@ impl Drop for ConfigServer {
     }
 }
 
-/// Reads a log that another process writes in its own time: when nothing has come for a moment.
+/// Reads a log of another process as soon as it has not grown for a moment.
 pub fn settled(log: &Path) -> String {
     let mut before = std::fs::read_to_string(log).unwrap();
     loop {
@@ -172,9 +173,9 @@ pub fn settled(log: &Path) -> String {
     }
 }
 
-/// Returns the path of the binary `kms`, built from this tree.
+/// Builds the binary `kms` of this tree once and returns its path.
 ///
-/// The whole workspace is named, so that the build has the same features as that of the tests.
+/// The build names the whole workspace, so that it has the same features as the build of the tests.
 pub fn kms_binary() -> PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let build = || {

@@ -1,4 +1,4 @@
-//! Real programs that tests run: where they are, and how a test talks to them and waits for them.
+//! Helpers for real programs: where they are, and how a test reaches them and waits for them.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

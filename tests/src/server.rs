@@ -1,4 +1,4 @@
-//! A server in the test's own process.
+//! A server in the process of the test.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 
 use crate::{Client, Protocol, TestIdentity};
 
-/// Longer than a server keeps the answer of its key store about how it is.
+/// Longer than a server caches the status of its key store.
 pub const STATUS_KEPT: Duration = Duration::from_millis(1100);
 
-/// Makes a certificate of a server at 127.0.0.1, with its private key.
+/// Creates a certificate of a server at 127.0.0.1 with its private key.
 pub fn server_certificate() -> CertifiedKey {
     let certificate = NewCertificate {
         common_name: "localhost".to_owned(),
@@ -31,7 +31,7 @@ pub fn server_certificate() -> CertifiedKey {
     certificate.with_new_key().unwrap()
 }
 
-/// A running server; it stops when dropped, or in good order by [`stop`](Self::stop).
+/// A running server. It is aborted when it is dropped; [`stop`](Self::stop) ends it in order.
 pub struct TestServer {
     address: SocketAddr,
     probes: Option<SocketAddr>,
@@ -47,7 +47,7 @@ impl TestServer {
         Self::builder().start().await
     }
 
-    /// Describes a server to be started: on a free port of 127.0.0.1, with an admin.
+    /// Returns a builder for a server on a free port of 127.0.0.1 with an admin.
     pub fn builder() -> TestServerBuilder {
         let directory = tempfile::tempdir().unwrap();
         let pair = server_certificate();
@@ -70,39 +70,39 @@ impl TestServer {
         TestServerBuilder { settings, admin, kms: None, limits: Limits::default(), directory }
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns the address where it answers probes, if it was told to.
+    /// Returns the address of the listener for probes, if there is one.
     pub fn probes_address(&self) -> Option<SocketAddr> {
         self.probes
     }
 
-    /// Makes a client with the admin's certificate.
+    /// Creates a client with the certificate of the admin.
     pub fn admin(&self, protocol: Protocol) -> Client {
         self.client(protocol, &self.admin)
     }
 
-    /// Lends the admin's certificate.
+    /// Returns the certificate of the admin.
     pub fn admin_identity(&self) -> &TestIdentity {
         &self.admin
     }
 
-    /// Makes a client with this certificate.
+    /// Creates a client with this certificate.
     pub fn client(&self, protocol: Protocol, identity: &TestIdentity) -> Client {
         Client::new(self.address, protocol, identity)
     }
 
-    /// Tells the server to stop.
+    /// Asks the server to stop and does not wait.
     pub fn begin_stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
     }
 
-    /// Tells the server to stop and waits until it has.
+    /// Stops the server and waits until it has ended.
     pub async fn stop(mut self) {
         self.begin_stop();
         (&mut self.task).await.unwrap();
@@ -115,9 +115,9 @@ impl Drop for TestServer {
     }
 }
 
-/// A server to be started.
+/// The settings of a server that has not started yet.
 pub struct TestServerBuilder {
-    /// Its settings, for what has no method here.
+    /// All settings. Tests change here what has no method.
     pub settings: Settings,
     admin: TestIdentity,
     kms: Option<Arc<dyn Kms>>,
@@ -140,42 +140,42 @@ impl TestServerBuilder {
         self
     }
 
-    /// Serves this key management service.
+    /// Sets the key management service.
     #[must_use]
     pub fn kms(mut self, kms: Arc<dyn Kms>) -> Self {
         self.kms = Some(kms);
         self
     }
 
-    /// Serves keys that rest in this store.
+    /// Sets the key store.
     #[must_use]
     pub fn store(self, store: impl KeyStore) -> Self {
         let cache = self.settings.cache;
         self.kms(Arc::new(KeyRing::new(store, cache)))
     }
 
-    /// Gives every route this time.
+    /// Sets the timeout of every route.
     #[must_use]
     pub fn route_timeout(mut self, timeout: Duration) -> Self {
         self.limits.route_timeout = Some(timeout);
         self
     }
 
-    /// Serves at most so many connections at once.
+    /// Sets the highest number of connections.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections;
         self
     }
 
-    /// Bounds each thing on a connection so.
+    /// Sets the bounds of connections.
     #[must_use]
     pub fn bounds(mut self, bounds: Bounds) -> Self {
         self.limits.bounds = bounds;
         self
     }
 
-    /// Verifies clients against the CAs in this PEM text.
+    /// Makes the server verify clients against the CAs in this PEM text.
     #[must_use]
     pub fn verify_clients(mut self, ca_pem: &str) -> Self {
         let ca = self.path("ca.crt");
@@ -185,24 +185,24 @@ impl TestServerBuilder {
         self
     }
 
-    /// Creates a key at the start.
+    /// Adds a key that the server creates at its start.
     #[must_use]
     pub fn key(mut self, name: &str) -> Self {
         self.settings.keys.push(KeyName::new(name).unwrap());
         self
     }
 
-    /// Returns a path in the server's own directory.
+    /// Returns a path in the directory of the server.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Starts it.
+    /// Starts the server and expects success.
     pub async fn start(self) -> TestServer {
         self.try_start().await.unwrap()
     }
 
-    /// Starts it, or tells why it cannot start.
+    /// Starts the server.
     pub async fn try_start(self) -> Result<TestServer, StartError> {
         let kms = self.kms.unwrap_or_else(|| Arc::new(KeyRing::new(MemoryStore::new(), self.settings.cache)));
         let server = Server::with_kms(self.settings, kms).await?.with_limits(self.limits);
@@ -210,7 +210,7 @@ impl TestServerBuilder {
         let (address, probes) = (listening.local_addr(), listening.probes_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(listening.serve(async {
-            // A server that nobody stops runs until its task is aborted.
+            // If the sender is dropped, the server runs until its task is aborted.
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }

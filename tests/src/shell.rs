@@ -1,4 +1,4 @@
-//! The binary, run with an environment of the test's own, and servers that end with their test.
+//! Runs the binary in an environment that a test chooses. Servers end with their test.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,25 +12,25 @@ use tempfile::TempDir;
 /// How long a server may take to start or to stop on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds the binary once and returns its path.
+/// Returns the path of the binary. The first call builds it.
 pub fn kms() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(crate::process::kms_binary)
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Done {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// All that it wrote to stdout.
+    /// Everything that the command wrote to stdout.
     pub stdout: String,
-    /// All that it wrote to stderr.
+    /// Everything that the command wrote to stderr.
     pub stderr: String,
 }
 
 impl Done {
-    /// Expects success and returns what it printed.
+    /// Expects success and returns stdout.
     #[track_caller]
     pub fn ok(self) -> String {
         assert!(self.status.success(), "{self:?}");
@@ -47,14 +47,14 @@ impl Done {
     }
 }
 
-/// A place to run commands in: no environment but what a test sets.
+/// Runs commands with only those environment variables that a test sets.
 #[derive(Default, Clone)]
 pub struct Shell {
     variables: Vec<(String, String)>,
 }
 
 impl Shell {
-    /// Sets a variable, over one of the same name.
+    /// Sets an environment variable.
     #[must_use]
     pub fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.variables.retain(|(other, _)| other != name);
@@ -67,12 +67,12 @@ impl Shell {
         self.run_with(arguments, b"")
     }
 
-    /// Runs `kms` with arguments and something on stdin.
+    /// Runs `kms` with arguments and these bytes on stdin.
     pub fn run_with(&self, arguments: &[&str], stdin: &[u8]) -> Done {
         self.run_binary(kms(), arguments, stdin)
     }
 
-    /// Runs the binary under another path.
+    /// Runs a binary with arguments and these bytes on stdin.
     pub fn run_binary(&self, binary: &Path, arguments: &[&str], stdin: &[u8]) -> Done {
         let mut child = self
             .command(binary, arguments)
@@ -81,7 +81,7 @@ impl Shell {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A command that does not read its stdin may be gone already.
+        // A command that does not read its stdin may have ended already.
         let _ = child.stdin.take().unwrap().write_all(stdin);
         let output = child.wait_with_output().unwrap();
         Done {
@@ -91,12 +91,14 @@ impl Shell {
         }
     }
 
-    /// Starts a server and waits until it says that it is up.
+    /// Starts `kms server` and waits until it reports that it is up.
     pub fn serve(&self, arguments: &[&str]) -> Serving {
         Serving::of(self.command(kms(), &[&["server"], arguments].concat()))
     }
 
-    /// Starts a server as another user, if the test may do that, and waits until it says that it is up.
+    /// Starts `kms server` and waits until it reports that it is up.
+    ///
+    /// With a `user` the server runs as that user, from `binary`.
     pub fn serve_as(&self, user: Option<u32>, binary: &Path, arguments: &[&str]) -> Serving {
         let Some(user) = user.map(|user| user.to_string()) else { return self.serve(arguments) };
         let to_user = ["--reuid", &user, "--regid", &user, "--clear-groups", text(binary), "server"];
@@ -110,14 +112,14 @@ impl Shell {
     }
 }
 
-/// A running server, killed when it is dropped.
+/// A running server. It is killed when it is dropped.
 pub struct Serving {
     process: Child,
     log: TempDir,
 }
 
 impl Serving {
-    /// Starts a server by this command and waits until it says that it is up.
+    /// Starts a server by this command and waits until it reports that it is up.
     pub fn of(mut command: Command) -> Self {
         let log = tempfile::tempdir().unwrap();
         let file = |name: &str| File::create(log.path().join(name)).unwrap();
@@ -134,12 +136,12 @@ impl Serving {
         serving
     }
 
-    /// Returns all that it has written to stdout.
+    /// Returns everything that the server has written to stdout.
     pub fn stdout(&self) -> String {
         fs::read_to_string(self.log.path().join("stdout")).unwrap()
     }
 
-    /// Returns all that it has written to stderr, when nothing has come for a moment.
+    /// Returns everything that the server has written to stderr, as soon as that has not grown for a moment.
     pub fn stderr(&self) -> String {
         crate::process::settled(&self.log.path().join("stderr"))
     }
@@ -149,7 +151,7 @@ impl Serving {
         self.process.id()
     }
 
-    /// Returns a shell with the variables that the banner exports, as `eval` takes them.
+    /// Returns a shell with the variables that the banner exports.
     pub fn exports(&self) -> Shell {
         let stdout = self.stdout();
         let exports = stdout.lines().filter_map(|line| line.strip_prefix("export "));
@@ -159,13 +161,13 @@ impl Serving {
         })
     }
 
-    /// Returns a value that the banner exports.
+    /// Returns one value that the banner exports.
     pub fn export(&self, name: &str) -> String {
         let prefix = format!("export {name}=");
         self.stdout().lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM and waits until the server has ended.
     pub fn stop(mut self) -> ExitStatus {
         let pid = rustix::process::Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -187,13 +189,13 @@ impl Drop for Serving {
     }
 }
 
-/// Takes a field out of one line of JSON.
+/// Returns a string member of a JSON object.
 pub fn field(json: &str, name: &str) -> String {
     let value: serde_json::Value = serde_json::from_str(json).unwrap();
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {json}")).to_owned()
 }
 
-/// Writes a path as an argument.
+/// Returns a path as text.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

@@ -1,4 +1,4 @@
-//! What clients hear of a key that exists and cannot be used.
+//! What a client sees of a key that exists and cannot be used.
 
 use serde_json::Value;
 
@@ -7,18 +7,18 @@ use crate::{Client, Protocol, TestServer};
 /// A status code and a message.
 pub type Heard = (u16, String);
 
-/// What a client gets for every use of a key, and for a create and an import of its name.
+/// The answers to every use of a key, and to a create and an import of its name.
 pub struct Seen {
-    /// Of describe, generate, encrypt, decrypt and hmac.
+    /// The answers to describe, generate, encrypt, decrypt and hmac.
     pub reads: Vec<Heard>,
-    /// Of a create.
+    /// The answer to a create.
     pub create: Heard,
-    /// Of an import.
+    /// The answer to an import.
     pub import: Heard,
 }
 
 impl Seen {
-    /// Asks `server` for everything that can be done with the key `name` but to delete it.
+    /// Sends every request about the key `name` except a delete.
     pub async fn of(server: &TestServer, name: &str) -> Self {
         let mut client = server.admin(Protocol::Http1);
         let mut reads = Vec::new();
@@ -40,7 +40,7 @@ impl Seen {
     }
 }
 
-/// Makes a request and returns the status, and the message or what else the body says.
+/// Sends a request and returns the status with the message. Without a message, the body is returned.
 pub async fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> Heard {
     let answer = client.send(method, path, body.to_owned()).await.unwrap();
     let text = answer.text();
@@ -49,7 +49,7 @@ pub async fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> H
     (answer.code(), message.unwrap_or_else(|| text.to_owned()))
 }
 
-/// Tells whether an answer is this one.
+/// Returns whether an answer has this status and this message.
 pub fn is(answer: &Heard, code: u16, message: &str) -> bool {
     answer.0 == code && answer.1 == message
 }

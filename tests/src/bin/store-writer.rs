@@ -1,8 +1,12 @@
-//! A process that writes to a local store and says what it was told is on the disk; the durability tests end it.
+//! A process that writes to a local store and prints what the store acknowledged. The durability tests kill
+//! it.
 //!
-//! `store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS DELETED`. A root key that is not there is made, with the store. Each task creates an entry a round and deletes one in
-//! DELETED again. A line each: `ok NAME` when it was created, `del NAME` before it is deleted, `gone NAME` when it is,
-//! `err NAME KIND` when a create failed.
+//! Usage: `store-writer DIR ROOT_KEY_FILE PREFIX TASKS ROUNDS DELETED`. If the root key file is missing, the
+//! process creates it together with the store. Each task creates one entry in each round and deletes one in
+//! DELETED of them again.
+//!
+//! The process prints `ok NAME` after a create, `del NAME` before a delete, `gone NAME` after a delete, and
+//! `err NAME KIND` after a create that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests")]
 
 use std::io::Write as _;
@@ -58,7 +62,7 @@ async fn main() {
     }
 }
 
-/// Prints a line with one system call.
+/// Prints a line with one system call, so that a kill cuts no line.
 fn say(line: &str) {
     std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What clients are told of policies and identities, and which routes are open to everybody.
+//! Routes about policies and identities, and routes that are open to everybody.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

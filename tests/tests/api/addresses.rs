@@ -1,4 +1,6 @@
-//! Where a server listens: on both families unless an address of one is given, and what it knows of its clients' addresses.
+//! The address that a server listens on, and the addresses that it records for its clients.
+//!
+//! Without an address in the config the server listens on IPv4 and IPv6.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
@@ -7,7 +9,7 @@ use serde_json::Value;
 
 use super::probes;
 
-/// Tells whether this machine has IPv6; what follows from it is not tried elsewhere.
+/// Returns whether this machine has IPv6. Without it, tests skip what depends on it.
 fn has_ipv6() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }

@@ -1,4 +1,5 @@
-//! Every path of every route, allowed and denied under each of its names: by a server, and by `kms policy test`.
+//! A policy can allow and deny every path of every route under each of its names. The server and `kms policy
+//! test` agree.
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -7,7 +8,7 @@ use kms_tests::process::kms_binary;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 use serde_json::Value;
 
-/// The routes that ask policies: a method, and all paths that lead to the same.
+/// The routes that policies protect: a method, and all paths that lead to the same handler.
 const ROUTES: [(&str, &[&str]); 21] = [
     ("PUT", &["/v1/key/decrypt/", "/v1/key/bulk/decrypt/"]),
     ("PUT", &["/v1/key/generate/"]),
@@ -29,11 +30,11 @@ const ROUTES: [(&str, &[&str]); 21] = [
     ("GET", &["/v1/identity/list/"]),
     ("GET", &["/v1/log/error", "/v1/log/error/trace"]),
     ("GET", &["/v1/log/audit", "/v1/log/audit/trace"]),
-    // These two ask none.
+    // Policies do not protect these two routes.
     ("GET", &["/version", "/v1/identity/self/describe"]),
 ];
 
-/// What one client asks for under a policy of its own.
+/// A request of one client under a policy of its own.
 struct Case {
     who: TestIdentity,
     method: &'static str,
@@ -43,7 +44,7 @@ struct Case {
     passes: bool,
 }
 
-/// Returns one path of a route: for a key, policy or identity of this name, if it is about such.
+/// Returns a path of a route. If the route takes a name, the path has this one.
 fn path(route: &str, name: &str) -> String {
     if route.ends_with('/') { format!("{route}{name}") } else { route.to_owned() }
 }
@@ -59,7 +60,7 @@ fn cases() -> Vec<Case> {
             };
             for named in paths {
                 let (exact, prefix) = (path(named, "a"), path(named, "") + "*");
-                // Some aliases begin as the path itself: then its prefix allows them by what it says.
+                // If an alias begins like the path itself, the prefix pattern of one allows the other.
                 let allows = exact == path(asked, "a");
                 add(exact.clone(), None, allows);
                 add(prefix.clone(), None, allows || path(asked, "a").starts_with(named));
@@ -102,7 +103,7 @@ async fn what_is_denied_under_one_path_is_denied_under_all() {
         let told = format!("{path} with allow {allow} and deny {deny:?}");
         let mut client = server.client(Protocol::Http2, who);
         let code = match *method {
-            // An answer without an end, too.
+            // `open` does not wait for the end of the body: some answers have none.
             "GET" => client.open(path).await.unwrap().status().as_u16(),
             method => client.send(method, path, "").await.unwrap().code(),
         };
@@ -117,7 +118,7 @@ async fn what_is_denied_under_one_path_is_denied_under_all() {
         assert_eq!(status.code(), Some(i32::from(!passes)), "kms policy test: {told}");
     }
 
-    // No route of the server is missing above.
+    // Check that the list above has every route of the server.
     let mut admin: Client = server.admin(Protocol::Http2);
     let listed: Vec<Value> =
         serde_json::from_str(admin.send("GET", "/v1/api", "").await.unwrap().text()).unwrap();

@@ -1,4 +1,4 @@
-//! The audit log on the disk: nothing that a known client asked is missing in it.
+//! The audit log on the disk has every request of a known client.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -48,7 +48,7 @@ async fn fifty_thousand_requests_are_fifty_thousand_lines() {
     assert_eq!(counted, HashMap::from([((admin, 200), half), ((denied, 403), half)]));
 }
 
-/// Strangers cannot fill the disk: their paths are cut, and so is the number of their lines, which the log itself tells.
+/// Strangers cannot fill the disk. The log cuts their paths, limits the number of their lines, and says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_fill_no_log() {
     let stranger = TestIdentity::new();
@@ -89,7 +89,7 @@ async fn requests_are_refused_while_they_cannot_be_recorded_if_so_told() {
         ask().await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(ask().await, code, "{on_failure:?}");
-        // Whoever sends requests where they are served hears of it, too.
+        // A load balancer sees it as well: the probe has the same status.
         let probe = crate::probes::get(server.probes_address().unwrap(), "/v1/ready").await;
         assert!(probe.starts_with(&format!("HTTP/1.1 {code} ")), "{on_failure:?}: {probe}");
     }
@@ -103,7 +103,7 @@ async fn a_file_that_cannot_be_opened_is_told_at_the_start() {
     assert!(error.contains("log.audit_file") && error.contains("/nowhere/audit.log"), "{error}");
 }
 
-/// A log that takes nothing does not fail either: a pipe that nobody reads.
+/// A pipe that nobody reads takes nothing and reports no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stalled_log_cannot_take_is_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -141,7 +141,8 @@ async fn what_a_stalled_log_cannot_take_is_refused() {
     server.stop().await;
 }
 
-/// A log that stops again and again for longer than it may: whoever is answered finds the line, whoever is not, hears 503.
+/// The log stops again and again for longer than allowed. Each answered request has its line, and each other
+/// one gets 503.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_ten_thousand_requests_no_answer_is_without_its_line() {
     const REQUESTS: usize = 10_000;
@@ -212,7 +213,8 @@ async fn in_ten_thousand_requests_no_answer_is_without_its_line() {
     let told = usize::try_from(told).unwrap();
     assert!(answered > REQUESTS / 2 && refused > 16, "{answered} answered, {refused} refused");
     assert!(lines >= answered, "{lines} lines of {answered} answers");
-    // Whose line was in line when the log stalled was refused, and has its line all the same.
+    // A request whose line already waited when the log stalled was refused. The line was written later all
+    // the same.
     let of_refused = lines - answered;
     assert!(of_refused <= 16 * 4 + 1 && told + of_refused == refused, "{told} and {of_refused} of {refused}");
 }

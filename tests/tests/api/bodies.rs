@@ -1,4 +1,4 @@
-//! Request bodies: empty, malformed, too large, unasked for, and framed in odd ways.
+//! Request bodies that are empty, malformed, too large, unexpected or framed in unusual ways.
 
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ async fn a_megabyte_is_the_limit() {
 async fn large_bodies_cannot_fill_the_memory() {
     let server = TestServer::builder().key("a").route_timeout(Duration::from_secs(3)).start().await;
     let mut clients = Vec::new();
-    // Each holds most of a megabyte and never ends.
+    // Each body has almost a megabyte and never ends.
     for _ in 0..40 {
         let mut admin = server.admin(Protocol::Http2);
         admin.connect().await.unwrap();
@@ -128,7 +128,7 @@ async fn large_bodies_cannot_fill_the_memory() {
         }
     }
     assert!(busy >= 20, "4 MiB are held at most, but only {busy} of 40 were refused");
-    // All room is given back.
+    // The whole room is free again.
     let body = format!("{{\"plaintext\":\"{}\"}}", "A".repeat(800_000));
     assert_eq!(
         server.admin(Protocol::Http2).send("PUT", "/v1/key/encrypt/a", body).await.unwrap().code(),
@@ -136,7 +136,7 @@ async fn large_bodies_cannot_fill_the_memory() {
     );
 }
 
-/// One tenant's bodies: announced as long and hardly begun, then as long as they were announced.
+/// The bodies of one tenant announce a great length. First hardly any byte of them arrives, then almost all.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_bodies_of_one_tenant_leave_room_for_others() {
     let tenants = [TestIdentity::new(), TestIdentity::new()];
@@ -167,7 +167,7 @@ async fn slow_bodies_of_one_tenant_leave_room_for_others() {
     }
 }
 
-/// Bodies each of which is small, and which never end.
+/// Each body is small and never ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_bodies_of_one_tenant_are_bounded_too() {
     const STREAMS: usize = 200;
@@ -177,14 +177,14 @@ async fn many_small_bodies_of_one_tenant_are_bounded_too() {
     let server = builder.policy("p", &["/v1/key/*"], &[], &identities).start().await;
     let mut unended = tokio::task::JoinSet::new();
     for n in 0..2 * STREAMS {
-        // Two of one connection, so that none is at its window.
+        // Each connection has only two bodies, so that its window is not the limit.
         let mut client = server.client(Protocol::ALL[n % 2], &tenants[0]);
         unended.spawn(async move {
             let body = body_in_parts([vec![b' '; 15_000]], Then::Silence);
             client.send_body("PUT", "/v1/key/encrypt/a", &[], body).await.map(|answer| answer.code())
         });
     }
-    // 4 MiB are 256 of 16 KiB: the others are refused, and not kept.
+    // 4 MiB are room for 256 bodies of 16 KiB. The server refuses the others and does not keep them.
     for _ in 0..2 * STREAMS - 300 {
         let refused = tokio::time::timeout(Duration::from_secs(10), unended.join_next()).await;
         assert_eq!(refused.expect("they are kept").unwrap().unwrap().unwrap(), 503);
@@ -211,7 +211,8 @@ async fn a_body_that_nobody_asked_for_does_no_harm() {
             assert_eq!(admin.send("PUT", "/v1/nothing", body).await.unwrap().code(), 404);
             assert!(admin.is_connected(), "{protocol:?}");
         }
-        // What is too long to be read for nothing costs an HTTP/1.1 client its connection, not its answer.
+        // These bodies are too long to be read without a use. The client still gets its answer; over HTTP/1.1
+        // it loses the connection.
         assert_eq!(admin.send("PUT", "/v1/nothing", "x".repeat(500_000)).await.unwrap().code(), 404);
         assert_eq!(admin.send("GET", "/v1/key/describe/a", "x".repeat(5_000_000)).await.unwrap().code(), 200);
         assert_eq!(admin.send("GET", "/version", "").await.unwrap().code(), 200);
@@ -267,7 +268,7 @@ async fn a_client_that_waits_to_be_told_to_go_on_is_told_or_refused() {
     let told =
         exchange_raw(server.address(), server.admin_identity(), told.as_bytes(), PATIENCE).await.unwrap();
     assert!(told.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{told}");
-    // It never sends its body, since it is refused.
+    // The client never sends its body, because the server refuses the request.
     let refused = request("/v1/key/generate/a", "");
     let refused =
         exchange_raw(server.address(), &TestIdentity::new(), refused.as_bytes(), PATIENCE).await.unwrap();

@@ -1,4 +1,5 @@
-//! Everything from outside has a bound: what exceeds it is answered or closed, never left hanging.
+//! Everything from outside has a bound. The server answers or closes what exceeds it, and leaves nothing
+//! hanging.
 
 use std::io;
 use std::sync::Arc;
@@ -13,13 +14,16 @@ use tokio_rustls::client::TlsStream;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// HEADERS of 100 bytes on stream 1, with END_HEADERS and without, and DATA of 100 bytes.
+/// The head of a HEADERS frame of 100 bytes on stream 1, with END_HEADERS.
 const HEADERS: &[u8] = &[0, 0, 100, 1, 4, 0, 0, 0, 1];
+/// A whole HEADERS frame of one byte on stream 1, without END_HEADERS.
 const OPEN_HEADERS: &[u8] = &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
+/// The head of a DATA frame of 100 bytes on stream 1.
 const DATA: &[u8] = &[0, 0, 100, 0, 0, 0, 0, 0, 1];
 
-/// Short bounds, so that the tests are short; the real ones are tried in
-/// [`the_bounds_are_those_that_are_promised`].
+/// Returns short bounds, so that the tests are short.
+///
+/// [`the_bounds_are_those_that_are_promised`] tests the real ones.
 fn short() -> Bounds {
     let mut bounds = Bounds::default();
     bounds.head = Duration::from_millis(600);
@@ -35,7 +39,9 @@ async fn connect(server: &TestServer, alpn: &str) -> TlsStream<TcpStream> {
     tls_connect(server.address(), Arc::new(config)).await.unwrap()
 }
 
-/// Sends `parts` a little apart, then nothing, and returns how long the server bears it and what it said.
+/// Sends `parts` with a pause after each, and waits until the server closes the connection.
+///
+/// Returns how long that took and what the server sent.
 async fn until_closed(
     tls: &mut TlsStream<TcpStream>,
     parts: &[&[u8]],
@@ -103,7 +109,7 @@ async fn a_later_head_has_the_same_bound() {
         tls.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut buffer = [0; 1024];
         assert!(tls.read(&mut buffer).await.unwrap() > 0);
-        // Longer than a head may take: the time between requests does not count.
+        // This is longer than a head may take. The time between requests does not count.
         tokio::time::sleep(Duration::from_millis(900)).await;
     }
     let (took, _) = until_closed(&mut tls, &[b"GET /ver"], Duration::ZERO).await;
@@ -114,7 +120,7 @@ async fn a_later_head_has_the_same_bound() {
 async fn a_body_frame_may_take_longer_than_a_head() {
     let server = TestServer::builder().bounds(short()).route_timeout(Duration::from_secs(10)).start().await;
     let mut tls = connect(&server, "h2").await;
-    // HPACK: POST, https, a path that is not indexed, and no more.
+    // HPACK: POST, https, and a path that is not indexed.
     let path = b"/v1/key/generate/a";
     let mut block = vec![0x83, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
     block.extend_from_slice(path);
@@ -128,7 +134,7 @@ async fn a_body_frame_may_take_longer_than_a_head() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_have_to_be_completed() {
     let server = TestServer::builder().bounds(short()).start().await;
-    // A TLS record header that promises a client hello, and no more of it.
+    // The header of a TLS record announces a client hello that never arrives.
     for bytes in [&b""[..], &[0x16, 3, 1, 2, 0, 1], &[0x16, 3]] {
         let begun = Instant::now();
         let mut tcp = TcpStream::connect(server.address()).await.unwrap();
@@ -192,7 +198,7 @@ async fn a_reset_flood_ends_its_connection_only() {
     let mut flood = [PREFACE, SETTINGS].concat();
     for number in 0..20_000u32 {
         let stream = (2 * number + 1).to_be_bytes();
-        // HPACK: GET, https, path /; then RST_STREAM with CANCEL.
+        // HPACK: GET, https, path /. RST_STREAM with CANCEL follows.
         flood.extend_from_slice(&[0, 0, 3, 1, 5]);
         flood.extend_from_slice(&stream);
         flood.extend_from_slice(&[0x82, 0x87, 0x84, 0, 0, 4, 3, 0]);
@@ -201,7 +207,8 @@ async fn a_reset_flood_ends_its_connection_only() {
     }
     let (took, answer) = until_closed(&mut tls, &[&flood], Duration::ZERO).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
-    // GOAWAY (frame type 7) with ENHANCE_YOUR_CALM (11), unless the connection was reset before it was read.
+    // The answer has GOAWAY (frame type 7) with ENHANCE_YOUR_CALM (11), unless the connection was reset
+    // before that was read.
     let goaway = answer.windows(17).any(|frame| frame[3] == 7 && frame[13..17] == [0, 0, 0, 11]);
     assert!(goaway || answer.len() < 17, "{answer:?}");
     let begun = Instant::now();
@@ -228,14 +235,15 @@ async fn streams_of_a_connection_are_limited_and_more_so_for_strangers() {
     }
 }
 
-/// A refusal waits for no body: it is sent at once, and then the stream is reset in such a way that the answer counts.
+/// A refusal waits for no body. The server sends it at once and then resets the stream with `NO_ERROR`, so
+/// that the client takes the answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_on_http2_is_sent_at_once_and_its_stream_reset() {
     let server = TestServer::builder().key("a").start().await;
     let stranger = TestIdentity::new();
     for identity in [server.admin_identity(), &stranger] {
         let mut tls = tls_connect(server.address(), Arc::new(identity.client_config(&["h2"]))).await.unwrap();
-        // POST, https, path /: there is no such route. The body does not come.
+        // POST, https, path /. This route does not exist, and the body never arrives.
         let request = [0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x87, 0x84];
         tls.write_all(&[PREFACE, SETTINGS, &request].concat()).await.unwrap();
         let begun = Instant::now();
@@ -311,7 +319,7 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
     assert_eq!(answer.code(), 200);
 }
 
-/// The bounds that an operator gets: five seconds for a handshake, a head and a frame.
+/// Operators get five seconds for a handshake, a head and a frame.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bounds_are_those_that_are_promised() {
     let server = TestServer::start().await;
@@ -348,7 +356,7 @@ async fn the_bounds_are_those_that_are_promised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_of_strangers_that_do_not_end_leave_room_for_others() {
     let mut bounds = Bounds::default();
-    // All of them shall be there at once, on slow machines too.
+    // All heads have to be open at once, also on slow machines.
     bounds.head = Duration::from_secs(60);
     let server = TestServer::builder().bounds(bounds).start().await;
     let begun = format!("GET /version HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(10_000));
@@ -368,7 +376,7 @@ async fn heads_of_strangers_that_do_not_end_leave_room_for_others() {
     let mut answer = [0; 12];
     admin.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
-    // The last ones found no room, and are told so.
+    // The last heads found no room, and their clients got an answer.
     let mut refused = 0;
     for tls in &mut held[500..] {
         let mut answer = Vec::new();
@@ -381,7 +389,7 @@ async fn heads_of_strangers_that_do_not_end_leave_room_for_others() {
     assert!(refused >= 20, "{refused} refused");
 }
 
-/// A connection that is quiet gives its buffers back; what it had begun to say must not get lost with them.
+/// A quiet connection gives its buffers back. A head that had begun must not get lost with them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_sent_in_part_with_the_request_before_is_not_forgotten() {
     let server = TestServer::start().await;

@@ -1,4 +1,4 @@
-//! Who a client is to the server: its certificates and the handshake.
+//! Certificates and the handshake decide which identity a client has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn the_identity_is_that_of_the_key_that_was_proven() {
             assert_eq!(client.send("GET", "/version", "").await.unwrap().code(), 200, "{}", case["case"]);
             let answer = client.send("GET", "/v1/status", "").await.unwrap();
             if case["identity"].is_string() {
-                // In the policy stand exactly the identities that are expected.
+                // The policy has exactly the identities that are expected.
                 assert_eq!(answer.code(), 200, "{}: {}", case["case"], answer.text());
                 continue;
             }
@@ -89,7 +89,7 @@ async fn a_client_without_a_certificate_sees_ours_and_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_use_the_cheapest_strong_suite_and_are_resumed() {
     let server = TestServer::start().await;
-    // The client would rather have AES-256, as OpenSSL; the server's order decides.
+    // The client prefers AES-256, as OpenSSL does. The order of the server decides.
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_256_GCM_SHA384);
     let config = Arc::new(server.admin_identity().client_config(&["http/1.1"]));

@@ -1,4 +1,4 @@
-//! Clients that hang up before they are answered: what began is finished and recorded.
+//! Clients hang up before their answer. The server finishes and records what it has begun.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ async fn effects_in_the_embedded_store_are_recorded_although_the_client_left() {
     }
 }
 
-/// The lines of an audit log about a path.
+/// Returns the lines of an audit log about a path.
 fn lines(file: &std::path::Path, path: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(file).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -73,7 +73,7 @@ async fn an_effect_that_outlasts_its_route_is_followed_to_its_end_and_a_wait_is_
         }));
     }
     store.wait_for_waiting(WRITES_OF_ONE).await;
-    // There is no room for a further one of this client: it leaves, and nothing of it ever begins.
+    // This client has no room for a further request. It leaves, and the request never begins.
     let mut client = server.admin(Protocol::Http2);
     let waiting = client.send("PUT", "/v1/key/create/waiting", "");
     assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());

@@ -1,4 +1,4 @@
-//! What the client hears, and does not hear, when the key store fails.
+//! What a client is told when the key store fails, and what it is not told.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn a_failing_store_gives_the_texts_of_kes_and_no_detail() {
     for (kind, status, text) in kinds {
         let store = FaultyStore::new();
         store.fail(Some(kind));
-        // The key ring may try again, within the route's time.
+        // The key ring may try again within the timeout of the route.
         let server = TestServer::builder().store(store).route_timeout(Duration::from_secs(2)).start().await;
         let mut admin = server.admin(Protocol::Http2);
         for (method, path, body, message) in requests {

@@ -1,4 +1,4 @@
-//! Certificates of clients that end while sessions, connections, requests and log streams go on.
+//! Client certificates expire during sessions, connections, requests and log streams.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -20,17 +20,17 @@ use tokio_rustls::client::TlsStream;
 
 use super::certificates::{Authority, authority, pem_of, signed};
 
-/// How long the certificates of these tests are valid: time for what has to come before.
+/// How long the certificates are valid. A test does its preparations in this time.
 const VALID: Duration = Duration::from_secs(5);
 
-/// How long the server may take to see it.
+/// How long the server may take to notice the end.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 fn valid_for(ca: &Authority, validity: Duration) -> TestIdentity {
     signed(ca, |params| params.not_after = (SystemTime::now() + validity).into())
 }
 
-/// Presents whatever certificate it was given last.
+/// A resolver that presents the certificate it was given last.
 #[derive(Debug)]
 struct Renewed(Mutex<Arc<CertifiedKey>>);
 
@@ -52,7 +52,7 @@ impl ResolvesClientCert for Renewed {
     }
 }
 
-/// Asks for the status on a new connection: the kind of its handshake, and the status line.
+/// Asks for the status on a new connection, and returns the kind of handshake and the status line.
 async fn ask(server: &TestServer, config: &Arc<ClientConfig>) -> io::Result<(HandshakeKind, String)> {
     let mut tls = tls_connect(server.address(), Arc::clone(config)).await?;
     tls.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
@@ -87,7 +87,7 @@ async fn resumption_ends(version: &'static SupportedProtocolVersion) {
         assert!(refused.contains("CertificateExpired"), "{refused}");
     }
     *certificate.0.lock().unwrap() = Renewed::key(&new);
-    // Whatever tickets it still has: one with a renewed certificate is not kept out by them.
+    // Old tickets do not lock out a client with a renewed certificate.
     let (_, line) = ask(&server, &config).await.unwrap();
     assert_eq!(line, ok);
     assert_eq!(ask(&server, &config).await.unwrap(), (HandshakeKind::Resumed, ok));
@@ -98,7 +98,7 @@ async fn no_session_is_resumed_with_a_certificate_that_has_expired() {
     tokio::join!(resumption_ends(&rustls::version::TLS13), resumption_ends(&rustls::version::TLS12));
 }
 
-/// Tells whether a body ends while it is waited for, and how long that took.
+/// Waits for the end of a body; `None` if it does not end in time.
 async fn end_of(body: &mut Incoming) -> Option<()> {
     let rest = async {
         while let Some(frame) = body.frame().await {
@@ -147,7 +147,7 @@ async fn connections_and_log_streams_end_with_the_certificate_and_running_reques
     let running: Vec<_> = Protocol::ALL
         .map(|protocol| {
             let mut client = server.client(protocol, &short);
-            // A name that is in no cache.
+            // No cache has this name.
             tokio::spawn(async move { client.send("GET", "/v1/key/describe/b", "").await })
         })
         .into();
@@ -157,7 +157,7 @@ async fn connections_and_log_streams_end_with_the_certificate_and_running_reques
         assert!(until_closed(listener).await, "a connection goes on without a certificate");
         assert!(idle.send("GET", "/v1/status", "").await.is_err());
     }
-    // A second is what certificates know of time.
+    // Times in certificates are whole seconds.
     assert!(began.elapsed().unwrap() + Duration::from_secs(1) > VALID, "not before it ended");
     store.resume();
     for running in running {
@@ -178,14 +178,14 @@ async fn where_nobody_is_verified_no_certificate_ends() {
     tokio::time::sleep(validity + Duration::from_secs(2)).await;
     assert!(client.is_connected());
     assert_eq!(client.send("GET", "/v1/status", "").await.unwrap().code(), 200);
-    // Other servers of this process log errors, too.
+    // Other servers of this process log errors as well.
     let next = tokio::time::timeout(Duration::from_millis(300), log.frame()).await;
     assert!(!matches!(next, Ok(None)), "the log goes on");
     client.disconnect();
     assert_eq!(client.send("GET", "/v1/status", "").await.unwrap().code(), 200);
 }
 
-/// Sends `GET /v1/status` as the HTTP/2 stream of this number.
+/// Sends `GET /v1/status` on the HTTP/2 stream of this number.
 async fn ask_on_stream(tls: &mut TlsStream<TcpStream>, stream: u32) -> io::Result<()> {
     let mut block = vec![0x82, 0x87, 0x04, 10];
     block.extend_from_slice(b"/v1/status");
@@ -196,7 +196,7 @@ async fn ask_on_stream(tls: &mut TlsStream<TcpStream>, stream: u32) -> io::Resul
     tls.write_all(&frame).await
 }
 
-/// Reads frames up to the head of an answer, and returns the first byte of that: 0x88 is 200, 0x8c is 400.
+/// Reads frames up to the head of an answer and returns its first byte: 0x88 is 200, 0x8c is 400.
 async fn status_byte(tls: &mut TlsStream<TcpStream>) -> io::Result<u8> {
     loop {
         let mut head = [0; 9];
@@ -227,7 +227,7 @@ async fn a_client_that_keeps_its_connection_from_ending_is_refused_and_cut_off()
     ask_on_stream(&mut tls, 1).await.unwrap();
     assert_eq!(status_byte(&mut tls).await.unwrap(), 0x88);
     tokio::time::sleep(VALID).await;
-    // It never answers the ping by which the server asks whether its goodbye was heard, and asks on and on.
+    // The client ignores GOAWAY, does not answer the server's ping, and goes on with requests.
     let mut refused = 0;
     let cut_off = async {
         for number in 1.. {
@@ -235,7 +235,7 @@ async fn a_client_that_keeps_its_connection_from_ending_is_refused_and_cut_off()
                 return;
             }
             match status_byte(&mut tls).await {
-                // It may come before the server has seen the end.
+                // This request may arrive before the server notices the end.
                 Ok(0x88) if refused == 0 => {}
                 Ok(0x8c) => refused += 1,
                 Ok(other) => panic!("{other:x} on a connection whose certificate has ended"),
@@ -269,7 +269,7 @@ async fn a_log_that_is_read_through_a_proxy_ends_with_the_certificate_of_its_rea
     tls.write_all(ask("/v1/log/audit").as_bytes()).await.unwrap();
     let ended = async {
         let mut answer = Vec::new();
-        // The last chunk of an answer of unknown length.
+        // An answer of unknown length ends with this chunk.
         while !answer.ends_with(b"\r\n0\r\n\r\n") {
             assert_ne!(tls.read_buf(&mut answer).await.unwrap(), 0, "the proxy's connection stays");
         }

@@ -1,4 +1,4 @@
-//! Requests that are framed or addressed in odd ways, alone and behind others on one connection.
+//! Requests with unusual framing or an unusual target, alone and after others on one connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio_rustls::client::TlsStream;
 
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Requests of all forms that may stand before another.
+/// Requests of every form that may precede another one.
 const BEFORE: [&str; 3] = [
     "GET /version HTTP/1.1\r\nhost: x\r\n\r\n",
     "POST /v1/key/generate/a HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}",
     "POST /v1/key/generate/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n1;a=b\r\n}\r\n0\r\n\r\n",
 ];
 
-/// Sends `request`, and returns the statuses of the answers until the server closes, and all that came.
+/// Sends `request` and returns the statuses of all answers and all bytes until the server closes.
 async fn statuses(server: &TestServer, request: &str) -> (Vec<u16>, String) {
     let answer = exchange_raw(server.address(), server.admin_identity(), request.as_bytes(), PATIENCE).await;
     let answer = answer.unwrap_or_else(|error| panic!("{request:?}: {error}"));
@@ -75,7 +75,7 @@ async fn requests_of_all_forms_follow_each_other_on_one_connection() {
     }
 }
 
-/// Many requests sent ahead, small and large, in records of any size.
+/// The client sends many requests ahead, small and large, in TLS records of any size.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_run_of_requests_is_answered_however_it_is_cut() {
     let server = TestServer::builder().key("a").start().await;
@@ -112,7 +112,7 @@ async fn a_long_run_of_requests_is_answered_however_it_is_cut() {
     }
 }
 
-/// A head that is refused, cut where a read may end.
+/// The head of a refused request arrives in two parts, cut at every place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_comes_in_parts_is_looked_at_as_a_whole() {
     let server = TestServer::builder().key("a").start().await;
@@ -146,7 +146,7 @@ async fn a_target_with_a_fragment_is_refused_and_does_nothing() {
     assert_eq!(admin.send("GET", "/v1/key/describe/frag", "").await.unwrap().code(), 200);
 }
 
-/// HTTP/2 has frames, so a transfer coding is malformed there (RFC 9113, section 8.2.2); nothing reads a host.
+/// A transfer coding is malformed on HTTP/2 (RFC 9113, section 8.2.2). Nothing reads a host.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_http2_a_transfer_coding_is_malformed_and_hosts_mean_nothing() {
     let server = TestServer::start().await;
@@ -164,13 +164,13 @@ async fn on_http2_a_transfer_coding_is_malformed_and_hosts_mean_nothing() {
         };
         match answer {
             Ok(fields) => assert!(is_answered && fields[0] == 0x88, "{fields:?}"),
-            // PROTOCOL_ERROR
+            // The code is PROTOCOL_ERROR.
             Err(code) => assert!(!is_answered && code == [0, 0, 0, 1], "{code:?}"),
         }
     }
 }
 
-/// Connects and sends one request without a body, on stream 1.
+/// Connects and sends one request without a body on stream 1.
 async fn begin_http2(
     server: &TestServer,
     identity: &TestIdentity,
@@ -178,7 +178,8 @@ async fn begin_http2(
     path: &str,
     fields: &[(&str, &str)],
 ) -> TlsStream<TcpStream> {
-    // HPACK (RFC 7541): :method as a literal, :scheme https, :path as a literal, and fields that are not indexed.
+    // HPACK (RFC 7541): `:method` as a literal, `:scheme` https, `:path` as a literal, and fields that are
+    // not indexed.
     fn push(block: &mut Vec<u8>, text: &str) {
         block.push(u8::try_from(text.len()).unwrap());
         block.extend_from_slice(text.as_bytes());
@@ -200,8 +201,8 @@ async fn begin_http2(
     tls
 }
 
-/// On HTTP/2 the library cuts a fragment off before anything of ours sees it: then policy, effect and audit log have to
-/// see the same path.
+/// On HTTP/2 the library cuts off a fragment before our code sees the path. Policy, effect and audit log have
+/// to see the same path then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fragment_on_http2_is_unknown_to_policy_effect_and_audit_alike() {
     let app = TestIdentity::new();
@@ -209,7 +210,7 @@ async fn a_fragment_on_http2_is_unknown_to_policy_effect_and_audit_alike() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("audit.log");
     builder.settings.log.audit_file = Some(file.clone());
-    // Neither a pattern for what stands before the `#` nor one for all of it says something else to the other.
+    // The patterns cover the path without its fragment as well as the whole path.
     let builder = builder.policy(
         "p",
         &["/v1/key/delete/frag", "/v1/key/delete/kept#1", "/v1/key/delete/kept#*"],
@@ -225,7 +226,7 @@ async fn a_fragment_on_http2_is_unknown_to_policy_effect_and_audit_alike() {
                 break fields;
             }
         };
-        // 200 is 0x88 of the static table; another status is a literal with the name at index 8.
+        // 200 is entry 0x88 of the static table. Another status is a literal with the name at index 8.
         match status {
             b"200" => assert_eq!(fields[0], 0x88, "{path}"),
             _ => assert_ne!(fields[0], 0x88, "{path}"),

@@ -1,4 +1,4 @@
-//! What clients do with keys, beyond the recorded exchanges.
+//! Requests about keys beyond the recorded exchanges.
 
 use std::collections::HashMap;
 
@@ -43,7 +43,7 @@ async fn raw_ciphertexts_of_kes_open_and_changed_ones_do_not() {
     let (mut opened, mut refused) = (0, 0);
     for case in good.chain(bad) {
         let text = |name: &str| case[name].as_str().unwrap_or_default();
-        // One name stands for different keys in some cases.
+        // In some cases one name stands for different keys.
         let next = imported.len();
         let identity = (text("key_hex").to_owned(), text("algorithm").to_owned());
         let key = *imported.entry(identity).or_insert(next);
@@ -104,7 +104,7 @@ async fn imports_of_2020_are_taken() {
     assert_eq!((answer.code(), answer.text()), (200, ""));
     let short = admin.send("POST", "/v1/key/import/short", "{\"bytes\":\"AAAA\"}").await.unwrap();
     assert_eq!(short.code(), 406, "{}", short.text());
-    // The same bytes under today's form open what the old one sealed.
+    // An import of the same bytes in today's form opens what the old form sealed.
     let cipher = admin.send("GET", "/v1/key/describe/old", "").await.unwrap().member("algorithm");
     let body = format!("{{\"key\":\"{bytes}\",\"cipher\":\"{cipher}\"}}");
     assert_eq!(admin.send("POST", "/v1/key/import/new", body).await.unwrap().code(), 200);

@@ -1,4 +1,4 @@
-//! Logs that a client listens to.
+//! Log streams that a client reads.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use kms_tests::process::DevServer;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 use serde_json::Value;
 
-/// Reads lines of a body until `enough` says so.
+/// Reads lines of a body until `enough` returns true.
 async fn lines_until(body: &mut Incoming, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let mut text = String::new();
     loop {
@@ -74,7 +74,7 @@ async fn who_listens_to_the_error_log_hears_why_a_request_was_denied() {
         let mut listener = server.admin(protocol);
         let mut log = listen(&mut listener, "/v1/log/error").await;
         let mut client = Client::new(server.address(), protocol, &stranger);
-        // The same line would only be told by its number.
+        // The log would only count a line that it has already.
         let path = format!("/v1/key/create/{protocol:?}");
         assert_eq!(client.send("PUT", &path, "").await.unwrap().code(), 403);
         let told = lines_until(&mut log, |events| !events.is_empty()).await;

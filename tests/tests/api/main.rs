@@ -1,4 +1,4 @@
-//! The API of KES, from outside: what a client sees over HTTP/1.1 and HTTP/2.
+//! The API of KES as a client sees it over HTTP/1.1 and HTTP/2.
 #![allow(
     clippy::type_complexity,
     clippy::field_reassign_with_default,

@@ -1,8 +1,8 @@
-//! What is counted, as a monitoring system reads it.
+//! The metrics as a monitoring system reads them.
 
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 
-/// Reads one sample of the text format.
+/// Returns one sample of the text format.
 async fn sample(client: &mut Client, path: &str, series: &str) -> Option<f64> {
     let answer = client.send("GET", path, "").await.unwrap();
     assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -52,7 +52,7 @@ async fn answers_are_counted_by_what_came_of_them() {
     for _ in 0..3 {
         assert_eq!(admin.send("POST", "/v1/key/generate/none", "{}").await.unwrap().code(), 404);
     }
-    // Not counted by KES, and so not here: who watches, and what is refused.
+    // KES does not count requests for status and metrics nor refused requests. This server does not either.
     for path in ["/version", "/v1/ready", "/v1/status", "/v1/api", "/v1/metrics", "/metrics"] {
         assert_eq!(admin.send("GET", path, "").await.unwrap().code(), 200, "{path}");
     }

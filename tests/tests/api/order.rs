@@ -1,8 +1,8 @@
-//! The order of checks, and paths that try to mean something else than they say.
+//! The order of checks, and paths that try to evade them.
 
 use kms_tests::{Protocol, TestIdentity, TestServer};
 
-/// A server whose client `minio` may use keys `my-…` except `my-internal…`.
+/// Starts a server whose client `minio` may use keys `my-…` except `my-internal…`.
 async fn server(minio: &TestIdentity) -> TestServer {
     let allow =
         ["/v1/key/create/my-*", "/v1/key/generate/my-*", "/v1/key/list/my-*", "/v1/key/describe/exact"];
@@ -21,18 +21,18 @@ async fn the_first_check_that_fails_answers() {
     let (minio, stranger) = (TestIdentity::new(), TestIdentity::new());
     let server = server(&minio).await;
     let cases = [
-        // path before method and policy
+        // The path is checked before method and policy.
         (&stranger, "PATCH", "/v1/nothing", "", 404),
-        // method before policy and name
+        // The method is checked before policy and name.
         (&stranger, "GET", "/v1/key/create/bad.name", "", 405),
         (&stranger, "HEAD", "/v1/key/create/x", "", 405),
         (&stranger, "OPTIONS", "/v1/status", "", 405),
-        // policy before name, body and existence
+        // The policy is checked before name, body and existence.
         (&stranger, "PUT", "/v1/key/generate/bad.name", "no json", 403),
         (&minio, "PUT", "/v1/key/generate/other.name", "no json", 403),
-        // name before body
+        // The name is checked before the body.
         (&minio, "PUT", "/v1/key/generate/my-bad.name", "no json", 400),
-        // body before existence
+        // The body is checked before the existence.
         (&minio, "PUT", "/v1/key/generate/my-absent", "no json", 400),
         (&minio, "PUT", "/v1/key/generate/my-absent", "{}", 404),
         (&minio, "PUT", "/v1/key/generate/my-key", "{}", 200),
@@ -70,7 +70,7 @@ async fn no_encoding_gets_round_a_policy() {
         ("/v1/key/generate/my-internal1?", 403),
         ("/v1/key/generate/exact", 403),
         ("/v1/key/generate/%65xact", 403),
-        // Decoded once, and only once.
+        // The server decodes a path exactly once.
         ("/v1/key/generate/my%252Dinternal1", 403),
         ("/v1/key/generate/my-%2569nternal1", 400),
         ("/v1/key/generate/my-x/%252e%252e/my-internal1", 400),
@@ -86,12 +86,12 @@ async fn no_encoding_gets_round_a_policy() {
         ("/v1/key/generate/my-key%2F", 400),
         ("/v1/key/generate/my-key%252F", 400),
         ("/v1/key/generate/%2Fmy-internal1", 403),
-        // A `/` that is encoded ends no segment.
+        // An encoded `/` does not end a segment.
         ("/v1/key/generate%2Fmy-key", 404),
         ("/v1/key%2fgenerate/my-key", 404),
         ("/v1%2Fkey%2Fgenerate%2Fmy-key", 404),
         ("/v1/key%2Flist", 404),
-        // Never to be found, by anybody.
+        // Nobody finds these paths.
         ("/v1/key/generate/my-x/../my-internal1", 404),
         ("/v1/key/generate/my-x/%2e%2e/my-internal1", 404),
         ("/v1/key/generate//my-internal1", 404),
@@ -141,7 +141,7 @@ async fn a_listing_that_is_denied_is_denied_however_it_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encoded_slash_is_none_to_route_policy_effect_and_audit() {
     let (app, directory) = (TestIdentity::new(), tempfile::tempdir().unwrap());
-    // Each pattern would allow a request if it were decoded further than it is.
+    // Each pattern would allow a request if the server decoded the path once more.
     let allow = ["/v1/key/create/a", "/v1/key/create/a/b", "/v1/key/describe/*"];
     let mut builder = TestServer::builder().policy("app", &allow, &[], &[app.identity()]);
     let log = directory.path().join("audit.log");

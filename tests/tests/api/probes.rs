@@ -54,7 +54,7 @@ async fn those_that_say_nothing_do_not_keep_probes_out() {
     let begun = Instant::now();
     assert!(get(address, "/v1/ready").await.starts_with("HTTP/1.1 200"));
     assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
-    // Each of them is closed, if not for others then for its silence.
+    // The server closes each connection: to make room for others, or because it is silent.
     for mut tcp in silent {
         let closed = tokio::time::timeout(Duration::from_secs(3), tcp.read_to_end(&mut Vec::new())).await;
         closed.map(drop).expect("it is left open");

@@ -1,4 +1,4 @@
-//! A proxy that ends the TLS of clients and speaks for them.
+//! A proxy terminates the TLS of clients and forwards their certificates.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

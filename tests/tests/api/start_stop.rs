@@ -1,4 +1,4 @@
-//! How a server starts, and refuses to start, and stops.
+//! How a server starts, refuses to start and stops.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ async fn a_stopping_server_does_not_wait_for_ever() {
 async fn keys_of_the_config_are_there() {
     let store = FaultyStore::new();
     for _ in 0..2 {
-        // The second start finds them.
+        // The second start finds the keys of the first.
         let server = TestServer::builder().store(store.clone()).key("one").key("two").start().await;
         let listed = server.admin(Protocol::Http1).send("GET", "/v1/key/list/*", "").await.unwrap();
         assert_eq!(listed.text(), "{\"names\":[\"one\",\"two\"]}\n");

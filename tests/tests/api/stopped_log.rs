@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use kms_tests::process::ConfigServer;
 use kms_tests::{Protocol, TestIdentity, TestServer};
 
-/// stderr is a pipe that is not read; a known client causes more lines than may wait.
+/// stderr is a pipe that nobody reads. A known client causes more lines than may wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_stderr_holds_up_nobody_and_the_log_tells_what_it_left_out() {
     const REFUSED: usize = 20_000;
@@ -30,7 +30,7 @@ async fn a_stopped_stderr_holds_up_nobody_and_the_log_tells_what_it_left_out() {
     });
     let tasks: Vec<_> = tasks.collect();
     while !tasks.iter().all(tokio::task::JoinHandle::is_finished) {
-        // Each time with a new connection.
+        // Each request opens a new connection.
         let mut good = server.client(Protocol::Http2, server.admin_identity());
         let asked = good.send("GET", "/v1/status", "");
         let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
@@ -55,7 +55,7 @@ async fn a_stopped_stderr_holds_up_nobody_and_the_log_tells_what_it_left_out() {
     assert!(text.lines().all(|line| line.len() < 1000), "paths are cut");
 }
 
-/// A process that is to end does, whoever stopped reading.
+/// A process ends on request even if nobody reads its stderr.
 #[test]
 fn a_server_whose_stderr_is_stopped_ends() {
     let mut server = ConfigServer::start("", Stdio::piped());
@@ -63,7 +63,7 @@ fn a_server_whose_stderr_is_stopped_ends() {
     assert!(server.stop().success());
 }
 
-/// A replication that goes on with a key it may not use: one line, and then how often.
+/// A replication goes on with a key that it may not use. The log has one line, and later their number.
 #[tokio::test]
 async fn equal_refusals_of_one_client_are_merged() {
     let denied = TestIdentity::new();
@@ -87,7 +87,7 @@ async fn equal_refusals_of_one_client_are_merged() {
     assert!(!text.contains('\x1b'), "no terminal is told what to do");
 }
 
-/// Readers of a log that take nothing cost the server little, and nobody else.
+/// Readers of a log that do not read cost the server little and do not affect others.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_are_too_slow_are_cut_off() {
     let (reader, other) = (TestIdentity::new(), TestIdentity::new());
@@ -126,7 +126,7 @@ async fn readers_that_are_too_slow_are_cut_off() {
         };
         tokio::time::timeout(Duration::from_secs(20), has_all).await.expect("who reads gets every line");
     }
-    // The places of those that were cut off are free.
+    // The server has freed the places of the readers that it cut off.
     let again = client.open("/v1/log/audit").await.unwrap();
     assert_eq!(again.status(), 200);
     for body in slow {

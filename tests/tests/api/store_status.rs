@@ -1,4 +1,4 @@
-//! How often the key store is asked how it is, whoever wants to know.
+//! How often the server reads the status of the key store, whoever asks for it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,10 +18,11 @@ fn server(store: &FaultyStore) -> TestServerBuilder {
     server.store(store.clone())
 }
 
-/// Sends requests to the listener for probes, to `/v1/ready` and to `/v1/status`, all at once.
+/// Sends requests to the listener for probes, to `/v1/ready` and to `/v1/status` at once, and returns the
+/// statuses.
 async fn ask_everywhere(server: &TestServer) -> Vec<u16> {
     let (address, probes) = (server.address(), server.probes_address().unwrap());
-    // Strangers would have to take turns.
+    // The admin asks, because strangers have fewer streams.
     let admin = server.admin_identity();
     let of_probes = async {
         let asking: Vec<_> = (0..20).map(|_| tokio::spawn(get(probes, "/v1/ready"))).collect();
@@ -59,7 +60,8 @@ async fn all_who_ask_at_once_hear_the_answer_to_one_question() {
     assert!((2..=seconds + 2).contains(&questions), "{questions} in {seconds} s");
 }
 
-/// Nobody waits for longer than the time of the route, and nobody asks again while the store says nothing.
+/// No request waits longer than the timeout of its route. The server does not ask again while the store is
+/// silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_says_nothing_is_asked_once() {
     let store = FaultyStore::new();
@@ -72,7 +74,7 @@ async fn a_store_that_says_nothing_is_asked_once() {
     }
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(store.statuses() - before, 1);
-    // The question outlives those who asked it.
+    // The question to the store goes on after its clients have left.
     store.resume();
     let mut admin = server.admin(Protocol::Http1);
     assert_eq!(admin.send("GET", "/v1/ready", "").await.unwrap().code(), 200);

@@ -1,4 +1,4 @@
-//! Every exchange that was recorded with KES 0.24 on the routes that are there, replayed in order.
+//! Replays all exchanges that were recorded with KES 0.24, in order.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ use serde_json::Value;
 
 const TRANSCRIPT: &str = include_str!("../../vectors/transcript.json");
 
-/// Where we answer otherwise than KES 0.24 on purpose: number of the exchange, what is expected, and why.
+/// Exchanges in which this server differs from KES 0.24 on purpose: the number, the expected answer, and the
+/// reason.
 const DIFFERENCES: &[(u64, Expect, &str)] = &[
     (38, NO_ROUTE, "KES redirects to the cleaned path"),
     (39, NO_ROUTE, "KES redirects to the cleaned path"),
@@ -59,7 +60,7 @@ const STORE_AWAY: Expect = Expect::Body(
     r#"{"version":"<text>","os":"linux","arch":"<text>","uptime":<integer>,"num_cpu":<integer>,"num_cpu_used":<integer>,"mem_heap_used":<integer>,"mem_stack_used":<integer>,"keystore_unavailable":true,"keystore_unreachable":true}"#,
 );
 
-/// Streams without an end: see the tests of logs.
+/// These paths answer with streams that do not end. The tests of logs cover them.
 const STREAMS: &str = "/v1/log/";
 
 #[derive(Clone, Copy)]
@@ -104,7 +105,7 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Reads an exchange; `None` for what belongs to routes, releases and modes that are not there yet.
+    /// Reads an exchange; `None` if it is a stream or was recorded with another release of KES.
     fn read(exchange: &'a Value) -> Option<Self> {
         let text = |name: &str| exchange[name].as_str().unwrap_or_default();
         let pairs = |name: &str| exchange[name].as_object().into_iter().flatten();
@@ -133,7 +134,7 @@ impl<'a> Exchange<'a> {
 struct Replay {
     protocol: Protocol,
     identities: HashMap<String, TestIdentity>,
-    /// The identities of the transcript and ours in their place.
+    /// The identities of the transcript with those that replace them.
     renamed: Vec<(String, String)>,
     store: FaultyStore,
     mode: String,
@@ -157,7 +158,7 @@ impl Replay {
         Self { protocol, identities, renamed, store, mode, server, clients }
     }
 
-    /// Replays one exchange; false if there is nothing to send.
+    /// Replays one exchange. Returns false if it cannot be sent.
     async fn play(&mut self, exchange: &Exchange<'_>) -> bool {
         self.prepare(exchange).await;
         let number = exchange.number;
@@ -214,7 +215,7 @@ impl Replay {
         true
     }
 
-    /// Puts our identities in the place of the recorded ones, in a path; of a prefix, as many digits.
+    /// Replaces the recorded identities in a path by ours. A prefix keeps its number of digits.
     fn our_path(&self, path: &str) -> String {
         self.renamed.iter().fold(path.to_owned(), |path, (theirs, ours)| {
             let path = path.replace(theirs.as_str(), ours);
@@ -222,7 +223,7 @@ impl Replay {
         })
     }
 
-    /// Brings server and store into the state that the exchange was recorded in.
+    /// Brings the server and its store into the state in which the exchange was recorded.
     async fn prepare(&mut self, exchange: &Exchange<'_>) {
         if exchange.number == 158 {
             let name = EntryName::from(&KeyName::new("my-old").unwrap());
@@ -272,7 +273,7 @@ impl Replay {
         client.send_with(method, path, headers, body).await.unwrap()
     }
 
-    /// Makes the request's body, and for a decrypt the plaintext that it has to give.
+    /// Returns the body of the request and, for a decrypt, the expected plaintext.
     async fn request_body(&mut self, exchange: &Exchange<'_>) -> (String, String) {
         let body = exchange.body;
         if let Some(size) = body.strip_prefix('<').and_then(|size| size.strip_suffix(" bytes>")) {
@@ -314,7 +315,7 @@ impl Replay {
     fn assert_headers(&self, context: &str, exchange: &Exchange<'_>, answer: &Answer) {
         for (name, value) in &exchange.expected_headers {
             match *name {
-                // We always know the length; HTTP/2 has no such header.
+                // This server always knows the length, and HTTP/2 has no such header.
                 "transfer-encoding" => continue,
                 "connection" if self.protocol == Protocol::Http2 => continue,
                 "content-length" if *value == "<number>" || exchange.expected_body.contains("unknown") => {
@@ -335,7 +336,7 @@ impl Replay {
     }
 }
 
-/// The families of metrics and their types, but for the two that appear with the first error.
+/// Returns the families of metrics with their types, except for the two that appear with the first error.
 fn families(text: &str) -> Vec<&str> {
     let errors = ["kes_http_request_error", "kes_http_request_failure"];
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -378,7 +379,7 @@ fn builder(identities: &HashMap<String, TestIdentity>) -> TestServerBuilder {
     builder
 }
 
-/// Compares a text with one that has placeholders in angle brackets.
+/// Fails unless a text matches one with placeholders in angle brackets.
 fn assert_like(context: &str, text: &str, expected: &str) {
     if text == expected {
         return;

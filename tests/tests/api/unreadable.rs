@@ -1,23 +1,25 @@
-//! Entries of the embedded store that exist and cannot be used, as clients of a server see them.
+//! Entries of the embedded store that exist and cannot be used, as clients see them.
 
 use kms_core::{EntryName, KeyName, KeyStore, SecretBytes};
 use kms_fs::{FsConfig, OpenMode, RootKey, open};
 use kms_tests::spoilt::{Seen, ask, is};
 use kms_tests::{Protocol, TestServer};
 
-/// How an entry is spoilt.
+/// How an entry is damaged.
 #[derive(Clone, Copy, Debug)]
 enum Spoilt {
-    /// What lies there was never sealed in this store.
+    /// The bytes were never sealed in this store.
     Unreadable,
-    /// What was sealed is no record of a key.
+    /// The sealed bytes are no record of a key.
     Undecodable,
-    /// What was sealed is nothing.
+    /// The sealed record is empty.
     Empty,
 }
 
-/// The row of the embedded store in the table of stores and states. That an entry is denied, or deleted and restorable, has no
-/// meaning there: one process has the files, and what it deletes is gone.
+/// The row of the embedded store in the table of stores and states.
+///
+/// Two states do not exist there. One process has the files, so no entry is denied, and a deleted entry
+/// cannot be restored.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_never_hear_that_an_entry_of_the_embedded_store_is_absent_which_is_there() {
     for state in [Spoilt::Unreadable, Spoilt::Undecodable, Spoilt::Empty] {

@@ -1,4 +1,4 @@
-//! Keys that the config names, and a key store that is away.
+//! Keys that the config names, while the key store is not available.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ async fn ready(client: &mut Client) -> String {
     format!("{} {}", answer.code(), answer.text())
 }
 
-/// Waits until the server is ready without a word.
+/// Waits until the server is ready and reports no problem.
 async fn until_ready(client: &mut Client) {
     let began = Instant::now();
     while ready(client).await != "200 " {

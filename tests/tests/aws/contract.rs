@@ -1,4 +1,4 @@
-//! The contract suite, with reuse of working keys and without.
+//! The contract suite with and without reuse of working keys.
 
 use std::time::Duration;
 

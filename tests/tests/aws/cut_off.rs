@@ -1,4 +1,4 @@
-//! Clients that hang up while AWS is being asked for them.
+//! Clients hang up while the server asks AWS.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use kms_tests::localstack::{Aws, Fault};
 use kms_tests::{Protocol, TestServer};
 use serde_json::{Value, json};
 
-/// The bound of one identity.
+/// How many calls one identity may have under way.
 const CALLS: usize = 16;
 
-/// Returns the ids of the CMKs that aliases stand for.
+/// Returns the ids of all CMKs that have an alias.
 async fn with_alias(aws: &Aws) -> HashSet<String> {
     let (mut ids, mut marker) = (HashSet::new(), Value::Null);
     loop {
@@ -66,7 +66,7 @@ async fn whoever_hangs_up_has_no_more_calls_under_way_than_others() {
     let generated = admin.send("PUT", "/v1/key/generate/my-key", "").await.unwrap();
     let ciphertext = generated.member("ciphertext");
     aws.count_anew().await;
-    // Calls that stay under way after whoever asked has left.
+    // These calls stay under way after their clients have left.
     aws.fail(Fault::Drop);
     let asks = |n: usize| {
         let foreign = format!(r#"{{"ciphertext":"{}"}}"#, foreign_ciphertext(&ciphertext, n));
@@ -91,7 +91,7 @@ async fn whoever_hangs_up_has_no_more_calls_under_way_than_others() {
     assert!(aws.most_at_once() > CALLS / 2, "only {} calls at once", aws.most_at_once());
 }
 
-/// Changes the wrapped key of a ciphertext, so that AWS has to be asked.
+/// Changes the wrapped key of a ciphertext, so that the server has to ask AWS.
 fn foreign_ciphertext(ciphertext: &str, n: usize) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! An AWS that is away, slow, throttling or talks nonsense, as clients of a server see it.
+//! An AWS that is not available, slow, throttling or answers nonsense, as clients see it.
 
 use std::time::{Duration, Instant};
 

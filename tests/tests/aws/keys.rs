@@ -1,4 +1,4 @@
-//! Keys in AWS KMS: how often it is asked, and by whom.
+//! Keys in AWS KMS, and how often the server calls AWS for them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ async fn a_hundred_thousand_objects_cost_one_call_for_each_working_key_and_serve
     }
 }
 
-/// Who made a key is in its tags, which a call of its own reads.
+/// The creator of a key is in its tags. A separate call reads them.
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_tags_is_bounded_as_other_calls_are() {
     let aws = Aws::start().await;
@@ -102,7 +102,7 @@ async fn reading_tags_is_bounded_as_other_calls_are() {
     let describing: Vec<_> = names.iter().map(describe).collect();
     let mut asked = 0;
     until("the tags are asked for", async || count(&aws.seen(), "ListResourceTags") >= 16).await;
-    // Nor do those that leave make room for others, while their calls are under way.
+    // Clients that leave do not make room for others while their calls are under way.
     for leaving in describing {
         asked = asked.max(count(&aws.seen(), "ListResourceTags"));
         leaving.abort();
@@ -136,7 +136,7 @@ async fn a_working_key_ends_by_age_and_by_uses() {
     .await;
 }
 
-/// The next working key comes before this one ends, and seals only when it has.
+/// The server gets the next working key before this one ends, and seals with it only afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_is_one_working_key_in_each_max_age() {
     let aws = Aws::start().await;
@@ -173,7 +173,7 @@ async fn an_empty_server_opens_what_another_sealed() {
         maker.create(&request(), &name).await.unwrap();
         let dek = maker.generate(&request(), &name, b"c").await.unwrap();
         drop(maker);
-        // Whatever the reader's own settings are.
+        // The settings of the reader do not matter.
         for reader in [aws.open().await, aws.open_with(|config| config.reuse.max_age = Duration::ZERO).await]
         {
             let opened = reader.decrypt(&request(), &name, &dek.ciphertext, b"c").await.unwrap();
@@ -191,8 +191,8 @@ async fn no_changed_byte_opens_and_others_do_not_pay_for_it() {
     kms.create(&request(), &other).await.unwrap();
     let dek = kms.generate(&request(), &name, b"c").await.unwrap();
     let good = kms.generate(&request(), &other, b"c").await.unwrap();
-    // The blob of the one key is in memory, and under the name of the other it is nothing all the same; so it is on
-    // a server that has neither.
+    // The blob of one key in memory does not open under the name of the other key. Nor does it on a server
+    // that has neither blob.
     for server in [Arc::clone(&kms), aws.open().await] {
         for (name, ciphertext, context) in [
             (&name, &dek.ciphertext, b"other".as_slice()),
@@ -203,10 +203,10 @@ async fn no_changed_byte_opens_and_others_do_not_pay_for_it() {
             assert_eq!(kind(outcome), Some(ErrorKind::NotAuthentic));
         }
     }
-    // All bytes: 400 within the limit, 503 beyond it, and a plaintext never.
+    // Any changed byte gives 400 within the limit and 503 beyond it, and never a plaintext.
     let bad = request_of("bad");
     let (mut refused, mut limited) = (0, 0);
-    // All at once, so that the limit shows however long LocalStack takes.
+    // All attempts run at once, so that they reach the limit however slow LocalStack is.
     let attempts: Vec<_> = (0..dek.ciphertext.len())
         .map(|place| {
             let (kms, name, mut changed) = (Arc::clone(&kms), name.clone(), dek.ciphertext.clone());
@@ -223,13 +223,14 @@ async fn no_changed_byte_opens_and_others_do_not_pay_for_it() {
         }
     }
     assert!(refused >= 100 && limited > 0, "{refused} refused, {limited} limited");
-    // The bad client itself is served from memory, and on another key; a good one is on this key too.
+    // The bad client still gets what is in memory, and other keys. Good clients get this key too.
     let bad = Request::new(bad.identity, Duration::from_secs(15));
     for (request, name, dek) in [(&bad, &name, &dek), (&bad, &other, &good), (&request(), &name, &dek)] {
         let opened = kms.decrypt(request, name, &dek.ciphertext, b"c").await.unwrap();
         assert!(opened.expose() == dek.plaintext.expose());
     }
-    // What was refused is remembered: a good client's mistake costs one call, however often it is made.
+    // The server remembers refused ciphertexts. A mistake of a good client costs one call, however often it
+    // is repeated.
     let mut changed = dek.ciphertext.clone();
     changed[60] ^= 0x01;
     aws.take_seen();
@@ -293,7 +294,7 @@ async fn check_tells_what_is_wrong() {
         assert_eq!((last.level, last.what), (Level::Problem, what), "{last}");
         assert!(last.detail.contains("AccessDeniedException"), "{last}");
     }
-    // Keys that cannot be used, each with the reason and what helps; the others are looked at all the same.
+    // The check reports each unusable key with the reason and a remedy, and goes on with the other keys.
     aws.fail(Fault::None);
     let kms = aws.open().await;
     for name in ["good", "deleted", "disabled", "denied"] {

@@ -1,4 +1,4 @@
-//! The AWS backend against a real LocalStack, with real faults.
+//! The AWS backend against a real LocalStack, with injected faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
 
 mod contract;

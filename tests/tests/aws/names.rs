@@ -1,4 +1,4 @@
-//! The names of keys in AWS KMS: made, deleted and moved, here and by others.
+//! Names of keys in AWS KMS that this server or others create, delete and move.
 
 use std::slice;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ async fn a_deleted_key_keeps_its_name_and_its_hmacs_go_with_it() {
         other.hmac(&request(), &name, &long).await.unwrap()
     );
     let (cmk, hmac) = (aws.cmk("alias/kms/k/doomed").await, aws.cmk("alias/kms/hmac/doomed").await);
-    // Cut short after its first step, and made again.
+    // The delete stops after its first step and is sent again.
     let of_key = cmk.clone();
     aws.fail_if(move |operation, parameters| {
         let is_second = operation == "ScheduleKeyDeletion" && parameters["KeyId"] == of_key.as_str();
@@ -90,7 +90,7 @@ async fn a_deleted_key_keeps_its_name_and_its_hmacs_go_with_it() {
     assert_eq!(count(&seen, "ScheduleKeyDeletion") + count(&seen, "CreateKey"), 0, "nothing is done");
 }
 
-/// A deletion of the CMK alone, as another party makes it.
+/// Another party schedules the deletion of the CMK and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_delete_completes_the_first() {
     let aws = Aws::start().await;
@@ -104,11 +104,11 @@ async fn a_second_delete_completes_the_first() {
     assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Disabled));
 }
 
-/// A mock of an AWS that goes on showing a CMK as enabled, and uses it, after its deletion was scheduled.
+/// This mock of AWS still shows and uses a CMK after its deletion was scheduled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_was_deleted_here_never_seals_again_whatever_aws_shows() {
     let aws = Aws::start().await;
-    // Everything is looked up anew all the time.
+    // The cache keeps nothing for longer than 20 ms.
     let kms = aws
         .open_with(|config| {
             config.any = Duration::from_millis(20);
@@ -124,7 +124,7 @@ async fn what_was_deleted_here_never_seals_again_whatever_aws_shows() {
         let is_key = operation == "DescribeKey" && !parameters["KeyId"].to_string().contains("/hmac/");
         match operation {
             _ if is_key => Fault::Garbage(before),
-            // It does not go at all, so AWS would seal.
+            // The deletion is not really scheduled, so AWS would still seal.
             "ScheduleKeyDeletion" => Fault::Garbage(br#"{"KeyId": "stale", "DeletionDate": 4.0e9}"#),
             _ => Fault::None,
         }
@@ -195,7 +195,7 @@ async fn a_deletion_that_is_cancelled_in_aws_brings_the_key_back() {
         server.generate(&request(), &name, b"c").await.unwrap();
         assert_eq!(server.hmac(&request(), &name, b"m").await.unwrap(), mac);
     }
-    // And it can be deleted again.
+    // The key can be deleted again.
     servers[0].delete(&request(), &name).await.unwrap();
     assert_eq!(kind(servers[0].generate(&request(), &name, b"c").await), Some(ErrorKind::Disabled));
 }
@@ -212,7 +212,7 @@ async fn what_former_releases_left_and_what_was_given_back_block_nothing() {
     assert_eq!(kind(kms.generate(&request(), &name, b"").await), Some(ErrorKind::NotFound));
     let page = kms.list(&request(), &ListQuery::prefix("")).await.unwrap();
     assert!(page.names.is_empty(), "{page:?}");
-    // A create that was refused after its CMK was made gives that back.
+    // A create that AWS refuses after `CreateKey` schedules the deletion of the new CMK.
     aws.fail_if(|operation, _| match operation {
         "CreateAlias" => Fault::Error(400, "AccessDeniedException"),
         _ => Fault::None,
@@ -255,11 +255,11 @@ async fn an_alias_that_was_moved_is_noticed() {
     kms.create(&request(), &name).await.unwrap();
     let old = other.generate(&request(), &name, b"").await.unwrap();
     kms.delete(&request(), &name).await.unwrap();
-    // By somebody who wants the name before AWS erases the CMK.
+    // Somebody deletes the alias to free the name before AWS erases the CMK.
     aws.ask("DeleteAlias", json!({"AliasName": "alias/kms/k/anew"})).await;
     kms.create(&request(), &name).await.unwrap();
     let new = kms.generate(&request(), &name, b"").await.unwrap();
-    // The other one believes its alias for 5 minutes; a ciphertext that does not open makes it look.
+    // The other server trusts its alias for 5 minutes. A ciphertext that does not open makes it look again.
     let opened = other.decrypt(&request(), &name, &new.ciphertext, b"").await.unwrap();
     assert!(opened.expose() == new.plaintext.expose());
     assert_eq!(
@@ -268,7 +268,8 @@ async fn an_alias_that_was_moved_is_noticed() {
     );
 }
 
-/// A mock of an AWS that shows neither alias nor CMK of what was made: it is no key that does not exist.
+/// This mock of AWS shows neither the alias nor the CMK of a new key. The server does not report the key as
+/// absent.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_made_here_and_is_not_seen_is_not_absent() {
     let aws = Aws::start().await;
@@ -292,7 +293,7 @@ async fn what_was_made_here_and_is_not_seen_is_not_absent() {
     kms.generate(&request(), &name, b"").await.unwrap();
 }
 
-/// A stub of an AWS that is slow to show what was made.
+/// This stub of AWS shows a new alias late.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_that_is_seen_late_hinders_nobody() {
     let aws = Aws::start().await;

@@ -1,4 +1,4 @@
-//! Keys in AWS Secrets Manager: their form, what a delete leaves, and what AWS may do in between.
+//! Keys in AWS Secrets Manager: their form, the effect of a delete, and what AWS may do in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::keys::{key, kind, request};
 
-/// What AWS says to a create while a secret of that name waits for its end.
+/// AWS's answer to a create while a secret of that name is scheduled for deletion.
 const SCHEDULED: Fault = Fault::Says(
     "InvalidRequestException",
     "You can't create this secret because a secret with this name is already scheduled for deletion.",
@@ -151,7 +151,7 @@ async fn a_deleted_key_can_be_restored_until_its_window_ends() {
     let opened = kms.decrypt(&request(), &name, &dek.ciphertext, b"c").await.unwrap();
     assert!(opened.expose() == dek.plaintext.expose());
     assert_eq!(names(kms.store(), "").await, ["other", "restorable"]);
-    // One that erases at once does not shorten the window of another.
+    // A server that erases at once does not shorten the window that another one has set.
     kms.delete(&request(), &name).await.unwrap();
     let erasing = ring(aws.secrets(at_once).await);
     assert_eq!(kind(erasing.delete(&request(), &name).await), Some(ErrorKind::NotFound));
@@ -180,14 +180,14 @@ async fn a_name_that_is_still_being_erased_is_waited_for() {
     store.create(&entry("erased"), &record("anew")).await.unwrap();
     aws.fail(Fault::None);
     assert!(store.get(&entry("erased")).await.unwrap() == record("anew"));
-    // Not for ever.
+    // The server does not try forever.
     aws.fail_if(refusals(usize::MAX));
     let began = Instant::now();
     let error = store.create(&entry("erased-2"), &record("anew")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     let took = began.elapsed();
     assert!(Duration::from_secs(3) < took && took < Duration::from_secs(8), "{took:?}");
-    // And not where a window is kept.
+    // A server that keeps a window does not try again.
     aws.fail_if(refusals(1));
     let outcome = aws.secrets(|_| {}).await.create(&entry("erased-3"), &record("anew")).await;
     assert_eq!(kind(outcome), Some(ErrorKind::AlreadyExists));
@@ -314,7 +314,7 @@ async fn a_refusal_says_which_right_is_missing() {
     only("ListSecrets", denied);
     let text = told(store.list(&ListQuery::prefix("")).await.map(drop));
     assert!(text.contains("secretsmanager:ListSecrets"), "{text}");
-    // Of the KMS key behind it.
+    // This error is about the KMS key behind the secret.
     only("GetSecretValue", Fault::Says("AccessDeniedException", "Access to KMS is not allowed"));
     let text = told(store.get(&entry("there")).await.map(drop));
     assert!(text.contains("kms:Decrypt"), "{text}");
@@ -331,7 +331,7 @@ async fn a_refusal_says_which_right_is_missing() {
     told(store.create(&entry("new"), &record("x")).await);
 }
 
-/// What a policy that was made for KES allows: everything but to describe.
+/// A policy for KES allows everything except `DescribeSecret`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_that_kes_has_are_enough() {
     let aws = Aws::start().await;

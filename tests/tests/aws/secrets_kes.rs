@@ -1,4 +1,4 @@
-//! A real KES 0.24 on the same Secrets Manager: each reads what the other wrote, and opens what it sealed.
+//! A real KES 0.24 on the same Secrets Manager. Each server reads and opens what the other wrote and sealed.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -47,13 +47,13 @@ async fn kes_and_we_share_a_secrets_manager() {
     assert_eq!(kes.status(Method::PUT, "key/create/ours").await, 400, "KES sees that ours is there");
     assert_eq!(kind(kms.create(&request(), &key("theirs")).await), Some(ErrorKind::AlreadyExists));
 
-    // A secret without a value: where KES says that there is no key, a MinIO makes it anew.
+    // The secret has no value. KES reports no key then, and MinIO creates another one.
     let bare = json!({"Name": "bare", "ClientRequestToken": "1".repeat(32)});
     aws.ask_secrets("CreateSecret", bare).await;
     assert_eq!(kes.status(Method::PUT, "key/generate/bare").await, 404);
     assert_eq!(kind(kms.generate(&request(), &key("bare"), b"").await), Some(ErrorKind::Corrupt));
 
-    // What KES deletes is gone for us, and the other way round.
+    // A delete of one server takes effect for the other one.
     assert_eq!(kes.status(Method::DELETE, "key/delete/ours").await, 200);
     let gone = kms.store().get(&EntryName::from(&key("ours"))).await;
     assert_eq!(kind(gone), Some(ErrorKind::NotFound));

@@ -1,4 +1,4 @@
-//! The server on Secrets Manager: what its clients, its logs and `kms check` tell.
+//! The server on Secrets Manager: the answers to its clients, its logs and `kms check`.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -123,7 +123,7 @@ async fn a_check_tells_rights_that_lack_and_secrets_that_are_no_keys() {
     );
 }
 
-/// The binary with a config that names Secrets Manager.
+/// The binary with a config for Secrets Manager.
 struct Process {
     address: std::net::SocketAddr,
     admin: TestIdentity,
@@ -150,7 +150,7 @@ impl Process {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let connection = aws.connection();
         let keys = connection.credentials.unwrap();
-        // JSON is YAML.
+        // JSON is valid YAML.
         let settings = json!({
             "version": "v1", "address": address,
             "admin": {"identity": admin.identity().to_string()},

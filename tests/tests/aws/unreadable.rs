@@ -1,4 +1,4 @@
-//! Keys that exist and cannot be used: by the contract, and as clients of a server see them.
+//! Keys that exist and cannot be used, under the contract and as clients see them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use serde_json::json;
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_in_aws_kms_is_taken_for_absent() {
     let spoiler = InKms { aws: Aws::start().await, good: Mutex::default() };
-    // A CMK is never empty: it has its bytes from AWS, who does not show them.
+    // A CMK is never empty. AWS makes its bytes and does not show them.
     let meaningful = [Spoilt::Unreadable, Spoilt::Denied, Spoilt::Undecodable, Spoilt::DeletedButRestorable];
     assert_eq!(unreadable(&spoiler).await, meaningful);
 }
@@ -30,10 +30,11 @@ async fn no_secret_is_taken_for_absent() {
     }
 }
 
-/// CMKs: disabled, not to be described, behind an alias that was moved to one of another kind, pending deletion.
+/// CMKs that are disabled, may not be described, are pending deletion, or whose alias leads to another kind
+/// of CMK.
 struct InKms {
     aws: Aws,
-    /// The CMK that an alias was on.
+    /// The CMK to which the alias belongs.
     good: Mutex<String>,
 }
 
@@ -96,12 +97,13 @@ impl Spoiler for InKms {
     }
 }
 
-/// Secrets: without a value, not to be read, with another text, with a blank one, in their recovery window.
+/// Secrets without a value, with another text, with a blank one, in their recovery window, or that may not be
+/// read.
 struct InSecrets {
     aws: Aws,
-    /// Whether the server may describe secrets, which a policy for KES does not let it.
+    /// Whether the server may describe secrets. A policy for KES does not allow it.
     describes: bool,
-    /// The text of the secret.
+    /// The good text of the secret.
     good: Mutex<String>,
 }
 
@@ -110,7 +112,7 @@ impl InSecrets {
         self.aws.secrets(|_| {}).await
     }
 
-    /// Lets the server not read this secret.
+    /// Denies the server to read this secret.
     fn deny(&self, name: Option<&KeyName>) {
         let (name, describes) = (name.map(ToString::to_string), self.describes);
         self.aws.fail_if(move |operation, parameters| {
@@ -150,7 +152,7 @@ impl Spoiler for InSecrets {
             }
             Spoilt::Denied => self.deny(Some(name)),
             Spoilt::Undecodable => self.put(name, "hunter2").await,
-            // AWS takes no value of no length.
+            // AWS refuses an empty value.
             Spoilt::Empty => self.put(name, " ").await,
             Spoilt::DeletedButRestorable => drop(self.aws.ask_secrets("DeleteSecret", id).await),
         }
@@ -171,7 +173,7 @@ impl Spoiler for InSecrets {
     async fn content(&self, name: &KeyName) -> Vec<u8> {
         let id = json!({"SecretId": name.as_str()});
         let mut described = self.aws.ask_secrets("DescribeSecret", id.clone()).await;
-        // Reading changes it.
+        // Every read changes this field.
         described.as_object_mut().unwrap().remove("LastAccessedDate");
         let (_, mut value) = self.aws.try_ask("secretsmanager.GetSecretValue", id).await;
         value.as_object_mut().unwrap().remove("CreatedDate");
@@ -182,7 +184,7 @@ impl Spoiler for InSecrets {
 const EXISTS: (u16, &str) = (400, "key already exists");
 const NOT_CREATED: (u16, &str) = (502, "failed to create key");
 
-/// The table: each state of a key in each of the two stores, as a status code and a message.
+/// The table of states: a status and a message for each state of a key in each of the two stores.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
     let name = KeyName::new("spoilt").unwrap();
@@ -210,7 +212,8 @@ async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
             for _ in 0..2 {
                 let seen = Seen::of(&server, "spoilt").await;
                 for read in &seen.reads {
-                    // A secret in its window is a deletion, as it was before; a CMK keeps its name.
+                    // A secret in its recovery window counts as deleted. A CMK that is pending deletion keeps
+                    // its name.
                     let good = if is_deletion && imports {
                         is(read, 404, "key does not exist")
                     } else {
@@ -218,7 +221,7 @@ async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
                     };
                     assert!(good, "{cell}: {read:?}");
                 }
-                // Who may not describe a CMK does not know whether there is one.
+                // A server that may not describe a CMK does not know whether it exists.
                 let is_unknown = state == Spoilt::Denied && !imports;
                 let (code, message) = if is_unknown { NOT_CREATED } else { EXISTS };
                 assert!(is(&seen.create, code, message), "{cell}: create: {:?}", seen.create);
@@ -253,7 +256,7 @@ async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
     }
 }
 
-/// The label of the value that is read was moved away, as a rotation that failed does.
+/// A rotation that failed has moved the label `AWSCURRENT` away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_without_a_current_value_is_no_absent_key() {
     for describes in [true, false] {
@@ -262,7 +265,7 @@ async fn a_secret_without_a_current_value_is_no_absent_key() {
         let kms = secrets.open().await;
         let name = KeyName::new("rotated").unwrap();
         kms.create(&super::keys::request(), &name).await.unwrap();
-        // In words that AWS has for it, whoever says them.
+        // AWS has several texts for this error.
         for (text, kind) in [
             (
                 "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT",
@@ -284,7 +287,7 @@ async fn a_secret_without_a_current_value_is_no_absent_key() {
             let error = fresh.generate(&super::keys::request(), &name, b"").await.err().unwrap();
             assert_eq!(format!("{:?}", error.kind()), kind, "{describes}: {text}: {}", error.chain());
         }
-        // What AWS says of the KMS key is not said of the secret.
+        // An error about the KMS key is not reported as one about the secret.
         secrets.aws.fail_if(|operation, _| match operation {
             "GetSecretValue" => Fault::Says(
                 "InvalidRequestException",
@@ -301,7 +304,7 @@ async fn a_secret_without_a_current_value_is_no_absent_key() {
     }
 }
 
-/// A CMK of each other kind behind a key's alias, and one in each state.
+/// The alias of a key leads to a CMK of each other kind and in each state.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_on_a_cmk_of_another_kind_is_no_absent_key() {
     let aws = Aws::start().await;

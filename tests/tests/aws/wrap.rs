@@ -52,10 +52,11 @@ async fn a_record_opens_under_its_name_and_its_cmk_and_unchanged_or_not_at_all()
         let mut changed = wrapped.clone();
         changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
         let outcome = root.unwrap(&entry("key"), &changed).await;
-        // The last characters of base64 may have bits that mean nothing; those are refused as well.
+        // The last characters of base64 may have bits without a meaning. A change of these is refused as
+        // well.
         assert_eq!(kind(outcome), Some(ErrorKind::Corrupt), "byte {place}");
     }
-    // What is in the clear, and what is wrapped in another form.
+    // The records are not wrapped, or wrapped in another form.
     let foreign = aws.ask("Encrypt", json!({"KeyId": cmk, "Plaintext": "eyJieXRlcyI6IiJ9"})).await;
     let foreign = foreign["CiphertextBlob"].as_str().unwrap();
     for foreign in ["", r#"{"bytes":""}"#, foreign] {

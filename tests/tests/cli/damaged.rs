@@ -1,4 +1,4 @@
-//! A node whose store is damaged, as its operator sees it.
+//! A node with a damaged store, as its operator sees it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kms_tests::shell::{Serving, Shell, field, text};
 use tempfile::TempDir;
 
-/// A node with three keys, stopped.
+/// A stopped node with three keys.
 struct Node {
     _dir: TempDir,
     path: PathBuf,
@@ -53,7 +53,7 @@ impl Node {
         Shell::default().run_with(&["key", "discard", what, "--config", text(&config)], typed.as_bytes())
     }
 
-    /// Damages the line of a key in the journal, from this part of it on.
+    /// Damages the line of a key in the journal, beginning at this part.
     fn damage(&self, name: &str, from: &str) {
         let text = fs::read_to_string(self.journal()).unwrap();
         let line = text.lines().find(|line| line.contains(&format!(" + {name} "))).unwrap();

@@ -1,4 +1,4 @@
-//! `kms server --dev`: nothing is needed, nothing is forgotten, and scripts find what they look for.
+//! `kms server --dev` needs no settings and keeps its keys. Scripts find what they look for in its output.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -99,7 +99,7 @@ fn a_directory_that_cannot_be_used_is_an_error_with_two_ways_out() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    // The first cannot be written by anybody, root included.
+    // Nobody can write to the first directory, not even root.
     for unusable in ["/proc/kms", text(&file), text(&file.join("below"))] {
         let error =
             Shell::default().run(&["server", "--dev", "--addr", "127.0.0.1:0", "--dir", unusable]).error();

@@ -1,4 +1,4 @@
-//! A server that is none of ours: it says whatever a test wants to be said.
+//! A fake server whose answers a test chooses.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -7,23 +7,25 @@ use std::sync::{Arc, Mutex};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// The one address that all of them have.
+/// The address of all fake servers.
 pub const ADDRESS: &str = "127.0.0.1";
 
-/// A certificate and its key, in PEM.
+/// A certificate and its private key in PEM.
 pub struct Pair {
     pub certificate: String,
     pub key: String,
 }
 
-/// A running server; it ends with the test's process.
+/// A running server. It ends with the process of the test.
 pub struct Fake {
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fake {
-    /// Answers every request by `answer`, which is given its first line and returns status and body.
+    /// Starts a server that answers every request by `answer`.
+    ///
+    /// `answer` gets the first line of the request and returns a status and a body.
     pub fn start(pair: &Pair, answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Self {
         let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
@@ -62,7 +64,7 @@ impl Fake {
         fake
     }
 
-    /// Returns the first lines of the requests that came since this was asked.
+    /// Returns the first lines of all requests since the last call of this method.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }

@@ -1,4 +1,4 @@
-//! `kms identity`: what KES made is read, and what is made is what scripts expect.
+//! `kms identity` reads what KES made and prints what scripts expect.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -15,7 +15,7 @@ fn vectors(list: &str) -> Vec<Value> {
     all[list].as_array().unwrap().clone()
 }
 
-/// Takes what `grep -Eo 'kes:v1:[A-Za-z0-9+/=]+'` finds, and the last 64 hex digits.
+/// Returns what `grep -Eo 'kes:v1:[A-Za-z0-9+/=]+'` finds, and the last 64 hex digits.
 fn as_scripts_do(output: &str) -> (String, String) {
     let start = output.find("kes:v1:").unwrap();
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=:".contains(c);
@@ -72,7 +72,7 @@ fn certificates_have_the_identity_that_kes_gives_them() {
         let pem = case["certificate_pem"].as_str().unwrap();
         let expected = case["kes_0_24"]["identity_of"].as_str().unwrap();
         if case["kes_0_24"]["identity_taken"].is_string() {
-            continue; // the defect of KES: it takes a later certificate than the one it is shown
+            continue; // KES has a defect here: it takes a later certificate than the first one
         }
         let der = first_of(pem.as_bytes()).unwrap();
         for content in [pem.as_bytes(), &der, format!("CONNECTED\n{pem}\n---\n").as_bytes()] {
@@ -124,7 +124,7 @@ fn a_new_certificate_has_the_names_and_the_key_that_were_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let (key, cert) = (dir.path().join("private.key"), dir.path().join("public.crt"));
     let (key_flag, cert_flag) = (format!("--key={}", text(&key)), format!("--cert={}", text(&cert)));
-    // As scripts in the field write it: flags behind the subject.
+    // Scripts in the field write flags after the subject.
     let arguments =
         ["identity", "new", "--ip", "127.0.0.1", "localhost", "--dns", "kes", &key_flag, &cert_flag];
     let output = Shell::default().run(&[&arguments as &[&str], &["--expiry", "87660h"]].concat()).ok();

@@ -1,4 +1,4 @@
-//! `kms key` and `kms status` against a server, and what they say when something is wrong.
+//! `kms key` and `kms status` against a server, and their errors.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -116,7 +116,7 @@ fn the_words_and_variables_of_2020_are_understood() {
     let dek = shell.run_binary(&kes, &["key", "derive", "my-key"], b"").ok();
     shell.run_binary(&kes, &["key", "decrypt", "my-key", &field(&dek, "ciphertext")], b"").ok();
 
-    // The identity of a certificate, by the variables that named its files in each age.
+    // The client takes the identity of a certificate. Releases of KES had different variables for its files.
     let (key, cert) = (dir.path().join("client.key"), dir.path().join("client.crt"));
     shell.run(&["identity", "new", "--key", text(&key), "--cert", text(&cert)]).ok();
     let identity = shell.run(&["identity", "of", text(&cert)]).ok();
@@ -191,7 +191,7 @@ fn what_is_wrong_with_a_connection_is_told_in_one_line() {
     let missing = error(shell.clone().set("KES_CA_CERT", "/missing.crt"));
     assert!(missing.contains("/missing.crt: no such file"), "{missing}");
 
-    // KES takes it for https, and so TLS is what is spoken.
+    // KES takes this URL for https, so this client uses TLS as well.
     let http = server.export("KES_SERVER").replace("https://", "http://");
     shell.clone().set("KES_SERVER", http).run(&["key", "ls"]).ok();
     let by_name = server.export("KES_SERVER").replace("127.0.0.1", "localhost");

@@ -1,4 +1,4 @@
-//! The two names of the program: as `kms` it stays what its own scripts know, as `kes` it is what those of KES know.
+//! The two names of the program. As `kms` it serves its own scripts, and as `kes` the scripts of KES.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -33,7 +33,7 @@ impl Names {
         self.server.exports().run_binary(&self.dir.path().join("kes"), arguments, b"")
     }
 
-    /// Returns the first line of a command that does not end, which comes when `kms ARGUMENTS` was run.
+    /// Returns the first line that a command without an end prints after `kms EVENT` has run.
     fn first_line(&self, program: &Path, arguments: &[&str], event: &[&str]) -> String {
         let mut command = Command::new(program);
         command.args(arguments).env_clear();
@@ -101,7 +101,7 @@ fn a_server_without_a_port_is_where_the_name_looks_for_it() {
     let shell = names.server.exports().set("KES_SERVER", "https://127.0.0.2");
     let told = shell.run(&["key", "ls"]).error();
     assert!(told.contains("127.0.0.2:7373"), "{told}");
-    // KES takes it for a URL, as behind a load balancer.
+    // KES takes this for a URL without a port, as a load balancer has.
     let told = shell.run_binary(&names.dir.path().join("kes"), &["key", "ls"], b"").error();
     assert!(told.contains("127.0.0.2:443"), "{told}");
 }
@@ -114,7 +114,7 @@ fn the_log_is_that_of_the_name() {
     assert!(audit.starts_with("Time ") && audit.contains("Latency"), "{audit}");
     let audit = names.first_line(kms(), &["log", "--audit"], &["status"]);
     assert!(audit.starts_with("{\"time\":"), "{audit}");
-    // The error log unless told, as ever.
+    // Without a flag `kms log` still shows the error log.
     let stranger = Shell::default().run(&["identity"]).ok();
     let errors = names.first_line(kms(), &["log"], &["key", "ls", "-a", stranger.trim_end()]);
     assert!(errors.starts_with("{\"message\":") && errors.contains("not authorized"), "{errors}");
@@ -151,7 +151,7 @@ fn an_option_whose_value_is_empty_is_not_given() {
         ] {
             assert_eq!(run(arguments).ok(), "Key\na\n", "{arguments:?}");
         }
-        // It is taken out of the arguments, and no more than it.
+        // The program drops the flag with its empty value, and nothing else.
         let told = run(&["ls", "-s", "127.0.0.1:1", "-a", ""]);
         assert!(told.error().contains("127.0.0.1:1"));
         assert!(run(&["key", "info", ""]).status.code() != Some(0));

@@ -1,4 +1,4 @@
-//! A single node from `kms init` to `kms root-key rotate`, under the eyes of `kms check`.
+//! A single node from `kms init` to `kms root-key rotate`. `kms check` looks at each step.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use kms_tests::shell::{Serving, Shell, field, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A directory made by `kms init`, with a config that listens on a free port.
+/// A directory that `kms init` made, with a config that listens on a free port.
 struct Node {
     dir: TempDir,
     made: String,
@@ -49,7 +49,7 @@ impl Node {
         Shell::default().run(&["check", "--config", text(&self.path("config.toml"))])
     }
 
-    /// Expects that the check fails and tells this.
+    /// Expects that the check fails and prints these parts.
     #[track_caller]
     fn check_finds(&self, parts: &[&str]) {
         let done = self.check();
@@ -89,7 +89,7 @@ fn init_makes_all_that_a_server_needs() {
     assert_eq!(facts.dns_names[0], "localhost");
     assert_eq!(facts.ip_addresses[0].to_string(), "127.0.0.1");
 
-    // The line that it prints is one that a shell runs.
+    // A shell can run the line that the command prints.
     let next = text_made.lines().find(|line| line.trim().starts_with("kms server")).unwrap();
     assert!(next.contains(&format!("'{}'", node.join("config.toml").display())), "{next}");
 
@@ -126,7 +126,7 @@ fn a_node_serves_keeps_its_keys_and_passes_the_check() {
     let server = node.serve();
     let opened = node.client(&server).run(&["key", "decrypt", "my-key", &field(&dek, "ciphertext")]).ok();
     assert_eq!(field(&opened, "plaintext"), field(&dek, "plaintext"));
-    // The probe of the check is gone.
+    // The check has deleted its test key.
     assert_eq!(node.client(&server).run(&["key", "ls", "--json"]).ok(), "[\"my-key\"]\n");
 }
 

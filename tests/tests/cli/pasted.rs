@@ -1,4 +1,4 @@
-//! Secrets that somebody pasted where an identity belongs.
+//! Secrets that somebody pasted in place of an identity.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use kms_tests::shell::{Done, Shell, text};
 
 use super::fake::{Fake, Pair};
 
-/// What is pasted, and the part of it that nobody may see.
+/// Returns the pasted texts, each with the part that nobody may see.
 fn secrets() -> Vec<(String, String)> {
     let api_key = ApiKey::generate().unwrap().to_text();
     let (_, seed) = api_key.rsplit_once(':').unwrap();
@@ -86,7 +86,7 @@ fn an_argument_that_is_a_secret_is_neither_shown_nor_sent() {
             done.error();
             assert_eq!(fake.take_requests(), [""; 0]);
         }
-        // Both take API keys, and files.
+        // Both commands take API keys and files.
         for command in
             [&["identity", "of"][..], &["policy", "test", "--config", "/none", "/v1/status", "--identity"]]
         {

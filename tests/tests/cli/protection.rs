@@ -1,4 +1,4 @@
-//! What keeps others from reading the keys in a server's memory, as root and as a user without capabilities.
+//! The protection of keys in the memory of a server that runs as root or as a user without capabilities.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ struct Server {
 
 impl Server {
     fn start(before: &[&str]) -> Self {
-        // A copy that everybody may run, wherever this tree is.
+        // Everybody may run this copy. The tree itself may be in a private directory.
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = directory.path().join("kms");
@@ -44,7 +44,7 @@ impl Server {
         Self { child, banner, _directory: directory }
     }
 
-    /// Starts it as a user without capabilities who may lock this many bytes.
+    /// Starts the server as a user without capabilities who may lock this many bytes.
     fn start_without_capabilities(memlock: &str) -> Self {
         Self::start(&[
             "prlimit",
@@ -91,7 +91,7 @@ impl Server {
         );
     }
 
-    /// Ends it as an operator does, and returns its log.
+    /// Stops the server as an operator does and returns its log.
     fn end(mut self) -> String {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let mut log = String::new();
@@ -122,7 +122,7 @@ fn a_user_without_capabilities_has_its_master_keys_locked() {
     assert!(server.locked_kib() > 4, "{} KiB", server.locked_kib());
     let status = server.admin(&["status"]);
     assert!(status.contains("locked in memory as far as they are master keys"), "{status}");
-    // Beyond the limit the server goes on, and says so once.
+    // Beyond the limit the server goes on and reports that once.
     for number in 0..100 {
         server.admin(&["key", "create", &format!("key-{number}")]);
     }
@@ -142,7 +142,7 @@ fn a_user_who_may_lock_nothing_is_told_so() {
     assert!(log.contains("keys are not locked in memory: it needs CAP_IPC_LOCK"), "{log}");
 }
 
-/// Tells whether a process of this user has CAP_IPC_LOCK, which is all that needs no change of limits.
+/// Returns whether a process of this user has CAP_IPC_LOCK. With it, no limit has to change.
 fn may_lock_memory() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();

@@ -1,9 +1,10 @@
-//! What a server sends is shown, and does nothing to the terminal of whoever reads it.
+//! The command line shows what a server sends, and the terminal does not obey it.
 
 use super::fake::{Fake, Pair};
 use kms_tests::shell::{Done, Shell, kms, text};
 
-/// It clears the screen in three ways, forges a line in three, turns the direction of text, and has real text in it.
+/// A text that clears the screen in three ways, forges a line in four, changes the direction of text, and has
+/// real text.
 const HOSTILE: &str = "ü\u{1b}[2J\u{9b}2J\u{7f}\nforged\rforged\u{85}forged\u{2028}forged\u{202e}\u{2066}";
 
 fn pair() -> Pair {
@@ -11,7 +12,7 @@ fn pair() -> Pair {
     Pair { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
 }
 
-/// An answer with all members that any answer has, each of them hostile.
+/// Returns an answer with every member of any answer. Each value is hostile.
 fn answer(line: &str) -> String {
     let hostile = HOSTILE;
     if line.contains("metrics") {
@@ -74,7 +75,7 @@ const COMMANDS: [&[&str]; 14] = [
     &["log", "--error"],
 ];
 
-/// Takes off the colours that are ours.
+/// Removes the colours of this program.
 fn without_colours(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -99,7 +100,7 @@ fn answers_of_a_server_are_escaped() {
         let done = shell.run(command);
         obeys_nothing(&command.join(" "), &done);
         done.ok();
-        // As `kes` metrics have no end, and nothing in them is a text.
+        // As `kes` the command `metric` does not end, and its output has no texts.
         if command != ["metric"] {
             let done = shell.run_binary(&kes, command, b"");
             obeys_nothing(&format!("kes {}", command.join(" ")), &done);

@@ -1,4 +1,4 @@
-//! What the error log says of clients that prove no identity.
+//! The error log about clients that prove no identity.
 
 use std::net::SocketAddr;
 
@@ -46,13 +46,13 @@ impl Server {
         client.send_with("GET", "/v1/status", headers, "").await.unwrap().code()
     }
 
-    /// Returns the new lines of the log that contain all of these parts.
+    /// Returns how many new lines of the log contain all of these parts.
     fn told(&self, parts: &[&str]) -> usize {
         self.process.stderr().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
 }
 
-/// A CA, with the certificates that it shows behind its own.
+/// Returns a CA that presents these certificates after its own.
 fn ca(behind: &[CertificateDer<'static>]) -> TestIdentity {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -86,7 +86,7 @@ async fn whoever_shows_the_certificate_of_another_is_told_of_a_few_times() {
     for _ in 0..50 {
         server.ask(&attempt, &[]).await;
     }
-    // Some ten seconds may have begun anew on a slow machine, but not ten times.
+    // On a slow machine the ten seconds of the limit may begin anew, but not ten times.
     assert!(server.told(&[&proven]) < 50);
 }
 

@@ -1,4 +1,4 @@
-//! What must not be seen is not seen: not in logs, errors, debug output or the store's files.
+//! Secrets do not appear in logs, errors, debug output or the files of the store.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use kms_server::config::{Environment, load_text};
 use kms_tests::shell::{Shell, field, text};
 
-/// Tells whether `bytes` holds the secret in the clear, in hex, in base64 or as Rust prints bytes.
+/// Returns whether `bytes` has the secret in the clear, in hex, in base64 or as Rust prints bytes.
 fn shows(bytes: &[u8], secret: &[u8]) -> bool {
     let contains = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
     let base64 = STANDARD.encode(secret);
@@ -49,7 +49,7 @@ fn no_secret_is_logged_even_at_trace_level() {
     let private_key = fs::read_to_string(dir.path().join("private.key")).unwrap();
     let private_key = private_key.lines().nth(1).unwrap();
 
-    // The banner shows the API key, once to read and once in each block of exports; nothing else does.
+    // Only the banner shows the API key: once to read and once in each block of exports.
     let beside_the_banner = server.stdout().replace(&api_key, "");
     told += &beside_the_banner;
     for (name, secret) in

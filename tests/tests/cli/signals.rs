@@ -1,4 +1,4 @@
-//! Signals before a server is up, and what is told where nobody can hear it.
+//! Signals before a server is up, and output that nobody reads.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -21,7 +21,7 @@ struct Starting {
 }
 
 impl Starting {
-    /// Runs a command whose arguments follow, in a directory with a certificate and `kms.toml`.
+    /// Runs a command with these arguments in a directory with a certificate and `kms.toml`.
     fn by(command: &[&str], arguments: &[&str], stdout: Stdio, spoil: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
@@ -50,7 +50,7 @@ impl Starting {
         Self { child, dir }
     }
 
-    /// Starts one whose config is a pipe, so that it waits for its configuration.
+    /// Starts a server whose config is a pipe, so that it waits for its configuration.
     fn waiting(command: &[&str]) -> Self {
         Self::by(command, &["server", "--config", "kms.toml"], Stdio::null(), |dir| {
             fs::rename(dir.join("kms.toml"), dir.join("good.toml")).unwrap();
@@ -70,7 +70,7 @@ impl Starting {
         Pid::from_child(&self.child)
     }
 
-    /// Waits until it reads its configuration.
+    /// Waits until the server reads its configuration, and returns the other end of the pipe.
     fn reads_config(&self) -> File {
         let pipe = self.path("kms.toml");
         let (sender, opened) = std::sync::mpsc::channel();
@@ -120,10 +120,10 @@ fn a_stop_is_heard_before_the_server_is_up() {
     }
 }
 
-/// The first process of a container: the system keeps all signals from it that it has not asked for.
+/// The first process of a container gets only the signals that it handles.
 #[test]
 fn a_stop_is_heard_by_the_first_process_before_the_server_is_up() {
-    // Without root a namespace of users lets one of processes be made.
+    // Without root, a PID namespace needs a user namespace.
     let of_users: &[&str] =
         if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
     let command = [&["unshare"], of_users, &["--pid", "--fork", "--kill-child", text(kms())]].concat();

@@ -1,4 +1,5 @@
-//! Which server is believed: one rule for Vault's certificate, for the command line, and for `SSL_CERT_FILE`.
+//! Which server certificates are trusted. One rule holds for Vault, for the command line and for
+//! `SSL_CERT_FILE`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,16 +10,16 @@ use tempfile::TempDir;
 
 use super::fake::{ADDRESS, Fake, Pair};
 
-/// Who asks a server for something, and by what it is told whom to trust.
+/// A program that sends a request, and the setting that names the trusted certificates.
 #[derive(Clone, Copy, Debug)]
 enum Client {
-    /// `kms check` of a server whose keys are in Vault, by `keystore.vault.tls.ca`.
+    /// `kms check` of a server with keys in Vault, with `keystore.vault.tls.ca`.
     Vault,
-    /// The same by `SSL_CERT_FILE`.
+    /// The same with `SSL_CERT_FILE`.
     VaultBySystem,
-    /// `kms status` by `--ca-cert`.
+    /// `kms status` with `--ca-cert`.
     CommandLine,
-    /// The same by `SSL_CERT_FILE`.
+    /// The same with `SSL_CERT_FILE`.
     CommandLineBySystem,
 }
 
@@ -26,7 +27,7 @@ const CLIENTS: [Client; 4] =
     [Client::Vault, Client::VaultBySystem, Client::CommandLine, Client::CommandLineBySystem];
 
 impl Client {
-    /// Asks the server at `address` while `trusted`, a file or a directory, is trusted.
+    /// Asks the server at `address` and trusts `trusted`, which is a file or a directory.
     fn ask(self, address: SocketAddr, trusted: &Path) -> Done {
         let named = if trusted.is_dir() { "SSL_CERT_DIR" } else { "SSL_CERT_FILE" };
         let by_system = Shell::default().set(named, trusted.display());
@@ -57,7 +58,7 @@ fn check_vault(shell: &Shell, address: SocketAddr, ca: Option<&Path>) -> Done {
     shell.run(&["check", "--config", text(&config)])
 }
 
-/// A server that answers as a Vault does, and as one of ours for whom that is enough.
+/// Starts a server that answers like a Vault. The answer also suffices for `kms status`.
 fn serve(pair: &Pair) -> Fake {
     Fake::start(pair, |_| (200, r#"{"initialized":true,"sealed":false,"standby":false}"#.to_owned()))
 }
@@ -126,7 +127,7 @@ fn signed(params: &CertificateParams, issuer: &CertifiedIssuer<'_, KeyPair>) -> 
     Pair { certificate: params.signed_by(&key, issuer).unwrap().pem(), key: key.serialize_pem() }
 }
 
-/// Expects the same of all clients: that they ask `server`, or that they tell `refusal` and send nothing.
+/// Expects that all clients send a request to `server`. With a `refusal` they print that and send nothing.
 #[track_caller]
 fn all_agree(what: &str, server: &Pair, trusted: &Path, refusal: Option<&str>) {
     let server = serve(server);
@@ -160,7 +161,7 @@ fn the_one_certificate_that_was_named_is_accepted_whatever_it_says() {
         let trusted = files.file(&format!("{number}.crt"), &[&own.certificate]);
         all_agree(what, &own, &trusted, None);
     }
-    // A certificate that is not self-signed is one as well.
+    // A certificate that is not self-signed is a pin as well.
     let own = signed(&expired(params("vault.example")), &issuer("CA", of_ca(params("ca.example"))));
     all_agree("signed", &own, &files.file("signed.crt", &[&own.certificate]), None);
 
@@ -182,7 +183,8 @@ fn whom_the_right_ca_signed_is_accepted_for_its_name_and_in_its_time() {
     }
 }
 
-/// An expired `grafana.example` beside the CA took itself for Vault and was sent the login.
+/// This was a defect: a server with an expired certificate of `grafana.example` beside the CA passed for
+/// Vault and got the login.
 #[test]
 fn another_certificate_beside_the_ca_is_nobody_else() {
     let files = Files::new();
@@ -206,7 +208,7 @@ fn another_certificate_beside_the_ca_is_nobody_else() {
     }
 }
 
-/// A Vault of several nodes, each of which made itself a certificate.
+/// Each node of this Vault made its own certificate.
 #[test]
 fn self_signed_nodes_are_each_accepted_for_their_own_name() {
     let files = Files::new();

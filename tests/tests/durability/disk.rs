@@ -1,8 +1,9 @@
-//! A disk with a page cache, as strict as the rules allow: what was not synced may be there, in part, or not.
+//! A disk with a page cache that is as strict as the rules allow. Data without a sync may be there, in part
+//! or not at all.
 //!
-//! A sync of a file makes its content durable and not its name; a sync of a directory makes the names in it durable. A
-//! sync that failed is the last word on what was written before it: some of it is on the disk, the rest never will
-//! be, however often a later sync succeeds.
+//! A sync of a file makes its content durable, but not its name. A sync of a directory makes the names in it
+//! durable. After a sync that failed, some of the data before it is on the disk. The rest never gets there,
+//! however often a later sync succeeds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -12,10 +13,10 @@ use std::path::{Path, PathBuf};
 use crate::random::Random;
 use crate::recording::Operation;
 
-/// What a disk writes at once.
+/// How many bytes a disk writes at once.
 const SECTOR: usize = 512;
 
-/// The files below one directory: as processes see them, and as the disk has them.
+/// The files below one directory, as processes see them and as the disk has them.
 #[derive(Clone)]
 pub struct Disk {
     root: PathBuf,
@@ -45,7 +46,7 @@ enum NameChange {
 }
 
 impl Disk {
-    /// Takes what is below `root` for durable.
+    /// Reads the files below `root`. They count as durable.
     pub fn load(root: &Path) -> Self {
         let mut disk = Self { root: root.to_owned(), nodes: vec![directory()], handles: HashMap::new() };
         if root.exists() {
@@ -54,7 +55,7 @@ impl Disk {
         disk
     }
 
-    /// Does what a process did.
+    /// Applies an operation of a process.
     pub fn apply(&mut self, operation: &Operation, random: &mut Random) {
         match operation {
             Operation::Start => self.handles.clear(),
@@ -99,14 +100,14 @@ impl Disk {
         }
     }
 
-    /// Writes to `target` what the disk may have if the power goes now.
+    /// Writes to `target` the files that a power cut may leave now.
     pub fn cut(&self, target: &Path, random: &mut Random) {
         self.cut_directory(0, target, random);
     }
 
-    /// Checks that nothing escaped the record: the files below `root` are what the processes should see.
+    /// Checks that the record is complete: the files below `root` are those that processes should see.
     ///
-    /// The content of files whose space was only reserved does not matter.
+    /// Files whose space is only reserved may have any content.
     pub fn assert_complete(&self) {
         self.assert_directory(0, &self.root);
     }
@@ -185,7 +186,7 @@ impl Disk {
             panic!("{}", target.display())
         };
         let mut names = durable.clone();
-        // A journal keeps the order; nothing promises that there is one.
+        // A journal of the file system would keep the order, but nothing guarantees a journal.
         let (up_to, percent) = if random.percent(50) {
             (random.below(pending.len() + 1), 100)
         } else {
@@ -251,7 +252,9 @@ impl NameChange {
     }
 }
 
-/// Draws what may be left of a file: of each write all sectors, some or none; its length may be ahead of its content.
+/// Draws what a power cut may leave of a file.
+///
+/// Of each write all sectors are left, some or none. The length may be ahead of the content.
 fn cut_file(seen_len: usize, durable: &[u8], pending: &[Change], random: &mut Random) -> Vec<u8> {
     let mut content = durable.to_vec();
     let percent = [0, 50, 90, 100][random.below(4)];

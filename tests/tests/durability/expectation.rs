@@ -1,4 +1,4 @@
-//! What has to be in a store, as its writer told.
+//! What has to be in a store according to its writer.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use kms_core::{EntryName, ErrorKind, KeyStore, ListQuery};
 use kms_fs::{FsConfig, OpenMode, RootKey};
 use kms_tests::content;
 
-/// Which entries have to be there and which must not.
+/// The entries that have to exist and those that must not.
 #[derive(Clone, Default)]
 pub struct Expectation {
     present: BTreeSet<String>,
@@ -15,11 +15,11 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// Takes in a line of the writer's.
+    /// Takes in a line of the writer.
     pub fn hear(&mut self, line: &str) {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
             ["ok", name] => drop(self.present.insert((*name).to_owned())),
-            // Neither way until it is acknowledged.
+            // The entry may exist or not until the delete is acknowledged.
             ["del", name] => drop(self.present.remove(*name)),
             ["gone", name] => drop(self.absent.insert((*name).to_owned())),
             ["open", _] | ["err", ..] => {}
@@ -31,9 +31,9 @@ impl Expectation {
         &self.present
     }
 
-    /// Opens the store in `directory` as a process that starts would, and tells what is wrong.
+    /// Opens the store in `directory` as a start does and checks it.
     ///
-    /// All that is there has to be whole, acknowledged or not.
+    /// Every entry has to be whole, also one that was not acknowledged.
     pub fn check(&self, directory: &Path, root_key: &RootKey) -> Result<Found, String> {
         let config = FsConfig { ballast: content::BALLAST, ..FsConfig::new(directory) };
         let opened =
@@ -46,7 +46,7 @@ impl Expectation {
         Ok(Found { names })
     }
 
-    /// Tells what is wrong with an open store; returns the names in it.
+    /// Checks an open store and returns the names in it.
     pub async fn check_store(&self, store: &impl KeyStore) -> Result<BTreeSet<String>, String> {
         let mut names = BTreeSet::new();
         loop {
@@ -80,13 +80,13 @@ impl Expectation {
     }
 }
 
-/// What was in a store.
+/// The content of a store.
 pub struct Found {
     pub names: BTreeSet<String>,
 }
 
 impl Found {
-    /// Expects from now on what is there.
+    /// Returns the expectation that everything stays as it is.
     pub fn into_expectation(self) -> Expectation {
         Expectation { present: self.names, absent: BTreeSet::new() }
     }

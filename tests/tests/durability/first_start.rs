@@ -1,4 +1,4 @@
-//! The first start, which makes a root key and a store, is cut off at every step.
+//! The first start creates a root key and a store. It is killed at every step.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ fn a_first_start_that_was_cut_off_anywhere_is_completed() {
     let mut left = BTreeSet::new();
     for steps in 1..MOST_STEPS {
         let dir = tempfile::tempdir().unwrap();
-        // Both below one directory, whose operations are counted.
+        // Store and root key are below one directory, whose operations are counted.
         let (below, log) = (dir.path().join("node"), dir.path().join("log"));
         fs::create_dir(&below).unwrap();
         let (store, root_key) = (below.join("data"), below.join("root.key"));
@@ -42,7 +42,7 @@ fn a_first_start_that_was_cut_off_anywhere_is_completed() {
         };
         let was_cut = start(Some(steps), 0).is_empty();
         left.insert(names_in(&below));
-        // What waits under its first name is the root key of whatever was made with it.
+        // A root key under its first name may already belong to a store.
         let waiting = below.join("root.key.new");
         let waiting = waiting.exists().then(|| RootKey::from_file(&waiting).unwrap().key);
         let made = start(None, 3);
@@ -72,7 +72,7 @@ fn a_first_start_that_was_cut_off_anywhere_is_completed() {
 fn names_in(directory: &Path) -> Vec<String> {
     let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-    // Torn files of a root key have random names.
+    // Incomplete files of a root key have random names.
     names
         .iter_mut()
         .filter(|name| name.contains(".new."))

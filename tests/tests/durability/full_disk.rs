@@ -1,4 +1,4 @@
-//! The disk is full: a small one of its own, in memory.
+//! The disk is full. It is a small one in memory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind as IoErrorKind, Write};
@@ -19,9 +19,9 @@ use crate::expectation::Expectation;
 use crate::random::Random;
 use crate::writer::{Running, Writer, root_key};
 
-/// How long a store may take to notice that there is space again.
+/// How long a store may take to notice free space.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Set in the process that has a mount namespace of its own.
+/// This variable is set in the process that has a mount namespace of its own.
 const INSIDE: &str = "DURABILITY_IN_NAMESPACE";
 
 #[test]
@@ -64,7 +64,7 @@ fn a_store_opens_on_a_full_disk_after_a_kill() {
         }
         let filler = disk.fill(random.below(700_000));
         running.lines_to("err").iter().chain(&running.kill()).for_each(|line| expected.hear(line));
-        // However often it is started, with not a byte to spare.
+        // The store opens any number of times without a free byte.
         for _ in 0..5 {
             fill_up(&filler);
             let found = expected
@@ -106,7 +106,7 @@ async fn fill_and_free(disk: &SmallDisk, round: usize, random: &mut Random) -> E
         assert!(degraded.starts_with("read-only"), "{degraded:?}");
 
         if round % 2 == 1 {
-            // Started anew, on a disk that is full to the last byte.
+            // The store starts again on a disk without a free byte.
             drop(store);
             fill_up(&filler);
             store = disk.open();
@@ -136,8 +136,8 @@ async fn create(store: &FsStore, made: &mut usize, expected: &mut Expectation) -
     Ok(())
 }
 
-/// The audit log lies on a disk that fills up and is freed, again and again: no answer is without its line, and no line
-/// is half there.
+/// The disk of the audit log fills up and is freed again and again. Each answer has its line, and each line
+/// is whole.
 #[test]
 fn an_audit_log_on_a_full_disk_has_a_line_for_every_answer() {
     if !may_mount("full_disk::an_audit_log_on_a_full_disk_has_a_line_for_every_answer") {
@@ -201,7 +201,7 @@ async fn ask_while_the_disk_fills(disk: &SmallDisk, file: &Path) -> (usize, usiz
     sum
 }
 
-/// A disk of a few megabytes, and a root key elsewhere.
+/// A disk of a few megabytes, with the root key on another one.
 struct SmallDisk {
     mount_point: PathBuf,
     root_key_file: PathBuf,
@@ -232,7 +232,7 @@ impl SmallDisk {
         opened.unwrap_or_else(|error| panic!("{error}")).store
     }
 
-    /// Fills the disk but for so many bytes.
+    /// Fills the disk except for this number of bytes.
     fn fill(&self, but: usize) -> PathBuf {
         let filler = self.mount_point.join("filler");
         fill_up(&filler);
@@ -250,7 +250,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Tells whether this process may mount; if not, runs the test in one that may, and says so with `false`.
+/// Returns whether this process may mount. If not, runs the test in a process that may, and returns false.
 fn may_mount(test: &str) -> bool {
     static MAY: OnceLock<bool> = OnceLock::new();
     let may = *MAY.get_or_init(|| std::env::var_os(INSIDE).is_some() || can_mount());

@@ -1,4 +1,4 @@
-//! The server is killed at random moments while it makes keys.
+//! The server is killed at random moments while it creates keys.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -19,7 +19,7 @@ use crate::random::{self, Random};
 const ROUNDS: usize = 200;
 const CLIENTS: usize = 8;
 
-/// Keys by name, each with a data key that was sealed under it: in the clear, and sealed.
+/// Keys by name, each with a data key of it in the clear and sealed.
 type Acknowledged = Arc<Mutex<BTreeMap<String, Option<(String, String)>>>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,13 +31,13 @@ async fn keys_survive_a_kill_of_the_server() {
     let rounds = random::rounds(ROUNDS);
     for round in 0..rounds {
         if random.percent(10) {
-            // Killed while it starts.
+            // The kill hits the start of the server.
             let mut child = Server::spawn(dir.path());
             tokio::time::sleep(Duration::from_micros(random.next() % 100_000)).await;
             kill(&mut child);
         }
         let server = Server::start(dir.path());
-        // All of the last round's keys, and of those before a few.
+        // Check all keys of the last round and a few older ones.
         let mut client = server.client();
         let fresh = std::mem::take(&mut *acknowledged.lock().unwrap());
         check_keys(&mut client, &fresh).await;
@@ -66,7 +66,7 @@ async fn keys_survive_a_kill_of_the_server() {
     assert!(known.len() > rounds, "only {} keys were made", known.len());
 }
 
-/// Makes keys, and seals a data key under each, until the server is gone.
+/// Creates keys and a data key of each, until the server is gone.
 async fn make_keys(mut client: Client, prefix: String, acknowledged: Acknowledged) {
     for n in 0.. {
         let name = format!("{prefix}-{n}");
@@ -87,7 +87,7 @@ async fn check_keys(client: &mut Client, keys: &BTreeMap<String, Option<(String,
         let (plaintext, ciphertext) = if let Some(sealed) = sealed {
             sealed.clone()
         } else {
-            // Acknowledged, and killed before it was used.
+            // The key was acknowledged, and the server was killed before its use.
             let answer = client.send("POST", &format!("/v1/key/generate/{name}"), "{}").await.unwrap();
             assert_eq!(answer.code(), 200, "acknowledged key '{name}': {}", answer.text());
             (answer.member("plaintext"), answer.member("ciphertext"))
@@ -99,7 +99,7 @@ async fn check_keys(client: &mut Client, keys: &BTreeMap<String, Option<(String,
     }
 }
 
-/// Checks that each name that is listed, acknowledged or not, is a whole key.
+/// Checks that each listed name is a usable key, also one that was not acknowledged.
 async fn check_listing(
     client: &mut Client,
     rounds: usize,
@@ -122,7 +122,7 @@ async fn check_listing(
 /// A server that can be killed and started again in the same directory.
 struct Server {
     child: Child,
-    // Held open: a server whose output nobody reads could be stopped by that.
+    // The pipe stays open, because a closed one could stop the server.
     _output: BufReader<ChildStdout>,
     address: SocketAddr,
     admin: TestIdentity,
@@ -137,7 +137,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
     }
 
-    /// Starts it and waits until it is up.
+    /// Starts the server and waits until it is up.
     fn start(directory: &Path) -> Self {
         let mut child = Self::spawn(directory);
         let mut output = BufReader::new(child.stdout.take().unwrap());

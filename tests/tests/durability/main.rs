@@ -1,7 +1,7 @@
-//! What was acknowledged is there: after a kill, after a power cut, after a full disk.
+//! Every acknowledged entry survives a kill, a power cut and a full disk.
 //!
-//! The tests draw at random and print their seed. `DURABILITY_SEED` repeats a run as far as the scheduler lets it;
-//! `DURABILITY_TIMES` makes it so many times as long.
+//! The tests are random and print their seed. `DURABILITY_SEED` repeats a run as far as the scheduler allows.
+//! `DURABILITY_TIMES` multiplies the length of a run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::print_stdout, reason = "a run that failed is repeated by the seed it printed")]
 

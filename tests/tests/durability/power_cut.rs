@@ -1,4 +1,5 @@
-//! The power goes: all that a writer did is replayed to random points, and what was not synced is lost or torn.
+//! Power cuts. The operations of a writer are replayed up to random points, and data without a sync is lost
+//! or torn.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +11,10 @@ use crate::random::{self, Random};
 use crate::recording::{self, Operation};
 use crate::writer::{Writer, root_key};
 
-/// Each recording goes on from where a power cut left the one before.
+/// How many recordings there are. Each begins with what a power cut left of the one before.
 const RECORDINGS: usize = 5;
 const CUTS: usize = 40;
-/// How often the power goes at each point while a store is opened.
+/// How many power cuts there are at each point while a store opens.
 const CUTS_WHILE_OPENING: usize = 3;
 
 #[test]
@@ -21,7 +22,8 @@ fn nothing_acknowledged_is_lost_in_a_power_cut() {
     cut_power_in_recordings("power cut", 3, Recording::points_anywhere);
 }
 
-/// Where all is deleted again, nothing of sled's older segments is needed any more, and it erases them when it opens.
+/// The writers delete every entry again. So sled does not need its older segments any more and erases them
+/// when it opens.
 #[test]
 fn nothing_acknowledged_is_lost_in_a_power_cut_while_a_store_opens() {
     cut_power_in_recordings("power cut while opening", 1, |recording, _| recording.points_while_opening());
@@ -32,10 +34,10 @@ fn without_the_syncs_of_log_and_journal_keys_are_lost() {
     let mut random = Random::seeded("no sync");
     let dir = tempfile::tempdir().unwrap();
     let (root_key_file, root_key) = root_key(dir.path());
-    // What is lost first may also be the store as a whole.
+    // The first loss may also be the whole store.
     let lost = (0..20).find_map(|n| {
         let begin = dir.path().join(format!("begin-{n}"));
-        // The journal alone would bring back what the database lost.
+        // Without this, the journal would restore what the database lost.
         let unsynced = format!("{}:{}", begin.join("sled/db").display(), begin.join("journal").display());
         let environment = [("POWERCUT_NO_SYNC", unsynced)];
         let recording = Recording::make(&begin, &root_key_file, n, 3, &environment, &mut random);
@@ -66,13 +68,13 @@ fn a_sync_that_fails_acknowledges_nothing() {
     let before = Disk::load(&directory);
     let mut running = writer.record(&log, &environment);
     for _ in 0..3 {
-        // One at least: then the store is there, whose making may fail too.
+        // After one entry the store exists. Its creation may fail as well.
         for _ in 0..=random.below(20) {
             running.lines_to("ok");
         }
         std::fs::write(&fail, "").unwrap();
         running.lines_to("err");
-        // With one task the lines are in order: no create that began after the sync failed is acknowledged.
+        // With one task the lines are in order. No create after the failed sync is acknowledged.
         for _ in 0..5 {
             let line = running.line().unwrap();
             assert!(line.starts_with("err") && line.ends_with("ReadOnly"), "while syncs fail: {line}");
@@ -83,7 +85,7 @@ fn a_sync_that_fails_acknowledges_nothing() {
     running.lines_to("gone");
     running.kill();
 
-    // And what was acknowledged before, meanwhile and after is on the disk.
+    // Everything that was acknowledged before, during and after the failures is on the disk.
     let operations = recording::read(&log);
     let failed =
         operations.iter().filter(|operation| matches!(operation, Operation::FailedSync { .. })).count();
@@ -119,15 +121,16 @@ fn cut_power_in_recordings(
     }
 }
 
-/// What writers did to a store.
+/// The operations of writers on a store.
 struct Recording {
     before: Disk,
     operations: Vec<Operation>,
 }
 
 impl Recording {
-    /// Lets writers work in `directory`: one that is killed, one that finds what the first has left and is killed too, and
-    /// one that ends by itself.
+    /// Records three writers in `directory`.
+    ///
+    /// The first two are killed, and the last one ends by itself. Each finds what the one before has left.
     fn make(
         directory: &Path,
         root_key: &Path,
@@ -143,7 +146,7 @@ impl Recording {
             let writer = Writer { directory, root_key, prefix, tasks: 8, rounds: 60, deleted };
             let mut environment = environment.to_vec();
             if run < 2 {
-                // Half of them while they still open the store.
+                // Half of the kills hit the opening of the store.
                 let most = if random.percent(50) { 60 } else { 1500 };
                 environment.push(("POWERCUT_KILL_AFTER", (1 + random.below(most)).to_string()));
             }
@@ -158,7 +161,7 @@ impl Recording {
         Self { before, operations }
     }
 
-    /// Cuts the power at these points, in order, and opens the store after each; returns the last one, as it was left.
+    /// Cuts the power at these points, in order, and checks the store after each. Returns the last store.
     fn replay(
         mut self,
         mut points: Vec<usize>,
@@ -191,7 +194,7 @@ impl Recording {
         Ok(last.expect("at least one cut"))
     }
 
-    /// Draws where the power goes: anywhere, or while a process opens the store.
+    /// Draws points of power cuts: anywhere, or while a process opens the store.
     fn points_anywhere(&self, random: &mut Random) -> Vec<usize> {
         let opening = self.points_while_opening();
         let point = |random: &mut Random| {
@@ -206,7 +209,7 @@ impl Recording {
         points
     }
 
-    /// Takes each point at which a process opens the store, several times over.
+    /// Returns each point while a process opens the store, several times.
     fn points_while_opening(&self) -> Vec<usize> {
         let mut opening = false;
         let is_opening = |operation: &Operation| {

@@ -1,11 +1,11 @@
-//! Random numbers that can be drawn again, and how many rounds of them.
+//! Random numbers that a seed repeats, and the number of rounds.
 
-/// A generator of the kind SplitMix64.
+/// A generator of random numbers (SplitMix64).
 #[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// Takes the seed from `DURABILITY_SEED` or the clock, and prints it.
+    /// Creates a generator with the seed from `DURABILITY_SEED` or the clock, and prints the seed.
     pub fn seeded(test: &str) -> Self {
         let seed = match std::env::var("DURABILITY_SEED") {
             Ok(seed) => seed.parse().expect("DURABILITY_SEED is a number"),
@@ -28,13 +28,13 @@ impl Random {
         usize::try_from(self.next() % end as u64).unwrap()
     }
 
-    /// Draws yes so many times in a hundred.
+    /// Returns true with this probability in percent.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
 
-/// Returns how many rounds to do where `rounds` are the rule: `DURABILITY_TIMES` multiplies them.
+/// Returns `rounds` multiplied by `DURABILITY_TIMES`.
 pub fn rounds(rounds: usize) -> usize {
     let times = std::env::var("DURABILITY_TIMES");
     times.map_or(rounds, |times| rounds * times.parse::<usize>().expect("DURABILITY_TIMES is a number"))

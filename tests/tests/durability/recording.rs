@@ -1,11 +1,11 @@
-//! The record of `powercut/shim.c`, read.
+//! Reads what `powercut/shim.c` records.
 
 use std::path::{Path, PathBuf};
 
-/// One thing that a process did.
+/// One operation of a process.
 #[derive(Debug)]
 pub enum Operation {
-    /// A process began; the descriptors of the one before are gone.
+    /// A process began. The descriptors of the one before are closed.
     Start,
     Open {
         handle: u32,

@@ -1,4 +1,4 @@
-//! A damaged store is mended at its start, and the process is killed while it does so.
+//! The server repairs a damaged store at its start. It is killed during the repair.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,10 @@ use crate::random::{self, Random};
 use crate::writer::{Writer, root_key};
 
 const ROUNDS: usize = 50;
-/// How often a start is killed before one may end.
+/// How many starts are killed before one may end.
 const MOST_KILLS: usize = 4;
 
-/// A damage that is mended without a loss.
+/// A damage that can be repaired without a loss.
 struct Damage {
     what: &'static str,
     inflict: fn(&Path),
@@ -74,7 +74,7 @@ fn a_kill_while_a_store_is_mended_makes_nothing_worse() {
             }
             let found = expected.check(&store, &root_key);
             found.unwrap_or_else(|why| panic!("{what}, round {round}: {why}"));
-            // And once more: what was mended stays so.
+            // The next start finds the repaired store in order.
             expected
                 .check(&store, &root_key)
                 .unwrap_or_else(|why| panic!("{what}, round {round}, again: {why}"));

@@ -1,4 +1,4 @@
-//! The process that writes.
+//! The process that writes to the store.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,23 +7,23 @@ use std::sync::OnceLock;
 
 use kms_fs::RootKey;
 
-/// How many lines may come before one that is waited for: a full disk takes thousands of entries to be noticed.
+/// How many lines may precede the expected one. A full disk shows only after thousands of entries.
 const MOST_LINES: usize = 20_000;
 
-/// How a writer is started.
+/// The arguments of a writer.
 pub struct Writer<'a> {
     pub directory: &'a Path,
     pub root_key: &'a Path,
-    /// What the names it makes begin with.
+    /// The prefix of all names.
     pub prefix: String,
     pub tasks: usize,
     pub rounds: usize,
-    /// One in so many entries is deleted again.
+    /// One in this number of entries is deleted again.
     pub deleted: usize,
 }
 
 impl Writer<'_> {
-    /// Makes the command that starts it.
+    /// Returns the command that starts the writer.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_store-writer"));
         command.arg(self.directory).arg(self.root_key).arg(&self.prefix);
@@ -32,12 +32,12 @@ impl Writer<'_> {
         command
     }
 
-    /// Starts it, with its file operations recorded.
+    /// Starts the writer and records its file operations.
     pub fn record(&self, log: &Path, environment: &[(&str, String)]) -> Running {
         self.record_below(self.directory, log, environment)
     }
 
-    /// Starts it, with its file operations below `root` recorded.
+    /// Starts the writer and records its file operations below `root`.
     pub fn record_below(&self, root: &Path, log: &Path, environment: &[(&str, String)]) -> Running {
         let mut command = self.command();
         command.env("LD_PRELOAD", shim()).env("POWERCUT_ROOT", root).env("POWERCUT_LOG", log);
@@ -46,7 +46,7 @@ impl Writer<'_> {
     }
 }
 
-/// A writer that runs; it is killed when dropped.
+/// A running writer. It is killed when it is dropped.
 pub struct Running {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
@@ -59,12 +59,12 @@ impl Running {
         Self { child, lines }
     }
 
-    /// Waits for the next line; `None` after the last.
+    /// Waits for the next line; `None` after the last one.
     pub fn line(&mut self) -> Option<String> {
         self.lines.next().map(Result::unwrap)
     }
 
-    /// Reads lines up to one that begins so, unless it is long in coming, and returns them with it.
+    /// Returns all lines up to one that begins like this. Fails if it takes too many lines.
     pub fn lines_to(&mut self, start: &str) -> Vec<String> {
         let mut lines = Vec::new();
         while lines.len() < MOST_LINES {
@@ -76,14 +76,14 @@ impl Running {
         panic!("the writer says '{}' and never '{start}'", lines.last().map_or("", String::as_str));
     }
 
-    /// Kills it and returns what it said and nobody read yet, without a line that was cut off.
+    /// Kills the writer and returns the lines that nobody has read, without an incomplete one.
     pub fn kill(mut self) -> Vec<String> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.lines.by_ref().map(Result::unwrap).collect()
     }
 
-    /// Waits until it ends by itself or by a signal of its own.
+    /// Waits until the writer ends by itself or by its own signal.
     pub fn wait(mut self) {
         for line in self.lines.by_ref() {
             line.unwrap();
@@ -100,7 +100,7 @@ impl Drop for Running {
     }
 }
 
-/// Makes a root key in `directory`.
+/// Creates a root key in `directory`.
 pub fn root_key(directory: &Path) -> (PathBuf, RootKey) {
     let file = directory.join("root.key");
     RootKey::random().unwrap().write_new(&file).unwrap();
@@ -108,7 +108,7 @@ pub fn root_key(directory: &Path) -> (PathBuf, RootKey) {
     (file, key)
 }
 
-/// Compiles the recorder of file operations.
+/// Compiles the recorder of file operations and returns its path.
 fn shim() -> &'static Path {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();
     SHIM.get_or_init(|| {

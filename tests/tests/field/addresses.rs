@@ -1,4 +1,4 @@
-//! Addresses and log levels as configs of KES write them, with the binary.
+//! The binary with addresses and log levels in the forms of KES.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use kms_tests::{Client, Protocol, TestIdentity};
 
 use kms_tests::shell::{Serving, Shell, text};
 
-/// A config for KES with what a case puts into it, in a directory of its own.
+/// A directory with a config for KES to which a test adds lines.
 struct Config {
     directory: tempfile::TempDir,
     admin: TestIdentity,
@@ -71,7 +71,7 @@ async fn an_address_without_one_of_a_family_is_both_families() {
         let (port, probes) = (free_port(), free_port());
         let host = host.trim_matches('\'');
         let address = |port: u16| format!("\"{host}:{port}\"");
-        // Once by the config, and once by the flag over it.
+        // The address comes from the config, and then from the flag.
         for arguments in [None, Some(format!("{host}:{port}"))] {
             let of_config = if arguments.is_none() { port } else { free_port() };
             let lines =
@@ -94,7 +94,7 @@ async fn an_address_without_one_of_a_family_is_both_families() {
     }
 }
 
-/// With IPv6 as a kernel without it has it, and with the system's default the other way round.
+/// The host has no IPv6, or its default keeps IPv4 out of IPv6 sockets.
 #[test]
 fn a_host_without_ipv6_and_one_that_keeps_the_families_apart_are_fine() {
     let config = Config::new();
@@ -112,7 +112,8 @@ fn a_host_without_ipv6_and_one_that_keeps_the_families_apart_are_fine() {
         command.args(["-n", "sh", "-c", script, "sh", disabled, only]).arg(kms).arg(&file).arg(address);
         let output = command.current_dir(config.directory.path()).output().unwrap();
         let told = String::from_utf8(output.stdout).unwrap();
-        // A client without a certificate is refused in the handshake or told so: either way it is reached.
+        // A client without a certificate is refused in the handshake or in the answer. Either way it has
+        // reached the server.
         assert!(told.contains("up and running"), "{address}: {told} {:?}", output.stderr);
         assert!(!told.starts_with("000") || told.contains("TLS handshake failed"), "{address}: {told}");
     }
@@ -141,11 +142,11 @@ async fn levels_of_kes_start_the_server_and_choose_what_it_tells() {
         let server = config.serve(&lines, &[]);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         assert_eq!(config.status(address).await, 200, "{level}");
-        // A client without a certificate is a warning.
+        // The log has a warning about a client without a certificate.
         let failed =
             reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
         assert!(failed.get(format!("https://{address}/v1/status")).send().await.is_err(), "{level}");
-        // A reload is told as information.
+        // The log has a reload as information.
         let pid = rustix::process::Pid::from_raw(server.pid().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
         let told = |log: &str| log.contains("the configuration was loaded again");

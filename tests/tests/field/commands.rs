@@ -1,4 +1,4 @@
-//! The table of commands in docs/from-kes.md is what both programs do.
+//! The table of commands in docs/from-kes.md describes what both programs do.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! A directory of key files in the clear, as KES leaves it.
+//! A directory of unencrypted key files that KES left.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use kms_tests::{Client, Protocol, TestIdentity};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A config for KES 0.24 in a directory of its own, with its certificate and an admin.
+/// A directory with a config for KES 0.24, its certificate and an admin.
 struct Node {
     dir: TempDir,
     api_key: String,
@@ -106,7 +106,7 @@ fn every_record_that_a_release_wrote_is_imported_once_and_encrypted() {
     client.run(&["key", "create", "made-here"]).ok();
     server.stop();
 
-    // Without the files everything is there; so the line told the truth.
+    // All keys are there without their files, as the log promised.
     for name in &names {
         fs::remove_file(node.path("keys").join(name)).unwrap();
     }
@@ -130,7 +130,7 @@ fn a_deleted_key_does_not_come_back_from_its_file() {
     assert_eq!(listed(&node.client_of(&server)), BTreeSet::from(["b".to_owned()]));
     assert!(server.stderr().contains("1 of them were deleted"), "{}", server.stderr());
     server.stop();
-    // Another key under that name is a new one.
+    // A file with another key under that name is a new key.
     fs::write(node.path("keys/a"), records[2]["record"].as_str().unwrap()).unwrap();
     let server = node.serve();
     assert_eq!(listed(&node.client_of(&server)).len(), 2);
@@ -161,7 +161,7 @@ fn a_key_that_the_store_has_lost_is_served_from_its_file() {
         assert_eq!(field(&opened, "plaintext"), field(&dek, "plaintext"));
     };
 
-    // Damaged in the journal and in the database: the file has it.
+    // The key is damaged in the journal and in the database. The file still has it.
     let journal = node.path("keys/.kms/journal");
     let lines = fs::read_to_string(&journal).unwrap();
     let line = lines.lines().find(|line| line.contains(" + second ")).unwrap();
@@ -173,7 +173,7 @@ fn a_key_that_the_store_has_lost_is_served_from_its_file() {
     assert!(told.contains("key is served from its file") && told.contains("second"), "{told}");
     server.stop();
 
-    // Given up, it comes back from its file, and one that was deleted does not.
+    // After `discard` the key comes back from its file. A deleted key does not.
     let config = node.path("config.yml");
     let discard = ["key", "discard", "second", "--config", text(&config)];
     Shell::default().run_with(&discard, b"second\n").ok();
@@ -183,7 +183,7 @@ fn a_key_that_the_store_has_lost_is_served_from_its_file() {
     assert_eq!(listed(&node.client_of(&server)), names(&["first", "second"]));
     server.stop();
 
-    // So do keys that a backup of the store does not have.
+    // Keys that are missing in a backup of the store come back as well.
     for part in ["sled", "journal", "last"] {
         let gone = node.path("keys/.kms").join(part);
         let _ = fs::remove_dir_all(&gone);
@@ -225,7 +225,7 @@ fn a_broken_key_file_is_named_and_the_rest_served() {
     assert!(check.stdout.contains("keys/empty"), "{check:?}");
 }
 
-/// Asks a server what no command does, and returns the status and the text of its answer.
+/// Sends a request for which there is no command, and returns the status and the text of the answer.
 pub fn ask(admin: &TestIdentity, server: &Serving, method: &str, path: &str, body: &str) -> (u16, String) {
     let stdout = server.stdout();
     let endpoint = stdout.split_whitespace().find_map(|word| word.strip_prefix("https://")).unwrap();
@@ -234,12 +234,12 @@ pub fn ask(admin: &TestIdentity, server: &Serving, method: &str, path: &str, bod
     runtime.block_on(kms_tests::spoilt::ask(&mut client, method, path, body))
 }
 
-/// Returns the user that servers run as whose test is root, to whom no file is unreadable.
+/// Returns another user for the server if the test runs as root. Root can read every file.
 fn other_user() -> Option<u32> {
     rustix::process::geteuid().is_root().then_some(65534)
 }
 
-/// Lets the other user have everything in a directory but what the test keeps from it.
+/// Gives a directory to the other user. The test takes single files away later.
 fn give_to(user: Option<u32>, dir: &Path) {
     let Some(user) = user else { return };
     let given = Command::new("chown").args(["-R", &format!("{user}:{user}"), text(dir)]).status().unwrap();
@@ -318,7 +318,7 @@ fn what_has_a_name_and_cannot_be_used_is_not_absent() {
     assert_eq!(ask(&admin, &server, "POST", "/v1/key/generate/good", "{}").0, 200);
     assert_eq!(ask(&admin, &server, "GET", "/v1/key/describe/absent", "").0, 404);
 
-    // What comes while the server runs is seen, and what was mended is served.
+    // The server sees new files while it runs, and serves files that were repaired.
     fs::write(key("late"), "nonsense").unwrap();
     check_all(&server, &["late"]);
     fs::remove_file(key("dangling")).unwrap();
@@ -352,7 +352,7 @@ fn a_store_without_its_root_key_refuses_to_start() {
     node.serve();
 }
 
-/// A real KES, killed when dropped.
+/// A real KES. It is killed when it is dropped.
 struct Kes(Child);
 
 impl Drop for Kes {

@@ -1,4 +1,4 @@
-//! What operators install: the layout of an image, and the unit of systemd.
+//! What operators install: the layout of an image and the unit of systemd.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -12,7 +12,7 @@ fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// A root directory as the image has it, with the shell and the libraries of this machine.
+/// A root directory with the layout of the image and the shell and libraries of this machine.
 struct Image {
     root: tempfile::TempDir,
 }
@@ -36,14 +36,14 @@ impl Image {
         Self { root }
     }
 
-    /// Puts a file there that the user of the image may read.
+    /// Writes a file that the user of the image may read.
     fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.root.path().join(name);
         fs::write(&path, content).unwrap();
         chown(&path, Some(1000), Some(1000)).unwrap();
     }
 
-    /// Runs a line of the shell there as the image's user.
+    /// Returns a command that runs a line of the shell in the image as its user.
     fn run(&self, line: &str) -> Command {
         let mut command = Command::new("chroot");
         command.args(["--userspec=1000:1000", text(self.root.path()), "sh", "-c", line]);
@@ -58,7 +58,7 @@ fn copy_into(root: &Path, file: &str) {
     fs::copy(file, target).unwrap();
 }
 
-/// A process, killed with its test.
+/// A process that is killed with its test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -157,7 +157,8 @@ fn the_containerfile_has_what_entrypoints_rely_on() {
     assert!(last.contains("/tmp/install / /tmp/kms"), "the layout is that of packaging/install");
 }
 
-/// Starts the server as the unit does: its command, and its variables with the directory of credentials filled in.
+/// Starts the server with the command and the variables of the unit. The test fills in the directory of
+/// credentials.
 #[test]
 fn the_unit_starts_a_node_whose_root_key_is_a_credential() {
     let node = tempfile::tempdir().unwrap();

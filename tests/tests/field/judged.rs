@@ -1,5 +1,7 @@
-//! Configs that KES 0.24 was asked about (`tests/tools/judge-configs`): what it takes is taken, and what it refuses is refused
-//! in one line with the file, the line and the key. Where that is otherwise, the table says why.
+//! Configs that `tests/tools/judge-configs` showed to KES 0.24.
+//!
+//! This server accepts what KES accepts. It refuses what KES refuses, in one line with the file, the line and
+//! the key. Where it differs, the table says why.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,9 +14,9 @@ struct Case {
     config: String,
     #[serde(default)]
     variables: BTreeMap<String, String>,
-    /// Whether KES 0.24 takes it.
+    /// Whether KES 0.24 accepts the config.
     kes: bool,
-    /// Why this server judges otherwise.
+    /// Why this server differs.
     differs: Option<String>,
 }
 
@@ -49,10 +51,10 @@ fn a_refusal_names_file_line_and_key_in_the_words_of_a_config() {
         let told = problem.to_string();
         assert!(!told.contains('\n'), "{name}: {told}");
         for word in ["struct", "enum", "Raw", "Option", "sequence", "variant", "u64", "usize", "tuple"] {
-            // Sequences are YAML's word, too.
+            // "Sequence" is also a word of YAML.
             assert!(!told.contains(word) || told.contains("invalid YAML"), "{name}: {told}");
         }
-        // What is missing altogether has no line; neither has what no line says.
+        // A setting that is missing has no line.
         let place = problem.place.strip_prefix("c.yml").unwrap_or_else(|| panic!("{name}: {told}"));
         match place.strip_prefix(':') {
             Some(line) => {

@@ -1,4 +1,5 @@
-//! Containers whose key store is a volume: a layer of their own that dies with each of them, and what is mounted into it.
+//! Containers with their key store in a volume. Each container has a layer that ends with it, and mounts in
+//! that layer.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use super::directory::ask;
 
-/// What outlives containers: volumes, certificate and config.
+/// What survives a container: volumes, certificate and config.
 struct Host {
     dir: TempDir,
     volume: TempDir,
@@ -20,9 +21,10 @@ struct Host {
 }
 
 impl Host {
-    /// Makes a host whose volume lies below `volumes`, for containers that run as `uid`.
+    /// Creates a host with a volume below `volumes`, for containers that run as `uid`.
     ///
-    /// `key_store` is the section of the config; `{layer}` and `{host}` stand for directories in the container.
+    /// `key_store` is the section of the config. `{layer}` and `{host}` in it stand for directories in the
+    /// container.
     fn new(volumes: &Path, uid: u32, key_store: &str) -> Self {
         assert!(rustix::process::geteuid().is_root(), "mounts are made by root, as in a container");
         let dir = tempfile::tempdir().unwrap();
@@ -68,19 +70,20 @@ impl Host {
         [self.path("config.toml"), self.path("config.yml")].into_iter().find(|path| path.exists()).unwrap()
     }
 
-    /// Makes the layer of a new container, in which `mount_point` is a directory.
+    /// Creates the layer of a new container with the directory `mount_point`.
     fn fresh_layer(&self, mount_point: &str) {
         let layer = self.path("layer");
         let _ = fs::remove_dir_all(&layer);
         fs::create_dir_all(layer.join(mount_point)).unwrap();
     }
 
-    /// Returns the command of a container that has the volume at `mount_point`, or has it not.
+    /// Returns the command of a container. With a `mount_point` the volume is mounted there.
     fn container(&self, mount_point: Option<&str>, flags: &[&str]) -> Command {
         self.container_with("", mount_point, flags)
     }
 
-    /// The same, in which `mounted` is run first; `{volume}` stands for the volume's mount point.
+    /// Returns the same command with `mounted` before it. `{volume}` in it stands for the mount point of the
+    /// volume.
     fn container_with(&self, mounted: &str, mount_point: Option<&str>, flags: &[&str]) -> Command {
         let mount = match mount_point {
             Some(at) => {
@@ -115,7 +118,7 @@ impl Host {
         ask(&self.admin, server, method, path, body)
     }
 
-    /// Makes a key in one container and uses it in the next; returns what the second said.
+    /// Creates a key in one container and uses it in the next. Returns the log of the second.
     fn key_outlives_a_container(&self, mount_point: &str, flags: &[&str]) -> String {
         self.fresh_layer(mount_point);
         let server = self.serve(mount_point, flags);
@@ -139,7 +142,7 @@ fn said(output: &Output) -> String {
 
 const KES: &str = "keystore: {fs: {path: '{layer}/data'}}\n";
 
-/// The volumes of a container engine lie on the device of its layers, or on another one.
+/// A container engine has its volumes on the device of its layers or on another one.
 #[test]
 fn keys_in_a_volume_outlive_their_container() {
     for volumes in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
@@ -169,7 +172,7 @@ fn a_root_key_in_the_layer_is_served_and_told_while_it_lasts() {
     let host = Host::new(&std::env::temp_dir(), 0, KES);
     host.fresh_layer("data");
     host.serve("data", &[]).stop();
-    // As a release left it that did not look at mounts.
+    // An old release that did not look at mounts left the root key here.
     fs::rename(host.volume.path().join(".root-key"), host.path("layer/data.root-key")).unwrap();
     let server = host.serve("data", &[]);
     let told = server.stderr();
@@ -178,7 +181,7 @@ fn a_root_key_in_the_layer_is_served_and_told_while_it_lasts() {
     let (status, ready) = host.ask(&server, "GET", "/v1/ready", "");
     assert!(status == 200 && ready.contains("data.root-key lies on another file system"), "{ready}");
     server.stop();
-    // With its layer the root key is gone; then nothing is made anew over the keys.
+    // The root key is gone with its layer. The server does not create another one for existing keys.
     host.fresh_layer("data");
     let refused = host.run(Some("data"), &["server", "--config", text(&host.config())]);
     assert!(!refused.status.success() && said(&refused).contains("is missing"), "{}", said(&refused));
@@ -201,7 +204,7 @@ fn a_volume_that_is_not_mounted_stops_the_start() {
     assert_eq!(made, 0, "nothing was made where the volume was not");
 }
 
-/// A disk that fails is mounted for reading alone.
+/// The kernel mounts a failing disk read-only.
 #[test]
 fn a_store_on_a_read_only_mount_is_salvaged() {
     let own = "[keystore.fs]\npath = \"{layer}/data/store\"\nroot_key_file = \"{etc}/root.key\"\n";

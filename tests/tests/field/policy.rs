@@ -1,4 +1,4 @@
-//! `kms policy test` and the globs of 2020.
+//! `kms policy test`, also with the globs of 2020.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ fn a_decision_is_explained_from_the_config_alone() {
         (APP, "/v1/key/generate/my-secret", false, "policy 'app' denies '/v1/key/generate/my-secret'"),
         (APP, "/v1/key/delete/my-key", false, "no rule of policy 'app' allows the path"),
         (APP, "/v1/key/%67enerate/my-%73ecret?x", false, "denies '/v1/key/generate/my-secret'"),
-        // What is denied under one path is denied under all, and what is allowed is allowed under this one.
+        // A deny of one path denies all paths to the same handler. An allow counts for its own path only.
         (
             APP,
             "/v1/key/bulk/decrypt/my-secret",
@@ -46,7 +46,7 @@ fn a_decision_is_explained_from_the_config_alone() {
         (APP, "/version", true, "no policy is asked"),
         (OLD, "/v1/key%2Fcreate/old-key", false, "no rule of policy 'old'"),
         (&"f".repeat(64), "/v1/status", false, "no policy"),
-        // A glob of 2020 ends at a slash.
+        // The `*` of a glob of 2020 ends at a slash.
         (OLD, "/v1/key/create/old-key", true, "policy 'old' allows '/v1/key/create/o?d*'"),
         (OLD, "/v1/key/create/new-key", false, "no rule of policy 'old'"),
         (OLD, "/v1/key/x", true, "policy 'old' allows '/v1/key/*'"),

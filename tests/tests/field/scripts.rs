@@ -1,4 +1,4 @@
-//! Shell scripts as they stand in the field, with the binary as `kes` on their PATH.
+//! Shell scripts from the field, with the binary as `kes` on their PATH.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use kms_tests::shell::kms;
 
-/// Runs a script of the directory `scripts` in a directory of its own. It ends at the first command that fails.
+/// Runs a script of the directory `scripts` in a directory of its own. The first command that fails ends it.
 #[track_caller]
 fn runs(script: &str) {
     let directory = tempfile::tempdir().unwrap();
@@ -18,7 +18,7 @@ fn runs(script: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/field/scripts").join(script);
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [port, other_port] = ports.map(|listener| listener.local_addr().unwrap().port());
-    // A `!` before a command would be no end by `-e` alone.
+    // `-e` alone does not end a script at a command with `!` before it.
     let trace = "set -Eeu; trap 'echo \"failed: line $LINENO: $BASH_COMMAND\" >&2' ERR";
     let text = fs::read_to_string(&script).unwrap();
     let fails = |line: &str| {

@@ -1,4 +1,4 @@
-//! Private keys of the server as openssl and KES encrypt them.
+//! Private keys of the server that openssl and KES encrypted.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const PASSWORD: &str = "open-sesame";
 const ADMIN: &str = "3ecfcdf38fcbe141ae26a1030f81e96b753365a46760ae6b578698a97c59fd22";
 
-/// A directory with a server's certificate, and its private key in the forms of openssl.
+/// A directory with the certificate of a server and its private key in the forms of openssl.
 struct Files(TempDir);
 
 impl Files {
@@ -30,7 +30,7 @@ impl Files {
         assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Makes `plain.key` and a certificate of it.
+    /// Creates `plain.key` and a certificate for it.
     fn make(&self, key: &str) {
         self.openssl(&format!("genpkey {key} -out plain.key"));
         self.openssl(
@@ -51,7 +51,7 @@ impl Files {
         file
     }
 
-    /// Runs a command at a terminal where somebody types a line at each prompt, and returns what is shown.
+    /// Runs a command at a terminal, types a line at each prompt, and returns the output.
     fn at_terminal(&self, lines: &str, command: &str) -> String {
         let mut script = Command::new("script");
         script.args(["-qec", command, "/dev/null"]).current_dir(self.0.path());
@@ -65,12 +65,12 @@ impl Files {
             }
             shown.extend_from_slice(&piece[..read]);
             if shown.ends_with(b"private key:") {
-                // The prompt comes before the terminal stops showing what is typed.
+                // The prompt appears before the terminal stops echoing.
                 std::thread::sleep(Duration::from_millis(200));
                 writeln!(keyboard, "{}", lines.next().expect("one more prompt than expected")).unwrap();
             }
         }
-        // The keyboard stays while the command runs: its end would hang up.
+        // The keyboard stays open until the command has ended, because its end hangs up the terminal.
         drop(keyboard);
         child.wait().unwrap();
         assert_eq!(lines.next(), None, "it was not asked for");
@@ -185,7 +185,7 @@ fn a_password_that_is_missing_or_wrong_is_told_by_file_and_name() {
             assert!(check.stdout.contains(expected), "{encrypt}: {check:?}");
         }
     }
-    // A password for a key that has none is of no concern, as with KES.
+    // A password for an unencrypted key is ignored, as in KES.
     fs::copy(files.path("plain.key"), files.path("server.key")).unwrap();
     files.config(WITH_PASSWORD);
     files.serve(&shell()).stop();
@@ -240,7 +240,7 @@ fn a_key_that_is_made_encrypted_is_asked_for_its_password_wherever_it_is_read() 
     let refused = typed("wrong\n", &format!("identity --color never {}", key.display()));
     assert!(refused.contains("server.key: the password is wrong"), "{refused}");
 
-    // The server reads it by the config, and its admin by typing.
+    // The server takes the password from the config, and its admin types it.
     let config = fs::read_to_string(files.config(WITH_PASSWORD)).unwrap().replace(ADMIN, identity.trim());
     fs::write(files.path("config.yml"), config).unwrap();
     let server = files.serve(&shell());
@@ -296,12 +296,12 @@ fn old_and_odd_certificates_of_the_server_serve_whoever_does_not_ask() {
             .split_whitespace()
             .find_map(|word| word.strip_prefix("https://").map(str::to_owned));
         let client = Shell::default().set("KES_API_KEY", &key).set("KES_SERVER", address.unwrap());
-        // Shaken hands with, and told that it has no policy.
+        // The handshake succeeds, and the client has no policy.
         let refused = client.run(&["key", "ls", "-k"]).error();
         assert!(refused.contains("not authorized"), "{what}: {refused}");
         server.stop();
     }
-    // Not the key's own.
+    // This key does not belong to the certificate.
     files.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out server.key");
     let config = files.path("config.yml");
     let told = shell().run(&["server", "--config", text(&config)]).stderr;

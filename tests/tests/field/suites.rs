@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use kms_tests::shell::{Serving, Shell, field, kms, text};
 use tempfile::TempDir;
 
-/// Files as a suite makes them: the binary called `kes`, a certificate of the server, one of a client.
+/// The files that a suite makes: the binary as `kes`, a certificate of the server, and one of a client.
 struct Suite {
     dir: TempDir,
 }
@@ -37,7 +37,7 @@ impl Suite {
         self.kes(&["tool", "identity", "of", text(&self.path("client.crt"))]).ok().trim().to_owned()
     }
 
-    /// A client with the variables of 2020.
+    /// Returns a client with the environment variables of 2020.
     fn client(&self, endpoint: &str) -> Shell {
         Shell::default()
             .set("KES_SERVER", endpoint)
@@ -89,7 +89,7 @@ fn the_suites_that_name_root_key_and_cert_get_keys_in_memory() {
     client.run(&["key", "decrypt", "-k", "my-key", &field(&dek, "ciphertext")]).ok();
     assert!(fs::read_dir(suite.dir.path()).unwrap().count() == 5, "something was stored");
     server.stop();
-    // Nothing but this form runs in memory unasked.
+    // Only this form of the command implies keys in memory.
     for less in [&flags[..3], &flags[4..], &[flags[2], flags[4]]] {
         let done = Shell::default().run(&[&["server"], less].concat());
         assert!(!done.status.success(), "{less:?}");
@@ -141,7 +141,7 @@ fn flags_of_former_releases_are_taken_with_a_warning() {
         assert!(server.stderr().contains(told), "{flags:?}: {}", server.stderr());
         server.stop();
     }
-    // `server --auth --config=…`: the value that `--auth` lacks is not taken from what follows.
+    // In `server --auth --config=…` the next argument is not the missing value of `--auth`.
     let server = Shell::default().serve(&["--auth", &config, "--addr", "127.0.0.1:0"]);
     assert!(server.stderr().contains("--auth=on has no effect"), "{}", server.stderr());
 }

@@ -1,5 +1,6 @@
-//! A server as a process under thousands of idle connections and all kinds of bad clients at once: a good client
-//! gets its answers in a second, and the server's memory stays small.
+//! A server with thousands of idle connections and all kinds of bad clients at once.
+//!
+//! A good client gets its answers in a second, and the memory of the server stays small.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const IDLE_CONNECTIONS: usize = 5_000;
-/// In so many the bad clients come.
+/// How many waves of bad clients there are.
 const WAVES: usize = 10;
 const MAX_RESIDENT_MIB: u64 = 150;
-/// The bad clients and the server share the machine: what is measured is not how fast they are.
+/// How long a bad client pauses between attempts. The bad clients use the same CPUs, and their speed is not the
+/// subject.
 const PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -39,7 +41,8 @@ async fn a_good_client_is_served_among_thousands_of_bad_ones() {
     let (address, admin) = (server.address(), server.admin_identity());
     let http1 = Arc::new(admin.client_config(&["http/1.1"]));
     let http2 = Arc::new(admin.client_config(&["h2"]));
-    // Not all at one moment: their own handshakes, on the same CPUs, would be what the good client waits for.
+    // The clients do not come all at once. Otherwise the good client would wait for their handshakes on the
+    // same CPUs.
     for _ in 0..WAVES {
         for _ in 0..200 / WAVES {
             bad.spawn(half_open_handshake(address));
@@ -70,7 +73,7 @@ async fn a_good_client_is_served_among_thousands_of_bad_ones() {
     println!("{resident} MiB resident at most");
 }
 
-/// Asks on connections that are there, and on new ones, and looks at the clock.
+/// Sends requests on existing and on new connections and checks how long they take.
 async fn assert_served(server: &DevServer, good: &mut [Client]) {
     for client in good {
         let begun = Instant::now();
@@ -84,7 +87,7 @@ async fn assert_served(server: &DevServer, good: &mut [Client]) {
     assert!(begun.elapsed() < PATIENCE, "on a new connection: {:?}", begun.elapsed());
 }
 
-/// Opens connections that make one request each and then stay.
+/// Opens connections that send one request each and then stay open.
 async fn idle_connections(server: &DevServer) -> Vec<tokio_rustls::client::TlsStream<TcpStream>> {
     let config = TestIdentity::new().client_config(&["http/1.1"]);
     let (config, address) = (Arc::new(config), server.address());

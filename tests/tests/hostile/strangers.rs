@@ -1,4 +1,4 @@
-//! Clients that may do nothing, and many of them: what they cost, and that it is given back.
+//! Many clients that may do nothing: what they cost, and that the server gives it back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +15,13 @@ use tokio::task::JoinSet;
 
 const CONNECTIONS: usize = 400;
 const STREAMS: u32 = 256;
-/// With its name and what HTTP/2 counts for each field, just within the 16 kB that a head may have.
+/// The length of a field value. With its name and HTTP/2's count for each field, the head is just below 16
+/// kB.
 const HEAD: usize = 15_900;
 const MAX_RESIDENT_MIB: u64 = 300;
 const MAX_LEFT_MIB: u64 = 100;
-/// A good client waits for the bad ones' handshakes, too: they are on the same two CPUs.
+/// The bound of the good client's 99th percentile. It waits for the handshakes of bad clients on the same two
+/// CPUs.
 const MAX_P99: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,7 +39,8 @@ async fn strangers_with_large_heads_and_unended_bodies_cost_little() {
     let mut bad = JoinSet::new();
     for number in 0..CONNECTIONS {
         bad.spawn(unended(server.address(), Arc::clone(&config), Arc::clone(&flood), number % 2 == 0));
-        // Not all at one moment: their own handshakes, on the same CPUs, would be what the good client waits for.
+        // The clients do not come all at once. Otherwise the good client would wait for their handshakes on
+        // the same CPUs.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -64,7 +67,7 @@ async fn strangers_with_large_heads_and_unended_bodies_cost_little() {
     assert_eq!(admin.send("POST", "/v1/key/generate/a", "{}").await.unwrap().code(), 200);
 }
 
-/// Asks for keys on a connection and a thread of its own, and tells how long each took.
+/// Sends requests for keys on a connection and a thread of its own, and returns how long each took.
 fn good_client(server: &DevServer, ends: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<Duration>> {
     let mut client = Client::new(server.address(), Protocol::Http2, server.admin_identity());
     std::thread::spawn(move || {
@@ -83,7 +86,7 @@ fn good_client(server: &DevServer, ends: Arc<AtomicBool>) -> std::thread::JoinHa
     })
 }
 
-/// Opens all streams at once, whatever the server allows, and stays.
+/// Opens all streams at once, even beyond the limit of the server, and stays connected.
 async fn unended(address: SocketAddr, config: Arc<ClientConfig>, flood: Arc<[u8]>, reads: bool) {
     let Ok(tls) = tls_connect(address, config).await else { return };
     let (mut read, mut write) = tokio::io::split(tls);
@@ -100,11 +103,12 @@ async fn unended(address: SocketAddr, config: Arc<ClientConfig>, flood: Arc<[u8]
     tokio::join!(reading, writing);
 }
 
-/// Preface, settings and all requests: a head of 16 kB and a byte of a body that never ends.
+/// Returns the preface, the settings and all requests. Each has a head of 16 kB and a body that never ends.
 fn flood() -> Vec<u8> {
     let mut block = vec![0x83, 0x87, 0x04, 19];
     block.extend_from_slice(b"/v1/key/generate/aa");
-    // A field that is not indexed: its name, the length of its value as an integer with a prefix of 7 bits.
+    // HPACK: a field that is not indexed, with its name and the length of its value. The length is an integer
+    // with a prefix of 7 bits.
     block.extend_from_slice(&[0, 1, b'x', 127]);
     let rest = HEAD - 127;
     block.extend_from_slice(&[rest % 128 + 128, rest / 128].map(|byte| u8::try_from(byte).unwrap()));

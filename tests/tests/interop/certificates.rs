@@ -1,4 +1,4 @@
-//! Client certificates as people make them, shown to the real KES and to ours by curl.
+//! curl presents client certificates of all kinds to the real KES and to this server.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,8 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::setup::{Process, attempt, free_address, run, text};
 
-/// What differs, on purpose: the versions of TLS, the answer of KES, ours, and what our log has to say.
+/// The differences on purpose: versions of TLS, the answer of KES, the answer of this server, and a part of
+/// its log.
 const DIFFERENT: [(&str, &[&str], &str, &str, &str); 5] = [
     ("RSA of 1024 bits", &["1.2", "1.3"], "200", "none", "an RSA key of 1024 bits; make one of"),
     ("RSA of 1536 bits", &["1.2", "1.3"], "200", "none", "an RSA key of 1536 bits; make one of"),
@@ -100,14 +101,14 @@ fn verified_clients_of_all_kinds_get_the_answer_that_kes_gives() {
     }
 }
 
-/// What is special about a certificate.
+/// The change that makes a certificate special.
 type Change<'a> = &'a dyn Fn(&mut CertificateParams);
 
-/// The files of clients, by what is special about them.
+/// The files of all clients, with what is special about each.
 struct Clients {
     dir: PathBuf,
     server: (PathBuf, PathBuf),
-    /// The CA of clients, where they are verified.
+    /// The CA of clients, if the servers verify them.
     ca: Option<PathBuf>,
     made: Vec<(String, (PathBuf, PathBuf))>,
 }
@@ -141,7 +142,7 @@ impl Clients {
         self.made.push((name.into(), files));
     }
 
-    /// What differs in the text of the certificate, and in the chain.
+    /// Adds clients with special certificates and chains.
     fn by_rcgen(&mut self) {
         let one = |change: &dyn Fn(&mut CertificateParams)| {
             let key = key();
@@ -203,7 +204,7 @@ impl Clients {
         self.add("a CA first, the certificate of another behind it", &[&root.0, &leaf], root.1.key());
     }
 
-    /// What a CA signed, or another one did.
+    /// Adds clients whose certificates the CA or a foreign CA signed.
     fn signed(&mut self) {
         let root = authority("root", None);
         let middle = authority("middle", Some(&root.1));
@@ -262,7 +263,7 @@ impl Clients {
         run(Path::new("openssl"), &args.split(' ').chain(files).collect::<Vec<_>>(), &[])
     }
 
-    /// Makes a key and a certificate of version 1, signed by a CA or by itself.
+    /// Creates a key and a certificate of version 1 that a CA or the key itself signed.
     fn version_1(&self, name: &str, make_key: &str, ca: Option<(&Path, &Path)>) -> (PathBuf, PathBuf) {
         let (cert, key) = self.write(name, "", "");
         let request = self.dir.join("request.csr");
@@ -275,7 +276,7 @@ impl Clients {
             None => vec![Path::new("-signkey"), &key],
         };
         let files: Vec<&Path> = [&[Path::new("-in"), &request, Path::new("-out"), &cert], &by[..]].concat();
-        // OpenSSL 3.4 writes version 3 unless told otherwise.
+        // OpenSSL 3.4 writes version 3 by default.
         Self::openssl("x509 -req -days 30", &files);
         let is_version_1 = || Self::openssl("x509 -noout -text -in", &[&cert]).contains("Version: 1 ");
         if !is_version_1() {
@@ -285,7 +286,7 @@ impl Clients {
         (cert, key)
     }
 
-    /// What differs in the key, and version 1.
+    /// Adds clients with special keys and with certificates of version 1.
     fn by_openssl(&mut self) {
         let kinds = [
             ("RSA of 1024 bits", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024"),
@@ -315,7 +316,7 @@ impl Clients {
         }
     }
 
-    /// Everybody's identity, of the certificate that KES would take.
+    /// Returns the identities of all clients, each of the certificate that KES takes.
     fn identities(&self) -> Vec<String> {
         let of = |cert: &Path| {
             let pem = fs::read(cert).unwrap();
@@ -333,13 +334,13 @@ impl Clients {
 struct Server {
     endpoint: String,
     log: PathBuf,
-    /// The configuration of curl's OpenSSL.
+    /// The OpenSSL configuration of curl.
     openssl: String,
     _process: Process,
 }
 
 impl Server {
-    /// Starts a server whose policy lets all clients ask for the status.
+    /// Starts a server whose policy allows all clients to ask for the status.
     fn start(program: &Path, clients: &Clients, name: &str) -> Self {
         let address = free_address();
         let dir = clients.dir.join(format!("of-{name}"));
@@ -360,7 +361,7 @@ impl Server {
         let process = Process::start(command, &log);
         process.until_listening(address);
         let openssl = dir.join("openssl.cnf");
-        // Old keys are the server's to judge.
+        // The OpenSSL of curl has to accept old keys, so that the server judges them.
         let lenient = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = lenient\n\
                        [lenient]\nCipherString = DEFAULT@SECLEVEL=0\n";
         fs::write(&openssl, lenient).unwrap();
@@ -368,7 +369,7 @@ impl Server {
         Self { endpoint, log, openssl, _process: process }
     }
 
-    /// Returns the code of the answer, or `none` where the handshake failed.
+    /// Returns the status of the answer, or `none` if the handshake failed.
     fn ask(&self, (cert, key): &(PathBuf, PathBuf), version: &str) -> String {
         let patience = Duration::from_secs(20).as_secs().to_string();
         let files = [cert, key].map(|path| path.to_str().unwrap());
@@ -393,7 +394,7 @@ impl Server {
         ];
         let output = attempt(Path::new("curl"), &arguments, &[("OPENSSL_CONF", &self.openssl)]);
         let code = String::from_utf8(output.stdout.clone()).unwrap();
-        // 28: nobody answered in time, which no kind of certificate explains.
+        // 28 is a timeout. No kind of certificate explains that.
         assert!(output.status.code() != Some(28), "{}: {}", cert.display(), text(&output));
         if code == "000" { "none".into() } else { code }
     }
@@ -425,7 +426,7 @@ fn authority(name: &str, issuer: Option<&Issuer<'static, KeyPair>>) -> (String, 
     (made.unwrap().pem(), Issuer::new(params, key))
 }
 
-/// An extension under an object identifier that nobody knows, which holds `NULL`.
+/// Returns an extension with an unknown object identifier and the value `NULL`.
 fn unknown(is_critical: bool) -> CustomExtension {
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(is_critical);

@@ -1,4 +1,4 @@
-//! Real clients against the real binary: the official Go SDK, and MinIO with its objects.
+//! Real clients against the real binary: the official Go SDK, MinIO and curl.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod aws;

@@ -1,4 +1,4 @@
-//! MinIO with its objects encrypted: every object comes back, whoever was restarted in between.
+//! MinIO with encrypted objects. Every object can be read, whichever server restarts in between.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -25,12 +25,12 @@ const ALLOW: [&str; 6] = [
 const DENY: [&str; 1] = ["/v1/key/generate/minio-denied*"];
 const USER: &str = "minio-root";
 const PASSWORD: &str = "minio-root-password";
-/// More than one part of a multipart upload.
+/// The size of an object that needs several parts of a multipart upload.
 const LARGE: usize = 24 << 20;
 
-/// What MinIO says of an object, and of a new one, whose key was deleted.
+/// MinIO's errors for an existing and for a new object whose key was deleted.
 const ABSENT: [&str; 2] = ["key with given key ID does not exist"; 2];
-/// The same where a deleted key is there until its backend has erased it.
+/// The same errors with a backend that keeps a deleted key until it erases it.
 const UNREADABLE: [&str; 2] =
     ["failed to decrypt ciphertext with KMS key", "failed to generate data key with KMS key"];
 
@@ -77,7 +77,7 @@ fn minio_keeps_its_objects_on_secrets_manager() {
     minio_keeps_its_objects(KeyServer::start_on(dir, &key_store, told, &ALLOW, &DENY), ABSENT);
 }
 
-/// The directory, the config and the port of a KES 0.24, taken over while MinIO runs.
+/// This server takes over the directory, the config and the port of a KES 0.24 while MinIO runs.
 #[test]
 fn minio_reads_under_us_what_it_wrote_under_kes() {
     let mut keys = KeyServer::start_kes(&program("kes"), &ALLOW);
@@ -104,8 +104,8 @@ fn minio_reads_under_us_what_it_wrote_under_kes() {
     assert!(minio.stat("s3/sse-kms/new").contains("minio-second"));
 }
 
-/// A directory of KES that was copied as root, and a server under another user: MinIO's default key is there, and cannot be
-/// read.
+/// Root copied the directory of KES, and the server has another user. So MinIO's default key exists and
+/// cannot be read.
 #[test]
 fn minio_does_not_make_its_default_key_anew_when_it_cannot_be_read() {
     const NOBODY: u32 = 65534;
@@ -120,7 +120,7 @@ fn minio_does_not_make_its_default_key_anew_when_it_cannot_be_read() {
     let key = fs::read(&key_file).unwrap();
 
     keys.run_kes_config_as(NOBODY, &[&key_file]);
-    // Had it heard that there is no such key, it would have made another one and started.
+    // If the server reported an absent key, MinIO would create another one and start.
     let told = minio.refuses_to_start(&keys);
     assert!(told.contains("Failed to connect to KMS") && told.contains("failed to read key"), "{told}");
     let listed = keys.admin(&["key", "ls"]);
@@ -128,7 +128,7 @@ fn minio_does_not_make_its_default_key_anew_when_it_cannot_be_read() {
     let made = attempt_as_admin(&keys, &["key", "create", "minio-default"]);
     assert!(made.contains("key already exists"), "{made}");
 
-    // After a chown everything is as it was, without a restart of the key server.
+    // After a `chown` everything works without a restart of the key server.
     std::os::unix::fs::chown(&key_file, Some(NOBODY), Some(NOBODY)).unwrap();
     assert!(fs::read(&key_file).unwrap() == key);
     minio.restart(&keys);
@@ -153,7 +153,7 @@ fn minio_keeps_its_objects(mut keys: KeyServer, deleted: [&str; 2]) {
     minio.mc(&["encrypt", "set", "sse-s3", "s3/sse-s3"]);
     minio.mc(&["encrypt", "set", "sse-kms", "minio-second", "s3/sse-kms"]);
 
-    // Put: small, multipart, of both kinds; then copies between buckets of different keys.
+    // Upload small and multipart objects of both kinds, and copy them between buckets with different keys.
     let small = minio.file("small", 1000);
     let large = minio.file("large", LARGE);
     for bucket in ["sse-s3", "sse-kms"] {
@@ -192,7 +192,7 @@ fn minio_keeps_its_objects(mut keys: KeyServer, deleted: [&str; 2]) {
     minio.restart(&keys);
     all_come_back(&minio, "after a restart of both");
 
-    // The key server away and back, without a restart of MinIO.
+    // The key server stops and starts again without a restart of MinIO.
     keys.stop();
     let refused = minio.attempt(&["cat", "s3/sse-s3/small"]);
     assert!(!refused.status.success(), "an object was read without its key");
@@ -250,7 +250,7 @@ impl Minio {
         self.until_works(&["ready", "s3"]);
     }
 
-    /// Starts it, waits until it has given up, and returns what it said.
+    /// Starts MinIO, waits until it has given up, and returns its output.
     fn refuses_to_start(&mut self, keys: &KeyServer) -> String {
         self.stop();
         self.process(keys, "refused.log").until_failed()
@@ -281,7 +281,7 @@ impl Minio {
         }
     }
 
-    /// Runs the client, which has to succeed.
+    /// Runs the client `mc` and expects success.
     fn mc(&self, args: &[&str]) -> String {
         let [config, quiet] = self.options();
         let host = self.host();
@@ -318,7 +318,7 @@ impl Minio {
         self.mc(&["stat", object])
     }
 
-    /// Makes a file of bytes that nothing compresses.
+    /// Creates a file of random bytes, which do not compress.
     fn file(&self, name: &str, len: usize) -> PathBuf {
         let file = self.dir.path().join(name);
         let mut bytes = vec![0; len];

@@ -1,4 +1,4 @@
-//! The embedded store with its root key elsewhere: in AWS KMS, in Vault's transit engine.
+//! The embedded store with its root key in AWS KMS or in Vault's transit engine.
 
 use std::fs;
 

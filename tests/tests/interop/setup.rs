@@ -1,4 +1,4 @@
-//! Programs, their configuration, and their ends.
+//! Starts, configures and stops the programs.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// How long a program may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A key server of our own with its files: an admin and an application, each with an API key.
+/// This key server with its files. It has an admin and an application, each with an API key.
 pub struct KeyServer {
     pub dir: TempDir,
     pub address: SocketAddr,
@@ -26,7 +26,7 @@ pub struct KeyServer {
 }
 
 impl KeyServer {
-    /// Starts a server on the embedded store, whose policy lets the application work with keys of these patterns.
+    /// Starts a server on the embedded store. These patterns are the policy of the application.
     pub fn start(allow: &[&str], deny: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, root_key) = (dir.path().join("store"), dir.path().join("root.key"));
@@ -42,7 +42,7 @@ impl KeyServer {
         Self::start_on(dir, &key_store, "sled in", allow, deny)
     }
 
-    /// Starts a server with this section of the config for its key store, which `kms check` tells by these words.
+    /// Starts a server with this section of the config for its key store. `kms check` has to print `told`.
     pub fn start_on(dir: TempDir, key_store: &str, told: &str, allow: &[&str], deny: &[&str]) -> Self {
         let mut server = Self::prepare(dir);
         let file = |name: &str| server.dir.path().join(name).display().to_string();
@@ -75,7 +75,7 @@ identities = ["{app}", "{client}"]
         server
     }
 
-    /// Starts the real KES on a directory of key files, with a policy as [`KeyServer::start`] has it.
+    /// Starts the real KES on a directory of key files, with the policy of [`KeyServer::start`].
     pub fn start_kes(kes: &Path, allow: &[&str]) -> Self {
         let mut server = Self::prepare(tempfile::tempdir().unwrap());
         let [admin, app] = [&server.admin_key, &server.app_key].map(|key| identity_of(key));
@@ -96,7 +96,7 @@ identities = ["{app}", "{client}"]
         server
     }
 
-    /// Ends the server, and starts `program` on the config that KES was started with.
+    /// Ends the server and starts `program` with the config of KES.
     pub fn run_kes_config(&mut self, program: &Path) {
         self.process = None;
         let mut command = Command::new(program);
@@ -106,7 +106,9 @@ identities = ["{app}", "{client}"]
         self.process = Some(process);
     }
 
-    /// Ends the server, and starts ours on that config as another user, to whom all is given but the files `kept`.
+    /// Ends the server and starts this one with the config of KES as another user.
+    ///
+    /// That user owns all files except for `kept`.
     pub fn run_kes_config_as(&mut self, user: u32, kept: &[&Path]) {
         assert!(rustix::process::geteuid().is_root(), "files are given away by root, as in a container");
         self.process = None;
@@ -128,7 +130,7 @@ identities = ["{app}", "{client}"]
         self.process = Some(process);
     }
 
-    /// Makes the files of a server that listens nowhere yet.
+    /// Creates the files of a server that has not started yet.
     fn prepare(dir: TempDir) -> Self {
         let (admin_key, app_key) = (new_api_key(), new_api_key());
         let file = |name: &str| dir.path().join(name).display().to_string();
@@ -143,7 +145,7 @@ identities = ["{app}", "{client}"]
         Self { dir, address: free_address(), admin_key, app_key, process: None }
     }
 
-    /// Stops the server, and starts it again.
+    /// Stops the server and starts it again.
     pub fn restart(&mut self) {
         self.stop();
         let mut command = Command::new(kms());
@@ -153,7 +155,7 @@ identities = ["{app}", "{client}"]
         self.process = Some(process);
     }
 
-    /// Stops the server as an operator does, and checks that it went in peace.
+    /// Stops the server as an operator does and expects success.
     pub fn stop(&mut self) {
         if let Some(process) = self.process.take() {
             process.stop();
@@ -175,14 +177,14 @@ identities = ["{app}", "{client}"]
     }
 }
 
-/// A running program, killed when dropped.
+/// A running program. It is killed when it is dropped.
 pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts a program whose output goes to the end of `log`.
+    /// Starts a program and appends its output to `log`.
     pub fn start(mut command: Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
@@ -199,7 +201,7 @@ impl Process {
         }
     }
 
-    /// Waits until the program has ended by itself, with an error, and returns its log.
+    /// Waits until the program has ended by itself with an error, and returns its log.
     pub fn until_failed(mut self) -> String {
         let began = Instant::now();
         loop {
@@ -212,7 +214,7 @@ impl Process {
         }
     }
 
-    /// Sends TERM and waits; the program has to end by itself and without an error.
+    /// Sends SIGTERM, waits until the program has ended, and expects success.
     pub fn stop(mut self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
@@ -239,7 +241,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program that has to succeed, and returns what it printed.
+/// Runs a program, expects success and returns stdout.
 pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> String {
     let output = attempt(program, args, env);
     let text = text(&output);
@@ -247,24 +249,24 @@ pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs a program, and returns how it went.
+/// Runs a program and returns its result.
 pub fn attempt(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(program);
     command.args(args).envs(env.iter().copied()).stdin(Stdio::null());
     command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
 
-/// Returns all that a program printed.
+/// Returns everything that a program printed.
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Finds an address that nobody listens on.
+/// Returns an address that was free a moment ago.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Makes an API key, as scripts do that look for its shape.
+/// Creates an API key, and finds it in the output by its form as scripts do.
 fn new_api_key() -> String {
     let printed = run(kms(), &["identity", "new"], &[]);
     printed.split_whitespace().find(|word| word.starts_with("kes:v1:")).unwrap().to_owned()

@@ -1,4 +1,4 @@
-//! What Vault is asked at once, and what is read of its answers, whatever it does.
+//! Bounds on the requests to Vault at once and on the length of its answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::common::{entry, open, record, ring};
 use super::proxy::{Fault, Proxy};
 
 const MIB: usize = 1 << 20;
-/// What the sockets hold beside what is read.
+/// How many bytes the sockets hold in addition to those that the server reads.
 const SOCKETS: usize = 16 * MIB;
 
 type Outcome = Result<()>;
@@ -69,7 +69,7 @@ async fn an_answer_without_end_is_read_up_to_its_bound() {
             proxy.fail_if(move |method, path| {
                 if method == of_method && path.starts_with(&of_path) { told.clone() } else { Fault::None }
             });
-            // A token of its own for what is about tokens, so that they are asked for.
+            // This store has its own token and session, so that it asks for tokens.
             let store = match path {
                 "auth/approle/login" => {
                     open(VaultConfig { ping: Duration::from_millis(100), ..config.clone() })
@@ -89,7 +89,7 @@ async fn an_answer_without_end_is_read_up_to_its_bound() {
             let text = error.chain().to_string();
             let said = format!("its answer to '{path}' is longer than {limit} bytes");
             assert!(text.contains(&said), "{cell}: {text}");
-            // An attempt at a login may be made again in the background.
+            // The store may repeat a login in the background.
             let taken = proxy.take_sent();
             assert!(taken < 4 * (limit + SOCKETS), "{cell}: {taken} bytes were taken");
             proxy.fail(Fault::None);
@@ -118,7 +118,7 @@ async fn a_renewal_without_end_costs_no_key_and_is_tried_again() {
     assert!(taken < tried * (MIB + SOCKETS), "{taken} bytes of {tried} answers");
 }
 
-/// Names of keys are long, and a listing has all of them in one answer.
+/// The names of keys are long, and one answer has all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_of_a_hundred_thousand_long_names_is_read() {
     let bao = Bao::with_kv(KvVersion::V2).await;
@@ -150,7 +150,7 @@ async fn requests_at_once_are_bounded_and_never_keep_us_from_the_token() {
     let store = open(config);
     store.create(&entry("key"), &record()).await.unwrap();
     proxy.take_seen();
-    // A mock of a Vault that says nothing about keys any more.
+    // From now on Vault does not answer requests about keys.
     proxy.fail_if(|_, path| if path.contains("/kv/") { Fault::Drop } else { Fault::None });
     let mut waiting = JoinSet::new();
     for _ in 0..1000 {
@@ -167,7 +167,7 @@ async fn requests_at_once_are_bounded_and_never_keep_us_from_the_token() {
     }
     assert!((1..=128).contains(&reads), "{reads} reads at once");
     assert!(renewals >= 1, "the token was not renewed beside them");
-    // As they come back, the others get their turn.
+    // The others get their turn when the first requests end.
     proxy.fail(Fault::None);
     waiting.abort_all();
     while waiting.join_next().await.is_some() {}
@@ -194,7 +194,7 @@ async fn however_many_ask_for_health_vault_hears_a_question_a_second() {
     let skip = RouteSettings { skip_auth: true, ..RouteSettings::default() };
     server.settings.routes = ["/v1/ready", "/v1/status"].map(|path| (path.to_owned(), skip)).into();
     let kms = ring(config, CacheConfig::default());
-    // Strangers would have to take turns.
+    // The admin asks, because strangers have fewer streams.
     let asker = Arc::new(TestIdentity::new());
     let server = server.kms(kms).policy("asker", &["/v1/*"], &[], &[asker.identity()]).start().await;
     until("we are logged in", async || {
@@ -223,7 +223,7 @@ async fn however_many_ask_for_health_vault_hears_a_question_a_second() {
     assert_eq!(codes, [200; 1020]);
     let took = usize::try_from(began.elapsed().as_secs()).unwrap();
     let seen = proxy.take_seen();
-    // What a server asks once it is up, as how many keys there are, may come late.
+    // A server asks a few more questions after its start, such as the number of keys. They may come late.
     let (questions, others): (Vec<_>, Vec<_>) = seen.iter().partition(|(_, path)| path == "/v1/sys/health");
     assert!(others.len() <= 4, "{others:?}");
     assert!((1..=took + 2).contains(&questions.len()), "{} questions in {took} s", questions.len());

@@ -1,7 +1,10 @@
-//! Three servers over one OpenBao, under a load as MinIO's, while clients reset, servers are reloaded and killed, and
-//! OpenBao is sealed and restarted: no wrong answer, no acknowledged key lost, a line of audit for every effect.
+//! Three servers over one OpenBao under a load like that of MinIO, with faults of all kinds.
 //!
-//! In an outage an error of the server is a right answer. `tests/chaos SECONDS` runs it for longer.
+//! Clients reset connections, servers are reloaded and killed, and OpenBao is sealed and restarted. No answer
+//! may be wrong, no acknowledged key may be lost, and every effect has a line of audit. In an outage an error
+//! of the server is a right answer.
+//!
+//! `tests/chaos SECONDS` runs the test for longer.
 
 mod dice;
 mod judge;
@@ -24,10 +27,11 @@ use self::worker::Worker;
 const SECONDS: u64 = 40;
 const NODES: usize = 3;
 const WORKERS: usize = 6;
-/// Connections to OpenBao that are kept for a while after a burst of reads. A connection of a client that is not closed would be one of
-/// hundreds.
+/// How many connections to OpenBao a server may keep for a while after a burst of reads.
+///
+/// If it did not close connections of clients, there would be hundreds.
 const SPARE: usize = 64;
-/// The server that is reloaded and never killed, by which memory and descriptors are judged.
+/// This server is reloaded and never killed. Its memory and descriptors are checked.
 const STEADY: usize = 0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,7 +65,7 @@ async fn chaos() {
     let rude = tokio::spawn(worker::reset_connections(addresses.clone(), until_then));
 
     let mut dice = Dice::new(seed);
-    // In the first quarter memory and descriptors become what they have to stay.
+    // Memory and descriptors may grow in the first quarter and have to stay afterwards.
     let (mut events, mut memory, mut descriptors) = ([0; 5], 0, 0);
     while Instant::now() < until_then {
         if Instant::now() + Duration::from_secs(seconds * 3 / 4) < until_then || memory == 0 {
@@ -112,7 +116,7 @@ async fn chaos() {
     assert!(last.1 <= descriptors + SPARE, "descriptors grow: {descriptors} -> {}", last.1);
 }
 
-/// Reloads or kills a server, or takes OpenBao away for a while; counts what it did.
+/// Reloads or kills a server, or stops OpenBao for a while, and counts the event.
 async fn disturb(dice: &mut Dice, events: &mut [usize; 5], nodes: &mut [Node], bao: &mut Bao) {
     let event = dice.below(events.len());
     events[event] += 1;

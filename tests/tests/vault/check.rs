@@ -1,4 +1,4 @@
-//! `kms_vault::check`: what operators are told before production tells them.
+//! `kms_vault::check` finds mistakes before production does.
 
 use kms_tests::bao::{Bao, GUIDE_POLICY, LEAST_POLICY, WIDE_POLICY};
 use kms_tests::programs::free_port;

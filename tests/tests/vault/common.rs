@@ -1,4 +1,4 @@
-//! Small things that several of these tests say.
+//! Small helpers of several tests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use kms_core::{
 };
 use kms_vault::VaultConfig;
 
-/// A key ring over whatever Vault store the configuration makes.
+/// A key ring over the Vault store of a configuration.
 pub type Ring = Arc<KeyRing<Arc<dyn KeyStore>>>;
 
 pub fn open(config: VaultConfig) -> Arc<dyn KeyStore> {
@@ -40,7 +40,7 @@ pub fn kind<T>(outcome: kms_core::Result<T>) -> Option<ErrorKind> {
     outcome.err().map(|error| error.kind())
 }
 
-/// Lists all names, page by page.
+/// Returns all names, page by page.
 pub async fn list_all(kms: &dyn Kms, prefix: &str, limit: usize) -> Vec<String> {
     let (mut names, mut after) = (Vec::new(), None::<String>);
     loop {

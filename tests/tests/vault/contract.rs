@@ -1,4 +1,4 @@
-//! The contract suite on every kind of engine and under the policies of the field.
+//! The contract suite on every kind of engine and with the policies of the field.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,12 +94,12 @@ async fn check(config: impl Fn(&str) -> VaultConfig) {
     contract::kms(Arc::new(KeyRing::new(store, kms_core::CacheConfig::default()))).await;
 }
 
-/// Shortens the waits of K/V version 1, which a Vault on this machine can afford.
+/// Shortens the waits of K/V version 1. A Vault on this machine is fast enough for that.
 pub fn quick(config: VaultConfig) -> VaultConfig {
     VaultConfig { write_deadline: Duration::from_millis(60), settle: Duration::from_millis(150), ..config }
 }
 
-/// A store whose listings another one gives.
+/// A store that takes its listings from another one.
 struct ListsElsewhere {
     store: Arc<dyn KeyStore>,
     lister: Arc<dyn KeyStore>,

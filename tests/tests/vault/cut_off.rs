@@ -1,4 +1,4 @@
-//! Clients that hang up while a Vault is being asked for them.
+//! Clients hang up while the server asks Vault.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn effects_in_vault_are_recorded_although_the_client_left() {
         let audit_file = builder.path("audit.log");
         builder.settings.log.audit_file = Some(audit_file.clone());
         let server = builder.kms(ring(config, CacheConfig::default())).start().await;
-        // The first version knows no check-and-set, so a create waits whether another one was faster.
+        // Version 1 has no check-and-set, so a create waits and looks whether another one was faster.
         let create = Duration::from_millis(if version == KvVersion::V1 { 250 } else { 20 });
         let delete = Duration::from_millis(12);
         let cut_off = CutOff { server: &server, audit_file: &audit_file, create, delete };

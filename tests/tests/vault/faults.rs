@@ -1,4 +1,4 @@
-//! Outages of every kind: what is cached goes on, what is not fails in time, and nothing is ever wrong.
+//! Outages of every kind. Cached keys go on, other keys fail in time, and no answer is wrong.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::common::{Ring, entry, key, kind, list_all, open, record, request, rin
 use super::proxy::{Fault, Proxy};
 
 const PING: Duration = Duration::from_secs(1);
-/// Keys end soon, and stay for an outage.
+/// Keys end soon, but stay available in an outage.
 const CACHE: CacheConfig = CacheConfig {
     any: Duration::from_millis(300),
     unused: Duration::from_secs(600),
@@ -157,7 +157,7 @@ async fn a_create_of_unknown_outcome_is_read_back_and_never_sent_again() {
     }
 }
 
-/// The write lands after its deadline and before the settle time is over.
+/// The write arrives after its deadline and before the end of the settle time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_write_on_v1_is_waited_for() {
     let bao = Bao::with_kv(KvVersion::V1).await;
@@ -182,7 +182,7 @@ async fn a_404_that_is_not_vaults_is_no_missing_key() {
     let outcome = kind(kms.store().get(&entry("key")).await);
     assert!(outcome.is_some_and(|kind| kind != ErrorKind::NotFound), "{outcome:?}");
 
-    // Nor is the answer of a Vault whose engine was unmounted, or of another namespace.
+    // A Vault without the engine, or another namespace, does not make the key absent either.
     let elsewhere = open(VaultConfig { engine: "nothing-here".to_owned(), ..bao.config(KvVersion::V2) });
     let error = elsewhere.get(&entry("key")).await.err().unwrap();
     assert_ne!(error.kind(), ErrorKind::NotFound);
@@ -276,7 +276,7 @@ async fn errors_and_logs_tell_no_token() {
     }
 }
 
-/// A client that works with one key all the time, through every outage, and looks at every answer.
+/// A client that uses one key through every outage and checks every answer.
 struct Witness {
     kms: Ring,
     dek: Arc<DataKey>,
@@ -310,7 +310,8 @@ impl Witness {
         Self { kms, dek, work, stop }
     }
 
-    /// Sees that uncached keys fail as they should and in time, and cached ones go on beyond their end.
+    /// Checks that uncached keys fail in time with the expected error, and that cached keys go on beyond
+    /// their end.
     async fn outage(&self, what: &str, expected: ErrorKind, timeout: Duration) {
         let end = Instant::now() + 3 * CACHE.any;
         while Instant::now() < end {
@@ -318,7 +319,7 @@ impl Witness {
             let outcome = kind(self.kms.generate(&request(), &key("uncached"), b"").await);
             assert_eq!(outcome, Some(expected), "{what}");
             assert!(began.elapsed() < timeout + Duration::from_secs(2), "{what}: {:?}", began.elapsed());
-            // It may well be created, and nobody can know.
+            // Nobody knows whether the key was created.
             let outcome = kind(self.kms.create(&request(), &key("unsure")).await);
             assert!(outcome.is_some_and(ErrorKind::is_outage), "{what}: {outcome:?}");
             let status = self.kms.status().await.expect("a server with an offline copy goes on");
@@ -329,7 +330,7 @@ impl Witness {
         }
     }
 
-    /// Sees that all works again soon.
+    /// Checks that everything works again soon.
     async fn recovery(&self) {
         let began = Instant::now();
         until("an uncached key is read", async || {

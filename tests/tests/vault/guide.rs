@@ -1,4 +1,4 @@
-//! The walk of `docs/vault.md`, run as it stands there: Vault, key server and MinIO, to an encrypted object.
+//! The walk of `docs/vault.md` as it is written: Vault, key server and MinIO, up to an encrypted object.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ async fn the_guide_leads_to_an_encrypted_object() {
     assert!(!holds(&work.join("minio-data"), &stored), "the object lies on the disk in the clear");
 }
 
-/// Makes a directory of the programs that a walk calls, our own under the name `ours`.
+/// Creates a directory with the programs of a walk. This server has the name `ours` there.
 pub async fn programs(directory: &Path, ours: &str) -> PathBuf {
     let programs = directory.join("bin");
     std::fs::create_dir(&programs).unwrap();
@@ -42,14 +42,16 @@ pub async fn programs(directory: &Path, ours: &str) -> PathBuf {
     programs
 }
 
-/// Reads the logs that a walk leaves in its directory.
+/// Returns the logs that a walk left in its directory.
 pub fn logs_of(work: &Path, names: &[&str]) -> String {
     let logs: Vec<_> =
         names.iter().map(|name| std::fs::read_to_string(work.join(name)).unwrap_or_default()).collect();
     logs.join("\n---\n")
 }
 
-/// Makes one script of the shell blocks of the guide, on ports that are free, that waits where a reader would.
+/// Returns the shell blocks of the guide as one script.
+///
+/// The script uses free ports and waits where a reader would.
 fn script() -> String {
     let mut script = String::from("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n");
     let guide = GUIDE.to_owned();
@@ -82,7 +84,7 @@ fn script() -> String {
     script
 }
 
-/// Runs a walk, which has to end in three minutes.
+/// Runs a walk, which has to end within three minutes.
 pub async fn run(script: &str, programs: &Path, work: &Path) -> std::process::Output {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let guide = Command::new("bash")

@@ -1,4 +1,4 @@
-//! The walk that MinIO's users of 2020 took, with our binary as `kes`.
+//! The walk of MinIO's guide of 2020, with this binary as `kes`.
 
 use super::guide::{logs_of, programs, run};
 use kms_tests::programs::free_port;

@@ -1,10 +1,10 @@
-# The walk of 2020: Vault, KES and MinIO, with the names and flags of then. What today's programs no longer take is
-# marked NEW. @VAULT@, @KES@ and @MINIO@ are free ports.
+# The walk of 2020: Vault, KES and MinIO, with the names and flags of that time. NEW marks what today's programs need
+# instead. @VAULT@, @KES@ and @MINIO@ are free ports.
 set -euo pipefail
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 until_listening() { for _ in $(seq 300); do (: < "/dev/tcp/127.0.0.1/$1") 2>/dev/null && return; sleep 0.1; done; return 1; }
 
-# Vault, with a self-signed certificate that is a CA and names nothing but CN=localhost.
+# Vault has a self-signed certificate that is a CA. Its only name is CN=localhost.
 openssl ecparam -genkey -name prime256v1 2>/dev/null | openssl ec -out vault-tls.key 2>/dev/null
 openssl req -new -x509 -days 365 -key vault-tls.key -out vault-tls.crt -subj "/C=US/ST=state/L=location/O=organization/CN=localhost"
 # NEW: `storage "raft"` in the place of the backend `file`, which OpenBao does not have, and `disable_mlock`.

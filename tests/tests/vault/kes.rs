@@ -1,4 +1,4 @@
-//! A real KES 0.24 on the same OpenBao: each reads what the other wrote, and opens what it sealed.
+//! A real KES 0.24 on the same OpenBao. Each server reads and opens what the other wrote and sealed.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -65,7 +65,7 @@ async fn kes_and_we_share_a_vault() {
         let exists = kms.create(&request(), &key("theirs")).await.err().map(|error| error.kind());
         assert_eq!(exists, Some(kms_core::ErrorKind::AlreadyExists), "{case}");
 
-        // What KES deletes is gone for us, and the other way round.
+        // A delete of one server takes effect for the other one.
         assert_eq!(kes.status(Method::DELETE, "key/delete/ours").await, 200, "{case}");
         assert!(kms.store().get(&EntryName::from(&key("ours"))).await.is_err(), "{case}");
         kms.delete(&request(), &key("theirs")).await.unwrap();
@@ -76,7 +76,8 @@ async fn kes_and_we_share_a_vault() {
     }
 }
 
-/// Going back to KES stays possible: the path under which later versions rest is one more name to it, and no harm.
+/// A rollback to KES stays possible. KES takes the path of later versions for one more name, which does no
+/// harm.
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_of_later_versions_do_not_keep_kes_from_serving() {
     let bao = Bao::with_kv(KvVersion::V2).await;

@@ -1,4 +1,4 @@
-//! Logins, renewals, and tokens that end, are revoked or were never good.
+//! Logins, renewals, and tokens that end, are revoked or were never valid.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,7 +121,7 @@ async fn a_refused_login_is_told_at_once_and_tried_again_at_leisure() {
     assert!(!told.contains("refused") && told.matches("login").count() == 1, "nobody was asked: {told}");
 }
 
-/// Vault answers and is not away, and what is wrong with its answer is told.
+/// Vault is available, and the error says what is wrong with its answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_to_a_login_that_is_of_no_use_is_told_as_an_answer() {
     let bao = Bao::with_kv(KvVersion::V2).await;
@@ -163,7 +163,7 @@ async fn a_pod_without_its_token_refuses_the_start() {
     }
 }
 
-/// The lease is shorter than any in the field, with and without an end to renewals.
+/// The lease is shorter than any in the field. Renewals have an end or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_sees_the_end_of_a_lease() {
     let seconds = std::env::var("KMS_TEST_LEASE_SECONDS").map_or(20, |text| text.parse().unwrap());
@@ -214,7 +214,7 @@ async fn tokens_of_others_are_taken_from_the_config_and_from_files() {
     put(&by_value, "key").await;
     by_file.get(&entry("key")).await.unwrap();
 
-    // The first is renewed; the second is replaced in its file, as an agent does it.
+    // The first token is renewed. The second one is replaced in its file, as an agent does.
     std::fs::write(&file, token(&bao, json!({"policies": ["kms"], "ttl": "1h", "renewable": false})).await)
         .unwrap();
     let end = Instant::now() + Duration::from_secs(5);
@@ -304,7 +304,7 @@ async fn redirects_are_not_followed_and_never_get_the_token() {
     assert!(thief.take_seen().is_empty());
 }
 
-/// Answers the question of Vault's Kubernetes login whose token it was given: that of the account it names.
+/// A fake API of Kubernetes that Vault asks about a token. The token belongs to the account that it names.
 struct TokenReviews {
     endpoint: String,
     task: tokio::task::AbortHandle,
@@ -349,7 +349,7 @@ fn reviewed(question: &[u8]) -> String {
     json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}).to_string()
 }
 
-/// Makes the token of a service account; nobody here verifies its signature.
+/// Returns a token of a service account. Nobody here verifies its signature.
 fn jwt(account: &str) -> String {
     let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({
@@ -383,7 +383,7 @@ async fn revoke_all_of(bao: &Bao, method: &str) {
     bao.ask(Method::PUT, &format!("sys/leases/revoke-prefix/{method}"), json!({"sync": true})).await;
 }
 
-/// Counts the logins since this was last asked.
+/// Returns the number of logins since the last call.
 fn logins(proxy: &Proxy) -> usize {
     proxy.take_seen().iter().filter(|(_, path)| path.ends_with("/login")).count()
 }

@@ -1,4 +1,4 @@
-//! The Vault backend against a real OpenBao, with real faults, and beside a real KES.
+//! The Vault backend against a real OpenBao, with injected faults and beside a real KES.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
 
 mod bounds;

@@ -1,4 +1,4 @@
-//! What is left of keys in the memory of a server that is done with them.
+//! What remains of keys in the memory of a server that does not need them any more.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use super::server::KmsProcess;
 
 const KEYS: usize = 8;
 
-/// Keys that end at once when nobody uses them, under transit.
+/// Unused keys end at once, and records are under transit.
 const CONFIG: &str = r#"[keystore.vault.transit]
 key = "minio"
 [cache.expiry]
@@ -52,7 +52,7 @@ async fn nothing_of_a_key_is_left_when_it_has_ended() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// A part of something secret, and what it is a part of.
+/// A part of a secret, and the name of that secret.
 struct Secret {
     what: &'static str,
     part: Vec<u8>,
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// Returns the forms in which a server has the key.
+    /// Returns all forms in which a server has the key.
     async fn all_of(bao: &Bao, name: &str) -> Vec<Self> {
         let stored = bao.ask(Method::GET, &format!("kv/data/minio/{name}"), Value::Null).await;
         let sealed = json!({"ciphertext": stored["data"]["data"][name]});
@@ -73,7 +73,8 @@ impl Secret {
         let plaintext = opened["data"]["plaintext"].as_str().unwrap();
         let record = STANDARD.decode(plaintext).unwrap();
         let message = STANDARD.decode(&record).unwrap();
-        // The key is in the bytes 4 to 36 of the message, after four that are the same in all.
+        // The bytes 4 to 36 of the message are the key. The four bytes before it are the same in all
+        // messages.
         vec![
             Self { what: "master key", part: message[4..36].to_vec() },
             Self { what: "record", part: record[8..40].to_vec() },
@@ -82,7 +83,7 @@ impl Secret {
     }
 }
 
-/// Searches the memory of a process that it can write to.
+/// Searches the writable memory of a process.
 fn found_in(pid: u32, secrets: &[Secret]) -> Vec<&Secret> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -96,7 +97,7 @@ fn found_in(pid: u32, secrets: &[Secret]) -> Vec<&Secret> {
         let (from, to) = range.split_once('-').unwrap();
         let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
         let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        // A stack's guard, and what was given back meanwhile, cannot be read.
+        // The guard of a stack and memory that was given back meanwhile cannot be read.
         let Ok(()) = memory.read_exact_at(&mut bytes, from) else { continue };
         for secret in secrets {
             let first = secret.part[0];

@@ -1,4 +1,4 @@
-//! A proxy between a store and its Vault that counts, and fails in every way a network can.
+//! A proxy between a store and its Vault that counts requests and fails in every way that a network can.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -21,25 +21,26 @@ use tokio::task::{AbortHandle, JoinSet};
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// It passes.
+    /// Nothing; it passes.
     None,
     /// It passes after a while.
     Delay(Duration),
-    /// Nothing ever answers.
+    /// It is never answered.
     Drop,
     /// The connection is reset before the request reaches Vault.
     Reset,
-    /// It reaches Vault, and the connection is reset before the answer comes back.
+    /// The request reaches Vault, and the connection is reset before the answer.
     ResetAfter,
-    /// This status is the answer, with a body that Vault would send.
+    /// The answer has this status and a body like Vault's.
     Status(u16),
-    /// This is the answer, with status 200.
+    /// The answer has status 200 and this body.
     Garbage(&'static [u8]),
-    /// The answer has this status and never ends: a JSON text, in chunks, so that its length is not known before.
+    /// The answer has this status and never ends. It is a JSON text in chunks, so its length is not known
+    /// before.
     Endless(u16),
-    /// The answer says that it is so long, and comes as far as anybody reads it.
+    /// The answer announces this length and goes on as long as somebody reads it.
     Announced(u64),
-    /// A redirect to this place is the answer.
+    /// The answer is a redirect to this URL.
     Redirect(String),
 }
 
@@ -50,7 +51,7 @@ pub struct Proxy {
     task: AbortHandle,
 }
 
-/// Tells what happens to a request of this method and path.
+/// Chooses the fault of a request by its method and path.
 type Choice = Box<dyn Fn(&str, &str) -> Fault + Send>;
 
 struct State {
@@ -63,7 +64,7 @@ struct State {
     sent: Arc<AtomicUsize>,
 }
 
-/// How many there are, and the most that there ever were.
+/// The current number and the highest number so far.
 #[derive(Default)]
 struct Count {
     now: AtomicUsize,
@@ -104,37 +105,37 @@ impl Proxy {
         Self { address, state, task }
     }
 
-    /// Returns where it listens.
+    /// Returns the URL of the proxy.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Does this to every request from now on.
+    /// Injects this fault into every request from now on.
     pub fn fail(&self, fault: Fault) {
         self.fail_if(move |_, _| fault.clone());
     }
 
-    /// Does to each request what the method and the path tell.
+    /// Chooses the fault of each request by its method and path.
     pub fn fail_if(&self, fault: impl Fn(&str, &str) -> Fault + Send + 'static) {
         *self.state.fault.lock().unwrap() = Box::new(fault);
     }
 
-    /// Returns method and path of all requests since this was last asked.
+    /// Returns the method and the path of all requests since the last call of this method.
     pub fn take_seen(&self) -> Vec<(String, String)> {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
     }
 
-    /// Returns the most connections that there ever were at once.
+    /// Returns the highest number of connections at once.
     pub fn most_connections(&self) -> usize {
         self.state.connections.most.load(Ordering::Relaxed)
     }
 
-    /// Returns how many bytes of answers without end were taken since this was last asked.
+    /// Returns how many bytes of endless answers were read since the last call of this method.
     pub fn take_sent(&self) -> usize {
         self.state.sent.swap(0, Ordering::Relaxed)
     }
 
-    /// Returns all tokens that came by.
+    /// Returns all tokens that the proxy has seen.
     pub fn tokens(&self) -> BTreeSet<String> {
         self.state.tokens.lock().unwrap().clone()
     }
@@ -147,7 +148,7 @@ impl Drop for Proxy {
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>) {
-    // Dropped with this task, and all connections with it.
+    // The end of this task drops the set and all connections in it.
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -158,7 +159,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 
 async fn connection(stream: TcpStream, state: Arc<State>) {
     let _counted = Arc::clone(&state.connections).begin();
-    // A reset and not an orderly end, when a request fails.
+    // With this option a failed request ends in a reset instead of an orderly close.
     let _ = stream.set_zero_linger();
     let service = service_fn(move |request| answer(request, Arc::clone(&state)));
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -225,7 +226,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         }
         Fault::None | Fault::ResetAfter => {}
     }
-    // In a task of its own: what is on its way arrives, although its sender may have given up.
+    // A task of its own forwards the request, so that it arrives even if its sender gives up.
     let forward = tokio::spawn(forward(parts, path, body, Arc::clone(&state), delay));
     let (status, body) = forward.await.map_err(|_| Broken)?.map_err(|_| Broken)?;
     if fault == Fault::ResetAfter {
@@ -252,7 +253,7 @@ async fn forward(
     Ok((answer.status().as_u16(), answer.bytes().await?))
 }
 
-/// Ends the connection.
+/// An error that makes hyper close the connection.
 #[derive(Debug)]
 struct Broken;
 

@@ -1,4 +1,4 @@
-//! Sixteen processes that create the same keys at the same time.
+//! Sixteen processes create the same keys at the same time.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -14,9 +14,9 @@ use tokio::sync::Mutex;
 use super::common::{key, request, ring};
 
 const PROCESSES: usize = 16;
-/// One race at a time.
+/// Only one race runs at a time.
 static TRACK: Mutex<()> = Mutex::const_new(());
-/// Set for the processes that take part; it holds what they need to know.
+/// The environment variable with the settings of the processes that take part.
 const RACER: &str = "KMS_TEST_RACER";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,11 +44,13 @@ async fn on_v1_no_acknowledged_key_ever_changes() {
 struct Rounds {
     count: u64,
     keys: u64,
-    /// From the beginning of one to that of the next.
+    /// The time from the beginning of one round to that of the next.
     pause: Duration,
 }
 
-/// Lets processes race, and returns the keys that were acknowledged, each to one process and still the same.
+/// Runs a race and returns the acknowledged keys.
+///
+/// Each key was acknowledged to one process and has not changed since.
 async fn race(test: &str, version: KvVersion, rounds: Rounds) -> BTreeMap<String, String> {
     let _track = TRACK.lock().await;
     let bao = Bao::with_kv(version).await;
@@ -129,7 +131,8 @@ async fn take_part(told: &str) {
     }
 }
 
-/// Asks again while the answer is none: sixteen processes and a Vault are a lot for a small machine.
+/// Repeats a request while the store is not available. Sixteen processes and a Vault are a lot for a small
+/// machine.
 async fn patiently<T>(ask: impl AsyncFn() -> kms_core::Result<T>) -> T {
     for _ in 0..10 {
         match ask().await {

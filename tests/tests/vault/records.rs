@@ -1,4 +1,5 @@
-//! What stands in Vault, byte for byte: KES's paths, field and encoding, and what is there by other hands.
+//! The content of Vault byte for byte: the paths, the field and the encoding of KES, and records that others
+//! wrote.
 
 use kms_core::{
     CacheConfig, Cipher, EntryName, ErrorKind, Fingerprint, KeyRecord, KeyStore, Kms, ListQuery, SecretBytes,
@@ -184,14 +185,14 @@ async fn a_create_sends_one_write_with_cas_0() {
     assert!(store.get(&entry("there")).await.unwrap().expose() == b"another");
 }
 
-/// Puts an exported transit key into this Vault, under its name.
+/// Restores an exported transit key in this Vault under its name.
 async fn restore_transit_key(bao: &Bao, name: &str, export: &Value) {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     if bao.try_in("", Method::GET, &format!("transit/keys/{name}"), Value::Null).await.0 == 200 {
         return;
     }
-    // What transit exports it does not take back; a backup it does. One is made, and given these bytes.
+    // Transit imports backups and no exports. So the test makes a backup and replaces its key by these bytes.
     let options = json!({"exportable": true, "allow_plaintext_backup": true});
     bao.ask(Method::POST, &format!("transit/keys/{name}"), options).await;
     let backup = bao.ask(Method::GET, &format!("transit/backup/{name}"), Value::Null).await;

@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 use super::common::open;
 use super::proxy::{Fault, Proxy};
 
-/// The suite of the embedded store, with another section `keystore` in the config, and 5,000 keys.
+/// The suite of the embedded store runs with Vault as the key store and with 5,000 keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_sdk_is_served_from_vault() {
     let bao = Bao::with_kv(KvVersion::V2).await;
@@ -57,7 +57,7 @@ async fn no_log_holds_a_token_a_secret_id_or_a_key() {
         bao.try_in("", Method::GET, "kv/data/minio/my-key", Value::Null).await.0 == 200
     })
     .await;
-    // A renewal, a revoked token and its successor are in the log too.
+    // The log also has a renewal, a revoked token and its successor.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     proxy
         .fail(Fault::Garbage(br#"{"auth": {"client_token": "garbage-token"}, "data": {"data": "garbage"}}"#));
@@ -171,7 +171,7 @@ async fn clients_get_an_answer_whatever_vault_does() {
     assert!(matches!(code, 502 | 504), "{code}");
 }
 
-/// Keys that were used before, after an idle time, through an outage that is far longer than they would live.
+/// Keys that were used before an idle time survive an outage that is much longer than the cache keeps them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_fails_no_request_for_a_key_that_was_in_use() {
     let seconds = |name: &str, short: u64| {
@@ -222,7 +222,7 @@ async fn an_outage_fails_no_request_for_a_key_that_was_in_use() {
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
 
-/// A running `kms server` on a Vault, with an admin and an application.
+/// A running `kms server` on a Vault with an admin and an application.
 pub struct KmsProcess {
     address: String,
     admin_key: String,
@@ -232,7 +232,7 @@ pub struct KmsProcess {
 }
 
 impl KmsProcess {
-    /// Checks and starts it; `more` goes to the end of its config.
+    /// Runs `kms check` and starts the server. `more` is the end of the config.
     pub async fn start(vault: &str, login: &Login, more: &str, log_level: &str) -> Self {
         let kms = tokio::task::spawn_blocking(kms_binary).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -292,7 +292,7 @@ secret = "{secret}"
         Self { address, admin_key, app_key, directory, child }
     }
 
-    /// Makes a client with the certificate to which the policy `app` is given.
+    /// Creates a client with a certificate that has the policy `app`.
     pub fn app(&self, protocol: Protocol) -> Client {
         let chain = std::fs::read_to_string(self.file("client.crt")).unwrap();
         let key = PrivateKeyDer::from_pem_file(self.file("client.key")).unwrap();
@@ -300,7 +300,7 @@ secret = "{secret}"
         Client::new(self.address.parse().unwrap(), protocol, &identity)
     }
 
-    /// Returns the id of its process.
+    /// Returns the id of the process.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }

@@ -1,4 +1,4 @@
-//! Whom the connection to Vault trusts.
+//! Which certificates of Vault the connection trusts.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ async fn a_ca_as_a_file_and_as_a_directory() {
     assert_eq!(kind(system.get(&entry("key")).await), Some(ErrorKind::Unreachable));
 }
 
-/// `openssl req -x509 -subj /CN=localhost`, as the guide of 2020 has it: a CA without any subjectAltName.
+/// The guide of 2020 has `openssl req -x509 -subj /CN=localhost`. That makes a CA without a subjectAltName.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_very_certificate_of_the_guide_is_a_pin() {
     let files = Files::new();
@@ -49,7 +49,8 @@ async fn the_very_certificate_of_the_guide_is_a_pin() {
     assert_eq!(kind(wrong.get(&entry("key")).await), Some(ErrorKind::Unreachable));
 }
 
-/// Whoever shows the pinned certificate has to have its key: the certificate itself is public.
+/// A server that presents the pinned certificate has to prove its private key. The certificate itself is
+/// public.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pin_is_no_reason_to_believe_without_proof() {
     let files = Files::new();
@@ -104,7 +105,7 @@ fn config(bao: &Bao, tls: TlsConfig) -> VaultConfig {
     VaultConfig { tls, endpoint: bao.tls_endpoint(), ..bao.config(KvVersion::V2) }
 }
 
-/// Serves TLS with a certificate and the key of another one.
+/// Serves TLS with a certificate and the private key of another one.
 async fn serve_mismatched(cert: &Path, key: &Path) -> std::net::SocketAddr {
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -120,7 +121,7 @@ async fn serve_mismatched(cert: &Path, key: &Path) -> std::net::SocketAddr {
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // Ends with the runtime of the test.
+    // The task ends with the runtime of the test.
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let _ = acceptor.accept(stream).await;

@@ -73,7 +73,8 @@ async fn a_changed_or_foreign_ciphertext_is_corrupt_and_a_missing_permission_is_
     assert!(error.chain().to_string().contains("'update' on 'transit/encrypt/minio'"), "{error:?}");
 }
 
-/// A record of KES's form opens under any name, which is why `kms check` warns; under another store it does not.
+/// A record in the form of KES opens under any name, so `kms check` warns. As the root key of another store,
+/// transit binds the name.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_another_store_records_are_bound_to_their_names() {
     let bao = Bao::start().await;

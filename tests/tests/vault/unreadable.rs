@@ -1,4 +1,4 @@
-//! Entries that exist and cannot be used: by the contract, and as clients of a server see them.
+//! Entries that exist and cannot be used, under the contract and as clients see them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::common::{key, ring};
 use super::contract::quick;
 
-/// What the policy allows on an entry that may not be read.
+/// What else the policy allows on an entry that may not be read.
 #[derive(Clone, Copy, Debug)]
 enum Unread {
     /// Everything else.
@@ -25,14 +25,14 @@ enum Unread {
     Denied,
 }
 
-/// An engine of OpenBao, with the root token as the hand in it.
+/// An engine of OpenBao that the test changes with the root token.
 struct InVault {
     bao: Bao,
     login: Login,
     version: KvVersion,
     transit: bool,
     unread: Unread,
-    /// The fields of the secret.
+    /// The good fields of the secret.
     good: Mutex<Value>,
 }
 
@@ -95,7 +95,7 @@ impl Spoiler for InVault {
             }
             Spoilt::Undecodable => self.put(name, json!({ (name.as_str()): "no record of a key" })).await,
             Spoilt::Empty => self.put(name, json!({ (name.as_str()): "" })).await,
-            // Version 1 has no deletion that could be undone.
+            // Version 1 cannot undo a deletion.
             Spoilt::DeletedButRestorable if self.version == KvVersion::V1 => return false,
             Spoilt::DeletedButRestorable => {
                 self.bao.ask(Method::DELETE, &self.path(name), Value::Null).await;
@@ -134,7 +134,7 @@ async fn no_entry_of_vault_is_taken_for_absent() {
     }
 }
 
-/// The table: each state of an entry in both versions of the engine, as a status code and a message.
+/// The table of states: a status and a message for each state of an entry in both versions of the engine.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_never_hear_that_an_entry_of_vault_is_absent_which_is_there() {
     for version in [KvVersion::V1, KvVersion::V2] {
@@ -163,7 +163,7 @@ async fn clients_never_hear_that_an_entry_of_vault_is_absent_which_is_there() {
             }
             for (what, made) in [("create", &seen.create), ("import", &seen.import)] {
                 let right = match state {
-                    // Nobody can know.
+                    // Nobody can know whether the key exists.
                     Spoilt::Denied => is(made, 502, "failed to create key"),
                     _ => is(made, 400, "key already exists"),
                 };

@@ -22,7 +22,8 @@ async fn an_identity_without_its_policy_is_refused_on_the_connection_that_it_has
     }
 }
 
-/// Its HTTP/2 connection has the few streams of a client that may do nothing, so it is asked to make another.
+/// The HTTP/2 connection has the few streams of a client that may do nothing. So the server closes it, and
+/// the client opens another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_gets_a_policy_while_it_is_connected_gets_another_connection() {
     let server = tokio::task::block_in_place(Reloaded::start);
@@ -66,7 +67,7 @@ async fn a_request_whose_policy_goes_while_its_body_comes_has_no_effect() {
             let asked = tokio::spawn(async move { client.send_body("PUT", &path, &[], body).await });
             let (first, second) = key.split_at(20);
             parts.send(first.into()).unwrap();
-            // The head and this are at the server, or else the answer is that of a request that came later.
+            // The head and the first part have to reach the server before the reload.
             tokio::time::sleep(Duration::from_millis(300)).await;
             server.reload(config, LOADED);
             parts.send(second.into()).unwrap();

@@ -41,7 +41,8 @@ async fn log_streams_end_when_other_cas_sign_clients() {
         })
     });
     let both = format!("{ca}{}", pem_of(&new.0));
-    // First clients stay acceptable, then they do not; by a signal, and without one.
+    // The server accepts the clients after the first two changes and refuses them after the last. One change
+    // comes with a signal.
     for (ca, accepted, by_signal) in
         [(&both, true, false), (&ca, true, true), (&pem_of(&new.0), false, false)]
     {
@@ -118,7 +119,7 @@ async fn changed_roots_of_the_system_are_seen() {
     assert!(of_old.send("POST", GENERATE, "{}").await.is_err(), "its CA is no root any more");
     assert_eq!(of_new.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
 
-    // And by a signal, before the files are looked at.
+    // A signal makes the server read the files before its next look at them.
     fs::write(server.file("roots.pem"), format!("{}{}", pem_of(&old.0), pem_of(&new.0))).unwrap();
     server.hang_up();
     server.until_told(LOADED, 1);

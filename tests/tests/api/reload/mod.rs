@@ -1,4 +1,4 @@
-//! Another configuration while clients are at work.
+//! Reloads of the configuration while clients are connected.
 
 mod access;
 mod certificates;

@@ -20,7 +20,7 @@ pub const GENERATE: &str = "/v1/key/generate/my-key";
 
 pub const FILES_LOADED: &str = "the certificate files have changed and were loaded";
 
-/// A `kms server` on a config file that the test rewrites.
+/// A `kms server` with a config file that the test rewrites.
 pub struct Reloaded {
     child: Option<Child>,
     pub directory: tempfile::TempDir,
@@ -35,7 +35,7 @@ impl Reloaded {
         Self::start_with(admin, app, &[], |server| server.config("off", Some(&server.app)))
     }
 
-    /// Starts one with these files beside its config, and `roots` as the CAs of the system.
+    /// Starts a server with these files beside its config. Its file `roots.pem` holds the CAs of the system.
     pub fn start_with(
         admin: TestIdentity,
         app: TestIdentity,
@@ -79,7 +79,7 @@ impl Reloaded {
         kill_process(Pid::from_child(self.child()), Signal::HUP).unwrap();
     }
 
-    /// Loads another configuration, and waits until it was loaded or refused.
+    /// Writes another configuration, sends SIGHUP, and waits until the log has `told` once more.
     pub fn reload(&self, config: &str, told: &str) {
         let before = self.log().matches(told).count();
         fs::write(self.file("kms.toml"), config).unwrap();
@@ -107,7 +107,7 @@ impl Reloaded {
         config(self.address, &self.admin, auth, app)
     }
 
-    /// Waits until the process has ended.
+    /// Waits until the process has ended and returns its status.
     pub fn ended(&mut self) -> std::process::ExitStatus {
         let began = Instant::now();
         let child = self.child.as_mut().unwrap();
@@ -182,7 +182,7 @@ name = "my-key"
     )
 }
 
-/// Tells whether a body ends; one from which nothing comes for half a second does not.
+/// Returns whether a body ends. It does not if nothing arrives for half a second.
 pub async fn ends(body: &mut Incoming) -> bool {
     loop {
         match tokio::time::timeout(Duration::from_millis(500), body.frame()).await {
@@ -193,7 +193,7 @@ pub async fn ends(body: &mut Incoming) -> bool {
     }
 }
 
-/// Waits until the connection of a client is over.
+/// Waits until the server has closed the connection of a client.
 pub async fn until_closed(client: &Client) {
     let began = Instant::now();
     while client.is_connected() {

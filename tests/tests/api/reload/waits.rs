@@ -1,4 +1,4 @@
-//! Reloads that wait for something, and files that cannot be loaded at once.
+//! Reloads that have to wait, and files that cannot be loaded at first.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,24 +18,24 @@ const FILES_REFUSED: &str = "cannot be used, the old ones stay in force";
 
 const LATER: &str = "take effect at the next start: keystore";
 
-/// Long enough for several looks at the certificate's files.
+/// Time for the server to look at the certificate files several times.
 const LOOKS: Duration = Duration::from_secs(5);
 
-/// Puts a pipe in the place of a file.
+/// Replaces a file by a pipe.
 fn put_pipe(path: &Path) {
     let pipe = path.with_extension("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
     fs::rename(pipe, path).unwrap();
 }
 
-/// Puts a file in the place of whatever is there.
+/// Replaces a file or a pipe by a file.
 fn put_file(path: &Path, content: &str) {
     let file = path.with_extension("new");
     fs::write(&file, content).unwrap();
     fs::rename(file, path).unwrap();
 }
 
-/// Waits until a reload waits for somebody to write into the pipe, and opens it for that.
+/// Waits until a reload reads the pipe, and opens it for writing.
 fn writer(pipe: &Path) -> fs::File {
     let pipe = pipe.to_owned();
     let (sender, opened) = std::sync::mpsc::channel();
@@ -97,7 +97,7 @@ async fn a_certificate_that_is_renewed_during_a_reload_is_loaded_after_it() {
     }
 }
 
-/// The files are as they are; it is the system that does not let them be opened for a while.
+/// The files do not change. For a while the system does not let the server open them.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_could_not_be_loaded_are_tried_again_though_they_have_not_changed() {
     let server = tokio::task::block_in_place(Reloaded::start);
@@ -125,11 +125,11 @@ async fn a_reason_is_told_once_and_told_again_when_it_is_another() {
     let good = fs::read_to_string(&key).unwrap();
     put_file(&key, "no key");
     server.until_told(FILES_REFUSED, 1);
-    // Another file, and the same reason.
+    // Another file fails for the same reason.
     put_file(&key, "no key either");
     tokio::time::sleep(LOOKS).await;
     assert_eq!(server.log().matches(FILES_REFUSED).count(), 1, "{}", server.log());
-    // A pipe is not waited for.
+    // The server does not wait for a pipe.
     put_pipe(&key);
     server.until_told(FILES_REFUSED, 2);
     assert!(server.log().contains("server.key: it is a pipe"), "{}", server.log());
@@ -180,9 +180,9 @@ async fn what_waits_for_the_next_start_is_told_against_what_is_in_force() {
         let (admin, app) = (kms_tests::TestIdentity::new(), kms_tests::TestIdentity::new());
         Reloaded::start_with(admin, app, &[], |server| vault(server, "one"))
     });
-    // Only a secret differs, which no text shows.
+    // Only a secret differs, and no text shows it.
     server.reload(&vault(&server, "two"), LATER);
-    // It is still not in force.
+    // The change is still not in force.
     server.reload(&vault(&server, "two"), LATER);
     server.reload(&vault(&server, "one"), LOADED);
     assert_eq!(server.log().matches(LATER).count(), 2, "{}", server.log());

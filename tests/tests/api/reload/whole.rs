@@ -30,7 +30,7 @@ async fn what_does_not_load_leaves_the_old_in_force_and_says_why() {
     assert_eq!(app.send("POST", GENERATE, "{}").await.unwrap().code(), 200);
 }
 
-/// The certificate of a Vault is renewed: the server says that it goes on with the old one.
+/// The CA of a Vault changes. The server says that it goes on with the old one.
 #[tokio::test]
 async fn other_files_for_a_vault_are_told_as_waiting_for_the_next_start() {
     let (first, second, third) = (TestServer::builder(), TestServer::builder(), TestServer::builder());
@@ -53,7 +53,7 @@ async fn other_files_for_a_vault_are_told_as_waiting_for_the_next_start() {
     assert_eq!(reloader.reload(settings(third)).await.unwrap(), ["the files of keystore.vault.tls"]);
 }
 
-/// A signal each, and each is waited for until it is in force.
+/// Each reload comes with a signal, and the test waits until it is in force.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_reloads_under_load_fail_no_request_and_leave_nothing_behind() {
     let reloads: u64 = std::env::var("KMS_TEST_RELOADS").map_or(1_000, |text| text.parse().unwrap());
@@ -77,7 +77,7 @@ async fn thousands_of_reloads_under_load_fail_no_request_and_leave_nothing_behin
     let mut admin = server.client(Protocol::Http2, &server.admin);
     let mut before = (0, None);
     for number in 0..reloads {
-        // Both configs let the load pass, and differ in what they let pass beside it.
+        // Both configs allow the load. They differ in what else they allow.
         let other =
             server.config("off", Some(&server.app)).replace("my-*", ["my-*", "my-k*"][(number % 2) as usize]);
         fs::write(server.file("kms.toml"), other).unwrap();

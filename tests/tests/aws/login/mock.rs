@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
-/// A mock of the endpoints on a machine of AWS: answers by method and path, or keeps silent.
+/// A mock of the endpoints on a machine of AWS. It answers by method and path, or not at all.
 pub struct Mock {
     address: SocketAddr,
     pub seen: Arc<Mutex<Vec<String>>>,
@@ -72,7 +72,7 @@ impl Mock {
     }
 }
 
-/// Credentials as an endpoint of a container gives them.
+/// Returns credentials in the form of an endpoint of a container.
 pub fn credentials(valid: Duration) -> String {
     let end = Timestamp::now() + valid;
     json!({"AccessKeyId": "ASIAX", "SecretAccessKey": "s3cr3t", "Token": "t", "Expiration": end.to_string()})

@@ -13,11 +13,11 @@ use kms_tests::{Client, Protocol, TestIdentity};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// An endpoint at which nobody listens: whoever asks there has credentials.
+/// An endpoint at which nobody listens. Only a server with credentials sends a request there.
 pub const NOBODY: &str = "http://127.0.0.1:9";
 pub const ROLE: &str = "arn:aws:iam::000000000000:role/kms";
 
-/// A directory with a config that names AWS, and the environment of a server in it.
+/// A directory with a config for AWS, and the environment of its server.
 pub struct Place {
     directory: TempDir,
     address: SocketAddr,
@@ -25,7 +25,7 @@ pub struct Place {
     environment: Vec<(&'static str, String)>,
 }
 
-/// Where the keys are.
+/// The key store that uses AWS.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keys {
     Kms,
@@ -72,7 +72,7 @@ impl Place {
         self
     }
 
-    /// Leaves instance metadata out, for which a machine that has some would answer.
+    /// Switches instance metadata off. A machine of AWS would answer for it.
     pub fn without_instance(self) -> Self {
         self.with("AWS_EC2_METADATA_DISABLED", "true")
     }
@@ -102,7 +102,7 @@ impl Place {
         command
     }
 
-    /// Runs `kms check`, which has to find a problem; returns what it prints, and how long it took.
+    /// Runs `kms check` and expects that it finds a problem. Returns its output and how long it took.
     pub async fn check(&self) -> (String, Duration) {
         tokio::task::spawn_blocking(kms_binary).await.unwrap();
         let began = Instant::now();
@@ -132,7 +132,7 @@ impl Place {
     }
 }
 
-/// Fails unless a text is for operators: about credentials, in words, and not about an outage.
+/// Fails unless a text tells operators about credentials, without jargon and without an outage.
 pub fn assert_told(what: &str, text: &str, parts: &[&str]) {
     for part in ["login failed", "credentials"].iter().chain(parts) {
         assert!(text.contains(part), "{what}: '{part}' in\n{text}");

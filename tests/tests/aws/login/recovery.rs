@@ -65,7 +65,8 @@ async fn a_profile_that_comes_late_or_is_replaced_is_taken() {
         |key: &str| format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = s3cr3t\n");
     place.write(".aws/credentials", &profile("AKIAFIRST"));
     until("the profile is taken", async || place.ask("PUT", "/v1/key/create/my-key").await.0 == 200).await;
-    // AWS refuses it; another one is in the file, and everybody else's call goes on with that.
+    // AWS refuses the first key. The server takes the second one from the file, and all calls go on with
+    // that.
     aws.fail(Fault::Error(400, "UnrecognizedClientException"));
     until("the refusal is told", async || place.ask("PUT", "/v1/key/create/other").await.0 == 502).await;
     assert!(place.log().contains("the credentials are those of the profile 'default'"));
@@ -74,7 +75,7 @@ async fn a_profile_that_comes_late_or_is_replaced_is_taken() {
     until("the new one is taken", async || place.ask("PUT", "/v1/key/create/other").await.0 == 200).await;
 }
 
-/// Credentials that ended, and cannot be had anew, are no outage: nothing is served on its grounds.
+/// Credentials that have expired and cannot be renewed are no outage. The offline copy does not serve then.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offline_copy_does_not_stand_in_for_credentials() {
     for keys in [Keys::Kms, Keys::Secrets] {
@@ -90,7 +91,7 @@ async fn an_offline_copy_does_not_stand_in_for_credentials() {
         assert_eq!(place.ask("PUT", "/v1/key/generate/my-key").await.0, 200);
         assert_eq!(container.seen.lock().unwrap().len(), 1, "one question for all calls");
         *answers.lock().unwrap() = (403, String::new());
-        // A copy that AWS's being away would let serve for an hour.
+        // In an outage of AWS this copy would serve for an hour.
         until("the server has no credentials", async || {
             place.ask("PUT", "/v1/key/generate/my-key").await.0 == 502
         })
@@ -98,7 +99,7 @@ async fn an_offline_copy_does_not_stand_in_for_credentials() {
         assert_told(&format!("{keys:?}"), &place.log(), &["it answers with status 403"]);
         *answers.lock().unwrap() = (200, credentials(Duration::from_secs(3600)));
         until("they are back", async || place.ask("PUT", "/v1/key/generate/my-key").await.0 == 200).await;
-        // While AWS itself is away the copy serves, with these credentials.
+        // With credentials, the copy serves while AWS is away.
         aws.fail(Fault::Reset);
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(3) {

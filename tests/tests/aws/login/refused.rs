@@ -109,7 +109,7 @@ async fn an_instance_without_a_role_and_one_that_does_not_answer_are_told_apart(
     let (text, took) = at(&no_role).check().await;
     assert_told("no role", &text, &["instance metadata (IMDS) says that the instance has no role"]);
     assert!(took < Duration::from_secs(5), "{took:?}");
-    // As behind a hop limit: what is sent arrives, and no answer comes back.
+    // This is the effect of a hop limit: requests arrive, and no answer comes back.
     let silent = Mock::start(|_| None);
     let (text, took) = at(&silent).check().await;
     assert_told("silent", &text, &["instance metadata (IMDS) is not reachable", "too many hops"]);
@@ -160,7 +160,7 @@ async fn a_role_that_sts_refuses_is_a_refused_login_and_an_sts_that_is_away_an_o
     assert!(!text.contains("login failed"), "{text}");
     assert!(took < Duration::from_secs(20), "{took:?}");
 
-    // And where there are credentials it is AWS that is away.
+    // With credentials, the problem is AWS itself.
     let there = Place::new(Keys::Kms, NOBODY).without_instance();
     let there = there.with("AWS_ACCESS_KEY_ID", "AKIA").with("AWS_SECRET_ACCESS_KEY", "s");
     let (text, _) = there.check().await;
@@ -170,7 +170,7 @@ async fn a_role_that_sts_refuses_is_a_refused_login_and_an_sts_that_is_away_an_o
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_aws_refuses_are_told_with_their_place() {
     let aws = Aws::start().await;
-    // STS, which speaks another protocol, has no name for its operations here.
+    // A call to STS has no operation name here, because STS has another protocol.
     aws.fail_if(|operation, _| match operation {
         "" => Fault::None,
         _ => Fault::Says("ExpiredTokenException", "The security token included in the request is expired"),

@@ -1,11 +1,11 @@
-//! A config without mistakes, from which tests make others.
+//! A config without mistakes that tests change.
 
 use kms_server::config::{Loaded, load_text};
 
 pub const ADMIN: &str = "0000000000000000000000000000000000000000000000000000000000000001";
 pub const APP: &str = "0000000000000000000000000000000000000000000000000000000000000002";
 
-/// A config that is good as it stands; parts of it are replaced to make bad ones.
+/// A config without mistakes. Tests replace parts of it to get mistakes.
 pub const GOOD: &str = r#"address = "127.0.0.1:7373"
 
 [admin]

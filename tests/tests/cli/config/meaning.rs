@@ -99,7 +99,7 @@ fn the_examples_are_good() {
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings[0]);
     }
 
-    // What is commented out is good as well, and the defaults are those that the example tells.
+    // The lines that are commented out are valid as well, and the example names the real defaults.
     let text = fs::read_to_string(examples.join("server.toml")).unwrap();
     let text = text
         .replace("# ca =", "ca =")

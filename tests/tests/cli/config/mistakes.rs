@@ -4,7 +4,7 @@ use kms_server::config::{Environment, load_text};
 
 use super::example::{ADMIN, APP, GOOD, good};
 
-/// Loads the good config with `old` replaced by `new`, and returns the one line that is said of it.
+/// Loads the good config with `old` replaced by `new` and returns the error, which has one line.
 #[track_caller]
 fn bad(old: &str, new: &str) -> String {
     assert!(GOOD.contains(old), "{old} is not in the config");
@@ -24,7 +24,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
     let identities = &format!("identities = [\"{APP}\"]");
     let admin = &format!("identity = \"{ADMIN}\"");
     let cases: &[(&str, &str, &[&str])] = &[
-        // keys that do not exist
+        // Keys that do not exist.
         ("address", "adress", &["kms.toml:1: adress: unknown key", "expected one of address, admin"]),
         ("[admin]", "[admins]", &["kms.toml:3: admins: unknown key", "admin"]),
         (admin, "identiti = 'x'", &["kms.toml:4: admin.identiti: unknown key, expected identity"]),
@@ -36,7 +36,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
         ("[keystore.fs]", "[keystore.sled]", &["kms.toml:21: keystore.sled: unknown key", "fs, memory"]),
         ("root_key_file", "root_key", &["keystore.fs.root_key: unknown key", "root_key_file, root_key_env"]),
         ("[keystore.fs]", "[keystore.memory]", &["keystore.memory.path: unknown key, expected none here"]),
-        // values of another type, or that mean nothing
+        // Values of another type or without a meaning.
         ("\"127.0.0.1:7373\"", "7373", &["kms.toml:1: address: found an integer, expected a string"]),
         (
             "\"127.0.0.1:7373\"",
@@ -82,7 +82,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
         ("path = \"data\"", "path = ''", &["keystore.fs.path: it is empty, expected a path"]),
         ("cert = \"server.crt\"", "cert = ''", &["kms.toml:7: tls.cert: it is empty, expected a path"]),
         ("[policy.app]", "[policy.'my app']", &["policy.my app: invalid policy name", "1 to 80 characters"]),
-        // what is missing, or there twice
+        // Keys that are missing or exist twice.
         (admin, "", &["kms.toml:3: admin.identity: no admin identity", "64 hex digits", "'disabled'"]),
         (admin, "identity = ''", &["kms.toml:4: admin.identity: it is empty", "64 hex digits"]),
         ("cert = \"server.crt\"", "", &["kms.toml:6: tls.cert: missing, expected a PEM file"]),
@@ -116,7 +116,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
         ),
         ("[tls]", "[tls", &["kms.toml:6: invalid TOML:"]),
         ("[tls]", "= 5", &["kms.toml:6: invalid TOML:"]),
-        // references
+        // References to environment variables.
         ("server.crt", "${NO_SUCH}", &["kms.toml:7: tls.cert: environment variable 'NO_SUCH' is not set"]),
         (
             allow,
@@ -124,7 +124,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             &["kms.toml:11: policy.app.allow[1]: environment variable 'NO_SUCH'"],
         ),
         ("server.crt", "${NO_SUCH", &["kms.toml:7: tls.cert: '${' without a closing '}'"]),
-        // where the root key is
+        // Places of the root key.
         (
             root_key,
             "root_key_file = 'root.key'\n[kms.aws]\nkey = 'alias/a'",
@@ -160,7 +160,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             "[keystore.memory]\n[kms.aws]\nkey = 'k'",
             &["kms.toml:22: kms: only keystore.fs and keystore.vault"],
         ),
-        // who may do what
+        // Policies and identities.
         (
             identities,
             &format!("identities = ['{ADMIN}']"),

@@ -22,7 +22,7 @@ fn the_binary_says_the_same_in_one_line() {
     assert!(directory.contains(text(dir.path())), "{directory}");
 }
 
-/// What is read when the config is good names its setting, too.
+/// A file that cannot be used is reported with the setting that names it.
 #[test]
 fn a_start_that_fails_names_the_line_and_the_key() {
     let dir = tempfile::tempdir().unwrap();

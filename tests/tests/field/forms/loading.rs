@@ -8,7 +8,7 @@ use kms_server::settings::Settings;
 pub const IDENTITY: &str = "0000000000000000000000000000000000000000000000000000000000000007";
 pub const OTHER: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
-/// What every config in YAML here begins with.
+/// The beginning of every YAML config here.
 pub const START: &str = "admin: {identity: disabled}\ntls: {key: k, cert: c}\n";
 
 pub fn environment() -> Environment {
@@ -35,7 +35,7 @@ pub fn yaml(text: &str) -> Result<Loaded, Problem> {
     load_text(text, "kes.yml", &environment())
 }
 
-/// Says what the binary is told by a text beside the settings that it makes.
+/// Returns the settings and the warnings of a config with these additional lines.
 #[track_caller]
 pub fn loads(text: &str) -> (Settings, String) {
     let loaded = yaml(&format!("{START}keystore: {{fs: {{path: p}}}}\n{text}"));

@@ -26,7 +26,7 @@ fn each_value_of_kes_0_24_lands_where_it_should() {
     let app = &settings.policies["my-app"];
     assert_eq!((app.allow.len(), app.deny.len()), (3, 2));
     assert_eq!(app.allow[0], "/v1/key/create/my-app*");
-    // The first looks like a number, and means itself.
+    // The first identity looks like a number and is taken as it is.
     let number = format!("{}1e10", "1234567890".repeat(6));
     assert_eq!(app.identities, [Identity::from_hex(&number).unwrap(), Identity::from_hex(IDENTITY).unwrap()]);
     assert!(settings.policies["ops"].identities.is_empty());

@@ -98,7 +98,7 @@ fn a_proxy_that_is_there_twice_is_one() {
         ),
         "{told}"
     );
-    // The line of a conflict is that of the identity, whatever is left out before it.
+    // A conflict has the line of its identity, even if an identity before it was ignored.
     let policy = format!("policy:\n  a: {{identities: [{identity}]}}\n");
     let problem = proxies(&format!("    - ''\n{line}{policy}")).map(drop).unwrap_err().to_string();
     assert!(problem.contains("(see tls.proxy.identities[1] at kes.yml:9)"), "{problem}");

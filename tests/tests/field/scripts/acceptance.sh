@@ -1,4 +1,4 @@
-# An acceptance test of backups: a server for development, the key out of its banner, its certificate by openssl.
+# An acceptance test of backups. It starts a development server, takes the key from the banner and gets the certificate by openssl.
 kes server --dev --addr "127.0.0.1:$PORT" >kes.log 2>&1 &
 server=$!
 trap 'kill $server' EXIT

@@ -1,4 +1,4 @@
-# What a script sees of a command that fails: exit code 1, one line on stderr, nothing on stdout.
+# A command that fails has exit code 1, one line on stderr and nothing on stdout.
 export HOME=$PWD
 kes server --dev --addr "127.0.0.1:$PORT" >kes.log 2>&1 &
 server=$!
@@ -6,7 +6,7 @@ trap 'kill $server' EXIT
 for _ in $(seq 600); do grep -q 'Server is up and running' kes.log && break || sleep 0.1; done
 export KES_SERVER=http://127.0.0.1:$PORT KES_API_KEY=$(awk '$1=="API" && $2=="Key" {print $3}' kes.log)
 
-# An alias that has a flag already, flags with a value, and enclaves of which there are none.
+# An alias with a flag, flags with a value, and the flag for enclaves, which do not exist any more.
 k() { kes key "$@" -k; }
 k create -k --insecure my-key
 k ls --json=true | grep -qx '\["my-key"\]'
@@ -42,7 +42,7 @@ fails 'API key and private key file cannot be used at the same time' ls -k -a "$
 unset KES_CLIENT_KEY
 fails 'API key and certificate file cannot be used at the same time' status -k
 unset KES_CLIENT_CERT
-# The variables of 2020, which KES 0.24 does not know, are in nobody's way.
+# KES 0.24 does not know the variables of 2020. They have no effect.
 KES_CLIENT_TLS_KEY_FILE=client.key KES_CLIENT_TLS_CERT_FILE=client.crt kes key ls -k >out
 grep -qx my-key out
 

@@ -1,4 +1,4 @@
-# `kes identity` is meant for $(…): a key alone, an identity alone, and the key in a file again.
+# `kes identity` is made for $(…). It prints only a key or only an identity, and reads a key from a file.
 export KES_API_KEY=$(kes identity)
 identity=$(kes identity "$KES_API_KEY")
 [ ${#identity} = 64 ]
@@ -10,7 +10,7 @@ read -r alone < <(kes identity client.crt)
 [ "$alone" = "$(kes identity client.crt)" ]
 ! kes identity missing 2>errors
 grep -q 'missing: no such file' errors
-# What is no Ed25519 key is no API key.
+# Only an Ed25519 key is an API key.
 openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ec.key
 ! kes identity ec.key >out 2>errors
 [ ! -s out ] && grep -q 'unsupported private key' errors && ! grep -q BEGIN errors

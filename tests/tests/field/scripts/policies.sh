@@ -1,4 +1,4 @@
-# A server with policies, asked about them as scripts do that set up applications.
+# Scripts that set up applications ask the server about policies.
 kes identity new --key server.key --cert server.crt --ip 127.0.0.1 localhost >/dev/null
 admin=$(kes identity) app=$(kes identity)
 cat >config.yml <<YAML
@@ -33,7 +33,7 @@ export MINIO_KES_SERVER=https://127.0.0.1:$PORT MINIO_KES_API_KEY=$admin
 for _ in $(seq 600); do kes status -k --short >status 2>/dev/null && break || sleep 0.1; done
 [ "$(cat status)" = "● 127.0.0.1:$PORT" ]
 
-# JSON where a pipe is, and labels with dates for people.
+# A pipe gets JSON. People get labels and dates.
 [ "$(kes policy show -k app | grep -o '"allow":{[^}]*}' | grep -o '/v1/[a-z/]*my-\*' | tr '\n' ' ')" = '/v1/key/create/my-* ' ]
 kes policy show -k app | grep -q '"/v1/key/generate/my-\*":{}},"deny":{"/v1/key/create/my-no\*":{}},"created_at":"'
 ! kes policy show -k other | grep -q deny

@@ -1,4 +1,4 @@
-# Logs and metrics into files, as scripts keep them.
+# Scripts write logs and metrics into files.
 export HOME=$PWD
 kes server --dev --addr "127.0.0.1:$PORT" >kes.log 2>&1 &
 server=$!
@@ -19,7 +19,7 @@ awk '$5 == "/v1/key/create/my-key" { print $1, $6 }' audit.txt | grep -qE '^[0-9
 grep -q '^{"time":".*"path":"/v1/key/create/my-key"' audit.json
 [ ! -s errors.txt ]
 
-# A reader that has enough ends it.
+# A reader that ends also ends the command.
 kes metric -k --rate 200ms | head -n 3 >metrics
 [ "$(wc -l <metrics)" = 3 ]
 grep -c '^{"kes_http_request_success":[1-9][0-9]*,"kes_http_request_error":[1-9][0-9]*,"kes_http_request_failure":0,' metrics | grep -qx 3

@@ -1,11 +1,11 @@
-# The guide of 2020 and the scripts made after it.
+# The guide of 2020 and the scripts that follow it.
 kes tool identity new --server --key server.key --cert server.cert --ip "127.0.0.1" --dns localhost >/dev/null
 kes tool identity new --key=root.key --cert=root.cert root -t 24h >/dev/null
 openssl x509 -in server.cert -noout -text | grep -q 'IP Address:127.0.0.1'
 openssl x509 -in root.cert -noout -subject | grep -Eq 'CN ?= ?root'
 openssl x509 -in root.cert -noout -checkend 80000
 ! openssl x509 -in root.cert -noout -checkend 90000
-# Without names it wrote these files.
+# Without names the command wrote these files.
 kes tool identity new --time 2160h minio >/dev/null
 [ -s private.key ] && [ -s public.crt ]
 ! kes tool identity new minio >/dev/null 2>errors

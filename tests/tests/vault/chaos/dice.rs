@@ -1,13 +1,13 @@
-//! Random numbers of which a seed repeats a run.
+//! Random numbers that a seed repeats.
 
-/// Draws a seed.
+/// Returns a random seed.
 pub fn random_seed() -> u64 {
     let mut bytes = [0; 8];
     kms_core::fill_random(&mut bytes).unwrap();
     u64::from_le_bytes(bytes)
 }
 
-/// Random numbers that a seed determines (xorshift64*).
+/// A generator of random numbers (xorshift64*).
 pub struct Dice(u64);
 
 impl Dice {

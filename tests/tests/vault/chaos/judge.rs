@@ -1,4 +1,4 @@
-//! What was tried and what came of it, and what the audit logs say of that.
+//! Records all attempts with their results, and compares them with the audit logs.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,17 +8,16 @@ use serde_json::Value;
 
 use super::node::Node;
 
-/// A line is on its way to the file for a moment (20 ms) after the answer; what was answered so short before a kill may be
-/// missing.
+/// How long before a kill a line may be missing. A line reaches the file up to 20 ms after the answer.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
-/// A create or a delete that was asked of a server.
+/// A create or a delete that a client asked for.
 pub struct Attempt {
     pub node: usize,
     pub path: String,
     pub began: Instant,
     pub ended: Instant,
-    /// The status; `None` where there was no answer.
+    /// The status; `None` without an answer.
     pub code: Option<u16>,
 }
 
@@ -26,12 +25,12 @@ pub struct Attempt {
 pub struct Judge {
     wrong: Mutex<Vec<String>>,
     attempts: Mutex<Vec<Attempt>>,
-    /// Paths of creates and deletes that are known to have had an effect.
+    /// The paths of all creates and deletes with a known effect.
     effects: Mutex<Vec<String>>,
 }
 
 impl Judge {
-    /// Notes a wrong answer.
+    /// Records a wrong answer.
     pub fn wrong(&self, what: String) {
         eprintln!("wrong: {what}");
         self.wrong.lock().unwrap().push(what);
@@ -41,7 +40,7 @@ impl Judge {
         self.attempts.lock().unwrap().push(attempt);
     }
 
-    /// Tells whether this was asked of any server before.
+    /// Returns whether any server was asked for this before.
     pub fn was_tried(&self, path: &str) -> bool {
         self.attempts.lock().unwrap().iter().any(|attempt| attempt.path == path)
     }
@@ -59,7 +58,7 @@ impl Judge {
         let mut lines: HashMap<(usize, String), Vec<u16>> = HashMap::new();
         for (number, node) in nodes.iter().enumerate() {
             for line in node.audit().lines() {
-                // The last line of a life that was killed may be torn.
+                // A kill may cut the last line.
                 let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
                 let path = event["request"]["path"].as_str().unwrap();
                 if path.starts_with("/v1/key/create/") || path.starts_with("/v1/key/delete/") {

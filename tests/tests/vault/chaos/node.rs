@@ -1,4 +1,4 @@
-//! One of the servers: the real binary, with an audit file for each of its lives.
+//! One of the servers. It is the real binary, and it has an audit file for each of its lives.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// How long a server keeps keys in memory. So long a key still works that another server deleted.
+/// How long a server keeps keys in memory. A key that another server deleted still works for this time.
 pub const CACHE: Duration = Duration::from_secs(2);
 
 pub struct Node {
     pub address: SocketAddr,
-    /// When it was killed.
+    /// The times at which the server was killed.
     pub kills: Vec<Instant>,
     directory: TempDir,
     lives: usize,
@@ -71,7 +71,7 @@ secret = "{secret}"
         node
     }
 
-    /// Runs the process, and waits until it listens.
+    /// Starts the process and waits until it listens.
     pub async fn run(&mut self) {
         let kms = tokio::task::spawn_blocking(kms_binary).await.unwrap();
         self.lives += 1;
@@ -104,7 +104,7 @@ secret = "{secret}"
         }
     }
 
-    /// Stops it in good order.
+    /// Stops the server and expects success.
     pub async fn stop(&mut self) {
         kill_process(self.pid(), Signal::TERM).unwrap();
         if let Some(mut child) = self.child.take() {
@@ -113,7 +113,7 @@ secret = "{secret}"
         }
     }
 
-    /// Returns its resident memory in KiB, and how many descriptors are open.
+    /// Returns the resident memory in KiB and the number of open descriptors.
     pub fn measure(&self) -> (u64, usize) {
         let process = format!("/proc/{}", self.pid().as_raw_nonzero());
         let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
@@ -122,7 +122,7 @@ secret = "{secret}"
         (memory, std::fs::read_dir(format!("{process}/fd")).unwrap().count())
     }
 
-    /// Returns what was audited in all of its lives.
+    /// Returns the audit lines of all lives.
     pub fn audit(&self) -> String {
         (1..=self.lives).map(|life| std::fs::read_to_string(self.audit_file(life)).unwrap() + "\n").collect()
     }

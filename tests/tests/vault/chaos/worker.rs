@@ -1,4 +1,4 @@
-//! A client with keys of its own, of which it knows what has to be true.
+//! A client that knows the expected state of each of its keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,25 +15,25 @@ use super::dice::Dice;
 use super::judge::{Attempt, Judge};
 use super::node::CACHE;
 
-/// Beyond the cache's time, for a read that was on its way.
+/// Additional time for a read that began before the cache ended.
 pub const MARGIN: Duration = Duration::from_secs(2);
-/// Within this there is an answer, or the connection ends.
+/// In this time a request is answered or the connection ends.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The most keys of a worker.
+/// The highest number of keys of a worker.
 const KEYS: usize = 200;
 
-/// What has to be true of a key.
+/// The expected state of a key.
 enum State {
-    /// A create was tried, and nobody knows what came of it.
+    /// A create had no answer, so the key may exist or not.
     Unknown,
     Live(Vec<Sealed>),
-    /// A delete was tried, and nobody knows what came of it.
+    /// A delete had no answer, so the key may exist or not.
     Going,
-    /// A delete was acknowledged then.
+    /// A delete was acknowledged at this time.
     Gone(Instant),
 }
 
-/// A data key that was given out.
+/// A data key that a server generated.
 struct Sealed {
     context: String,
     plaintext: String,
@@ -49,7 +49,8 @@ pub struct Worker {
     clients: Vec<Client>,
     judge: Arc<Judge>,
     keys: BTreeMap<String, State>,
-    /// Keys of which a create may be under way still. None of them is deleted: it might be made anew by that.
+    /// Keys with a create that may still be under way. The worker does not delete them, because that create
+    /// might make them again.
     under_way: BTreeSet<String>,
     made: usize,
     pub requests: usize,
@@ -94,7 +95,7 @@ impl Worker {
         self
     }
 
-    /// Makes sure of every key, on every server; nothing disturbs any more.
+    /// Checks every key on every server after all faults have ended.
     pub async fn check_all(mut self) -> Self {
         let names: Vec<String> = self.keys.keys().cloned().collect();
         for name in &names {
@@ -186,7 +187,7 @@ impl Worker {
         }
     }
 
-    /// Does with a key what its state allows to judge.
+    /// Uses a key, as far as its state allows to judge the answer.
     async fn use_key(&mut self, name: &str, may_reset: bool) {
         let node = self.some_node();
         match &self.keys[name] {
@@ -237,7 +238,7 @@ impl Worker {
         }
     }
 
-    /// Lists the keys of this worker: all that live, and none that is gone.
+    /// Lists the keys of this worker and checks that all live keys are there and no deleted one.
     async fn list(&mut self) {
         let node = self.some_node();
         let names = |is_wanted: fn(&State) -> bool| -> BTreeSet<String> {
@@ -260,7 +261,7 @@ impl Worker {
         }
     }
 
-    /// Asks for a create or a delete, which is noted.
+    /// Asks for a create or a delete and records the attempt.
     async fn effect(&mut self, node: usize, method: &str, operation: &str, name: &str) -> Option<Answer> {
         let began = Instant::now();
         let answer = self.ask(node, method, operation, name, "", true).await;
@@ -270,7 +271,7 @@ impl Worker {
         answer
     }
 
-    /// Asks a server; `None` where there is no answer, also since the client leaves now and then.
+    /// Sends a request; `None` without an answer. Sometimes the client leaves early.
     async fn ask(
         &mut self,
         node: usize,
@@ -294,13 +295,13 @@ impl Worker {
         }
         self.clients[node] = Client::new(self.addresses[node], self.protocol, &self.identity);
         if !leaves {
-            // The server was killed: not all the time is for that.
+            // The server was killed. The pause leaves time for other requests.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         None
     }
 
-    /// Judges a status: one of `right`, or that something is away, if not `None`.
+    /// Checks that a status is one of `right` or reports an outage. No answer is right as well.
     fn expect(&self, answer: Option<&Answer>, right: &[u16], what: &str) {
         let Some(answer) = answer else { return };
         if !right.contains(&answer.code()) && answer.code() < 500 && answer.code() != 429 {
@@ -313,7 +314,7 @@ impl Worker {
     }
 }
 
-/// Opens connections, sends a part of a handshake, and resets them.
+/// Opens connections, sends a part of a handshake and resets them.
 pub async fn reset_connections(addresses: Vec<SocketAddr>, until: Instant) {
     while Instant::now() < until {
         for address in &addresses {
