@@ -1,4 +1,4 @@
-"""What the scripts in this directory share: servers, their figures, and the load generator."""
+"""The parts that all scripts in this directory use: servers, their figures, and the load generator."""
 
 import base64
 import collections
@@ -41,8 +41,10 @@ def need_kms():
 
 
 class Files:
-    """A directory with the load generator and with certificates that all servers use, of P-256 as MinIO's
-    documentation makes them. KES refuses clients whose certificate is a CA."""
+    """A directory with the load generator, and with the certificates of all servers.
+
+    The certificates are of P-256, as in MinIO's documentation, and no CAs: KES refuses clients whose certificate is a CA.
+    """
 
     def __init__(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="kms-bench-"))
@@ -64,9 +66,12 @@ class Files:
 
 
 class Server:
-    """A running key server whose memory is not locked: `program` is "kms" or "kes". `store` is a directory, or for "kms"
-    the section of another key store; `binary` is another program than `KMS_BIN`; `stderr` takes the log, if not a file; `extra`
-    follows in the config of "kms". `write_config` writes another config: it is given the port, and returns the file."""
+    """A running key server whose memory is not locked.
+
+    `program` is "kms" or "kes". `store` is a directory, or for "kms" the section of another key store. `binary` is another
+    program than `KMS_BIN`. `stderr` takes the log instead of a file. `extra` is text at the end of the config of "kms".
+    `write_config` is a function that writes another config: it takes the port, and returns the file.
+    """
 
     def __init__(self, name, files, store, pin=True, program=None, binary=None, stderr=None, extra="", write_config=None):
         program = program or name
@@ -112,7 +117,7 @@ class Server:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def call(self, method, path, body=b""):
-        """Sends one request over a connection of its own; returns the answer's body, decoded if it has one."""
+        """Sends one request over a new connection and returns the decoded body of the answer, or None."""
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls, timeout=30)
         connection.request(method, path, body)
         answer = connection.getresponse()
@@ -127,14 +132,14 @@ class Server:
         return time.clock_gettime(~self.process.pid << 3 | 2)
 
     def memory_mb(self, figure="VmRSS"):
-        """Returns a figure of /proc/PID/status: VmRSS is what is resident, VmLck what is locked."""
+        """Returns a figure of /proc/PID/status in MB: VmRSS is resident memory, VmLck locked memory."""
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith(f"{figure}:"):
                 return int(line.split()[1]) / 1024
         raise SystemExit(f"{self.name} has ended: {self.log.read_text()[-2000:]}")
 
     def load(self, path, **options):
-        """Runs the load generator on its CPU; returns its figures, this server's CPU time a request among them."""
+        """Runs the load generator on its CPU and returns its figures, with this server's CPU time a request."""
         command = ["taskset", "-c", LOAD_CPU, self.files.load, "-address", f"127.0.0.1:{self.port}", "-path", path,
                    "-cert", self.files.dir / "client.crt", "-key", self.files.dir / "client.key", "-pid", str(self.process.pid)]
         return json.loads(sh(*command, *(f"-{name.replace('_', '-')}={value}" for name, value in options.items())))
@@ -149,7 +154,7 @@ class Server:
 
 
 class LocalStack:
-    """A running emulator of AWS, with AWS KMS in it. It writes a line for each call, which `calls` counts."""
+    """A running emulator of AWS with AWS KMS. It logs a line for each call, and `calls` counts these lines."""
 
     def __init__(self, files):
         self.port, self.log = free_port(), files.dir / "localstack.log"
@@ -176,7 +181,7 @@ class LocalStack:
             return False
 
     def key_store(self):
-        """Returns the section of a server's config."""
+        """Returns the section of a server's config that uses this emulator."""
         return (f'[keystore.aws.kms]\nendpoint = "http://127.0.0.1:{self.port}"\nregion = "eu-central-1"\n'
                 '[keystore.aws.kms.credentials]\naccesskey = "000000000001"\nsecretkey = "secret-access-key"\n')
 
@@ -197,10 +202,10 @@ def free_port():
 
 
 def unlock_memory():
-    """Takes from this process what a server needs to lock its memory.
+    """Takes the right to lock memory from this process.
 
-    KES locks all of it, also what is to come, whenever it can and without a switch against it; its whole heap arena is
-    resident then, which says nothing of what it uses.
+    KES locks all of its memory, present and future, whenever it can, and no switch prevents it. Its whole heap arena is then
+    resident, and the figure says nothing about the memory that KES uses.
     """
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
     if os.geteuid() == 0:
@@ -209,15 +214,17 @@ def unlock_memory():
 
 
 class OtherWork:
-    """Tells how much of the machine went to anything but the figures, which it spoils."""
+    """Measures how much of the machine other work took: such work spoils the figures."""
 
     def __init__(self):
         self.busy, self.stolen = machine_seconds()
         self.began = time.monotonic()
 
     def shares(self, own):
-        """Returns how much of a CPU other processes and the machine's host have taken; `own` is what servers, load
-        generator and script did."""
+        """Returns the shares of a CPU that other processes and the machine's host took.
+
+        `own` is the CPU time of servers, load generator and script.
+        """
         busy, stolen = machine_seconds()
         elapsed = time.monotonic() - self.began
         return max(0.0, busy - self.busy - own) / elapsed, (stolen - self.stolen) / elapsed
@@ -230,7 +237,7 @@ class OtherWork:
 
 
 def machine_seconds():
-    """CPU time of all processes, and what a host took from this machine. Interrupts belong to nobody."""
+    """Returns the CPU time of all processes, and the time that a host took from this machine, without interrupts."""
     with open("/proc/stat", encoding="ascii") as stat:
         user, nice, system, _idle, _wait, _irq, _softirq, stolen = map(int, stat.readline().split()[1:9])
     tick = os.sysconf("SC_CLK_TCK")
@@ -238,13 +245,13 @@ def machine_seconds():
 
 
 def own_seconds(*servers):
-    """CPU time of this script, of its children that have ended, and of servers that have not."""
+    """Returns the CPU time of this script, of its ended children, and of the running servers."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(server.cpu_seconds() for server in servers) + sum(use.ru_utime + use.ru_stime for use in spent)
 
 
 def prepare(server):
-    """Makes the key; returns what is sent for each operation."""
+    """Creates the key and returns the body of a request for each operation."""
     request = {"context": CONTEXT}
     server.call("POST", "/v1/key/create/my-key")
     generated = server.call("POST", "/v1/key/generate/my-key", json.dumps(request))

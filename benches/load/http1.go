@@ -99,7 +99,7 @@ func (r request) http1(path string) []byte {
 	return out.Bytes()
 }
 
-// handshakes are connections one after the other, each for one request.
+// handshakes opens connections one after the other, and sends one request on each.
 type handshakes struct {
 	peer peer
 	what request

@@ -18,14 +18,14 @@ const (
 	settingEnablePush, settingStreams, settingInitialSize = 0x2, 0x3, 0x4
 )
 
-// How much the server may send ahead, as net/http allows it.
+// The windows of flow control that net/http gives a server.
 const (
 	streamWindow     = 4 << 20
 	connectionWindow = 1 << 30
 )
 
-// An http2 connection holds a number of streams open at any time. As net/http does, it sends the head of a request and
-// its body with one write each, and names with a few bytes the headers that it has sent before.
+// An http2 connection keeps a number of streams open at any time. Like net/http, it sends the head and the body of a
+// request with one write each, and refers with a few bytes to the headers that it has sent before.
 type http2 struct {
 	tls     *tls.Conn
 	reader  *bufio.Reader
@@ -33,9 +33,9 @@ type http2 struct {
 	streams int
 
 	next     uint32               // the next stream's number
-	open     map[uint32]time.Time // when the requests were sent that wait for an answer
-	window   int                  // how much body data the server still takes
-	unread   uint32               // how much body data came since the server was last told that it was read
+	open     map[uint32]time.Time // when each request without an answer was sent
+	window   int                  // how much body data the server still accepts
+	unread   uint32               // how much body data came since the last window update
 	isSecond bool                 // the server knows the headers already
 	payload  []byte
 }
@@ -89,7 +89,7 @@ func (c *http2) run(meter *meter) error {
 	return nil
 }
 
-// send opens a stream with one request, if one more is wanted.
+// send opens a stream with one request, if the meter wants another one.
 func (c *http2) send(meter *meter) error {
 	if _, wanted := meter.take(); !wanted {
 		return nil
@@ -114,7 +114,7 @@ func (c *http2) send(meter *meter) error {
 	return err
 }
 
-// headers encodes the head of a request by RFC 7541, the first time with entries for the dynamic table.
+// headers encodes the head of a request by RFC 7541. The first head adds entries to the dynamic table.
 func (c *http2) headers() []byte {
 	const methodGet, methodPost, schemeHTTPS, acceptGzip = 0x80 | 2, 0x80 | 3, 0x80 | 7, 0x80 | 16
 	method := byte(methodPost)
@@ -209,7 +209,7 @@ func appendFrame(out []byte, kind, flags byte, stream uint32, payload []byte) []
 	return append(binary.BigEndian.AppendUint32(out, stream), payload...)
 }
 
-// appendIndexed appends a header whose name is in the static table, and makes a dynamic entry of it.
+// appendIndexed appends a header whose name is in the static table, and adds it to the dynamic table.
 func appendIndexed(out []byte, name byte, value string) []byte {
 	return append(append(out, 0x40|name, byte(len(value))), value...)
 }

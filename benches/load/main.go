@@ -1,8 +1,8 @@
-// Command load sends one kind of request over mTLS for a while and prints what it saw as one line of JSON.
+// Command load sends one kind of request over mTLS for a while and prints its figures as one line of JSON.
 //
-// The number of connections is exact, and each is one goroutine that does little more than TLS: the fewer cycles the
-// client takes, the more of the latency is the server's. What goes over the wire is what Go's net/http sends, and
-// with it MinIO: see http1.go and http2.go. -client go sends with net/http itself.
+// It opens an exact number of connections. Each is one goroutine that does little more than TLS: the fewer cycles the
+// client takes, the more of the latency is the server's. The bytes on the wire are those of Go's net/http, which MinIO
+// uses: see http1.go and http2.go. -client go sends with net/http itself.
 package main
 
 import (
@@ -45,7 +45,7 @@ func main() {
 	check(err)
 	peer := peer{address: *address, config: &tls.Config{
 		Certificates:       []tls.Certificate{pair},
-		InsecureSkipVerify: true, // what the server presents is not what is measured
+		InsecureSkipVerify: true, // the server's certificate is not measured
 	}}
 	what := request{method: *method, path: *path, host: *address, body: []byte(*body), first: *first, status: *status}
 
@@ -91,7 +91,7 @@ func connect(client string, peer peer, what request, streams int) (connection, e
 	return nil, fmt.Errorf("-client %q is none of h1, h2, handshakes, go", client)
 }
 
-// A peer is a server and how to shake hands with it.
+// A peer is a server and the TLS configuration for it.
 type peer struct {
 	address string
 	config  *tls.Config
@@ -110,7 +110,7 @@ func (p peer) dial(protocol string) (*tls.Conn, error) {
 	return connection, nil
 }
 
-// A request is what is sent over and over.
+// A request is the one that all connections send repeatedly.
 type request struct {
 	method, path, host string
 	body               []byte

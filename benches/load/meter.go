@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// A meter hands out requests and counts what becomes of them between begin and end.
+// A meter hands out requests and counts their answers between begin and end.
 type meter struct {
 	pid   int
 	limit int64
@@ -24,7 +24,7 @@ type meter struct {
 	start, end_ reading
 }
 
-// A reading is the state of things at one moment.
+// A reading is the state of the server and of the count at one moment.
 type reading struct {
 	at   time.Time
 	cpu  time.Duration
@@ -49,7 +49,8 @@ func (m *meter) read() reading {
 	return reading{at: time.Now(), cpu: cpuTime(m.pid), done: m.done.Load()}
 }
 
-// take returns the number of a request to send, or false when no more are wanted. At a rate it waits until it is due.
+// take returns the number of the next request, or false if no more are wanted. With a rate, it waits until the request is
+// due.
 func (m *meter) take() (int64, bool) {
 	if m.phase.Load() == 2 {
 		return 0, false
@@ -61,19 +62,19 @@ func (m *meter) take() (int64, bool) {
 	return number, number < m.limit
 }
 
-// due returns when a request is to be sent: its latency counts from then, though all connections were still waiting.
+// due returns the time at which a request should be sent. Its latency counts from then, even if all connections were busy.
 func (m *meter) due(number int64) time.Time {
 	return m.made.Add(time.Duration(float64(number) / m.rate * float64(time.Second)))
 }
 
-// add keeps what one connection saw.
+// add keeps the latencies of one connection.
 func (m *meter) add(log *latencyLog) {
 	m.lock.Lock()
 	defer m.lock.Unlock()
 	m.latencies = append(m.latencies, log.seen...)
 }
 
-// A latencyLog is what one connection saw.
+// A latencyLog collects the latencies of one connection.
 type latencyLog struct {
 	meter *meter
 	seen  []time.Duration
@@ -106,8 +107,8 @@ func (m *meter) figures() map[string]float64 {
 	}
 }
 
-// cpuTime returns the user and system time that a process took so far. That is what /proc/PID/stat says in ticks of
-// 10 ms, from the clock that clock_getcpuclockid(3) names.
+// cpuTime returns the user and system time that a process has taken. It reads the clock of clock_getcpuclockid(3), because
+// /proc/PID/stat counts in ticks of 10 ms.
 func cpuTime(pid int) time.Duration {
 	if pid == 0 {
 		return 0

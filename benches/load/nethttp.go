@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// netHTTP is one HTTP/2 connection of Go's own client, which is what MinIO has.
+// netHTTP is one HTTP/2 connection of Go's own client, which MinIO uses.
 type netHTTP struct {
 	client  *http.Client
 	what    request
