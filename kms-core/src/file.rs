@@ -61,3 +61,28 @@ pub fn read_secret_file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8
     }
     Ok(content)
 }
+
+/// Renames a file to a name that must not be taken.
+///
+/// # Errors
+///
+/// - `AlreadyExists`: something has the name already; both files are left as they were.
+/// - Any other error of the system.
+#[doc(hidden)]
+#[cfg(unix)]
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Some file systems have no such rename.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+    if to.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(from, to)
+}

@@ -49,6 +49,9 @@ mod sync;
 mod wrap;
 
 pub use error::{Error, ErrorKind, Result};
+#[cfg(unix)]
+#[doc(hidden)]
+pub use file::rename_new;
 pub use file::{open_file, read_secret_file};
 pub use identity::{Identity, Request, Waiter};
 pub use kms::{Capabilities, DataKey, ImportedKey, KeyInfo, Kms};

@@ -1,14 +1,14 @@
 //! Why a local store could not be opened, in one line that names the place.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 /// Why a store or its root key could not be opened.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process has the store, with this process id if it told.
+    #[error("store '{}' is in use by {}", .path.display(), holder(*.pid))]
     InUse {
         /// The store's directory.
         path: PathBuf,
@@ -16,16 +16,22 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// There is no store in the directory.
+    #[error("there is no key store in '{}'", .path.display())]
     NoStore {
         /// The directory.
         path: PathBuf,
     },
     /// There is a store in the directory already.
+    #[error("there is a key store in '{}' already", .path.display())]
     AlreadyExists {
         /// The directory.
         path: PathBuf,
     },
     /// The directory holds other files, so it does not belong to a store.
+    #[error(
+        "directory '{}' is not empty and holds no key store: found '{found}'; give the store a directory of its own",
+        .path.display()
+    )]
     NotAStore {
         /// The directory.
         path: PathBuf,
@@ -33,11 +39,13 @@ pub enum OpenError {
         found: String,
     },
     /// The root key is not the one that the store was made with.
+    #[error("the root key is not that of store '{}'; nothing was read or written", .path.display())]
     WrongRootKey {
         /// The store's directory.
         path: PathBuf,
     },
     /// The store has a root of another kind: a local root key where a wrapper was given, or the other way round.
+    #[error("store '{}' has {has}", .path.display())]
     OtherRoot {
         /// The store's directory.
         path: PathBuf,
@@ -45,6 +53,7 @@ pub enum OpenError {
         has: &'static str,
     },
     /// The store was written by a newer release.
+    #[error("store '{}' has format {format}, which a newer release wrote; this one knows format 2", .path.display())]
     NewerFormat {
         /// The store's directory.
         path: PathBuf,
@@ -52,6 +61,7 @@ pub enum OpenError {
         format: u8,
     },
     /// What lies in the directory cannot be read as a store.
+    #[error("store '{}' is corrupt: {why}", .path.display())]
     Corrupt {
         /// The store's directory.
         path: PathBuf,
@@ -59,6 +69,7 @@ pub enum OpenError {
         why: String,
     },
     /// The store takes no writes, so this cannot be done.
+    #[error("store '{}' is read-only: {why}", .path.display())]
     ReadOnly {
         /// The store's directory.
         path: PathBuf,
@@ -66,6 +77,7 @@ pub enum OpenError {
         why: String,
     },
     /// The root key cannot be taken as it is.
+    #[error("root key from {origin}: {why}")]
     BadRootKey {
         /// The file or the environment variable.
         origin: String,
@@ -73,6 +85,7 @@ pub enum OpenError {
         why: String,
     },
     /// The operating system refused.
+    #[error("{doing} '{}': {source}", .path.display())]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -82,64 +95,34 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Something under the store failed.
+    #[error("{}", .0.chain())]
     Internal(kms_core::Error),
 }
 
 impl OpenError {
-    /// Tells whether the disk is full.
+    /// Returns whether the disk is full.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if crate::disk::is_full(source))
+        matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { doing, path, source }
     }
-}
 
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InUse { path, pid: Some(pid) } => {
-                write!(f, "store '{}' is in use by process {pid}", path.display())
-            }
-            Self::InUse { path, pid: None } => {
-                write!(f, "store '{}' is in use by another process", path.display())
-            }
-            Self::NoStore { path } => write!(f, "there is no key store in '{}'", path.display()),
-            Self::AlreadyExists { path } => write!(f, "there is a key store in '{}' already", path.display()),
-            Self::NotAStore { path, found } => write!(
-                f,
-                "directory '{}' is not empty and holds no key store: found '{found}'; give the store a directory of its own",
-                path.display()
-            ),
-            Self::WrongRootKey { path } => write!(
-                f,
-                "the root key is not that of store '{}'; nothing was read or written",
-                path.display()
-            ),
-            Self::OtherRoot { path, has } => write!(f, "store '{}' has {has}", path.display()),
-            Self::NewerFormat { path, format } => write!(
-                f,
-                "store '{}' has format {format}, which a newer release wrote; this one knows format 2",
-                path.display()
-            ),
-            Self::Corrupt { path, why } => write!(f, "store '{}' is corrupt: {why}", path.display()),
-            Self::ReadOnly { path, why } => write!(f, "store '{}' is read-only: {why}", path.display()),
-            Self::BadRootKey { origin, why } => write!(f, "root key from {origin}: {why}"),
-            Self::Io { doing, path, source } => write!(f, "{doing} '{}': {source}", path.display()),
-            Self::Internal(error) => write!(f, "{}", error.chain()),
-        }
+    pub(crate) fn corrupt(path: impl Into<PathBuf>, why: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.into(), why: why.into() }
     }
 }
 
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
-    }
+/// Returns whether an error says that the disk, or a quota on it, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Names the holder of a store, for a message.
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 impl From<kms_core::Error> for OpenError {

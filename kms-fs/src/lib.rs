@@ -20,38 +20,23 @@
 //! # }
 //! ```
 
-#[cfg_attr(all(test, feature = "model"), allow(dead_code, reason = "a stand-in takes its place"))]
-mod ballast;
 mod config;
+mod database;
 mod disk;
-mod engine;
+mod entries;
 mod error;
-#[cfg_attr(all(test, feature = "model"), allow(dead_code, reason = "a stand-in takes its place"))]
-mod files;
-mod first_start;
-mod header;
 mod journal;
-mod lock;
-mod mark;
-mod merge;
-#[cfg(test)]
-#[cfg(feature = "model")]
-mod models;
+mod keys;
 mod open;
-mod quiet;
-mod repair;
-mod root_key;
+mod recovery;
 mod store;
-mod store_key;
-mod sync;
 mod writer;
 
 pub use config::{FsConfig, OpenMode};
 pub use error::OpenError;
-pub use first_start::{Found, create_with_root_key_file, look};
+pub use keys::{LoadedRootKey, RootKey, StoreKey};
 pub use open::{
-    FsStore, Opened, OpenedBare, accept_losses, open, open_bare, rotate_root_key, rotate_root_key_file,
+    Found, FsStore, Opened, OpenedBare, accept_losses, create_with_root_key_file, look, open, open_bare,
+    rotate_root_key, rotate_root_key_file,
 };
-pub use root_key::{LoadedRootKey, RootKey};
 pub use store::SledStore;
-pub use store_key::StoreKey;

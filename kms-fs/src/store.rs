@@ -11,8 +11,8 @@ use kms_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::engine::MAX_VALUE_LEN;
-use crate::lock::Lock;
+use crate::database::MAX_VALUE_LEN;
+use crate::disk::Lock;
 use crate::writer::{Index, Job, Writer};
 
 /// What the names of keys come after; those of slots come before.

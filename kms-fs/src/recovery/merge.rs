@@ -6,7 +6,7 @@
 
 use std::thread;
 
-use crate::engine::Entries;
+use crate::entries::Entries;
 use crate::journal::{Damage, Line, Says, Scan};
 
 /// What a database holds.

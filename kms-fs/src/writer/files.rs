@@ -6,12 +6,11 @@ use std::path::Path;
 use tracing::warn;
 
 use crate::config::FsConfig;
-use crate::engine::{self, Change, Engine, Entries};
+use crate::database::{self, Engine};
+use crate::entries::{Change, Entries};
 use crate::error::OpenError;
-use crate::journal::{Head, Journal, Scan};
-use crate::mark::Mark;
-use crate::merge::merge;
-use crate::repair::{self, Known};
+use crate::journal::{Head, Journal, Mark, Scan};
+use crate::recovery::{self, Known, merge};
 
 pub struct Files {
     engine: Engine,
@@ -89,7 +88,7 @@ impl Files {
 
     /// Brings to the disk all that can be read of the database, after a sync that failed.
     pub fn write_back(path: &Path) -> io::Result<()> {
-        engine::write_back(path)
+        database::write_back(path)
     }
 
     /// Opens journal and database, and makes them agree with the index: undoes what was refused and got to the disk all the
@@ -105,7 +104,7 @@ impl Files {
         let scan = text.as_deref().map(Scan::of);
         let mut notes = Vec::new();
         let last = Mark::read(path).map_or(0, |(_, last)| last);
-        let found = repair::find(config, scan.as_ref(), last, &mut notes)?;
+        let found = recovery::find(config, scan.as_ref(), last, &mut notes)?;
         let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
         let engine = engine.map(|engine| (engine, database.as_ref().and_then(|database| database.batch)));
         let merged = merge(scan.as_ref(), database, last);
@@ -119,7 +118,7 @@ impl Files {
             journal_has_more: false,
             last,
         };
-        let opened = repair::settle(config, head, entries, known, &mut notes);
+        let opened = recovery::settle(config, head, entries, known, &mut notes);
         if !notes.is_empty() {
             warn!(path = %path.display(), "{}", notes.join("; "));
         }

@@ -11,11 +11,12 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use tokio::sync::oneshot;
 
-use crate::FsConfig;
-use crate::engine::Entries;
+use super::index::Index;
+use super::sync::{Disk, Files};
+use super::thread::{Job, Writer};
+use crate::config::FsConfig;
+use crate::entries::Entries;
 use crate::journal::Head;
-use crate::sync::{Disk, Files};
-use crate::writer::{Index, Job, Writer};
 
 /// Switches in a schedule with few of them.
 const SWITCHES: [usize; 2] = [3, 6];

@@ -16,23 +16,22 @@
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TrySendError};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kms_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::ballast::BALLAST_FILE;
+use super::index::Index;
+use super::sync::{Ballast, Files, Instant, JoinHandle, Receiver, SyncSender, Thread, sync_channel};
 use crate::config::FsConfig;
-use crate::disk;
-use crate::engine::{self, Change, Entries, MAX_COMMIT_LEN};
+use crate::database::{MAX_COMMIT_LEN, MAX_VALUE_LEN};
+use crate::disk::BALLAST_FILE;
+use crate::entries::Change;
+use crate::error::is_full;
 use crate::journal::Head;
-use crate::sync::{
-    AtomicUsize, Ballast, Files, Instant, JoinHandle, Mutex, Ordering, Receiver, RwLock, RwLockReadGuard,
-    SyncSender, Thread, sync_channel,
-};
 
 /// The most changes that one sync covers.
 const BATCH: usize = 256;
@@ -44,46 +43,6 @@ const LAST_PAUSE: Duration = Duration::from_secs(8);
 /// How often it is made sure that the directory is still there.
 const LOOK: Duration = Duration::from_secs(2);
 const NOT_IN_PLACE: &str = "its directory was removed or replaced while it was open";
-
-/// All entries, as they are on the disk.
-pub struct Index {
-    entries: RwLock<Entries>,
-    /// How many entries there are whose values are lost.
-    lost: AtomicUsize,
-    /// Why a name that is not found may have been there all the same.
-    doubt: Option<String>,
-    /// Why the store is read-only, if it is.
-    read_only: Mutex<Option<String>>,
-}
-
-impl Index {
-    pub fn new(entries: Entries, doubt: Option<String>) -> Self {
-        let lost = AtomicUsize::new(entries.values().filter(|value| value.is_none()).count());
-        Self { entries: RwLock::new(entries), lost, doubt, read_only: Mutex::new(None) }
-    }
-
-    /// Returns how many entries there are whose values are lost.
-    pub fn lost(&self) -> usize {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    /// Returns why a name that is not found may have been there all the same.
-    pub fn doubt(&self) -> Option<&str> {
-        self.doubt.as_deref()
-    }
-
-    pub fn entries(&self) -> RwLockReadGuard<'_, Entries> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn read_only(&self) -> Option<String> {
-        self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set_read_only(&self, why: Option<String>) {
-        *self.read_only.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-}
 
 /// A change, and where its outcome is awaited.
 pub struct Job {
@@ -317,16 +276,12 @@ impl State {
     fn publish(&mut self, done: Vec<Job>) {
         let mut replies = Vec::with_capacity(done.len());
         {
-            let mut entries = self.index.entries.write().unwrap_or_else(PoisonError::into_inner);
+            let mut entries = self.index.change();
             for job in done {
                 if let Some(value) = job.value {
-                    entries.insert(job.name, Some(value));
+                    entries.insert(job.name, value);
                 } else {
-                    let before = entries.remove(&job.name).flatten();
-                    if before.is_none() {
-                        self.index.lost.fetch_sub(1, Ordering::Relaxed);
-                    }
-                    let before = before.map_or(0, |value| value.len());
+                    let before = entries.remove(&job.name).map_or(0, |value| value.len());
                     if let Some(files) = &mut self.open {
                         files.note_deleted(&job.name, before);
                     }
@@ -343,7 +298,7 @@ impl State {
     fn fail(&mut self, error: &io::Error) {
         error!(path = %self.config.path.display(), "store is read-only until it can write again: {error}");
         self.index.set_read_only(Some(error.to_string()));
-        self.unsynced |= !disk::is_full(error);
+        self.unsynced |= !is_full(error);
         self.pause = FIRST_PAUSE;
         if let Some(files) = self.open.take() {
             files.close();
@@ -392,7 +347,7 @@ impl State {
 fn batch(first: Job, incoming: &Receiver<Job>) -> Vec<Job> {
     let mut len = first.len();
     let mut batch = vec![first];
-    while batch.len() < BATCH && len + engine::MAX_VALUE_LEN <= MAX_COMMIT_LEN {
+    while batch.len() < BATCH && len + MAX_VALUE_LEN <= MAX_COMMIT_LEN {
         let Ok(job) = incoming.try_recv() else { break };
         len += job.len();
         batch.push(job);
@@ -401,7 +356,7 @@ fn batch(first: Job, incoming: &Receiver<Job>) -> Vec<Job> {
 }
 
 fn no_room(error: &io::Error) -> String {
-    if disk::is_full(error) {
+    if is_full(error) {
         format!("no room for the reserve on the disk: {error}")
     } else {
         format!("the reserve on the disk, the file '{BALLAST_FILE}', cannot be taken: {error}")

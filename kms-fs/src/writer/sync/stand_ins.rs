@@ -12,11 +12,12 @@ use shuttle::rand::{Rng as _, thread_rng};
 pub use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::sync::mpsc;
 pub use shuttle::sync::mpsc::SyncSender;
-pub use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+pub use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use shuttle::thread::{Builder as Thread, JoinHandle};
 
 use crate::config::FsConfig;
-use crate::engine::{Change, Engine, Entries};
+use crate::database::Engine;
+use crate::entries::{Change, Entries};
 use crate::error::OpenError;
 use crate::journal::{Head, Journal};
 

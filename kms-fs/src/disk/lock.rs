@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::disk;
+use super::files::refuse_other_types;
 use crate::error::OpenError;
 
 /// The name of the lock file.
@@ -27,7 +27,7 @@ impl Lock {
     /// Takes the lock on the store in `path`, without writing to it; a store without a lock file is nobody's.
     pub fn take_to_read(path: &Path) -> Result<Option<Self>, OpenError> {
         let lock_path = path.join(LOCK_FILE);
-        if !disk::refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))? {
+        if !refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))? {
             return Ok(None);
         }
         let mut file = File::open(&lock_path).map_err(OpenError::io("open lock file", &lock_path))?;
@@ -38,7 +38,7 @@ impl Lock {
     /// Takes the lock on the store in `path`, which is a directory.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         let lock_path = path.join(LOCK_FILE);
-        disk::refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))?;
+        refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&lock_path).map_err(OpenError::io("open lock file", &lock_path))?;

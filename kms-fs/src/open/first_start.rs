@@ -10,12 +10,12 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::opening::{Opened, open};
 use crate::config::{FsConfig, OpenMode};
 use crate::disk::create_directories;
 use crate::error::OpenError;
-use crate::open::{Opened, open};
-use crate::repair;
-use crate::root_key::{Change, RootKey, give_name, parent};
+use crate::keys::{RootKey, RootKeyChange, give_name, parent};
+use crate::recovery;
 
 /// What lies where a store and the file of its root key are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub struct Found {
 /// What cannot be looked at is an error, and never absent.
 pub fn look(store: &Path, root_key: &Path) -> Result<Found, OpenError> {
     Ok(Found {
-        store: repair::exists(store)?,
+        store: recovery::exists(store)?,
         root_key: exists(root_key)?,
-        begun: exists(&Change::of(root_key).new_file)?,
+        begun: exists(&RootKeyChange::of(root_key).new_file)?,
     })
 }
 
@@ -49,11 +49,11 @@ pub fn create_with_root_key_file(config: &FsConfig, root_key: &Path) -> Result<O
     if exists(root_key)? {
         return open(config, &RootKey::from_file(root_key)?.key, OpenMode::Existing);
     }
-    let waiting = Change::of(root_key).new_file;
+    let waiting = RootKeyChange::of(root_key).new_file;
     let key = match exists(&waiting)?.then(|| RootKey::from_file(&waiting)) {
         Some(Ok(loaded)) => loaded.key,
         // Cut short by a file system that keeps less than it was told to; no store can have been made with it.
-        Some(Err(OpenError::BadRootKey { .. })) if !repair::exists(&config.path)? => {
+        Some(Err(OpenError::BadRootKey { .. })) if !recovery::exists(&config.path)? => {
             fs::remove_file(&waiting).map_err(OpenError::io("remove unfinished root key file", &waiting))?;
             make(root_key, &waiting)?
         }
@@ -62,7 +62,7 @@ pub fn create_with_root_key_file(config: &FsConfig, root_key: &Path) -> Result<O
     };
     let opened = open(config, &key, OpenMode::CreateOrOpen).inspect_err(|_| {
         // Refused before anything was made with it.
-        if repair::exists(&config.path).is_ok_and(|exists| !exists) {
+        if recovery::exists(&config.path).is_ok_and(|exists| !exists) {
             let _ = fs::remove_file(&waiting);
         }
     })?;
@@ -86,7 +86,7 @@ fn make(root_key: &Path, waiting: &Path) -> Result<RootKey, OpenError> {
 
 /// Removes what writers that were killed left of `<root_key>.new`: keys that nothing was made with.
 fn remove_torn_files(root_key: &Path) {
-    let waiting = Change::of(root_key).new_file;
+    let waiting = RootKeyChange::of(root_key).new_file;
     let Some(name) = waiting.file_name() else { return };
     let begin = format!("{}.", name.to_string_lossy());
     for entry in fs::read_dir(parent(root_key)).into_iter().flatten().flatten() {

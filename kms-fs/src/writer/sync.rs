@@ -7,12 +7,12 @@
 mod primitives {
     pub use std::sync::atomic::{AtomicUsize, Ordering};
     pub use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-    pub use std::sync::{Mutex, RwLock, RwLockReadGuard};
+    pub use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
     pub use std::thread::{Builder as Thread, JoinHandle};
     pub use std::time::Instant;
 
-    pub use crate::ballast::Ballast;
-    pub use crate::files::Files;
+    pub use super::super::files::Files;
+    pub use crate::disk::Ballast;
 }
 
 #[cfg(all(test, feature = "model"))]

@@ -8,9 +8,9 @@
 
 use kms_core::{Cipher, SealingKey, SecretBytes, SecretKey};
 
+use super::root_key::RootKey;
+use super::store_key::{STORE_ID_LEN, StoreId, StoreKey};
 use crate::error::OpenError;
-use crate::root_key::RootKey;
-use crate::store_key::{STORE_ID_LEN, StoreId, StoreKey};
 
 /// The format that is written.
 pub const FORMAT: u8 = 2;

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::disk;
-use crate::store_key::StoreId;
+use crate::keys::StoreId;
 
 /// The name of the file in the store's directory.
 pub const MARK_FILE: &str = "last";

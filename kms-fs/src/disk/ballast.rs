@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::files::refuse_other_types;
 use crate::config::FsConfig;
-use crate::disk;
 
 /// The name of the ballast file.
 pub const BALLAST_FILE: &str = "ballast";
@@ -68,7 +68,7 @@ impl Ballast {
     }
 
     fn open(&self) -> io::Result<File> {
-        disk::refuse_other_types(&self.path)?;
+        refuse_other_types(&self.path)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)
     }

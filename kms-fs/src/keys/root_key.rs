@@ -1,0 +1,158 @@
+//! The root key of a local store: 32 bytes that live outside of it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kms_core::{Cipher, SealingKey, SecretKey, rename_new};
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use crate::disk::sync_directory_of;
+use crate::error::OpenError;
+
+/// Permissions under which a root key is refused: anything for others, and writing for the group.
+const REFUSED_MODE: u32 = 0o027;
+
+/// Permissions that are worth a word: reading for the group, as container platforms give it.
+const NOTED_MODE: u32 = 0o040;
+
+/// A root key's file is 44 characters of base64 and a line end; more is no root key.
+pub const MAX_FILE_LEN: usize = 1024;
+
+/// The root key of a local store.
+///
+/// In text it is base64 of 32 random bytes. There is no `Debug`; it is wiped when dropped.
+pub struct RootKey {
+    key: SecretKey,
+    /// The file that it was read from.
+    file: Option<PathBuf>,
+}
+
+/// A root key that was read, and what an operator should hear about where it lies.
+pub struct LoadedRootKey {
+    /// The key.
+    pub key: RootKey,
+    /// Warnings, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl RootKey {
+    /// Makes a random root key.
+    pub fn random() -> Result<Self, OpenError> {
+        Ok(Self { key: SecretKey::random()?, file: None })
+    }
+
+    /// Reads a root key from a file that only its owner may write and nobody but its owner and group may read.
+    pub fn from_file(path: &Path) -> Result<LoadedRootKey, OpenError> {
+        let mut options = OpenOptions::new();
+        // Opening a pipe would wait for its writer.
+        options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let file = options.open(path).map_err(OpenError::io("open root key file", path))?;
+        let metadata = file.metadata().map_err(OpenError::io("look at root key file", path))?;
+        let bad = |why: String| OpenError::BadRootKey { origin: format!("file '{}'", path.display()), why };
+        if !metadata.is_file() {
+            return Err(bad("it is not a regular file".into()));
+        }
+        let mode = metadata.mode() & 0o777;
+        if mode & REFUSED_MODE != 0 {
+            return Err(bad(format!(
+                "its mode {mode:04o} opens it to others; run: chmod 600 '{}'",
+                path.display()
+            )));
+        }
+        let mut text = Zeroizing::new(String::with_capacity(128));
+        let read = file.take(MAX_FILE_LEN as u64).read_to_string(&mut text);
+        read.map_err(OpenError::io("read root key file", path))?;
+        let mut key = Self::parse(&text).map_err(|why| bad(why.into()))?;
+        key.file = Some(path.to_owned());
+        let warnings = (mode & NOTED_MODE != 0).then(|| {
+            format!("root key file '{}' has mode {mode:04o}: its group can read it", path.display())
+        });
+        Ok(LoadedRootKey { key, warnings: warnings.into_iter().collect() })
+    }
+
+    /// Reads a root key from an environment variable.
+    pub fn from_env(name: &str) -> Result<LoadedRootKey, OpenError> {
+        let bad = |why: &str| OpenError::BadRootKey {
+            origin: format!("environment variable {name}"),
+            why: why.into(),
+        };
+        let text = std::env::var(name).map(Zeroizing::new).map_err(|_| bad("it is not set"))?;
+        let key = Self::parse(&text).map_err(bad)?;
+        Ok(LoadedRootKey { key, warnings: Vec::new() })
+    }
+
+    /// Reads base64 of 32 bytes; white space around it does not matter.
+    ///
+    /// The error is what was expected, and never tells what was found.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "expected base64 of 32 bytes, as `kms init` writes it";
+        let mut bytes = Zeroizing::new([0; 48]);
+        let len = STANDARD.decode_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| EXPECTED)?;
+        let key = SecretKey::from_slice(&bytes[..len]).ok_or(EXPECTED)?;
+        Ok(Self { key, file: None })
+    }
+
+    /// Writes the key to a new file of mode 0600, whole and durably. A file that is there already is left as it is.
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "base64 makes 44 characters of 32 bytes"
+    )]
+    pub fn write_new(&self, path: &Path) -> Result<(), OpenError> {
+        let mut text = Zeroizing::new([0; 45]);
+        let len = STANDARD
+            .encode_slice(self.key.expose(), text.as_mut_slice())
+            .expect("the buffer is longer than the text");
+        text[len] = b'\n';
+        // In containers that share a directory every process may have the same id.
+        let mut random = [0_u8; 8];
+        kms_core::fill_random(&mut random)?;
+        let temporary = with_suffix(path, &format!(".{:016x}.tmp", u64::from_be_bytes(random)));
+        let written = write_private(&temporary, text.as_slice()).and_then(|()| rename_new(&temporary, path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&temporary);
+            return Err(OpenError::io("write root key file", path)(error));
+        }
+        sync_directory_of(path)
+    }
+
+    /// Returns the file that it was read from.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    pub(crate) fn sealing_key(&self) -> Result<SealingKey, OpenError> {
+        let copy = SecretKey::from_slice(self.key.expose());
+        let key =
+            copy.ok_or_else(|| kms_core::Error::new(kms_core::ErrorKind::Internal, "copy the root key"))?;
+        Ok(SealingKey::new(key, Cipher::Aes256))
+    }
+}
+
+impl PartialEq for RootKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Returns the path of a file whose name has `suffix` at its end.
+pub fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

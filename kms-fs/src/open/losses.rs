@@ -1,0 +1,30 @@
+//! Losses of a damaged store are accepted.
+
+use super::stored::Stored;
+use super::unwrap::unwrap_any;
+use crate::config::{FsConfig, OpenMode};
+use crate::disk::Lock;
+use crate::error::OpenError;
+use crate::keys::{Header, RootKey};
+use crate::recovery::{self, Known};
+
+/// Takes the loss for given of entries whose very names are lost, so that the store in `config` takes writes again.
+///
+/// What can be read is written anew; whatever else there was is kept under another name, and is no longer looked for.
+pub fn accept_losses(config: &FsConfig, root_key: Option<&RootKey>) -> Result<Vec<String>, OpenError> {
+    let mut warnings = Vec::new();
+    let unwrap = |headers: &[Header]| match root_key {
+        Some(root_key) => unwrap_any(headers, root_key, &config.path, &mut warnings).map(|(n, _)| (n, ())),
+        None => Ok((0, ())),
+    };
+    if !recovery::exists(&config.path)? {
+        return Err(OpenError::NoStore { path: config.path.clone() });
+    }
+    let lock = Lock::take(&config.path)?;
+    recovery::clean_up(&config.path)?;
+    let (stored, ()) = Stored::load(config, OpenMode::Salvage, Some(lock), unwrap)?;
+    let Stored { lock: _lock, head, entries, last, .. } = stored;
+    let known = Known { journal_has_more: true, last, ..Known::default() };
+    recovery::settle(config, &head, &entries, known, &mut warnings)?;
+    Ok(warnings)
+}

@@ -1,0 +1,13 @@
+//! Opening a store, making one, changing its root key, and accepting what it lost.
+
+mod first_start;
+mod losses;
+mod opening;
+mod rotate;
+mod stored;
+mod unwrap;
+
+pub use first_start::{Found, create_with_root_key_file, look};
+pub use losses::accept_losses;
+pub use opening::{FsStore, Opened, OpenedBare, open, open_bare};
+pub use rotate::{rotate_root_key, rotate_root_key_file};

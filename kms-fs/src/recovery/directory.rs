@@ -1,0 +1,86 @@
+//! What lies in a store's directory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::database::{DATABASE, UNFINISHED};
+use crate::disk::{self, BALLAST_FILE, LOCK_FILE};
+use crate::error::OpenError;
+use crate::journal::{JOURNAL_FILE, Journal, MARK_FILE};
+
+/// A copy of the database, to be looked into.
+pub const COPY: &str = "sled.copy";
+
+/// A database that is whole and waits for the name of the one that it replaces.
+pub const REPAIRED: &str = "sled.repaired";
+
+/// What the name of a database that was set aside begins with.
+pub const DAMAGED: &str = "sled.damaged-";
+
+/// Tells whether a store was made in `path`, whatever has become of it. A directory that cannot be read is an error.
+pub fn exists(path: &Path) -> Result<bool, OpenError> {
+    const PARTS: [&str; 4] = [DATABASE, JOURNAL_FILE, MARK_FILE, REPAIRED];
+    let names = match names_in(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        names => names.map_err(OpenError::io("read directory", path))?,
+    };
+    Ok(names.iter().any(|name| PARTS.contains(&name.as_str()) || name.starts_with(DAMAGED)))
+}
+
+/// Finds a file in `path` that no store of ours put there.
+///
+/// The file `root_key`, if it lies there, is none: that is unwise, and told elsewhere.
+pub fn foreign_file(path: &Path, root_key: Option<&Path>) -> Result<Option<String>, OpenError> {
+    const OURS: [&str; 5] = [LOCK_FILE, BALLAST_FILE, UNFINISHED, "journal.new", "lost+found"];
+    let root_key = root_key.and_then(|file| file.canonicalize().ok());
+    let names = names_in(path).map_err(OpenError::io("read directory", path))?;
+    let is_root_key = |name: &str| root_key.is_some() && path.join(name).canonicalize().ok() == root_key;
+    Ok(names.into_iter().find(|name| !OURS.contains(&name.as_str()) && !is_root_key(name)))
+}
+
+/// Completes, or removes, what a start that was cut off has left.
+pub fn clean_up(path: &Path) -> Result<(), OpenError> {
+    let failed = |name: &str| OpenError::io("clean up", path.join(name));
+    Journal::clean_up(path).map_err(failed("journal.new"))?;
+    remove_directory(&path.join(COPY)).map_err(failed(COPY))?;
+    let (repaired, database) = (path.join(REPAIRED), path.join(DATABASE));
+    if is_there(&repaired).map_err(failed(REPAIRED))? {
+        if is_there(&database).map_err(failed(DATABASE))? {
+            // It has not got its name yet; what it holds, the journal holds too.
+            remove_directory(&repaired).map_err(failed(REPAIRED))?;
+        } else {
+            fs::rename(&repaired, &database).map_err(failed(REPAIRED))?;
+            disk::sync_directory(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds a name for what is set aside now.
+pub fn name_aside(path: &Path, prefix: &str) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let names = (now..).map(|time| path.join(format!("{prefix}{time}")));
+    names.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap_or_default()
+}
+
+pub fn names_in(path: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Tells whether something has this name; what cannot be looked at is an error.
+fn is_there(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+pub fn remove_directory(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
