@@ -1,4 +1,6 @@
-//! Authorities among trusted certificates, each in its time: webpki looks at no date of a root.
+//! The authorities among trusted certificates, each between its dates.
+//!
+//! webpki does not look at the dates of a root, so an expired one would vouch for ever.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +10,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::dates::Dates;
 
-/// Authorities, and the verifier that was last made of those in their time.
+/// Authorities, and the verifier that was made last, of those that were valid then.
 #[derive(Debug)]
 pub struct Authorities<V: ?Sized> {
     all: Vec<Authority>,
@@ -18,27 +20,27 @@ pub struct Authorities<V: ?Sized> {
 #[derive(Debug)]
 struct Authority {
     certificate: CertificateDer<'static>,
-    /// The name that it signs by, in DER.
+    /// The subject in DER, which is the issuer of what it signs.
     subject: Vec<u8>,
     dates: Option<Dates>,
 }
 
 impl Authority {
-    fn is_in_time(&self, now: UnixTime) -> bool {
+    fn is_valid_at(&self, now: UnixTime) -> bool {
         self.dates.is_some_and(|dates| dates.check(now).is_ok())
     }
 }
 
 #[derive(Debug)]
 struct Made<V: ?Sized> {
-    /// Which of them it was made of.
+    /// For each authority, whether the verifier was made of it.
     of: Vec<bool>,
-    /// `None` where it can be made of none of them.
+    /// `None` where none of them was valid.
     verifier: Option<Arc<V>>,
 }
 
 impl<V: ?Sized> Authorities<V> {
-    /// Takes authorities.
+    /// Reads the subjects and the dates of authorities.
     pub fn new(authorities: impl Iterator<Item = CertificateDer<'static>>) -> Self {
         let all = authorities.map(|certificate| {
             let parsed = X509Certificate::from_der(&certificate).ok();
@@ -48,27 +50,29 @@ impl<V: ?Sized> Authorities<V> {
         Self { all: all.collect(), last: Mutex::new(None) }
     }
 
-    /// Returns their last seconds.
+    /// Returns the last second of each authority.
     pub fn ends(&self) -> impl Iterator<Item = UnixTime> {
         self.all.iter().filter_map(|authority| Some(authority.dates?.not_after))
     }
 
-    /// Returns those of this name that are in their time at `now`.
+    /// Returns the authorities with this subject that are valid at `now`.
     pub fn named(&self, subject: &[u8], now: UnixTime) -> impl Iterator<Item = &CertificateDer<'static>> {
         let named = self.all.iter().filter(move |authority| authority.subject == subject);
-        named.filter(move |authority| authority.is_in_time(now)).map(|authority| &authority.certificate)
+        named.filter(move |authority| authority.is_valid_at(now)).map(|authority| &authority.certificate)
     }
 
-    /// Returns a verifier by those that are in their time at `now`; it is made where it is not yet.
+    /// Returns a verifier by the authorities that are valid at `now`.
+    ///
+    /// The last verifier is returned again while the same authorities are valid.
     pub fn at(&self, now: UnixTime, make: impl FnOnce(RootCertStore) -> Option<Arc<V>>) -> Option<Arc<V>> {
-        let of: Vec<_> = self.all.iter().map(|authority| authority.is_in_time(now)).collect();
+        let of: Vec<_> = self.all.iter().map(|authority| authority.is_valid_at(now)).collect();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = last.as_ref().filter(|made| made.of == of) {
             return made.verifier.clone();
         }
         let mut roots = RootCertStore::empty();
-        let in_time = self.all.iter().zip(&of).filter(|(_, is_in_time)| **is_in_time);
-        roots.add_parsable_certificates(in_time.map(|(authority, _)| authority.certificate.clone()));
+        let valid = self.all.iter().zip(&of).filter(|(_, is_valid)| **is_valid);
+        roots.add_parsable_certificates(valid.map(|(authority, _)| authority.certificate.clone()));
         let verifier = if roots.is_empty() { None } else { make(roots) };
         *last = Some(Made { of, verifier: verifier.clone() });
         verifier

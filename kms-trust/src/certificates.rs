@@ -1,7 +1,6 @@
-//! Certificates that are trusted, from where they rest.
+//! Trusted certificates, read from a file, a directory or the system.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rustls::{DistinguishedName, RootCertStore};
@@ -13,22 +12,26 @@ use x509_parser::x509::X509Version;
 use crate::file::{describe_io_error, read_file};
 use crate::pem::{describe_pem_error, wrong_in_pem};
 
-/// The variables that name other places than the system's.
+/// The environment variables that name other places than the system's.
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const DIRECTORY_VARIABLE: &str = "SSL_CERT_DIR";
 
-/// Certificates that are trusted: at least one, and each can be read.
+/// Trusted certificates: at least one, and each can be read.
 #[derive(Debug)]
 pub struct Trusted {
     certificates: Vec<CertificateDer<'static>>,
-    /// They are what one file holds.
+    /// Whether one file that was named holds all of them.
     from_one_file: bool,
 }
 
 impl Trusted {
     /// Reads the certificates of a PEM file, or of all PEM files in a directory.
     ///
-    /// Directories of CAs hold other things too: what holds no certificate is passed over there.
+    /// A directory of CAs may hold other files. A file without a certificate is skipped there.
+    ///
+    /// # Errors
+    ///
+    /// - [`Unusable`]: `path` cannot be read, holds no certificate, or holds a damaged one.
     pub fn of(path: &Path) -> Result<Self, Unusable> {
         if path.is_dir() {
             let (certificates, passed_over) = certificates_in(path)?;
@@ -45,7 +48,11 @@ impl Trusted {
         }
     }
 
-    /// Reads those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, else those of the system.
+    /// Reads the certificates that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, or else those of the system.
+    ///
+    /// # Errors
+    ///
+    /// - [`Unusable`]: none can be read, or the variables name a file or a directory that cannot be used.
     pub fn of_system() -> Result<Self, Unusable> {
         match Named::of_this_process() {
             Some(named) => named.read(),
@@ -53,24 +60,24 @@ impl Trusted {
         }
     }
 
-    /// Returns the subjects of all of them.
+    /// Returns the subjects of all certificates.
     pub(crate) fn subjects(&self) -> Vec<DistinguishedName> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(self.certificates.iter().cloned());
         roots.subjects()
     }
 
-    /// Returns the authorities among them, which may sign others.
+    /// Returns the certificates that may sign others.
     pub(crate) fn authorities(&self) -> impl Iterator<Item = CertificateDer<'static>> {
         self.certificates.iter().filter(|der| is_authority(der)).cloned()
     }
 
-    /// Tells whether this very certificate is among them.
+    /// Returns whether this very certificate is trusted.
     pub(crate) fn holds(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.iter().any(|trusted| trusted == certificate)
     }
 
-    /// Tells whether somebody named one file, and this one certificate is all that is in it.
+    /// Returns whether the trust is one named file with one certificate.
     pub(crate) fn is_one_certificate(&self) -> bool {
         self.from_one_file && self.certificates.len() == 1
     }
@@ -83,7 +90,7 @@ impl Trusted {
 
     fn of_system_itself() -> Result<Self, Unusable> {
         let mut found = rustls_native_certs::load_native_certs();
-        // What cannot be read among the system's is of no concern while others can.
+        // An unreadable certificate of the system does not matter while others can be read.
         found.certs.retain(|certificate| check(certificate).is_ok());
         if found.certs.is_empty() {
             let why = match found.errors.first() {
@@ -96,7 +103,7 @@ impl Trusted {
     }
 }
 
-/// Returns the regular files that certificates are read from, in their order: those at `path`, else the system's.
+/// Returns the regular files that certificates are read from, in order: those at `path`, or else the system's.
 pub fn files_of(path: Option<&Path>) -> Vec<PathBuf> {
     let places = match (path, Named::of_this_process()) {
         (Some(path), _) => vec![path.to_owned()],
@@ -114,8 +121,9 @@ pub fn files_of(path: Option<&Path>) -> Vec<PathBuf> {
     places.into_iter().flat_map(files_at).collect()
 }
 
-/// Why certificates cannot be had, and from where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Certificates cannot be used: the place, and the reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {why}")]
 pub struct Unusable {
     place: String,
     why: String,
@@ -125,17 +133,13 @@ impl Unusable {
     fn new(path: &Path, why: impl Into<String>) -> Self {
         Self { place: path.display().to_string(), why: why.into() }
     }
-}
 
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.why)
+    fn named_by(self, variable: &str) -> Self {
+        Self { place: format!("{variable}: {}", self.place), why: self.why }
     }
 }
 
-impl std::error::Error for Unusable {}
-
-/// What the environment names in the place of the system's certificates.
+/// The file and the directories that the environment names instead of the system's certificates.
 struct Named {
     file: Option<PathBuf>,
     directories: Vec<PathBuf>,
@@ -154,7 +158,7 @@ impl Named {
         (file.is_some() || !directories.is_empty()).then_some(Self { file, directories })
     }
 
-    /// The file has to be one of certificates; of the directories, some are often not there.
+    /// Reads the certificates. The file has to hold some. Directories may be missing, as they often are.
     fn read(&self) -> Result<Trusted, Unusable> {
         let file = match &self.file {
             Some(file) => Trusted::of(file).map_err(|error| error.named_by(FILE_VARIABLE))?,
@@ -181,20 +185,14 @@ impl Named {
     }
 }
 
-impl Unusable {
-    fn named_by(self, variable: &str) -> Self {
-        Self { place: format!("{variable}: {}", self.place), why: self.why }
-    }
-}
-
-/// What a file holds.
+/// The content of a file.
 enum Found {
     Certificates(Vec<CertificateDer<'static>>),
-    /// No certificate; and what is damaged, if it looks like PEM.
+    /// No certificate. The error is there if the file looks like PEM and is damaged.
     None(Option<pem::Error>),
 }
 
-/// Reads a file. One that holds certificates holds nothing damaged beside them.
+/// Reads the certificates of a file. A file that holds some may hold nothing damaged beside them.
 fn certificates_of(path: &Path) -> Result<Found, Unusable> {
     let content = read_file(path).map_err(|error| Unusable::new(path, describe_io_error(&error)))?;
     let mut certificates = Vec::new();
@@ -217,7 +215,7 @@ fn certificates_of(path: &Path) -> Result<Found, Unusable> {
     if certificates.is_empty() { Ok(Found::None(None)) } else { Ok(Found::Certificates(certificates)) }
 }
 
-/// Reads the files of a directory; also tells what was passed over that looked like PEM.
+/// Reads the files of a directory. Also returns the files that look like PEM and were skipped.
 fn certificates_in(directory: &Path) -> Result<(Vec<CertificateDer<'static>>, Vec<Unusable>), Unusable> {
     let files = files_in(directory).map_err(|error| Unusable::new(directory, describe_io_error(&error)))?;
     let (mut certificates, mut passed_over) = (Vec::new(), Vec::new());
@@ -235,7 +233,7 @@ fn certificates_in(directory: &Path) -> Result<(Vec<CertificateDer<'static>>, Ve
     Ok((certificates, passed_over))
 }
 
-/// Returns the regular files in a directory, sorted. Others are passed over: links to directories, pipes.
+/// Returns the regular files in a directory, sorted. Others are skipped, such as links to directories and pipes.
 fn files_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -252,17 +250,17 @@ fn because(passed_over: &[Unusable]) -> String {
     passed_over.first().map(|first| format!(" ({first})")).unwrap_or_default()
 }
 
-/// Checks that both parsers can read a certificate, so that none is left out later without a word.
+/// Checks that both parsers can read a certificate, so that none is left out silently later.
 fn check(certificate: &CertificateDer<'_>) -> Result<(), String> {
     X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
     RootCertStore::empty().add(certificate.clone().into_owned()).map_err(|error| error.to_string())
 }
 
-/// Tells whether a certificate may sign others.
+/// Returns whether a certificate may sign others.
 ///
-/// webpki takes every root for an authority, also the certificate of another server that was put beside the CA: its
-/// holder could make one for any name. Version 1 has no way to tell, and roots of that age are in use, which signed
-/// themselves.
+/// webpki takes every root for an authority. The holder of a server certificate that lies beside the CA could sign one
+/// for any name then. Version 1 cannot say whether a certificate is one of an authority. Roots of that age are still
+/// in use, and they signed themselves.
 fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
     let may_sign = match certificate.key_usage() {

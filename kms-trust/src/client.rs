@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DistinguishedName, Error};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::X509Version;
@@ -14,39 +13,40 @@ use x509_parser::x509::X509Version;
 use crate::authorities::Authorities;
 use crate::certificates::Trusted;
 use crate::dates::Dates;
-use crate::signature::{UnusableKey, is_signature_of, verify_tls12, verify_tls13};
+use crate::signature::{UnusableKey, is_signature_of, verify_by_public_key};
 
-/// Accepts a client whose chain leads to a trusted authority, or whose certificate is a trusted one itself, in its time.
+/// Accepts a client whose chain leads to a trusted authority, or whose certificate is itself trusted: a pin.
+///
+/// webpki judges the chain first. A client is accepted by a certificate of version 1, too, where a trusted authority
+/// signed it. A pin is accepted between its dates and unless it says that it is for another purpose.
 #[derive(Debug)]
 pub struct ClientVerifier {
     trusted: Trusted,
     chains: Authorities<dyn ClientCertVerifier>,
-    /// What clients are told that they may choose among: authorities and pins.
+    /// The subjects of authorities and pins. Clients choose a certificate by them.
     hints: Vec<DistinguishedName>,
     is_mandatory: bool,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientVerifier {
-    /// Makes the verifier of connections from clients, which have to show a certificate where that `is_mandatory`.
+    /// Creates a verifier. Clients have to show a certificate where that `is_mandatory`.
     pub fn new(trusted: Trusted, is_mandatory: bool, provider: &Arc<CryptoProvider>) -> Arc<Self> {
         let chains = Authorities::new(trusted.authorities());
         let hints = trusted.subjects();
         Arc::new(Self { trusted, chains, hints, is_mandatory, provider: Arc::clone(provider) })
     }
-}
 
-impl ClientVerifier {
-    /// Returns the last seconds of the authorities, after which nobody is accepted by them.
+    /// Returns the last second of each authority. After it, the authority vouches for nobody.
     pub fn ends_of_authorities(&self) -> impl Iterator<Item = UnixTime> {
         self.chains.ends()
     }
 }
 
-/// Fails unless one of the authorities that are in their time signed `leaf`, a certificate of version 1, itself.
+/// Checks that a valid authority signed `leaf`, a certificate of version 1.
 ///
-/// webpki reads version 3 alone. Plain `openssl x509 -req -CA` makes version 1 up to OpenSSL 3.3, and a client may well have
-/// such a one: it has no extension that could restrict it, and can sign no other.
+/// webpki reads version 3 only, and plain `openssl x509 -req -CA` makes version 1 up to OpenSSL 3.3. Such a certificate
+/// is safe to accept from a client: it has no extension that could restrict it, and it cannot sign another one.
 fn check_version_1(
     leaf: &CertificateDer<'_>,
     authorities: &Authorities<dyn ClientCertVerifier>,
@@ -59,7 +59,7 @@ fn check_version_1(
     let (signed, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
     let is_signed_by = |authority: &CertificateDer<'_>| {
         let Ok((_, authority)) = X509Certificate::from_der(authority) else { return false };
-        // Which names it may sign for is not looked at here.
+        // Nobody checks here whether the authority may sign for this name, so one with name constraints signs none.
         let is_bounded = !matches!(authority.name_constraints(), Ok(None));
         !is_bounded && is_signature_of(authority.public_key().raw, signed, signature, algorithms)
     };
@@ -71,7 +71,7 @@ fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
         .is_ok_and(|(_, certificate)| certificate.version() == X509Version::V1)
 }
 
-/// Fails where a certificate says what it is for, and that is not to identify clients.
+/// Checks that a certificate is for identifying clients, or does not say what it is for.
 fn check_usage(certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
     let (_, certificate) =
         X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
@@ -124,25 +124,5 @@ impl ClientCertVerifier for ClientVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    verify_by_public_key!(provider.signature_verification_algorithms);
 }

@@ -1,4 +1,4 @@
-//! When a certificate is valid.
+//! The dates of a certificate.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rustls::CertificateError;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// The time in which a certificate is valid.
+/// The time from the first to the last second in which a certificate is valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Dates {
     not_before: UnixTime,
@@ -14,11 +14,11 @@ pub struct Dates {
 }
 
 impl Dates {
-    /// Reads them.
+    /// Reads the dates of a certificate.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
         let (_, certificate) =
             X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-        // What lies before 1970 is as good as its first second.
+        // A date before 1970 counts as the first second of 1970.
         let time = |seconds: i64| {
             UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
         };
@@ -29,7 +29,7 @@ impl Dates {
         })
     }
 
-    /// Fails when `time` is not in them.
+    /// Checks that `time` is not before the first and not after the last second.
     pub fn check(self, time: UnixTime) -> Result<(), CertificateError> {
         let Self { not_before, not_after } = self;
         if time < not_before {

@@ -1,21 +1,27 @@
-//! Files that an operator names, and that may be anything.
+//! Files of certificates that an operator names. They may be anything.
 
 use std::io;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// The most bytes that are read of a file of certificates.
+/// The largest file of certificates, in bytes.
 pub const MAX_FILE: usize = 16 << 20;
 
-/// Reads a regular file of at most [`MAX_FILE`] bytes; what it holds is wiped when dropped.
+/// Reads a regular file of at most [`MAX_FILE`] bytes. The content is wiped when dropped.
 ///
-/// It waits for nobody: a pipe without a writer would keep its reader for ever.
+/// Never waits: a pipe without a writer would block its reader for ever.
+///
+/// # Errors
+///
+/// - `IsADirectory`, `InvalidInput`: it is no regular file.
+/// - `FileTooLarge`: it is longer than [`MAX_FILE`].
+/// - Any other error of the system.
 pub fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     kms_core::read_secret_file(path, MAX_FILE)
 }
 
-/// Says what the system reported, without the number that Rust appends.
+/// Describes an error of the system, without the number that Rust appends.
 pub fn describe_io_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),

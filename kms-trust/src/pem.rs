@@ -1,10 +1,12 @@
-//! What is wrong with a text in PEM, without a word of it: a private key that stands in one line is the line that is wrong.
+//! Messages about a text in PEM that cannot be read.
+//!
+//! No message quotes the text: where a private key was pasted into one line, the key itself is the wrong line.
 
 use rustls_pki_types::pem;
 
 use crate::file::describe_io_error;
 
-/// Says in a few words what is wrong with a PEM file that should hold a `what`.
+/// Describes in a few words why a PEM file that should hold a `what` cannot be used.
 pub fn describe_pem_error(error: &pem::Error, what: &str) -> String {
     match error {
         pem::Error::Io(error) => describe_io_error(error),
@@ -15,7 +17,7 @@ pub fn describe_pem_error(error: &pem::Error, what: &str) -> String {
     }
 }
 
-/// Says what is wrong with a text, and quotes nothing of it.
+/// Describes an error of PEM without a quote of the text.
 pub fn wrong_in_pem(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "its '-----END' line is missing",

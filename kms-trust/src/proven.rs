@@ -1,17 +1,18 @@
-//! The rule by which a client is accepted where nobody is verified.
+//! The rules for peers that nobody vouches for: they only have to hold the key of their certificate.
 
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls::{DistinguishedName, Error};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::signature::{UnusableKey, verify_tls12, verify_tls13};
+use crate::signature::{UnusableKey, verify_by_public_key};
 
-/// Accepts any client certificate whose key the client proves to hold: of whatever version, with whatever extensions, from
-/// whomever, and in whatever time.
+/// Accepts any client that proves to hold the key of its certificate.
+///
+/// The version, the extensions, the issuer and the dates of the certificate do not matter.
 #[derive(Debug)]
 pub struct ProvenKey {
     algorithms: WebPkiSupportedAlgorithms,
@@ -19,7 +20,7 @@ pub struct ProvenKey {
 }
 
 impl ProvenKey {
-    /// Makes the verifier of connections from clients, which have to show a certificate where that `is_mandatory`.
+    /// Creates a verifier. Clients have to show a certificate where that `is_mandatory`.
     pub fn new(is_mandatory: bool, provider: &CryptoProvider) -> Arc<Self> {
         Arc::new(Self { algorithms: provider.signature_verification_algorithms, is_mandatory })
     }
@@ -44,25 +45,33 @@ impl ClientCertVerifier for ProvenKey {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
+    verify_by_public_key!(algorithms);
+}
+
+/// Accepts any server that proves to hold the key of its certificate.
+#[derive(Debug)]
+pub struct AnyServer {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl AnyServer {
+    /// Creates a verifier.
+    pub fn new(provider: &CryptoProvider) -> Arc<Self> {
+        Arc::new(Self { algorithms: provider.signature_verification_algorithms })
+    }
+}
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12(message, cert, dss, &self.algorithms)
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_by_public_key!(algorithms);
 }

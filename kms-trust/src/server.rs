@@ -1,24 +1,27 @@
-//! The one rule by which a server's certificate is accepted.
+//! The rule by which a server's certificate is accepted.
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, Error};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::authorities::Authorities;
 use crate::certificates::Trusted;
 use crate::dates::Dates;
-use crate::signature::{verify_tls12, verify_tls13};
+use crate::signature::verify_by_public_key;
 
-/// Accepts a server whose chain leads to a trusted authority, or whose certificate is a trusted one itself: a pin.
+/// Accepts a server whose chain leads to a trusted authority, or whose certificate is itself trusted: a pin.
 ///
-/// A pin may be what no chain allows: a CA (`openssl req -x509` makes those). Its name and dates are checked all the
-/// same, since what lies beside the CA need not be this server's. They are waived where the trust is one file with one
-/// certificate: who names that says "this one". That the server holds the private key is always verified.
+/// webpki judges the chain first. A pin may be a certificate that no chain allows, such as a CA (`openssl req -x509`
+/// makes those).
+///
+/// The name and the dates of a pin are checked, since a certificate that lies beside the CA need not be this server's.
+/// The check is left out where one file with one certificate is trusted: whoever names that file means this very
+/// certificate. The server always has to prove that it holds the private key.
 #[derive(Debug)]
 pub struct ServerVerifier {
     trusted: Trusted,
@@ -27,7 +30,7 @@ pub struct ServerVerifier {
 }
 
 impl ServerVerifier {
-    /// Makes the verifier of connections to servers.
+    /// Creates the verifier of connections to servers.
     pub fn new(trusted: Trusted, provider: &Arc<CryptoProvider>) -> Arc<Self> {
         let chains = Authorities::new(trusted.authorities());
         Arc::new(Self { trusted, chains, provider: Arc::clone(provider) })
@@ -63,25 +66,5 @@ impl ServerCertVerifier for ServerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    verify_by_public_key!(provider.signature_verification_algorithms);
 }

@@ -1,7 +1,7 @@
-//! The signature by which a client proves at the handshake that it holds the private key of its certificate.
+//! The signature by which a peer proves at the handshake that it holds the private key of its certificate.
 //!
-//! Only the certificate's public key takes part. rustls's own functions read the whole certificate, and refuse what may stand
-//! in it beside the key: version 1, an unknown critical extension.
+//! Only the certificate's public key takes part. rustls's own functions read the whole certificate. They refuse a good
+//! key in a certificate of version 1, or in one with an unknown critical extension.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,22 +16,27 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-/// The sizes of RSA keys, in bits, whose signatures can be verified.
+/// The sizes in bits of the RSA keys whose signatures can be verified.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Why no signature of a certificate's key can be verified here.
+/// The reason why no signature of a certificate's key can be verified here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnusableKey {
-    /// An RSA key of so many bits.
+    /// An RSA key with this number of bits; 0 for one whose encoding is wrong.
     Rsa(usize),
-    /// An elliptic curve, by its object identifier, or one that is spelled out.
+    /// An elliptic curve, by its object identifier. `None` is a curve whose parameters are spelled out.
     Curve(Option<String>),
     /// Another algorithm, by its object identifier.
     Algorithm(String),
 }
 
 impl UnusableKey {
-    /// Looks at the key of a certificate.
+    /// Checks that signatures of a certificate's key can be verified.
+    ///
+    /// # Errors
+    ///
+    /// - [`CertificateError::BadEncoding`]: the certificate cannot be read.
+    /// - [`CertificateError::Other`] with an [`UnusableKey`]: no signature of its key can be verified.
     pub fn check(certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let (_, certificate) = parse(certificate)?;
         match Self::of(certificate.public_key()) {
@@ -40,12 +45,14 @@ impl UnusableKey {
         }
     }
 
-    /// Looks at the key of a certificate; `None` where it can be used, or the certificate cannot be read.
+    /// Returns what is wrong with the key of a certificate.
+    ///
+    /// Returns `None` where the key can be used, and where the certificate cannot be read.
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         Self::of(parse(certificate).ok()?.1.public_key())
     }
 
-    /// Finds it in the error of a handshake.
+    /// Returns the reason from the error of a handshake, if it is in there.
     pub fn in_error(error: &Error) -> Option<&Self> {
         let Error::InvalidCertificate(CertificateError::Other(OtherError(why))) = error else { return None };
         why.downcast_ref()
@@ -54,7 +61,7 @@ impl UnusableKey {
     fn of(key: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
         let algorithm = &key.algorithm;
         if algorithm.algorithm == RSA {
-            // RFC 3279, section 2.3.1: the parameters are there, and NULL.
+            // RFC 3279, section 2.3.1: the parameters have to be NULL.
             let is_regular =
                 algorithm.parameters.as_ref().is_some_and(|parameters| parameters.tag() == Tag::Null);
             let bits = match key.parsed() {
@@ -72,7 +79,7 @@ impl UnusableKey {
     }
 }
 
-/// Returns how many bits a number has, which stands with its highest byte first.
+/// Returns the number of bits of a big-endian number.
 fn bit_len(number: &[u8]) -> usize {
     let significant = number.iter().position(|byte| *byte != 0).map_or(&[][..], |first| &number[first..]);
     let unused = significant.first().map_or(0, |first| first.leading_zeros() as usize);
@@ -110,6 +117,37 @@ impl fmt::Display for UnusableKey {
 
 impl std::error::Error for UnusableKey {}
 
+/// Implements the signature methods of rustls's `ClientCertVerifier` and `ServerCertVerifier`, which are the same.
+///
+/// The argument is the path from `self` to the supported algorithms.
+macro_rules! verify_by_public_key {
+    ($($algorithms:ident).+) => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &rustls_pki_types::CertificateDer<'_>,
+            signed: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            $crate::signature::verify_tls12(message, certificate, signed, &self.$($algorithms).+)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &rustls_pki_types::CertificateDer<'_>,
+            signed: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            $crate::signature::verify_tls13(message, certificate, signed, &self.$($algorithms).+)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            self.$($algorithms).+.supported_schemes()
+        }
+    };
+}
+
+pub(crate) use verify_by_public_key;
+
 /// Verifies a signature of TLS 1.2 by the public key of `certificate`.
 pub fn verify_tls12(
     message: &[u8],
@@ -121,7 +159,7 @@ pub fn verify_tls12(
     let key = RawPublicKeyEntity::try_from(&key).map_err(|_| CertificateError::BadEncoding)?;
     let with_scheme = algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
     let (_, of_scheme) = with_scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-    // A scheme of TLS 1.2 names no curve: the one that fits the key is the one.
+    // A scheme of TLS 1.2 names no curve, so the algorithm is the one that fits the key.
     for algorithm in *of_scheme {
         match key.verify_signature(*algorithm, message, signed.signature()) {
             Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
@@ -142,7 +180,7 @@ pub fn verify_tls13(
     verify_tls13_signature_with_raw_key(message, &key_of(certificate)?, signed, algorithms)
 }
 
-/// Tells whether `signature` is one of `message` by the public key `key`, a `SubjectPublicKeyInfo`, by an algorithm that counts.
+/// Returns whether `signature` signs `message` by the public key `key` (a `SubjectPublicKeyInfo`) and a supported algorithm.
 pub fn is_signature_of(
     key: &[u8],
     message: &[u8],
@@ -151,7 +189,7 @@ pub fn is_signature_of(
 ) -> bool {
     let key = SubjectPublicKeyInfoDer::from(key);
     let Ok(key) = RawPublicKeyEntity::try_from(&key) else { return false };
-    // One that is not of the key's kind fails without a look at the signature.
+    // An algorithm that does not fit the key fails before it reads the signature.
     algorithms.all.iter().any(|algorithm| key.verify_signature(*algorithm, message, signature).is_ok())
 }
 

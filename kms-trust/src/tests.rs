@@ -17,7 +17,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// The year 2030, in which all is asked.
+/// A moment in 2030, the time of every check here.
 fn now() -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(1_893_500_000))
 }
@@ -31,7 +31,7 @@ fn params(name: &str, is_ca: bool, last_year: i32) -> CertificateParams {
     params
 }
 
-/// Somebody with a certificate of its own making.
+/// The holder of a self-signed certificate.
 struct Maker {
     params: CertificateParams,
     key: KeyPair,
@@ -68,7 +68,7 @@ fn is_server(makers: &[&Maker], shown: &CertificateDer<'_>) -> bool {
     let (_directory, file) = trust(makers);
     let verifier = ServerVerifier::new(Trusted::of(&file).unwrap(), &provider());
     let name = ServerName::try_from("localhost").unwrap();
-    // Twice: the second time by what was made for the first.
+    // Twice: the second check uses the verifier that the first one made.
     let verify = || verifier.verify_server_cert(shown, &[], &name, &[], now()).is_ok();
     let first = verify();
     assert_eq!(first, verify());
@@ -138,16 +138,16 @@ fn a_client_of_version_1_needs_the_signature_of_an_authority_itself() {
         verifier.verify_client_cert(&CertificateDer::from(leaf), &[], now).is_ok()
     };
     assert!(is_client(root, &leaf, now()));
-    // Another by the name of the root.
+    // Another CA with the name of the root.
     let mut other = CertificateParams::default();
     other.distinguished_name = rcgen::DistinguishedName::new();
     other.distinguished_name.push(DnType::CommonName, rcgen::DnValue::Utf8String("root".to_owned()));
     other.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     assert!(!is_client(&Maker::new(other).pem, &leaf, now()));
-    // One that may sign for some names only: which ones is not looked at.
+    // A CA that may sign for some names only: nobody checks which.
     let bounded = read(include_str!("certificates/v1_bounded_leaf.pem"));
     assert!(!is_client(include_str!("certificates/v1_bounded_ca.pem"), &bounded, now()));
-    // One that ends in 2027, long before its CA.
+    // A certificate that ends in 2027, long before its CA.
     let short = read(include_str!("certificates/v1_short_leaf.pem"));
     let ca = include_str!("certificates/v1_ca.pem");
     assert!(is_client(ca, &short, UnixTime::since_unix_epoch(Duration::from_secs(1_798_761_600))));

@@ -119,7 +119,7 @@ fn the_environment_names_one_file_and_directories_of_which_some_may_be_missing()
     assert!(read(Some(file.into_os_string()), join(&[&missing])).is_ok());
 }
 
-/// Made by `openssl x509 -req` without extensions, of version 3.0: such certificates cannot say that they are none of a CA.
+/// OpenSSL 3.0 made them without extensions (`openssl x509 -req`). Such a certificate cannot say that it is not a CA's.
 #[test]
 fn of_version_1_only_what_signed_itself_is_an_authority() {
     for (pem, expected) in [(include_str!("v1_root.pem"), true), (include_str!("v1_leaf.pem"), false)] {
@@ -129,7 +129,7 @@ fn of_version_1_only_what_signed_itself_is_an_authority() {
     }
 }
 
-/// A private key where certificates are expected, its lines joined by a careless paste: the line that is wrong is the key.
+/// A private key stands where certificates are expected, with its lines joined: then the wrong line is the key.
 #[test]
 fn no_error_quotes_a_private_key() {
     let place = Place::new();
