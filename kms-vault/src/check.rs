@@ -9,11 +9,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::auth::Lease;
-use crate::client::{Call, json_body};
 use crate::config::{KvVersion, Login, VaultConfig};
-use crate::health;
-use crate::store::{VaultStore, denied};
-use crate::tls;
+use crate::http::{Call, json_body};
+use crate::store::VaultStore;
 
 /// How much a [`Finding`] matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,14 +87,14 @@ impl<T> At<T> for Result<T> {
 
 async fn look(config: &VaultConfig, findings: &mut Findings) -> std::result::Result<(), Problem> {
     config.validate().at("configuration")?;
-    tls::client_config(&config.tls).at("tls files")?;
+    config.tls.check().at("tls files")?;
     address(config, findings).await.at("address")?;
     let store = VaultStore::connect(config.clone()).at("configuration")?;
     connection(config, &store, findings).await.at("connection")?;
-    let token = store.session().token().await.at("login")?;
-    findings.good("login", format!("logged in {}", store.session().auth().method()));
+    let token = store.engine().session().token().await.at("login")?;
+    findings.good("login", format!("logged in {}", store.engine().session().auth().method()));
     lease(&config.login, token.lease(), findings);
-    store.check_engine().await.at("engine")?;
+    store.engine().check().await.at("engine")?;
     engine(config, findings);
     capabilities(&store, findings).await.at("capabilities")?;
     probe(&store).await.at("probe entry")?;
@@ -123,8 +121,8 @@ async fn address(config: &VaultConfig, findings: &mut Findings) -> Result<()> {
 
 async fn connection(config: &VaultConfig, store: &VaultStore, findings: &mut Findings) -> Result<()> {
     const OPERATION: &str = "ask Vault how it is";
-    let client = store.session().client();
-    let health = health::ask(client).await.map_err(|failure| failure.into_error(OPERATION))?;
+    let client = store.engine().session().client();
+    let health = client.health().await.map_err(|failure| failure.into_error(OPERATION))?;
     if let Some(failure) = health.as_failure() {
         return Err(failure.into_error(OPERATION));
     }
@@ -173,14 +171,18 @@ fn engine(config: &VaultConfig, findings: &mut Findings) {
 async fn capabilities(store: &VaultStore, findings: &mut Findings) -> Result<()> {
     let operation = "ask Vault for our capabilities";
     let name = probe_name()?;
-    let (record, removal, listing) = (store.path(&name), store.path_to_delete(&name), store.path_to_list());
+    let (record, removal, listing) =
+        (store.engine().path(&name), store.engine().path_to_delete(&name), store.engine().path_to_list());
     let body = json_body(operation, &json!({"paths": [record, removal, listing]}))?;
     // Asking changes nothing, although it is a write to HTTP.
-    let answer = store.session().ask(operation, &Call::put("sys/capabilities-self", body)).await?;
+    let answer = store.engine().session().ask(operation, &Call::put("sys/capabilities-self", body)).await?;
     if !answer.is_success() {
         findings.warn(
             "capabilities",
-            format!("unknown: {}", denied(operation, "update", "sys/capabilities-self", &answer).chain()),
+            format!(
+                "unknown: {}",
+                answer.failure().into_denied(operation, "update", "sys/capabilities-self").chain()
+            ),
         );
         return Ok(());
     }
@@ -225,13 +227,15 @@ async fn probe(store: &VaultStore) -> Result<()> {
     if read? == record {
         return Ok(());
     }
-    let operation = format!("read '{}' from Vault", store.path(&name));
+    let operation = format!("read '{}' from Vault", store.engine().path(&name));
     Err(Error::with_source(ErrorKind::Corrupt, operation, "it is not what was written"))
 }
 
 async fn keys(store: &VaultStore, findings: &mut Findings) -> Result<()> {
     match store.list(&ListQuery { limit: usize::MAX, ..ListQuery::prefix("") }).await {
-        Ok(page) => findings.good("keys", format!("{} at '{}'", page.names.len(), store.path_to_list())),
+        Ok(page) => {
+            findings.good("keys", format!("{} at '{}'", page.names.len(), store.engine().path_to_list()))
+        }
         Err(error) if error.kind() == ErrorKind::Denied => {
             findings.warn("keys", format!("their number is not known: {}", error.chain()));
         }

@@ -9,8 +9,6 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
-use crate::tls;
-
 /// The most bytes of a file with a secret.
 const MAX_SECRET_LEN: usize = 1 << 20;
 
@@ -151,13 +149,6 @@ pub struct TlsConfig {
     pub cert: Option<PathBuf>,
     /// A PEM file of its private key.
     pub key: Option<PathBuf>,
-}
-
-impl TlsConfig {
-    /// Reads the files; fails with `InvalidInput`, told with the setting and the file's name.
-    pub fn check(&self) -> Result<()> {
-        tls::client_config(self).map(drop)
-    }
 }
 
 /// A secret text of the configuration: wiped when dropped, and never printed.

@@ -1,7 +1,6 @@
 //! Why a call to Vault failed, and which kind of error that is.
 
 use std::error::Error as StdError;
-use std::fmt;
 
 use kms_core::{Error, ErrorKind};
 
@@ -9,9 +8,10 @@ use kms_core::{Error, ErrorKind};
 const MAX_QUOTE: usize = 300;
 
 /// A call that got no answer, or none that is of use.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// There was no whole answer.
+    #[error("{why}")]
     Transport {
         /// Whether time ran out.
         timeout: bool,
@@ -21,6 +21,7 @@ pub enum Failure {
         why: String,
     },
     /// The answer has a status that means failure.
+    #[error("vault answers {code}{}", behind_colon(.says))]
     Status {
         /// The HTTP status.
         code: u16,
@@ -28,10 +29,13 @@ pub enum Failure {
         says: String,
     },
     /// Vault is there and is sealed or has never been initialised.
+    #[error("{0}")]
     Sealed(&'static str),
     /// As many requests as may be are under way, and none of them ended in time; nothing was sent.
+    #[error("as many requests to vault as may be are under way")]
     Busy,
     /// What answers is not a Vault, or not one that can serve.
+    #[error("no usable answer of a vault: {0}")]
     NotVault(String),
 }
 
@@ -91,26 +95,22 @@ impl Failure {
         }
     }
 
+    /// Makes the error of a 403 in `operation`, which the policy would allow by `capability` on `path`.
+    pub fn into_denied(self, operation: impl Into<String>, capability: &str, path: &str) -> Error {
+        let why = format!("the policy of our token lacks the capability '{capability}' on '{path}' ({self})");
+        Error::with_source(ErrorKind::Denied, operation, why)
+    }
+
     /// Makes the error of `operation`.
     pub fn into_error(self, operation: impl Into<String>) -> Error {
         Error::with_source(self.kind(), operation, self)
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transport { why, .. } => f.write_str(why),
-            Self::Status { code, says } if says.is_empty() => write!(f, "vault answers {code}"),
-            Self::Status { code, says } => write!(f, "vault answers {code}: {says}"),
-            Self::Sealed(how) => f.write_str(how),
-            Self::Busy => f.write_str("as many requests to vault as may be are under way"),
-            Self::NotVault(why) => write!(f, "no usable answer of a vault: {why}"),
-        }
-    }
+/// Puts a colon before what Vault says, if it says something.
+fn behind_colon(says: &str) -> String {
+    if says.is_empty() { String::new() } else { format!(": {says}") }
 }
-
-impl StdError for Failure {}
 
 /// Joins Vault's error texts into one short line.
 pub fn quote(errors: &[String]) -> String {

@@ -28,14 +28,11 @@
 
 mod auth;
 mod check;
-mod client;
 mod config;
 mod error;
-mod health;
-mod json;
+mod http;
 mod session;
 mod store;
-mod tls;
 mod wrap;
 
 use std::sync::Arc;

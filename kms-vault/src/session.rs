@@ -6,10 +6,9 @@ use std::time::Duration;
 use kms_core::{Result, StoreStatus};
 
 use crate::auth::{Auth, Token};
-use crate::client::{Answer, Call, Client};
 use crate::config::VaultConfig;
 use crate::error::Failure;
-use crate::health;
+use crate::http::{Answer, Call, Client};
 
 /// How often a request that changes nothing is sent again after a passing failure.
 const TRIES: u32 = 3;
@@ -91,7 +90,7 @@ impl Session {
     pub async fn status(&self) -> Result<StoreStatus> {
         const OPERATION: &str = "ask Vault how it is";
         let began = std::time::Instant::now();
-        let health = health::ask(&self.client).await.map_err(|failure| failure.into_error(OPERATION))?;
+        let health = self.client.health().await.map_err(|failure| failure.into_error(OPERATION))?;
         let latency = began.elapsed();
         if let Some(failure) = health.as_failure() {
             return Err(failure.into_error(OPERATION));

@@ -14,10 +14,9 @@ use tracing::warn;
 use vaultrs::api::transit::requests::{DecryptDataRequest, EncryptDataRequest};
 use zeroize::Zeroizing;
 
-use crate::client::{Call, json_body};
 use crate::config::{TransitConfig, VaultConfig, invalid};
 use crate::error::Failure;
-use crate::json::secret_text;
+use crate::http::{Call, Envelope, json_body, secret_text};
 use crate::session::Session;
 
 /// A key of Vault's transit engine as a root key.
@@ -48,11 +47,6 @@ struct ToSeal<'a> {
     plaintext: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     associated_data: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Envelope<T> {
-    data: T,
 }
 
 #[derive(Deserialize)]
@@ -109,11 +103,7 @@ impl Transit {
     /// Makes the error of a refusal that says what the policy lacks, and that of other failures.
     fn failed(operation: String, path: &str, of_400: ErrorKind, failure: Failure) -> Error {
         match &failure {
-            Failure::Status { code: 403, .. } => {
-                let why =
-                    format!("the policy of our token lacks the capability 'update' on '{path}' ({failure})");
-                Error::with_source(ErrorKind::Denied, operation, why)
-            }
+            Failure::Status { code: 403, .. } => failure.into_denied(operation, "update", path),
             Failure::Status { code: 400, .. } => Error::with_source(of_400, operation, failure),
             _ => failure.into_error(operation),
         }

@@ -1,9 +1,8 @@
 //! How a Vault is: active, standby, sealed, not initialised.
 
 use serde::Deserialize;
-use vaultrs::api::sys::requests::ReadHealthRequest;
 
-use crate::client::{Call, Client};
+use super::answer::Answer;
 use crate::error::Failure;
 
 /// What a Vault says of itself.
@@ -26,7 +25,7 @@ pub enum Health {
 /// OpenBao leaves out what only Vault Enterprise has.
 #[derive(Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "these are Vault's")]
-struct Answer {
+struct State {
     initialized: bool,
     sealed: bool,
     standby: bool,
@@ -37,6 +36,28 @@ struct Answer {
 }
 
 impl Health {
+    /// Reads the answer of the health route.
+    ///
+    /// The body decides and not the status, since a load balancer gives a status as well.
+    pub fn of(answer: &Answer) -> Result<Self, Failure> {
+        let Ok(state) = answer.json::<State>() else {
+            return Err(Failure::foreign(answer.code));
+        };
+        Ok(if !state.initialized {
+            Self::Uninitialised
+        } else if state.sealed {
+            Self::Sealed
+        } else if state.replication_dr_mode == "secondary" {
+            Self::RecoverySecondary
+        } else if state.performance_standby {
+            Self::PerformanceStandby
+        } else if state.standby {
+            Self::Standby
+        } else {
+            Self::Active
+        })
+    }
+
     /// Returns why this one cannot serve.
     pub fn as_failure(self) -> Option<Failure> {
         match self {
@@ -57,29 +78,6 @@ impl Health {
             _ => None,
         }
     }
-}
-
-/// Asks a Vault how it is: without a token, and without the namespace, in which the route does not exist.
-///
-/// The body decides and not the status, which a load balancer gives as well.
-pub async fn ask(client: &Client) -> Result<Health, Failure> {
-    let answer = client.exchange(&Call::to(&ReadHealthRequest::default()), None).await?;
-    let Ok(health) = answer.json::<Answer>() else {
-        return Err(Failure::foreign(answer.code));
-    };
-    Ok(if !health.initialized {
-        Health::Uninitialised
-    } else if health.sealed {
-        Health::Sealed
-    } else if health.replication_dr_mode == "secondary" {
-        Health::RecoverySecondary
-    } else if health.performance_standby {
-        Health::PerformanceStandby
-    } else if health.standby {
-        Health::Standby
-    } else {
-        Health::Active
-    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,13 @@ use zeroize::Zeroizing;
 
 use crate::config::TlsConfig;
 
+impl TlsConfig {
+    /// Reads the files; fails with `InvalidInput`, told with the setting and the file's name.
+    pub fn check(&self) -> Result<()> {
+        client_config(self).map(drop)
+    }
+}
+
 /// Reads the files and makes the client's side of TLS.
 ///
 /// Fails with `InvalidInput`, told with the file's name.
