@@ -1,36 +1,38 @@
-//! Where a store lies and how much it may take.
+//! The settings of a store.
 
 use std::path::{Path, PathBuf};
 
-/// Configuration of a local store.
+/// The configuration of a local store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FsConfig {
-    /// The directory, which belongs to the store alone.
+    /// The directory of the store. It must hold nothing else.
     pub path: PathBuf,
-    /// Bytes of memory for sled's pages. All records are in memory anyway (some 400 bytes a key), so sled needs
-    /// little.
+    /// Bytes of memory for sled's pages.
+    ///
+    /// sled needs little, since all records are in memory anyway (some 400 bytes a key).
     pub cache_capacity: u64,
-    /// Bytes set aside on the disk, so that the store can be opened when it is full. After a full disk writes
-    /// go on when there is as much again.
+    /// Bytes that are reserved on the disk, so that the store can be opened when the disk is full.
+    ///
+    /// After the disk was full, the store takes writes again when as many bytes are free as well.
     pub ballast: u64,
 }
 
 impl FsConfig {
-    /// Describes a store in the directory `path`, with 8 MiB of pages and 4 MiB of ballast.
+    /// Creates the configuration of a store in `path`, with 8 MiB of pages and 4 MiB of ballast.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned(), cache_capacity: 8 << 20, ballast: 4 << 20 }
     }
 }
 
-/// What to do about a store that is not there.
+/// What to do when there is a store, or when there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// Open the store, or make one in a directory that is absent or empty.
+    /// Open the store. Create one if the directory is absent or empty.
     CreateOrOpen,
-    /// Open the store; it is an error that there is none.
+    /// Open the store. Fail if there is none.
     Existing,
-    /// Make a store; it is an error that there is one.
+    /// Create a store. Fail if there is one.
     Create,
-    /// Read what can be read of a store, and write nothing to it.
+    /// Read as much of a store as can be read, and write nothing to it.
     Salvage,
 }

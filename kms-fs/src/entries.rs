@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-/// Entries by name; `None` where all that is known is that there is one.
+/// The entries of a store by name.
+///
+/// `None` stands for a record that is lost: only its name is known.
 pub type Entries = BTreeMap<String, Option<Box<[u8]>>>;
 
 /// One change of a batch.
 #[derive(Clone, Copy)]
 pub enum Change<'a> {
-    /// Put a value where none is.
+    /// Adds a value under a name that has none.
     Create(&'a str, &'a [u8]),
-    /// Take a value away.
+    /// Removes a name with its value.
     Delete(&'a str),
 }

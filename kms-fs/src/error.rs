@@ -1,27 +1,27 @@
-//! Why a local store could not be opened, in one line that names the place.
+//! The errors of a local store, each of which names the place in one line.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a store or its root key could not be opened.
+/// A store or its root key could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process has the store, with this process id if it told.
+    /// Another process uses the store.
     #[error("store '{}' is in use by {}", .path.display(), holder(*.pid))]
     InUse {
         /// The store's directory.
         path: PathBuf,
-        /// The process.
+        /// The process id, if the process wrote it down.
         pid: Option<u32>,
     },
-    /// There is no store in the directory.
+    /// The directory holds no store.
     #[error("there is no key store in '{}'", .path.display())]
     NoStore {
         /// The directory.
         path: PathBuf,
     },
-    /// There is a store in the directory already.
+    /// The directory holds a store already.
     #[error("there is a key store in '{}' already", .path.display())]
     AlreadyExists {
         /// The directory.
@@ -38,29 +38,29 @@ pub enum OpenError {
         /// One of the files.
         found: String,
     },
-    /// The root key is not the one that the store was made with.
+    /// The root key is not the one of the store.
     #[error("the root key is not that of store '{}'; nothing was read or written", .path.display())]
     WrongRootKey {
         /// The store's directory.
         path: PathBuf,
     },
-    /// The store has a root of another kind: a local root key where a wrapper was given, or the other way round.
+    /// The store has a root of another kind: a local root key instead of a wrapper, or the other way round.
     #[error("store '{}' has {has}", .path.display())]
     OtherRoot {
         /// The store's directory.
         path: PathBuf,
-        /// What the store has.
+        /// The root that the store has.
         has: &'static str,
     },
-    /// The store was written by a newer release.
+    /// A newer release wrote the store.
     #[error("store '{}' has format {format}, which a newer release wrote; this one knows format 2", .path.display())]
     NewerFormat {
         /// The store's directory.
         path: PathBuf,
-        /// The format that was found.
+        /// The format of the store.
         format: u8,
     },
-    /// What lies in the directory cannot be read as a store.
+    /// The content of the directory cannot be read as a store.
     #[error("store '{}' is corrupt: {why}", .path.display())]
     Corrupt {
         /// The store's directory.
@@ -68,33 +68,33 @@ pub enum OpenError {
         /// What is wrong.
         why: String,
     },
-    /// The store takes no writes, so this cannot be done.
+    /// The store takes no writes, so the operation is not possible.
     #[error("store '{}' is read-only: {why}", .path.display())]
     ReadOnly {
         /// The store's directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The root key cannot be taken as it is.
+    /// The root key cannot be used.
     #[error("root key from {origin}: {why}")]
     BadRootKey {
-        /// The file or the environment variable.
+        /// The file or the environment variable of the key.
         origin: String,
         /// What is wrong.
         why: String,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{doing} '{}': {source}", .path.display())]
     Io {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// Its error.
+        /// The error.
         source: io::Error,
     },
-    /// Something under the store failed.
+    /// A function of kms-core failed.
     #[error("{}", .0.chain())]
     Internal(kms_core::Error),
 }
@@ -120,7 +120,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Names the holder of a store, for a message.
+/// Names the process that uses a store, for a message.
 fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }

@@ -1,11 +1,12 @@
 //! Key store in an encrypted local directory: the embedded default of the key server.
 //!
-//! Records rest in [sled](https://docs.rs/sled/0.34), sealed under a random store key that is itself wrapped by a
-//! root key from outside the directory ([`RootKey`]). Opening unwraps the store key, so a wrong root key is
-//! refused before anything is read, and changing the root key rewraps 32 bytes.
+//! Records rest in [sled](https://docs.rs/sled/0.34), sealed under a random store key. A root key from outside
+//! the directory ([`RootKey`]) wraps the store key. Opening a store unwraps the store key first, so a wrong
+//! root key is refused before anything is read. A change of the root key rewraps only 32 bytes.
 //!
-//! One process at a time has the directory. Every write is on the disk when it is acknowledged; see the module
-//! `writer` for the discipline that makes this true of sled 0.34.
+//! One process at a time may open the directory. Every write is on the disk when it is acknowledged. sled 0.34
+//! does not promise that by itself; the modules `database` and `journal` explain how this crate keeps the
+//! promise.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,6 +20,19 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Modules
+//!
+//! From the bottom up; a module imports only from those above it in this list:
+//!
+//! * `config`, `error`, `entries`: settings, errors, and the entries of a store.
+//! * `disk`: durable files and directories, the lock, the ballast.
+//! * `keys`: root key, store key, header.
+//! * `database`: sled. `journal`: the text file beside it.
+//! * `recovery`: what a start makes of journal and database.
+//! * `writer`: the thread that writes, and the index that readers see.
+//! * `store`: the [`KeyStore`](kms_core::KeyStore).
+//! * `open`: opening a store, making one, changing its root key.
 
 mod config;
 mod database;

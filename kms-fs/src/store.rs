@@ -1,4 +1,4 @@
-//! The local directory as a [`KeyStore`] of opaque bytes.
+//! A local directory as a [`KeyStore`] of opaque bytes.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::database::MAX_VALUE_LEN;
 use crate::disk::Lock;
 use crate::writer::{Index, Job, Writer};
 
-/// What the names of keys come after; those of slots come before.
+/// A text between the names of slots, which sort before it, and the names of keys, which sort after it.
 const BEFORE_KEYS: &str = "/";
 
-/// A store of bytes in a local directory; by itself it encrypts nothing.
+/// A store of bytes in a local directory. It does not encrypt them itself.
 ///
-/// All entries are in memory, as they are on the disk: some 400 bytes a key. Reads and listings are served from there,
-/// without a system call, and go on while the disk refuses writes. Creates and deletes return when they
-/// are on the disk; while it refuses, they fail as `ReadOnly`.
+/// The memory holds all entries as they are on the disk, some 400 bytes a key. Reads and listings come from
+/// there without a system call, and go on while the disk refuses writes. Creates and deletes return when they
+/// are on the disk. While the disk refuses writes, they fail with [`ErrorKind::ReadOnly`].
 pub struct SledStore {
     index: Arc<Index>,
-    // Ended before the lock is given back. `None` where nothing may be written.
+    // Dropped before the lock. `None` where nothing may be written.
     writer: Option<Writer>,
     _lock: Option<Lock>,
 }
@@ -42,18 +42,20 @@ impl SledStore {
         entries.len() - slots.count()
     }
 
-    /// Tells why a name that is not found may have been there all the same, if so; then nothing is written.
+    /// Returns why a name that is not found may have been there, if there is a reason.
+    ///
+    /// A store with such a doubt takes no writes.
     pub fn doubt(&self) -> Option<String> {
         self.index.doubt().map(str::to_owned)
     }
 
-    /// Returns the names whose records are known to be lost.
+    /// Returns the names whose records are lost.
     pub fn lost(&self) -> Vec<String> {
         let entries = self.index.entries();
         entries.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Returns the names whose records are lost, or not what `opens` opens.
+    /// Returns the names whose records are lost, or are refused by `opens`.
     pub(crate) fn illegible(&self, opens: impl Fn(&str, &[u8]) -> bool) -> Vec<String> {
         let entries = self.index.entries();
         let bad =
@@ -61,9 +63,13 @@ impl SledStore {
         bad.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Removes an entry for ever, also one whose record is lost.
+    /// Removes an entry for ever, even if its record is lost.
     ///
-    /// Fails with `NotFound` when there is none, with `ReadOnly` when writes are not possible now.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`]: there is no such entry.
+    /// - [`ErrorKind::ReadOnly`]: the store takes no writes at the moment.
+    /// - [`ErrorKind::Throttled`]: too many changes wait already.
     pub async fn discard(&self, name: &EntryName) -> Result<()> {
         self.write(name, None, true).await
     }

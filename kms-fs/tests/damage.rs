@@ -1,4 +1,4 @@
-//! Stores whose files are damaged: what was acknowledged is served or said to be unreadable, and never absent.
+//! Stores with damaged files. What was acknowledged is served or reported as unreadable, and never absent.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(clippy::print_stdout, reason = "what was tried is worth a line")]
 

@@ -1,4 +1,4 @@
-//! The local store: the contract suite, and what only a store on a disk has to keep.
+//! The local store: the contract suite, and the promises of a store on a disk.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
@@ -90,7 +90,7 @@ async fn a_record_opens_only_under_its_name_and_in_its_store() {
     let (dir, root) = (dir(), RootKey::random().unwrap());
     let (a, b) = (open_at(&dir.path().join("a"), &root), open_at(&dir.path().join("b"), &root));
     a.create(&entry("mine"), &record(1)).await.unwrap();
-    // Whoever can write the files, but has no root key, moves a record about.
+    // An attacker who can write the files, but has no root key, copies a record to another name.
     let stolen = a.store().get(&entry("mine")).await.unwrap();
     a.store().create(&entry("yours"), &stolen).await.unwrap();
     b.store().create(&entry("mine"), &stolen).await.unwrap();
@@ -171,7 +171,7 @@ async fn an_interrupted_change_of_the_root_key_is_completed() {
         RootKey::random().unwrap().write_new(&file).unwrap();
         let first = RootKey::from_file(&file).unwrap().key;
         open_at(&store_config.path, &first).create(&entry("my-key"), &record(1)).await.unwrap();
-        // What an interrupted change leaves behind after its first, second and third step.
+        // The files that an interrupted change leaves behind after its first, second and third step.
         let second = RootKey::random().unwrap();
         second.write_new(&new_file).unwrap();
         if step > 0 {
@@ -202,7 +202,7 @@ async fn a_store_whose_root_key_was_being_changed_opens() {
         if store_has_changed {
             rotate_root_key(&store_config, &first, &second).unwrap();
         }
-        // A start of the server with the file that its configuration names.
+        // The server starts with the file that its configuration names.
         let opened = open(&store_config, &first, OpenMode::Existing).unwrap();
         assert!(opened.store.get(&entry("my-key")).await.unwrap() == record(1));
         let [warning] = opened.warnings.as_slice() else { panic!("{:?}", opened.warnings) };
@@ -246,7 +246,7 @@ fn a_failed_change_of_the_root_key_leaves_nothing_behind() {
     assert!(!dir.path().join("root.key.new").exists());
 }
 
-/// A key gets its name before anything is made with it, so one that never got it is of no use.
+/// A key gets its name before anything is made with it, so a key that never got it is of no use.
 #[test]
 fn what_a_change_of_the_root_key_that_was_killed_left_is_removed_at_the_next_start() {
     let dir = dir();
@@ -339,7 +339,7 @@ fn damaged_files_are_an_error_and_no_panic() {
 #[test]
 fn a_store_that_was_not_finished_is_made_anew_and_one_that_lost_its_files_is_not() {
     let (dir, root) = (dir(), RootKey::random().unwrap());
-    // What processes leave that are killed while they make a store, or while they open one.
+    // The files that killed processes leave behind, one while it made a store and one while it opened a store.
     fs::create_dir_all(dir.path().join("sled.new/blobs")).unwrap();
     fs::write(dir.path().join("sled.new/conf"), "half").unwrap();
     fs::write(dir.path().join("lock"), "12345").unwrap();

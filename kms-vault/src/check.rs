@@ -1,4 +1,4 @@
-//! What is right and what is wrong between us and a Vault, step by step.
+//! A check of everything between us and a Vault, step by step.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,20 +18,21 @@ use crate::store::VaultStore;
 pub enum Level {
     /// It is as it should be.
     Good,
-    /// It works, and something should be known or done about it.
+    /// It works, but an operator should know about it or change it.
     Warning,
     /// It does not work.
     Problem,
 }
 
-/// One thing that was looked at.
+/// One finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// How much it matters.
     pub level: Level,
-    /// What was looked at, in a word or two.
+    /// The part that was checked, in a word or two.
     pub what: &'static str,
-    /// What was found.
+    /// The result.
     pub detail: String,
 }
 
@@ -41,10 +42,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything between us and the Vault that `config` names, in the order in which things fail.
+/// Checks everything between us and the Vault that `config` names, in the order in which things fail.
 ///
-/// Writes, reads and deletes one probe entry that no listing shows. What depends on a problem is not looked at, so
-/// a problem is the last finding. Needs a tokio runtime.
+/// The check writes, reads and deletes one probe entry that no listing shows. It ends at the first problem,
+/// since the further steps depend on it. So only the last finding may be a problem.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime.
 pub async fn check(config: VaultConfig) -> Vec<Finding> {
     let mut findings = Findings(Vec::new());
     if let Err(problem) = look(&config, &mut findings).await {
@@ -69,7 +74,7 @@ impl Findings {
     }
 }
 
-/// What ends the look.
+/// A problem, which ends the check.
 struct Problem {
     what: &'static str,
     error: Error,
@@ -167,14 +172,14 @@ fn engine(config: &VaultConfig, findings: &mut Findings) {
     }
 }
 
-/// Compares what the policy allows with what is needed.
+/// Compares the capabilities that the policy grants with those that are needed.
 async fn capabilities(store: &VaultStore, findings: &mut Findings) -> Result<()> {
     let operation = "ask Vault for our capabilities";
     let name = probe_name()?;
     let (record, removal, listing) =
         (store.engine().path(&name), store.engine().path_to_delete(&name), store.engine().path_to_list());
     let body = json_body(operation, &json!({"paths": [record, removal, listing]}))?;
-    // Asking changes nothing, although it is a write to HTTP.
+    // This is a write in HTTP terms, but it changes nothing and may be repeated.
     let answer = store.engine().session().ask(operation, &Call::put("sys/capabilities-self", body)).await?;
     if !answer.is_success() {
         findings.warn(

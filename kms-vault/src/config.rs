@@ -1,4 +1,4 @@
-//! What has to be known to use a Vault. The defaults are KES's.
+//! The settings of a Vault. The defaults are those of KES.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,57 +9,61 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
-/// The most bytes of a file with a secret.
+/// The largest file of a secret, in bytes.
 const MAX_SECRET_LEN: usize = 1 << 20;
 
-/// Where keys rest in a Vault, and how to get there.
+/// A Vault, and the place of the keys in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaultConfig {
-    /// `https://host:port`; a path behind it is the place of a reverse proxy's Vault.
+    /// The address, `https://host:port`. A path behind it is the place of a Vault behind a reverse proxy.
     pub endpoint: String,
-    /// Where the K/V engine is mounted; `kv`.
+    /// The mount path of the K/V engine. The default is `kv`.
     pub engine: String,
-    /// The version of the K/V engine; `V1` as in KES. Version 2 is the better one: its creates are atomic.
+    /// The version of the K/V engine. The default is `V1` as in KES.
+    ///
+    /// Version 2 is the better choice, since its creates are atomic.
     pub version: KvVersion,
-    /// The namespace of the engines (Vault Enterprise, OpenBao); none is the root namespace.
+    /// The namespace of the engines (Vault Enterprise, OpenBao). `None` is the root namespace.
     pub namespace: Option<String>,
-    /// What stands before the keys' names in the engine; may be empty, or several segments.
+    /// The path before the names of keys in the engine. It may be empty, or have several segments.
     pub prefix: String,
-    /// How to log in.
+    /// The login.
     pub login: Login,
-    /// The transit key under which records are sealed before they are stored.
+    /// The transit key that seals records before they are stored.
     pub transit: Option<TransitConfig>,
-    /// What is trusted and shown on the TLS connection.
+    /// The TLS connection.
     pub tls: TlsConfig,
-    /// How often a Vault that refuses us or is away is tried again, at most; 10 s.
+    /// The longest pause before a Vault that is away or refuses the login is tried again. The default is 10 s.
     pub ping: Duration,
-    /// How long a connection may take to be there; 3 s.
+    /// The longest time for making a connection. The default is 3 s.
     pub connect_timeout: Duration,
-    /// How long one request may take; 5 s.
+    /// The longest time for one request. The default is 5 s.
     pub timeout: Duration,
-    /// K/V version 1: how long the write of a new entry may take; 0.5 s.
+    /// The longest time for the write of a new entry on K/V version 1. The default is 0.5 s.
     pub write_deadline: Duration,
-    /// K/V version 1: how long a new entry rests before it is read back; 1 s. Longer than the write deadline.
+    /// The time before a new entry on K/V version 1 is read back. The default is 1 s.
+    ///
+    /// It has to be longer than the write deadline.
     pub settle: Duration,
 }
 
 /// The version of a K/V engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvVersion {
-    /// One record a path, and no atomic create.
+    /// One record at each path, without an atomic create.
     V1,
     /// Versioned records, with check-and-set.
     V2,
 }
 
-/// How to log in.
+/// A login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
     /// By AppRole.
     AppRole(AppRole),
     /// By the service account of a Kubernetes pod.
     Kubernetes(Kubernetes),
-    /// With a token that somebody else renews or replaces; one that is renewable is renewed.
+    /// With a token that somebody else renews or replaces. A renewable one is renewed here, too.
     Token(SecretSource),
 }
 
@@ -73,60 +77,60 @@ impl Login {
     }
 }
 
-/// Login by AppRole.
+/// A login by AppRole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppRole {
-    /// Where the method is mounted; `approle`.
+    /// The mount path of the method. The default is `approle`.
     pub engine: String,
-    /// Its namespace if it is not that of the engines; `/` is the root namespace.
+    /// The namespace of the method, if it is not that of the engines. `/` is the root namespace.
     pub namespace: Option<String>,
     /// The role id.
     pub id: String,
     /// The secret id.
     pub secret: SecretSource,
-    /// How long to wait at most before a failed login is tried again; `ping` if absent or longer.
+    /// The longest pause before a failed login is tried again. The default, and the upper limit, is `ping`.
     ///
-    /// A secret that was refused twice is left alone for longer, until another one stands in its file: Vault locks
-    /// a role after a few attempts.
+    /// After a secret was refused twice, the pause is longer unless another secret appears in its file: Vault
+    /// locks a role after a few attempts.
     pub retry: Option<Duration>,
 }
 
 impl AppRole {
-    /// Makes a login by the method mounted at `approle`.
+    /// Creates a login by the method mounted at `approle`.
     pub fn new(id: impl Into<String>, secret: Secret) -> Self {
         let secret = SecretSource::Value(secret);
         Self { engine: "approle".to_owned(), namespace: None, id: id.into(), secret, retry: None }
     }
 }
 
-/// Login by the service account of a Kubernetes pod.
+/// A login by the service account of a Kubernetes pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubernetes {
-    /// Where the method is mounted; `kubernetes`.
+    /// The mount path of the method. The default is `kubernetes`.
     pub engine: String,
-    /// Its namespace if it is not that of the engines; `/` is the root namespace.
+    /// The namespace of the method, if it is not that of the engines. `/` is the root namespace.
     pub namespace: Option<String>,
     /// The role.
     pub role: String,
-    /// The service account's token.
+    /// The token of the service account.
     pub jwt: SecretSource,
 }
 
 impl Kubernetes {
-    /// Makes a login by the method mounted at `kubernetes`.
+    /// Creates a login by the method mounted at `kubernetes`.
     pub fn new(role: impl Into<String>, jwt: SecretSource) -> Self {
         Self { engine: "kubernetes".to_owned(), namespace: None, role: role.into(), jwt }
     }
 }
 
-/// The transit key under which records are sealed.
+/// A transit key that seals records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransitConfig {
-    /// Where the engine is mounted; `transit`.
+    /// The mount path of the engine. The default is `transit`.
     pub engine: String,
     /// The name of the key.
     pub key: String,
-    /// Whether records that are not sealed are refused instead of read with a warning.
+    /// Whether to refuse records that are not sealed. Otherwise they are read with a warning.
     pub require: bool,
 }
 
@@ -137,26 +141,26 @@ impl TransitConfig {
     }
 }
 
-/// What is trusted and shown on the TLS connection to Vault.
+/// The TLS connection to Vault: the certificates to trust and to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// A PEM file, or a directory of such, of the CAs to trust instead of the system's.
+    /// A PEM file, or a directory of PEM files, with the CAs to trust instead of the system's.
     ///
-    /// A certificate in it which is the very one that Vault presents is a pin: it is accepted once its names and dates were checked, which
-    /// is left out where this is one file with one certificate.
+    /// A certificate in it that Vault itself presents is a pin. It is accepted after a check of its name and
+    /// its dates. The check is left out if `ca` is one file with one certificate.
     pub ca: Option<PathBuf>,
-    /// A PEM file of the certificate chain to show.
+    /// A PEM file with the certificate chain to show.
     pub cert: Option<PathBuf>,
-    /// A PEM file of its private key.
+    /// A PEM file with the private key of that certificate.
     pub key: Option<PathBuf>,
 }
 
-/// A secret text of the configuration: wiped when dropped, and never printed.
+/// A secret text of the configuration. It is wiped when dropped, and never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Lends the text.
+    /// Returns the text.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -180,17 +184,17 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret text comes from.
+/// The source of a secret text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// The text itself.
     Value(Secret),
-    /// A file that holds it, white space around it aside. It is read again at each login.
+    /// A file that holds the text, possibly between white space. It is read again at each login.
     File(PathBuf),
 }
 
 impl SecretSource {
-    /// Returns the text, or why the file cannot be read, or is of no use.
+    /// Returns the text, or the reason why the file cannot be used.
     pub(crate) fn read(&self) -> std::result::Result<Secret, String> {
         let path = match self {
             Self::Value(secret) => return Ok(secret.clone()),
@@ -207,7 +211,7 @@ impl SecretSource {
 }
 
 impl VaultConfig {
-    /// Makes the configuration that KES has by default, for the Vault at `endpoint`.
+    /// Creates the default configuration of KES for the Vault at `endpoint`.
     pub fn new(endpoint: impl Into<String>, login: Login) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -226,7 +230,11 @@ impl VaultConfig {
         }
     }
 
-    /// Checks what can be checked without a Vault; fails with `InvalidInput`, told with the field's name.
+    /// Checks everything that can be checked without a Vault.
+    ///
+    /// # Errors
+    ///
+    /// - [`InvalidInput`](kms_core::ErrorKind::InvalidInput): a setting cannot be used. The error names it.
     pub fn validate(&self) -> Result<()> {
         self.url()?;
         is_path("engine", &self.engine, false)?;
@@ -269,10 +277,10 @@ impl VaultConfig {
         Ok(())
     }
 
-    /// Checks that a pod has its token, as KES does at its start; fails like [`validate`](Self::validate).
+    /// Checks that a pod has its token, as KES does when it starts. Fails like [`validate`](Self::validate).
     ///
-    /// The kubelet puts it there before anything starts in the pod, so what is not there does not come. Other secrets
-    /// may: an agent beside us writes them.
+    /// The kubelet writes the token before anything starts in the pod, so a missing one will not appear. Other
+    /// secrets may appear later, since an agent beside us writes them.
     pub(crate) fn look_for_token_of_pod(&self) -> Result<()> {
         match &self.login {
             Login::Kubernetes(login) => {
@@ -283,7 +291,7 @@ impl VaultConfig {
     }
 
     pub(crate) fn url(&self) -> Result<Url> {
-        // What has no scheme may look as if it had: the host of `vault:8200` is one.
+        // A text without a scheme may look as if it had one: the host of `vault:8200` would be the scheme.
         if !["https://", "http://"].iter().any(|scheme| begins_with(&self.endpoint, scheme)) {
             let why = "expected it to begin with 'https://' or 'http://', such as 'https://vault:8200'";
             return Err(invalid("endpoint", why));
@@ -303,13 +311,13 @@ impl VaultConfig {
     }
 }
 
-/// Tells whether a text begins with a scheme, in any case and with white space before it, as URLs are read.
+/// Returns whether a text begins with a scheme. URLs are read in any case, and after white space.
 fn begins_with(text: &str, scheme: &str) -> bool {
     let start = text.trim_start().as_bytes().get(..scheme.len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
-/// The longest wait before a login is tried again.
+/// Returns the longest pause before a login is tried again.
 pub(crate) fn longest_pause(config: &VaultConfig) -> Duration {
     match &config.login {
         Login::AppRole(AppRole { retry: Some(retry), .. }) => config.ping.min(*retry),
@@ -331,7 +339,7 @@ fn is_secret(field: &str, source: &SecretSource) -> Result<()> {
     }
 }
 
-/// Refuses what a URL or Vault would silently read as another path.
+/// Refuses a path that a URL or Vault would silently read as another one.
 fn is_path(field: &str, path: &str, may_be_empty: bool) -> Result<()> {
     let path = path.trim_matches('/');
     if path.is_empty() {

@@ -1,23 +1,23 @@
-//! Why a call to Vault failed, and which kind of error that is.
+//! Failed calls to Vault, and the kinds of error that they are.
 
 use std::error::Error as StdError;
 
 use kms_core::{Error, ErrorKind};
 
-/// The most that is quoted of what Vault says.
+/// The longest quote of a text from Vault, in characters.
 const MAX_QUOTE: usize = 300;
 
-/// A call that got no answer, or none that is of use.
+/// A call without an answer, or without a useful one.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// There was no whole answer.
+    /// There was no complete answer.
     #[error("{why}")]
     Transport {
-        /// Whether time ran out.
+        /// Whether the time ran out.
         timeout: bool,
         /// Whether there was no connection, so that nothing was sent.
         connect: bool,
-        /// The texts of the errors underneath.
+        /// The texts of the error and its sources.
         why: String,
     },
     /// The answer has a status that means failure.
@@ -25,28 +25,28 @@ pub enum Failure {
     Status {
         /// The HTTP status.
         code: u16,
-        /// What Vault says about it.
+        /// The text of Vault, or an empty one.
         says: String,
     },
-    /// Vault is there and is sealed or has never been initialised.
+    /// Vault is sealed or was never initialised.
     #[error("{0}")]
     Sealed(&'static str),
-    /// As many requests as may be are under way, and none of them ended in time; nothing was sent.
+    /// Too many requests are under way, and none of them ended in time. Nothing was sent.
     #[error("as many requests to vault as may be are under way")]
     Busy,
-    /// What answers is not a Vault, or not one that can serve.
+    /// The peer is no Vault, or not one that can serve.
     #[error("no usable answer of a vault: {0}")]
     NotVault(String),
 }
 
 impl Failure {
-    /// Takes in what reqwest tells, without the URL: it is the same every time.
+    /// Creates a failure from an error of reqwest. The URL is left out, since it is always the same.
     pub fn transport(error: reqwest::Error) -> Self {
         let (timeout, connect) = (error.is_timeout(), error.is_connect());
         Self::Transport { timeout, connect, why: texts(&error.without_url()) }
     }
 
-    /// Takes in a status without a body of Vault's: what refuses us so is something between.
+    /// Creates a failure from a status without a body of Vault's. Something between us and Vault sent it.
     pub fn foreign(code: u16) -> Self {
         match code {
             429 | 500.. => Self::Status { code, says: String::new() },
@@ -57,7 +57,7 @@ impl Failure {
         }
     }
 
-    /// Tells whether asking again at once may bring an answer. A timeout is none of those: it took its time.
+    /// Returns whether the same request may succeed at once. After a timeout it may not: that took its time.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Transport { timeout, connect, .. } => !timeout && !connect,
@@ -66,17 +66,17 @@ impl Failure {
         }
     }
 
-    /// Tells whether Vault refuses: the token, or what was asked with it.
+    /// Returns whether Vault refuses the token, or a request with it.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Status { code: 401 | 403, .. })
     }
 
-    /// Tells whether this is Vault's answer to a wrong secret.
+    /// Returns whether this is Vault's answer to a wrong secret.
     pub fn is_refused_secret(&self) -> bool {
         matches!(self, Self::Status { code: 400 | 401 | 403, .. })
     }
 
-    /// Returns the kind of error that this is for an operation on an entry.
+    /// Returns the kind of error for an operation on an entry.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Transport { timeout: true, .. } => ErrorKind::Timeout,
@@ -87,7 +87,7 @@ impl Failure {
         }
     }
 
-    /// Returns the kind of error that this is for a login: there an answer is a refusal, whatever it says.
+    /// Returns the kind of error for a login. Every answer to a login is a refusal, whatever it says.
     pub fn kind_of_login(&self) -> ErrorKind {
         match self.kind() {
             ErrorKind::Denied => ErrorKind::LoginRefused,
@@ -95,24 +95,24 @@ impl Failure {
         }
     }
 
-    /// Makes the error of a 403 in `operation`, which the policy would allow by `capability` on `path`.
+    /// Creates the error of a 403 in `operation`. The policy lacks `capability` on `path`.
     pub fn into_denied(self, operation: impl Into<String>, capability: &str, path: &str) -> Error {
         let why = format!("the policy of our token lacks the capability '{capability}' on '{path}' ({self})");
         Error::with_source(ErrorKind::Denied, operation, why)
     }
 
-    /// Makes the error of `operation`.
+    /// Creates the error of `operation`.
     pub fn into_error(self, operation: impl Into<String>) -> Error {
         Error::with_source(self.kind(), operation, self)
     }
 }
 
-/// Puts a colon before what Vault says, if it says something.
+/// Puts a colon before a text of Vault, unless the text is empty.
 fn behind_colon(says: &str) -> String {
     if says.is_empty() { String::new() } else { format!(": {says}") }
 }
 
-/// Joins Vault's error texts into one short line.
+/// Joins Vault's error texts in one short line.
 pub fn quote(errors: &[String]) -> String {
     let mut quoted: String = errors
         .join("; ")
@@ -130,7 +130,7 @@ pub fn quote(errors: &[String]) -> String {
     quoted
 }
 
-/// Prints an error with its sources, each once.
+/// Joins an error and its sources, each once.
 fn texts(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

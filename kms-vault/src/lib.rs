@@ -1,6 +1,6 @@
 //! Key store in HashiCorp Vault or OpenBao: K/V version 1 and 2, and the transit engine as a [`Wrapper`].
 //!
-//! Paths, field and encoding are those of KES 0.24, so that the entries of either are read by the other.
+//! Paths, fields and encoding are those of KES 0.24, so that each reads the entries of the other.
 //!
 //! ```no_run
 //! use kms_core::{KeyRing, Kms};
@@ -16,13 +16,13 @@
 //! # }
 //! ```
 //!
-//! # What is of `vaultrs`, and what is not
+//! # The use of `vaultrs`
 //!
-//! The requests are those that the crate `vaultrs` defines: path, method and, where it holds no secret, the body.
-//! They are sent, and the answers read, by a client of ours. That of `vaultrs` reads an answer whatever its size
-//! (1.1 GB were seen) into buffers that nobody wipes, has no timeout of its own, follows redirects with the token,
-//! and cannot pin a certificate; and it drops the body of a 404, a 400 or a 403, which is an ordinary answer here
-//! and whose body decides.
+//! The crate `vaultrs` defines the requests: path, method and, where it holds no secret, the body. A client of
+//! our own sends them and reads the answers. The client of `vaultrs` reads an answer of any size (1.1 GB were
+//! seen) into buffers that nobody wipes. It has no timeout of its own, follows redirects with the token, and
+//! cannot pin a certificate. It also drops the body of a 400, a 403 or a 404. Those are ordinary answers here,
+//! and their bodies decide.
 //!
 //! [`Wrapper`]: kms_core::Wrapper
 
@@ -47,9 +47,18 @@ pub use wrap::Transit;
 
 /// Opens the key store that `config` describes: K/V, under transit if that is configured.
 ///
-/// Checks the configuration and reads the TLS files, and fails with `InvalidInput` if there is something
-/// wrong with them. Nothing is asked of Vault before that is needed or done in the background, so a Vault that
-/// is away or sealed shows in the operations. Needs a tokio runtime.
+/// The configuration is checked and the TLS files are read at once. The login begins in the background, and
+/// nothing else is asked of Vault until it is needed. So if Vault is away or sealed, the operations fail and
+/// not this function.
+///
+/// # Errors
+///
+/// - [`ErrorKind::InvalidInput`](kms_core::ErrorKind::InvalidInput): the configuration or a TLS file cannot be
+///   used.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime.
 pub fn open(config: VaultConfig) -> Result<Arc<dyn KeyStore>> {
     let store = VaultStore::connect(config)?;
     Ok(match store.transit() {

@@ -1,4 +1,4 @@
-//! A logged-in connection to one Vault: what store, transit and check share.
+//! A connection to one Vault with a login. Store, transit and check share it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use crate::config::VaultConfig;
 use crate::error::Failure;
 use crate::http::{Answer, Call, Client};
 
-/// How often a request that changes nothing is sent again after a passing failure.
+/// How often a request that changes nothing is sent in all, if a failure is passing.
 const TRIES: u32 = 3;
-/// The pause before the second try; it doubles for the third.
+/// The pause before the second attempt. It doubles for the third.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections, token and namespace.
+/// The connections, the token and the namespace.
 pub struct Session {
     client: Arc<Client>,
     auth: Arc<Auth>,
     namespace: Option<String>,
 }
 
-/// An answer to a write, with the token that it was sent with.
+/// An answer to a write, and the token that the write was sent with.
 pub struct Written {
-    /// What Vault answers.
+    /// The answer.
     pub answer: Answer,
     token: Arc<Token>,
 }
@@ -40,17 +40,17 @@ impl Session {
         Ok(Arc::new(Self { client, auth, namespace: namespace.filter(|text| !text.is_empty()) }))
     }
 
-    /// Lends the connections.
+    /// Returns the client.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Lends the keeper of the token.
+    /// Returns the keeper of the token.
     pub fn auth(&self) -> &Auth {
         &self.auth
     }
 
-    /// Sends a request that can be sent twice, and if need be does so.
+    /// Sends a request that may be sent twice, and sends it again if that can help.
     pub async fn ask(&self, operation: &str, call: &Call) -> Result<Answer> {
         let mut tries = Tries::begin(self.auth.token().await?);
         loop {
@@ -81,12 +81,12 @@ impl Session {
         Ok(Written { answer, token })
     }
 
-    /// Tells whether another token came into use since `written` was sent.
+    /// Returns whether another token came into use since `written` was sent.
     pub async fn has_new_token(&self, written: &Written) -> Result<bool> {
         Ok(!self.auth.token().await?.is_same(&written.token))
     }
 
-    /// Asks Vault how it is, and makes sure that we are logged in.
+    /// Asks Vault for its state, and checks that the login works.
     pub async fn status(&self) -> Result<StoreStatus> {
         const OPERATION: &str = "ask Vault how it is";
         let began = std::time::Instant::now();
@@ -107,7 +107,8 @@ impl Session {
         self.client.send(call, Some(&token.credentials(self.namespace.as_deref()))).await
     }
 
-    /// Prepares the next try: after a pause, or with another token if Vault no longer knows the one at hand.
+    /// Prepares the next attempt: after a pause, or with another token if Vault no longer knows the present
+    /// one.
     async fn may_try_again(&self, tries: &mut Tries, failure: &Failure) -> Result<bool> {
         if failure.is_forbidden() && !tries.replaced {
             let another = self.auth.instead_of(&tries.token).await?;
@@ -124,7 +125,7 @@ impl Session {
     }
 }
 
-/// What was tried so far for one operation.
+/// The attempts so far for one operation.
 struct Tries {
     token: Arc<Token>,
     replaced: bool,
@@ -137,7 +138,7 @@ impl Tries {
     }
 }
 
-/// Returns the pause before the next try, between half of and the whole of its step.
+/// Returns the pause before the next attempt, between half of its step and the whole.
 fn backoff(tries: u32) -> Duration {
     let mut jitter = [0_u8];
     let _ = kms_core::fill_random(&mut jitter); // without randomness all wait equally long

@@ -1,4 +1,4 @@
-//! The transit engine as a wrapper: records are sealed by Vault before they are stored.
+//! The transit engine as a wrapper: Vault seals records before they are stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,9 @@ use crate::session::Session;
 
 /// A key of Vault's transit engine as a root key.
 ///
-/// Beside Vault's own K/V it writes KES's form, which carries no associated data: a record opens under any name,
-/// so whoever can write to the K/V engine can put one key in the place of another. Under any other store
-/// ([`bound`](Transit::bound)) the name goes in as associated data.
+/// Beside Vault's own K/V, records have KES's form, which carries no associated data. Such a record opens under
+/// any name, so whoever can write to the K/V engine can put one key in the place of another. Under every other
+/// store ([`bound`](Transit::bound)) the name is associated data.
 pub struct Transit {
     session: Arc<Session>,
     engine: String,
@@ -32,16 +32,16 @@ pub struct Transit {
     plain_records: AtomicU64,
 }
 
-/// What the ciphertexts look like.
+/// The form of the ciphertexts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// KES's, in its own store: no associated data, and records that are not sealed may be read.
+    /// KES's form, in its own store: without associated data. Records that are not sealed may be read.
     Kes { plain_too: bool },
-    /// The name is associated data, and there is nothing that is not sealed.
+    /// The form with the name as associated data. Every record is sealed.
     Bound,
 }
 
-/// What transit is asked to seal; of vaultrs is only the route, since nobody wipes the record in its bodies.
+/// The body of a request to seal. vaultrs defines only the route, since nobody wipes the record in its bodies.
 #[derive(Serialize)]
 struct ToSeal<'a> {
     plaintext: &'a str,
@@ -61,15 +61,23 @@ struct Opened<'a> {
 }
 
 impl Transit {
-    /// Opens the transit key that `config` names for a store outside of Vault; its K/V settings are not used.
+    /// Opens the transit key that `config` names, for a store outside of Vault.
     ///
-    /// Fails with `InvalidInput` when the configuration is wrong or names no transit key. Needs a tokio runtime.
+    /// The K/V settings of `config` are not used.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: the configuration cannot be used, or names no transit key.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
     pub fn bound(config: &VaultConfig) -> Result<Self> {
         let transit = config.transit.as_ref().ok_or_else(|| invalid("transit", "it is not given"))?;
         Ok(Self::new(Session::open(config)?, transit, Form::Bound))
     }
 
-    /// Returns how many records were read that were not sealed.
+    /// Returns how many unsealed records were read.
     pub fn plain_records(&self) -> u64 {
         self.plain_records.load(Ordering::Relaxed)
     }
@@ -87,7 +95,7 @@ impl Transit {
         (self.form == Form::Bound).then(|| STANDARD.encode(name.as_str()))
     }
 
-    /// Makes the request to seal, still without the record.
+    /// Creates the request to seal, still without the record.
     fn to_seal(&self) -> Call {
         let (mount, name) = (self.engine.clone(), self.key.clone());
         Call::to(&EncryptDataRequest { mount, name, ..EncryptDataRequest::default() })
@@ -100,7 +108,7 @@ impl Transit {
         Call::with_body_of(&request)
     }
 
-    /// Makes the error of a refusal that says what the policy lacks, and that of other failures.
+    /// Creates the error of a failed request. A 403 names the capability that the policy lacks.
     fn failed(operation: String, path: &str, of_400: ErrorKind, failure: Failure) -> Error {
         match &failure {
             Failure::Status { code: 403, .. } => failure.into_denied(operation, "update", path),
@@ -160,13 +168,13 @@ impl Wrapper for Transit {
     async fn status(&self) -> Result<StoreStatus> {
         match self.form {
             Form::Bound => self.session.status().await,
-            // The store asks the same Vault.
+            // The store asks the same Vault for its state.
             Form::Kes { .. } => Ok(StoreStatus::ok(Duration::ZERO)),
         }
     }
 }
 
-/// Tells whether this is a ciphertext of transit, of any version of its key: `vault:v<N>:…`.
+/// Returns whether a text is a ciphertext of transit, under any version of its key: `vault:v<N>:…`.
 fn is_sealed(text: &[u8]) -> bool {
     let Some(rest) = text.strip_prefix(b"vault:v") else { return false };
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,4 +1,4 @@
-//! The directory of a database.
+//! The directory of the sled database.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,30 +11,32 @@ use rustix::fs::{FlockOperation, flock};
 use crate::disk;
 use crate::error::OpenError;
 
-/// The name of the database's directory in the store's.
+/// The name of the database's directory in the store's directory.
 pub const DATABASE: &str = "sled";
 
-/// A database that is being made.
+/// The name of a database that is being made.
 pub const UNFINISHED: &str = "sled.new";
 
-/// The name of sled's log in its directory.
+/// The name of sled's log in the directory of a database.
 pub const SLED_LOG: &str = "db";
 
-/// How long a database that was closed may hold on to its files.
+/// How long a closed database may hold on to its files.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Brings to the disk all that can be read of the database in `path`, which is not open, after a sync that failed.
+/// Brings everything that can be read of the closed database in `path` to the disk, after a failed sync.
 pub fn write_back(path: &Path) -> io::Result<()> {
     disk::rewrite(&path.join(DATABASE).join(SLED_LOG))
 }
 
-/// Makes sure that there are files and directories in a database's directory, and nothing that would hang whoever opens it.
+/// Checks that a database's directory holds only files and directories.
+///
+/// Anybody who opened a pipe would wait for ever.
 pub fn refuse_other_types(directory: &Path, path: &Path) -> Result<(), OpenError> {
     let failed = || OpenError::io("read directory", directory);
     for entry in fs::read_dir(directory).map_err(failed())? {
         let file = entry.map_err(failed())?.path();
         let is_good = match file.metadata() {
-            // A link to nothing.
+            // A link without a target.
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             found => {
                 let found = found.map_err(OpenError::io("look at", &file))?;
@@ -50,7 +52,7 @@ pub fn refuse_other_types(directory: &Path, path: &Path) -> Result<(), OpenError
     Ok(())
 }
 
-/// Waits until a database that this process closed has let go of its log, which it does a little later.
+/// Waits until a database that this process closed has released its log. sled does that a little later.
 pub fn wait_until_released(log: &File) -> io::Result<()> {
     let began = Instant::now();
     loop {
@@ -64,7 +66,7 @@ pub fn wait_until_released(log: &File) -> io::Result<()> {
     }
 }
 
-/// Makes the latest snapshot durable under its name, and removes those before it and what was not finished.
+/// Makes the name of the latest snapshot durable. Removes earlier and unfinished snapshots.
 pub fn settle_snapshots(directory: &Path) -> io::Result<()> {
     let mut snapshots = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -77,7 +79,7 @@ pub fn settle_snapshots(directory: &Path) -> io::Result<()> {
         }
     }
     disk::sync_file(directory)?;
-    // Their names are numbers of sixteen digits.
+    // Their names are numbers of sixteen digits, so they sort by age.
     snapshots.sort();
     snapshots.pop();
     snapshots.iter().try_for_each(fs::remove_file)

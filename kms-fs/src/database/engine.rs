@@ -1,22 +1,4 @@
-//! sled, held to a discipline under which what it acknowledges is on the disk.
-//!
-//! sled 0.34.7 by itself does not promise that: its `flush` ends in `sync_file_range`, which tells the disk nothing, and
-//! `flush_async` deadlocks under concurrency (spacejam/sled#1308). Here one thread writes, calls the blocking
-//! `flush`, and then syncs the file through a descriptor of its own. Further:
-//!
-//! * sled's own flusher is off: it moves pages about between two syncs, and frees and reuses segments whose pages are
-//!   not on the disk in their new place. Without it a batch writes less than a segment, and the file stays
-//!   within some three times its live content.
-//! * A database is made under another name, synced and renamed: it is there whole or not at all.
-//! * Before sled is opened the log is synced. A process that was killed leaves records in the page cache, and
-//!   sled writes a snapshot that refers to them. A snapshot that was not finished is removed: sled would take
-//!   it for the latest one and refuse to open.
-//! * sled is opened in two steps. When it has written a snapshot it removes the one before and erases segments that the new
-//!   one does not need, while the name of the new one is not on the disk: after a power cut it would find no
-//!   snapshot and a log with a hole, and begin an empty database. So it is stopped where the snapshot has its
-//!   name, the directory is synced, and sled opened again.
-//! * Values are so small that no node reaches the size from which sled keeps it in a file of its own.
-//! * What sled says of damage, and its panics, never reach an operator: they are told as what they mean.
+//! An open database.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,18 +15,18 @@ use crate::disk::{self, sync_directory};
 use crate::entries::{Change, Entries};
 use crate::error::OpenError;
 
-/// The longest value: with more a node of 17 of them, sled's largest, could become a blob.
+/// The longest value. If values were longer, a node of 17 of them, sled's largest, could become a blob.
 pub const MAX_VALUE_LEN: usize = 6 << 10;
 
 /// The bytes of values that one commit may hold.
 ///
-/// sled writes some four times as much; that has to stay below its segments of 512 KiB, so that none is freed and used
-/// again between two syncs.
+/// sled writes some four times as much. That has to stay below its segments of 512 KiB, so that none is freed
+/// and used again between two syncs.
 pub const MAX_COMMIT_LEN: usize = 96 << 10;
 
 const HEADER: &str = "header";
 
-/// The number of the last batch of the journal that is in the database.
+/// The key of the number of the last batch of the journal that is in the database.
 const BATCH: &str = "batch";
 
 /// An open sled database.
@@ -55,9 +37,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Makes a database in `config.path` that holds a header and entries, under the name of one that is not finished.
+    /// Makes a database with a header and entries in `config.path`, under the name of an unfinished one.
     ///
-    /// It is on the disk when this returns, and gets its name by a rename.
+    /// When this returns, the database is on the disk. Its final name comes by a rename.
     pub fn make(
         config: &FsConfig,
         header: &[u8],
@@ -88,7 +70,7 @@ impl Engine {
         Ok(unfinished)
     }
 
-    /// Opens a database in `directory` that is a copy, on which nothing depends.
+    /// Opens a copy of a database in `directory`. Nothing depends on the copy.
     pub fn open_copy(directory: &Path, config: &FsConfig) -> Result<Self, OpenError> {
         let log_path = directory.join(SLED_LOG);
         let log = File::options().read(true).write(true).open(&log_path);
@@ -122,12 +104,12 @@ impl Engine {
         Ok(Self { trees, log, path: path.clone() })
     }
 
-    /// Reads the header; `None` where there is none.
+    /// Reads the header. Returns `None` where there is none.
     pub fn header(&self) -> Result<Option<Vec<u8>>, OpenError> {
         Ok(self.meta(HEADER)?.map(|header| header.to_vec()))
     }
 
-    /// Reads the number of the last batch that is in the database; `None` where that was never noted.
+    /// Reads the number of the last batch that is in the database. Returns `None` where it was never noted.
     pub fn batch(&self) -> Result<Option<u64>, OpenError> {
         let number = self.meta(BATCH)?.map(|bytes| bytes.as_ref().try_into().map(u64::from_be_bytes));
         number.transpose().map_err(|_| self.corrupt(DAMAGED))
@@ -150,14 +132,14 @@ impl Engine {
         read::entries(&self.trees.records, &self.path)
     }
 
-    /// Reads what can be read, with the number of places where it cannot.
+    /// Reads the legible entries. Also returns the number of places that cannot be read.
     pub fn legible_entries(&self) -> (Entries, usize) {
         read::legible_entries(&self.trees.records)
     }
 
-    /// Makes all changes, which are batch `batch` of the journal, and returns when they are on the disk.
+    /// Makes all changes, which are batch `batch` of the journal. They are on the disk when this returns.
     ///
-    /// After an error nobody knows what is: the database has to be closed and opened anew.
+    /// After an error nobody knows what is on the disk, so the database has to be closed and opened anew.
     pub fn commit(&self, changes: &[Change<'_>], batch: u64) -> io::Result<()> {
         quietly(|| {
             for change in changes {
@@ -177,7 +159,7 @@ impl Engine {
                     }
                 }
             }
-            // Last, so that whoever finds the number finds the batch.
+            // The number comes last, so that whoever finds it finds the whole batch.
             self.trees.meta.insert(BATCH, &batch.to_be_bytes()).map_err(into_io)?;
             self.sync()
         })
@@ -189,12 +171,12 @@ impl Engine {
         &self.path
     }
 
-    /// Tells whether the log still has its name.
+    /// Returns whether the log still has its name.
     pub fn is_in_place(&self) -> bool {
         disk::is_same_file(&self.log, &self.path.join(DATABASE).join(SLED_LOG))
     }
 
-    /// Closes the database; after an I/O error sled may panic over it, which ends here.
+    /// Closes the database. sled may panic here after an I/O error; the panic ends here.
     pub fn close(self) {
         self.trees.close();
     }

@@ -1,4 +1,4 @@
-//! Panics of sled, which end where they are and are told as what they mean.
+//! Panics of sled. They end here, and become errors that say what they mean.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,9 +8,10 @@ thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call`, and returns `None` if it panics; nothing of that is printed.
+/// Runs `call`. Returns `None` if it panics, and prints nothing of the panic.
 ///
-/// sled asserts what it believes of its files, and a damaged one must neither end the process nor print a source line.
+/// sled asserts what it believes about its files. A damaged file must neither end the process nor print a line
+/// of source code.
 pub fn quietly<T>(call: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

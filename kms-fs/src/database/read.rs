@@ -14,7 +14,7 @@ type Entry = (String, Option<Box<[u8]>>);
 
 type Piece = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
-/// Reads all entries, on all processors: reading is what makes up the time of a start.
+/// Reads all entries on all processors, since reading takes most of the time of a start.
 pub fn entries(records: &sled::Tree, path: &Path) -> Result<Entries, OpenError> {
     let ends = quietly(|| records.first().and_then(|first| Ok((first, records.last()?))));
     let ends = ends.ok_or_else(|| OpenError::corrupt(path, DAMAGED))?;
@@ -42,7 +42,7 @@ pub fn entries(records: &sled::Tree, path: &Path) -> Result<Entries, OpenError> 
             .collect()
     });
     let mut parts: Vec<_> = parts?.into_iter().flatten().collect();
-    // In the order of names the index is built without a comparison too many.
+    // Names that come in order make the index without further comparisons.
     parts.sort_unstable_by_key(|(number, _)| *number);
     Ok(parts.into_iter().flat_map(|(_, entries)| entries).collect())
 }
@@ -57,7 +57,7 @@ fn read_piece(records: &sled::Tree, piece: Piece, path: &Path) -> Result<Vec<Ent
     Ok(read)
 }
 
-/// Reads what can be read, with the number of places where it cannot.
+/// Reads the legible entries. Also returns the number of places that cannot be read.
 pub fn legible_entries(records: &sled::Tree) -> (Entries, usize) {
     let (mut entries, mut holes) = (Entries::new(), 0);
     let mut from = Bound::Unbounded;
@@ -89,9 +89,9 @@ pub fn legible_entries(records: &sled::Tree) -> (Entries, usize) {
     }
 }
 
-/// Finds a name after `last` from which on there is something to read.
+/// Finds a name after `last` from which on entries can be read.
 fn next_legible(records: &sled::Tree, last: &[u8]) -> Option<Vec<u8>> {
-    /// Longer than any name.
+    /// The length of a text that is longer than any name.
     const LEN: usize = 160;
     let legible = |from: &[u8]| {
         let range = (Bound::Included(from.to_vec()), Bound::Unbounded);
@@ -103,7 +103,7 @@ fn next_legible(records: &sled::Tree, last: &[u8]) -> Option<Vec<u8>> {
         padded.resize(LEN, with);
         padded
     };
-    // Further and further away, then back to where the damage ends.
+    // The search moves away in growing steps, and then back to the end of the damage.
     let steps = (0..=last.len()).rev().map(|len| padded(&last[..len], 0xff));
     let mut damaged = padded(last, 0);
     let mut good = None;
@@ -121,7 +121,7 @@ fn next_legible(records: &sled::Tree, last: &[u8]) -> Option<Vec<u8>> {
     Some(good)
 }
 
-/// Cuts the names from `first` to `last` into ranges of about the same width, which hold all names there are.
+/// Cuts the names from `first` to `last` into ranges of about the same width. Together they hold every name.
 fn pieces(first: &[u8], last: &[u8]) -> Vec<Piece> {
     const PIECES: u64 = 64;
     let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
@@ -144,7 +144,9 @@ fn pieces(first: &[u8], last: &[u8]) -> Vec<Piece> {
         .collect()
 }
 
-/// Returns the number in the middle, of two numbers that are as many bytes; `None` where nothing is between them.
+/// Returns the number in the middle between two big-endian numbers of the same length.
+///
+/// Returns `None` where no number lies between them.
 fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
     let mut sum = vec![0_u16; low.len() + 1];
     let mut carry = 0;

@@ -12,10 +12,10 @@ const RECORDS: &str = "records";
 
 const META: &str = "meta";
 
-/// Where sled stops if it is told to: its new snapshot has its name, and nothing yet builds on that.
+/// The failpoint of sled at which its new snapshot has its name and nothing builds on it yet.
 const SNAPSHOT_NAMED: &str = "snap write mv post";
 
-/// What makes sled stop holds for the whole process, so one database is opened at a time.
+/// Lets one database be opened at a time, since a failpoint holds for the whole process.
 static OPENING: Mutex<()> = Mutex::new(());
 
 pub const DAMAGED: &str = "its database is not as it was written";
@@ -32,7 +32,7 @@ impl Trees {
         Self::try_open(directory, config)?.map_err(|error| failed("open store", &config.path, error))
     }
 
-    /// Opens a database, or stops with `None` where sled has written a snapshot, if it does.
+    /// Opens a database. Returns `None` if sled stopped because it wrote a snapshot.
     pub fn open_unless_snapshot_is_written(
         directory: &Path,
         config: &FsConfig,
@@ -54,7 +54,7 @@ impl Trees {
             .cache_capacity(config.cache_capacity)
             .flush_every_ms(None)
             .mode(sled::Mode::LowSpace);
-        // sled asserts what it believes of its files; a damaged one must not end the process.
+        // sled asserts what it believes about its files. A damaged file must not end the process.
         quietly(|| {
             let db = sled.open()?;
             let (records, meta) = (db.open_tree(RECORDS)?, db.open_tree(META)?);
@@ -82,7 +82,7 @@ pub fn into_io(error: sled::Error) -> io::Error {
     }
 }
 
-/// Says what an error of sled's means to an operator; its own text is one for its makers.
+/// Returns what an error of sled means to an operator. Its own text is meant for its makers.
 fn meaning(error: &sled::Error) -> &'static str {
     match error {
         sled::Error::Unsupported(_) => "the settings file of its database is damaged or of another version",

@@ -1,4 +1,4 @@
-//! Space set aside on the disk.
+//! A reserve of space on the disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,11 +14,11 @@ use crate::config::FsConfig;
 /// The name of the ballast file.
 pub const BALLAST_FILE: &str = "ballast";
 
-/// A file that only takes up space, given up when a full disk would keep the database from being opened.
+/// A file that only takes up space. It is given up when a full disk would keep the database from being opened.
 ///
-/// sled writes when it is opened, in vain on a full disk. A store that runs needs no ballast to go on reading; it is
-/// for the start of a process. Writes are taken only while the ballast is whole, and begin anew only when
-/// the disk has as much again.
+/// sled writes when it is opened, and fails on a full disk. The ballast is for the start of a process: a
+/// running store needs none to go on reading. The store takes writes only while the ballast is whole. After a
+/// full disk it takes them again only when as much space is free as well.
 pub struct Ballast {
     path: PathBuf,
     size: u64,
@@ -30,9 +30,9 @@ impl Ballast {
         Self { path: config.path.join(BALLAST_FILE), size: config.ballast }
     }
 
-    /// Takes the space if it is not taken yet, or as much of it as there is.
+    /// Takes the space, or as much of it as there is.
     ///
-    /// Fails when that is not all of it.
+    /// Fails if the space is not all there.
     pub fn take(&self) -> io::Result<()> {
         let file = self.open()?;
         if file.metadata()?.len() >= self.size {
@@ -49,7 +49,7 @@ impl Ballast {
         taken
     }
 
-    /// Takes the space, and makes sure that there is as much again.
+    /// Takes the space, and checks that as much is free as well.
     pub fn take_with_headroom(&self) -> io::Result<()> {
         self.take()?;
         let file = self.open()?;
@@ -74,10 +74,10 @@ impl Ballast {
     }
 }
 
-/// Makes `file` take up at least `size` bytes.
+/// Allocates at least `size` bytes for `file`.
 fn reserve(file: &File, size: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, size) {
-        // Random bytes, since such a file system may compress.
+        // A file system without fallocate may compress, so the bytes are random.
         Err(Errno::OPNOTSUPP) => fill(file, size),
         reserved => reserved.map_err(Into::into),
     }

@@ -1,4 +1,4 @@
-//! What a file system has to be told so that it keeps what it was given.
+//! Durable writes: what a file system needs to be told so that it keeps what it was given.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -21,7 +21,7 @@ pub fn sync_directory(path: &Path) -> Result<(), OpenError> {
     sync_file(path).map_err(OpenError::io("sync directory", path))
 }
 
-/// Makes a directory and those above it that are missing, for the owner alone, durably.
+/// Creates a directory and its missing parents durably, for the owner only.
 pub fn create_directories(path: &Path) -> Result<(), OpenError> {
     let missing: Vec<&Path> =
         path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
@@ -30,7 +30,7 @@ pub fn create_directories(path: &Path) -> Result<(), OpenError> {
     missing.into_iter().try_for_each(sync_directory_of)
 }
 
-/// Makes a directory durable with all that is in it.
+/// Makes a directory with all its content durable.
 pub fn sync_tree(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -48,10 +48,10 @@ pub fn sync_file(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Writes a file over itself and syncs it, so that all that can be read from it is on the disk.
+/// Writes a file over itself and syncs it, so that everything that can be read from it is on the disk.
 ///
-/// After a failed fsync a second one proves nothing: Linux reports the error once and takes the pages for clean,
-/// so they are read as they were written but never reach the disk.
+/// After a failed fsync, a second one proves nothing. Linux reports the error once and marks the pages as
+/// clean: they are read as they were written, but never reach the disk.
 pub fn rewrite(path: &Path) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let mut buffer = vec![0; 1 << 20];
@@ -66,15 +66,16 @@ pub fn rewrite(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads a file; `None` where there is none. Anything but a regular file is refused, and a link whose target is missing: behind
-/// it may be a volume that is not mounted.
+/// Reads a regular file. Returns `None` where there is none.
+///
+/// Refuses everything else, and a link without a target: its target may be on a volume that is not mounted.
 pub fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if refuse_other_types(path)? { fs::read(path).map(Some) } else { Ok(None) }
 }
 
-/// Makes sure that nothing but a regular file has this name, before it is opened: a pipe would wait for its other end.
+/// Checks that a name belongs to a regular file or to nothing.
 ///
-/// Returns whether there is one.
+/// Anybody who opened a pipe would wait for its other end. Returns whether there is a file.
 pub fn refuse_other_types(path: &Path) -> io::Result<bool> {
     let named = match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -93,7 +94,7 @@ pub fn refuse_other_types(path: &Path) -> io::Result<bool> {
     if found.is_file() { Ok(true) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
-/// Copies a file by reading and writing it, and syncs the copy.
+/// Copies the content of a file, and syncs the copy.
 pub fn copy_file(source: &File, to: &Path) -> io::Result<()> {
     let mut options = File::options();
     let target = options.write(true).create(true).truncate(true).mode(0o600).open(to)?;
@@ -109,7 +110,7 @@ pub fn copy_file(source: &File, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Tells whether `path` names the file that is open.
+/// Returns whether `path` names the open file.
 pub fn is_same_file(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
     (open.dev(), open.ino()) == (named.dev(), named.ino())

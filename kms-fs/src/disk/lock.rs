@@ -1,4 +1,4 @@
-//! The lock on a store's directory, which names its holder.
+//! The lock on a store's directory. It names its holder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,16 +15,20 @@ use crate::error::OpenError;
 /// The name of the lock file.
 pub const LOCK_FILE: &str = "lock";
 
-/// How long a lock is waited for: a process that forks shares its locks with the child until that runs another program.
+/// How long to wait for the lock.
+///
+/// A process that forks shares its locks with the child until the child runs another program.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// A held lock; the kernel gives it back when the process ends, however it ends.
+/// A held lock. The kernel releases it when the process ends, however it ends.
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock on the store in `path`, without writing to it; a store without a lock file is nobody's.
+    /// Takes the lock on the store in `path` without writing to it.
+    ///
+    /// Returns `None` where there is no lock file, so that nobody can hold the lock.
     pub fn take_to_read(path: &Path) -> Result<Option<Self>, OpenError> {
         let lock_path = path.join(LOCK_FILE);
         if !refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))? {
@@ -35,7 +39,7 @@ impl Lock {
         Ok(Some(Self { _file: file }))
     }
 
-    /// Takes the lock on the store in `path`, which is a directory.
+    /// Takes the lock on the store in the directory `path`.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         let lock_path = path.join(LOCK_FILE);
         refuse_other_types(&lock_path).map_err(OpenError::io("look at lock file", &lock_path))?;
@@ -43,7 +47,7 @@ impl Lock {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&lock_path).map_err(OpenError::io("open lock file", &lock_path))?;
         Self::lock(&mut file, path)?;
-        // On a full disk the id may fail to be written; the lock holds all the same.
+        // A full disk may refuse the process id. The lock holds all the same.
         let _ = file
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))

@@ -1,4 +1,4 @@
-//! The journal's file, as a store that takes writes uses it.
+//! The file of a journal: writing it anew, appending to it, and taking a batch back.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
@@ -16,7 +16,7 @@ pub const JOURNAL_FILE: &str = "journal";
 
 const UNFINISHED: &str = "journal.new";
 
-/// A journal shorter than this is not rewritten, however much of it is dead.
+/// The least number of dead bytes for which the journal is rewritten.
 const MIN_REWRITE: u64 = 256 << 10;
 
 /// The open journal of a store that takes writes.
@@ -24,31 +24,30 @@ pub struct Journal {
     file: File,
     mark: Mark,
     path: PathBuf,
-    /// Bytes of whole batches; what lies behind was refused, or torn.
+    /// The length of all whole batches. Bytes behind them were refused or torn.
     len: u64,
     /// The number of the last batch.
     batch: u64,
-    /// Bytes of lines that no longer say what the store holds, about.
+    /// Approximately the bytes of lines that no longer say what the store holds.
     dead: u64,
-    /// Once this many bytes are dead a rewrite is tried.
+    /// The number of dead bytes from which on a rewrite is tried.
     rewrite_at: u64,
 }
 
 impl Journal {
-    /// Returns where the journal of a store in `directory` lies.
+    /// Returns the path of the journal of a store in `directory`.
     pub fn path_in(directory: &Path) -> PathBuf {
         directory.join(JOURNAL_FILE)
     }
 
-    /// Reads the journal's bytes; `None` where there is none.
+    /// Reads the bytes of the journal. Returns `None` where there is none.
     pub fn read(directory: &Path) -> io::Result<Option<Vec<u8>>> {
         disk::read_regular(&Self::path_in(directory))
     }
 
-    /// Writes a journal that says that the store holds `entries` after batch `batch`, from 1 on, in place of the one that is
-    /// there.
+    /// Writes a journal that holds `entries` as batch `batch` (1 or more), in place of the present one.
     ///
-    /// It is there whole or not at all.
+    /// The new journal appears whole or not at all.
     pub fn write(directory: &Path, head: &Head, batch: u64, entries: &Entries) -> io::Result<Self> {
         let unfinished = directory.join(UNFINISHED);
         let mut options = File::options();
@@ -80,7 +79,7 @@ impl Journal {
         Ok(Self { file, mark, path, len, batch, dead: 0, rewrite_at: MIN_REWRITE })
     }
 
-    /// Removes what an interrupted [`write`](Self::write) has left.
+    /// Removes what an interrupted [`write`](Self::write) left behind.
     pub fn clean_up(directory: &Path) -> io::Result<()> {
         match fs::remove_file(directory.join(UNFINISHED)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -88,7 +87,9 @@ impl Journal {
         }
     }
 
-    /// Opens the journal of the store `head` that `scan` was made of, to go on behind its last whole batch.
+    /// Opens the journal of the store `head` that `scan` was read from.
+    ///
+    /// The next batch goes behind the last whole one.
     pub fn open(directory: &Path, head: &Head, scan: &Scan<'_>) -> io::Result<Self> {
         let path = Self::path_in(directory);
         let file = File::options().read(true).write(true).open(&path)?;
@@ -109,7 +110,7 @@ impl Journal {
 
     /// Writes the next batch and syncs it.
     ///
-    /// After an error it is not known what is on the disk; [`cut`](Self::cut) takes it back.
+    /// After an error nobody knows what is on the disk. [`cut`](Self::cut) takes the batch back.
     pub fn append(&mut self, changes: &[Change<'_>]) -> io::Result<()> {
         let batch = self.batch + 1;
         let mut text = String::with_capacity(changes.len() * 512);
@@ -128,19 +129,19 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that the last batch is in the database too, so that it can be acknowledged.
+    /// Notes that the last batch is in the database too. It can be acknowledged then.
     pub fn note_done(&self) -> io::Result<()> {
         self.mark.set(self.batch)
     }
 
-    /// Makes durable what was noted so far.
+    /// Makes the notes so far durable.
     pub fn sync_notes(&self) -> io::Result<()> {
         self.mark.sync()
     }
 
-    /// Takes note that `name` was deleted, whose record had `len` bytes: two lines are dead.
+    /// Counts two lines as dead, since `name`, whose record had `len` bytes, was deleted.
     pub fn note_deleted(&mut self, name: &str, len: usize) {
-        // Two sums, two numbers, and what stands between them.
+        // The length of two sums, two numbers, and the characters between them.
         const AROUND: usize = 40;
         self.dead += (2 * (name.len() + AROUND) + len.div_ceil(3) * 4) as u64;
     }
@@ -150,9 +151,9 @@ impl Journal {
         self.len
     }
 
-    /// Takes back the batch that began at `mark`, which was refused, and says so in its place.
+    /// Takes back the refused batch that began at `mark`, and writes a line about that in its place.
     ///
-    /// The journal has to be opened anew then.
+    /// The journal has to be opened anew afterwards.
     pub fn cut(self, mark: u64) -> io::Result<()> {
         self.file.set_len(mark)?;
         let batch = if self.len > mark { self.batch } else { self.batch + 1 };
@@ -163,17 +164,17 @@ impl Journal {
         said
     }
 
-    /// Tells whether so much of the file is dead that it should be written anew.
+    /// Returns whether so much of the file is dead that it should be written anew.
     pub fn is_half_dead(&self) -> bool {
         self.dead >= self.rewrite_at && self.dead * 2 > self.len
     }
 
-    /// Puts off the next rewrite, since one failed.
+    /// Puts off the next rewrite, since the last one failed.
     pub fn put_off_rewrite(&mut self) {
         self.rewrite_at = self.dead + self.len / 2;
     }
 
-    /// Tells whether the file still has its name.
+    /// Returns whether the file still has its name.
     pub fn is_in_place(&self) -> bool {
         disk::is_same_file(&self.file, &self.path)
     }
@@ -207,7 +208,7 @@ mod tests {
                 assert!(line.says.record() == *record, "{name}");
             }
         }
-        // A line in the middle that is damaged is one that is missing, for whichever reader it was.
+        // A damaged line in the middle counts as missing, whichever reader reads it.
         for at in (0..text.len()).step_by(text.len() / 23) {
             let mut damaged = text.clone();
             damaged[at] ^= 0x10;

@@ -10,9 +10,10 @@
 //! <sum> <batch> 1/1 0 -                                                     sled refused the batch before
 //! ```
 //!
-//! Sums are CRC-32 in hex. A sum covers what follows it up to the end of the line. The first sum of a create ends before
-//! the second one, and the second one covers the record, so that a name stays legible where its record is not. Records
-//! are sealed and stand here as base64, as does the header of the store.
+//! A sum is the CRC-32, in hex, of what follows it up to the end of the line. The first sum of a create ends
+//! before the second one, and the second one covers the record too, so that a name stays legible where its
+//! record is damaged. Records are sealed and stand here as base64, as does the header of the store. `count` is
+//! the number of lines of the first batch.
 
 use std::fmt::Write as _;
 
@@ -25,31 +26,31 @@ const MAGIC: &str = "kms-fs-journal";
 
 const VERSION: &str = "1";
 
-/// The hex digits of a sum.
+/// The number of hex digits of a sum.
 const SUM_LEN: usize = 8;
 
-/// Stands where a line has no name.
+/// The text in place of a name in a line that is about none.
 pub const NOBODY: &str = "-";
 
-/// What the head of a journal says.
+/// The head of a journal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Head {
     pub store_id: StoreId,
-    /// The header of the store, as the database holds it too.
+    /// The header of the store. The database holds it too.
     pub header: Vec<u8>,
 }
 
-/// What a line says of its name.
+/// What a line says about its name.
 #[derive(Clone, Copy)]
 pub enum Says<'a> {
-    /// The record, in base64.
+    /// There is a record, here in base64.
     Record(&'a str),
     Deleted,
     Lost,
 }
 
 pub enum Parsed<'a> {
-    /// The head, and how many lines the first batch has.
+    /// The head, the number of the first batch, and the number of its lines.
     Head {
         head: Head,
         batch: u64,
@@ -66,7 +67,7 @@ pub enum Parsed<'a> {
 }
 
 impl Says<'_> {
-    /// Decodes the record; `None` where there is none.
+    /// Decodes the record. Returns `None` where the line has none.
     pub fn record(&self) -> Option<Box<[u8]>> {
         match self {
             Self::Record(text) => STANDARD_NO_PAD.decode(text).ok().map(Into::into),
@@ -74,7 +75,7 @@ impl Says<'_> {
         }
     }
 
-    /// Tells whether the record is this one; `scratch` is used again by the next call.
+    /// Returns whether the line holds this record. The buffer `scratch` is reused by the next call.
     pub fn is_record(&self, record: &[u8], scratch: &mut Vec<u8>) -> bool {
         let Self::Record(text) = self else { return false };
         scratch.clear();
@@ -99,7 +100,7 @@ pub fn parse(bytes: &[u8]) -> Option<Parsed<'_>> {
     if rest.starts_with(MAGIC) {
         return (sum_of(&[rest]) == sum).then(|| parse_head(rest)).flatten();
     }
-    // Up to the name, and what follows it.
+    // The head ends with the name; the body follows it.
     let mut spaces = rest.match_indices(' ').map(|(at, _)| at);
     let (first, second, third) = (spaces.next()?, spaces.next()?, spaces.next()?);
     let end = spaces.next().unwrap_or(rest.len());
@@ -141,7 +142,7 @@ fn parse_sum(text: &str) -> Option<u32> {
     (text.len() == SUM_LEN).then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// Sums up texts as if a space stood between them.
+/// Computes the sum of texts, each followed by a space.
 fn sum_of(parts: &[&str]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for part in parts {

@@ -1,8 +1,11 @@
-//! How far journal and database have to reach: the number of the last batch that was acknowledged, in a file of its own.
+//! The mark: the number of the last acknowledged batch, in a file of its own. Journal and database have to
+//! reach it.
 //!
-//! A journal that was cut at the end of a line, and a database whose replay ended early, look whole. The number tells that they
-//! are not. It is written before a batch is acknowledged and synced only when the store is closed: after a power cut it may
-//! be an older one, and never too high.
+//! A journal that was cut at the end of a line looks whole, and so does a database whose replay ended early.
+//! The number tells that they are not.
+//!
+//! The number is written before a batch is acknowledged, and synced only when the store is closed. After a
+//! power cut it may be too low, and never too high.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,14 +18,16 @@ use crate::keys::StoreId;
 /// The name of the file in the store's directory.
 pub const MARK_FILE: &str = "last";
 
-/// The open file.
+/// The open file of the mark.
 pub struct Mark {
     file: File,
     store_id: StoreId,
 }
 
 impl Mark {
-    /// Reads whose number it is, and the number; `None` where there is none, or none that can be read.
+    /// Reads the store's id and the number.
+    ///
+    /// Returns `None` where there is no mark, or none that can be read.
     pub fn read(directory: &Path) -> Option<(StoreId, u64)> {
         let bytes = disk::read_regular(&directory.join(MARK_FILE)).ok()??;
         let text = String::from_utf8(bytes).ok()?;
@@ -33,7 +38,7 @@ impl Mark {
         (text == line(&store_id, number)).then_some((store_id, number))
     }
 
-    /// Opens the file, made if it is not there.
+    /// Opens the file, or creates it.
     pub fn open(directory: &Path, store_id: &StoreId) -> io::Result<Self> {
         let path = directory.join(MARK_FILE);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("'{}': {error}", path.display()));
@@ -42,7 +47,8 @@ impl Mark {
         options.read(true).write(true).mode(0o600);
         let file = match options.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // The journal's name first: a mark alone would tell of a store that lost everything.
+                // The journal's name is synced first: a mark alone would look like a store that lost
+                // everything.
                 disk::sync_file(directory)?;
                 options.create(true).truncate(false).open(&path)
             }
@@ -57,13 +63,13 @@ impl Mark {
         self.file.write_all_at(line(&self.store_id, number).as_bytes(), 0)
     }
 
-    /// Makes it durable.
+    /// Makes the number durable.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 }
 
-/// A line of always the same length, so that it is written over in one piece.
+/// Returns the line of the file. Its length is always the same, so that one write replaces it.
 fn line(store_id: &StoreId, number: u64) -> String {
     let text = format!("{} {number:020}", hex::encode(store_id));
     format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes()))

@@ -1,4 +1,4 @@
-//! What can be read of a journal.
+//! Reading a journal, whole or damaged.
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
@@ -6,27 +6,27 @@ use std::thread;
 
 use super::line::{Head, NOBODY, Parsed, Says, parse};
 
-/// The most names that room is made for before they have come.
+/// The largest number of names for which memory is reserved in advance.
 const MOST_RESERVED: usize = 1 << 20;
 
-/// What could be read of a journal.
+/// Everything that could be read of a journal.
 #[derive(Default)]
 pub struct Scan<'a> {
-    /// `None` where both lines that tell it are damaged.
+    /// The head. `None` where both of its lines are damaged.
     pub head: Option<Head>,
-    /// The last line about each name, of those that can be read.
+    /// For each name, the last legible line about it.
     pub names: HashMap<&'a str, Line<'a>>,
-    /// What cannot be read.
+    /// Unreadable lines up to the end of the last whole batch.
     pub damage: Vec<Damage<'a>>,
-    /// The last batch that is there as a whole.
+    /// The number of the last whole batch.
     pub last: u64,
-    /// Where that batch ends.
+    /// The end of that batch in the file.
     pub len: u64,
-    /// Damage behind that batch: a batch that was being written, or one that was damaged since.
+    /// Unreadable lines behind that batch. It was torn while it was written, or damaged since.
     pub tail: Vec<Damage<'a>>,
 }
 
-/// The last line about a name.
+/// A line about a name.
 #[derive(Clone, Copy)]
 pub struct Line<'a> {
     pub batch: u64,
@@ -37,14 +37,14 @@ pub struct Line<'a> {
 /// A line that cannot be read.
 #[derive(Clone, Copy)]
 pub struct Damage<'a> {
-    /// The batch that it belongs to, at the latest.
+    /// The batch of the line. It may belong to an earlier one.
     pub batch: u64,
-    /// The name, where that part of the line is legible.
+    /// The name, if that part of the line is legible.
     pub name: Option<&'a str>,
 }
 
 impl<'a> Scan<'a> {
-    /// Reads all that can be read of the journal in `text`.
+    /// Reads everything that can be read of the journal `text`.
     pub fn of(text: &'a [u8]) -> Self {
         let mut reader = Reader::default();
         for (line, end) in lines(text).into_iter().flatten() {
@@ -53,12 +53,12 @@ impl<'a> Scan<'a> {
         reader.end()
     }
 
-    /// Returns the number of the newest batch of which anything is there.
+    /// Returns the number of the newest batch of which anything is left.
     pub fn newest(&self) -> u64 {
         self.damage.iter().chain(&self.tail).map(|damage| damage.batch).fold(self.last, u64::max)
     }
 
-    /// Tells whether nothing is damaged but for what follows the last whole batch.
+    /// Returns whether nothing is damaged up to the end of the last whole batch.
     pub fn is_whole(&self) -> bool {
         self.head.is_some() && self.damage.is_empty()
     }
@@ -67,14 +67,14 @@ impl<'a> Scan<'a> {
 #[derive(Default)]
 struct Reader<'a> {
     scan: Scan<'a>,
-    /// The batch that is being read, how many of its lines have come, and how many it has.
+    /// The present batch, the number of its lines so far, and the number that it should have.
     batch: u64,
     come: u32,
     of: u32,
     began: bool,
     /// Damage since the last whole batch.
     pending: Vec<Damage<'a>>,
-    /// Lines of the present batch; a batch that was refused, or is not there as a whole, says nothing yet.
+    /// Lines of the present batch. They count only when the batch is whole and was not refused.
     lines: Vec<(&'a str, Line<'a>)>,
     unreadable: bool,
 }
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
             }
         };
         if !self.began {
-            // Its head is damaged: what came before is not known.
+            // The head is damaged, so nobody knows what came before.
             self.began = true;
             (self.batch, self.of, self.come) = (batch, of, 0);
         }
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
             self.scan.head = Some(head);
             (self.batch, self.of) = (batch, count);
             self.began = true;
-            // A damaged number takes no more than there can be.
+            // A damaged number must not reserve more than there can be.
             self.scan.names.reserve(usize::try_from(count).unwrap_or_default().min(MOST_RESERVED));
         }
         self.unreadable = false;
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
             self.pending.push(Damage { batch: last_missing, name: None });
         }
         if batch != self.batch {
-            // Lines of a batch that is not whole tell of their names all the same.
+            // Lines of an incomplete batch still tell about their names.
             self.take_lines();
             (self.batch, self.of) = (batch, of);
         }
@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
 
     fn end(mut self) -> Scan<'a> {
         if self.scan.last == 0 && self.began {
-            // Not even what the file began with is whole.
+            // Not even the first batch is whole.
             self.take_lines();
             self.pending.push(Damage { batch: self.batch, name: None });
             self.scan.damage.append(&mut self.pending);
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         let began_another = self.batch > self.scan.last || self.come < self.of;
         if began_another || self.unreadable || !self.pending.is_empty() {
             let batch = if began_another { self.batch } else { self.scan.last + 1 };
-            // Each line that came is legible; those that did not come are not.
+            // Each line that came is legible. Those that did not come are not.
             let names = self.lines.iter().map(|(name, _)| Damage { batch, name: Some(name) });
             self.scan.tail.extend(names);
             self.scan.tail.append(&mut self.pending);
@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads the lines of a text, on all processors: at each start all of a journal is read.
+/// Parses the lines of a text on all processors, since every start reads the whole journal.
 fn lines(text: &[u8]) -> Vec<Vec<(Option<Parsed<'_>>, u64)>> {
     const LEAST: usize = 1 << 20;
     let threads = thread::available_parallelism().map_or(1, usize::from).min(8);

@@ -1,10 +1,10 @@
-//! The header of a store: its format, its id, and what kind of root it has.
+//! The header of a store: its format, its id, and the kind of its root.
 //!
-//! One value under one key, so that one compare-and-swap changes it: format (1 byte) ‖ root kind (1 byte) ‖ store
-//! id (16 bytes) ‖ for a local root key the store key, sealed under it.
+//! The header is one value under one key, so that one compare-and-swap changes it: format (1 byte) ‖ kind of
+//! root (1 byte) ‖ store id (16 bytes) ‖ for a local root key, the store key sealed under it.
 //!
-//! Format 1 had no journal beside the database. Format 2 differs in nothing else, and only keeps a release that would
-//! not write the journal from opening the store.
+//! Format 1 had no journal beside the database. Format 2 differs in nothing else. Its number keeps a release
+//! that would not write the journal from opening the store.
 
 use kms_core::{Cipher, SealingKey, SecretBytes, SecretKey};
 
@@ -12,13 +12,13 @@ use super::root_key::RootKey;
 use super::store_key::{STORE_ID_LEN, StoreId, StoreKey};
 use crate::error::OpenError;
 
-/// The format that is written.
+/// The format that this release writes.
 pub const FORMAT: u8 = 2;
 const ROOT_LOCAL: u8 = 1;
 const ROOT_WRAPPER: u8 = 2;
 const PREFIX_LEN: usize = 2 + STORE_ID_LEN;
 
-/// A header, taken apart.
+/// A decoded header.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Header {
     pub format: u8,
@@ -26,17 +26,17 @@ pub struct Header {
     pub root: Root,
 }
 
-/// What the records of a store are wrapped by.
+/// The root of a store, which wraps its records.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Root {
-    /// The store key, which is kept here sealed under a root key.
+    /// A local root key. Sealed under it, the header holds the store key.
     Local { sealed_store_key: Vec<u8> },
     /// A wrapper outside of the store.
     Wrapper,
 }
 
 impl Header {
-    /// Makes the header of a new store whose root key is `root_key`.
+    /// Creates the header of a new store with the root key `root_key`.
     pub fn new_local(root_key: &RootKey) -> Result<Self, OpenError> {
         let store_id = new_store_id()?;
         let store_key = SecretKey::random()?;
@@ -44,7 +44,7 @@ impl Header {
         Ok(Self { format: FORMAT, store_id, root: Root::Local { sealed_store_key } })
     }
 
-    /// Makes the header of a new store whose records come wrapped.
+    /// Creates the header of a new store whose records come wrapped.
     pub fn new_wrapper() -> Result<Self, OpenError> {
         Ok(Self { format: FORMAT, store_id: new_store_id()?, root: Root::Wrapper })
     }
@@ -75,7 +75,7 @@ impl Header {
         Ok(Self { format, store_id, root })
     }
 
-    /// Unwraps the store key: the test for the right root key.
+    /// Unwraps the store key. This fails if `root_key` is not the one of the store.
     pub fn unwrap_store_key(
         &self,
         root_key: &RootKey,
@@ -96,14 +96,14 @@ impl Header {
         Ok(StoreKey::new(SealingKey::new(store_key, Cipher::Aes256), self.store_id))
     }
 
-    /// Seals the store key anew under another root key.
+    /// Returns the header with the store key sealed under another root key.
     pub fn rewrap(&self, old: &RootKey, new: &RootKey, path: &std::path::Path) -> Result<Self, OpenError> {
         let store_key = self.unwrap_store_key(old, path)?;
         let sealed_store_key = seal(new, &self.store_id, store_key.key())?;
         Ok(Self { root: Root::Local { sealed_store_key }, ..self.clone() })
     }
 
-    /// Returns the header as this release writes it.
+    /// Returns the header in the format that this release writes.
     pub fn in_present_format(&self) -> Self {
         Self { format: FORMAT, ..self.clone() }
     }

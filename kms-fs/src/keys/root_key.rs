@@ -1,4 +1,4 @@
-//! The root key of a local store: 32 bytes that live outside of it.
+//! The root key of a local store: 32 bytes that rest outside of it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,42 +14,55 @@ use zeroize::Zeroizing;
 use crate::disk::sync_directory_of;
 use crate::error::OpenError;
 
-/// Permissions under which a root key is refused: anything for others, and writing for the group.
+/// The permissions that a root key's file must not have: any for others, and writing for the group.
 const REFUSED_MODE: u32 = 0o027;
 
-/// Permissions that are worth a word: reading for the group, as container platforms give it.
+/// The permissions that cause a warning: reading for the group, as container platforms grant it.
 const NOTED_MODE: u32 = 0o040;
 
-/// A root key's file is 44 characters of base64 and a line end; more is no root key.
+/// The largest file of a root key. 44 characters of base64 and a line end are all that it holds.
 pub const MAX_FILE_LEN: usize = 1024;
 
 /// The root key of a local store.
 ///
-/// In text it is base64 of 32 random bytes. There is no `Debug`; it is wiped when dropped.
+/// Its text is base64 of 32 random bytes. It has no `Debug`, and it is wiped when dropped.
 pub struct RootKey {
     key: SecretKey,
-    /// The file that it was read from.
+    /// The file that the key was read from.
     file: Option<PathBuf>,
 }
 
-/// A root key that was read, and what an operator should hear about where it lies.
+/// A root key, and warnings about the place that it was read from.
+#[non_exhaustive]
 pub struct LoadedRootKey {
     /// The key.
     pub key: RootKey,
-    /// Warnings, a sentence each.
+    /// The warnings for an operator, a sentence each.
     pub warnings: Vec<String>,
 }
 
 impl RootKey {
-    /// Makes a random root key.
+    /// Creates a random root key.
+    ///
+    /// # Errors
+    ///
+    /// - [`OpenError::Internal`]: the system's random generator fails.
     pub fn random() -> Result<Self, OpenError> {
         Ok(Self { key: SecretKey::random()?, file: None })
     }
 
-    /// Reads a root key from a file that only its owner may write and nobody but its owner and group may read.
+    /// Reads a root key from a file.
+    ///
+    /// Only its owner may write the file, and only its owner and its group may read it.
+    ///
+    /// # Errors
+    ///
+    /// - [`OpenError::BadRootKey`]: it is no regular file, its mode opens it to others, or it holds no root
+    ///   key.
+    /// - [`OpenError::Io`]: the file cannot be read.
     pub fn from_file(path: &Path) -> Result<LoadedRootKey, OpenError> {
         let mut options = OpenOptions::new();
-        // Opening a pipe would wait for its writer.
+        // Without this flag, opening a pipe would wait for its writer.
         options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
         let file = options.open(path).map_err(OpenError::io("open root key file", path))?;
         let metadata = file.metadata().map_err(OpenError::io("look at root key file", path))?;
@@ -76,6 +89,10 @@ impl RootKey {
     }
 
     /// Reads a root key from an environment variable.
+    ///
+    /// # Errors
+    ///
+    /// - [`OpenError::BadRootKey`]: the variable is not set, or holds no root key.
     pub fn from_env(name: &str) -> Result<LoadedRootKey, OpenError> {
         let bad = |why: &str| OpenError::BadRootKey {
             origin: format!("environment variable {name}"),
@@ -86,9 +103,11 @@ impl RootKey {
         Ok(LoadedRootKey { key, warnings: Vec::new() })
     }
 
-    /// Reads base64 of 32 bytes; white space around it does not matter.
+    /// Reads base64 of 32 bytes. White space around it does not matter.
     ///
-    /// The error is what was expected, and never tells what was found.
+    /// # Errors
+    ///
+    /// The text says what was expected. It never quotes what was found.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "expected base64 of 32 bytes, as `kms init` writes it";
         let mut bytes = Zeroizing::new([0; 48]);
@@ -97,7 +116,12 @@ impl RootKey {
         Ok(Self { key, file: None })
     }
 
-    /// Writes the key to a new file of mode 0600, whole and durably. A file that is there already is left as it is.
+    /// Writes the key durably to a new file of mode 0600. The file appears whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// - [`OpenError::Io`]: the file exists already and is left as it is, or it cannot be written.
+    /// - [`OpenError::Internal`]: the system's random generator fails.
     #[expect(
         clippy::expect_used,
         clippy::missing_panics_doc,
@@ -109,7 +133,7 @@ impl RootKey {
             .encode_slice(self.key.expose(), text.as_mut_slice())
             .expect("the buffer is longer than the text");
         text[len] = b'\n';
-        // In containers that share a directory every process may have the same id.
+        // A process id would not do: processes in containers that share a directory may all have the same one.
         let mut random = [0_u8; 8];
         kms_core::fill_random(&mut random)?;
         let temporary = with_suffix(path, &format!(".{:016x}.tmp", u64::from_be_bytes(random)));
@@ -121,7 +145,7 @@ impl RootKey {
         sync_directory_of(path)
     }
 
-    /// Returns the file that it was read from.
+    /// Returns the file that the key was read from.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
@@ -150,7 +174,7 @@ fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Returns the path of a file whose name has `suffix` at its end.
+/// Appends `suffix` to the name of a file.
 pub fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);

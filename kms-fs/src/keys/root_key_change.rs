@@ -1,4 +1,4 @@
-//! The change of a root key, and what an interrupted change leaves behind.
+//! The change of a root key, and the files that an interrupted change leaves behind.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, hard_link, rename};
@@ -12,20 +12,20 @@ use super::root_key::{MAX_FILE_LEN, RootKey, with_suffix};
 use crate::disk::sync_directory_of;
 use crate::error::OpenError;
 
-/// How old a file is that no writer is still at.
+/// The age from which a file is no longer being written.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The files of a root key that is being changed.
 pub struct RootKeyChange {
     file: PathBuf,
-    /// The key that comes.
+    /// The file of the new key.
     pub new_file: PathBuf,
-    /// Where the key that goes is kept: backups of the store made before need it.
+    /// The file that keeps the old key. Backups of the store that were made before the change need it.
     pub old_file: PathBuf,
 }
 
 impl RootKeyChange {
-    /// Names the files beside `file`.
+    /// Names the files of a change beside `file`.
     pub fn of(file: &Path) -> Self {
         Self {
             file: file.to_owned(),
@@ -34,7 +34,7 @@ impl RootKeyChange {
         }
     }
 
-    /// Makes the new key, unless an interrupted change has left one, and reads it.
+    /// Reads the new key. Creates it first, unless an interrupted change has left one.
     pub fn prepare(&self) -> Result<RootKey, OpenError> {
         if !self.new_file.exists() {
             if self.old_file.exists() {
@@ -45,7 +45,7 @@ impl RootKeyChange {
         Ok(RootKey::from_file(&self.new_file)?.key)
     }
 
-    /// Keeps the old key and puts the new one in its place. There is a key in the file all the time.
+    /// Keeps the old key, and puts the new one in its place. The file holds a key at every moment.
     pub fn finish(&self) -> Result<(), OpenError> {
         let present = RootKey::from_file(&self.file)?.key;
         if self.old_file.exists() {
@@ -69,10 +69,11 @@ impl RootKeyChange {
     }
 }
 
-/// Removes what writers that were killed left beside the root key in `file`, which opens the store.
+/// Removes the temporary files that killed writers left beside the root key in `file`, which opens the store.
 ///
-/// A key is used only once it has its name, so nothing was made with one that has not. One that `opens` the store stays
-/// all the same, and so does what cannot be read, or is so young that somebody may be writing it.
+/// A key is used only once its file has its final name, so nothing was made with the key in a temporary file. A
+/// file stays all the same if its key `opens` the store, if it cannot be read, or if it is so young that
+/// somebody may still write it.
 pub fn remove_unfinished(file: &Path, opens: impl Fn(&RootKey) -> bool) {
     let change = RootKeyChange::of(file);
     let names = [file, &change.new_file, &change.old_file].map(|file| file.file_name());
@@ -90,7 +91,7 @@ pub fn remove_unfinished(file: &Path, opens: impl Fn(&RootKey) -> bool) {
         }
         let path = entry.path();
         let Ok(content) = read_secret_file(&path, MAX_FILE_LEN) else { continue };
-        // What is no key was cut off in its middle.
+        // A content that is no key was cut off in the middle.
         let key = std::str::from_utf8(&content).ok().and_then(|text| RootKey::parse(text).ok());
         if !key.is_some_and(|key| opens(&key)) {
             let _ = fs::remove_file(path);
@@ -98,13 +99,13 @@ pub fn remove_unfinished(file: &Path, opens: impl Fn(&RootKey) -> bool) {
     }
 }
 
-/// Gives a root key's file, whose store is there, the name under which it is looked for.
+/// Gives the file of a root key its final name, once the store that it opens is there.
 pub fn give_name(from: &Path, to: &Path) -> Result<(), OpenError> {
     rename_new(from, to).map_err(OpenError::io("rename root key file", from))?;
     sync_directory_of(to)
 }
 
-/// Returns the directory that a file lies in.
+/// Returns the directory of a file.
 pub fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -112,7 +113,7 @@ pub fn parent(path: &Path) -> PathBuf {
     }
 }
 
-/// Tells whether a name is one under which the file called `name` is written.
+/// Returns whether `found` is a temporary name of the file `name`.
 fn is_unfinished(found: &OsStr, name: &OsStr) -> bool {
     let rest = found.as_bytes().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
     let random = rest.and_then(|rest| rest.strip_suffix(b".tmp"));

@@ -1,4 +1,4 @@
-//! The key of a store, under which its records are sealed.
+//! The store key, under which the records of a store are sealed.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use kms_core::{
     EntryName, Error, ErrorKind, KeyRecord, Result, SealingKey, SecretBytes, SecretKey, StoreStatus, Wrapper,
 };
 
-/// Bytes of the random id that tells stores apart.
+/// The length in bytes of the random id of a store.
 pub const STORE_ID_LEN: usize = 16;
 
 /// The id of a store.
 pub type StoreId = [u8; STORE_ID_LEN];
 
-/// A [`Wrapper`] with the store's own random key, which the root key wraps.
+/// A [`Wrapper`] with the random key of a store, which the root key wraps.
 ///
 /// The associated data is the format, the store's id and the entry's name, so a record opens nowhere else.
 pub struct StoreKey {
@@ -30,13 +30,15 @@ impl StoreKey {
         self.key.key()
     }
 
-    /// Tells whether the record of the entry `name` opens, and is that of a key.
+    /// Returns whether the record of the entry `name` opens, and decodes as the record of a key.
     pub(crate) fn opens(&self, name: &str, record: &[u8]) -> bool {
         let opened = self.key.open(record, &self.context(name));
         opened.is_ok_and(|record| KeyRecord::decode(record.expose()).is_ok())
     }
 
-    /// The parts before the name have fixed lengths, so no two names give the same context.
+    /// Returns the associated data of a record.
+    ///
+    /// The parts before the name have fixed lengths, so no two names give the same data.
     fn context(&self, name: &str) -> Vec<u8> {
         [b"kms-fs record v1\0".as_slice(), &self.store_id, name.as_bytes()].concat()
     }

@@ -1,8 +1,9 @@
-//! The first start: a root key in a file, and the store that it opens.
+//! The first start: it makes a root key in a file, and the store that the key opens.
 //!
-//! The root key is written as `<file>.new`, the store is made with it, and only then the file gets its name. So a file of that
-//! name says that there was a store: where there is none now, it is away and not new. A start that was cut off anywhere
-//! leaves `<file>.new`, and the next one goes on with it.
+//! The root key is first written as `<file>.new`. Then the store is made with it, and only then the file gets
+//! its final name. So a file with the final name says that there was a store: if there is none now, the store
+//! is missing and not new. A start that was interrupted anywhere leaves `<file>.new`, and the next one goes on
+//! with it.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,20 +18,23 @@ use crate::error::OpenError;
 use crate::keys::{RootKey, RootKeyChange, give_name, parent};
 use crate::recovery;
 
-/// What lies where a store and the file of its root key are expected.
+/// What was found in the places of a store and of its root key's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// A store was made in its directory.
     pub store: bool,
     /// Something has the name of the root key's file.
     pub root_key: bool,
-    /// A root key waits under `<file>.new`: of a first start or a change of the root key that was cut off.
+    /// A root key waits under `<file>.new`. A first start or a change of the root key was interrupted.
     pub begun: bool,
 }
 
 /// Looks for the store in `store` and the root key in `root_key`, without opening either.
 ///
-/// What cannot be looked at is an error, and never absent.
+/// # Errors
+///
+/// - [`OpenError::Io`]: one of the places cannot be looked at. It is never reported as absent then.
 pub fn look(store: &Path, root_key: &Path) -> Result<Found, OpenError> {
     Ok(Found {
         store: recovery::exists(store)?,
@@ -39,10 +43,15 @@ pub fn look(store: &Path, root_key: &Path) -> Result<Found, OpenError> {
     })
 }
 
-/// Makes a store and the root key in `root_key`, or completes what an earlier call of it began.
+/// Makes a store and the root key in `root_key`, or completes what an earlier call began.
 ///
-/// A root key that waits under `<root_key>.new` is used, else one is made there. Several processes may call it at once: one
-/// of them gets the store, and the others hear that it is in use.
+/// A root key that waits under `<root_key>.new` is used. Otherwise one is made there. Several processes may
+/// call this at once: one of them gets the store, and the others hear that it is in use.
+///
+/// # Errors
+///
+/// - [`OpenError::BadRootKey`]: the root key's file cannot be used, or another process put one there meanwhile.
+/// - Every error of [`open`](crate::open()).
 pub fn create_with_root_key_file(config: &FsConfig, root_key: &Path) -> Result<Opened, OpenError> {
     create_directories(&config.path)?;
     let _turn = Turn::take(&config.path)?;
@@ -52,7 +61,8 @@ pub fn create_with_root_key_file(config: &FsConfig, root_key: &Path) -> Result<O
     let waiting = RootKeyChange::of(root_key).new_file;
     let key = match exists(&waiting)?.then(|| RootKey::from_file(&waiting)) {
         Some(Ok(loaded)) => loaded.key,
-        // Cut short by a file system that keeps less than it was told to; no store can have been made with it.
+        // The file was cut short, by a file system that keeps less than it was told. No store can have been
+        // made with it.
         Some(Err(OpenError::BadRootKey { .. })) if !recovery::exists(&config.path)? => {
             fs::remove_file(&waiting).map_err(OpenError::io("remove unfinished root key file", &waiting))?;
             make(root_key, &waiting)?
@@ -61,7 +71,7 @@ pub fn create_with_root_key_file(config: &FsConfig, root_key: &Path) -> Result<O
         None => make(root_key, &waiting)?,
     };
     let opened = open(config, &key, OpenMode::CreateOrOpen).inspect_err(|_| {
-        // Refused before anything was made with it.
+        // The store was refused before anything was made with the key.
         if recovery::exists(&config.path).is_ok_and(|exists| !exists) {
             let _ = fs::remove_file(&waiting);
         }
@@ -84,7 +94,7 @@ fn make(root_key: &Path, waiting: &Path) -> Result<RootKey, OpenError> {
     Ok(RootKey::from_file(waiting)?.key)
 }
 
-/// Removes what writers that were killed left of `<root_key>.new`: keys that nothing was made with.
+/// Removes the temporary files that killed writers left of `<root_key>.new`. Nothing was made with their keys.
 fn remove_torn_files(root_key: &Path) {
     let waiting = RootKeyChange::of(root_key).new_file;
     let Some(name) = waiting.file_name() else { return };
@@ -98,7 +108,7 @@ fn remove_torn_files(root_key: &Path) {
     }
 }
 
-/// Tells whether something has this name, be it a link to nothing.
+/// Returns whether something has this name, even a link without a target.
 fn exists(path: &Path) -> Result<bool, OpenError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),
@@ -107,7 +117,7 @@ fn exists(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// The turn of one process to make a store: the others wait.
+/// The right of one process to make a store, for which the others wait.
 struct Turn {
     _directory: File,
 }
@@ -115,7 +125,7 @@ struct Turn {
 impl Turn {
     fn take(store: &Path) -> Result<Self, OpenError> {
         let directory = File::open(store).map_err(OpenError::io("open directory", store))?;
-        // Not every file system has locks on directories; what was written is compared all the same.
+        // Not every file system has locks on directories. The key is compared later in any case.
         let _ = flock(&directory, FlockOperation::LockExclusive);
         Ok(Self { _directory: directory })
     }

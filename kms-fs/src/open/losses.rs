@@ -1,4 +1,4 @@
-//! Losses of a damaged store are accepted.
+//! Accepting the losses of a damaged store.
 
 use super::stored::Stored;
 use super::unwrap::unwrap_any;
@@ -8,9 +8,19 @@ use crate::error::OpenError;
 use crate::keys::{Header, RootKey};
 use crate::recovery::{self, Known};
 
-/// Takes the loss for given of entries whose very names are lost, so that the store in `config` takes writes again.
+/// Accepts that entries are lost whose very names are lost, so that the store in `config` takes writes again.
 ///
-/// What can be read is written anew; whatever else there was is kept under another name, and is no longer looked for.
+/// Everything that can be read is written anew. The damaged files are kept under other names, and no start
+/// looks for them any more. Returns what an operator should know, a sentence each.
+///
+/// # Errors
+///
+/// - [`OpenError::NoStore`]: there is no store.
+/// - [`OpenError::InUse`]: another process uses the store.
+/// - [`OpenError::WrongRootKey`]: `root_key` is not the one of the store.
+/// - [`OpenError::OtherRoot`]: a root key is given, and the store has none.
+/// - [`OpenError::Corrupt`]: not even a header can be read.
+/// - [`OpenError::Io`]: a file cannot be read or written.
 pub fn accept_losses(config: &FsConfig, root_key: Option<&RootKey>) -> Result<Vec<String>, OpenError> {
     let mut warnings = Vec::new();
     let unwrap = |headers: &[Header]| match root_key {

@@ -1,4 +1,4 @@
-//! Opening a store, making one, changing its root key, and accepting what it lost.
+//! Opening a store, making one, changing its root key, and accepting its losses.
 
 mod first_start;
 mod losses;

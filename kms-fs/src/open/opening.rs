@@ -11,33 +11,39 @@ use crate::error::OpenError;
 use crate::keys::{Header, Root, RootKey, StoreKey};
 use crate::store::SledStore;
 
-/// A local store with records sealed under its own root.
+/// A local store whose records are sealed under its own root.
 pub type FsStore = Wrapped<SledStore, StoreKey>;
 
-/// A store that was opened, and what is worth telling of it.
+/// An open store, and what an operator should know about it.
+#[non_exhaustive]
 pub struct Opened {
     /// The store.
     pub store: FsStore,
-    /// Whether it was made just now.
+    /// Whether the store was made just now.
     pub is_new: bool,
-    /// The number of keys in it.
+    /// The number of keys in the store.
     pub keys: usize,
-    /// What an operator should hear, a sentence each: the root key lies inside the store, an interrupted change of
-    /// the root key was completed or waits to be, files were damaged and what became of that.
+    /// What an operator should know, a sentence each.
+    ///
+    /// Warnings are about a root key inside the store, about an interrupted change of the root key, and about
+    /// damaged files and what became of them.
     pub warnings: Vec<String>,
-    /// Names of keys whose records cannot be read. Other than when salvaging, only those that are known to be lost.
+    /// Names of keys whose records cannot be read.
+    ///
+    /// Only [`OpenMode::Salvage`] reads every record. Other modes list the records that are known to be lost.
     pub illegible: Vec<String>,
 }
 
-/// A store whose records come wrapped, and what is worth telling of it.
+/// An open store whose records come wrapped, and what an operator should know about it.
+#[non_exhaustive]
 pub struct OpenedBare {
     /// The store, to be put under a [`Wrapper`](kms_core::Wrapper).
     pub store: SledStore,
-    /// Whether it was made just now.
+    /// Whether the store was made just now.
     pub is_new: bool,
-    /// The number of keys in it.
+    /// The number of keys in the store.
     pub keys: usize,
-    /// What an operator should hear of damage, a sentence each.
+    /// What an operator should know of damage, a sentence each.
     pub warnings: Vec<String>,
     /// Names of keys whose records are lost.
     pub illegible: Vec<String>,
@@ -45,9 +51,23 @@ pub struct OpenedBare {
 
 /// Opens a store under its root key, or makes one.
 ///
-/// The wrong root key is refused before any record is read or written. Where a change of the root key was interrupted
-/// and the store has the new one already, the change is completed. Damage is mended where nothing is lost by that; where
-/// something may be, the store is read-only, and a name that is not found is [`Corrupt`](kms_core::ErrorKind::Corrupt).
+/// A wrong root key is refused before any record is read or written. If a change of the root key was
+/// interrupted and the store has the new key already, the change is completed.
+///
+/// Damage is repaired where nothing is lost by that. Where something may be lost, the store is read-only, and a
+/// name that is not found is [`Corrupt`](kms_core::ErrorKind::Corrupt).
+///
+/// # Errors
+///
+/// - [`OpenError::NoStore`], [`OpenError::AlreadyExists`]: `mode` does not fit the directory.
+/// - [`OpenError::NotAStore`]: the directory holds other files.
+/// - [`OpenError::InUse`]: another process uses the store.
+/// - [`OpenError::WrongRootKey`]: `root_key` is not the one of the store.
+/// - [`OpenError::OtherRoot`]: the records of the store are wrapped by something else than a root key.
+/// - [`OpenError::NewerFormat`]: a newer release wrote the store.
+/// - [`OpenError::Corrupt`]: the content of the directory cannot be read as a store.
+/// - [`OpenError::Io`]: a file cannot be read or written.
+/// - [`OpenError::Internal`]: the system's random generator fails.
 pub fn open(config: &FsConfig, root_key: &RootKey, mode: OpenMode) -> Result<Opened, OpenError> {
     let mut warnings = Vec::new();
     let parts = Parts::open(
@@ -72,7 +92,12 @@ pub fn open(config: &FsConfig, root_key: &RootKey, mode: OpenMode) -> Result<Ope
     Ok(Opened { store: Wrapped::new(store, store_key), is_new, keys, warnings, illegible })
 }
 
-/// Opens a store for records that are wrapped by something else, or makes one.
+/// Opens a store for records that something else wraps, or makes one.
+///
+/// # Errors
+///
+/// - [`OpenError::OtherRoot`]: the store has a local root key.
+/// - Every other error of [`open`](crate::open()), except [`OpenError::WrongRootKey`].
 pub fn open_bare(config: &FsConfig, mode: OpenMode) -> Result<OpenedBare, OpenError> {
     let parts = Parts::open(config, mode, None, Header::new_wrapper, |headers| {
         let bare = headers.iter().position(|header| matches!(header.root, Root::Wrapper));

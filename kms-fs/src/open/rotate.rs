@@ -1,4 +1,4 @@
-//! The root key of a store that is not in use is changed.
+//! Changing the root key of a store that is not in use.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,13 @@ use crate::error::OpenError;
 use crate::journal::{Head, Journal};
 use crate::keys::{Header, RootKey, RootKeyChange, remove_unfinished};
 
-/// Wraps the store key of a store that is not in use under another root key, durably and at one stroke.
+/// Wraps the store key under another root key, durably and in one step. The store must not be in use.
+///
+/// # Errors
+///
+/// - [`OpenError::WrongRootKey`]: `old` is not the root key of the store.
+/// - [`OpenError::ReadOnly`]: the store takes no writes.
+/// - The errors of [`open`](crate::open()) for an existing store.
 pub fn rotate_root_key(config: &FsConfig, old: &RootKey, new: &RootKey) -> Result<(), OpenError> {
     let parts = Parts::open(config, OpenMode::Existing, None, Header::new_wrapper, |headers| {
         unwrap_with(headers, old, &config.path)
@@ -22,7 +28,7 @@ pub fn rotate_root_key(config: &FsConfig, old: &RootKey, new: &RootKey) -> Resul
         }
     };
     let rewrapped = header.rewrap(old, new, &config.path)?.encode();
-    // The database first: where both open, and differ, the next start writes the journal's anew.
+    // The database comes first. Where both headers open and differ, the next start writes the journal's anew.
     engine.set_header(&rewrapped)?;
     let head = Head { header: rewrapped, ..head };
     let written = Journal::write(&config.path, &head, journal.batch(), &entries);
@@ -31,11 +37,17 @@ pub fn rotate_root_key(config: &FsConfig, old: &RootKey, new: &RootKey) -> Resul
     Ok(())
 }
 
-/// Gives a store that is not in use a new root key, which replaces the one in `file`; returns where the old one is kept.
+/// Replaces the root key in `file`, and returns the path of the kept old key. The store must not be in use.
 ///
-/// The new key is written to `<file>.new` first, then the store changes, then the files: `<file>` is kept as `<file>.old`
-/// too and `<file>.new` takes its place. Interrupted anywhere, it is completed by calling it again, or by
-/// opening the store if that has changed. Backups of the store made before need the old key.
+/// The new key is written to `<file>.new` first. Then the store changes, and then the files: `<file>` is kept
+/// as `<file>.old`, and `<file>.new` takes its place. After an interruption, another call completes the change.
+/// If the store has changed already, opening it completes the change too. Backups of the store that were made
+/// before need the old key.
+///
+/// # Errors
+///
+/// - [`OpenError::BadRootKey`]: a file of a root key cannot be used, or an earlier `<file>.old` is in the way.
+/// - Every error of [`rotate_root_key`].
 pub fn rotate_root_key_file(config: &FsConfig, file: &Path) -> Result<PathBuf, OpenError> {
     let old = RootKey::from_file(file)?.key;
     let change = RootKeyChange::of(file);

@@ -1,4 +1,4 @@
-//! What a store holds, how it can be written, and how it begins to be served.
+//! Reading what a store holds, finding out whether it takes writes, and beginning to serve it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::recovery::{self, Found, Known, Merged, merge};
 use crate::store::SledStore;
 use crate::writer::{Files, Index, Writer};
 
-/// A store on the way to being opened, and what its root was found to be.
+/// A store before it is served, and the root that opened it.
 pub struct Parts<R> {
     pub stored: Stored,
     pub root: R,
@@ -27,9 +27,9 @@ pub struct Stored {
     pub header: Header,
     pub head: Head,
     pub entries: Entries,
-    /// The number of a batch that was acknowledged.
+    /// The number of an acknowledged batch, or 0.
     pub last: u64,
-    /// Why a name that is not found may have been there all the same.
+    /// Why a name that is not found may have been there.
     pub doubt: Option<String>,
     pub access: Access,
     pub notes: Vec<String>,
@@ -39,12 +39,12 @@ pub enum Access {
     ReadWrite(Engine, Journal),
     /// There is no room to write.
     Full(String),
-    /// Nothing may be written until somebody decides.
+    /// Nothing may be written until an operator decides.
     ReadOnly(String),
 }
 
 impl<R> Parts<R> {
-    /// Opens or makes a store; `unwrap` finds, of the headers given, one that its root opens.
+    /// Opens or makes a store. `unwrap` finds the header, among those given, that its root opens.
     pub fn open(
         config: &FsConfig,
         mode: OpenMode,
@@ -61,7 +61,7 @@ impl<R> Parts<R> {
             _ => {}
         }
         if mode == OpenMode::Salvage {
-            // On a disk that may have been mounted for reading alone.
+            // The disk may be mounted read-only, so nothing is created on it.
             let (stored, root) = Stored::load(config, mode, Lock::take_to_read(path)?, unwrap)?;
             return Ok(Self { stored, root, is_new: false });
         }
@@ -148,7 +148,7 @@ impl Stored {
         Ok((Self { lock, header, head, entries, last, doubt, access, notes }, root))
     }
 
-    /// Begins to serve it; returns what is to be told of damage too.
+    /// Begins to serve the store. Also returns the warnings.
     pub fn start(self, config: &FsConfig) -> Result<(SledStore, Vec<String>), OpenError> {
         let Self { lock, head, entries, doubt, access, notes, .. } = self;
         let at = |text: String| format!("store '{}': {text}", config.path.display());
@@ -188,7 +188,7 @@ impl Stored {
     }
 }
 
-/// Tells names in a line of the log, which has an end; `kms check` tells them all.
+/// Lists the first names for a line of the log. `kms check` lists all of them.
 fn few(names: &[&str]) -> String {
     const MOST: usize = 20;
     match names.len().checked_sub(MOST) {
@@ -197,7 +197,7 @@ fn few(names: &[&str]) -> String {
     }
 }
 
-/// Reads the database from a copy outside of the store, to which nothing is written.
+/// Reads the database from a copy outside of the store. Nothing is written to the store.
 fn salvage(
     config: &FsConfig,
     scan: Option<&Scan<'_>>,
@@ -207,7 +207,7 @@ fn salvage(
     kms_core::fill_random(&mut random)?;
     let name = format!("kms-salvage-{:016x}", u64::from_be_bytes(random));
     match recovery::read_copy(config, &std::env::temp_dir().join(name)) {
-        // The journal may do.
+        // The journal may be enough.
         Err(error) if scan.is_some_and(Scan::is_whole) => {
             notes.push(format!("the database was not read: {error}"));
             Ok(None)
@@ -216,7 +216,7 @@ fn salvage(
     }
 }
 
-/// Takes apart the headers that can be read: the database's before the journal's.
+/// Decodes the headers that can be read: the database's first, then the journal's.
 fn headers(found: Option<&Found>, scan: Option<&Scan<'_>>, path: &Path) -> Result<Vec<Header>, OpenError> {
     let of_database = found.and_then(|found| found.header.as_deref());
     let of_journal = scan.and_then(|scan| scan.head.as_ref()).map(|head| head.header.as_slice());

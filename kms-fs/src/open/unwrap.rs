@@ -1,11 +1,11 @@
-//! Which root key opens a store.
+//! Finding the header of a store that a root key opens.
 
 use std::path::Path;
 
 use crate::error::OpenError;
 use crate::keys::{Header, RootKey, RootKeyChange, StoreKey, remove_unfinished};
 
-/// Unwraps the store key of the first header that opens under this very root key; returns which that is.
+/// Unwraps the store key of the first header that opens under this very root key. Also returns its position.
 pub fn unwrap_with(
     headers: &[Header],
     root_key: &RootKey,
@@ -20,7 +20,9 @@ pub fn unwrap_with(
     Err(OpenError::WrongRootKey { path: path.to_owned() })
 }
 
-/// Unwraps the store key of the first header that opens; a change of the root key that was interrupted is completed.
+/// Unwraps the store key of the first header that opens under the root key or its successor.
+///
+/// An interrupted change of the root key is completed.
 pub fn unwrap_any(
     headers: &[Header],
     root_key: &RootKey,
@@ -45,7 +47,7 @@ pub fn unwrap_any(
     Err(OpenError::WrongRootKey { path: path.to_owned() })
 }
 
-/// Tries the key that an interrupted change of the root key has left beside `root_key`, and completes the change.
+/// Tries the key that an interrupted change left beside `root_key`, and completes the change.
 fn open_with_successor(
     header: &Header,
     root_key: &RootKey,

@@ -1,4 +1,4 @@
-//! What lies in a store's directory.
+//! The content of a store's directory.
 
 use std::fs;
 use std::io;
@@ -10,16 +10,18 @@ use crate::disk::{self, BALLAST_FILE, LOCK_FILE};
 use crate::error::OpenError;
 use crate::journal::{JOURNAL_FILE, Journal, MARK_FILE};
 
-/// A copy of the database, to be looked into.
+/// The name of a copy of the database, which is made to be read.
 pub const COPY: &str = "sled.copy";
 
-/// A database that is whole and waits for the name of the one that it replaces.
+/// The name of a whole database that waits for the name of the one that it replaces.
 pub const REPAIRED: &str = "sled.repaired";
 
-/// What the name of a database that was set aside begins with.
+/// The beginning of the name of a database that was set aside.
 pub const DAMAGED: &str = "sled.damaged-";
 
-/// Tells whether a store was made in `path`, whatever has become of it. A directory that cannot be read is an error.
+/// Returns whether a store was made in `path`, whatever has become of it.
+///
+/// A directory that cannot be read is an error.
 pub fn exists(path: &Path) -> Result<bool, OpenError> {
     const PARTS: [&str; 4] = [DATABASE, JOURNAL_FILE, MARK_FILE, REPAIRED];
     let names = match names_in(path) {
@@ -29,9 +31,9 @@ pub fn exists(path: &Path) -> Result<bool, OpenError> {
     Ok(names.iter().any(|name| PARTS.contains(&name.as_str()) || name.starts_with(DAMAGED)))
 }
 
-/// Finds a file in `path` that no store of ours put there.
+/// Finds a file in `path` that no store put there.
 ///
-/// The file `root_key`, if it lies there, is none: that is unwise, and told elsewhere.
+/// The file `root_key` does not count. It is unwise to keep it there, and a warning elsewhere says so.
 pub fn foreign_file(path: &Path, root_key: Option<&Path>) -> Result<Option<String>, OpenError> {
     const OURS: [&str; 5] = [LOCK_FILE, BALLAST_FILE, UNFINISHED, "journal.new", "lost+found"];
     let root_key = root_key.and_then(|file| file.canonicalize().ok());
@@ -40,7 +42,7 @@ pub fn foreign_file(path: &Path, root_key: Option<&Path>) -> Result<Option<Strin
     Ok(names.into_iter().find(|name| !OURS.contains(&name.as_str()) && !is_root_key(name)))
 }
 
-/// Completes, or removes, what a start that was cut off has left.
+/// Completes or removes what an interrupted start left behind.
 pub fn clean_up(path: &Path) -> Result<(), OpenError> {
     let failed = |name: &str| OpenError::io("clean up", path.join(name));
     Journal::clean_up(path).map_err(failed("journal.new"))?;
@@ -48,7 +50,7 @@ pub fn clean_up(path: &Path) -> Result<(), OpenError> {
     let (repaired, database) = (path.join(REPAIRED), path.join(DATABASE));
     if is_there(&repaired).map_err(failed(REPAIRED))? {
         if is_there(&database).map_err(failed(DATABASE))? {
-            // It has not got its name yet; what it holds, the journal holds too.
+            // The new database has not got its name yet. The journal holds all that it holds.
             remove_directory(&repaired).map_err(failed(REPAIRED))?;
         } else {
             fs::rename(&repaired, &database).map_err(failed(REPAIRED))?;
@@ -58,7 +60,7 @@ pub fn clean_up(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Finds a name for what is set aside now.
+/// Finds a free name for a file that is set aside now.
 pub fn name_aside(path: &Path, prefix: &str) -> PathBuf {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let names = (now..).map(|time| path.join(format!("{prefix}{time}")));
@@ -69,7 +71,7 @@ pub fn names_in(path: &Path) -> io::Result<Vec<String>> {
     fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Tells whether something has this name; what cannot be looked at is an error.
+/// Returns whether something has this name. A name that cannot be looked up is an error.
 fn is_there(path: &Path) -> io::Result<bool> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),

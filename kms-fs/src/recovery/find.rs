@@ -1,4 +1,4 @@
-//! What can be read of a database.
+//! Reading a database, whole or damaged.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -13,29 +13,29 @@ use crate::disk::{self, Ballast};
 use crate::error::OpenError;
 use crate::journal::Scan;
 
-/// What was found of a database.
+/// A database that was found.
 pub struct Found {
     pub header: Option<Vec<u8>>,
     pub database: Database,
-    /// The open database, where it is the store's own and as it was written.
+    /// The open database, if it is the store's own and undamaged.
     pub engine: Option<Engine>,
-    /// Whether it opens as it is, without anything left away.
+    /// Whether the database opens with all of its files.
     pub opens: bool,
 }
 
-/// Finds out what there is of a database, for a store whose journal reads as `scan`.
+/// Finds out what is left of a database whose journal reads as `scan`.
 ///
-/// `None` where nothing of it can be read. Only where the journal alone could replace it is the database opened before
-/// a copy of it was tried, since sled may erase what it cannot read.
+/// Returns `None` where nothing of it can be read. sled may erase what it cannot read, so a copy is tried
+/// before the database itself. Only where the journal alone could replace the database is it opened at once.
 ///
-/// `last` is the number of a batch that was acknowledged.
+/// `last` is the number of the last batch that is known to be acknowledged, or 0.
 pub fn find(
     config: &FsConfig,
     scan: Option<&Scan<'_>>,
     last: u64,
     notes: &mut Vec<String>,
 ) -> Result<Option<Found>, OpenError> {
-    // A journal with a torn end is no less whole where it is known how far it has to reach.
+    // A journal with a torn end is whole if it is known how far it has to reach.
     let has_all =
         |scan: &Scan<'_>| scan.is_whole() && scan.last >= last && (scan.tail.is_empty() || last > 0);
     if scan.is_some_and(has_all) {
@@ -45,7 +45,7 @@ pub fn find(
             Err(OpenError::Corrupt { why, .. }) => notes.push(why),
             Err(error) => notes.push(error.to_string()),
         }
-        // What the journal holds is enough, but for a batch that may have been damaged since.
+        // The journal holds enough, except for a batch at its end that may have been damaged since.
         return if scan.is_some_and(|scan| scan.tail.is_empty()) {
             Ok(None)
         } else {
@@ -69,13 +69,13 @@ pub fn find(
             }
             Ok(found)
         }
-        // No room for a copy. As long as it is so nothing else will be written.
+        // There is no room for a copy. As long as that is so, nothing else is written either.
         Err(error) if error.is_full() => open_in_place(config).map(Some),
         Err(error) => Err(error),
     }
 }
 
-/// Tells whether an error is about the database's own files, and not about what lies under them.
+/// Returns whether an error is about the database's own files, and not about the file system below them.
 fn is_unusable(error: &OpenError) -> bool {
     match error {
         OpenError::Corrupt { .. } => true,
@@ -111,23 +111,23 @@ fn open_in_place(config: &FsConfig) -> Result<Found, OpenError> {
     }
 }
 
-/// Reads a copy of the database; `None` where there is nothing to be read.
+/// Reads a copy of the database. Returns `None` where there is nothing to be read.
 ///
-/// Nothing is written to the database itself. Where it does not open, its snapshot and its settings are left away: they only
-/// spare sled work, and the log has everything.
+/// Nothing is written to the database itself. If its copy does not open, a second one is made without snapshot
+/// and settings. They only save sled work: the log holds everything.
 pub fn read_copy(config: &FsConfig, copy: &Path) -> Result<Option<Found>, OpenError> {
     let original = config.path.join(DATABASE);
     let log = original.join(SLED_LOG);
     match log.metadata() {
         Ok(found) if found.is_file() => {}
-        // What cannot be looked at is not lost.
+        // A file that cannot be looked at is not lost.
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Err(OpenError::io("look at", log)(error));
         }
         _ => return Ok(None),
     }
     let outcome = read_copies(config, &original, copy);
-    // Also after a copy that failed for want of room.
+    // This also cleans up after a copy for which there was no room.
     let removed = remove_directory(copy).map_err(OpenError::io("remove the copy", copy));
     let found = outcome?;
     removed.map(|()| found)
@@ -161,7 +161,7 @@ fn read_copies(config: &FsConfig, original: &Path, copy: &Path) -> Result<Option
     Ok(best)
 }
 
-/// Reads what can be read of an open database.
+/// Reads everything that can be read of an open database.
 fn look_into(engine: &Engine) -> Found {
     let header = engine.header().ok().flatten();
     let batch = engine.batch();
@@ -196,7 +196,7 @@ fn copy_database(original: &Path, copy: &Path, only_log: bool) -> Result<(), Ope
     Ok(())
 }
 
-/// Tells whether the replay of a log erased something that was written: what sled takes for torn it overwrites with zeros.
+/// Returns whether the replay of a log erased something. sled overwrites with zeros what it takes for torn.
 fn was_erased(log: &Path, replayed: &Path) -> io::Result<bool> {
     const BLOCK: usize = 64 << 10;
     let (log, replayed) = (fs::File::open(log)?, fs::File::open(replayed)?);

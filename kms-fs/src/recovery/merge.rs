@@ -1,43 +1,44 @@
-//! What a store holds, judged by its journal and its database together.
+//! Judging what a store holds, by its journal and its database together.
 //!
-//! Whichever is whole and newer decides. Where neither is, what both tell is put together; a name of which no record is left
-//! is known to have been there, and where not even the names are known, nothing that is not found may be taken for
-//! absent.
+//! The file that is whole and newer decides. Where neither is, the knowledge of both is put together. A name
+//! without a legible record is known to have been there. Where not even the names are known, a name that is not
+//! found must not be taken for absent.
 
 use std::thread;
 
 use crate::entries::Entries;
 use crate::journal::{Damage, Line, Says, Scan};
 
-/// What a database holds.
+/// The content of a database.
 #[derive(Default)]
 pub struct Database {
     pub entries: Entries,
-    /// The last batch of the journal that is in it; `None` where it was written by a release without a journal.
+    /// The last batch of the journal that is in it. `None` where a release without a journal wrote it.
     pub batch: Option<u64>,
-    /// What of it cannot be read, or was left out of its replay.
+    /// What of the database cannot be read, or was left out of its replay.
     pub damage: Option<String>,
 }
 
-/// What the store holds.
+/// The judged content of a store.
 #[derive(Default)]
 pub struct Merged {
     pub entries: Entries,
-    /// Why a name that is not found may have been there all the same.
+    /// Why a name that is not found may have been there.
     pub doubt: Option<String>,
     /// What was mended, for the log.
     pub notes: Vec<String>,
-    /// Whether the journal says just this, so that it need not be written anew.
+    /// Whether the journal says exactly this, so that it need not be written anew.
     pub journal_agrees: bool,
-    /// Whether the database, as far as it could be read, holds just this.
+    /// Whether the legible part of the database holds exactly this.
     pub database_agrees: bool,
-    /// Whether the journal has records that are not in `entries`, without saying that they were deleted.
+    /// Whether the journal has records that are not in `entries`, and does not say that they were deleted.
     pub journal_has_more: bool,
 }
 
 /// Judges what the store holds.
 ///
-/// `last` is the number of a batch that was acknowledged, 0 where none is known: journal and database have to reach so far.
+/// `last` is the number of an acknowledged batch, or 0 where none is known. Journal and database have to reach
+/// it.
 pub fn merge(scan: Option<&Scan<'_>>, database: Option<Database>, last: u64) -> Merged {
     let reached = database.as_ref().and_then(|database| database.batch).max(scan.map(Scan::newest));
     let mut merged = judge(scan, database, last);
@@ -79,14 +80,15 @@ fn judge(scan: Option<&Scan<'_>>, database: Option<Database>, last: u64) -> Merg
     }
 }
 
-/// The journal is whole, and not older than the database: it decides.
+/// Judges by a journal that is whole and not older than the database.
 ///
-/// What it says nothing of is kept: two lives of one store may have been mixed, and whose key that is nobody knows.
+/// Entries of which the journal says nothing are kept. Two lives of one store may have been mixed, and nobody
+/// knows whose key that is.
 fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> Merged {
     let mut scratch = Vec::new();
     let (mut put_back, mut recovered) = (0_usize, 0_usize);
     let before = entries.len();
-    // Nearly always both say the same, which is found without a search in the tree.
+    // Nearly always both say the same. This test finds that out without a search in the tree.
     let lives = scan.names.values().filter(|line| !matches!(line.says, Says::Deleted)).count();
     if lives == before && says_the_same(scan, &entries) {
         let mut merged = Merged { entries, journal_agrees: true, database_agrees: true, ..Merged::default() };
@@ -133,7 +135,9 @@ fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64
     merged
 }
 
-/// Tells whether the journal has each of these entries as it is; looked at on all processors, since it is so at each start.
+/// Returns whether the journal holds each of these entries as it is.
+///
+/// All processors take part, since every start compares them.
 fn says_the_same(scan: &Scan<'_>, entries: &Entries) -> bool {
     let entries: Vec<_> = entries.iter().collect();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -151,7 +155,9 @@ fn says_the_same(scan: &Scan<'_>, entries: &Entries) -> bool {
     })
 }
 
-/// The database is whole, and the journal is not, or is older: what the database has not seen comes from the journal.
+/// Judges by a database that is whole, where the journal is damaged or older.
+///
+/// What the database has not seen comes from the journal.
 fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> Merged {
     let newest = scan.newest();
     let mut applied = 0;
@@ -162,7 +168,7 @@ fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> 
             _ => drop(entries.insert((*name).to_owned(), says.record())),
         }
     }
-    // The batch after the last one that the database has was never acknowledged if nothing came after it.
+    // The first batch after the database's last one was never acknowledged if no further batch came.
     let acknowledged = |damage: &&Damage<'_>| {
         let is_torn = damage.batch == batch + 1 && newest == batch + 1 && damage.batch > last;
         damage.batch > batch && !is_torn
@@ -186,7 +192,9 @@ fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> 
     merged
 }
 
-/// The database is damaged, or of unknown age: lines of the journal decide, and what only the database has is kept.
+/// Judges by the journal, where the database is damaged or of unknown age.
+///
+/// Entries that only the database has are kept.
 fn by_journal(scan: &Scan<'_>, mut entries: Entries, damage: Option<String>) -> Merged {
     for (name, line) in &scan.names {
         match line.says {
@@ -205,20 +213,21 @@ fn by_journal(scan: &Scan<'_>, mut entries: Entries, damage: Option<String>) -> 
 }
 
 impl Merged {
-    /// Notes what the end of the journal told that cannot be read, unless it is a batch that was never acknowledged: the one
-    /// after the last that the database has.
+    /// Notes what the unreadable end of the journal said.
+    ///
+    /// The batch after the database's last one does not count if it was never acknowledged.
     fn lose_tail(&mut self, scan: &Scan<'_>, batch: u64, last: u64) {
         if scan.last > batch || last > scan.last {
             self.lose(scan, &scan.tail);
         }
     }
 
-    /// Notes what damaged lines of the journal told and nothing else tells.
+    /// Notes what damaged lines of the journal said, if nothing else says it.
     fn lose(&mut self, scan: &Scan<'_>, lost: &[Damage<'_>]) {
         let mut unnamed = false;
         for Damage { batch, name } in lost {
             match name {
-                // A later line about the same name is what counts.
+                // A later line about the same name decides.
                 Some(name) if scan.names.get(name).is_some_and(|line| line.batch > *batch) => {}
                 Some(name) if self.entries.get(*name).is_some_and(Option::is_some) => {}
                 Some(name) => {

@@ -1,8 +1,10 @@
-//! What a start makes of the files that it finds: it reads them, judges what the store holds, and puts them right.
+//! What a start makes of the files that it finds: it reads them, judges what the store holds, and repairs them.
 //!
-//! A database that does not open is read from a copy. It is set aside as `sled.damaged-<time>` when another one was made
-//! of what the journal and it hold. Every step can be cut off: the next start finds the journal as it was or as it will
-//! be. It finds a database, too, or none, and then it makes another one of the journal.
+//! A database that does not open is read from a copy. When another one was made of what the journal and the
+//! copy hold, the damaged one is set aside as `sled.damaged-<time>`.
+//!
+//! Every step can be interrupted. The next start finds the journal as it was or as it will be. If it finds no
+//! database, it makes one of the journal.
 
 mod directory;
 mod find;

@@ -1,4 +1,4 @@
-//! Journal and database are made to hold the same entries.
+//! Making journal and database hold the same entries.
 
 use std::fs;
 use std::io;
@@ -12,22 +12,24 @@ use crate::entries::{Change, Entries};
 use crate::error::OpenError;
 use crate::journal::{Head, Journal, MARK_FILE, Scan};
 
-/// What is known of the files that are to hold the entries.
+/// What is known about the files that are to hold the entries.
 #[derive(Default)]
 pub struct Known<'a> {
-    /// The journal, where it says just this.
+    /// The journal, if it says exactly this.
     pub scan: Option<&'a Scan<'a>>,
-    /// An open database that only has to be brought up to date, and the last batch in it.
+    /// An open database that only has to be updated, and the last batch in it.
     pub engine: Option<(Engine, Option<u64>)>,
-    /// Whether it holds just this.
+    /// Whether the database holds exactly this.
     pub database_agrees: bool,
-    /// Whether the journal that is there has records which are no longer served.
+    /// Whether the present journal has records that are no longer served.
     pub journal_has_more: bool,
-    /// The number of a batch that was acknowledged.
+    /// The number of an acknowledged batch, or 0.
     pub last: u64,
 }
 
-/// Makes journal and database hold `entries`, and opens both; `notes` is told what was set aside.
+/// Makes journal and database hold `entries`, and opens both.
+///
+/// `notes` gets a text about each file that was set aside.
 pub fn settle(
     config: &FsConfig,
     head: &Head,
@@ -72,7 +74,7 @@ pub fn settle(
     Ok((engine, journal))
 }
 
-/// Makes an open database hold `entries`, and the header and the number of the journal's last batch with them.
+/// Makes an open database hold `entries`, the header, and the number of the journal's last batch.
 fn bring_up_to_date(
     engine: &Engine,
     head: &Head,
@@ -104,7 +106,7 @@ fn bring_up_to_date(
     Ok(())
 }
 
-/// Puts a database that holds `entries` in the place of the one that is there, which is kept under another name.
+/// Replaces the present database by one that holds `entries`. The present one is kept under another name.
 fn replace_database(
     config: &FsConfig,
     head: &Head,

@@ -1,4 +1,4 @@
-//! The two files of an open store, journal and database, as the writer uses them.
+//! Journal and database of an open store, as the writer uses them.
 
 use std::io;
 use std::path::Path;
@@ -22,14 +22,14 @@ impl Files {
         Self { engine, journal }
     }
 
-    /// Tells whether both still have their names.
+    /// Returns whether both files still have their names.
     pub fn is_in_place(&self) -> bool {
         self.engine.is_in_place() && self.journal.is_in_place()
     }
 
-    /// Brings changes to the disk: to the journal, and then those `in_database` to the database.
+    /// Writes changes to the journal, and then those `in_database` to the database.
     ///
-    /// What fails is taken back, and the files are closed.
+    /// After an error the changes are taken back, and the files are closed.
     pub fn write(
         mut self,
         path: &Path,
@@ -40,7 +40,7 @@ impl Files {
         let outcome =
             self.journal.append(changes).and_then(|()| self.engine.commit(in_database, self.journal.batch()));
         if let Err(error) = outcome {
-            // If this fails too the next opening finds the batch, and makes the journal agree with the index.
+            // If this fails too, the next opening finds the batch and makes the journal agree with the index.
             if let Err(error) = self.journal.cut(mark) {
                 warn!(path = %path.display(), "the journal could not be cut: {error}");
             }
@@ -53,19 +53,19 @@ impl Files {
         Ok(self)
     }
 
-    /// Takes note that `name` was deleted, whose value had `len` bytes.
+    /// Notes that `name` was deleted, whose value had `len` bytes.
     pub fn note_deleted(&mut self, name: &str, len: usize) {
         self.journal.note_deleted(name, len);
     }
 
-    /// Writes the journal anew when half of it is dead.
+    /// Writes the journal anew if half of it is dead.
     pub fn compact(&mut self, path: &Path, head: &Head, entries: &Entries) {
         if !self.journal.is_half_dead() {
             return;
         }
         match Journal::write(path, head, self.journal.batch(), entries) {
             Ok(written) => self.journal = written,
-            // The one that is there goes on.
+            // The present journal stays in use.
             Err(error) => {
                 warn!(path = %path.display(), "the journal could not be written anew: {error}");
                 self.journal.put_off_rewrite();
@@ -73,12 +73,12 @@ impl Files {
         }
     }
 
-    /// Closes them after an error.
+    /// Closes the files after an error.
     pub fn close(self) {
         self.engine.close();
     }
 
-    /// Closes them for good.
+    /// Closes the files at the end.
     pub fn end(self, path: &Path) {
         self.engine.close();
         if let Err(error) = self.journal.sync_notes() {
@@ -86,13 +86,15 @@ impl Files {
         }
     }
 
-    /// Brings to the disk all that can be read of the database, after a sync that failed.
+    /// Brings everything that can be read of the database to the disk, after a failed sync.
     pub fn write_back(path: &Path) -> io::Result<()> {
         database::write_back(path)
     }
 
-    /// Opens journal and database, and makes them agree with the index: undoes what was refused and got to the disk all the
-    /// same, and does again what was acknowledged and did not.
+    /// Opens journal and database, and makes them agree with the index.
+    ///
+    /// Changes that were refused and reached the disk all the same are undone. Changes that were acknowledged
+    /// and did not reach it are done again.
     pub fn open_anew(
         config: &FsConfig,
         head: &Head,

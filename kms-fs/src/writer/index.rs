@@ -1,4 +1,4 @@
-//! All entries of an open store in memory, as readers see them.
+//! The entries of an open store in memory, as readers see them.
 
 use std::sync::PoisonError;
 
@@ -8,9 +8,9 @@ use crate::entries::Entries;
 /// All entries, as they are on the disk.
 pub struct Index {
     entries: RwLock<Entries>,
-    /// How many entries there are whose values are lost.
+    /// The number of entries whose values are lost.
     lost: AtomicUsize,
-    /// Why a name that is not found may have been there all the same.
+    /// Why a name that is not found may have been there.
     doubt: Option<String>,
     /// Why the store is read-only, if it is.
     read_only: Mutex<Option<String>>,
@@ -22,12 +22,12 @@ impl Index {
         Self { entries: RwLock::new(entries), lost, doubt, read_only: Mutex::new(None) }
     }
 
-    /// Returns how many entries there are whose values are lost.
+    /// Returns the number of entries whose values are lost.
     pub fn lost(&self) -> usize {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Returns why a name that is not found may have been there all the same.
+    /// Returns why a name that is not found may have been there.
     pub fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()
     }
@@ -36,7 +36,7 @@ impl Index {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a change of the entries. Readers see all of it at once when it is dropped.
+    /// Begins a change of the entries. Readers see it as a whole when it is dropped.
     pub fn change(&self) -> IndexChange<'_> {
         let entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         IndexChange { entries, lost: &self.lost }

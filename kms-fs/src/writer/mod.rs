@@ -1,4 +1,4 @@
-//! The one thread that writes to an open store, and the index in memory that readers see.
+//! The thread that writes to an open store, and the index in memory that readers see.
 
 #[cfg_attr(all(test, feature = "model"), allow(dead_code, reason = "a stand-in takes its place"))]
 mod files;

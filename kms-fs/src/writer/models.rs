@@ -1,7 +1,8 @@
-//! Model checks of the writer: shuttle runs each of them under thousands of schedules, over a disk that fails as its dice
-//! say.
+//! Model checks of the writer. shuttle runs each under thousands of schedules, over a disk that fails at
+//! random.
 //!
-//! `KMS_MODEL_RUNS` says how many schedules each model gets, half of them random and half with few switches.
+//! `KMS_MODEL_RUNS` sets the number of schedules of each model. Half of them are random, and half have few
+//! switches.
 
 use std::env;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::config::FsConfig;
 use crate::entries::Entries;
 use crate::journal::Head;
 
-/// Switches in a schedule with few of them.
+/// The number of switches in a schedule with few of them.
 const SWITCHES: [usize; 2] = [3, 6];
 
 fn check(model: fn()) {
@@ -59,7 +60,7 @@ impl Store {
         self.index.entries().contains_key(name)
     }
 
-    /// What readers see is on the disk.
+    /// Checks that everything that readers see is on the disk.
     fn look(&self) {
         let seen: Vec<String> = self.index.entries().keys().cloned().collect();
         let synced = self.disk.lock();

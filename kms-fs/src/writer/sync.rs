@@ -1,7 +1,9 @@
-//! What the writer shares with others, and what it writes to: std's and the files in a build, the model checker's and a
-//! stand-in in a model.
+//! The primitives that the writer shares with others, and the files that it writes.
 //!
-//! `Arc` is std's in both, since the checker has none of its own, and so is tokio's `oneshot`, which runs on any executor.
+//! In a build these are std's and the real files. In a model they are the checker's primitives and stand-ins.
+//!
+//! `Arc` is std's in both, since the checker has none of its own. `oneshot` is tokio's in both, since it runs
+//! on any executor.
 
 #[cfg(not(all(test, feature = "model")))]
 mod primitives {

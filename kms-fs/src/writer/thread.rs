@@ -1,17 +1,19 @@
-//! The one thread that writes, and how it comes back after an error.
+//! The one thread that writes, and its recovery after an error.
 //!
-//! It takes what has come in, up to [`BATCH`] changes, writes them to the journal and syncs it, commits them to the database
-//! with one sync, shows them to readers, and answers. What the database refuses is cut off the journal again.
+//! The thread takes up to [`BATCH`] waiting changes. It writes them to the journal and syncs it, commits them
+//! to the database with one sync, shows them to readers, and answers. A batch that the database refuses is cut
+//! off the journal again.
 //!
-//! Readers see the [`Index`] alone, which holds all entries in memory: a key takes some 400 bytes, a read needs no
-//! system call, a change that failed is never seen, and reads go on whatever becomes of the disk.
+//! Readers see only the [`Index`], which holds all entries in memory. A key takes some 400 bytes, and a read
+//! needs no system call. A failed change is never seen, and reads go on whatever happens to the disk.
 //!
-//! After an error the store is read-only. sled shows what it failed to write and takes nothing more until it is opened
-//! anew, so it is closed, and opened when there is room on the disk. What it then holds is made to agree with the index:
-//! a create that was answered with an error has not happened, and nothing that was acknowledged is lost.
+//! After an error the store is read-only. sled shows what it failed to write, and takes nothing more until it
+//! is opened anew. So it is closed, and opened again when the disk has room. Then its content is made to agree
+//! with the index: a create that was answered with an error has not happened, and nothing that was acknowledged
+//! is lost.
 //!
-//! A directory that was removed or replaced would take writes that no later start finds. So it is looked at before each batch,
-//! and now and then; without it the store is read-only until it is back.
+//! A directory that was removed or replaced would take writes that no later start finds. So it is checked
+//! before each batch, and every few seconds. While it is away, the store is read-only.
 
 use std::collections::HashMap;
 use std::io;
@@ -33,23 +35,23 @@ use crate::entries::Change;
 use crate::error::is_full;
 use crate::journal::Head;
 
-/// The most changes that one sync covers.
+/// The largest number of changes that one sync covers.
 const BATCH: usize = 256;
-/// The most changes that wait; more are refused at once.
+/// The largest number of changes that wait. Further ones are refused at once.
 const QUEUE: usize = 4096;
-/// The pause after the first attempt to write again that failed; it doubles up to the last.
+/// The pause after the first failed attempt to write again. It doubles up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(8);
-/// How often it is made sure that the directory is still there.
+/// The time between two checks that the directory is still there.
 const LOOK: Duration = Duration::from_secs(2);
 const NOT_IN_PLACE: &str = "its directory was removed or replaced while it was open";
 
-/// A change, and where its outcome is awaited.
+/// A change, and the place where its outcome is awaited.
 pub struct Job {
     pub name: String,
     /// The value to create; `None` deletes.
     pub value: Option<Box<[u8]>>,
-    /// Whether a name may be deleted whose value is lost.
+    /// Whether the name may be deleted even if its value is lost.
     pub discard: bool,
     pub reply: oneshot::Sender<Result<()>>,
 }
@@ -69,14 +71,14 @@ impl Job {
     }
 }
 
-/// The handle of the writing thread; dropping it ends the thread after what it has begun.
+/// The handle of the writing thread. Dropping it ends the thread after the work that it has begun.
 pub struct Writer {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Starts the thread; with the reason where the store cannot be written yet, for want of room.
+    /// Starts the thread. `opened` is a reason if there was no room to open the files for writing.
     pub fn start(
         config: FsConfig,
         head: Head,
@@ -108,7 +110,7 @@ impl Writer {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Queues a change; its outcome comes through `job.reply`.
+    /// Queues a change. Its outcome comes through `job.reply`.
     pub fn submit(&self, job: Job) -> Result<()> {
         let Some(jobs) = &self.jobs else {
             return Err(job.fails_as(ErrorKind::Internal));
@@ -132,13 +134,13 @@ impl Drop for Writer {
 struct State {
     config: FsConfig,
     head: Head,
-    /// `None` while they could not be opened anew.
+    /// `None` until the files could be opened anew.
     open: Option<Files>,
     index: Arc<Index>,
     ballast: Ballast,
-    /// Whether a sync failed, so that what can be read of the files need not be on the disk.
+    /// Whether a sync failed, so that a part of what can be read may not be on the disk.
     unsynced: bool,
-    /// Whether the directory was seen to be another.
+    /// Whether the directory was seen to be another one.
     displaced: bool,
     retry_at: Instant,
     pause: Duration,
@@ -209,7 +211,7 @@ impl State {
         match outcome {
             Ok(()) => {
                 self.publish(accepted);
-                // What was refused may have been so for what this very batch did.
+                // The reason of a refusal may be this very batch, so it is given after the batch is visible.
                 for (job, kind) in refused {
                     let error = job.fails_as(kind);
                     let _ = job.reply.send(Err(error));
@@ -219,7 +221,7 @@ impl State {
                 }
             }
             Err(error) => {
-                // Read-only before the first caller hears of it.
+                // The store is read-only before the first caller hears of it.
                 self.fail(&error);
                 let why = error.to_string();
                 for job in accepted.into_iter().chain(refused.into_iter().map(|(job, _)| job)) {
@@ -231,7 +233,7 @@ impl State {
         }
     }
 
-    /// Brings changes to the disk.
+    /// Writes changes to the disk.
     fn write(&mut self, changes: &[Change<'_>]) -> io::Result<()> {
         if changes.is_empty() {
             return Ok(());
@@ -250,12 +252,13 @@ impl State {
         Ok(())
     }
 
-    /// Sorts out what cannot be done, given the index and what the batch did before.
+    /// Separates changes that are possible from those that are not, given the index and earlier changes of the
+    /// batch.
     fn sort(&self, jobs: Vec<Job>) -> (Vec<Job>, Vec<(Job, ErrorKind)>) {
         let entries = self.index.entries();
         let mut changed: HashMap<String, bool> = HashMap::new();
         let (mut accepted, mut refused) = (Vec::with_capacity(jobs.len()), Vec::new());
-        // Whoever has stopped waiting is spared a change of unknown outcome.
+        // A caller that stopped waiting would not hear the outcome, so its change is dropped.
         for job in jobs.into_iter().filter(|job| !job.reply.is_closed()) {
             let is_there = changed.get(&job.name).copied().unwrap_or_else(|| entries.contains_key(&job.name));
             match (&job.value, is_there) {
@@ -343,7 +346,7 @@ impl State {
     }
 }
 
-/// Takes what has come in besides `first`, as far as one commit may hold it.
+/// Takes further waiting changes after `first`, as many as one commit may hold.
 fn batch(first: Job, incoming: &Receiver<Job>) -> Vec<Job> {
     let mut len = first.len();
     let mut batch = vec![first];

@@ -1,4 +1,4 @@
-//! Each file in turn: cut short, emptied, changed, removed.
+//! Damage to each file in turn: it is cut short, emptied, changed or removed.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::store::{Outcome, Sample, config, content, entry, files, is_deleted, r
 
 const KEYS: u64 = 1000;
 
-/// What is done to a file.
+/// A way to damage a file.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
     Remove,
@@ -32,7 +32,7 @@ impl Harm {
         all
     }
 
-    /// Harms the file; false where that changes nothing.
+    /// Damages the file. Returns false if that changes nothing.
     fn inflict(self, file: &Path) -> bool {
         let mut bytes = fs::read(file).unwrap();
         let before = bytes.clone();
@@ -40,7 +40,7 @@ impl Harm {
         match self {
             Self::Remove => return fs::remove_file(file).is_ok(),
             Self::Empty => bytes.clear(),
-            // Never the whole, and never at the end of what can be told apart.
+            // Never the whole file, and never behind the last byte that matters.
             Self::Cut(part) => bytes.truncate(at(part).min(before.len().saturating_sub(1))),
             Self::Flip(part) if before.is_empty() => return part > 1000,
             Self::Flip(part) => bytes[at(part).min(before.len() - 1)] ^= 0x10,
@@ -83,7 +83,8 @@ async fn each_file_of_a_store_may_be_damaged() {
     assert_eq!((refused, unreadable), (0, 0), "one file alone costs nothing: the other has it all");
 }
 
-/// A journal that was written anew begins with all that the store holds: after an upgrade, or when half of it was dead.
+/// A journal that was written anew begins with everything that the store holds. This happens after an upgrade,
+/// and when half of the journal is dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_that_was_written_anew_may_be_damaged() {
     let sample = Sample::make(200).await;
@@ -92,7 +93,7 @@ async fn a_journal_that_was_written_anew_may_be_damaged() {
     let repaired = sample.copy();
     fs::remove_file(repaired.path().join("journal")).unwrap();
     for (what, original) in [("upgraded", &upgraded), ("repaired", &repaired)] {
-        // The journal is made, and nothing is written after it.
+        // The journal is made here, and nothing is written after it.
         drop(sample.open_at(original.path()).unwrap());
         for harm in Harm::all() {
             let copy = tempfile::tempdir().unwrap();
@@ -117,7 +118,7 @@ async fn both_files_may_be_damaged_at_random() {
             files(copy.path()).into_iter().find(|file| file.display().to_string().contains("snap."));
         let snapshot = snapshot.unwrap().strip_prefix(copy.path()).unwrap().display().to_string();
         for file in ["journal", "sled/db", &snapshot] {
-            // One bit, or a few, in each; of the journal not of what tells the end.
+            // One or a few bits of each file, but not in the part of the journal that tells its end.
             for _ in 0..=numbers.next().unwrap() % 3 {
                 let harm = Harm::Flip(numbers.next().unwrap() % 1000);
                 harm.inflict(&copy.path().join(file));
@@ -133,7 +134,8 @@ async fn both_files_may_be_damaged_at_random() {
     assert!(opened > 30, "only {opened} opened");
 }
 
-/// Where both are damaged, and what is left looks whole: cut at the end of a line, or replayed to where the damage is.
+/// Both files are damaged, and the rest looks whole: the journal is cut at the end of a line, or the database
+/// replayed up to the damage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_both_files_have_lost_is_noticed_though_what_is_left_looks_whole() {
     let sample = Sample::make(300).await;
@@ -196,7 +198,7 @@ async fn a_database_alone_is_not_believed_to_be_whole() {
     assert_eq!(outcome, Outcome::Opened { unreadable: 0, read_only: false });
 }
 
-/// Whoever opened one would wait for ever.
+/// Anybody who opened one of these would wait for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipe_or_a_directory_in_the_place_of_a_file_hangs_nobody() {
     let sample = Sample::make(50).await;
@@ -230,7 +232,7 @@ async fn a_pipe_or_a_directory_in_the_place_of_a_file_hangs_nobody() {
     }
 }
 
-/// Takes the line of `name` in the journal apart: changes a letter of its record.
+/// Damages the line of `name` in the journal: changes a letter of its record.
 fn damage_line(journal: &Path, name: &str) {
     let text = fs::read_to_string(journal).unwrap();
     let line = text.lines().find(|line| line.contains(&format!(" + {name} "))).unwrap();
@@ -259,7 +261,7 @@ async fn a_key_whose_line_and_entry_are_damaged_is_unreadable_until_it_is_discar
     assert_eq!(store.delete(&entry(7)).await.map_err(kind), Err(ErrorKind::Corrupt));
     assert!(crate::store::names(&store).await.contains("key-0007"));
     assert!(store.status().await.unwrap().degraded.unwrap().contains("1 key"));
-    // What it knows it knows at the next start too; the rest goes on.
+    // The next start knows the same, and other keys can be created.
     store.create(&entry(2000), &record(2000)).await.unwrap();
     drop(store);
     let opened = sample.open_at(copy.path()).unwrap();
@@ -345,7 +347,7 @@ async fn a_directory_that_is_removed_or_replaced_takes_no_writes() {
         let why = store.status().await.unwrap().degraded.unwrap();
         assert!(why.contains("removed or replaced"), "{how}: {why}");
         assert!(store.get(&entry(1)).await.unwrap() == record(1), "{how}: what is in memory is served");
-        // Put back, it takes writes again.
+        // The store takes writes again once the directory is back.
         let _ = fs::remove_dir_all(&path);
         fs::rename(&away, &path).unwrap();
         let began = std::time::Instant::now();

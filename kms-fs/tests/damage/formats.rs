@@ -1,4 +1,4 @@
-//! Stores of the release before, which had no journal, and parts of a store restored from an older backup.
+//! Stores of the release before, which had no journal, and stores with parts from an older backup.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,9 @@ use kms_fs::{OpenError, OpenMode, open};
 
 use crate::store::{Outcome, Sample, config, content, copy_tree, entry, files, is_deleted, record};
 
-/// Opens the database past the store, which for a moment may stop every database of the process that writes a snapshot.
+/// Opens the database without the store.
+///
+/// While a store opens, its failpoint may stop every other database of the process that writes a snapshot.
 fn database(path: &Path) -> sled::Db {
     loop {
         match sled::open(path.join("sled")) {
@@ -18,7 +20,7 @@ fn database(path: &Path) -> sled::Db {
     }
 }
 
-/// Takes from a store what the release before did not have.
+/// Removes what the release before did not have.
 pub fn without_journal(path: &Path) {
     fs::remove_file(path.join("journal")).unwrap();
     let database = database(path);
@@ -43,7 +45,7 @@ async fn a_store_of_the_release_before_gets_a_journal() {
     let outcome = sample.judge(copy.path(), "a store of the release before").await;
     assert_eq!(outcome, Outcome::Opened { unreadable: 0, read_only: false });
     assert_eq!(format_in(copy.path()), 2, "the release before refuses it by name");
-    // From now on either of them is enough.
+    // From now on either file is enough.
     fs::remove_dir_all(copy.path().join("sled")).unwrap();
     let outcome = sample.judge(copy.path(), "its journal alone").await;
     assert_eq!(outcome, Outcome::Opened { unreadable: 0, read_only: false });
@@ -69,7 +71,7 @@ async fn without_a_journal_damage_that_is_seen_makes_the_store_read_only() {
             continue;
         };
         let degraded = opened.store.status().await.unwrap().degraded;
-        // Where sled says nothing of damage, nobody can know: that is what the journal is for.
+        // If sled does not report the damage, nobody can know it. That is what the journal is for.
         if !degraded.is_some_and(|why| why.contains("read-only")) {
             unseen += 1;
             continue;
@@ -144,7 +146,7 @@ async fn parts_of_an_older_backup_lose_nothing() {
 async fn what_a_whole_journal_knows_nothing_of_is_kept() {
     let sample = Sample::make(20).await;
     let (one, other) = (sample.copy(), sample.copy());
-    // Two lives of one store, as after a restore: the journal of the one, and the database of the other.
+    // Two lives of one store, as after a restore: the journal comes from one, and the database from the other.
     let store = sample.open_at(one.path()).unwrap().store;
     for n in 500..510 {
         store.create(&entry(n), &record(n)).await.unwrap();
@@ -154,7 +156,7 @@ async fn what_a_whole_journal_knows_nothing_of_is_kept() {
     store.create(&entry(600), &record(600)).await.unwrap();
     drop(store);
     fs::copy(one.path().join("journal"), other.path().join("journal")).unwrap();
-    // Nothing says that the key of the other life was deleted.
+    // No file says that the key of the other life was deleted.
     let opened = sample.open_at(other.path()).unwrap();
     let told = opened.warnings.join("\n");
     assert!(told.contains("that the journal says nothing of, and that are kept: 1"), "{told}");
@@ -167,7 +169,8 @@ async fn what_a_whole_journal_knows_nothing_of_is_kept() {
     assert!(opened.store.get(&entry(600)).await.unwrap() == record(600), "the journal has it now too");
     drop(opened);
 
-    // The other way round the database is newer, and what only the journal has may have been deleted: it is kept aside.
+    // Now the database is newer. A key that only the journal has may have been deleted, so the journal is set
+    // aside.
     let (newer, older) = (sample.copy(), sample.copy());
     let store = sample.open_at(newer.path()).unwrap().store;
     for n in 500..510 {

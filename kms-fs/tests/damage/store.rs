@@ -1,4 +1,4 @@
-//! A store of known content, copies of it to be damaged, and what may become of them.
+//! A store of known content, copies of it to damage, and the allowed outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,25 +14,25 @@ use tempfile::TempDir;
 const DEBUG_TEXTS: [&str; 8] =
     ["backtrace", "None", "Some(", "Corruption", "ReportableBug", "panicked", "unwrap", "file offset"];
 
-/// A store of known content, closed.
+/// A closed store of known content.
 pub struct Sample {
     dir: TempDir,
     pub root: RootKey,
-    /// How many keys there are, `key-0000` and so on; every tenth was deleted after it had been made.
+    /// The number of keys: `key-0000` and so on. Every tenth was deleted after it had been made.
     pub keys: u64,
 }
 
 /// What became of a damaged store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// It was not opened, and nothing was written.
+    /// The store was not opened, and nothing was written.
     Refused,
-    /// It was opened, and so many keys are unreadable.
+    /// The store was opened, and this number of keys is unreadable.
     Opened { unreadable: u64, read_only: bool },
 }
 
 impl Sample {
-    /// Makes a store of `keys` keys in several runs, as a server leaves it that was stopped, or killed.
+    /// Makes a store of `keys` keys in several runs, as a server leaves it that was stopped or killed.
     pub async fn make(keys: u64) -> Self {
         let sample = Self { dir: tempfile::tempdir().unwrap(), root: RootKey::random().unwrap(), keys };
         for run in 0..3 {
@@ -63,7 +63,7 @@ impl Sample {
         self.dir.path().join("store")
     }
 
-    /// Copies the store to a place of its own.
+    /// Copies the store into a directory of its own.
     pub fn copy(&self) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
         copy_tree(&self.path(), copy.path());
@@ -74,7 +74,7 @@ impl Sample {
         open(&config(path), &self.root, OpenMode::CreateOrOpen)
     }
 
-    /// Opens a damaged store twice, and makes sure that nothing acknowledged is taken for absent, or is another.
+    /// Opens a damaged store twice. Checks that no acknowledged key is absent or changed.
     pub async fn judge(&self, path: &Path, what: &str) -> Outcome {
         let first = self.judge_once(path, what).await;
         let second = self.judge_once(path, &format!("{what}, opened again")).await;
@@ -118,7 +118,7 @@ impl Sample {
             let name = entry(n);
             match store.get(&name).await {
                 Ok(found) => {
-                    // Where the line that tells of the delete is lost, nobody knows; then nothing may be written.
+                    // If the line about the delete is lost, nobody knows of it. Nothing may be written then.
                     assert!(!is_deleted(n) || read_only, "{what}: deleted key {name} is back");
                     assert!(found == record(n), "{what}: key {name} is another");
                 }
@@ -148,7 +148,7 @@ impl Sample {
     }
 }
 
-/// Tells whether a store that was opened again is as well as before.
+/// Returns whether a store that was opened again is as well as before.
 pub fn is_no_worse(now: Outcome, before: Outcome) -> bool {
     match (now, before) {
         (_, Outcome::Refused) => true,
@@ -194,7 +194,7 @@ pub async fn names(store: &impl KeyStore) -> BTreeSet<String> {
     }
 }
 
-/// Reads all files of a store but the lock, which names its last holder.
+/// Reads all files of a store except for the lock, which names its last holder.
 pub fn content(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = files(path).into_iter().filter(|file| !file.ends_with("lock"));
     files.map(|file| (file.clone(), fs::read(file).unwrap())).collect()

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::store::config;
 
-/// A store whose entries somebody changes who has the root key, or not.
+/// A store whose entries somebody changes, with the root key or without it.
 struct Sled {
     dir: TempDir,
     root: RootKey,
@@ -19,7 +19,7 @@ struct Sled {
 }
 
 impl Sled {
-    /// Opens the store; a background task of a key ring that was dropped may hold it for a moment.
+    /// Opens the store. A background task of a dropped key ring may hold it for a moment, so this waits.
     fn store(&self) -> FsStore {
         let began = Instant::now();
         loop {
@@ -45,7 +45,7 @@ impl Spoiler for Sled {
         let bytes = |text: &str| SecretBytes::from(text.as_bytes());
         match state {
             Spoilt::Unreadable => {
-                // An entry that fails its seal.
+                // A record with a broken seal.
                 store.store().delete(&entry).await.unwrap();
                 store.store().create(&entry, &bytes("never sealed")).await.unwrap();
             }
@@ -54,7 +54,7 @@ impl Spoiler for Sled {
                 let content = if state == Spoilt::Empty { "" } else { "no record of a key" };
                 store.create(&entry, &bytes(content)).await.unwrap();
             }
-            // One process has the files: there is nobody who could deny, or keep, one of its entries.
+            // One process has the files, so nobody could deny or keep one of its entries.
             _ => return false,
         }
         *self.good.lock().unwrap() = Some(sealed);

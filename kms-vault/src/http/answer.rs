@@ -6,14 +6,14 @@ use zeroize::Zeroizing;
 
 use crate::error::{Failure, quote};
 
-/// The most characters that are told of the name of a field.
+/// The longest name of a field in a message, in characters.
 const MAX_KEY: usize = 80;
 
-/// An answer of Vault: 2xx, or one of 400, 403, 404, 405 whose body is Vault's.
+/// An answer of Vault: a 2xx, or a 400, 403, 404 or 405 with a body of Vault's.
 pub struct Answer {
     /// The HTTP status.
     pub code: u16,
-    /// The body; wiped when dropped.
+    /// The body. It is wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,
 }
 
@@ -23,7 +23,7 @@ pub struct Envelope<T> {
     pub data: T,
 }
 
-/// The parts of a body that tell why there is no data.
+/// The parts of a body that say why there is no data.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Complaint {
@@ -33,15 +33,15 @@ struct Complaint {
 }
 
 impl Answer {
-    /// Tells whether the request was done.
+    /// Returns whether the request succeeded.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.code)
     }
 
-    /// Tells whether this is Vault's plain "there is nothing at this path", which is `{"errors": []}` and no more.
+    /// Returns whether this is Vault's plain "there is nothing at this path": `{"errors": []}` and no more.
     ///
-    /// A wrong engine, a wrong namespace, and a deleted version of K/V v2 are 404s too, and say something; so does what
-    /// stands between us and Vault.
+    /// The answers for a wrong engine, for a wrong namespace, and for a deleted version of K/V version 2 are
+    /// 404s too, but they say something. So do those of a proxy between us and Vault.
     pub fn is_absent(&self) -> bool {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -52,7 +52,7 @@ impl Answer {
             && serde_json::from_slice::<Nothing>(&self.body).is_ok_and(|Nothing { errors: [] }| true)
     }
 
-    /// Makes a failure of an answer that is none of those expected.
+    /// Creates the failure of an answer that was not expected.
     pub fn failure(&self) -> Failure {
         if !self.is_vaults() {
             return Failure::foreign(self.code);
@@ -63,9 +63,9 @@ impl Answer {
         Failure::Status { code: self.code, says: quote(&says) }
     }
 
-    /// Reads the body as `T`; the error tells nothing of what is in it.
+    /// Reads the body as `T`. The error quotes no value from it.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
-        // serde would take an array for an object whose fields have no names.
+        // serde would read an array as an object whose fields have no names.
         let is_object = self.body.trim_ascii_start().first() == Some(&b'{');
         if !is_object && serde_json::from_slice::<IgnoredAny>(&self.body).is_ok() {
             let why = "its answer is not of the expected form: it is no JSON object";
@@ -84,7 +84,7 @@ impl Answer {
         })
     }
 
-    /// Tells whether the body is one of Vault's.
+    /// Returns whether the body comes from Vault.
     pub fn is_vaults(&self) -> bool {
         let complaint = self.complaint();
         complaint.errors.is_some() || complaint.request_id.is_some()
@@ -97,7 +97,7 @@ impl Answer {
 
 /// Finds the last key of an object that ends before a place in a JSON text.
 ///
-/// What stands after a key is nobody's business here: it may be a secret.
+/// The value behind the key is not looked at: it may be a secret.
 fn last_key(json: &[u8], line: usize, column: usize) -> Option<String> {
     let before: usize =
         json.split_inclusive(|&byte| byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
@@ -129,7 +129,7 @@ mod tests {
         Answer { code, body: Zeroizing::new(body.as_bytes().to_vec()) }
     }
 
-    /// A 404 that is taken for an absent key has a client make that key anew.
+    /// If another 404 counted as an absent key, a client would make the key anew.
     #[test]
     fn only_vaults_own_404_says_that_there_is_nothing() {
         for body in [r#"{"errors":[]}"#, "{\"errors\": []}\n"] {

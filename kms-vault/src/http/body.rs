@@ -1,4 +1,4 @@
-//! Bodies of requests and answers, which are bounded and wiped.
+//! Bodies of requests and answers. They are bounded and wiped.
 
 use std::io;
 use std::time::Duration;
@@ -10,18 +10,19 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Failure;
 
-/// How often, and after which pauses, the wiping of a buffer is tried that a connection has still in use.
+/// How often the wiping of a buffer is tried while a connection still uses it, and the pause before each
+/// attempt.
 const WIPES: u32 = 20;
 
 const WIPE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Makes a JSON body that is wiped when it has been sent.
+/// Creates a JSON body that is wiped after it was sent.
 pub fn json_body(operation: &str, value: &impl serde::Serialize) -> kms_core::Result<Bytes> {
     let write = |to: &mut dyn io::Write| {
         serde_json::to_writer(to, value)
             .map_err(|error| Error::with_source(ErrorKind::Internal, operation, error.to_string()))
     };
-    // Written twice: a vector that grows leaves its old bytes behind.
+    // The body is written twice, since a vector that grows leaves its old bytes behind.
     let mut length = Length(0);
     write(&mut length)?;
     let mut body = Zeroizing::new(Vec::with_capacity(length.0));
@@ -29,7 +30,7 @@ pub fn json_body(operation: &str, value: &impl serde::Serialize) -> kms_core::Re
     Ok(Bytes::from_owner(body))
 }
 
-/// Counts what is written to it.
+/// Counts the bytes that are written to it.
 struct Length(usize);
 
 impl io::Write for Length {
@@ -74,21 +75,22 @@ pub async fn read_body(
     Ok(body)
 }
 
-/// The parts of a body as they came, in buffers of the connection; wiped there some time after this is dropped.
+/// The parts of a body as they came, in buffers of the connection. They are wiped some time after this is
+/// dropped.
 #[derive(Default)]
 pub struct Parts(Vec<Bytes>);
 
 impl Drop for Parts {
     fn drop(&mut self) {
         let mut parts = std::mem::take(&mut self.0);
-        // Without a runtime there is no connection left either, nor anybody to wait.
+        // Without a runtime there is no connection any more, and nobody could wait.
         let Ok(runtime) = Handle::try_current() else { return };
         if parts.is_empty() {
             return;
         }
         runtime.spawn(async move {
             for _ in 0..WIPES {
-                // A connection that waits for the next answer takes another buffer, while this one is held here.
+                // While the buffer is held here, a connection that waits for the next answer takes another one.
                 tokio::time::sleep(WIPE_PAUSE).await;
                 parts = parts.into_iter().filter_map(|part| wipe(part).err()).collect();
                 if parts.is_empty() {
@@ -99,7 +101,7 @@ impl Drop for Parts {
     }
 }
 
-/// Wipes bytes that nobody else has; gives them back if somebody does.
+/// Wipes bytes that nobody else holds. Gives them back if somebody does.
 fn wipe(part: Bytes) -> Result<(), Bytes> {
     part.try_into_mut().map(|mut bytes| bytes.as_mut().zeroize())
 }

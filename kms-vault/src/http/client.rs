@@ -1,4 +1,4 @@
-//! The client: the connections to one Vault.
+//! The client: the connections to one Vault, and their bounds.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,18 @@ use super::tls;
 use crate::config::{VaultConfig, invalid};
 use crate::error::Failure;
 
-/// The most requests at once; each has a connection of its own. A key ring makes up to 64 reads and 32 writes at once.
+/// The largest number of requests at once. Each has a connection of its own.
+///
+/// A key ring makes up to 64 reads and 32 writes at once.
 const REQUESTS: usize = 128;
 
-/// The most listings at once, whose answers are large.
+/// The largest number of listings at once. Their answers are large.
 const LISTINGS: usize = 4;
 
-/// The requests about our token that may be under way beside all others.
+/// The largest number of requests about our token at once, beside all others.
 const ABOUT_TOKEN: usize = 4;
 
-/// The most connections that are kept while nothing is asked.
+/// The largest number of idle connections that are kept.
 const IDLE: usize = 32;
 
 /// The connections to one Vault.
@@ -38,7 +40,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes the client; connects nothing yet.
+    /// Creates the client. It connects to nothing yet.
     pub fn new(config: &VaultConfig) -> kms_core::Result<Self> {
         let endpoint = config.url()?;
         let mut http = reqwest::Client::builder()
@@ -49,7 +51,8 @@ impl Client {
             .connect_timeout(config.connect_timeout)
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_max_idle_per_host(IDLE)
-            // What is read is what was sent: a few bytes cannot become many.
+            // Without compression the bytes that are read are the bytes that were sent: a few cannot become
+            // many.
             .no_gzip()
             .no_brotli()
             .no_zstd()
@@ -69,9 +72,9 @@ impl Client {
         Ok(Self { http, endpoint, timeout: config.timeout, requests, listings, about_token })
     }
 
-    /// Sends one request once.
+    /// Sends a request once.
     ///
-    /// Answers that mean failure for every operation come back as [`Failure`]; see [`Answer`] for the others.
+    /// A [`Failure`] is an answer that means failure for every operation. See [`Answer`] for the others.
     pub async fn send(&self, call: &Call, credentials: Option<&Credentials<'_>>) -> Result<Answer, Failure> {
         let answer = self.exchange(call, credentials).await?;
         match answer.code {
@@ -81,7 +84,7 @@ impl Client {
         }
     }
 
-    /// Finds out what a 503 means: a seal, or something between.
+    /// Finds out what a 503 means: a seal, or a proxy's own answer.
     pub async fn explain(&self, failure: Failure) -> Failure {
         if !matches!(failure, Failure::Status { code: 503, .. }) {
             return failure;
@@ -92,18 +95,20 @@ impl Client {
         }
     }
 
-    /// Asks Vault for its state: without a token, and without the namespace, in which the route does not exist.
+    /// Asks Vault for its state.
+    ///
+    /// The request has no token, and no namespace, since the route does not exist in one.
     pub async fn health(&self) -> Result<Health, Failure> {
         Health::of(&self.exchange(&Call::to(&ReadHealthRequest::default()), None).await?)
     }
 
-    /// Sends one request once, whatever the status of the answer.
+    /// Sends a request once. Returns the answer whatever its status is.
     pub async fn exchange(
         &self,
         call: &Call,
         credentials: Option<&Credentials<'_>>,
     ) -> Result<Answer, Failure> {
-        // The wait for a place is part of the time: a write on K/V version 1 that came late would be no safe one.
+        // The time includes the wait for a place: a late write on K/V version 1 would not be safe.
         let deadline = Instant::now() + call.timeout.unwrap_or(self.timeout);
         let _place = self.place(call.share, deadline).await?;
         let mut request = self
@@ -124,7 +129,7 @@ impl Client {
         }
         let response = request.send().await.map_err(Failure::transport)?;
         let code = response.status().as_u16();
-        // An error is short, whatever was asked.
+        // An error is short, whatever the request was.
         let limit = if response.status().is_success() { call.limit } else { call.limit.min(RECORD_LIMIT) };
         let mut parts = Parts::default();
         let keeps = (call.share != Share::Listing).then_some(&mut parts);
@@ -144,7 +149,7 @@ impl Client {
         }
     }
 
-    /// Returns where Vault is.
+    /// Returns the address of Vault.
     pub fn endpoint(&self) -> &Url {
         &self.endpoint
     }
@@ -159,7 +164,7 @@ impl Client {
     }
 }
 
-/// Tells whether the endpoint is this machine, which no proxy of the environment is for.
+/// Returns whether the endpoint is this machine. The environment's proxy is not for it.
 fn is_loopback(endpoint: &Url) -> bool {
     let Some(host) = endpoint.host_str() else { return false };
     host == "localhost"
@@ -179,7 +184,7 @@ mod tests {
     use super::*;
     use crate::config::{AppRole, Login, Secret};
 
-    /// Another release of vaultrs must not move a route, nor may one of its paths be sent with the tab that is in it.
+    /// A release of vaultrs must not move a route, and the tab in one of its paths must not be sent.
     #[test]
     fn requests_of_vaultrs_are_those_of_vaults_documentation() {
         let login = Login::AppRole(AppRole::new("role-id", Secret::from("secret-id")));

@@ -1,28 +1,28 @@
-//! How a Vault is: active, standby, sealed, not initialised.
+//! The state of a Vault: active, standby, sealed or not initialised.
 
 use serde::Deserialize;
 
 use super::answer::Answer;
 use crate::error::Failure;
 
-/// What a Vault says of itself.
+/// The state that a Vault reports about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It serves.
+    /// It serves requests.
     Active,
-    /// It passes requests on to the active one.
+    /// It forwards requests to the active node.
     Standby,
-    /// It serves reads and passes writes on.
+    /// It serves reads and forwards writes.
     PerformanceStandby,
     /// It has to be unsealed.
     Sealed,
     /// It has never been initialised.
     Uninitialised,
-    /// It is the copy of another one, and serves nothing.
+    /// It is the copy of another cluster, and serves nothing.
     RecoverySecondary,
 }
 
-/// OpenBao leaves out what only Vault Enterprise has.
+/// OpenBao leaves out the fields that only Vault Enterprise has.
 #[derive(Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "these are Vault's")]
 struct State {
@@ -38,7 +38,7 @@ struct State {
 impl Health {
     /// Reads the answer of the health route.
     ///
-    /// The body decides and not the status, since a load balancer gives a status as well.
+    /// The body decides and not the status, since a load balancer sends statuses as well.
     pub fn of(answer: &Answer) -> Result<Self, Failure> {
         let Ok(state) = answer.json::<State>() else {
             return Err(Failure::foreign(answer.code));
@@ -58,7 +58,7 @@ impl Health {
         })
     }
 
-    /// Returns why this one cannot serve.
+    /// Returns the failure of a node that cannot serve.
     pub fn as_failure(self) -> Option<Failure> {
         match self {
             Self::Active | Self::Standby | Self::PerformanceStandby => None,
@@ -70,7 +70,7 @@ impl Health {
         }
     }
 
-    /// Returns what should be known although this one serves.
+    /// Returns what an operator should know about a node that serves.
     pub fn remark(self) -> Option<&'static str> {
         match self {
             Self::Standby => Some("a standby node of vault answers and forwards to the active one"),

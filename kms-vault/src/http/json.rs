@@ -1,4 +1,4 @@
-//! Answers about tokens: their fields, and secret texts in them.
+//! The fields of answers, and secret texts in them.
 
 use std::fmt;
 
@@ -8,24 +8,25 @@ use zeroize::Zeroizing;
 
 use crate::error::Failure;
 
-/// The fields of a JSON object, whose values stay where they are.
+/// The fields of a JSON object. Their values are not copied.
 ///
-/// They are read as KES reads them: case does not count, and of two of one name the last does.
+/// They are read as KES reads them: the case of a name does not matter, and the last of two fields with one
+/// name counts.
 pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    /// Returns the value of a field; fails without one.
+    /// Returns the value of a field. Fails if it is missing.
     pub fn needed(&self, name: &str) -> Result<&'a RawValue, Failure> {
         self.find(name)
             .ok_or_else(|| Failure::NotVault(format!("the field '{name}' is missing in its answer")))
     }
 
-    /// Returns the fields of an object in a field; fails without it.
+    /// Returns the fields of an object in a field. Fails if it is missing.
     pub fn object(&self, name: &str) -> Result<Self, Failure> {
         read(name, self.needed(name)?)
     }
 
-    /// Reads a field, which may be missing or null.
+    /// Reads a field that may be missing or null.
     pub fn optional<T: Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Failure> {
         self.find(name).map_or(Ok(None), |value| read(name, value))
     }
@@ -35,7 +36,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads the value of a field; the error tells nothing of it.
+/// Reads the value of a field. The error does not quote it.
 fn read<'a, T: Deserialize<'a>>(name: &str, value: &'a RawValue) -> Result<T, Failure> {
     serde_json::from_str(value.get())
         .map_err(|_| Failure::NotVault(format!("the field '{name}' in its answer has another type")))
@@ -63,12 +64,12 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// Reads a JSON text into a buffer that is wiped; `None` if it is no text, or not one of Unicode.
+/// Reads a JSON text into a buffer that is wiped. Returns `None` if it is no text, or not Unicode.
 ///
-/// serde_json would put a text with escapes together in a buffer of its own, which nobody wipes.
+/// serde_json would join a text with escapes in a buffer of its own, which nobody wipes.
 pub fn secret_text(value: &RawValue) -> Option<Zeroizing<String>> {
     let mut rest = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    // No escape is shorter than what it stands for.
+    // No escape is shorter than the character that it stands for.
     let mut text = Zeroizing::new(String::with_capacity(rest.len()));
     while let Some((plain, escape)) = rest.split_once('\\') {
         text.push_str(plain);
@@ -80,7 +81,7 @@ pub fn secret_text(value: &RawValue) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-/// Reads what follows a backslash (RFC 8259, section 7), and returns what follows it.
+/// Reads the character after a backslash (RFC 8259, section 7). Also returns the rest of the text.
 fn unescape(escape: &str) -> Option<(char, &str)> {
     let mut characters = escape.chars();
     let character = match characters.next()? {
@@ -96,7 +97,7 @@ fn unescape(escape: &str) -> Option<(char, &str)> {
     Some((character, characters.as_str()))
 }
 
-/// Reads the four digits of a UTF-16 unit, or two such units that are one character.
+/// Reads the four digits of a UTF-16 unit, or of two units that are one character.
 fn unescape_unit(digits: &str) -> Option<(char, &str)> {
     let (first, rest) = unit(digits)?;
     match first {

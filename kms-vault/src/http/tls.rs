@@ -1,4 +1,4 @@
-//! The TLS connection to Vault: whom to trust, and what to show.
+//! The TLS connection to Vault: the certificates to trust and to show.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,15 +13,20 @@ use zeroize::Zeroizing;
 use crate::config::TlsConfig;
 
 impl TlsConfig {
-    /// Reads the files; fails with `InvalidInput`, told with the setting and the file's name.
+    /// Reads the files and checks that they can be used.
+    ///
+    /// # Errors
+    ///
+    /// - [`InvalidInput`](kms_core::ErrorKind::InvalidInput): a file cannot be used. The error names it and its
+    ///   setting.
     pub fn check(&self) -> Result<()> {
         client_config(self).map(drop)
     }
 }
 
-/// Reads the files and makes the client's side of TLS.
+/// Reads the files, and creates the client's side of TLS.
 ///
-/// Fails with `InvalidInput`, told with the file's name.
+/// Fails with `InvalidInput`. The error names the file.
 pub fn client_config(config: &TlsConfig) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = ServerVerifier::new(trusted(config.ca.as_deref())?, &provider);
@@ -40,7 +45,7 @@ pub fn client_config(config: &TlsConfig) -> Result<ClientConfig> {
     builder.with_client_auth_cert(chain, private).map_err(|error| cert.invalid(&error.to_string()))
 }
 
-/// Reads whose signatures are believed, and which certificates are believed themselves.
+/// Reads the trusted authorities and pins.
 fn trusted(ca: Option<&Path>) -> Result<Trusted> {
     match ca {
         Some(path) => Trusted::of(path).map_err(|why| invalid("tls.ca", "'tls.ca'", &why.to_string())),
@@ -92,7 +97,7 @@ fn invalid(field: &str, what: &str, why: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// Its lines were joined by a careless paste: the line that is wrong is the key.
+    /// The lines of the key were joined by a careless paste, so the wrong line is the key.
     #[test]
     fn no_error_quotes_a_private_key() {
         let file = File { setting: "tls.cert", path: Path::new("client.pem") };

@@ -1,4 +1,4 @@
-//! The primitives of a model: shuttle's, and stand-ins of the clock and of the disk.
+//! The primitives of a model: shuttle's, and stand-ins of the clock and the disk.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::entries::{Change, Entries};
 use crate::error::OpenError;
 use crate::journal::{Head, Journal};
 
-/// Stand-in of the clock: it goes on whenever it is looked at.
+/// Stand-in of the clock. It advances at every look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(Duration);
 
@@ -51,7 +51,7 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     (sender, Receiver(receiver))
 }
 
-/// Stand-in of std's receiver: shuttle's, whose waits never end by themselves.
+/// Stand-in of std's receiver: shuttle's, whose waits never time out by themselves.
 pub struct Receiver<T>(mpsc::Receiver<T>);
 
 impl<T> Receiver<T> {
@@ -74,18 +74,19 @@ thread_local! {
     static DISK: RefCell<Arc<Disk>> = RefCell::default();
 }
 
-/// Stand-in of the disk, which fails as the checker's dice say.
+/// Stand-in of the disk. It fails at random.
 #[derive(Default)]
 pub struct Disk {
     pub synced: Mutex<BTreeMap<String, Option<Box<[u8]>>>>,
-    /// One of so many writes fails, and one of two attempts to open the files again; none at zero.
+    /// One of this number of writes fails, and one of two attempts to open the files again. Nothing fails at
+    /// zero.
     pub fails_one_of: u32,
-    /// What failed once fails for ever.
+    /// Whether a failure lasts for ever.
     pub stays_bad: bool,
 }
 
 impl Disk {
-    /// Puts a disk in the place of the one that the writer uses in this model.
+    /// Makes this the disk that the writer uses in the present model.
     pub fn insert(self) -> Arc<Self> {
         let disk = Arc::new(self);
         DISK.with(|current| current.replace(Arc::clone(&disk)));
@@ -157,7 +158,7 @@ impl Files {
     }
 }
 
-/// Stand-in of the ballast: there is room for it.
+/// Stand-in of the ballast. There is always room for it.
 pub struct Ballast;
 
 #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the original")]
