@@ -1,10 +1,11 @@
 //! What is right and what is wrong between us and AWS KMS, step by step.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, Identity, KeyName, Kms, ListQuery, Request, Result};
+use kms_core::{
+    Error, ErrorKind, Finding, Findings, Identity, KeyName, Kms, Level, ListQuery, Request, Result,
+};
 
 use crate::client::{Connected, identity_of, load};
 use crate::cmk::{Aliases, TAG_NAME, describe};
@@ -23,53 +24,16 @@ const MOST_TOLD: usize = 20;
 /// The most CMKs that are looked at one by one.
 const MOST_LOOKED_AT: usize = 1000;
 
-/// How much a [`Finding`] matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// It is as it should be.
-    Good,
-    /// It works, and something should be known or done about it.
-    Warning,
-    /// It does not work.
-    Problem,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// How much it matters.
-    pub level: Level,
-    /// What was looked at, in a word or two.
-    pub what: &'static str,
-    /// What was found.
-    pub detail: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.detail)
-    }
-}
-
 /// Looks at everything between us and the AWS KMS that `config` names, in the order in which things fail.
 ///
 /// Makes one key behind `alias/kms/check/probe` if it is not there, and leaves it. What depends on a problem is not
 /// looked at. Needs a tokio runtime.
 pub async fn check(config: AwsConfig) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
+    let mut findings = Findings::default();
     if let Err((what, error)) = look(config, &mut findings).await {
-        findings.add(Level::Problem, what, error.chain().to_string());
+        findings.problem(what, error.chain().to_string());
     }
-    findings.0
-}
-
-/// What was found so far.
-pub(crate) struct Findings(pub Vec<Finding>);
-
-impl Findings {
-    pub fn add(&mut self, level: Level, what: &'static str, detail: impl Into<String>) {
-        self.0.push(Finding { level, what, detail: detail.into() });
-    }
+    findings.into_vec()
 }
 
 /// What one look brings, or the problem that ends them all: what was looked at, and why it failed.
@@ -86,11 +50,11 @@ async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     let request = request();
     let page = kms.list(&request, &ListQuery::prefix("")).await.map_err(|error| ("list", error))?;
     let more = if page.more { " and more" } else { "" };
-    findings.add(Level::Good, "list", format!("{}{more} keys", page.names.len()));
+    findings.good("list", format!("{}{more} keys", page.names.len()));
 
     let probe = round_trip(beside, &request).await?;
     let detail = format!("a data key of '{probe}' was made, and opened by a second client");
-    findings.add(Level::Good, "round trip", detail);
+    findings.good("round trip", detail);
     orphans(&kms, &request, findings).await;
     keys(&kms, &page.names, findings).await;
     Ok(())
@@ -113,7 +77,7 @@ async fn keys(kms: &AwsKms, names: &[KeyName], findings: &mut Findings) {
     let of = if some.len() < names.len() { format!(" (the first {MOST_DESCRIBED})") } else { String::new() };
     if unusable.is_empty() {
         let usable = some.len() - deleted.len();
-        findings.add(Level::Good, "keys", format!("{usable} have a CMK that can be used{of}"));
+        findings.good("keys", format!("{usable} have a CMK that can be used{of}"));
     }
     for (level, what, found) in [(Level::Problem, "keys", unusable), (Level::Warning, "deleted", deleted)] {
         for detail in found.iter().take(MOST_TOLD) {
@@ -129,10 +93,10 @@ async fn keys(kms: &AwsKms, names: &[KeyName], findings: &mut Findings) {
 pub(crate) async fn identity(sdk: &Connected, findings: &mut Findings) -> Look<()> {
     let region = sdk.sdk.region().map(ToString::to_string).unwrap_or_default();
     match identity_of(sdk).await {
-        Ok(caller) => findings.add(Level::Good, "identity", format!("{caller} in {region}")),
+        Ok(caller) => findings.good("identity", format!("{caller} in {region}")),
         // Inside of a private network there may be no way to STS.
         Err(error) if error.kind().is_outage() => {
-            findings.add(Level::Warning, "identity", error.chain().to_string());
+            findings.warn("identity", error.chain().to_string());
         }
         Err(error) => return Err(("identity", error)),
     }
@@ -175,16 +139,16 @@ async fn orphans(kms: &AwsKms, request: &Request, findings: &mut Findings) {
                 orphans.len(),
                 orphans.iter().take(3).cloned().collect::<Vec<_>>().join(", ")
             );
-            findings.add(Level::Warning, "orphans", detail);
+            findings.warn("orphans", detail);
         }
-        Ok((_, true)) => findings.add(Level::Good, "orphans", "no CMK of ours is without an alias"),
+        Ok((_, true)) => findings.good("orphans", "no CMK of ours is without an alias"),
         Ok((_, false)) => {
             let detail = format!("none among the first {MOST_LOOKED_AT} CMKs without an alias");
-            findings.add(Level::Good, "orphans", detail);
+            findings.good("orphans", detail);
         }
         Err(error) => {
             let detail = format!("CMKs without an alias could not be looked for: {}", error.chain());
-            findings.add(Level::Warning, "orphans", detail);
+            findings.warn("orphans", detail);
         }
     }
 }

@@ -32,8 +32,9 @@ mod sources;
 mod working;
 mod wrap;
 
-pub use check::{Finding, Level, check};
+pub use check::check;
 pub use config::{AwsConfig, AwsConnection, Credentials, Reuse, WrapperConfig};
 pub use kms::AwsKms;
+pub use kms_core::{Finding, Level};
 pub use secrets::{SecretsConfig, SecretsManager, check_secrets};
 pub use wrap::AwsWrapper;

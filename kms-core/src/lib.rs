@@ -32,6 +32,7 @@
 pub mod contract;
 mod error;
 mod file;
+mod finding;
 mod identity;
 mod kms;
 mod legacy;
@@ -53,6 +54,7 @@ pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use file::rename_new;
 pub use file::{open_file, read_secret_file};
+pub use finding::{Finding, Findings, Level};
 pub use identity::{Identity, Request, Waiter};
 pub use kms::{Capabilities, DataKey, ImportedKey, KeyInfo, Kms};
 pub use lock::lock_keys_in_memory;

@@ -1,10 +1,12 @@
 //! A check of everything between us and a Vault, step by step.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
-use kms_core::{EntryName, Error, ErrorKind, Fingerprint, KeyStore, ListQuery, Result, SecretBytes, Wrapper};
+use kms_core::{
+    EntryName, Error, ErrorKind, Finding, Findings, Fingerprint, KeyStore, ListQuery, Result, SecretBytes,
+    Wrapper,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -12,35 +14,6 @@ use crate::auth::Lease;
 use crate::config::{KvVersion, Login, VaultConfig};
 use crate::http::{Call, json_body};
 use crate::store::VaultStore;
-
-/// How much a [`Finding`] matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// It is as it should be.
-    Good,
-    /// It works, but an operator should know about it or change it.
-    Warning,
-    /// It does not work.
-    Problem,
-}
-
-/// One finding of a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// How much it matters.
-    pub level: Level,
-    /// The part that was checked, in a word or two.
-    pub what: &'static str,
-    /// The result.
-    pub detail: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.detail)
-    }
-}
 
 /// Checks everything between us and the Vault that `config` names, in the order in which things fail.
 ///
@@ -51,27 +24,11 @@ impl fmt::Display for Finding {
 ///
 /// Panics outside of a tokio runtime.
 pub async fn check(config: VaultConfig) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
+    let mut findings = Findings::default();
     if let Err(problem) = look(&config, &mut findings).await {
-        findings.add(Level::Problem, problem.what, problem.error.chain().to_string());
+        findings.problem(problem.what, problem.error.chain().to_string());
     }
-    findings.0
-}
-
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(&mut self, level: Level, what: &'static str, detail: impl Into<String>) {
-        self.0.push(Finding { level, what, detail: detail.into() });
-    }
-
-    fn good(&mut self, what: &'static str, detail: impl Into<String>) {
-        self.add(Level::Good, what, detail);
-    }
-
-    fn warn(&mut self, what: &'static str, detail: impl Into<String>) {
-        self.add(Level::Warning, what, detail);
-    }
+    findings.into_vec()
 }
 
 /// A problem, which ends the check.

@@ -37,10 +37,11 @@ mod wrap;
 
 use std::sync::Arc;
 
-pub use check::{Finding, Level, check};
+pub use check::check;
 pub use config::{
     AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
 };
+pub use kms_core::{Finding, Level};
 use kms_core::{KeyStore, Result, Wrapped};
 pub use store::VaultStore;
 pub use wrap::Transit;

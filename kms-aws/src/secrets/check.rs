@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use kms_core::{EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, Result};
+use kms_core::{EntryName, Error, ErrorKind, Finding, Findings, KeyName, KeyRecord, KeyStore, Result};
 
 use super::config::SecretsConfig;
 use super::store::{Presence, Right, SecretsManager, refused};
-use crate::check::{Finding, Findings, Level, Look, identity};
+use crate::check::{Look, identity};
 use crate::client::load;
 
 /// How long a look for one secret may take.
@@ -23,11 +23,11 @@ const NOBODY: &str = "kms-check-probe";
 /// Nothing is written: a secret that is deleted stays for days. What depends on a problem is not looked at. Needs a
 /// tokio runtime.
 pub async fn check_secrets(config: SecretsConfig) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
+    let mut findings = Findings::default();
     if let Err((what, error)) = look(config, &mut findings).await {
-        findings.add(Level::Problem, what, error.chain().to_string());
+        findings.problem(what, error.chain().to_string());
     }
-    findings.0
+    findings.into_vec()
 }
 
 async fn look(config: SecretsConfig, findings: &mut Findings) -> Look<()> {
@@ -40,12 +40,12 @@ async fn look(config: SecretsConfig, findings: &mut Findings) -> Look<()> {
     let store = SecretsManager::open(config).await.map_err(settings)?;
     let listed = names(&store, false).await.map_err(|error| ("list", error))?;
     let names: Vec<_> = listed.into_iter().map(|(name, _)| name).collect();
-    findings.add(Level::Good, "list", format!("{} secrets whose names are those of keys", names.len()));
+    findings.good("list", format!("{} secrets whose names are those of keys", names.len()));
     read(&store, &names, findings).await.map_err(|error| ("read", error))?;
     describe(&store, findings).await;
     deleted(&store, findings).await;
     if window == 0 {
-        findings.add(Level::Warning, "recovery window", "0: a key that is deleted is erased at once");
+        findings.warn("recovery window", "0: a key that is deleted is erased at once");
     }
     Ok(())
 }
@@ -87,15 +87,15 @@ async fn read(store: &SecretsManager, names: &[KeyName], findings: &mut Findings
     }
     let of = if some.len() < names.len() { format!(" (the first {MOST_READ})") } else { String::new() };
     for why in unreadable.iter().take(MOST_TOLD) {
-        findings.add(Level::Problem, "read", why);
+        findings.problem("read", why);
     }
     if unreadable.len() > MOST_TOLD {
         let detail = format!("{} more cannot be read{of}", unreadable.len() - MOST_TOLD);
-        findings.add(Level::Problem, "read", detail);
+        findings.problem("read", detail);
     }
     if strangers.is_empty() {
         let read = some.len() - unreadable.len();
-        findings.add(Level::Good, "read", format!("{read} can be read and hold keys{of}"));
+        findings.good("read", format!("{read} can be read and hold keys{of}"));
     } else {
         let detail = format!(
             "{} of {} hold no key of ours, or a damaged one{of}: {}",
@@ -103,7 +103,7 @@ async fn read(store: &SecretsManager, names: &[KeyName], findings: &mut Findings
             some.len(),
             list(&strangers)
         );
-        findings.add(Level::Warning, "read", detail);
+        findings.warn("read", detail);
     }
     Ok(())
 }
@@ -116,7 +116,7 @@ async fn describe(store: &SecretsManager, findings: &mut Findings) {
             let error: Error = refused(failure, "look for a secret", Right::Describe);
             let detail =
                 format!("deletes read the key first, and the end of a window is not told: {}", error.chain());
-            findings.add(Level::Warning, "describe", detail);
+            findings.warn("describe", detail);
         }
     }
 }
@@ -126,7 +126,7 @@ async fn deleted(store: &SecretsManager, findings: &mut Findings) {
     let deleted = match names(store, true).await {
         Ok(deleted) => deleted,
         Err(error) => {
-            findings.add(Level::Warning, "deleted", error.chain().to_string());
+            findings.warn("deleted", error.chain().to_string());
             return;
         }
     };
@@ -136,11 +136,11 @@ async fn deleted(store: &SecretsManager, findings: &mut Findings) {
             when.as_deref().unwrap_or_default(),
             store.restore_command(name.as_str())
         );
-        findings.add(Level::Warning, "deleted", detail);
+        findings.warn("deleted", detail);
     }
     if deleted.len() > MOST_TOLD {
         let more: Vec<_> = deleted[MOST_TOLD..].iter().map(|(name, _)| name.as_str()).collect();
-        findings.add(Level::Warning, "deleted", format!("{} more: {}", more.len(), list(&more)));
+        findings.warn("deleted", format!("{} more: {}", more.len(), list(&more)));
     }
 }
 

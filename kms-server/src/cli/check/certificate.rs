@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
+use kms_core::Finding;
 use kms_trust::Trusted;
 
-use super::Finding;
 use crate::credentials::certificate::{self, Facts};
 use crate::settings::TlsSettings;
 
@@ -22,16 +22,16 @@ const REMEDY: &str = "make another with \
 /// Checks the files of `tls`.
 pub fn check(tls: &TlsSettings) -> Vec<Finding> {
     let mut findings = match certificate::read_pair(&tls.cert, &tls.key, tls.password()) {
-        Err(message) => vec![Finding::error(SUBJECT, message)],
+        Err(message) => vec![Finding::problem(SUBJECT, message)],
         Ok(pair) => {
             let mut findings = Vec::new();
             if pair.matches() == Ok(false) {
                 let (key, cert) = (tls.key.display(), tls.cert.display());
-                findings.push(Finding::error(SUBJECT, format!("{key} is not the private key of {cert}")));
+                findings.push(Finding::problem(SUBJECT, format!("{key} is not the private key of {cert}")));
             }
             match Facts::of(&pair.chain[0]) {
                 Err(error) => {
-                    findings.push(Finding::error(SUBJECT, format!("{}: {error}", tls.cert.display())));
+                    findings.push(Finding::problem(SUBJECT, format!("{}: {error}", tls.cert.display())));
                 }
                 Ok(facts) => findings.extend(check_facts(&facts, &tls.cert)),
             }
@@ -43,7 +43,7 @@ pub fn check(tls: &TlsSettings) -> Vec<Finding> {
         tls.ca
             .as_deref()
             .and_then(|ca| Trusted::of(ca).err())
-            .map(|error| Finding::error(SUBJECT, format!("tls.ca: {error}"))),
+            .map(|error| Finding::problem(SUBJECT, format!("tls.ca: {error}"))),
     );
     findings
 }
@@ -54,17 +54,17 @@ fn check_facts(facts: &Facts, cert: &Path) -> Vec<Finding> {
     if facts.is_ca {
         let message =
             format!("{file}: it is a CA (CA:TRUE), MinIO and other clients may refuse it: {REMEDY}");
-        findings.push(Finding::error(SUBJECT, message));
+        findings.push(Finding::problem(SUBJECT, message));
     }
     if facts.names_nothing() {
         let message = format!("{file}: it has no subject alternative name, MinIO will refuse it: {REMEDY}");
-        findings.push(Finding::error(SUBJECT, message));
+        findings.push(Finding::problem(SUBJECT, message));
     }
     if facts.not_after < now {
-        findings.push(Finding::error(SUBJECT, format!("{file}: it expired at {}", facts.not_after)));
+        findings.push(Finding::problem(SUBJECT, format!("{file}: it expired at {}", facts.not_after)));
     } else if facts.not_before > now {
         findings
-            .push(Finding::error(SUBJECT, format!("{file}: it is not valid before {}", facts.not_before)));
+            .push(Finding::problem(SUBJECT, format!("{file}: it is not valid before {}", facts.not_before)));
     } else if facts.not_after.duration_since(now) < ENDS_SOON {
         findings.push(Finding::warning(SUBJECT, format!("{file}: it expires soon, at {}", facts.not_after)));
     }
@@ -72,7 +72,7 @@ fn check_facts(facts: &Facts, cert: &Path) -> Vec<Finding> {
         let addresses = facts.ip_addresses.iter().map(ToString::to_string);
         let names: Vec<_> = facts.dns_names.iter().cloned().chain(addresses).collect();
         let message = format!("{file}: for {}, until {}", names.join(", "), facts.not_after);
-        findings.push(Finding::ok(SUBJECT, message));
+        findings.push(Finding::good(SUBJECT, message));
     }
     findings
 }

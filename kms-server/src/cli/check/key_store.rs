@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use kms_aws::{AwsKms, SecretsManager};
 use kms_core::{
-    EntryName, Fingerprint, KeyStore, SecretBytes, SecretKey, Survey, Wrapped, Wrapper, survey, survey_kms,
+    EntryName, Finding, Fingerprint, KeyStore, Level, SecretBytes, SecretKey, Survey, Wrapped, Wrapper,
+    survey, survey_kms,
 };
 use kms_fs::{FsConfig, OpenError, OpenMode};
 use kms_vault::VaultConfig;
 
-use super::Finding;
 use crate::error::StartError;
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
 use crate::store::kes_directory::{self, Directory, Looked, OwnRootKey};
@@ -27,8 +27,8 @@ pub async fn check(settings: &KeyStoreSettings, all: bool) -> Vec<Finding> {
     if all {
         findings.extend(check_all(settings).await);
     }
-    if all && let Some(in_use) = findings.iter().find(|finding| finding.message.contains(NOT_LOOKED_INTO)) {
-        findings.push(Finding::error(SUBJECT, format!("--all: {}; stop the server first", in_use.message)));
+    if all && let Some(in_use) = findings.iter().find(|finding| finding.detail.contains(NOT_LOOKED_INTO)) {
+        findings.push(Finding::problem(SUBJECT, format!("--all: {}; stop the server first", in_use.detail)));
     }
     findings
 }
@@ -52,7 +52,7 @@ async fn check_all(settings: &KeyStoreSettings) -> Vec<Finding> {
     };
     match surveyed {
         (name, Ok(survey)) => told(name, &survey),
-        (name, Err(error)) => vec![Finding::error(SUBJECT, format!("{name}: {}", error.chain()))],
+        (name, Err(error)) => vec![Finding::problem(SUBJECT, format!("{name}: {}", error.chain()))],
     }
 }
 
@@ -62,35 +62,41 @@ fn told(store: &str, survey: &Survey) -> Vec<Finding> {
         .unusable
         .iter()
         .map(|(name, error)| {
-            Finding::error(SUBJECT, format!("{store}: key '{name}' cannot be used: {}", error.chain()))
+            Finding::problem(SUBJECT, format!("{store}: key '{name}' cannot be used: {}", error.chain()))
         })
         .collect();
     let keys = if survey.good == 1 { "1 key".to_owned() } else { format!("{} keys", survey.good) };
-    findings.push(Finding::ok(SUBJECT, format!("{store}: {keys} read and decoded")));
+    findings.push(Finding::good(SUBJECT, format!("{store}: {keys} read and decoded")));
     findings
 }
 
 async fn look(settings: &KeyStoreSettings) -> Vec<Finding> {
     if let Err(error) = refuse_at_once(settings) {
-        return vec![Finding::error(SUBJECT, error.to_string())];
+        return vec![Finding::problem(SUBJECT, error.to_string())];
     }
     match settings {
-        KeyStoreSettings::Salvage(_) => vec![Finding::ok(SUBJECT, "salvaged: nothing to check")],
-        KeyStoreSettings::Memory => vec![Finding::ok(SUBJECT, "memory: nothing to check")],
+        KeyStoreSettings::Salvage(_) => vec![Finding::good(SUBJECT, "salvaged: nothing to check")],
+        KeyStoreSettings::Memory => vec![Finding::good(SUBJECT, "memory: nothing to check")],
         KeyStoreSettings::Fs { path, root_key, create } => check_fs(path, root_key, *create).await,
         KeyStoreSettings::KesDirectory { path, root_key, create } => {
             check_kes_directory(path, root_key.as_ref(), *create).await
         }
         KeyStoreSettings::Wrapped { store, kms } => check_wrapped(store, kms).await,
-        KeyStoreSettings::AwsKms(config) => {
-            kms_aws::check((**config).clone()).await.iter().map(of_aws).collect()
-        }
-        KeyStoreSettings::AwsSecrets(config) => {
-            kms_aws::check_secrets((**config).clone()).await.iter().map(of_aws).collect()
-        }
-        KeyStoreSettings::Vault(config) => {
-            kms_vault::check((**config).clone()).await.iter().map(of_vault).collect()
-        }
+        KeyStoreSettings::AwsKms(config) => kms_aws::check((**config).clone())
+            .await
+            .iter()
+            .map(|finding| of_backend("aws", finding))
+            .collect(),
+        KeyStoreSettings::AwsSecrets(config) => kms_aws::check_secrets((**config).clone())
+            .await
+            .iter()
+            .map(|finding| of_backend("aws", finding))
+            .collect(),
+        KeyStoreSettings::Vault(config) => kms_vault::check((**config).clone())
+            .await
+            .iter()
+            .map(|finding| of_backend("vault", finding))
+            .collect(),
     }
 }
 
@@ -115,22 +121,9 @@ fn refuse_at_once(settings: &KeyStoreSettings) -> Result<(), StartError> {
     }
 }
 
-fn of_vault(finding: &kms_vault::Finding) -> Finding {
-    let message = format!("vault: {finding}");
-    match finding.level {
-        kms_vault::Level::Good => Finding::ok(SUBJECT, message),
-        kms_vault::Level::Warning => Finding::warning(SUBJECT, message),
-        kms_vault::Level::Problem => Finding::error(SUBJECT, message),
-    }
-}
-
-fn of_aws(finding: &kms_aws::Finding) -> Finding {
-    let message = format!("aws: {finding}");
-    match finding.level {
-        kms_aws::Level::Good => Finding::ok(SUBJECT, message),
-        kms_aws::Level::Warning => Finding::warning(SUBJECT, message),
-        kms_aws::Level::Problem => Finding::error(SUBJECT, message),
-    }
+/// Converts a finding of a backend into one of the key store.
+fn of_backend(backend: &str, finding: &Finding) -> Finding {
+    Finding { level: finding.level, what: SUBJECT, detail: format!("{backend}: {finding}") }
 }
 
 async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>, create: bool) -> Vec<Finding> {
@@ -146,7 +139,7 @@ async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>, crea
     let own = match own {
         Ok(own) => own,
         Err(error) => {
-            findings.push(Finding::error(SUBJECT, error.to_string()));
+            findings.push(Finding::problem(SUBJECT, error.to_string()));
             return findings;
         }
     };
@@ -154,7 +147,7 @@ async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>, crea
     let file = match (own.has_store(), first) {
         (false, None) => {
             let message = format!("{}: none yet, the server makes it at its first start", name_of(&store));
-            findings.push(Finding::ok(SUBJECT, message));
+            findings.push(Finding::good(SUBJECT, message));
             return findings;
         }
         // Nothing is opened for a file that is none, and what is missing is told by name.
@@ -164,7 +157,7 @@ async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>, crea
                 file.to_owned()
             } else {
                 let error = kes_directory::root_key_in_force(path).err().map(|error| error.to_string());
-                findings.push(Finding::error(SUBJECT, error.unwrap_or_default()));
+                findings.push(Finding::problem(SUBJECT, error.unwrap_or_default()));
                 return findings;
             }
         }
@@ -179,15 +172,15 @@ async fn check_kes_directory(path: &Path, root_key: Option<&RootKeySource>, crea
 /// Looks at the key files of a directory; one that is not there holds none.
 fn check_key_files(path: &Path) -> Vec<Finding> {
     if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        return vec![Finding::ok(SUBJECT, format!("{}: 0 key files in the clear", path.display()))];
+        return vec![Finding::good(SUBJECT, format!("{}: 0 key files in the clear", path.display()))];
     }
     let directory = Directory::at(path);
     let names = match directory.names() {
         Ok(names) => names,
-        Err(unusable) => return vec![Finding::error(SUBJECT, unusable.why)],
+        Err(unusable) => return vec![Finding::problem(SUBJECT, unusable.why)],
     };
     let (mut keys, mut findings) = (0, Vec::new());
-    findings.extend(names.misnamed.iter().map(|file| Finding::error(SUBJECT, format!("key file {file}"))));
+    findings.extend(names.misnamed.iter().map(|file| Finding::problem(SUBJECT, format!("key file {file}"))));
     for name in &names.keys {
         match directory.look(name.as_str()) {
             Ok(Looked::Nothing) => {}
@@ -195,12 +188,16 @@ fn check_key_files(path: &Path) -> Vec<Finding> {
             Ok(Looked::Unusable(unusable)) | Err(unusable) => {
                 let file = directory.file(name.as_str());
                 let message = format!("key file {} cannot be used: {}", file.display(), unusable.why);
-                findings.push(Finding::error(SUBJECT, message));
+                findings.push(Finding::problem(SUBJECT, message));
             }
         }
     }
     let message = format!("{}: {keys} key files in the clear", path.display());
-    findings.push(if keys == 0 { Finding::ok(SUBJECT, message) } else { Finding::warning(SUBJECT, message) });
+    findings.push(if keys == 0 {
+        Finding::good(SUBJECT, message)
+    } else {
+        Finding::warning(SUBJECT, message)
+    });
     findings
 }
 
@@ -212,7 +209,7 @@ async fn check_fs(path: &Path, root_key: &RootKeySource, create: bool) -> Vec<Fi
     }
     let loaded = match root_key.load() {
         Ok(loaded) => loaded,
-        Err(error) => return vec![Finding::error(SUBJECT, error.to_string())],
+        Err(error) => return vec![Finding::problem(SUBJECT, error.to_string())],
     };
     let mut findings: Vec<_> =
         loaded.warnings.into_iter().map(|warning| Finding::warning(SUBJECT, warning)).collect();
@@ -233,10 +230,10 @@ async fn check_fs(path: &Path, root_key: &RootKeySource, create: bool) -> Vec<Fi
 fn missing_half(path: &Path, file: &Path, create: bool) -> Option<Finding> {
     let found = match kms_fs::look(path, file) {
         Ok(found) => found,
-        Err(error) => return Some(Finding::error(SUBJECT, error.to_string())),
+        Err(error) => return Some(Finding::problem(SUBJECT, error.to_string())),
     };
     let made_at_the_start = || {
-        Finding::ok(SUBJECT, format!("{}: none yet, the server makes it at its first start", name_of(path)))
+        Finding::good(SUBJECT, format!("{}: none yet, the server makes it at its first start", name_of(path)))
     };
     match (found.store, found.root_key) {
         (true, true) => None,
@@ -250,12 +247,14 @@ fn missing_half(path: &Path, file: &Path, create: bool) -> Option<Finding> {
         )),
         (false, true) if create => match RootKeySource::File(file.to_owned()).load() {
             Ok(_) => Some(made_at_the_start()),
-            Err(error) => Some(Finding::error(SUBJECT, error.to_string())),
+            Err(error) => Some(Finding::problem(SUBJECT, error.to_string())),
         },
-        (false, true) => Some(Finding::error(SUBJECT, embedded::is_it_mounted(path, file).to_string())),
-        (true, false) => Some(Finding::error(SUBJECT, embedded::root_key_missing(path, &[file]).to_string())),
+        (false, true) => Some(Finding::problem(SUBJECT, embedded::is_it_mounted(path, file).to_string())),
+        (true, false) => {
+            Some(Finding::problem(SUBJECT, embedded::root_key_missing(path, &[file]).to_string()))
+        }
         (false, false) if create => Some(made_at_the_start()),
-        (false, false) => Some(Finding::error(SUBJECT, embedded::neither(path, file).to_string())),
+        (false, false) => Some(Finding::problem(SUBJECT, embedded::neither(path, file).to_string())),
     }
 }
 
@@ -267,12 +266,12 @@ async fn check_wrapped(store: &BareStore, kms: &OuterKms) -> Vec<Finding> {
     };
     let wrapper = match store::open_outer(kms).await {
         Ok(wrapper) => wrapper,
-        Err(error) => return vec![Finding::error(SUBJECT, format!("{holder}: {}", error.chain()))],
+        Err(error) => return vec![Finding::problem(SUBJECT, format!("{holder}: {}", error.chain()))],
     };
     if let Err(message) = wraps(wrapper.as_ref()).await {
-        return vec![Finding::error(SUBJECT, format!("{holder}: {message}"))];
+        return vec![Finding::problem(SUBJECT, format!("{holder}: {message}"))];
     }
-    let mut findings = vec![Finding::ok(SUBJECT, format!("{holder}: wraps and unwraps"))];
+    let mut findings = vec![Finding::good(SUBJECT, format!("{holder}: wraps and unwraps"))];
     match store {
         BareStore::Fs(path) => {
             findings.extend(match kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing) {
@@ -281,15 +280,19 @@ async fn check_wrapped(store: &BareStore, kms: &OuterKms) -> Vec<Finding> {
             });
         }
         BareStore::Vault(config) => {
-            findings.extend(kms_vault::check((**config).clone()).await.iter().map(of_vault));
-            if findings.iter().all(Finding::is_no_error) {
+            findings.extend(
+                kms_vault::check((**config).clone()).await.iter().map(|finding| of_backend("vault", finding)),
+            );
+            if findings.iter().all(|finding| finding.level != Level::Problem) {
                 let read = match kms_vault::open((**config).clone()) {
                     Ok(store) => survey(&Wrapped::new(store, wrapper)).await,
                     Err(error) => Err(error),
                 };
                 match read {
                     Ok(survey) => findings.extend(told("vault", &survey)),
-                    Err(error) => findings.push(Finding::error(SUBJECT, format!("vault: {}", error.chain()))),
+                    Err(error) => {
+                        findings.push(Finding::problem(SUBJECT, format!("vault: {}", error.chain())))
+                    }
                 }
             }
         }
@@ -301,11 +304,11 @@ async fn exercised(path: &Path, store: &impl KeyStore) -> Vec<Finding> {
     let name = name_of(path);
     let mut findings = match survey(store).await {
         Ok(survey) => told(&name, &survey),
-        Err(error) => vec![Finding::error(SUBJECT, format!("{name}: {}", error.chain()))],
+        Err(error) => vec![Finding::problem(SUBJECT, format!("{name}: {}", error.chain()))],
     };
     findings.push(match exercise(store).await {
-        Ok(()) => Finding::ok(SUBJECT, format!("{name}: {WELL}")),
-        Err(message) => Finding::error(SUBJECT, format!("{name}: {message}")),
+        Ok(()) => Finding::good(SUBJECT, format!("{name}: {WELL}")),
+        Err(message) => Finding::problem(SUBJECT, format!("{name}: {message}")),
     });
     findings
 }
@@ -316,9 +319,9 @@ fn not_opened(path: &Path, error: &OpenError) -> Finding {
         OpenError::InUse { pid, .. } => {
             let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             let message = format!("{}: in use by {holder}, {NOT_LOOKED_INTO}", name_of(path));
-            Finding::ok(SUBJECT, message)
+            Finding::good(SUBJECT, message)
         }
-        error => Finding::error(SUBJECT, error.to_string()),
+        error => Finding::problem(SUBJECT, error.to_string()),
     }
 }
 
@@ -334,11 +337,11 @@ fn name_of(path: &Path) -> String {
 
 fn no_store(path: &Path) -> Finding {
     match something_in(path) {
-        None => Finding::ok(
+        None => Finding::good(
             SUBJECT,
             format!("{}: none yet, the server makes it at its first start", name_of(path)),
         ),
-        Some(found) => Finding::error(
+        Some(found) => Finding::problem(
             SUBJECT,
             format!("{}: no store but '{found}', expected a directory of its own", path.display()),
         ),

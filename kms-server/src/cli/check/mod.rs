@@ -7,7 +7,7 @@ mod policy;
 use std::fmt;
 use std::path::Path;
 
-use kms_core::Identity;
+use kms_core::{Finding, Identity, Level};
 use serde::Serialize;
 
 use crate::config::{self, Environment};
@@ -23,22 +23,6 @@ pub struct Report {
     findings: Vec<Finding>,
     /// Who may do something, the admin first.
     identities: Vec<Grant>,
-}
-
-/// One thing that was looked at.
-#[derive(Serialize)]
-pub struct Finding {
-    level: Level,
-    subject: &'static str,
-    message: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Ok,
-    Warning,
-    Error,
 }
 
 /// What an identity may do.
@@ -57,56 +41,38 @@ pub async fn check(path: &Path, environment: &Environment, all: bool) -> Report 
     let mut findings = Vec::new();
     let mut identities = Vec::new();
     match config::load(path, environment) {
-        Err(problem) => findings.push(Finding::error("config", problem.to_string())),
+        Err(problem) => findings.push(Finding::problem("config", problem.to_string())),
         Ok(loaded) => {
-            findings.push(Finding::ok("config", path.display().to_string()));
+            findings.push(Finding::good("config", path.display().to_string()));
             findings.extend(loaded.warnings.iter().map(|warning| {
-                let level = if warning.has_no_effect { Level::Error } else { Level::Warning };
-                Finding { level, subject: "config", message: warning.to_string() }
+                let level = if warning.has_no_effect { Level::Problem } else { Level::Warning };
+                Finding { level, what: "config", detail: warning.to_string() }
             }));
             findings.extend(policy::check(&loaded.settings.policies));
             let mut of_files = certificate::check(&loaded.settings.tls);
             of_files.extend(key_store::check(&loaded.settings.key_store, all).await);
-            for finding in of_files.iter_mut().filter(|finding| finding.level == Level::Error) {
-                finding.message = loaded.origins.tell(&finding.message);
+            for finding in of_files.iter_mut().filter(|finding| finding.level == Level::Problem) {
+                finding.detail = loaded.origins.tell(&finding.detail);
             }
             findings.extend(of_files);
             identities = grants(loaded.settings);
         }
     }
-    let ok = findings.iter().all(|finding| finding.level != Level::Error);
+    let ok = findings.iter().all(|finding| finding.level != Level::Problem);
     Report { ok, findings, identities }
 }
 
 impl Report {
     /// Counts what has to be mended.
     pub fn errors(&self) -> usize {
-        self.findings.iter().filter(|finding| finding.level == Level::Error).count()
-    }
-}
-
-impl Finding {
-    fn is_no_error(&self) -> bool {
-        self.level != Level::Error
-    }
-
-    fn ok(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { level: Level::Ok, subject, message: message.into() }
-    }
-
-    fn warning(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { level: Level::Warning, subject, message: message.into() }
-    }
-
-    fn error(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { level: Level::Error, subject, message: message.into() }
+        self.findings.iter().filter(|finding| finding.level == Level::Problem).count()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { level, subject, message } in &self.findings {
-            writeln!(f, "{level:<8} {subject:<12} {}", Escaped(message))?;
+        for Finding { level, what, detail } in &self.findings {
+            writeln!(f, "{level:<8} {what:<12} {}", Escaped(detail))?;
         }
         for Grant { identity, policy, allow, deny } in &self.identities {
             match policy {
@@ -122,16 +88,6 @@ impl fmt::Display for Report {
         let errors = self.errors();
         let warnings = self.findings.iter().filter(|finding| finding.level == Level::Warning).count();
         write!(f, "{errors} errors, {warnings} warnings")
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        })
     }
 }
 

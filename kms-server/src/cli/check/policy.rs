@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Finding;
+use kms_core::Finding;
+
 use crate::api::Routes;
 use crate::settings::PolicySettings;
 
@@ -30,7 +31,7 @@ pub fn check(policies: &BTreeMap<String, PolicySettings>) -> Vec<Finding> {
                     Some(allow) => {
                         Finding::warning(SUBJECT, format!("{message}, although '{allow}' is allowed"))
                     }
-                    None => Finding::ok(SUBJECT, message),
+                    None => Finding::good(SUBJECT, message),
                 });
             }
         }

@@ -1,0 +1,109 @@
+//! The findings of a check: each names a thing that was looked at, and says whether it is in order.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How much a [`Finding`] matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Level {
+    /// It is as it should be.
+    #[serde(rename = "ok")]
+    Good,
+    /// It works, and an operator should know or do something about it.
+    #[serde(rename = "warning")]
+    Warning,
+    /// It does not work.
+    #[serde(rename = "error")]
+    Problem,
+}
+
+/// The words of reports: `ok`, `warning` and `error`.
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Good => "ok",
+            Self::Warning => "warning",
+            Self::Problem => "error",
+        })
+    }
+}
+
+/// One thing that a check looked at.
+///
+/// ```
+/// use kms_core::{Findings, Level};
+///
+/// let mut findings = Findings::default();
+/// findings.good("login", "logged in by token");
+/// findings.warn("lease", "the token has no end");
+/// let findings = findings.into_vec();
+/// assert_eq!(findings[1].level, Level::Warning);
+/// assert_eq!(findings[1].to_string(), "lease: the token has no end");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub level: Level,
+    /// The thing, in a word or two.
+    #[serde(rename = "subject")]
+    pub what: &'static str,
+    /// What the check found.
+    #[serde(rename = "message")]
+    pub detail: String,
+}
+
+impl Finding {
+    /// Creates a finding of something that is as it should be.
+    pub fn good(what: &'static str, detail: impl Into<String>) -> Self {
+        Self { level: Level::Good, what, detail: detail.into() }
+    }
+
+    /// Creates a finding of something that works and deserves attention.
+    pub fn warning(what: &'static str, detail: impl Into<String>) -> Self {
+        Self { level: Level::Warning, what, detail: detail.into() }
+    }
+
+    /// Creates a finding of something that does not work.
+    pub fn problem(what: &'static str, detail: impl Into<String>) -> Self {
+        Self { level: Level::Problem, what, detail: detail.into() }
+    }
+}
+
+/// Prints the thing and what was found, without the level.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.detail)
+    }
+}
+
+/// The findings of a check so far, in the order in which it looked.
+#[derive(Clone, Debug, Default)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Adds a finding.
+    pub fn add(&mut self, level: Level, what: &'static str, detail: impl Into<String>) {
+        self.0.push(Finding { level, what, detail: detail.into() });
+    }
+
+    /// Adds a finding of something that is as it should be.
+    pub fn good(&mut self, what: &'static str, detail: impl Into<String>) {
+        self.add(Level::Good, what, detail);
+    }
+
+    /// Adds a finding of something that works and deserves attention.
+    pub fn warn(&mut self, what: &'static str, detail: impl Into<String>) {
+        self.add(Level::Warning, what, detail);
+    }
+
+    /// Adds a finding of something that does not work.
+    pub fn problem(&mut self, what: &'static str, detail: impl Into<String>) {
+        self.add(Level::Problem, what, detail);
+    }
+
+    /// Returns the findings.
+    pub fn into_vec(self) -> Vec<Finding> {
+        self.0
+    }
+}
