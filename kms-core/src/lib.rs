@@ -44,6 +44,7 @@ mod ring;
 mod seal;
 mod secret;
 mod setting;
+pub mod single_flight;
 mod store;
 mod survey;
 mod sync;
@@ -61,7 +62,10 @@ pub use lock::lock_keys_in_memory;
 pub use memory::MemoryStore;
 pub use name::{EntryName, InvalidName, KeyName};
 pub use record::{HmacKey, KeyRecord};
-pub use ring::{CacheConfig, CacheCounters, Gate, KeyRing, Pass, Unreadable};
+pub use ring::{
+    Away, CacheConfig, CacheCounters, Counters, Gate, KeyRing, Outage, Pass, Unreadable,
+    policy as cache_policy,
+};
 pub use seal::{Cipher, Fingerprint, SealingKey};
 pub use secret::{SecretBytes, SecretKey, fill_random};
 pub use setting::InvalidSetting;

@@ -4,71 +4,43 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tracing::{debug, error, warn};
 
-use super::config::{CacheConfig, CacheCounters};
+use super::backend::Backend;
+use super::config::CacheConfig;
+use super::counters::{CacheCounters, Counters};
 use super::former::Former;
-use super::gate::{Gate, Pass};
+use super::gate::Pass;
 use super::key::CachedKey;
-use super::slot::{Due, Slot, Start};
-use super::unreadable::Unreadable;
+use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
+use super::report::Report;
+use super::slot::{Due, HeldKey, Slot, Start};
+use crate::single_flight::{Flight, Outcome};
 use crate::survey::{self, Survey, Surveyed};
-use crate::sync::{AtomicU64, Ordering, SharedMap, sleep, sleep_until, spawn, timeout_at, watch};
+use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
 use crate::{
     EntryName, Error, ErrorKind, Fingerprint, KeyName, KeyRecord, KeyStore, ListQuery, Page, Request, Result,
     SecretBytes, StoreStatus,
 };
 
-/// Backend reads in flight at once, in all and for one identity.
-const READS: (usize, usize) = (64, 16);
-/// Backend writes in flight at once. They have a gate of their own: a slow create must not hold up reads.
-const WRITES: (usize, usize) = (64, 32);
-/// How long a request waits for a backend that is not known to be away, when an offline copy is at hand.
-const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
-/// Keys that cannot be read and that nobody asks for: how many of them are tried again at one sweep, and after how many
-/// pings each.
-const TRIED_AGAIN: usize = 8;
-const PINGS_UNTIL_TRIED_AGAIN: u32 = 6;
-/// How long a backend call may take when no request's deadline bounds it.
-const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
-
 pub struct Cache<S> {
-    store: S,
+    backend: Arc<Backend<S>>,
     config: CacheConfig,
     slots: SharedMap<KeyName, Arc<Slot>>,
-    reads: Arc<Gate>,
-    writes: Arc<Gate>,
-    /// Bumped at each step between here and away; odd while the backend is known to be away.
-    away: AtomicU64,
     epoch: Instant,
     counters: Counters,
-    unreadable: Unreadable,
-    former: Former,
+    report: Report,
     this: Weak<Self>,
-}
-
-#[derive(Default)]
-struct Counters {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    offline_hits: AtomicU64,
-    reads: AtomicU64,
-    failed_reads: AtomicU64,
 }
 
 impl<S: KeyStore> Cache<S> {
     pub fn start(store: S, config: CacheConfig) -> Arc<Self> {
         let cache = Arc::new_cyclic(|this| Self {
-            store,
+            backend: Backend::new(store, config.ping),
             config,
             slots: SharedMap::new(),
-            reads: Gate::new(READS.0, READS.1),
-            writes: Gate::new(WRITES.0, WRITES.1),
-            away: AtomicU64::new(0),
             epoch: Instant::now(),
             counters: Counters::default(),
-            unreadable: Unreadable::default(),
-            former: Former::default(),
+            report: Report::default(),
             this: Weak::clone(this),
         });
         spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
@@ -76,27 +48,20 @@ impl<S: KeyStore> Cache<S> {
     }
 
     pub fn store(&self) -> &S {
-        &self.store
+        self.backend.store()
     }
 
     pub fn counters(&self) -> CacheCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        CacheCounters {
-            hits: read(&self.counters.hits),
-            misses: read(&self.counters.misses),
-            offline_hits: read(&self.counters.offline_hits),
-            reads: read(&self.counters.reads),
-            failed_reads: read(&self.counters.failed_reads),
-        }
+        self.counters.numbers()
     }
 
     /// Finds the key in memory, or reads it.
-    pub async fn key(&self, request: &Request, name: &KeyName) -> Result<Arc<CachedKey>> {
+    pub async fn key(&self, request: &Request, name: &KeyName) -> Result<HeldKey> {
         let now = Instant::now();
         let mut offline_copy = None;
         if let Some(slot) = self.slots.pin().get(name) {
             if let Some(key) = slot.fresh(now, &self.config) {
-                count(&self.counters.hits);
+                self.counters.hit();
                 slot.touch(self.millis(now));
                 if key.age(now) >= refresh_age(self.config.any) {
                     self.refresh(name, slot, now);
@@ -107,7 +72,7 @@ impl<S: KeyStore> Cache<S> {
         }
         match offline_copy {
             None => {
-                count(&self.counters.misses);
+                self.counters.miss();
                 // Boxed, as what is rare is: a hit shall not carry the room for a wait.
                 Box::pin(self.fetch(request, name, None)).await
             }
@@ -121,7 +86,7 @@ impl<S: KeyStore> Cache<S> {
         request: &Request,
         name: &KeyName,
         moment: Instant,
-    ) -> Result<Arc<CachedKey>> {
+    ) -> Result<HeldKey> {
         self.fetch(request, name, Some(moment)).await
     }
 
@@ -129,11 +94,11 @@ impl<S: KeyStore> Cache<S> {
     ///
     /// The caller holds a pass.
     pub async fn read_entry(&self, name: &KeyName) -> Result<(SecretBytes, Instant)> {
-        let (entry, began) = (EntryName::from(name), Instant::now());
-        let read = self.watched(began + BACKEND_TIMEOUT, self.store.get(&entry)).await;
+        let began = Instant::now();
+        let read = self.backend.read(name, began).await;
         read.map(|record| (record, began)).map_err(|error| {
             let error = failed_read(name, error);
-            self.learn(name, Some(&error));
+            self.report.learn(name, Some(&error));
             error
         })
     }
@@ -158,7 +123,7 @@ impl<S: KeyStore> Cache<S> {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.reads.run(request, call(Arc::clone(self))).await
+        self.backend.reads.run(request, call(Arc::clone(self))).await
     }
 
     /// Has an effect within the bounds, in a task of its own: once it has begun it is followed to its end.
@@ -170,24 +135,24 @@ impl<S: KeyStore> Cache<S> {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.writes.run(request, effect(Arc::clone(self))).await
+        self.backend.writes.run(request, effect(Arc::clone(self))).await
     }
 
     /// Makes a writing call to the store.
     pub async fn write(&self, call: impl Future<Output = Result<()>>) -> Result<()> {
-        self.watched(Instant::now() + BACKEND_TIMEOUT, call).await
+        self.backend.write(call).await
     }
 
     /// Lists keys, until `deadline` at the latest.
     pub async fn list_until(&self, query: &ListQuery<'_>, deadline: Instant) -> Result<Page> {
-        self.watched(deadline, self.store.list(query)).await
+        self.backend.list_until(query, deadline).await
     }
 
     async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<Fingerprint> {
-        let read = self.watched(deadline, survey::read_record(&self.store, name)).await;
-        let fingerprint = |record| *CachedKey::new(record, Instant::now()).fingerprint();
+        let read = self.backend.watched(deadline, survey::read_record(self.store(), name)).await;
+        let fingerprint = |record| *CachedKey::new(record).fingerprint();
         let outcome = read.map(fingerprint).map_err(|error| failed_read(name, error));
-        self.learn(name, outcome.as_ref().err());
+        self.report.learn(name, outcome.as_ref().err());
         outcome
     }
 
@@ -200,54 +165,43 @@ impl<S: KeyStore> Cache<S> {
         slot
     }
 
-    /// Takes in a key that was created just now, and read back.
-    pub fn publish_new(&self, name: &KeyName, place: &Slot, key: CachedKey) {
+    /// Takes in a key that was created just now, and read back by a read that began at `began`.
+    pub fn publish_new(&self, name: &KeyName, place: &Slot, key: CachedKey, began: Instant) {
         let fingerprint = *key.fingerprint();
-        if let Some(before) = place.publish_new(Arc::new(key)).filter(|before| *before != fingerprint) {
-            self.former.note(name, before);
-        }
-        self.former.arrived(name, &fingerprint);
+        let before = place.publish_new(key, began);
+        self.report.created(name, &fingerprint, before);
         // The name may have another place by now, and a read there may have begun before the key was made.
         if let Some(slot) = self.slots.pin().get(name).filter(|slot| !std::ptr::eq(Arc::as_ptr(slot), place))
         {
             slot.outdate();
         }
-        self.unreadable.clear(name);
     }
 
     /// Notes that a key is known to be gone from the store.
     pub fn note_gone(&self, name: &KeyName) {
-        self.unreadable.clear(name);
+        self.report.unreadable.clear(name);
     }
 
     /// Lends what is known of keys that had the name of another one.
     pub fn former(&self) -> &Former {
-        &self.former
+        &self.report.former
     }
 
     /// Drops a key at once, whatever read of it is under way.
     pub fn forget(&self, name: &KeyName) {
         let slots = self.slots.pin();
         if let Some(before) = slots.remove(name).and_then(|slot| slot.forget()) {
-            self.former.note(name, before);
+            self.report.former.note(name, before);
         }
     }
 
     pub async fn status(&self) -> Result<StoreStatus> {
         let began = Instant::now();
-        let answer = self.watched(began + BACKEND_TIMEOUT, self.store.status()).await;
-        match answer {
+        match self.backend.status().await {
             Err(error) if error.kind().is_outage() && !self.config.offline.is_zero() => {
-                Ok(self.with_unreadable(StoreStatus::offline(began.elapsed(), error.chain().to_string())))
+                Ok(self.report.add_to(StoreStatus::offline(began.elapsed(), error.chain().to_string())))
             }
-            answer => answer.map(|status| self.with_unreadable(status)),
-        }
-    }
-
-    fn with_unreadable(&self, status: StoreStatus) -> StoreStatus {
-        match self.unreadable.describe() {
-            None => status,
-            Some(why) => status.degraded(why),
+            answer => answer.map(|status| self.report.add_to(status)),
         }
     }
 
@@ -257,10 +211,10 @@ impl<S: KeyStore> Cache<S> {
         request: &Request,
         name: &KeyName,
         slot: &Arc<Slot>,
-        copy: Arc<CachedKey>,
-    ) -> Result<Arc<CachedKey>> {
+        copy: HeldKey,
+    ) -> Result<HeldKey> {
         let now = Instant::now();
-        if self.is_away() {
+        if self.backend.is_away() {
             self.refresh(name, slot, now);
         } else {
             let patience = request.deadline.min(now + OFFLINE_PATIENCE);
@@ -268,39 +222,32 @@ impl<S: KeyStore> Cache<S> {
                 Ok(Ok(key)) => return Ok(key),
                 Ok(Err(error)) if !error.kind().is_outage() => return Err(error),
                 Ok(Err(_)) => {}
-                Err(_) => self.note_away(&Error::new(ErrorKind::Timeout, format!("read key '{name}'"))),
+                Err(_) => {
+                    self.backend.note_away(&Error::new(ErrorKind::Timeout, format!("read key '{name}'")))
+                }
             }
         }
-        count(&self.counters.offline_hits);
+        self.counters.offline_hit();
         slot.touch(self.millis(now));
         Ok(copy)
     }
 
     /// Waits for a read of the key, one that serves all who wait for it.
-    async fn fetch(
-        &self,
-        request: &Request,
-        name: &KeyName,
-        after: Option<Instant>,
-    ) -> Result<Arc<CachedKey>> {
+    async fn fetch(&self, request: &Request, name: &KeyName, after: Option<Instant>) -> Result<HeldKey> {
         loop {
             let slot = self.slot(name);
             slot.touch(self.millis(Instant::now()));
-            let mut read = slot.joinable(after);
-            if read.is_none() {
-                let pass = self.reads.pass(request).await?;
-                let arrived_meanwhile = match after {
-                    None => slot.fresh(Instant::now(), &self.config),
-                    Some(moment) => slot.key().filter(|key| key.read_after(moment)),
-                };
-                if let Some(key) = arrived_meanwhile {
-                    return Ok(key);
-                }
-                match slot.start(after) {
-                    Start::Join(running) => read = Some(running),
-                    Start::Go(sender, began, epoch) => {
-                        read = Some(sender.subscribe());
-                        self.spawn_read(name.clone(), Arc::clone(&slot), sender, began, epoch, pass);
+            let waiting = if let Some(waiting) = slot.under_way() {
+                waiting
+            } else {
+                let pass = self.backend.reads.pass(request).await?;
+                match slot.start(after, &self.config) {
+                    Start::Take(key) => return Ok(key),
+                    Start::Wait(waiting) => waiting,
+                    Start::Read(flight) => {
+                        let waiting = flight.waiting();
+                        self.spawn_read(name.clone(), Arc::clone(&slot), flight, pass);
+                        waiting
                     }
                     Start::NotBefore(moment) => {
                         drop(pass);
@@ -311,18 +258,11 @@ impl<S: KeyStore> Cache<S> {
                         self.take_away(name, &slot);
                         continue;
                     }
-                    Start::After(mut running) => {
-                        drop(pass);
-                        let _ = outcome(&mut running, request, name).await?;
-                        continue;
-                    }
                 }
-            }
-            if let Some(mut read) = read {
-                match outcome(&mut read, request, name).await? {
-                    Err(error) if error.kind() == ErrorKind::Abandoned => {}
-                    outcome => return outcome,
-                }
+            };
+            let read = waiting.outcome(after, request.deadline, || format!("read key '{name}'"));
+            if let Some(outcome) = read.await? {
+                return outcome;
             }
         }
     }
@@ -332,97 +272,49 @@ impl<S: KeyStore> Cache<S> {
         if !slot.may_refresh(now) {
             return;
         }
-        let Some(pass) = self.reads.try_background_pass() else { return };
-        if let Start::Go(sender, began, epoch) = slot.start(None) {
-            self.spawn_read(name.clone(), Arc::clone(slot), sender, began, epoch, pass);
+        let Some(pass) = self.backend.reads.try_background_pass() else { return };
+        if let Some(flight) = slot.start_refresh() {
+            self.spawn_read(name.clone(), Arc::clone(slot), flight, pass);
         }
     }
 
-    fn spawn_read(
-        &self,
-        name: KeyName,
-        slot: Arc<Slot>,
-        sender: watch::Sender<Option<Result<Arc<CachedKey>>>>,
-        began: Instant,
-        epoch: u64,
-        pass: Pass,
-    ) {
+    fn spawn_read(&self, name: KeyName, slot: Arc<Slot>, flight: Flight<CachedKey>, pass: Pass) {
         let Some(this) = self.this.upgrade() else { return };
         spawn(async move {
-            let result = this.read_key(&name, began).await;
-            let is_stale = this.finish(&name, &slot, epoch, &result);
+            let result = this.read_key(&name, flight.began).await;
+            let outcome = this.finish(&name, &slot, &flight, result);
             drop(pass);
-            // What was read before the key was created or deleted here is no answer: who waits for it asks again.
-            let stale = || Error::new(ErrorKind::Abandoned, format!("read key '{name}'"));
-            sender.send_replace(Some(if is_stale { Err(stale()) } else { result }));
+            flight.announce(outcome);
         });
     }
 
-    async fn read_key(&self, name: &KeyName, began: Instant) -> Result<Arc<CachedKey>> {
-        count(&self.counters.reads);
-        let entry = EntryName::from(name);
-        let record = self.watched(began + BACKEND_TIMEOUT, self.store.get(&entry)).await;
-        let key = record
-            .and_then(|record| KeyRecord::decode_at(record.expose(), || self.store.place(&entry)))
-            .map(|record| Arc::new(CachedKey::new(record, began)))
-            .map_err(|error| failed_read(name, error));
-        if let Err(error) = &key
-            && error.kind() != ErrorKind::NotFound
-        {
-            count(&self.counters.failed_reads);
-        }
-        key
+    async fn read_key(&self, name: &KeyName, began: Instant) -> Result<CachedKey> {
+        self.counters.read();
+        let record = self.backend.read(name, began).await;
+        let place = || self.store().place(&EntryName::from(name));
+        record
+            .and_then(|record| KeyRecord::decode_at(record.expose(), place))
+            .map(CachedKey::new)
+            .map_err(|error| failed_read(name, error))
+            .inspect_err(|error| self.counters.read_failed(error))
     }
 
-    /// Takes in how a read of a key went, for what the status and the log say of keys that are there and cannot be read.
-    ///
-    /// Returns whether that is so of this one.
-    fn learn(&self, name: &KeyName, failure: Option<&Error>) -> bool {
-        match failure {
-            // The backend as a whole is away or refuses us, which says nothing of what is in it.
-            Some(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => false,
-            Some(error) if error.kind() != ErrorKind::NotFound => {
-                if self.unreadable.note(name, error.kind(), Instant::now()) {
-                    error!(key = %name, "key is there and cannot be read: {}", error.chain());
-                }
-                true
-            }
-            _ => {
-                self.unreadable.clear(name);
-                false
-            }
-        }
-    }
-
-    /// Brings the outcome of a read into the slot. True if it tells nothing any more.
-    fn finish(&self, name: &KeyName, slot: &Arc<Slot>, epoch: u64, result: &Result<Arc<CachedKey>>) -> bool {
-        let finished = slot.finish(epoch, result);
-        let is_unreadable = !finished.is_stale && self.learn(name, result.as_ref().err());
-        let before = match (finished.dropped, result) {
-            (Some(dropped), _) => {
-                self.former.note(name, dropped);
-                Some(dropped)
-            }
-            (None, Ok(key)) if !finished.is_stale => self.former.arrived(name, key.fingerprint()),
-            (None, _) => None,
-        };
-        match (result, before) {
-            (Ok(key), Some(before)) => error!(
-                key = %name, fingerprint = ?key.fingerprint(), fingerprint_before = ?before,
-                "key was replaced in the store by another one; what was sealed under the old one is lost unless it is restored"
-            ),
-            (Err(error), Some(_)) if !is_unreadable => {
-                warn!(key = %name, "key is gone from the store: {}", error.chain());
-            }
-            (Err(error), None) if !is_unreadable && slot.key().is_some() => {
-                warn!(key = %name, "key could not be read again; the copy in memory is used while it may: {}", error.chain());
-            }
-            _ => {}
+    /// Brings the outcome of a read into the slot, and tells the log what it means; `None` if it tells nothing any more.
+    fn finish(
+        &self,
+        name: &KeyName,
+        slot: &Arc<Slot>,
+        read: &Flight<CachedKey>,
+        result: Result<CachedKey>,
+    ) -> Option<Outcome<CachedKey>> {
+        let finished = slot.finish(read, result);
+        if let Some(finished) = &finished {
+            self.report.finished(name, finished, slot.key().is_some());
         }
         if slot.retire() {
             self.take_away(name, slot);
         }
-        finished.is_stale
+        finished.map(|finished| finished.outcome)
     }
 
     /// Takes a slot that was given up away from its name, unless that has another by now.
@@ -438,61 +330,9 @@ impl<S: KeyStore> Cache<S> {
         Arc::clone(slots.get_or_insert_with(name.clone(), Arc::default))
     }
 
-    /// Runs a backend call with a deadline, and learns from it whether the backend is away.
-    async fn watched<T>(&self, deadline: Instant, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let result = match timeout_at(deadline.into(), call).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "wait for the key store")),
-        };
-        match &result {
-            Err(error) if error.kind().is_outage() => self.note_away(error),
-            Err(error) if matches!(error.kind(), ErrorKind::Internal) => {}
-            _ => self.note_here(),
-        }
-        result
-    }
-
-    fn is_away(&self) -> bool {
-        !self.away.load(Ordering::Relaxed).is_multiple_of(2)
-    }
-
-    fn note_here(&self) {
-        let away = self.away.load(Ordering::Relaxed);
-        if !away.is_multiple_of(2)
-            && self.away.compare_exchange(away, away + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            warn!(store = self.store.capabilities().name, "key store is back");
-        }
-    }
-
-    fn note_away(&self, why: &Error) {
-        let away = self.away.load(Ordering::Relaxed);
-        if away.is_multiple_of(2)
-            && self.away.compare_exchange(away, away + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            error!(store = self.store.capabilities().name, "key store cannot be used: {}", why.chain());
-            spawn(Self::watch_until_back(Weak::clone(&self.this), away + 1, self.config.ping));
-        }
-    }
-
-    async fn watch_until_back(this: Weak<Self>, away: u64, ping: Duration) {
-        let mut pause = ping.min(Duration::from_millis(500));
-        loop {
-            sleep(pause).await;
-            let Some(cache) = this.upgrade() else { return };
-            if cache.away.load(Ordering::Relaxed) != away {
-                return;
-            }
-            if let Err(error) = cache.watched(Instant::now() + BACKEND_TIMEOUT, cache.store.status()).await {
-                debug!("key store is still away: {}", error.chain());
-            }
-            pause = (pause * 2).min(ping);
-        }
-    }
-
     async fn sweep_for_ever(this: Weak<Self>, config: CacheConfig) {
         let shortest = config.any.min(config.unused);
-        let pause = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
+        let pause = (shortest / 4).clamp(Duration::from_millis(50), policy::SWEEP_PAUSE);
         loop {
             sleep(pause).await;
             let Some(cache) = this.upgrade() else { return };
@@ -510,7 +350,7 @@ impl<S: KeyStore> Cache<S> {
                 Due::Refresh => self.refresh(name, slot, now),
                 Due::Gone(ended) => {
                     if let Some(fingerprint) = ended {
-                        self.former.note_ended(name, fingerprint);
+                        self.report.former.note_ended(name, fingerprint);
                     }
                     if slot.retire() {
                         self.take_away(name, slot);
@@ -521,8 +361,8 @@ impl<S: KeyStore> Cache<S> {
         }
         drop(slots);
         // Nobody may ask for a key that was mended, and the status would speak of it for ever.
-        let pause = self.config.ping.saturating_mul(PINGS_UNTIL_TRIED_AGAIN);
-        for name in self.unreadable.due(TRIED_AGAIN, pause, now) {
+        let pause = policy::try_again_after(self.config.ping);
+        for name in self.report.unreadable.due(policy::TRIED_AGAIN, pause, now) {
             self.refresh(&name, &self.slot(&name), now);
         }
     }
@@ -535,11 +375,11 @@ impl<S: KeyStore> Cache<S> {
 #[async_trait]
 impl<S: KeyStore> Surveyed for Cache<S> {
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        self.list_until(query, Instant::now() + BACKEND_TIMEOUT).await
+        self.list_until(query, Instant::now() + CALL_TIMEOUT).await
     }
 
     async fn try_key(&self, name: &KeyName) -> Result<()> {
-        self.try_key_until(name, Instant::now() + BACKEND_TIMEOUT).await.map(drop)
+        self.try_key_until(name, Instant::now() + CALL_TIMEOUT).await.map(drop)
     }
 }
 
@@ -554,32 +394,6 @@ fn failed_read(name: &KeyName, error: Error) -> Error {
     Error::with_source(kind, format!("read key '{name}'"), error)
 }
 
-/// The age at which a key in use is read again.
-pub fn refresh_age(any: Duration) -> Duration {
-    any / 5 * 4
-}
-
-type Outcome = Result<Arc<CachedKey>>;
-
-/// Waits for the outcome of a read, inside the request's deadline.
-async fn outcome(
-    read: &mut watch::Receiver<Option<Outcome>>,
-    request: &Request,
-    name: &KeyName,
-) -> Result<Outcome> {
-    let ended = timeout_at(request.deadline.into(), read.wait_for(Option::is_some)).await;
-    match ended {
-        Ok(Ok(outcome)) => match &*outcome {
-            Some(outcome) => Ok(outcome.clone()),
-            None => Err(Error::new(ErrorKind::Internal, format!("read key '{name}'"))),
-        },
-        Ok(Err(_)) => {
-            Err(Error::with_source(ErrorKind::Internal, format!("read key '{name}'"), "the read was ended"))
-        }
-        Err(_) => Err(Error::new(ErrorKind::Timeout, format!("read key '{name}'"))),
-    }
-}
-
 async fn wait_until(moment: Instant, request: &Request, name: &KeyName) -> Result<()> {
     if moment >= request.deadline {
         let detail = "too many reads of this key for ciphertexts that are not authentic";
@@ -587,8 +401,4 @@ async fn wait_until(moment: Instant, request: &Request, name: &KeyName) -> Resul
     }
     sleep_until(moment.into()).await;
     Ok(())
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }

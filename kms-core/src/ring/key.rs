@@ -1,7 +1,5 @@
 //! A master key in memory, ready for use.
 
-use std::time::{Duration, Instant};
-
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
@@ -19,12 +17,11 @@ pub struct CachedKey {
     fingerprint: Fingerprint,
     created_at: Option<Timestamp>,
     created_by: String,
-    read_at: Instant,
 }
 
 impl CachedKey {
-    /// Makes a record ready for use; `read_at` is when the read of it began.
-    pub fn new(record: KeyRecord, read_at: Instant) -> Self {
+    /// Makes a record ready for use.
+    pub fn new(record: KeyRecord) -> Self {
         let sealing = SealingKey::new(record.key, record.cipher);
         let mac = record.hmac_key.map(|key| Box::new(keyed_hmac(&key.0)));
         if let Some(mac) = &mac {
@@ -36,7 +33,6 @@ impl CachedKey {
             mac,
             created_at: record.created_at,
             created_by: record.created_by,
-            read_at,
         }
     }
 
@@ -72,15 +68,5 @@ impl CachedKey {
 
     pub fn created_by(&self) -> &str {
         &self.created_by
-    }
-
-    /// Tells how long ago the key was read.
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.read_at)
-    }
-
-    /// Tells whether the read of it began at `moment` or after.
-    pub fn read_after(&self, moment: Instant) -> bool {
-        self.read_at >= moment
     }
 }

@@ -1,13 +1,18 @@
 //! The key ring: a [`Kms`] in this process over any key store.
 
+mod away;
+mod backend;
 mod cache;
 mod config;
+mod counters;
 mod former;
 mod gate;
 mod key;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
+pub mod policy;
+mod report;
 mod slot;
 mod unreadable;
 
@@ -15,8 +20,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::away::{Away, Outage};
 use self::cache::Cache;
-pub use self::config::{CacheConfig, CacheCounters};
+pub use self::config::CacheConfig;
+pub use self::counters::{CacheCounters, Counters};
 pub use self::gate::{Gate, Pass};
 use self::key::CachedKey;
 pub use self::unreadable::Unreadable;
@@ -83,7 +90,7 @@ impl<S: KeyStore> KeyRing<S> {
             Err(error) => error,
         };
         let explained = |error, key: &CachedKey| self.cache.former().explain(error, name, key.fingerprint());
-        if self.store().capabilities().sole_writer || key.read_after(request.received) {
+        if self.store().capabilities().sole_writer || key.began() >= request.received {
             return Err(explained(error, &key));
         }
         let current = Box::pin(self.cache.key_read_after(request, name, request.received)).await?;
@@ -130,7 +137,7 @@ async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRec
         let detail = "another record was read back";
         return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
     }
-    cache.publish_new(name, &place, CachedKey::new(record, began));
+    cache.publish_new(name, &place, CachedKey::new(record), began);
     Ok(())
 }
 

@@ -1,79 +1,69 @@
-//! The place of one key in the cache, and the one read of it that may be under way.
+//! The place of one key in the cache, and the rules for reads of it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::cache::refresh_age;
 use super::config::CacheConfig;
 use super::key::CachedKey;
-use crate::sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, watch};
+use super::policy::refresh_age;
+use crate::single_flight::{Flight, Held, Outcome, SingleFlight, Waiting};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::{ErrorKind, Fingerprint, Result};
 
 /// Reads of one key a second that are made only because a ciphertext did not open.
 const REREADS_PER_SECOND: usize = 10;
-/// How long a failed background read is not tried again.
-const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
-type Outcome = Result<Arc<CachedKey>>;
+/// A key as it was read, or as it was created here and read back.
+pub type HeldKey = Arc<Held<CachedKey>>;
 
-/// The place of one key. The key is found without a lock; reads of the store are arranged under one.
+/// The place of one key. A request finds the key without a lock; reads of the store are arranged under one.
 ///
-/// The key is taken out of the slot itself when it ends, so that it is wiped then and not when the map
-/// gets round to freeing the slot.
+/// The key is taken out of the slot itself when it ends. So it is wiped then, and not when the map gets round to
+/// freeing the slot.
 #[derive(Default)]
 pub struct Slot {
-    key: ArcSwapOption<CachedKey>,
+    key: SingleFlight<CachedKey>,
     /// Milliseconds on the cache's clock at which the key was last asked for.
     used: AtomicU64,
-    /// Out of use, kept only as the offline copy.
+    /// The key is out of use, and kept only as the offline copy.
     parked: AtomicBool,
-    reads: Mutex<Reads>,
+    /// Held around each change of `key`, so that the two agree.
+    rules: Mutex<Rules>,
 }
 
 #[derive(Default)]
-struct Reads {
-    running: Option<Running>,
-    /// Bumped when the key is created or deleted here: an older read tells nothing any more.
-    epoch: u64,
-    /// When the last re-reads began.
+struct Rules {
+    /// When the last rereads began.
     rereads: VecDeque<Instant>,
-    refresh_not_before: Option<Instant>,
     /// The last answer was a refusal, so the key ends at `any` and is no offline copy.
     refused: bool,
-    /// The name has no place, or another one: no read begins here any more.
+    /// The name has no place, or another one. No read begins here any more.
     is_out: bool,
-}
-
-struct Running {
-    began: Instant,
-    outcome: watch::Receiver<Option<Outcome>>,
 }
 
 /// What a request that needs a read of the key has to do.
 pub enum Start {
-    /// Read it, and send the outcome; the moment the read begins and the epoch it belongs to are given.
-    Go(watch::Sender<Option<Outcome>>, Instant, u64),
+    /// Use this key, which arrived meanwhile.
+    Take(HeldKey),
+    /// Read the key, and announce the outcome.
+    Read(Flight<CachedKey>),
     /// Wait for the read that is under way.
-    Join(watch::Receiver<Option<Outcome>>),
-    /// Wait for the read under way to end, since it began too early, and ask again.
-    After(watch::Receiver<Option<Outcome>>),
+    Wait(Waiting<CachedKey>),
     /// Ask again then.
     NotBefore(Instant),
     /// Ask the place that the name has by now.
     Elsewhere,
 }
 
-/// What became of the outcome of a read.
-#[derive(Default)]
+/// What became of a read that is not outdated.
 pub struct Finished {
-    /// The key was created or deleted here since the read began, so the outcome tells nothing.
-    pub is_stale: bool,
-    /// The fingerprint of the key that was dropped: because the store holds another one now, none, or a disabled one.
+    pub outcome: Outcome<CachedKey>,
+    /// The fingerprint of the key that was dropped, because the store now holds another key, none, or a disabled one.
     pub dropped: Option<Fingerprint>,
 }
 
-/// What is to be done about a slot in passing.
+/// What the sweep has to do about a slot.
 pub enum Due {
     Nothing,
     /// The key is in use and near its end.
@@ -83,19 +73,19 @@ pub enum Due {
 }
 
 impl Slot {
-    pub fn key(&self) -> Option<Arc<CachedKey>> {
-        self.key.load_full()
+    pub fn key(&self) -> Option<HeldKey> {
+        self.key.get()
     }
 
     /// Returns the key while its time lasts.
-    pub fn fresh(&self, now: Instant, config: &CacheConfig) -> Option<Arc<CachedKey>> {
+    pub fn fresh(&self, now: Instant, config: &CacheConfig) -> Option<HeldKey> {
         self.key().filter(|key| key.age(now) < config.any && !self.parked.load(Ordering::Relaxed))
     }
 
     /// Returns the key after its time, while it may be served should the backend be away.
-    pub fn offline_copy(&self, now: Instant, config: &CacheConfig) -> Option<Arc<CachedKey>> {
+    pub fn offline_copy(&self, now: Instant, config: &CacheConfig) -> Option<HeldKey> {
         let key = self.key().filter(|key| key.age(now) < config.offline)?;
-        (!self.reads().refused).then_some(key)
+        (!self.rules().refused).then_some(key)
     }
 
     /// Notes a use.
@@ -109,148 +99,146 @@ impl Slot {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Returns the read under way, if it began late enough.
-    pub fn joinable(&self, after: Option<Instant>) -> Option<watch::Receiver<Option<Outcome>>> {
-        let reads = self.reads();
-        let running = reads.running.as_ref().filter(|running| running.is_alive())?;
-        after.is_none_or(|moment| running.began >= moment).then(|| running.outcome.clone())
+    /// Returns the read that is under way.
+    pub fn under_way(&self) -> Option<Waiting<CachedKey>> {
+        self.key.under_way()
     }
 
-    /// Begins a read, or tells what to wait for. `after` asks for one that begins no earlier, within the limit.
-    pub fn start(&self, after: Option<Instant>) -> Start {
-        let mut reads = self.reads();
-        if reads.is_out {
+    /// Begins a read, unless there is something else to do. `after` asks for a read that begins no earlier; the number
+    /// of these is limited.
+    pub fn start(&self, after: Option<Instant>, config: &CacheConfig) -> Start {
+        let mut rules = self.rules();
+        if rules.is_out {
             return Start::Elsewhere;
         }
-        if let Some(running) = reads.running.as_ref().filter(|running| running.is_alive()) {
-            let outcome = running.outcome.clone();
-            let late_enough = after.is_none_or(|moment| running.began >= moment);
-            return if late_enough { Start::Join(outcome) } else { Start::After(outcome) };
+        if let Some(waiting) = self.key.under_way() {
+            return Start::Wait(waiting);
         }
-        let began = Instant::now();
-        if after.is_some() {
-            let window = Duration::from_secs(1);
-            while reads.rereads.front().is_some_and(|first| began.duration_since(*first) >= window) {
-                reads.rereads.pop_front();
-            }
-            if let Some(first) = reads.rereads.front()
-                && reads.rereads.len() >= REREADS_PER_SECOND
-            {
-                return Start::NotBefore(*first + window);
-            }
-            reads.rereads.push_back(began);
+        let now = Instant::now();
+        let arrived = match after {
+            None => self.fresh(now, config),
+            Some(moment) => self.key().filter(|key| key.began() >= moment),
+        };
+        if let Some(key) = arrived {
+            return Start::Take(key);
         }
-        let (sender, outcome) = watch::channel(None);
-        reads.running = Some(Running { began, outcome });
-        Start::Go(sender, began, reads.epoch)
+        if after.is_some()
+            && let Some(moment) = rules.count_reread(now)
+        {
+            return Start::NotBefore(moment);
+        }
+        Start::Read(self.key.begin())
     }
 
-    /// Tells whether a background read may begin.
+    /// Returns whether a background read may begin.
     pub fn may_refresh(&self, now: Instant) -> bool {
-        let reads = self.reads();
-        reads.running.as_ref().is_none_or(|running| !running.is_alive())
-            && reads.refresh_not_before.is_none_or(|moment| now >= moment)
+        self.key.may_refresh(now)
     }
 
-    /// Brings in the outcome of a read that began in `epoch`.
+    /// Begins a background read, unless one is under way or the slot is out of use.
+    pub fn start_refresh(&self) -> Option<Flight<CachedKey>> {
+        let rules = self.rules();
+        (!rules.is_out && self.key.under_way().is_none()).then(|| self.key.begin())
+    }
+
+    /// Takes in the outcome of a read; `None` if it tells nothing, since the key was created or deleted here meanwhile.
     ///
-    /// What cannot be read is no reason to drop the key in memory: it may be the last good copy there is.
-    pub fn finish(&self, epoch: u64, outcome: &Outcome) -> Finished {
-        let mut reads = self.reads();
-        reads.running = None;
-        if reads.epoch != epoch {
-            return Finished { is_stale: true, dropped: None };
-        }
-        let before = self.key().map(|key| *key.fingerprint());
-        let dropped = match outcome {
+    /// A failed read is no reason to drop the key in memory: it may be the last good copy there is.
+    pub fn finish(&self, read: &Flight<CachedKey>, result: Result<CachedKey>) -> Option<Finished> {
+        let mut rules = self.rules();
+        let before = self.fingerprint();
+        let outcome = self.key.land(read, result)?;
+        let dropped = match &outcome {
             Ok(key) => {
-                reads.refused = false;
-                reads.refresh_not_before = None;
-                self.put(Arc::clone(key));
+                rules.refused = false;
+                self.parked.store(false, Ordering::Relaxed);
                 before.filter(|before| before != key.fingerprint())
             }
-            Err(error) => {
-                reads.refresh_not_before = Some(Instant::now() + REFRESH_PAUSE);
-                match error.kind() {
-                    ErrorKind::NotFound | ErrorKind::Disabled => {
-                        self.key.store(None);
-                        before
-                    }
-                    ErrorKind::Denied | ErrorKind::LoginRefused => {
-                        reads.refused = true;
-                        None
-                    }
-                    _ => None,
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::Disabled => {
+                    self.key.clear();
+                    before
                 }
-            }
+                ErrorKind::Denied | ErrorKind::LoginRefused => {
+                    rules.refused = true;
+                    None
+                }
+                _ => None,
+            },
         };
-        Finished { is_stale: false, dropped }
+        Some(Finished { outcome, dropped })
     }
 
     /// Takes in a key that was created here. Returns the fingerprint of the one that was there.
-    pub fn publish_new(&self, key: Arc<CachedKey>) -> Option<Fingerprint> {
-        let mut reads = self.reads();
-        reads.epoch += 1;
-        reads.refused = false;
-        let before = self.key().map(|before| *before.fingerprint());
-        self.put(key);
+    pub fn publish_new(&self, key: CachedKey, began: Instant) -> Option<Fingerprint> {
+        let mut rules = self.rules();
+        rules.refused = false;
+        let before = self.fingerprint();
+        self.key.put(key, began);
+        self.parked.store(false, Ordering::Relaxed);
         before
     }
 
-    /// Makes sure that a read under way brings nothing, and that who waits for it asks again.
+    /// Makes sure that a read under way brings nothing, and that whoever waits for it asks again.
     pub fn outdate(&self) {
-        self.reads().epoch += 1;
+        self.key.outdate();
     }
 
     /// Drops the key, and what a read under way will bring. Returns the fingerprint of the key.
     pub fn forget(&self) -> Option<Fingerprint> {
-        let mut reads = self.reads();
-        reads.epoch += 1;
-        reads.is_out = true;
-        let before = self.key().map(|key| *key.fingerprint());
-        self.key.store(None);
+        let mut rules = self.rules();
+        rules.is_out = true;
+        self.key.outdate();
+        let before = self.fingerprint();
+        self.key.clear();
         before
     }
 
-    /// Gives the slot up if there is nothing in it and nothing under way. True if it is to be taken away.
+    /// Gives the slot up if it is vacant. Returns whether the slot is to be taken off the map.
     pub fn retire(&self) -> bool {
-        let mut reads = self.reads();
-        let is_reading = reads.running.as_ref().is_some_and(Running::is_alive);
-        reads.is_out |= !is_reading && self.key().is_none();
-        reads.is_out
+        let mut rules = self.rules();
+        rules.is_out |= self.key.is_vacant();
+        rules.is_out
     }
 
-    /// Ends the key if its time is over, and tells what else is to be done.
+    /// Ends the key if its time is over, and returns what else there is to do.
     pub fn due(&self, now: Instant, idle: Duration, config: &CacheConfig) -> Due {
-        let reads = self.reads();
+        let rules = self.rules();
         let Some(key) = self.key() else {
-            return if reads.running.is_some() { Due::Nothing } else { Due::Gone(None) };
+            return if self.key.under_way().is_some() { Due::Nothing } else { Due::Gone(None) };
         };
         let age = key.age(now);
         if age < config.any && idle < config.unused {
             return if age >= refresh_age(config.any) { Due::Refresh } else { Due::Nothing };
         }
-        if age < config.offline && !reads.refused {
+        if age < config.offline && !rules.refused {
             self.parked.store(true, Ordering::Relaxed);
             return Due::Nothing;
         }
-        self.key.store(None);
+        self.key.clear();
         Due::Gone(Some(*key.fingerprint()))
     }
 
-    fn put(&self, key: Arc<CachedKey>) {
-        self.key.store(Some(key));
-        self.parked.store(false, Ordering::Relaxed);
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.key().map(|key| *key.fingerprint())
     }
 
-    fn reads(&self) -> MutexGuard<'_, Reads> {
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rules(&self) -> MutexGuard<'_, Rules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Running {
-    /// Tells whether the task that reads is still there.
-    fn is_alive(&self) -> bool {
-        self.outcome.has_changed().is_ok()
+impl Rules {
+    /// Counts a reread that begins now. Returns when it may begin instead, if there were too many.
+    fn count_reread(&mut self, now: Instant) -> Option<Instant> {
+        const WINDOW: Duration = Duration::from_secs(1);
+        while self.rereads.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
+            self.rereads.pop_front();
+        }
+        if self.rereads.len() >= REREADS_PER_SECOND {
+            return self.rereads.front().map(|first| *first + WINDOW);
+        }
+        self.rereads.push_back(now);
+        None
     }
 }

@@ -45,9 +45,12 @@ impl<T> ArcSwapOption<T> {
         lock(&self.0).clone()
     }
 
+    pub fn swap(&self, value: Option<Arc<T>>) -> Option<Arc<T>> {
+        std::mem::replace(&mut *lock(&self.0), value)
+    }
+
     pub fn store(&self, value: Option<Arc<T>>) {
-        let before = std::mem::replace(&mut *lock(&self.0), value);
-        drop(before);
+        drop(self.swap(value));
     }
 }
 

@@ -5,12 +5,13 @@
 
 mod cache;
 mod gate;
+mod single_flight;
 mod slot;
 mod store;
 
 use std::env;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shuttle::future::block_on;
 
@@ -47,9 +48,8 @@ fn record() -> KeyRecord {
     KeyRecord::new(SecretKey::random().unwrap(), Cipher::Aes256, "model").unwrap()
 }
 
-/// Makes a key that was read so long ago.
-fn key(age: Duration) -> Arc<CachedKey> {
-    Arc::new(CachedKey::new(record(), Instant::now().checked_sub(age).unwrap()))
+fn key() -> CachedKey {
+    CachedKey::new(record())
 }
 
 type Ring = Arc<KeyRing<Arc<Store>>>;

@@ -1,15 +1,24 @@
-//! The place of one key: what is under way, and what it may bring.
+//! The place of one key: which reads begin there, and what they may bring.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shuttle::thread;
 
 use super::super::slot::{Slot, Start};
-use super::{CacheConfig, check, key};
+use super::{CacheConfig, CachedKey, check, key};
+use crate::single_flight::Flight;
 use crate::sync::{AtomicUsize, Ordering};
 
 const OLD: Duration = Duration::from_secs(400);
+
+/// Begins the first read of a slot.
+fn start(slot: &Slot) -> Flight<CachedKey> {
+    let Start::Read(read) = slot.start(None, &CacheConfig::default()) else {
+        unreachable!("nothing is under way")
+    };
+    read
+}
 
 #[test]
 fn one_read_at_a_time_begins() {
@@ -19,13 +28,12 @@ fn one_read_at_a_time_begins() {
         let readers = [0, 1, 2].map(|_| {
             let (slot, running) = (Arc::clone(&slot), Arc::clone(&running));
             thread::spawn(move || {
-                if let Start::Go(sender, _, epoch) = slot.start(None) {
+                if let Start::Read(read) = slot.start(None, &CacheConfig::default()) {
                     assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two reads at once");
                     thread::yield_now();
                     running.fetch_sub(1, Ordering::SeqCst);
-                    let outcome = Ok(key(Duration::ZERO));
-                    slot.finish(epoch, &outcome);
-                    sender.send_replace(Some(outcome));
+                    let finished = slot.finish(&read, Ok(key()));
+                    read.announce(finished.map(|finished| finished.outcome));
                 }
             })
         });
@@ -40,10 +48,10 @@ fn one_read_at_a_time_begins() {
 fn a_read_older_than_a_create_or_a_delete_brings_nothing() {
     check(|| async {
         let slot = Arc::new(Slot::default());
-        let Start::Go(_sender, _, epoch) = slot.start(None) else { unreachable!("nothing is under way") };
+        let read = start(&slot);
         let reader = {
             let slot = Arc::clone(&slot);
-            thread::spawn(move || slot.finish(epoch, &Ok(key(Duration::ZERO))).is_stale)
+            thread::spawn(move || slot.finish(&read, Ok(key())).is_none())
         };
         slot.forget();
         assert!(slot.key().is_none(), "deleted");
@@ -51,15 +59,16 @@ fn a_read_older_than_a_create_or_a_delete_brings_nothing() {
         assert!(slot.key().is_none(), "deleted; the read was stale: {is_stale}");
 
         let slot = Arc::new(Slot::default());
-        let Start::Go(_sender, _, epoch) = slot.start(None) else { unreachable!("nothing is under way") };
+        let read = start(&slot);
         let reader = {
             let slot = Arc::clone(&slot);
-            thread::spawn(move || slot.finish(epoch, &Ok(key(Duration::ZERO))).is_stale)
+            thread::spawn(move || slot.finish(&read, Ok(key())).is_none())
         };
-        let created = key(Duration::ZERO);
-        slot.publish_new(Arc::clone(&created));
+        let created = key();
+        let fingerprint = *created.fingerprint();
+        slot.publish_new(created, Instant::now());
         reader.join().unwrap();
-        assert!(Arc::ptr_eq(&slot.key().unwrap(), &created), "the key that was created is the one");
+        assert_eq!(*slot.key().unwrap().fingerprint(), fingerprint, "the key that was created is the one");
     });
 }
 
@@ -69,17 +78,17 @@ fn a_key_that_was_read_anew_does_not_end_with_the_old_one() {
         for offline in [Duration::ZERO, 2 * OLD] {
             let config = CacheConfig { offline, ..CacheConfig::default() };
             let slot = Arc::new(Slot::default());
-            slot.publish_new(key(OLD));
-            let Start::Go(_sender, _, epoch) = slot.start(None) else { unreachable!("nothing is under way") };
+            slot.publish_new(key(), Instant::now().checked_sub(OLD).unwrap());
+            let read = start(&slot);
             let sweep = {
                 let slot = Arc::clone(&slot);
                 thread::spawn(move || {
-                    slot.due(std::time::Instant::now(), Duration::ZERO, &config);
+                    slot.due(Instant::now(), Duration::ZERO, &config);
                 })
             };
-            slot.finish(epoch, &Ok(key(Duration::ZERO)));
+            slot.finish(&read, Ok(key()));
             sweep.join().unwrap();
-            assert!(slot.fresh(std::time::Instant::now(), &config).is_some());
+            assert!(slot.fresh(Instant::now(), &config).is_some());
         }
     });
 }

@@ -35,7 +35,7 @@ impl Store {
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         let entries = self.entries.lock().unwrap();
         let record = KeyRecord::decode(entries.get(name().as_str())?.expose()).unwrap();
-        Some(*CachedKey::new(record, std::time::Instant::now()).fingerprint())
+        Some(*CachedKey::new(record).fingerprint())
     }
 }
 

@@ -1,0 +1,111 @@
+//! The store behind a key ring: bounds on its calls, and what they tell of whether it is away.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, warn};
+
+use super::away::{Away, Outage};
+use super::gate::Gate;
+use super::policy::{CALL_TIMEOUT, CALLS};
+use crate::sync::{sleep, spawn, timeout_at};
+use crate::{
+    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreStatus,
+};
+
+/// Writes in flight at once. They have a gate of their own: a slow create must not hold up reads.
+const WRITES: (usize, usize) = (64, 32);
+/// How long the first ping of an outage waits at the most.
+const FIRST_PING: Duration = Duration::from_millis(500);
+
+pub struct Backend<S> {
+    store: S,
+    pub reads: Arc<Gate>,
+    pub writes: Arc<Gate>,
+    away: Away,
+    ping: Duration,
+    this: Weak<Self>,
+}
+
+impl<S: KeyStore> Backend<S> {
+    pub fn new(store: S, ping: Duration) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            store,
+            reads: Gate::new(CALLS.0, CALLS.1),
+            writes: Gate::new(WRITES.0, WRITES.1),
+            away: Away::default(),
+            ping,
+            this: Weak::clone(this),
+        })
+    }
+
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    pub fn is_away(&self) -> bool {
+        self.away.is_away()
+    }
+
+    /// Reads the entry of a key by a read that began at `began`.
+    pub async fn read(&self, name: &KeyName, began: Instant) -> Result<SecretBytes> {
+        self.watched(began + CALL_TIMEOUT, self.store.get(&EntryName::from(name))).await
+    }
+
+    /// Makes a writing call to the store.
+    pub async fn write(&self, call: impl Future<Output = Result<()>>) -> Result<()> {
+        self.watched(Instant::now() + CALL_TIMEOUT, call).await
+    }
+
+    /// Lists keys, until `deadline` at the latest.
+    pub async fn list_until(&self, query: &ListQuery<'_>, deadline: Instant) -> Result<Page> {
+        self.watched(deadline, self.store.list(query)).await
+    }
+
+    pub async fn status(&self) -> Result<StoreStatus> {
+        self.watched(Instant::now() + CALL_TIMEOUT, self.store.status()).await
+    }
+
+    /// Runs a call of the store with a deadline, and learns from it whether the store is away.
+    pub async fn watched<T>(&self, deadline: Instant, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let result = match timeout_at(deadline.into(), call).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Timeout, "wait for the key store")),
+        };
+        match &result {
+            Err(error) if error.kind().is_outage() => self.note_away(error),
+            Err(error) if matches!(error.kind(), ErrorKind::Internal) => {}
+            _ => self.note_here(),
+        }
+        result
+    }
+
+    /// Notes that the store did not answer, and asks it from then on until it does.
+    pub fn note_away(&self, why: &Error) {
+        if let Some(outage) = self.away.note_away() {
+            error!(store = self.store.capabilities().name, "key store cannot be used: {}", why.chain());
+            spawn(Self::ping_until_back(Weak::clone(&self.this), outage, self.ping));
+        }
+    }
+
+    fn note_here(&self) {
+        if self.away.note_here() {
+            warn!(store = self.store.capabilities().name, "key store is back");
+        }
+    }
+
+    async fn ping_until_back(this: Weak<Self>, outage: Outage, ping: Duration) {
+        let mut pause = ping.min(FIRST_PING);
+        loop {
+            sleep(pause).await;
+            let Some(backend) = this.upgrade() else { return };
+            if !backend.away.goes_on(outage) {
+                return;
+            }
+            if let Err(error) = backend.status().await {
+                debug!("key store is still away: {}", error.chain());
+            }
+            pause = (pause * 2).min(ping);
+        }
+    }
+}
