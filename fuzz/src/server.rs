@@ -5,7 +5,7 @@
 #[path = "../../kms-server/src/json.rs"]
 pub mod json;
 
-#[path = "../../kms-aws/src/format.rs"]
+#[path = "../../kms-aws/src/kms/format.rs"]
 pub mod aws_format;
 
 pub mod config;

@@ -1,7 +1,6 @@
-//! Calls to AWS: with a time each, few at once while AWS is away, and none that is replayed blindly.
+//! Calls to AWS. Each has a deadline, one at a time runs while AWS is away, and none is repeated blindly.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,31 +12,34 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
-use kms_core::{ErrorKind, Result};
+use kms_core::cache_policy::CALL_TIMEOUT;
+use kms_core::{Away, ErrorKind, Result};
 use tokio::sync::Semaphore;
 
 use crate::config::{AwsConnection, invalid};
-use crate::error::Failure;
+use crate::error::{Attempt, Failure};
 use crate::login::{Login, Provider};
 
-/// How long one attempt of a call may take.
+/// The longest time of one attempt of a call.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a call may take with all that is tried again; less than a request has.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may take to be there.
+/// The longest time until there is a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A call that had less time says nothing of whether AWS is away.
+/// A call that had less time than this does not show whether AWS is away.
 const FAIR_TIME: Duration = Duration::from_secs(2);
+/// How long after an answer AWS counts as reachable without another call.
+pub const STATUS_AGE: Duration = Duration::from_secs(5);
+/// The wait before another look for something that has to become visible.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// What a client of AWS is made from.
+/// All that a client of AWS is made from.
 pub struct Connected {
     pub sdk: SdkConfig,
     pub login: Arc<Login>,
 }
 
-/// Loads what the SDK needs: region, endpoint, and who asks.
+/// Loads the settings of the SDK: region, endpoint and login.
 ///
-/// Fails with `InvalidInput` when there is no region. Credentials are looked for at the first call.
+/// Fails with `InvalidInput` if there is no region. The first call looks for credentials.
 pub async fn load(connection: &AwsConnection) -> Result<Connected> {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -49,7 +51,7 @@ pub async fn load(connection: &AwsConnection) -> Result<Connected> {
         .retry_config(RetryConfig::adaptive().with_max_attempts(3))
         .timeout_config(timeouts)
         .credentials_provider(Provider(Arc::clone(&login)))
-        // The login keeps them, and can be told that AWS refuses them.
+        // The login keeps the credentials, since it learns when AWS refuses them.
         .identity_cache(IdentityCache::no_cache());
     if let Some(region) = &connection.region {
         loader = loader.region(Region::new(region.clone()));
@@ -68,47 +70,47 @@ pub async fn load(connection: &AwsConnection) -> Result<Connected> {
 
 type Answer<T, E> = std::result::Result<T, SdkError<E, HttpResponse>>;
 
-/// The client of one service of AWS, and whether that answers it.
+/// The client of one service of AWS. It knows whether the service answers.
 pub struct Upstream<C = Client> {
     client: C,
     service: &'static str,
     login: Arc<Login>,
-    away: AtomicBool,
+    away: Away,
     probe: Semaphore,
     last_good: Mutex<Option<Instant>>,
 }
 
 impl Upstream {
-    /// Makes a client of AWS KMS; nothing is asked of AWS yet.
+    /// Creates a client of AWS KMS. Nothing is asked of AWS yet.
     pub fn new(connected: &Connected) -> Self {
         Self::of(Client::new(&connected.sdk), "AWS KMS", Arc::clone(&connected.login))
     }
 }
 
 impl<C: Sync> Upstream<C> {
-    /// Takes over the client of `service`, a name for messages, that asks as `login`.
+    /// Takes over the client of `service`. The name is for messages; the client asks as `login`.
     pub fn of(client: C, service: &'static str, login: Arc<Login>) -> Self {
         Self {
             client,
             service,
             login,
-            away: AtomicBool::new(false),
+            away: Away::default(),
             probe: Semaphore::new(1),
             last_good: Mutex::default(),
         }
     }
 
-    /// Lends the client, for [`call`](Self::call).
+    /// Returns the client, for [`call`](Self::call).
     pub fn client(&self) -> &C {
         &self.client
     }
 
-    /// Tells whether AWS did not answer the last call.
+    /// Returns whether AWS is away: it did not answer the last call.
     pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+        self.away.is_away()
     }
 
-    /// Tells whether AWS answered within the last `age`.
+    /// Returns whether AWS answered within the last `age`.
     pub fn answered_within(&self, age: Duration) -> bool {
         let last = *self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         !self.is_away() && last.is_some_and(|last| last.elapsed() < age)
@@ -116,17 +118,17 @@ impl<C: Sync> Upstream<C> {
 
     /// Makes a call that ends at `deadline`.
     ///
-    /// While AWS is away one call at a time is let through, to see whether it is back; the others fail at once.
+    /// While AWS is away, one call at a time goes through to see whether it is back. The others fail at once.
     pub fn call<T, E>(
         &self,
         deadline: Instant,
         call: impl Future<Output = Answer<T, E>> + Send,
-    ) -> impl Future<Output = std::result::Result<T, Failure>> + Send
+    ) -> impl Future<Output = Attempt<T>> + Send
     where
         T: Send,
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        // The SDK's futures have some 20 KB, which would be part of every request that may come to need a call.
+        // The SDK's futures have some 20 KB. Unboxed, they would be a part of every request that may need a call.
         self.watch(deadline, Box::pin(call))
     }
 
@@ -134,7 +136,7 @@ impl<C: Sync> Upstream<C> {
         &self,
         deadline: Instant,
         call: Pin<Box<impl Future<Output = Answer<T, E>> + Send>>,
-    ) -> std::result::Result<T, Failure>
+    ) -> Attempt<T>
     where
         T: Send,
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -160,15 +162,18 @@ impl<C: Sync> Upstream<C> {
             Some(ErrorKind::Unreachable) => self.note_away(&outcome),
             Some(ErrorKind::Timeout) if time >= FAIR_TIME => self.note_away(&outcome),
             Some(ErrorKind::Timeout) => {}
-            // An answer, also where it is our own: nothing is served on the grounds that AWS is away.
-            Some(ErrorKind::LoginRefused) => self.away.store(false, Ordering::Relaxed),
+            // A refused login is an answer, also where the login itself gives it. So nothing is served as if AWS were
+            // away.
+            Some(ErrorKind::LoginRefused) => {
+                self.away.note_here();
+            }
             _ => self.note_here(),
         }
         outcome
     }
 
-    fn note_away<T>(&self, outcome: &std::result::Result<T, Failure>) {
-        if !self.away.swap(true, Ordering::Relaxed)
+    fn note_away<T>(&self, outcome: &Attempt<T>) {
+        if self.away.note_away().is_some()
             && let Err(failure) = outcome
         {
             tracing::error!("{} is away: {failure}", self.service);
@@ -177,32 +182,25 @@ impl<C: Sync> Upstream<C> {
 
     fn note_here(&self) {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        if self.is_away() && self.away.swap(false, Ordering::Relaxed) {
+        if self.away.note_here() {
             tracing::warn!("{} is back", self.service);
         }
     }
 }
 
-/// Asks AWS who we are; returns the ARN.
-///
-/// An endpoint of AWS's own is that of one service, and STS has another; an emulator has one for all.
-pub async fn identity_of(connected: &Connected) -> Result<String> {
-    let config = &connected.sdk;
-    let mut builder = aws_sdk_sts::config::Builder::from(config);
-    if config.endpoint_url().is_some_and(|endpoint| endpoint.contains(".amazonaws.com")) {
-        builder.set_endpoint_url(None);
+/// Waits until it is time to look again for something that has to become visible. Returns false at once if the
+/// deadline
+/// comes first.
+pub async fn look_again(deadline: Instant) -> bool {
+    let next = Instant::now() + LOOK_AGAIN;
+    if next >= deadline {
+        return false;
     }
-    let sts = aws_sdk_sts::Client::from_conf(builder.build());
-    let answer = sts.get_caller_identity().send().await;
-    let answer = answer.map_err(|error| {
-        let failure = Failure::new(&error);
-        let failure = if failure.is_refused_login() { connected.login.refused(failure) } else { failure };
-        failure.into_error("ask AWS who we are")
-    })?;
-    Ok(answer.arn.unwrap_or_default())
+    tokio::time::sleep_until(next.into()).await;
+    true
 }
 
-/// Returns the settings of a call that is sent once: one that makes something.
+/// Returns the settings of a call that makes something, and so is sent once.
 pub fn once() -> aws_sdk_kms::config::Builder {
     aws_sdk_kms::config::Builder::default().retry_config(RetryConfig::disabled())
 }

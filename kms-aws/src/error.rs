@@ -1,4 +1,4 @@
-//! Why a call to AWS failed, and which kind of error that is.
+//! Failures of calls to AWS, and the kinds of error that they are.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,33 +7,34 @@ use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use kms_core::{Error, ErrorKind};
 
-use crate::login;
-
-/// The most that is quoted of what AWS says.
+/// The most characters of AWS's text that are quoted.
 const MAX_QUOTE: usize = 300;
+
+/// The outcome of a call.
+pub type Attempt<T> = std::result::Result<T, Failure>;
 
 /// A call that brought no result.
 #[derive(Debug)]
 pub struct Failure {
     /// The kind of error that this is.
     pub kind: ErrorKind,
-    /// AWS's name for it: `AccessDeniedException`; empty if the answer has none.
+    /// AWS's name for the failure, such as `AccessDeniedException`. It is empty if the answer has none.
     pub code: String,
-    /// What AWS, or the network, says about it.
+    /// The text of AWS or of the network.
     why: String,
 }
 
 impl Failure {
-    /// Takes in what the SDK tells.
+    /// Converts an error of the SDK.
     pub fn new<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let plain = |kind, error: &dyn StdError| Self { kind, code: String::new(), why: texts(error) };
         if !matches!(error, SdkError::ServiceError(_))
-            && let Some(login) = login::error_of(error)
+            && let Some(login) = source_of::<Error>(error)
         {
-            // It is short, and tells an operator all: where credentials were looked for.
+            // This text is short, and says where credentials were looked for. An operator needs no more.
             let why = login.source().map_or_else(|| login.to_string(), ToString::to_string);
             return Self { kind: login.kind(), code: String::new(), why };
         }
@@ -56,19 +57,20 @@ impl Failure {
         }
     }
 
-    /// Makes a failure of what is seen here.
+    /// Creates a failure that was seen here, and not by the SDK.
     pub fn of(kind: ErrorKind, why: impl Into<String>) -> Self {
         Self { kind, code: String::new(), why: why.into() }
     }
 
-    /// Adds words at the end.
+    /// Adds words at the end of the text.
     #[must_use]
     pub fn with(mut self, words: &str) -> Self {
         self.why.push_str(words);
         self
     }
 
-    /// Takes in a failure of AWS KMS, whose word for what is not there is another than that of other services.
+    /// Corrects the kind of a failure of AWS KMS, which has another code than other services for something that is
+    /// absent.
     #[must_use]
     pub fn of_kms(mut self) -> Self {
         if self.kind == ErrorKind::NotFound && self.code != "NotFoundException" {
@@ -77,14 +79,16 @@ impl Failure {
         self
     }
 
-    /// Tells whether AWS answered, and refuses our credentials.
+    /// Returns whether AWS answered, and refuses the credentials.
     pub fn is_refused_login(&self) -> bool {
         self.kind == ErrorKind::LoginRefused && !self.code.is_empty()
     }
 
-    /// Tells whether AWS refuses a ciphertext.
+    /// Returns whether AWS refuses a ciphertext.
     ///
-    /// `NotFoundException` is what an emulator says of a blob whose key it cannot read off it; AWS says so of a CMK.
+    /// `NotFoundException` counts too: an emulator gives it for a blob from which it cannot read the key. AWS gives it
+    /// for a
+    /// CMK that is absent.
     pub fn is_refused_ciphertext(&self) -> bool {
         matches!(
             self.code.as_str(),
@@ -92,40 +96,42 @@ impl Failure {
         )
     }
 
-    /// Tells whether Secrets Manager refuses because of the state of the secret.
+    /// Returns whether Secrets Manager refuses because of the state of the secret.
     pub fn is_about_state(&self) -> bool {
         self.code == "InvalidRequestException"
     }
 
-    /// Tells whether Secrets Manager refuses because the secret is scheduled for deletion; AWS has no code for it.
+    /// Returns whether Secrets Manager refuses because the secret is scheduled for deletion. AWS has no code for this,
+    /// so the
+    /// text decides.
     pub fn is_about_deletion(&self) -> bool {
         let texts = ["scheduled for deletion", "marked for deletion", "marked deleted"];
-        // Of the KMS key it may be said, too.
+        // The same texts may be about the KMS key.
         self.is_about_state() && !self.why.contains("KMS") && texts.iter().any(|text| self.why.contains(text))
     }
 
-    /// Tells whether Secrets Manager says that there is no such secret, by a text that it has for nothing else.
+    /// Returns whether Secrets Manager says that there is no such secret, by a text that it uses for nothing else.
     pub fn is_about_no_secret(&self) -> bool {
         self.is_about_absence() && self.why.contains("find the specified secret") && !self.is_about_no_value()
     }
 
-    /// Tells whether Secrets Manager says that something is not there, be it the secret or its value.
+    /// Returns whether Secrets Manager says that the secret or its value is absent.
     pub fn is_about_absence(&self) -> bool {
         self.code == "ResourceNotFoundException"
     }
 
-    /// Tells whether Secrets Manager says that a secret has no value.
+    /// Returns whether Secrets Manager says that a secret has no value.
     pub fn is_about_no_value(&self) -> bool {
         self.is_about_absence()
             && ["secret value", "staging label", "VersionId"].iter().any(|text| self.why.contains(text))
     }
 
-    /// Tells whether a KMS key is named as one that cannot be used in its state.
+    /// Returns whether the text is about a KMS key that cannot be used in its state.
     pub fn is_about_disabled_key(&self) -> bool {
         ["is disabled", "pending deletion", "pending import"].iter().any(|text| self.why.contains(text))
     }
 
-    /// Makes the error of `operation`.
+    /// Converts the failure into the error of `operation`.
     pub fn into_error(self, operation: impl Into<String>) -> Error {
         Error::with_source(self.kind, operation, self)
     }
@@ -173,13 +179,25 @@ impl fmt::Display for Failure {
 
 impl StdError for Failure {}
 
-/// Puts what was received into one short line.
+/// Finds an error among the sources of another.
+pub fn source_of<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Returns a received text as one short line.
 fn quote(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().filter(|c| !c.is_control()).take(MAX_QUOTE).collect()
 }
 
-/// Prints an error with its sources, each once.
+/// Returns the texts of an error and its sources, each once.
 fn texts(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,4 +1,5 @@
-//! Credentials: found by the SDK's chain, kept until they end; and where there are none, why, in an operator's words.
+//! Credentials. The SDK's chain finds them, and the login keeps them until they end. If there are none, the error says
+//! why in an operator's words.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,43 +14,44 @@ use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::SdkError;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
+use kms_core::single_flight::{Held, REFRESH_PAUSE, SingleFlight, Wanted};
 use kms_core::{Error, ErrorKind, Result};
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use crate::cell::{Cell, Held};
 use crate::config;
-use crate::error::Failure;
+use crate::error::{Failure, source_of};
 use crate::sources::{Sources, instance};
 
-/// How long a call waits for credentials: less than an attempt may take, so that the reason is told and not a timeout.
+/// How long a call waits for credentials. It is less than the time of an attempt, so that the error has the reason and
+/// is no timeout.
 const PATIENCE: Duration = Duration::from_millis(3500);
-/// How long the chain may take, while calls come and go.
+/// How long the chain may take. Calls that wait for it come and go meanwhile.
 const CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long before their end credentials are fetched anew, beside the calls.
+/// How long before their end credentials are fetched again in the background.
 const RENEWAL: Duration = Duration::from_secs(300);
-/// How long credentials are believed that do not say when they end.
+/// How long credentials without an end are used.
 const WITHOUT_END: Duration = Duration::from_secs(900);
-/// How long credentials are used at the least, however soon they end.
+/// The least time for which credentials are used, however soon they end.
 const SHORTEST: Duration = Duration::from_secs(10);
-/// What is being done, in errors.
+/// The operation, for errors.
 const WHAT: &str = "find credentials for AWS";
 
-/// Who we are to AWS.
+/// The identity that this process has at AWS.
 ///
-/// A chain that failed is made anew at the next call, so that a token, a profile or a role that comes late is found.
+/// After a failure the next call makes the chain anew, so that a token, a profile or a role that comes late is found.
 pub struct Login {
-    /// Those of the configuration, for which nothing is looked for.
+    /// The credentials of the configuration. With these the login looks for nothing.
     fixed: Option<Credentials>,
     region: OnceLock<Region>,
-    cell: Arc<Cell<Credentials>>,
+    found: Arc<SingleFlight<Credentials>>,
     chain: Mutex<Option<SharedCredentialsProvider>>,
-    /// Where the credentials in use come from.
+    /// The source of the credentials in use, in words.
     origin: Mutex<String>,
 }
 
 impl Login {
-    /// Makes a login that has looked for nothing yet.
+    /// Creates a login that has looked for nothing yet.
     pub fn new(keys: Option<&config::Credentials>) -> Arc<Self> {
         let fixed = keys.map(|keys| {
             let token = keys.token.as_ref().map(|token| token.to_string());
@@ -59,24 +61,24 @@ impl Login {
         Arc::new(Self {
             fixed,
             region: OnceLock::new(),
-            cell: Arc::default(),
+            found: Arc::default(),
             chain: Mutex::default(),
             origin: Mutex::new(origin.to_owned()),
         })
     }
 
-    /// Tells in which region roles are asked for.
+    /// Sets the region in which the chain asks for roles.
     pub fn set_region(&self, region: &Region) {
         let _ = self.region.set(region.clone());
     }
 
-    /// Takes in that AWS refused our credentials: those of a file or a role may have been replaced.
+    /// Notes that AWS refused the credentials: those of a file or a role may have been replaced.
     ///
-    /// Returns the failure with words on where they come from.
+    /// Returns the failure with words on the source of the credentials.
     pub fn refused(&self, failure: Failure) -> Failure {
-        if self.cell.get().is_some_and(|held| held.began.elapsed() >= SHORTEST) {
+        if self.found.get().is_some_and(|held| held.began().elapsed() >= SHORTEST) {
             lock(&self.chain).take();
-            self.cell.clear();
+            self.found.clear();
         }
         match lock(&self.origin).as_str() {
             "" => failure,
@@ -85,20 +87,21 @@ impl Login {
     }
 
     async fn credentials(self: Arc<Self>) -> Result<Credentials> {
-        if let Some(held) = self.cell.get() {
+        if let Some(held) = self.found.get() {
             let left = time_left(&held);
-            if left < RENEWAL {
-                self.cell.refresh(|| Arc::clone(&self).ask());
+            // Some credentials end soon although they are new. The pause keeps each call from asking for others.
+            if left < RENEWAL && held.began().elapsed() >= REFRESH_PAUSE {
+                self.found.refresh(|| Arc::clone(&self).ask());
             }
             if !left.is_zero() {
-                return Ok(held.value.clone());
+                return Ok(held.value().clone());
             }
         }
-        let deadline = Instant::now() + PATIENCE;
-        let fresh = |held: &Held<Credentials>| !time_left(held).is_zero();
-        let fetched = self.cell.fetch(None, deadline, fresh, || Arc::clone(&self).ask()).await;
+        let wanted = Wanted { after: None, deadline: Instant::now() + PATIENCE, operation: WHAT };
+        let is_fresh = |held: &Held<Credentials>| !time_left(held).is_zero();
+        let fetched = self.found.fetch(wanted, is_fresh, async || Ok(()), || Arc::clone(&self).ask()).await;
         match fetched {
-            Ok(held) => Ok(held.value.clone()),
+            Ok(held) => Ok(held.value().clone()),
             Err(error) if error.kind() == ErrorKind::Timeout => Err(unfinished().await),
             Err(error) => Err(error),
         }
@@ -106,7 +109,7 @@ impl Login {
 
     /// Asks the chain.
     async fn ask(self: Arc<Self>) -> Result<Credentials> {
-        // What the SDK logs of it is debug text, in which a container's token may be; what matters is in the error.
+        // The SDK logs debug text here, which may hold a container's token. All that matters is in the error.
         let asked = async {
             let chain = lock(&self.chain).clone();
             let chain = match chain {
@@ -120,7 +123,7 @@ impl Login {
         let asked = tokio::time::timeout(CHAIN_TIMEOUT, asked).await;
         let failed = match asked {
             Ok(Ok((chain, credentials))) => {
-                // One whose credentials do not end has read them from a file that may change.
+                // A chain whose credentials have no end has read them from a file, which may change. It is not kept.
                 *lock(&self.chain) = credentials.expiry().map(|_| chain);
                 *lock(&self.origin) = origin_of(&credentials);
                 return Ok(credentials);
@@ -129,7 +132,7 @@ impl Login {
             Err(_) => unfinished().await,
         };
         lock(&self.chain).take();
-        // What a refresh fails of is not over yet.
+        // A failed refresh is no fault yet: the credentials in use last a while.
         tracing::debug!("{}", failed.chain());
         Err(failed)
     }
@@ -144,7 +147,7 @@ impl Login {
     }
 }
 
-/// Lends a login to the SDK.
+/// A login as the SDK wants it.
 #[derive(Clone)]
 pub struct Provider(pub Arc<Login>);
 
@@ -167,29 +170,13 @@ impl fmt::Debug for Provider {
     }
 }
 
-/// Finds the error of a login among the sources of an error of the SDK.
-pub fn error_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
-    source_of(error)
-}
-
-fn source_of<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn time_left(held: &Held<Credentials>) -> Duration {
-    let age = held.began.elapsed();
-    match held.value.expiry() {
+    let age = held.began().elapsed();
+    match held.expiry() {
         None => WITHOUT_END.saturating_sub(age),
         Some(end) => {
             let left = end.duration_since(SystemTime::now()).unwrap_or_default();
@@ -198,7 +185,7 @@ fn time_left(held: &Held<Credentials>) -> Duration {
     }
 }
 
-/// Tells where credentials come from; the SDK has a name for it in its debug text alone.
+/// Returns the source of credentials in words. Only the debug text of the SDK names it.
 fn origin_of(credentials: &Credentials) -> String {
     let text = format!("{credentials:?}");
     for (provider, origin) in [
@@ -223,7 +210,7 @@ fn none(why: String) -> Error {
     Error::with_source(ErrorKind::LoginRefused, WHAT, why)
 }
 
-/// Makes the error of a chain that does not end.
+/// Creates the error of a chain that takes too long.
 async fn unfinished() -> Error {
     let sources = Sources::look().await;
     if sources.asks_sts() {
@@ -237,7 +224,7 @@ async fn unfinished() -> Error {
     none(why)
 }
 
-/// Makes the error of a chain that failed.
+/// Creates the error of a chain that failed.
 async fn explain(error: &CredentialsError) -> Error {
     if let Some((failure, by_token)) = refusal_of_sts(error) {
         return of_sts(&failure, by_token);
@@ -256,7 +243,7 @@ async fn explain(error: &CredentialsError) -> Error {
         }
         _ if sources.has_token() => sources.upto_token(&reason),
         _ => match sources.container() {
-            // Its text may hold the token.
+            // The text of this error may hold the token.
             Some(container) if matches!(error, CredentialsError::InvalidConfiguration(_)) => sources
                 .upto_container(&format!(
                     "{container}: the address, or the authorization token, is malformed"
@@ -267,7 +254,7 @@ async fn explain(error: &CredentialsError) -> Error {
     })
 }
 
-/// Finds what AWS STS, or the network before it, says; and whether a web identity token was shown to it.
+/// Returns the failure of AWS STS or of the network before it, and whether a web identity token was shown to it.
 fn refusal_of_sts(error: &CredentialsError) -> Option<(Failure, bool)> {
     if let Some(error) = source_of::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>(error) {
         return Some((Failure::new(error), true));
@@ -289,7 +276,7 @@ fn of_sts(failure: &Failure, by_token: bool) -> Error {
     none(format!("no credentials: AWS STS does not give us {by}: {failure}"))
 }
 
-/// Returns what lies under an error, in words that are not the SDK's debug text.
+/// Returns the cause of an error, in words that are not the SDK's debug text.
 fn reason_of(error: &CredentialsError) -> String {
     if let Some(error) = source_of::<std::io::Error>(error) {
         return error.to_string();
@@ -299,7 +286,7 @@ fn reason_of(error: &CredentialsError) -> String {
         text = source.to_string();
         next = source.source();
     }
-    // Before it stands what was sent and received, as the SDK prints it for its authors.
+    // Before the status the SDK prints what it sent and received.
     let status = text.split("StatusCode(").nth(1).or_else(|| text.split("(code: ").nth(1));
     if let Some(status) = status.and_then(|rest| rest.split(')').next()) {
         return format!("it answers with status {status}");
@@ -307,7 +294,7 @@ fn reason_of(error: &CredentialsError) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
 }
 
-/// Says what a profile wants that is not built in.
+/// Returns the words for a profile that wants something that is not built in.
 fn without_features(reason: &str) -> String {
     for (feature, wants) in [
         ("enabled: sso", "it signs on by single sign-on"),

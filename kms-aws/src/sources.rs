@@ -1,4 +1,4 @@
-//! Where credentials may come from, and what each of these places looks like from here.
+//! The places that credentials may come from, and the state of each on this machine.
 
 use std::fmt::Write as _;
 use std::io;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use aws_config::imds;
 use aws_config::imds::client::error::ImdsError;
 
-/// How long instance metadata may take to say whether there is a role.
+/// The longest wait for instance metadata to say whether there is a role.
 const INSTANCE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What is done about it when nothing was found anywhere.
+/// The advice if nothing was found anywhere.
 const ADVICE: &str = "give the instance, the task or the pod a role, or set the variables or a profile";
 
 /// The places in the order in which the SDK asks them.
@@ -23,20 +23,20 @@ pub struct Sources {
 
 struct Profile {
     name: String,
-    /// What is wrong with each of its files.
+    /// The state of each of its files, in words.
     files: Vec<String>,
     has_role: bool,
 }
 
 struct Token {
     path: String,
-    /// Why it cannot be read.
+    /// Why it cannot be read; `None` if it can.
     why: Option<String>,
     has_role: bool,
 }
 
 impl Sources {
-    /// Looks at the environment and at the files that it names.
+    /// Reads the environment, and looks at the files that it names.
     pub async fn look() -> Self {
         tokio::task::spawn_blocking(Self::survey).await.unwrap_or_else(|_| Self::nothing())
     }
@@ -76,29 +76,29 @@ impl Sources {
         set("AWS_PROFILE").unwrap_or_else(|| "default".to_owned())
     }
 
-    /// Names the role that a web identity token is shown for.
+    /// Returns words for the role that a web identity token is shown for.
     pub fn role_by_token() -> String {
         let file = set("AWS_WEB_IDENTITY_TOKEN_FILE").unwrap_or_else(|| "of the profile".to_owned());
         let role = set("AWS_ROLE_ARN").unwrap_or_else(|| "of the profile".to_owned());
         format!("the role {role} for the web identity token {file}")
     }
 
-    /// Tells whether it is AWS STS that is asked, and not something on this machine.
+    /// Returns whether the chain asks AWS STS, and not something on this machine.
     pub fn asks_sts(&self) -> bool {
         self.profile.has_role || self.token.as_ref().is_some_and(|token| token.why.is_none())
     }
 
-    /// Tells whether a web identity token is named.
+    /// Returns whether the environment names a web identity token.
     pub fn has_token(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Names the container's endpoint, if there is one.
+    /// Returns words for the container's endpoint, if there is one.
     pub fn container(&self) -> Option<&str> {
         self.container.as_deref()
     }
 
-    /// Tells what was looked at when the profile ended the search.
+    /// Returns the places that were looked at if the profile ended the search.
     pub fn upto_profile(&self, why: &str) -> String {
         let name = &self.profile.name;
         let mut text =
@@ -109,7 +109,7 @@ impl Sources {
         text + "; nothing after it was asked. Name another profile by AWS_PROFILE, or mend this one"
     }
 
-    /// Tells what was looked at when the web identity token ended the search.
+    /// Returns the places that were looked at if the web identity token ended the search.
     pub fn upto_token(&self, why: &str) -> String {
         let Some(token) = &self.token else { return self.upto_instance(why) };
         let (path, before) = (&token.path, self.before_token());
@@ -125,7 +125,7 @@ impl Sources {
         }
     }
 
-    /// Tells what was looked at when the container's endpoint ended the search.
+    /// Returns the places that were looked at if the container's endpoint ended the search.
     pub fn upto_container(&self, why: &str) -> String {
         format!(
             "{}; {NO_TOKEN}; {why}. It serves the credentials of the task's or the pod's role \
@@ -134,7 +134,7 @@ impl Sources {
         )
     }
 
-    /// Tells what was looked at when all was.
+    /// Returns the places that were looked at if the search went to its end.
     pub fn upto_instance(&self, why: &str) -> String {
         format!(
             "{}; {NO_TOKEN}; no container endpoint (AWS_CONTAINER_CREDENTIALS_FULL_URI or …_RELATIVE_URI is not set); \
@@ -177,7 +177,7 @@ impl Profile {
     }
 }
 
-/// Returns the lines of a profile, if it is there.
+/// Returns the lines of a profile; `None` if the text has no such profile.
 fn section(text: &str, name: &str) -> Option<Vec<String>> {
     let is_head = |line: &str| line.trim_start().starts_with('[');
     let is_ours = |line: &str| {
@@ -189,7 +189,7 @@ fn section(text: &str, name: &str) -> Option<Vec<String>> {
     Some(lines.take_while(|line| !is_head(line)).map(str::to_owned).collect())
 }
 
-/// Returns a variable that is set, and not blank.
+/// Returns a variable of the environment; `None` if it is not set, or blank.
 fn set(variable: &str) -> Option<String> {
     let value = std::env::var_os(variable)?.to_string_lossy().into_owned();
     (!value.trim().is_empty()).then_some(value)
@@ -199,7 +199,7 @@ fn read(path: &Path) -> Option<String> {
     std::io::read_to_string(kms_core::open_file(path).ok()?).ok()
 }
 
-/// Tells why a file cannot be read, if it cannot.
+/// Returns why a file cannot be read; `None` if it can.
 fn unreadable(path: &Path) -> Option<String> {
     let metadata = std::fs::metadata(path);
     match metadata
@@ -212,7 +212,7 @@ fn unreadable(path: &Path) -> Option<String> {
     }
 }
 
-/// Asks instance metadata why there are no credentials.
+/// Asks instance metadata why there are no credentials, and returns the answer in words.
 pub async fn instance() -> String {
     const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
     if set(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {

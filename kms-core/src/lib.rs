@@ -63,7 +63,7 @@ pub use memory::MemoryStore;
 pub use name::{EntryName, InvalidName, KeyName};
 pub use record::{HmacKey, KeyRecord};
 pub use ring::{
-    Away, CacheConfig, CacheCounters, Counters, Gate, KeyRing, Outage, Pass, Unreadable,
+    Away, CacheConfig, CacheCounters, Counter, Counters, Gate, KeyRing, Outage, Pass, Unreadable,
     policy as cache_policy,
 };
 pub use seal::{Cipher, Fingerprint, SealingKey};

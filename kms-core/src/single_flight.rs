@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -157,10 +158,15 @@ impl<T> Clone for Waiting<T> {
 }
 
 /// What a caller has to do who needs a fetch.
-enum Turn<T> {
+pub(crate) enum Turn<T, R = Infallible> {
+    /// Use this value, which arrived meanwhile.
     Take(Arc<Held<T>>),
+    /// Wait for the fetch that is under way.
     Wait(Waiting<T>),
+    /// Fetch the value, and announce the outcome.
     Fetch(Flight<T>),
+    /// No fetch may begin.
+    Refused(R),
 }
 
 /// The fetches of one value, kept under the lock.
@@ -181,10 +187,6 @@ impl<T> Fetches<T> {
         let began = Instant::now();
         self.last = Some(Waiting { began, landed });
         Flight { began, epoch: self.epoch, landed: sender }
-    }
-
-    fn may_refresh(&self, now: Instant) -> bool {
-        self.refresh_not_before.is_none_or(|moment| now >= moment) && self.under_way().is_none()
     }
 }
 
@@ -244,14 +246,29 @@ impl<T> SingleFlight<T> {
         self.fetches().under_way()
     }
 
-    /// Begins a fetch. The caller has made sure that none is under way.
-    pub(crate) fn begin(&self) -> Flight<T> {
-        self.fetches().begin()
+    /// Begins a fetch in the background, unless one is under way or failed within [`REFRESH_PAUSE`].
+    pub(crate) fn begin_refresh(&self, now: Instant) -> Option<Flight<T>> {
+        let mut fetches = self.fetches();
+        let may_begin = fetches.refresh_not_before.is_none_or(|moment| now >= moment);
+        (may_begin && fetches.under_way().is_none()).then(|| fetches.begin())
     }
 
-    /// Returns whether a fetch in the background may begin: none is under way, and none failed a moment ago.
-    pub(crate) fn may_refresh(&self, now: Instant) -> bool {
-        self.fetches().may_refresh(now)
+    /// Decides under the lock what a caller has to do. `admit` is asked before a fetch begins.
+    ///
+    /// A fetch takes its value in before it ends, so one that ended a moment ago is seen.
+    pub(crate) fn turn<R>(
+        &self,
+        serves: impl Fn(&Held<T>) -> bool,
+        admit: impl FnOnce() -> std::result::Result<(), R>,
+    ) -> Turn<T, R> {
+        let mut fetches = self.fetches();
+        if let Some(waiting) = fetches.under_way() {
+            return Turn::Wait(waiting);
+        }
+        match self.get().filter(|held| serves(held)) {
+            Some(held) => Turn::Take(held),
+            None => admit().map_or_else(Turn::Refused, |()| Turn::Fetch(fetches.begin())),
+        }
     }
 
     /// Ends a fetch, and takes its value in. `None` if the fetch is outdated.
@@ -304,17 +321,18 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
         let serves =
             move |held: &Held<T>| after.map_or_else(|| is_fresh(held), |moment| held.began >= moment);
         loop {
+            if let Some(held) = self.get().filter(|held| serves(held)) {
+                return Ok(held);
+            }
             let waiting = if let Some(waiting) = self.under_way() {
                 waiting
             } else {
-                if let Some(held) = self.get().filter(|held| serves(held)) {
-                    return Ok(held);
-                }
                 let permission = leave().await?;
-                match self.turn(&serves) {
+                match self.turn::<Infallible>(&serves, || Ok(())) {
                     Turn::Take(held) => return Ok(held),
                     Turn::Wait(waiting) => waiting,
                     Turn::Fetch(flight) => self.start(flight, fetch(), permission),
+                    Turn::Refused(never) => match never {},
                 }
             };
             if let Some(outcome) = waiting.outcome(after, deadline, || operation.to_owned()).await? {
@@ -328,25 +346,8 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let flight = {
-            let mut fetches = self.fetches();
-            if !fetches.may_refresh(Instant::now()) {
-                return;
-            }
-            fetches.begin()
-        };
-        let _ = self.start(flight, fetch(), ());
-    }
-
-    /// Decides under the lock. A fetch takes its value in before it ends, so one that ended a moment ago is seen.
-    fn turn(&self, serves: &impl Fn(&Held<T>) -> bool) -> Turn<T> {
-        let mut fetches = self.fetches();
-        if let Some(waiting) = fetches.under_way() {
-            return Turn::Wait(waiting);
-        }
-        match self.get().filter(|held| serves(held)) {
-            Some(held) => Turn::Take(held),
-            None => Turn::Fetch(fetches.begin()),
+        if let Some(flight) = self.begin_refresh(Instant::now()) {
+            let _ = self.start(flight, fetch(), ());
         }
     }
 

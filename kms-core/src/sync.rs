@@ -1,7 +1,7 @@
-//! What tasks share in the key ring: the primitives of std, tokio, arc-swap and papaya in a build, those of the model
-//! checker in a model.
+//! The primitives that tasks of the key ring share.
 //!
-//! `Arc` and `Weak` are std's in both: the checker has none of its own.
+//! A build has those of std, tokio, arc-swap and papaya. A model has those of the model checker. `Arc` and `Weak` are
+//! std's in both, because the checker has none of its own.
 
 #[cfg(not(all(test, feature = "model")))]
 mod primitives {

@@ -1,4 +1,4 @@
-//! What is right and what is wrong between us and AWS Secrets Manager, step by step.
+//! The check of AWS Secrets Manager: step by step, from the settings to the keys.
 
 use std::time::{Duration, Instant};
 
@@ -6,22 +6,23 @@ use kms_core::{EntryName, Error, ErrorKind, Finding, Findings, KeyName, KeyRecor
 
 use super::config::SecretsConfig;
 use super::store::{Presence, Right, SecretsManager, refused};
-use crate::check::{Look, identity};
 use crate::client::load;
+use crate::identity::{self, Look};
 
-/// How long a look for one secret may take.
+/// The longest time of a look for one secret.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The most secrets that are read.
 const MOST_READ: usize = 500;
-/// The most names that one finding tells.
+/// The most names in one finding.
 const MOST_TOLD: usize = 5;
-/// A name under which there is hardly a key.
+/// A name that hardly any key has.
 const NOBODY: &str = "kms-check-probe";
 
-/// Looks at everything between us and the Secrets Manager that `config` names, in the order in which things fail.
+/// Checks all that lies between this process and the Secrets Manager that `config` names, in the order in which things
+/// fail.
 ///
-/// Nothing is written: a secret that is deleted stays for days. What depends on a problem is not looked at. Needs a
-/// tokio runtime.
+/// Nothing is written, because a deleted secret stays for days. The check ends at a problem on which the further steps
+/// depend. It needs a tokio runtime.
 pub async fn check_secrets(config: SecretsConfig) -> Vec<Finding> {
     let mut findings = Findings::default();
     if let Err((what, error)) = look(config, &mut findings).await {
@@ -34,7 +35,7 @@ async fn look(config: SecretsConfig, findings: &mut Findings) -> Look<()> {
     let settings = |error| ("settings", error);
     config.validate().map_err(settings)?;
     let sdk = load(&config.connection).await.map_err(settings)?;
-    identity(&sdk, findings).await?;
+    identity::look(&sdk, findings).await?;
 
     let window = config.recovery_window;
     let store = SecretsManager::open(config).await.map_err(settings)?;
@@ -50,7 +51,7 @@ async fn look(config: SecretsConfig, findings: &mut Findings) -> Look<()> {
     Ok(())
 }
 
-/// Lists the names that keys can have, with what is known of their deletion.
+/// Lists the secrets whose names keys can have, with the time of their deletion.
 async fn names(store: &SecretsManager, deleted: bool) -> Result<Vec<(KeyName, Option<String>)>> {
     let secrets = store.secrets("", deleted).await?.into_iter();
     let named = secrets.filter_map(|secret| {
@@ -71,7 +72,7 @@ async fn read(store: &SecretsManager, names: &[KeyName], findings: &mut Findings
     for name in some {
         let record = match store.get(&EntryName::from(name)).await {
             Ok(record) => record,
-            // Deleted since it was listed.
+            // It was deleted since it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => {
                 return Err(error);
@@ -108,7 +109,7 @@ async fn read(store: &SecretsManager, names: &[KeyName], findings: &mut Findings
     Ok(())
 }
 
-/// Uses the one right that KES does without.
+/// Uses the one right that KES does not need.
 async fn describe(store: &SecretsManager, findings: &mut Findings) {
     match store.look(Instant::now() + PATIENCE, NOBODY).await {
         Ok(Presence::Absent | Presence::There(_) | Presence::Deleted(_)) => {}
@@ -121,7 +122,7 @@ async fn describe(store: &SecretsManager, findings: &mut Findings) {
     }
 }
 
-/// Tells of keys that were deleted and can be restored.
+/// Looks for keys that were deleted and can be restored.
 async fn deleted(store: &SecretsManager, findings: &mut Findings) {
     let deleted = match names(store, true).await {
         Ok(deleted) => deleted,

@@ -1,35 +1,41 @@
-//! What has to be known to use AWS Secrets Manager.
+//! The settings of AWS Secrets Manager.
 
 use kms_core::Result;
 
 use crate::config::{AwsConnection, invalid};
 
-/// Where the keys are in AWS Secrets Manager, and what becomes of those that are deleted.
+/// The place of the keys in AWS Secrets Manager, and the fate of those that are deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsConfig {
-    /// How AWS is reached, and who asks.
+    /// The connection to AWS.
     pub connection: AwsConnection,
-    /// Id, alias or ARN of the KMS key that encrypts the secrets; AWS's own, `aws/secretsmanager`, if absent.
+    /// Id, alias or ARN of the KMS key that encrypts the secrets. If absent, it is AWS's own, `aws/secretsmanager`.
     pub kms_key: Option<String>,
-    /// For how many days a deleted key can be restored, 7 to 30; 7. Zero erases it at once, as KES does.
+    /// The number of days for which a deleted key can be restored, from 7 to 30. Zero erases it at once, as KES does.
+    /// The
+    /// default is 7.
     pub recovery_window: u32,
 }
 
 impl SecretsConfig {
-    /// What a recovery window has to be, for messages.
+    /// The values of a recovery window, for messages.
     pub const RECOVERY_WINDOW: &str = "0 (a deleted key is erased at once) or 7 to 30 days";
 
-    /// Makes the configuration that a server has by default.
+    /// Creates the configuration that a server has by default.
     pub fn new(connection: AwsConnection) -> Self {
         Self { connection, kms_key: None, recovery_window: 7 }
     }
 
-    /// Tells whether AWS takes this number of days, or it is zero.
+    /// Returns whether the number of days is zero, or one that AWS takes.
     pub fn is_recovery_window(days: u32) -> bool {
         days == 0 || (7..=30).contains(&days)
     }
 
-    /// Checks what can be checked without AWS; fails with `InvalidInput`, told with the field's name.
+    /// Checks all that can be checked without AWS.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`](kms_core::ErrorKind::InvalidInput): a setting cannot be used. The error names it.
     pub fn validate(&self) -> Result<()> {
         self.connection.validate()?;
         if !Self::is_recovery_window(self.recovery_window) {

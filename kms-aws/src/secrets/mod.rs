@@ -1,4 +1,6 @@
-//! AWS Secrets Manager as a store of keys, in the form of KES: a key's name is its secret's, and its record the value.
+//! AWS Secrets Manager as a store of keys, in the form of KES: the secret has the key's name, and its value is the
+//! key's
+//! record.
 
 mod check;
 mod config;

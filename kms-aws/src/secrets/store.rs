@@ -1,8 +1,6 @@
-//! The store: one secret an entry.
+//! The store. Each entry is one secret.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -10,39 +8,38 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::primitives::{Blob, DateTime};
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use jiff::Timestamp;
+use kms_core::cache_policy::CALL_TIMEOUT;
 use kms_core::{
     EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
     StoreStatus,
 };
 
 use super::config::SecretsConfig;
-use crate::client::{CALL_TIMEOUT, Connected, Upstream, load};
-use crate::cmk::look_again;
-use crate::error::Failure;
+use crate::client::{Connected, STATUS_AGE, Upstream, load, look_again};
+use crate::error::{Attempt, Failure};
+use crate::recent::Recent;
 
-/// How long an answer of AWS tells that it can be reached.
-const STATUS_AGE: Duration = Duration::from_secs(5);
-/// How long AWS may take to finish a deletion at once, or to show everywhere what was made.
+/// How long AWS may take to finish an immediate deletion, or to show a new secret everywhere.
 const SETTLE: Duration = Duration::from_secs(5);
 /// The most names that one call lists.
 const PAGE: i32 = 100;
 
 /// Entries that are secrets of AWS Secrets Manager, as KES keeps them.
 ///
-/// A secret has the entry's name, and its value is the record. A create is atomic at AWS. A delete leaves
-/// the secret restorable for the recovery window; until it ends there is no entry of that name, and none can be made.
+/// A secret has the entry's name, and its value is the record. A create is atomic at AWS. A deleted secret can be
+/// restored for the recovery window. Until the window ends there is no entry of that name, and none can be made.
 pub struct SecretsManager {
     config: SecretsConfig,
     upstream: Upstream<Client>,
     region: String,
     /// Entries made here so recently that AWS may not show them yet.
-    made: Mutex<HashMap<EntryName, Instant>>,
+    made: Recent<EntryName>,
 }
 
-/// What there is of a name.
+/// The state of the secret of a name.
 pub(super) enum Presence {
     Absent,
-    /// With the ids of its versions, if they could be seen.
+    /// The ids of its versions, if they could be seen.
     There(Vec<String>),
     Deleted(Option<Deletion>),
 }
@@ -52,10 +49,14 @@ pub(super) enum Presence {
 pub(super) struct Deletion(DateTime);
 
 impl SecretsManager {
-    /// Checks `config` and makes ready to serve.
+    /// Creates a store with the settings of `config`.
     ///
-    /// Fails with `InvalidInput`. Nothing is asked of Secrets Manager yet, so an AWS that is away or refuses us shows
-    /// in the operations.
+    /// Nothing is asked of Secrets Manager yet. So an AWS that is away, or that refuses the credentials, shows in the
+    /// operations.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: a setting cannot be used, or no region was found.
     pub async fn open(config: SecretsConfig) -> Result<Self> {
         config.validate()?;
         let Connected { sdk, login } = load(&config.connection).await?;
@@ -63,21 +64,21 @@ impl SecretsManager {
             upstream: Upstream::of(Client::new(&sdk), "AWS Secrets Manager", login),
             region: sdk.region().map(ToString::to_string).unwrap_or_default(),
             config,
-            made: Mutex::default(),
+            made: Recent::new(SETTLE),
         })
     }
 
-    /// Tells how a deleted entry is restored.
+    /// Returns the command that restores a deleted entry.
     pub(super) fn restore_command(&self, name: &str) -> String {
         format!("aws secretsmanager restore-secret --secret-id {name} --region {}", self.region)
     }
 
-    /// Tells when a secret in a listing was deleted or will be, if it is.
+    /// Returns in words when a secret of a listing was or will be deleted; `None` if it is not.
     pub(super) fn deletion_of(secret: &SecretListEntry) -> Option<String> {
         secret.deleted_date.map(|date| Deletion(date).to_string())
     }
 
-    /// Lists all secrets whose names begin with `prefix`, also those that were deleted if `deleted` is set.
+    /// Lists all secrets whose names begin with `prefix`. With `deleted`, the list has also those that were deleted.
     pub(super) async fn secrets(&self, prefix: &str, deleted: bool) -> Result<Vec<SecretListEntry>> {
         let name = Filter::builder().key(FilterNameStringType::Name).values(prefix).build();
         let filters = (!prefix.is_empty()).then(|| vec![name]);
@@ -96,8 +97,8 @@ impl SecretsManager {
         }
     }
 
-    /// Looks whether there is a secret of this name.
-    pub(super) async fn look(&self, deadline: Instant, name: &str) -> std::result::Result<Presence, Failure> {
+    /// Asks AWS whether there is a secret of this name.
+    pub(super) async fn look(&self, deadline: Instant, name: &str) -> Attempt<Presence> {
         let call = self.client().describe_secret().secret_id(name);
         match self.upstream.call(deadline, call.send()).await {
             Ok(answer) if answer.name.is_none() => Err(no_answer()),
@@ -116,12 +117,8 @@ impl SecretsManager {
         self.upstream.client()
     }
 
-    /// Looks with the rights that a policy for KES has, which cannot describe a secret.
-    async fn look_without_describe(
-        &self,
-        deadline: Instant,
-        name: &str,
-    ) -> std::result::Result<Presence, Failure> {
+    /// Does the same with the rights of a policy for KES, which cannot describe a secret.
+    async fn look_without_describe(&self, deadline: Instant, name: &str) -> Attempt<Presence> {
         match self.look(deadline, name).await {
             Err(failure) if failure.kind == ErrorKind::Denied => {}
             outcome => return outcome,
@@ -132,22 +129,22 @@ impl SecretsManager {
         }
     }
 
-    /// Decides what a read that brought no value says: that there is no such secret, or that it cannot be read.
+    /// Returns the error of a read that brought no value: there is no such secret, or it cannot be read.
     ///
-    /// `None` means that it may be seen in a moment.
+    /// `None` means that the secret may become visible in a moment.
     async fn unread(&self, deadline: Instant, name: &EntryName, failure: Failure) -> Option<Error> {
         let what = || format!("read secret '{name}'");
         let is_absence = failure.kind == ErrorKind::NotFound;
         if !is_absence && !failure.is_about_state() {
             return Some(refused(failure, what(), Right::Get));
         }
-        if is_absence && self.is_new(name) && look_again(deadline).await {
+        if is_absence && self.made.get(name).is_some() && look_again(deadline).await {
             return None;
         }
         let error = |kind, why: String| Some(Error::with_source(kind, what(), why));
         let presence = match self.look(deadline, name.as_str()).await {
             Ok(presence) => presence,
-            // Without that right the text decides.
+            // Without the right to describe, the text decides.
             Err(lacks) if lacks.kind == ErrorKind::Denied => match told_by(&failure) {
                 Some(presence) => presence,
                 None if is_absence => {
@@ -174,7 +171,7 @@ impl SecretsManager {
         }
     }
 
-    async fn read(&self, deadline: Instant, name: &str) -> std::result::Result<Option<SecretBytes>, Failure> {
+    async fn read(&self, deadline: Instant, name: &str) -> Attempt<Option<SecretBytes>> {
         let call = self.client().get_secret_value().secret_id(name);
         let answer = self.upstream.call(deadline, call.send()).await?;
         if answer.name.is_none() {
@@ -184,14 +181,14 @@ impl SecretsManager {
         Ok(text.or_else(|| answer.secret_binary.map(Blob::into_inner)).map(SecretBytes::new))
     }
 
-    /// Makes a secret; `token` is the id of its version, by which AWS and we know a call that is made again.
+    /// Makes a secret. `token` becomes the id of its version, by which AWS and this store recognise a repeated call.
     async fn write(
         &self,
         deadline: Instant,
         name: &EntryName,
         record: &SecretBytes,
         token: &str,
-    ) -> std::result::Result<(), Failure> {
+    ) -> Attempt<()> {
         let call = self.client().create_secret().name(name.as_str()).client_request_token(token);
         let call = call.set_kms_key_id(self.config.kms_key.clone());
         let call = match std::str::from_utf8(record.expose()) {
@@ -204,7 +201,7 @@ impl SecretsManager {
         }
     }
 
-    /// Decides about a create that AWS refused because of the state of a secret of that name.
+    /// Returns the error of a create that AWS refused because of the state of a secret of that name.
     ///
     /// `None` means that the name is about to become free.
     async fn refused_by_state(&self, patience: Instant, name: &EntryName, failure: Failure) -> Option<Error> {
@@ -229,17 +226,6 @@ impl SecretsManager {
              what restores it is '{restore}'"
         );
         exists(format!("it was deleted{when}, and can be restored: {restore}"))
-    }
-
-    /// Tells whether an entry was made here a moment ago, so that AWS may not show it yet.
-    fn is_new(&self, name: &EntryName) -> bool {
-        self.made_lately().get(name).is_some_and(|made| made.elapsed() < SETTLE)
-    }
-
-    fn made_lately(&self) -> MutexGuard<'_, HashMap<EntryName, Instant>> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|_, made| made.elapsed() < SETTLE);
-        made
     }
 }
 
@@ -269,12 +255,12 @@ impl KeyStore for SecretsManager {
                 && let Ok(Presence::There(versions)) = self.look(deadline, name.as_str()).await
                 && versions.contains(&token)
             {
-                // The answer to an attempt before was lost.
+                // An earlier attempt made the secret, and its answer was lost.
                 break;
             }
             return Err(refused(failure, format!("create secret '{name}'"), Right::Create));
         }
-        self.made_lately().insert(name.clone(), Instant::now());
+        self.made.note(name.clone(), ());
         Ok(())
     }
 
@@ -300,11 +286,11 @@ impl KeyStore for SecretsManager {
         let what = || format!("delete secret '{name}'");
         let deadline = Instant::now() + CALL_TIMEOUT;
         let absent = |why: String| Err(Error::with_source(ErrorKind::NotFound, what(), why));
-        // Looked for first, since AWS takes the deletion at once of a secret that is not there.
+        // The store looks first, because AWS accepts the immediate deletion of a secret that is not there.
         let looked = self.look_without_describe(deadline, name.as_str()).await;
         match looked.map_err(|failure| refused(failure, what(), Right::Describe))? {
             Presence::There(_) => {}
-            Presence::Absent if self.is_new(name) => {}
+            Presence::Absent if self.made.get(name).is_some() => {}
             Presence::Absent => return absent("there is no secret of that name".to_owned()),
             Presence::Deleted(deletion) => {
                 let when = deletion.map(|deletion| deletion.to_string()).unwrap_or_default();
@@ -319,11 +305,11 @@ impl KeyStore for SecretsManager {
         let end = match self.upstream.call(deadline, call.send()).await {
             Ok(answer) if answer.name.is_none() => return Err(no_answer().into_error(what())),
             Ok(answer) => answer.deletion_date.map(|date| Deletion(date).to_string()).unwrap_or_default(),
-            // The answer to an attempt before was lost, or another server was faster.
+            // The answer to an earlier attempt was lost, or another server was faster.
             Err(failure) if failure.is_about_deletion() => String::new(),
             Err(failure) => return Err(refused(failure, what(), Right::Delete)),
         };
-        self.made_lately().remove(name);
+        self.made.forget(name);
         if self.config.recovery_window == 0 {
             tracing::warn!(key = %name, "a key was deleted for ever, since the recovery window is 0");
         } else {
@@ -336,7 +322,7 @@ impl KeyStore for SecretsManager {
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
         let secrets = self.secrets(query.prefix, false).await?;
         let names = secrets.into_iter().filter(|secret| secret.deleted_date.is_none());
-        // Secrets of others may have names that no key has; so have the slots of later versions.
+        // Secrets of others may have names that no key has. The slots of later versions have such names, too.
         let names = names.filter_map(|secret| secret.name).filter(|name| query.matches(name));
         let mut names: Vec<_> = names.filter_map(|name| KeyName::new(name).ok()).collect();
         names.sort_unstable();
@@ -361,7 +347,7 @@ impl KeyStore for SecretsManager {
                 Err(no_answer().into_error("ask AWS Secrets Manager how it is"))
             }
             Ok(_) => Ok(StoreStatus::ok(began.elapsed())),
-            // Keys can be served without that right.
+            // The right to list is not needed to serve keys.
             Err(failure) if failure.kind == ErrorKind::Denied => {
                 let error = refused(failure, "list secrets", Right::List);
                 Ok(StoreStatus::ok(began.elapsed()).degraded(error.chain().to_string()))
@@ -372,13 +358,15 @@ impl KeyStore for SecretsManager {
 }
 
 impl Deletion {
-    /// Tells whether the time is yet to come: AWS's documents have it as the time of the delete and as the window's end.
+    /// Returns whether the time is yet to come. By AWS's documents it is the time of the delete, or the end of the
+    /// window.
     fn is_ahead(self) -> bool {
         self.0.secs() > Timestamp::now().as_second() + 60
     }
 }
 
-/// Prints the time with words before it: ` and can be restored until 2026-01-31T08:00:00Z`, ` at 2026-01-24T08:00:00Z`.
+/// Prints the time with words before it, such as ` and can be restored until 2026-01-31T08:00:00Z` or
+/// ` at 2026-01-24T08:00:00Z`.
 impl fmt::Display for Deletion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.is_ahead() { "and can be restored until" } else { "at" };
@@ -389,7 +377,7 @@ impl fmt::Display for Deletion {
     }
 }
 
-/// What a call needs to be allowed.
+/// The right that a call needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Right {
     Create,
@@ -418,7 +406,7 @@ impl Right {
     }
 }
 
-/// Reads off a failure what there is of a secret, where its text tells that.
+/// Returns the state of a secret, if the text of a failure says it.
 fn told_by(failure: &Failure) -> Option<Presence> {
     if failure.is_about_no_value() {
         Some(Presence::There(Vec::new()))
@@ -431,12 +419,12 @@ fn told_by(failure: &Failure) -> Option<Presence> {
     }
 }
 
-/// Makes the failure of an answer that cannot be one of Secrets Manager.
+/// Creates the failure of an answer that cannot be one of Secrets Manager.
 fn no_answer() -> Failure {
     Failure::of(ErrorKind::Unreachable, "an answer of AWS Secrets Manager without what was asked for")
 }
 
-/// Makes the error of a call that failed, and says what is missing where AWS refuses us.
+/// Creates the error of a call that failed. If AWS refuses the call, the error says which right is missing.
 pub(super) fn refused(failure: Failure, operation: impl Into<String>, right: Right) -> Error {
     let lacks = match failure.code.as_str() {
         "AccessDeniedException" if failure.to_string().contains("KMS") => right.of_kms(),

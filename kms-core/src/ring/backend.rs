@@ -1,4 +1,4 @@
-//! The store behind a key ring: bounds on its calls, and what they tell of whether it is away.
+//! The store behind a key ring: the bounds on its calls, and whether it is away.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -13,16 +13,17 @@ use crate::{
     EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreStatus,
 };
 
-/// Writes in flight at once. They have a gate of their own: a slow create must not hold up reads.
+/// Writes in flight at once: in all, and for one identity. They have a gate of their own, because a slow create must
+/// not hold up reads.
 const WRITES: (usize, usize) = (64, 32);
-/// How long the first ping of an outage waits at the most.
+/// The longest wait before the first ping of an outage.
 const FIRST_PING: Duration = Duration::from_millis(500);
 
 pub struct Backend<S> {
-    store: S,
+    pub store: S,
     pub reads: Arc<Gate>,
     pub writes: Arc<Gate>,
-    away: Away,
+    pub away: Away,
     ping: Duration,
     this: Weak<Self>,
 }
@@ -37,14 +38,6 @@ impl<S: KeyStore> Backend<S> {
             ping,
             this: Weak::clone(this),
         })
-    }
-
-    pub fn store(&self) -> &S {
-        &self.store
-    }
-
-    pub fn is_away(&self) -> bool {
-        self.away.is_away()
     }
 
     /// Reads the entry of a key by a read that began at `began`.
@@ -80,7 +73,7 @@ impl<S: KeyStore> Backend<S> {
         result
     }
 
-    /// Notes that the store did not answer, and asks it from then on until it does.
+    /// Notes that the store did not answer, and pings it until it does.
     pub fn note_away(&self, why: &Error) {
         if let Some(outage) = self.away.note_away() {
             error!(store = self.store.capabilities().name, "key store cannot be used: {}", why.chain());

@@ -1,4 +1,4 @@
-//! The cache of a key ring: which keys are in memory, how they come there, and when they go.
+//! The cache of a key ring: which keys are in memory, how they get there, and when they go.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -7,15 +7,14 @@ use async_trait::async_trait;
 
 use super::backend::Backend;
 use super::config::CacheConfig;
-use super::counters::{CacheCounters, Counters};
-use super::former::Former;
+use super::counters::Counters;
 use super::gate::Pass;
 use super::key::CachedKey;
 use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
-use super::slot::{Due, HeldKey, Slot, Start};
-use crate::single_flight::{Flight, Outcome};
-use crate::survey::{self, Survey, Surveyed};
+use super::slot::{Due, HeldKey, Refused, Slot};
+use crate::single_flight::{Flight, Outcome, Turn};
+use crate::survey::{self, Surveyed};
 use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
 use crate::{
     EntryName, Error, ErrorKind, Fingerprint, KeyName, KeyRecord, KeyStore, ListQuery, Page, Request, Result,
@@ -23,12 +22,12 @@ use crate::{
 };
 
 pub struct Cache<S> {
-    backend: Arc<Backend<S>>,
+    pub backend: Arc<Backend<S>>,
     config: CacheConfig,
     slots: SharedMap<KeyName, Arc<Slot>>,
     epoch: Instant,
-    counters: Counters,
-    report: Report,
+    pub counters: Counters,
+    pub report: Report,
     this: Weak<Self>,
 }
 
@@ -47,21 +46,13 @@ impl<S: KeyStore> Cache<S> {
         cache
     }
 
-    pub fn store(&self) -> &S {
-        self.backend.store()
-    }
-
-    pub fn counters(&self) -> CacheCounters {
-        self.counters.numbers()
-    }
-
-    /// Finds the key in memory, or reads it.
+    /// Returns the key from memory, or reads it.
     pub async fn key(&self, request: &Request, name: &KeyName) -> Result<HeldKey> {
         let now = Instant::now();
         let mut offline_copy = None;
         if let Some(slot) = self.slots.pin().get(name) {
             if let Some(key) = slot.fresh(now, &self.config) {
-                self.counters.hit();
+                self.counters.hits.add();
                 slot.touch(self.millis(now));
                 if key.age(now) >= refresh_age(self.config.any) {
                     self.refresh(name, slot, now);
@@ -72,25 +63,15 @@ impl<S: KeyStore> Cache<S> {
         }
         match offline_copy {
             None => {
-                self.counters.miss();
-                // Boxed, as what is rare is: a hit shall not carry the room for a wait.
+                self.counters.misses.add();
+                // Boxed, because it is rare: the future of a hit has no room for a wait in it.
                 Box::pin(self.fetch(request, name, None)).await
             }
             Some((slot, key)) => Box::pin(self.key_or_offline_copy(request, name, &slot, key)).await,
         }
     }
 
-    /// Returns the key as read from the store by a read that began after `moment`.
-    pub async fn key_read_after(
-        &self,
-        request: &Request,
-        name: &KeyName,
-        moment: Instant,
-    ) -> Result<HeldKey> {
-        self.fetch(request, name, Some(moment)).await
-    }
-
-    /// Reads the entry of a key past the cache, without a look at what is in it; returns when the read began too.
+    /// Reads the entry of a key past the cache, and does not decode it. Returns when the read began, too.
     ///
     /// The caller holds a pass.
     pub async fn read_entry(&self, name: &KeyName) -> Result<(SecretBytes, Instant)> {
@@ -103,91 +84,43 @@ impl<S: KeyStore> Cache<S> {
         })
     }
 
-    /// Makes sure, past the cache, that a key can be read.
+    /// Reads a key past the cache, and returns its fingerprint.
     pub async fn try_key_past(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<Fingerprint> {
-        let (deadline, name) = (request.deadline, name.clone());
-        self.bounded_read(request, |cache| async move { cache.try_key_until(&name, deadline).await }).await
-    }
-
-    /// Reads every key of the store, and learns which of them cannot be read.
-    pub async fn survey(&self) -> Result<Survey> {
-        survey::walk(self).await
-    }
-
-    /// Makes a reading call, which ends itself at the request's deadline, within the bounds and in a task of its own.
-    pub async fn bounded_read<T: Send + 'static, F>(
-        self: &Arc<Self>,
-        request: &Request,
-        call: impl FnOnce(Arc<Self>) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        self.backend.reads.run(request, call(Arc::clone(self))).await
-    }
-
-    /// Has an effect within the bounds, in a task of its own: once it has begun it is followed to its end.
-    pub async fn effect<T: Send + 'static, F>(
-        self: &Arc<Self>,
-        request: &Request,
-        effect: impl FnOnce(Arc<Self>) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        self.backend.writes.run(request, effect(Arc::clone(self))).await
-    }
-
-    /// Makes a writing call to the store.
-    pub async fn write(&self, call: impl Future<Output = Result<()>>) -> Result<()> {
-        self.backend.write(call).await
-    }
-
-    /// Lists keys, until `deadline` at the latest.
-    pub async fn list_until(&self, query: &ListQuery<'_>, deadline: Instant) -> Result<Page> {
-        self.backend.list_until(query, deadline).await
+        let (cache, name, deadline) = (Arc::clone(self), name.clone(), request.deadline);
+        let read = async move { cache.try_key_until(&name, deadline).await };
+        self.backend.reads.run(request, read).await
     }
 
     async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<Fingerprint> {
-        let read = self.backend.watched(deadline, survey::read_record(self.store(), name)).await;
+        let read = self.backend.watched(deadline, survey::read_record(&self.backend.store, name)).await;
         let fingerprint = |record| *CachedKey::new(record).fingerprint();
         let outcome = read.map(fingerprint).map_err(|error| failed_read(name, error));
         self.report.learn(name, outcome.as_ref().err());
         outcome
     }
 
-    /// Returns the place where a key that is about to be created will be taken in.
+    /// Returns the slot for a key that is about to be created.
     ///
-    /// A delete gives the name another place, so that what it overtakes does not come back.
+    /// A delete gives the name another slot. So a create that a delete overtakes does not bring the key back.
     pub fn place(&self, name: &KeyName) -> Arc<Slot> {
         let slot = self.slot(name);
         slot.touch(self.millis(Instant::now()));
         slot
     }
 
-    /// Takes in a key that was created just now, and read back by a read that began at `began`.
+    /// Takes in a key that was created just now. It was read back by a read that began at `began`.
     pub fn publish_new(&self, name: &KeyName, place: &Slot, key: CachedKey, began: Instant) {
         let fingerprint = *key.fingerprint();
         let before = place.publish_new(key, began);
         self.report.created(name, &fingerprint, before);
-        // The name may have another place by now, and a read there may have begun before the key was made.
+        // The name may have another slot by now, and a read there may have begun before the key was created.
         if let Some(slot) = self.slots.pin().get(name).filter(|slot| !std::ptr::eq(Arc::as_ptr(slot), place))
         {
             slot.outdate();
         }
     }
 
-    /// Notes that a key is known to be gone from the store.
-    pub fn note_gone(&self, name: &KeyName) {
-        self.report.unreadable.clear(name);
-    }
-
-    /// Lends what is known of keys that had the name of another one.
-    pub fn former(&self) -> &Former {
-        &self.report.former
-    }
-
-    /// Drops a key at once, whatever read of it is under way.
+    /// Drops a key at once. A read of it that is under way brings nothing.
     pub fn forget(&self, name: &KeyName) {
         let slots = self.slots.pin();
         if let Some(before) = slots.remove(name).and_then(|slot| slot.forget()) {
@@ -198,14 +131,15 @@ impl<S: KeyStore> Cache<S> {
     pub async fn status(&self) -> Result<StoreStatus> {
         let began = Instant::now();
         match self.backend.status().await {
-            Err(error) if error.kind().is_outage() && !self.config.offline.is_zero() => {
-                Ok(self.report.add_to(StoreStatus::offline(began.elapsed(), error.chain().to_string())))
-            }
-            answer => answer.map(|status| self.report.add_to(status)),
+            Err(error) if error.kind().is_outage() && !self.config.offline.is_zero() => Ok(self
+                .report
+                .unreadable
+                .add_to(StoreStatus::offline(began.elapsed(), error.chain().to_string()))),
+            answer => answer.map(|status| self.report.unreadable.add_to(status)),
         }
     }
 
-    /// Serves a key whose time is over: read anew if the backend answers, else as it is.
+    /// Serves a key whose time is over: reads it again, or serves the copy while the backend is away.
     async fn key_or_offline_copy(
         &self,
         request: &Request,
@@ -214,7 +148,7 @@ impl<S: KeyStore> Cache<S> {
         copy: HeldKey,
     ) -> Result<HeldKey> {
         let now = Instant::now();
-        if self.backend.is_away() {
+        if self.backend.away.is_away() {
             self.refresh(name, slot, now);
         } else {
             let patience = request.deadline.min(now + OFFLINE_PATIENCE);
@@ -227,13 +161,13 @@ impl<S: KeyStore> Cache<S> {
                 }
             }
         }
-        self.counters.offline_hit();
+        self.counters.offline_hits.add();
         slot.touch(self.millis(now));
         Ok(copy)
     }
 
-    /// Waits for a read of the key, one that serves all who wait for it.
-    async fn fetch(&self, request: &Request, name: &KeyName, after: Option<Instant>) -> Result<HeldKey> {
+    /// Waits for a read of the key that began at `after` or later. One read serves all who wait for it.
+    pub async fn fetch(&self, request: &Request, name: &KeyName, after: Option<Instant>) -> Result<HeldKey> {
         loop {
             let slot = self.slot(name);
             slot.touch(self.millis(Instant::now()));
@@ -242,19 +176,19 @@ impl<S: KeyStore> Cache<S> {
             } else {
                 let pass = self.backend.reads.pass(request).await?;
                 match slot.start(after, &self.config) {
-                    Start::Take(key) => return Ok(key),
-                    Start::Wait(waiting) => waiting,
-                    Start::Read(flight) => {
+                    Turn::Take(key) => return Ok(key),
+                    Turn::Wait(waiting) => waiting,
+                    Turn::Fetch(flight) => {
                         let waiting = flight.waiting();
                         self.spawn_read(name.clone(), Arc::clone(&slot), flight, pass);
                         waiting
                     }
-                    Start::NotBefore(moment) => {
+                    Turn::Refused(Refused::Until(moment)) => {
                         drop(pass);
                         wait_until(moment, request, name).await?;
                         continue;
                     }
-                    Start::Elsewhere => {
+                    Turn::Refused(Refused::Elsewhere) => {
                         self.take_away(name, &slot);
                         continue;
                     }
@@ -269,11 +203,8 @@ impl<S: KeyStore> Cache<S> {
 
     /// Reads a key again in the background, unless that is under way or failed a moment ago.
     fn refresh(&self, name: &KeyName, slot: &Arc<Slot>, now: Instant) {
-        if !slot.may_refresh(now) {
-            return;
-        }
         let Some(pass) = self.backend.reads.try_background_pass() else { return };
-        if let Some(flight) = slot.start_refresh() {
+        if let Some(flight) = slot.start_refresh(now) {
             self.spawn_read(name.clone(), Arc::clone(slot), flight, pass);
         }
     }
@@ -289,9 +220,9 @@ impl<S: KeyStore> Cache<S> {
     }
 
     async fn read_key(&self, name: &KeyName, began: Instant) -> Result<CachedKey> {
-        self.counters.read();
+        self.counters.reads.add();
         let record = self.backend.read(name, began).await;
-        let place = || self.store().place(&EntryName::from(name));
+        let place = || self.backend.store.place(&EntryName::from(name));
         record
             .and_then(|record| KeyRecord::decode_at(record.expose(), place))
             .map(CachedKey::new)
@@ -299,7 +230,7 @@ impl<S: KeyStore> Cache<S> {
             .inspect_err(|error| self.counters.read_failed(error))
     }
 
-    /// Brings the outcome of a read into the slot, and tells the log what it means; `None` if it tells nothing any more.
+    /// Takes the outcome of a read into the slot, and logs it. Returns `None` if the read is outdated.
     fn finish(
         &self,
         name: &KeyName,
@@ -317,7 +248,7 @@ impl<S: KeyStore> Cache<S> {
         finished.map(|finished| finished.outcome)
     }
 
-    /// Takes a slot that was given up away from its name, unless that has another by now.
+    /// Removes a slot that was given up from the map, unless the name has another slot by now.
     fn take_away(&self, name: &KeyName, slot: &Arc<Slot>) {
         let _ = self.slots.pin().remove_if(name, |_, current| Arc::ptr_eq(current, slot));
     }
@@ -340,7 +271,7 @@ impl<S: KeyStore> Cache<S> {
         }
     }
 
-    /// Ends what is over, and renews in time what is in use.
+    /// Ends keys whose time is over, and reads keys in use again before they end.
     fn sweep(&self) {
         let now = Instant::now();
         let slots = self.slots.pin();
@@ -360,7 +291,8 @@ impl<S: KeyStore> Cache<S> {
             }
         }
         drop(slots);
-        // Nobody may ask for a key that was mended, and the status would speak of it for ever.
+        // A key that was mended may have no client that asks for it. Without another try the status would show it for
+        // ever.
         let pause = policy::try_again_after(self.config.ping);
         for name in self.report.unreadable.due(policy::TRIED_AGAIN, pause, now) {
             self.refresh(&name, &self.slot(&name), now);
@@ -375,7 +307,7 @@ impl<S: KeyStore> Cache<S> {
 #[async_trait]
 impl<S: KeyStore> Surveyed for Cache<S> {
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        self.list_until(query, Instant::now() + CALL_TIMEOUT).await
+        self.backend.list_until(query, Instant::now() + CALL_TIMEOUT).await
     }
 
     async fn try_key(&self, name: &KeyName) -> Result<()> {
@@ -383,11 +315,11 @@ impl<S: KeyStore> Surveyed for Cache<S> {
     }
 }
 
-/// Makes the error of a failed read of a key, which is the only answer that can be believed, or a fault.
+/// Converts the error of a failed read of a key.
 fn failed_read(name: &KeyName, error: Error) -> Error {
     let kind = match error.kind() {
         kind @ (ErrorKind::NotFound | ErrorKind::Unsupported) => kind,
-        // A read of a store has nothing to say of a client's ciphertext or request.
+        // The store knows nothing of a client's ciphertext or request, so such an answer is a fault.
         kind if kind.is_answer() => ErrorKind::Internal,
         kind => kind,
     };

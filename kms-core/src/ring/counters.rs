@@ -19,57 +19,51 @@ pub struct CacheCounters {
     pub failed_reads: u64,
 }
 
-/// The counters behind [`CacheCounters`], which many tasks advance.
+/// A number that many tasks advance.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn number(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters behind [`CacheCounters`].
 #[derive(Default)]
 pub struct Counters {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    offline_hits: AtomicU64,
-    reads: AtomicU64,
-    failed_reads: AtomicU64,
+    /// Requests served by a key in memory.
+    pub hits: Counter,
+    /// Requests that had to wait for a read.
+    pub misses: Counter,
+    /// Requests served by an offline copy while the backend was away.
+    pub offline_hits: Counter,
+    /// Keys asked of the backend.
+    pub reads: Counter,
+    failed_reads: Counter,
 }
 
 impl Counters {
-    /// Counts a request that a key in memory served.
-    pub fn hit(&self) {
-        count(&self.hits);
-    }
-
-    /// Counts a request that had to wait for a read.
-    pub fn miss(&self) {
-        count(&self.misses);
-    }
-
-    /// Counts a request that an offline copy served.
-    pub fn offline_hit(&self) {
-        count(&self.offline_hits);
-    }
-
-    /// Counts a read of the backend.
-    pub fn read(&self) {
-        count(&self.reads);
-    }
-
     /// Counts the failure of a read, unless it is an answer about the key: absent, or not that of a ciphertext.
     pub fn read_failed(&self, error: &Error) {
         if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) {
-            count(&self.failed_reads);
+            self.failed_reads.add();
         }
     }
 
     /// Returns the numbers.
     pub fn numbers(&self) -> CacheCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CacheCounters {
-            hits: read(&self.hits),
-            misses: read(&self.misses),
-            offline_hits: read(&self.offline_hits),
-            reads: read(&self.reads),
-            failed_reads: read(&self.failed_reads),
+            hits: self.hits.number(),
+            misses: self.misses.number(),
+            offline_hits: self.offline_hits.number(),
+            reads: self.reads.number(),
+            failed_reads: self.failed_reads.number(),
         }
     }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! The keys that had the name of another one: what may explain a ciphertext that is not authentic.
+//! The keys that had a name before. They may explain a ciphertext that is not authentic.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,52 +8,52 @@ use std::sync::PoisonError;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Fingerprint, KeyName};
 
-/// The names that are remembered, at least; twice as many at most.
+/// The number of names that are remembered: at least this, and at most twice as many.
 const NAMES: usize = 2048;
-/// The most keys that are remembered of one name.
+/// The most keys that are remembered for one name.
 const KEYS: usize = 4;
 
-/// The keys that had a name before, by their fingerprints, as far as this server saw them.
+/// Remembers by fingerprint which keys had a name before, as far as this server saw them.
 #[derive(Default)]
 pub struct Former(Mutex<Seen>);
 
 #[derive(Default)]
 struct Seen {
-    /// The keys that were deleted, or replaced in the store; the latest last.
+    /// The keys that were deleted or replaced in the store. The latest is the last.
     gone: Recent<Vec<Fingerprint>>,
     /// The key that left memory because its time was over. It may be in the store still.
     ended: Recent<Fingerprint>,
 }
 
-/// A map that forgets the names that were put in longest ago.
+/// A map that forgets the oldest names.
 struct Recent<T> {
     young: BTreeMap<KeyName, T>,
     old: BTreeMap<KeyName, T>,
 }
 
 impl Former {
-    /// Notes that the key of this fingerprint is no longer that of the name.
+    /// Notes that the key with this fingerprint no longer has the name.
     pub fn note(&self, name: &KeyName, fingerprint: Fingerprint) {
         let mut seen = self.lock();
         seen.settle(name, &fingerprint);
         seen.add(name, fingerprint);
     }
 
-    /// Notes that the key left memory, and was that of the name when it was last read.
+    /// Notes that the key left memory. It had the name when it was last read.
     pub fn note_ended(&self, name: &KeyName, fingerprint: Fingerprint) {
         let mut seen = self.lock();
         seen.settle(name, &fingerprint);
         seen.ended.put(name, fingerprint);
     }
 
-    /// Takes in which key has the name now. Returns the one that had it when it left memory, if that was another.
+    /// Notes which key has the name now. Returns the key that left memory under this name, if that was another one.
     pub fn arrived(&self, name: &KeyName, fingerprint: &Fingerprint) -> Option<Fingerprint> {
         self.lock().settle(name, fingerprint)
     }
 
-    /// Adds to the error that a ciphertext is not authentic why that may be, if another key had the name of this one.
+    /// Adds a possible reason to the error of a ciphertext that is not authentic: another key had the name before.
     ///
-    /// No ciphertext tells which key it is of, so this is never more than a possible reason.
+    /// No ciphertext says which key sealed it, so the reason is never certain.
     pub fn explain(&self, error: Error, name: &KeyName, fingerprint: &Fingerprint) -> Error {
         if error.kind() != ErrorKind::NotAuthentic {
             return error;
@@ -72,7 +72,7 @@ impl Former {
 }
 
 impl Seen {
-    /// Sees to the key that left memory: it is gone if another has the name.
+    /// Takes the key that left memory for gone, if another key has the name.
     fn settle(&mut self, name: &KeyName, now: &Fingerprint) -> Option<Fingerprint> {
         let before = self.ended.take(name).filter(|before| before != now)?;
         self.add(name, before);
@@ -89,7 +89,7 @@ impl Seen {
         self.gone.put(name, keys);
     }
 
-    /// Lists the keys that had the name before, the latest first; `None` if none is known.
+    /// Returns the keys that had the name before as a list, the latest first; `None` if none is known.
     fn before(&mut self, name: &KeyName, now: &Fingerprint) -> Option<String> {
         self.settle(name, now);
         let mut list = String::new();
@@ -110,7 +110,7 @@ impl<T> Recent<T> {
         self.young.remove(name).or_else(|| self.old.remove(name))
     }
 
-    /// Puts in what was not there, or was taken out.
+    /// Inserts a name. The caller has made sure that it is not there.
     fn put(&mut self, name: &KeyName, value: T) {
         if self.young.len() >= NAMES {
             self.old = mem::take(&mut self.young);

@@ -1,4 +1,4 @@
-//! Bounds on what is asked of a backend at once: in all, and by one client.
+//! Bounds on the calls of a backend that run at once: in all, and for one client.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -7,31 +7,38 @@ use std::time::Instant;
 use crate::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn, timeout_at};
 use crate::{Error, ErrorKind, Identity, Request, Result};
 
-/// What a caller does that waits for leave.
+/// The operation of a caller that waits, for errors.
 const WAIT: &str = "wait for a free call to the key store";
 
-/// Lets a limited number of backend calls run at once; the rest queue inside their deadline.
+/// Lets a limited number of backend calls run at once.
+///
+/// Further calls queue until their deadlines.
 pub struct Gate {
     all: Arc<Semaphore>,
     per_identity: usize,
     identities: Mutex<HashMap<Identity, Arc<Semaphore>>>,
 }
 
-/// Leave to make one backend call, given back when dropped.
+/// The permission to make one backend call. It is given back when this is dropped.
 pub struct Pass {
     _all: OwnedSemaphorePermit,
-    // Fields are dropped in this order: the permit goes back before its identity is looked at.
+    // Fields are dropped in this order. The permit has to go back before `Tidy` looks whether its identity has others.
     _own: Option<OwnedSemaphorePermit>,
     _tidy: Option<Tidy>,
 }
 
 impl Gate {
-    /// Makes a gate for `all` calls at once, of which one identity may make `per_identity`.
+    /// Creates a gate for `all` calls at once, of which one identity may make `per_identity`.
     pub fn new(all: usize, per_identity: usize) -> Arc<Self> {
         Arc::new(Self { all: Arc::new(Semaphore::new(all)), per_identity, identities: Mutex::default() })
     }
 
-    /// Waits for leave; fails with `Throttled` at the request's deadline, and with `Abandoned` when its caller leaves.
+    /// Waits for the permission to make a call.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Throttled`]: no call was free until the request's deadline.
+    /// - [`ErrorKind::Abandoned`]: the caller left while it waited.
     pub async fn pass(self: &Arc<Self>, request: &Request) -> Result<Pass> {
         let tidy = Tidy { gate: Arc::clone(self), identity: request.identity };
         let own = Arc::clone(
@@ -53,9 +60,17 @@ impl Gate {
         Ok(Pass { _all: all, _own: Some(own), _tidy: Some(tidy) })
     }
 
-    /// Makes a call with leave, in a task of its own: it ends, and counts until then, whoever stops waiting for it.
+    /// Waits for the permission, and makes a call in a task of its own.
     ///
-    /// Whoever leaves before there was leave has begun nothing.
+    /// The call goes on when the caller stops waiting, and counts until it ends. A caller that leaves before there is
+    /// permission has begun nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Throttled`]: no call was free until the request's deadline.
+    /// - [`ErrorKind::Abandoned`]: the caller left before the call began.
+    /// - [`ErrorKind::Internal`]: the task ended without an outcome.
+    /// - Any other kind: that of the call.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         request: &Request,
@@ -65,7 +80,7 @@ impl Gate {
         pass.run(call).await
     }
 
-    /// Gives leave for background work, if a call is free right now.
+    /// Returns the permission for background work, if a call is free right now.
     pub fn try_background_pass(&self) -> Option<Pass> {
         let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
         Some(Pass { _all: all, _own: None, _tidy: None })
@@ -83,7 +98,12 @@ impl Gate {
 }
 
 impl Pass {
-    /// Makes a call in a task of its own, which gives this back when it ends.
+    /// Makes a call in a task of its own, and gives the permission back when the call ends.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: the task ended without an outcome.
+    /// - Any other kind: that of the call.
     pub async fn run<T: Send + 'static>(
         self,
         call: impl Future<Output = Result<T>> + Send + 'static,

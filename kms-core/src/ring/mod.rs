@@ -23,10 +23,11 @@ use async_trait::async_trait;
 pub use self::away::{Away, Outage};
 use self::cache::Cache;
 pub use self::config::CacheConfig;
-pub use self::counters::{CacheCounters, Counters};
+pub use self::counters::{CacheCounters, Counter, Counters};
 pub use self::gate::{Gate, Pass};
 use self::key::CachedKey;
 pub use self::unreadable::Unreadable;
+use crate::survey;
 use crate::{
     Capabilities, Cipher, DataKey, EntryName, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, KeyRecord,
     KeyStore, Kms, ListQuery, Page, Request, Result, SecretBytes, SecretKey, StoreStatus, Survey,
@@ -42,7 +43,7 @@ pub struct KeyRing<S> {
 }
 
 impl<S: KeyStore> KeyRing<S> {
-    /// Makes a key ring over `store`.
+    /// Creates a key ring over `store`.
     ///
     /// Background work (ending and refreshing keys, watching a store that is away) is spawned on the tokio
     /// runtime that is current here, and ends when the key ring is dropped.
@@ -50,14 +51,14 @@ impl<S: KeyStore> KeyRing<S> {
         Self { cache: Cache::start(store, config) }
     }
 
-    /// Lends the store.
+    /// Returns the store.
     pub fn store(&self) -> &S {
-        self.cache.store()
+        &self.cache.backend.store
     }
 
     /// Returns how the cache did so far.
     pub fn counters(&self) -> CacheCounters {
-        self.cache.counters()
+        self.cache.counters.numbers()
     }
 
     /// Reads and decodes every key of the store past the cache, 16 at once, and takes in which of them cannot be read:
@@ -65,13 +66,14 @@ impl<S: KeyStore> KeyRing<S> {
     ///
     /// Fails only when the keys cannot be listed.
     pub async fn check_all(&self) -> Result<Survey> {
-        self.cache.survey().await
+        survey::walk(&*self.cache).await
     }
 
     /// Stores `record` and makes sure that this very record is there before it says yes.
     async fn store_new(&self, request: &Request, name: &KeyName, record: KeyRecord) -> Result<()> {
-        let name = name.clone();
-        self.cache.effect(request, |cache| async move { store_new(&cache, &name, record).await }).await
+        let (cache, name) = (Arc::clone(&self.cache), name.clone());
+        let create = async move { store_new(&cache, &name, record).await };
+        self.cache.backend.writes.run(request, create).await
     }
 
     /// Opens `ciphertext`, and says that it is not authentic only when the key is known to be the current one.
@@ -85,19 +87,20 @@ impl<S: KeyStore> KeyRing<S> {
         context: &[u8],
     ) -> Result<SecretBytes> {
         let key = self.cache.key(request, name).await?;
-        let error = match key.open(ciphertext, context) {
+        let error = match key.sealing.open_any_form(ciphertext, context) {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) => error,
         };
-        let explained = |error, key: &CachedKey| self.cache.former().explain(error, name, key.fingerprint());
+        let explained =
+            |error, key: &CachedKey| self.cache.report.former.explain(error, name, key.fingerprint());
         if self.store().capabilities().sole_writer || key.began() >= request.received {
             return Err(explained(error, &key));
         }
-        let current = Box::pin(self.cache.key_read_after(request, name, request.received)).await?;
+        let current = Box::pin(self.cache.fetch(request, name, Some(request.received))).await?;
         if current.fingerprint() == key.fingerprint() {
             return Err(explained(error, &key));
         }
-        current.open(ciphertext, context).map_err(|error| explained(error, &current))
+        current.sealing.open_any_form(ciphertext, context).map_err(|error| explained(error, &current))
     }
 }
 
@@ -110,7 +113,7 @@ async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRec
     let entry = EntryName::from(name);
     let encoded = record.encode();
     let place = cache.place(name);
-    let written = cache.write(cache.store().create(&entry, &encoded)).await;
+    let written = cache.backend.write(cache.backend.store.create(&entry, &encoded)).await;
     match &written {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
             // A create has nothing to find and nothing to open: the backend speaks of something of its own.
@@ -162,9 +165,9 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         let key = self.cache.key(request, name).await?;
         Ok(KeyInfo {
             name: name.clone(),
-            cipher: key.cipher(),
-            created_at: key.created_at(),
-            created_by: key.created_by().to_owned(),
+            cipher: key.sealing.cipher(),
+            created_at: key.created_at,
+            created_by: key.created_by.clone(),
             fingerprint: Some(*key.fingerprint()),
         })
     }
@@ -172,12 +175,12 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {
         let ListQuery { prefix, after, limit } = *query;
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        let deadline = request.deadline;
-        let list = |cache: Arc<Cache<S>>| async move {
+        let (backend, deadline) = (Arc::clone(&self.cache.backend), request.deadline);
+        let list = async move {
             let query = ListQuery { prefix: &prefix, after: after.as_deref(), limit };
-            cache.list_until(&query, deadline).await
+            backend.list_until(&query, deadline).await
         };
-        self.cache.bounded_read(request, list).await
+        self.cache.backend.reads.run(request, list).await
     }
 
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
@@ -188,24 +191,24 @@ impl<S: KeyStore> Kms for KeyRing<S> {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let name = name.clone();
-        let delete = |cache: Arc<Cache<S>>| async move {
-            let deleted = cache.write(cache.store().delete(&EntryName::from(&name))).await;
+        let (cache, name) = (Arc::clone(&self.cache), name.clone());
+        let delete = async move {
+            let deleted = cache.backend.write(cache.backend.store.delete(&EntryName::from(&name))).await;
             // Whatever came of it, the cached key is no longer known to be in the store.
             cache.forget(&name);
             if let Some(fingerprint) = fingerprint {
-                cache.former().note(&name, fingerprint);
+                cache.report.former.note(&name, fingerprint);
             }
             if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
-                cache.note_gone(&name);
+                cache.report.unreadable.clear(&name);
             }
             deleted
         };
-        self.cache.effect(request, delete).await
+        self.cache.backend.writes.run(request, delete).await
     }
 
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
-        self.cache.key(request, name).await?.generate(context)
+        self.cache.key(request, name).await?.sealing.generate(context)
     }
 
     async fn encrypt(
@@ -215,7 +218,7 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         plaintext: &[u8],
         context: &[u8],
     ) -> Result<Vec<u8>> {
-        self.cache.key(request, name).await?.seal(plaintext, context)
+        self.cache.key(request, name).await?.sealing.seal(plaintext, context)
     }
 
     async fn decrypt(

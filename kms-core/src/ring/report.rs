@@ -7,7 +7,7 @@ use tracing::{error, warn};
 use super::former::Former;
 use super::slot::Finished;
 use super::unreadable::Unreadable;
-use crate::{Error, ErrorKind, Fingerprint, KeyName, StoreStatus};
+use crate::{Error, ErrorKind, Fingerprint, KeyName};
 
 /// Remembers what reads brought, for as long as the log, the status or an error may have to speak of it.
 #[derive(Default)]
@@ -68,13 +68,5 @@ impl Report {
         }
         self.former.arrived(name, fingerprint);
         self.unreadable.clear(name);
-    }
-
-    /// Adds to a status which keys cannot be read.
-    pub fn add_to(&self, status: StoreStatus) -> StoreStatus {
-        match self.unreadable.describe() {
-            None => status,
-            Some(why) => status.degraded(why),
-        }
     }
 }

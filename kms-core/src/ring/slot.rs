@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use super::config::CacheConfig;
 use super::key::CachedKey;
 use super::policy::refresh_age;
-use crate::single_flight::{Flight, Held, Outcome, SingleFlight, Waiting};
+use crate::single_flight::{Flight, Held, Outcome, SingleFlight, Turn, Waiting};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::{ErrorKind, Fingerprint, Result};
 
-/// Reads of one key a second that are made only because a ciphertext did not open.
+/// The most reads of one key a second whose only reason is a ciphertext that did not open.
 const REREADS_PER_SECOND: usize = 10;
 
 /// A key as it was read, or as it was created here and read back.
@@ -19,8 +19,8 @@ pub type HeldKey = Arc<Held<CachedKey>>;
 
 /// The place of one key. A request finds the key without a lock; reads of the store are arranged under one.
 ///
-/// The key is taken out of the slot itself when it ends. So it is wiped then, and not when the map gets round to
-/// freeing the slot.
+/// The key is taken out of the slot itself when it ends. So it is wiped at once, although the map may free the slot
+/// much later.
 #[derive(Default)]
 pub struct Slot {
     key: SingleFlight<CachedKey>,
@@ -42,17 +42,11 @@ struct Rules {
     is_out: bool,
 }
 
-/// What a request that needs a read of the key has to do.
-pub enum Start {
-    /// Use this key, which arrived meanwhile.
-    Take(HeldKey),
-    /// Read the key, and announce the outcome.
-    Read(Flight<CachedKey>),
-    /// Wait for the read that is under way.
-    Wait(Waiting<CachedKey>),
-    /// Ask again then.
-    NotBefore(Instant),
-    /// Ask the place that the name has by now.
+/// Why no read begins.
+pub enum Refused {
+    /// There were too many. The request may ask again then.
+    Until(Instant),
+    /// The slot is out of use. The request may ask the place that the name has by now.
     Elsewhere,
 }
 
@@ -68,7 +62,7 @@ pub enum Due {
     Nothing,
     /// The key is in use and near its end.
     Refresh,
-    /// There is no key, or no longer: that of this fingerprint was dropped since its time is over.
+    /// There is no key. If there is a fingerprint, that key was dropped just now since its time is over.
     Gone(Option<Fingerprint>),
 }
 
@@ -79,10 +73,10 @@ impl Slot {
 
     /// Returns the key while its time lasts.
     pub fn fresh(&self, now: Instant, config: &CacheConfig) -> Option<HeldKey> {
-        self.key().filter(|key| key.age(now) < config.any && !self.parked.load(Ordering::Relaxed))
+        self.key().filter(|key| self.is_fresh(key, now, config))
     }
 
-    /// Returns the key after its time, while it may be served should the backend be away.
+    /// Returns the key after its time, if it may be served while the backend is away.
     pub fn offline_copy(&self, now: Instant, config: &CacheConfig) -> Option<HeldKey> {
         let key = self.key().filter(|key| key.age(now) < config.offline)?;
         (!self.rules().refused).then_some(key)
@@ -106,42 +100,27 @@ impl Slot {
 
     /// Begins a read, unless there is something else to do. `after` asks for a read that begins no earlier; the number
     /// of these is limited.
-    pub fn start(&self, after: Option<Instant>, config: &CacheConfig) -> Start {
-        let mut rules = self.rules();
-        if rules.is_out {
-            return Start::Elsewhere;
-        }
-        if let Some(waiting) = self.key.under_way() {
-            return Start::Wait(waiting);
-        }
-        let now = Instant::now();
-        let arrived = match after {
-            None => self.fresh(now, config),
-            Some(moment) => self.key().filter(|key| key.began() >= moment),
+    pub fn start(&self, after: Option<Instant>, config: &CacheConfig) -> Turn<CachedKey, Refused> {
+        let (mut rules, now) = (self.rules(), Instant::now());
+        let serves = |key: &Held<CachedKey>| match after {
+            None => self.is_fresh(key, now, config),
+            Some(moment) => key.began() >= moment,
         };
-        if let Some(key) = arrived {
-            return Start::Take(key);
-        }
-        if after.is_some()
-            && let Some(moment) = rules.count_reread(now)
-        {
-            return Start::NotBefore(moment);
-        }
-        Start::Read(self.key.begin())
+        self.key.turn(serves, || {
+            if rules.is_out {
+                return Err(Refused::Elsewhere);
+            }
+            if after.is_some() { rules.count_reread(now) } else { Ok(()) }
+        })
     }
 
-    /// Returns whether a background read may begin.
-    pub fn may_refresh(&self, now: Instant) -> bool {
-        self.key.may_refresh(now)
-    }
-
-    /// Begins a background read, unless one is under way or the slot is out of use.
-    pub fn start_refresh(&self) -> Option<Flight<CachedKey>> {
+    /// Begins a background read, unless one is under way or failed a moment ago.
+    pub fn start_refresh(&self, now: Instant) -> Option<Flight<CachedKey>> {
         let rules = self.rules();
-        (!rules.is_out && self.key.under_way().is_none()).then(|| self.key.begin())
+        if rules.is_out { None } else { self.key.begin_refresh(now) }
     }
 
-    /// Takes in the outcome of a read; `None` if it tells nothing, since the key was created or deleted here meanwhile.
+    /// Takes in the outcome of a read. Returns `None` if the key was created or deleted here meanwhile.
     ///
     /// A failed read is no reason to drop the key in memory: it may be the last good copy there is.
     pub fn finish(&self, read: &Flight<CachedKey>, result: Result<CachedKey>) -> Option<Finished> {
@@ -194,7 +173,7 @@ impl Slot {
         before
     }
 
-    /// Gives the slot up if it is vacant. Returns whether the slot is to be taken off the map.
+    /// Gives the slot up if it is vacant. Returns whether the caller has to take it off the map.
     pub fn retire(&self) -> bool {
         let mut rules = self.rules();
         rules.is_out |= self.key.is_vacant();
@@ -219,6 +198,10 @@ impl Slot {
         Due::Gone(Some(*key.fingerprint()))
     }
 
+    fn is_fresh(&self, key: &Held<CachedKey>, now: Instant, config: &CacheConfig) -> bool {
+        key.age(now) < config.any && !self.parked.load(Ordering::Relaxed)
+    }
+
     fn fingerprint(&self) -> Option<Fingerprint> {
         self.key().map(|key| *key.fingerprint())
     }
@@ -229,16 +212,18 @@ impl Slot {
 }
 
 impl Rules {
-    /// Counts a reread that begins now. Returns when it may begin instead, if there were too many.
-    fn count_reread(&mut self, now: Instant) -> Option<Instant> {
+    /// Counts a reread that begins now, unless there were too many.
+    fn count_reread(&mut self, now: Instant) -> std::result::Result<(), Refused> {
         const WINDOW: Duration = Duration::from_secs(1);
         while self.rereads.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
             self.rereads.pop_front();
         }
-        if self.rereads.len() >= REREADS_PER_SECOND {
-            return self.rereads.front().map(|first| *first + WINDOW);
+        if let Some(first) = self.rereads.front()
+            && self.rereads.len() >= REREADS_PER_SECOND
+        {
+            return Err(Refused::Until(*first + WINDOW));
         }
         self.rereads.push_back(now);
-        None
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The keys that are there and cannot be read: what the log and the status say of them.
+//! The keys that exist and cannot be read, for the log and the status.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,19 +6,19 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
-use crate::{ErrorKind, KeyName};
+use crate::{ErrorKind, KeyName, StoreStatus};
 
 /// The most names that are remembered.
 const MOST: usize = 1024;
-/// The most names that are told.
+/// The most names that the status shows.
 const TOLD: usize = 3;
-/// How long the same of the same key is not told in the log again.
+/// How long the log does not repeat the same failure of the same key.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Names of keys whose last read failed because of what is in the store.
+/// Remembers the keys whose last read failed because of their content in the store.
 #[derive(Default)]
 pub struct Unreadable {
-    /// How many there are, for the reads that succeed: they take no lock while there are none.
+    /// The number of names. Reads that succeed look here first, so they take no lock while there are none.
     count: AtomicUsize,
     names: Mutex<Names>,
 }
@@ -26,7 +26,7 @@ pub struct Unreadable {
 #[derive(Default)]
 struct Names {
     known: BTreeMap<KeyName, Noted>,
-    /// There are more than can be remembered.
+    /// There were more than can be remembered.
     more: bool,
 }
 
@@ -37,7 +37,7 @@ struct Noted {
 }
 
 impl Unreadable {
-    /// Notes that a key could not be read; returns whether the log should say so.
+    /// Notes that a key could not be read. Returns whether the log should say so.
     pub fn note(&self, name: &KeyName, kind: ErrorKind, now: Instant) -> bool {
         let mut names = self.lock();
         let is_full = names.known.len() >= MOST;
@@ -56,20 +56,20 @@ impl Unreadable {
         true
     }
 
-    /// Forgets a key that was read, or is known to be gone.
+    /// Forgets a key that was read, or that is known to be gone.
     pub fn clear(&self, name: &KeyName) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;
         }
         let mut names = self.lock();
         if names.known.remove(name).is_some() {
-            // Those that had no place are noted when they are read again.
+            // Keys that found no room are noted when they are read again.
             names.more = false;
             self.count.store(names.known.len(), Ordering::Release);
         }
     }
 
-    /// Returns up to `most` keys that nobody has tried to read for `pause`, and notes that they are tried now.
+    /// Returns up to `most` keys that nobody has tried to read for `pause`. Notes that they are tried now.
     pub fn due(&self, most: usize, pause: Duration, now: Instant) -> Vec<KeyName> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Vec::new();
@@ -85,7 +85,7 @@ impl Unreadable {
             .collect()
     }
 
-    /// Says how many there are, and names a few.
+    /// Returns their number and a few names as text; `None` if there are none.
     pub fn describe(&self) -> Option<String> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -106,6 +106,14 @@ impl Unreadable {
             let _ = write!(text, " and {} more", count - TOLD);
         }
         Some(text)
+    }
+
+    /// Returns the status, degraded by the keys that cannot be read.
+    pub fn add_to(&self, status: StoreStatus) -> StoreStatus {
+        match self.describe() {
+            None => status,
+            Some(why) => status.degraded(why),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Names> {

@@ -1,7 +1,7 @@
-//! The primitives of a model: shuttle's, and stand-ins of what it has no twin of.
+//! The primitives of a model: shuttle's, and stand-ins for those that shuttle lacks.
 //!
-//! Every stand-in does what its original promises, over shuttle's locks, so that the checker can switch tasks before
-//! each of its operations. Time is a stand-in too: what sleeps lets others run a few times.
+//! Every stand-in keeps the promises of its original. It is built on shuttle's locks, so that the checker can switch
+//! tasks before each of its operations. Time is a stand-in too: a task that sleeps lets others run a few times.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,9 +22,9 @@ pub use self::semaphore::{OwnedSemaphorePermit, Semaphore};
 mod semaphore;
 pub mod watch;
 
-/// What is due sooner than this may come at any moment of a model, what is due later never.
+/// A deadline sooner than this may come at any moment of a model. A later one never comes.
 const SOON: Duration = Duration::from_secs(5);
-/// How often a task that sleeps lets others run.
+/// How often a task that sleeps lets others run: one of these.
 const NAPS: [u32; 4] = [0, 2, 8, 32];
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,13 +57,13 @@ impl<T> ArcSwapOption<T> {
 /// Stand-in of papaya's map.
 pub struct SharedMap<K, V>(Mutex<BTreeMap<K, V>>);
 
-/// Holds what was found in the map, whatever becomes of it there.
+/// Holds the entries that were found in the map, also after their removal.
 pub struct Pinned<'a, K, V> {
     map: &'a SharedMap<K, V>,
     held: Held<(K, V)>,
 }
 
-/// A list that only grows, so that what is in it can be lent.
+/// A list that only grows, so that its entries can be borrowed.
 struct Held<T>(OnceLock<Box<(T, Held<T>)>>);
 
 impl<T> Held<T> {
@@ -112,7 +112,7 @@ impl<K: Ord + Clone, V: Clone> Pinned<'_, K, V> {
 }
 
 impl<K: Ord + Clone, T> Pinned<'_, K, Arc<T>> {
-    /// Judges and removes in two steps, as papaya does: what the judgement is about may change between them.
+    /// Judges and removes in two steps, as papaya does. The entry may change between them.
     pub fn remove_if(
         &self,
         key: &K,
@@ -156,11 +156,11 @@ impl From<Instant> for Moment {
     }
 }
 
-/// The error of a future whose time was over.
+/// The error of a future that did not end in time.
 #[derive(Debug)]
 pub struct Elapsed;
 
-/// Stand-in of tokio's timeout: what is due soon ends when the checker wants it.
+/// Stand-in of tokio's timeout. A deadline that is due soon comes when the checker wants it.
 pub async fn timeout_at<F: Future>(deadline: Moment, future: F) -> Result<F::Output, Elapsed> {
     let mut left = deadline.0.saturating_duration_since(Instant::now()).lt(&SOON).then(naps);
     let mut future = pin!(future);

@@ -1,4 +1,4 @@
-//! The single flight, and what it has to do with creates and deletes.
+//! Reads of a key beside creates and deletes of it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{CacheConfig, Ring, check, name, request, ring};
 use crate::sync::Ordering;
 use crate::{ErrorKind, Kms as _};
 
-/// Has the key asked for by another client, twice; whatever comes of it is no fault.
+/// Starts a client that asks for the key twice. Any outcome is right.
 fn reader(ring: &Ring, who: &'static str) -> shuttle::future::JoinHandle<()> {
     let ring = Arc::clone(ring);
     spawn(async move {
@@ -97,7 +97,7 @@ fn a_read_that_was_asked_for_began_after_the_request() {
         let readers = ["a", "b"].map(|who| reader(&ring, who));
         let now = store.replace();
         let request = request("c");
-        let read = ring.cache.key_read_after(&request, &name(), request.received).await.unwrap();
+        let read = ring.cache.fetch(&request, &name(), Some(request.received)).await.unwrap();
         assert_eq!(*read.fingerprint(), now);
         for reader in readers {
             reader.await.unwrap();

@@ -12,7 +12,7 @@ use crate::{ErrorKind, Identity, Request};
 
 const ALL: usize = 2;
 
-/// How many calls are under way, in all and of one client.
+/// The number of calls that are under way, in all and of one client, and of those that are done.
 #[derive(Default)]
 struct Calls {
     all: AtomicUsize,
@@ -90,7 +90,7 @@ fn a_call_counts_until_it_ends_although_its_caller_left() {
         let hurried = hurried.await.unwrap();
         assert!(hurried.is_ok() || hurried.unwrap_err().kind() == ErrorKind::Throttled);
         patient.await.unwrap().unwrap();
-        // Whoever comes last has room when all calls have ended, also those whose callers left.
+        // The last caller has room once all calls have ended, also those whose callers left.
         let pass = gate.pass(&super::request("greedy")).await.unwrap();
         assert_eq!(calls.all.load(Ordering::SeqCst), 0);
         drop(pass);

@@ -1,4 +1,4 @@
-//! The single flight by itself: one fetch for all who wait, whoever leaves and whatever is put in meanwhile.
+//! The single flight by itself: one fetch for all who wait, also when some leave or a value is put in meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

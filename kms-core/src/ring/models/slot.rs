@@ -1,20 +1,20 @@
-//! The place of one key: which reads begin there, and what they may bring.
+//! The place of one key: which reads begin there, and which of them bring a key.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shuttle::thread;
 
-use super::super::slot::{Slot, Start};
+use super::super::slot::Slot;
 use super::{CacheConfig, CachedKey, check, key};
-use crate::single_flight::Flight;
+use crate::single_flight::{Flight, Turn};
 use crate::sync::{AtomicUsize, Ordering};
 
 const OLD: Duration = Duration::from_secs(400);
 
 /// Begins the first read of a slot.
 fn start(slot: &Slot) -> Flight<CachedKey> {
-    let Start::Read(read) = slot.start(None, &CacheConfig::default()) else {
+    let Turn::Fetch(read) = slot.start(None, &CacheConfig::default()) else {
         unreachable!("nothing is under way")
     };
     read
@@ -28,7 +28,7 @@ fn one_read_at_a_time_begins() {
         let readers = [0, 1, 2].map(|_| {
             let (slot, running) = (Arc::clone(&slot), Arc::clone(&running));
             thread::spawn(move || {
-                if let Start::Read(read) = slot.start(None, &CacheConfig::default()) {
+                if let Turn::Fetch(read) = slot.start(None, &CacheConfig::default()) {
                     assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two reads at once");
                     thread::yield_now();
                     running.fetch_sub(1, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! A store for models: others may run before and after each of its operations, as with one behind a network.
+//! A store for models. Other tasks may run before and after each of its operations, as with a store behind a network.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{
     StoreCapabilities, StoreStatus,
 };
 
-/// However long the backend takes.
+/// A call of the backend takes any time that the checker likes.
 const SOME_TIME: Duration = Duration::ZERO;
 
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes the key anew, as another server would; returns its fingerprint.
+    /// Replaces the key, as another server would, and returns the new fingerprint.
     pub fn replace(&self) -> Fingerprint {
         let encoded = record().encode();
         self.entries.lock().unwrap().insert(name().as_str().to_owned(), encoded);

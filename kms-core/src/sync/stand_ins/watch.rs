@@ -25,7 +25,7 @@ pub struct Receiver<T> {
 #[derive(Debug)]
 pub struct Closed;
 
-/// A value as it was when it was seen.
+/// A copy of the value, made when it was seen.
 pub struct Ref<T>(T);
 
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {

@@ -1,18 +1,19 @@
-//! The ciphertexts of keys in AWS KMS, and records wrapped there: a header that holds the wrapped key, and what is
-//! sealed under that key.
+//! The form of ciphertexts of keys in AWS KMS, and of records that are wrapped there.
 //!
-//! Magic (4 bytes), kind (1 byte), length of the blob (2 bytes, big-endian), blob, then the sealing of
-//! [`SealingKey`](kms_core::SealingKey). The associated data is the whole header followed by the context, so no byte
-//! of the header can be changed.
+//! A header holds the wrapped key, and the sealing under that key follows: magic (4 bytes), kind (1 byte), length of
+//! the
+//! blob (2 bytes, big-endian), blob, then the sealing of [`SealingKey`](kms_core::SealingKey). The associated data is
+//! the
+//! whole header followed by the context, so no byte of the header can be changed.
 
-/// What every ciphertext begins with; neither a structured ciphertext of KES begins so, nor JSON.
+/// The first bytes of every ciphertext. Neither a structured ciphertext of KES nor JSON begins with them.
 const MAGIC: [u8; 4] = [0x6b, 0x6d, 0x73, 0x01];
 const HEADER_LEN: usize = MAGIC.len() + 1 + 2;
 
 /// The longest blob that AWS takes.
 const MAX_BLOB_LEN: usize = 6144;
 
-/// Whose key the blob holds.
+/// The kind of key that the blob holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A working key, under which many ciphertexts are sealed.
@@ -30,36 +31,36 @@ impl Kind {
     }
 }
 
-/// The kind of a record of a store: the blob holds a key for this one record, bound to its entry.
+/// The kind of a record of a store. The blob holds a key for this one record, bound to its entry.
 const RECORD: u8 = 4;
 
-/// A ciphertext, or a wrapped record, taken apart.
+/// The parts of a ciphertext or a wrapped record.
 pub struct Parts<'a> {
-    /// The header with the blob: what the associated data begins with.
+    /// The header with the blob. The associated data begins with it.
     pub header: &'a [u8],
     /// The wrapped key.
     pub blob: &'a [u8],
     pub sealed: &'a [u8],
 }
 
-/// Makes the header of a client's ciphertext; `None` for a blob that AWS never makes.
+/// Creates the header of a client's ciphertext; `None` for a blob that AWS never makes.
 pub fn header(kind: Kind, blob: &[u8]) -> Option<Vec<u8>> {
     make_header(kind.byte(), blob)
 }
 
-/// Makes the header of a wrapped record; `None` for a blob that AWS never makes.
+/// Creates the header of a wrapped record; `None` for a blob that AWS never makes.
 pub fn record_header(blob: &[u8]) -> Option<Vec<u8>> {
     make_header(RECORD, blob)
 }
 
-/// Takes a client's ciphertext apart; `None` for what is none of ours.
+/// Parses a client's ciphertext; `None` for bytes of another form.
 pub fn parse(ciphertext: &[u8]) -> Option<(Kind, Parts<'_>)> {
     let (kind, parts) = take_apart(ciphertext)?;
     let kind = [Kind::Working, Kind::Single].into_iter().find(|known| known.byte() == kind)?;
     Some((kind, parts))
 }
 
-/// Takes a wrapped record apart; `None` for what is none of ours.
+/// Parses a wrapped record; `None` for bytes of another form.
 pub fn parse_record(wrapped: &[u8]) -> Option<Parts<'_>> {
     take_apart(wrapped).filter(|(kind, _)| *kind == RECORD).map(|(_, parts)| parts)
 }

@@ -1,4 +1,4 @@
-//! What is right and what is wrong between us and AWS KMS, step by step.
+//! The check of AWS KMS: step by step, from the settings to the keys.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,27 +7,30 @@ use kms_core::{
     Error, ErrorKind, Finding, Findings, Identity, KeyName, Kms, Level, ListQuery, Request, Result,
 };
 
-use crate::client::{Connected, identity_of, load};
-use crate::cmk::{Aliases, TAG_NAME, describe};
-use crate::config::AwsConfig;
-use crate::kms::{AwsKms, State};
+use super::aliases::Aliases;
+use super::config::AwsConfig;
+use super::lifecycle::{TAG_NAME, aliases, describe};
+use super::service::{AwsKms, State};
+use crate::client::load;
+use crate::identity::{self, Look};
 
-/// The name of the key on which a round trip is made: beside the server's own keys, which listings show. It is made
-/// once and stays, for a CMK costs by the month.
+/// The name of the key for the round trip. It stands beside the server's own keys, so no listing shows it. It is made
+/// once and stays, because each CMK costs a month's fee.
 const PROBE: &str = "probe";
-/// How long the whole look may take.
+/// The time for the steps before the look at the keys, and for the look at each key.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The most keys whose CMKs are looked at.
 const MOST_DESCRIBED: usize = 500;
-/// The most keys of which one by one is told.
+/// The most keys that have a finding each.
 const MOST_TOLD: usize = 20;
 /// The most CMKs that are looked at one by one.
 const MOST_LOOKED_AT: usize = 1000;
 
-/// Looks at everything between us and the AWS KMS that `config` names, in the order in which things fail.
+/// Checks all that lies between this process and the AWS KMS that `config` names, in the order in which things fail.
 ///
-/// Makes one key behind `alias/kms/check/probe` if it is not there, and leaves it. What depends on a problem is not
-/// looked at. Needs a tokio runtime.
+/// Makes one key behind `alias/kms/check/probe` if it is not there, and leaves it. The check ends at a problem on
+/// which
+/// the further steps depend. It needs a tokio runtime.
 pub async fn check(config: AwsConfig) -> Vec<Finding> {
     let mut findings = Findings::default();
     if let Err((what, error)) = look(config, &mut findings).await {
@@ -36,13 +39,10 @@ pub async fn check(config: AwsConfig) -> Vec<Finding> {
     findings.into_vec()
 }
 
-/// What one look brings, or the problem that ends them all: what was looked at, and why it failed.
-pub(crate) type Look<T> = std::result::Result<T, (&'static str, Error)>;
-
 async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     config.validate().map_err(|error| ("settings", error))?;
     let sdk = load(&config.connection).await.map_err(|error| ("settings", error))?;
-    identity(&sdk, findings).await?;
+    identity::look(&sdk, findings).await?;
 
     let aliases = Aliases::new(&config.prefix);
     let beside = AwsConfig { prefix: aliases.check_prefix(), ..config.clone() };
@@ -60,13 +60,13 @@ async fn look(config: AwsConfig, findings: &mut Findings) -> Look<()> {
     Ok(())
 }
 
-/// Tells of keys that cannot be used, and of those that were deleted and can be restored.
+/// Looks for keys that cannot be used, and for keys that were deleted and can be restored.
 async fn keys(kms: &AwsKms, names: &[KeyName], findings: &mut Findings) {
     let (mut unusable, mut deleted) = (Vec::new(), Vec::new());
     let some = &names[..names.len().min(MOST_DESCRIBED)];
     for name in some {
         match kms.state(&request(), name).await {
-            // Gone since it was listed.
+            // It was deleted since it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => unusable.push(format!("'{name}': {}", error.chain())),
             Ok(State::Usable) => {}
@@ -89,20 +89,6 @@ async fn keys(kms: &AwsKms, names: &[KeyName], findings: &mut Findings) {
     }
 }
 
-/// Asks who AWS takes us for.
-pub(crate) async fn identity(sdk: &Connected, findings: &mut Findings) -> Look<()> {
-    let region = sdk.sdk.region().map(ToString::to_string).unwrap_or_default();
-    match identity_of(sdk).await {
-        Ok(caller) => findings.good("identity", format!("{caller} in {region}")),
-        // Inside of a private network there may be no way to STS.
-        Err(error) if error.kind().is_outage() => {
-            findings.warn("identity", error.chain().to_string());
-        }
-        Err(error) => return Err(("identity", error)),
-    }
-    Ok(())
-}
-
 /// Uses each right that serving needs: create, describe, generate and decrypt.
 async fn round_trip(config: AwsConfig, request: &Request) -> Look<String> {
     let name = KeyName::new(PROBE).map_err(|error| {
@@ -119,7 +105,7 @@ async fn round_trip(config: AwsConfig, request: &Request) -> Look<String> {
         Err(error) => return Err(("describe", error)),
     }
     let dek = kms.generate(request, &name, b"check").await.map_err(|error| ("generate", error))?;
-    // One that has nothing in memory, so that AWS is asked.
+    // This one has nothing in memory, so it has to ask AWS.
     let other = open().await?;
     let opened = other.decrypt(request, &name, &dek.ciphertext, b"check").await;
     let opened = opened.map_err(|error| ("decrypt", error))?;
@@ -130,7 +116,7 @@ async fn round_trip(config: AwsConfig, request: &Request) -> Look<String> {
     Ok(Aliases::new(&config.prefix).key(&name))
 }
 
-/// Tells of CMKs that were made for a key and that no alias names: each costs money and serves nobody.
+/// Looks for CMKs that were made for a key and that no alias names. Each costs money and serves nobody.
 async fn orphans(kms: &AwsKms, request: &Request, findings: &mut Findings) {
     match find_orphans(kms, request).await {
         Ok((orphans, _)) if !orphans.is_empty() => {
@@ -153,22 +139,13 @@ async fn orphans(kms: &AwsKms, request: &Request, findings: &mut Findings) {
     }
 }
 
-/// Finds CMKs with our tags and without an alias; the flag tells whether all were looked at.
+/// Finds CMKs with our tags and without an alias. The flag says whether all CMKs were looked at.
 async fn find_orphans(kms: &AwsKms, request: &Request) -> Result<(Vec<String>, bool)> {
     const WHAT: &str = "list CMKs";
     let upstream = kms.upstream();
-    let mut named = BTreeSet::new();
-    let mut marker = None;
-    loop {
-        let call = upstream.client().list_aliases().limit(100).set_marker(marker);
-        let answer = upstream.call(request.deadline, call.send()).await.map_err(|f| f.into_error(WHAT))?;
-        named.extend(answer.aliases.unwrap_or_default().into_iter().filter_map(|alias| alias.target_key_id));
-        marker = answer.next_marker.filter(|_| answer.truncated);
-        if marker.is_none() {
-            break;
-        }
-    }
-    let (mut orphans, mut looked_at) = (Vec::new(), 0);
+    let named = aliases(upstream, request.deadline, WHAT).await?.into_iter();
+    let named: BTreeSet<_> = named.filter_map(|alias| alias.target_key_id).collect();
+    let (mut orphans, mut looked_at, mut marker) = (Vec::new(), 0, None);
     loop {
         let call = upstream.client().list_keys().limit(1000).set_marker(marker);
         let answer = upstream.call(request.deadline, call.send()).await.map_err(|f| f.into_error(WHAT))?;
@@ -179,7 +156,7 @@ async fn find_orphans(kms: &AwsKms, request: &Request) -> Result<(Vec<String>, b
                 return Ok((orphans, false));
             }
             let tags = upstream.client().list_resource_tags().key_id(&id);
-            // A CMK whose tags we may not read is not one that we made.
+            // This server may read the tags of CMKs that it made, so a CMK whose tags it may not read is another's.
             let Ok(tags) = upstream.call(request.deadline, tags.send()).await else { continue };
             if tags.tags.unwrap_or_default().iter().any(|tag| tag.tag_key() == TAG_NAME) {
                 let enabled = describe(upstream, request.deadline, &id).await.is_ok_and(|key| key.enabled);

@@ -1,4 +1,4 @@
-//! A CMK as a root key: records are sealed under keys that AWS KMS wraps before they are stored.
+//! A CMK as the root key of a store.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,36 +8,41 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyState};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kms_core::cache_policy::CALL_TIMEOUT;
 use kms_core::{Cipher, EntryName, Error, ErrorKind, Result, SealingKey, SecretBytes, StoreStatus, Wrapper};
 
-use crate::client::{CALL_TIMEOUT, Upstream, load};
-use crate::cmk::describe;
-use crate::config::WrapperConfig;
+use super::config::WrapperConfig;
+use super::format;
+use super::lifecycle::{describe, secret_key};
+use crate::client::{STATUS_AGE, Upstream, load};
 use crate::error::Failure;
-use crate::format;
-use crate::working::secret_key;
 
 /// The member of the encryption context that holds the entry's name.
 const CONTEXT_ENTRY: &str = "kms:entry";
-/// How long an answer of AWS tells that it can be reached.
-const STATUS_AGE: Duration = Duration::from_secs(5);
 
 /// A CMK of AWS KMS as a [`Wrapper`]: any store keeps its records under it.
 ///
-/// Each record is sealed in this process under a key of its own, which `GenerateDataKey` gives and AWS wraps; so reading
-/// a record costs one `Decrypt`, and AWS never sees a record. The entry's name is in the encryption context and in
-/// the associated data. A wrapped record is text, as K/V engines want it: the base64 of 4 magic bytes, the kind 4, the
-/// length of the blob (2 bytes, big-endian), the blob, and the sealing of [`SealingKey`]. What the outer KMS of KES's
-/// releases of 2020 wrapped has another form and is not read.
+/// Each record is sealed in this process under a key of its own, which `GenerateDataKey` gives and AWS wraps. So each
+/// read of a record costs one `Decrypt`, and AWS never sees a record. The entry's name is in the encryption context
+/// and
+/// in the associated data.
+///
+/// A wrapped record is text, as K/V engines want it: the base64 of 4 magic bytes, the kind 4, the length of the blob
+/// (2
+/// bytes, big-endian), the blob, and the sealing of [`SealingKey`]. Records that the outer KMS of KES's releases of
+/// 2020
+/// wrapped have another form. They are not read.
 pub struct AwsWrapper {
     key: String,
     upstream: Upstream,
 }
 
 impl AwsWrapper {
-    /// Checks `config` and makes ready; nothing is asked of AWS KMS yet.
+    /// Creates a wrapper with the settings of `config`. Nothing is asked of AWS KMS yet.
     ///
-    /// Fails with `InvalidInput`.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: a setting cannot be used, or no region was found.
     pub async fn open(config: WrapperConfig) -> Result<Self> {
         config.validate()?;
         let upstream = Upstream::new(&load(&config.connection).await?);
@@ -48,10 +53,10 @@ impl AwsWrapper {
         HashMap::from([(CONTEXT_ENTRY.to_owned(), name.as_str().to_owned())])
     }
 
-    /// Makes the error of a call that needs the right `action`.
+    /// Creates the error of a call that needs the right `action`.
     fn failed(&self, operation: String, action: &str, failure: Failure) -> Error {
         let why = match failure.kind {
-            // No key of a client's is missing.
+            // The CMK is missing, and no key of a client.
             ErrorKind::NotFound => {
                 let why = format!("the CMK '{}' is not there ({failure})", self.key);
                 return Error::with_source(ErrorKind::Disabled, operation, why);
@@ -62,7 +67,7 @@ impl AwsWrapper {
         Error::with_source(ErrorKind::Denied, operation, why)
     }
 
-    /// Tells whether a blob is refused, and not the CMK missing, which an emulator tells by the same code.
+    /// Returns whether AWS refuses the blob. An emulator uses the same code for a CMK that is missing.
     async fn refuses(&self, failure: &Failure, deadline: Instant) -> bool {
         match failure.kind {
             ErrorKind::NotAuthentic => true,
@@ -151,7 +156,7 @@ impl Wrapper for AwsWrapper {
                 let why = format!("the CMK '{}' cannot be used: {state}", self.key);
                 Err(Error::with_source(ErrorKind::Disabled, operation, why))
             }
-            // It answers, and to serve this right is not needed.
+            // AWS answers, and this right is not needed to serve.
             Err(failure) if failure.kind == ErrorKind::Denied => Ok(StoreStatus::ok(began.elapsed())),
             Err(failure) => Err(self.failed(operation.to_owned(), "kms:DescribeKey", failure)),
         }

@@ -1,19 +1,19 @@
-//! A limit on what AWS refuses: by identity and key, so that nobody else pays for it.
+//! A limit on what AWS refuses: by identity and key, so that no other client pays for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use kms_core::{Identity, KeyName};
+use kms_core::{ErrorKind, Identity, KeyName, Result};
 
 /// Refusals a second.
 const RATE: f64 = 10.0;
 /// Refusals at once.
 const BURST: f64 = 100.0;
-/// The most buckets. Those that are full again are forgotten first, then those that are fullest.
+/// The most buckets. Buckets that are full again are forgotten first, then the fullest ones.
 const MANY: usize = 10_000;
 
-/// A bucket of tokens for each identity and key.
+/// Holds a bucket of tokens for each identity and key.
 #[derive(Default)]
 pub struct RefusalLimit {
     buckets: Mutex<HashMap<(Identity, KeyName), Bucket>>,
@@ -33,7 +33,7 @@ impl Bucket {
 }
 
 impl RefusalLimit {
-    /// Takes a token before AWS is asked; `None` when there is none.
+    /// Takes a token before a call to AWS; `None` if there is none.
     pub fn token(self: &Arc<Self>, identity: Identity, name: &KeyName) -> Option<Token> {
         let limit = Arc::clone(self);
         self.take(identity, name).then(|| Token { limit, identity, name: name.clone(), is_spent: false })
@@ -62,7 +62,7 @@ impl RefusalLimit {
     }
 }
 
-/// Makes room for a quarter of the buckets at least, so that it is not done for each further one.
+/// Makes room for a quarter of the buckets at least, so that the next buckets find room too.
 fn make_room(buckets: &mut HashMap<(Identity, KeyName), Bucket>, now: Instant) {
     let mut tokens: Vec<f64> = buckets
         .values_mut()
@@ -81,7 +81,7 @@ fn make_room(buckets: &mut HashMap<(Identity, KeyName), Bucket>, now: Instant) {
     });
 }
 
-/// A token, which goes back when it is dropped without having been spent.
+/// A token. It goes back when it is dropped without having been spent.
 pub struct Token {
     limit: Arc<RefusalLimit>,
     identity: Identity,
@@ -90,9 +90,9 @@ pub struct Token {
 }
 
 impl Token {
-    /// Keeps it from going back: AWS refused.
-    pub fn spend(&mut self) {
-        self.is_spent = true;
+    /// Ends a call to AWS. The token is spent if AWS called the ciphertext inauthentic, and goes back otherwise.
+    pub fn settle<T>(mut self, outcome: &Result<T>) {
+        self.is_spent = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotAuthentic);
     }
 }
 
@@ -106,6 +106,8 @@ impl Drop for Token {
 
 #[cfg(test)]
 mod tests {
+    use kms_core::Error;
+
     use super::*;
 
     #[test]
@@ -117,9 +119,8 @@ mod tests {
         assert!((100..120).contains(&passed), "{passed}");
         assert!(limit.take(good, &name) && limit.take(bad, &other));
         limit.give_back(bad, &name);
-        let mut token = limit.token(bad, &name).unwrap();
-        token.spend();
-        drop(token);
+        let refused: Result<()> = Err(Error::new(ErrorKind::NotAuthentic, "open"));
+        limit.token(bad, &name).unwrap().settle(&refused);
         drop(limit.token(bad, &other).unwrap());
         assert!(limit.token(bad, &name).is_none(), "it was spent");
     }
