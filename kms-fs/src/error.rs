@@ -1,4 +1,4 @@
-//! The errors of a local store, each of which names the place in one line.
+//! The errors of a local store. Each is one line that names its place.
 
 use std::io;
 use std::path::PathBuf;

@@ -82,6 +82,13 @@ fn is_client(makers: &[&Maker], shown: &CertificateDer<'_>) -> bool {
     verifier.verify_client_cert(shown, &[], now()).is_ok()
 }
 
+/// A certificate in the same file as the CA.
+struct Beside<'a> {
+    which: &'static str,
+    maker: &'a Maker,
+    is_believed: bool,
+}
+
 #[test]
 fn what_lies_beside_the_ca_vouches_for_nobody_unless_it_is_one_in_its_time() {
     let ca = Maker::new(params("ca", true, 2040));
@@ -90,14 +97,14 @@ fn what_lies_beside_the_ca_vouches_for_nobody_unless_it_is_one_in_its_time() {
     let mut signs_nothing = params("signs nothing", true, 2040);
     signs_nothing.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     let signs_nothing = Maker::new(signs_nothing);
-    for (which, maker, believed) in [
-        ("the CA", &ca, true),
-        ("an expired CA", &expired, false),
-        ("no CA", &other, false),
-        ("a CA that may not sign certificates", &signs_nothing, false),
+    for Beside { which, maker, is_believed } in [
+        Beside { which: "the CA", maker: &ca, is_believed: true },
+        Beside { which: "an expired CA", maker: &expired, is_believed: false },
+        Beside { which: "no CA", maker: &other, is_believed: false },
+        Beside { which: "a CA that may not sign certificates", maker: &signs_nothing, is_believed: false },
     ] {
-        assert_eq!(is_server(&[&ca, maker], &maker.signs()), believed, "{which}, to whom asks a server");
-        assert_eq!(is_client(&[&ca, maker], &maker.signs()), believed, "{which}, to a server");
+        assert_eq!(is_server(&[&ca, maker], &maker.signs()), is_believed, "{which}, to whom asks a server");
+        assert_eq!(is_client(&[&ca, maker], &maker.signs()), is_believed, "{which}, to a server");
     }
     assert!(!is_server(&[&expired], &expired.signs()), "also alone");
 }

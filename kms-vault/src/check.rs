@@ -196,7 +196,7 @@ async fn probe(store: &VaultStore) -> Result<()> {
 async fn keys(store: &VaultStore, findings: &mut Findings) -> Result<()> {
     match store.list(&ListQuery { limit: usize::MAX, ..ListQuery::prefix("") }).await {
         Ok(page) => {
-            findings.good("keys", format!("{} at '{}'", page.names.len(), store.engine().path_to_list()))
+            findings.good("keys", format!("{} at '{}'", page.names.len(), store.engine().path_to_list()));
         }
         Err(error) if error.kind() == ErrorKind::Denied => {
             findings.warn("keys", format!("their number is not known: {}", error.chain()));

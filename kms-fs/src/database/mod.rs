@@ -1,4 +1,4 @@
-//! sled, under a discipline that makes true what it acknowledges.
+//! sled, used in such a way that everything it acknowledges is on the disk.
 //!
 //! sled 0.34.7 does not keep what it acknowledges by itself. Its `flush` ends in `sync_file_range`, which tells
 //! the disk nothing, and `flush_async` deadlocks under concurrency (spacejam/sled#1308). So one thread writes,

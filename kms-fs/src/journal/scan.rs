@@ -53,7 +53,7 @@ impl<'a> Scan<'a> {
         reader.end()
     }
 
-    /// Returns the number of the newest batch of which anything is left.
+    /// Returns the number of the newest batch that left any trace.
     pub fn newest(&self) -> u64 {
         self.damage.iter().chain(&self.tail).map(|damage| damage.batch).fold(self.last, u64::max)
     }

@@ -19,7 +19,7 @@ const LOCKOUT: Duration = Duration::from_secs(16 * 60);
 /// After this number of failures in a row the pause no longer grows.
 const MOST_FAILURES: u32 = 16;
 
-/// The way to a login, which one caller at a time has: how many there were, and how the last one failed.
+/// Guards the login: the number of logins so far, and how the last one failed.
 #[derive(Default)]
 pub struct Gate {
     logins: u64,

@@ -1,4 +1,4 @@
-//! Keeps a token at hand.
+//! The keeper of the token: it logs in, renews in time, and replaces a token that Vault no longer knows.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -34,7 +34,7 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Begins to keep a token: logs in in the background, now.
+    /// Starts to keep a token. The first login begins at once, in the background.
     pub fn start(client: Arc<Client>, config: &VaultConfig) -> Arc<Self> {
         let auth = Arc::new_cyclic(|this| Self {
             authenticator: Authenticator::new(client, config),

@@ -127,7 +127,7 @@ impl Authenticator {
 
     /// Makes the lease of a token longer, and returns the new terms.
     ///
-    /// The outer error is a defect of the request, the inner one is what became of it.
+    /// The outer error says that there is no request to send. The inner result is the outcome of the request.
     pub async fn renew(&self, token: &Token) -> Result<StdResult<Terms, Failure>> {
         let call = Call::with_body_of(&RenewTokenSelfRequest::default())?;
         Ok(match self.send(call, Some(token.header())).await {
