@@ -12,7 +12,7 @@ pub enum Found {
 }
 
 /// More steps than any chain of re-exports has.
-const MAX_STEPS: usize = 64;
+const MAX_STEPS: usize = 16;
 
 /// Resolves names as the compiler does: by modules, imports, re-exports and definitions.
 pub struct Names<'a> {

@@ -38,9 +38,12 @@ impl Package {
             Self { name: name.to_owned(), unreached: Vec::new(), nodes: Vec::new(), library: None };
         let files: Vec<_> = texts.keys().filter(|file| file.starts_with(&format!("{directory}/"))).collect();
         for file in &files {
-            let Some(kind) = target(&file[directory.len() + 1..]) else { continue };
+            let inside = &file[directory.len() + 1..];
+            if !is_root(inside) {
+                continue;
+            }
             let root = package.load(file, None, None, texts);
-            if kind == Target::Library {
+            if inside == "src/lib.rs" {
                 package.library = Some(root);
             }
         }
@@ -90,21 +93,16 @@ impl Package {
     }
 }
 
-#[derive(PartialEq)]
-enum Target {
-    Library,
-    Other,
-}
-
-/// Returns the target whose root this file of a package is.
-fn target(file: &str) -> Option<Target> {
+/// Returns whether a file of a package is the root of a target.
+fn is_root(file: &str) -> bool {
     let parts: Vec<_> = file.split('/').collect();
-    match parts.as_slice() {
-        ["src", "lib.rs"] => Some(Target::Library),
-        ["src", "main.rs"] | ["tests" | "benches" | "examples", _, "main.rs"] => Some(Target::Other),
-        ["src", "bin", _] | ["tests" | "benches" | "examples", _] => Some(Target::Other),
-        _ => None,
-    }
+    matches!(
+        parts.as_slice(),
+        ["src", "lib.rs" | "main.rs"]
+            | ["src", "bin", _]
+            | ["tests" | "benches" | "examples", _]
+            | ["tests" | "benches" | "examples", _, "main.rs"]
+    )
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ fn collect(root: &Path, directory: &Path, into: &mut Texts) {
         }
         if path.is_dir() {
             collect(root, &path, into);
-        } else if name.ends_with(".rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             let place = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             into.insert(place, fs::read_to_string(&path).unwrap());
         }

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(texts("a /* b /* c */ d */ e // f\ng"), ["a", "e", "g"]);
         assert_eq!(texts(r#"x("use crate::y; \" {", b'\'', '{')"#).len(), 8);
         assert_eq!(
-            texts(r###"r#"a " } "# + br"\" + c"z""###),
+            texts(r##"r#"a " } "# + br"\" + c"z""##),
             [r##"r#"a " } "#"##, "+", r#"br"\""#, "+", "c\"z\""]
         );
         assert_eq!(texts("'a: 'x' '\\u{1F511}' '🔑'"), ["'a", ":", "'x'", "'\\u{1F511}'", "'🔑'"]);
