@@ -4,34 +4,31 @@
 #![allow(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use std::error::Error;
-use std::time::Duration;
 
-use kms_core::{CacheConfig, ErrorKind, Identity, KeyName, KeyRing, Kms, MemoryStore, Request};
+use kms_core::store::MemoryStore;
+use kms_core::{CacheConfig, ErrorKind, Identity, KeyName, KeyRing};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Any `KeyStore` will do here: kms-fs has one on disk. This one forgets its keys at the end.
-    let kms = KeyRing::new(MemoryStore::new(), CacheConfig::default());
-
-    // Whoever asks has an identity: created keys name it, and no identity can take all reads of the store.
-    let me = Identity::of_public_key(b"the public key of this program");
-    let request = || Request::new(me, Duration::from_secs(5));
+    // Any `KeyStore` will do here: kms-fs has one on disk. This one loses its keys when the program ends.
+    let ring = KeyRing::new(MemoryStore::new(), CacheConfig::default());
+    let client = ring.client(Identity::of_program("invoices"));
 
     let name = KeyName::new("invoices")?;
-    match kms.create(&request(), &name).await {
+    match client.create(&name).await {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
         _ => println!("master key: {name}"),
     }
 
-    // One data encryption key an object. Encrypt the object with `plaintext`, forget it, keep `ciphertext`.
+    // Each object has a data encryption key. Encrypt the object with `plaintext`, forget it, and store `ciphertext`.
     let context = b"invoices/2026/11/4711.pdf";
-    let dek = kms.generate(&request(), &name, context).await?;
-    println!("sealed data key: {} bytes", dek.ciphertext.len());
+    let data_key = client.generate(&name, context).await?;
+    println!("sealed data key: {} bytes", data_key.ciphertext.len());
 
-    let opened = kms.decrypt(&request(), &name, &dek.ciphertext, context).await?;
-    println!("opened again: {}", if opened.expose() == dek.plaintext.expose() { "yes" } else { "no" });
+    let opened = client.decrypt(&name, &data_key.ciphertext, context).await?;
+    println!("opened again: {}", if opened.expose() == data_key.plaintext.expose() { "yes" } else { "no" });
 
-    let elsewhere = kms.decrypt(&request(), &name, &dek.ciphertext, b"another object").await;
+    let elsewhere = client.decrypt(&name, &data_key.ciphertext, b"another object").await;
     let refused = matches!(elsewhere, Err(error) if error.kind() == ErrorKind::NotAuthentic);
     println!("refused in another context: {}", if refused { "yes" } else { "no" });
     Ok(())

@@ -1,4 +1,4 @@
-//! The one error of the library: a kind that callers match, and the chain that operators read.
+//! The error of the library: a kind for callers to match, and a chain of messages for operators to read.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,71 +7,71 @@ use std::sync::Arc;
 /// The result of every operation in this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, as far as a caller can act on it.
+/// The kind of an [`Error`].
 ///
-/// Callers match kinds, never texts.
+/// Callers match kinds and never the text of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// There is no such key.
     NotFound,
-    /// A key of that name is there already; it was left as it was.
+    /// There is a key of that name already. It was left as it was.
     AlreadyExists,
-    /// The ciphertext was not made with this key and this context, or was changed since.
+    /// The ciphertext was not made with this key and this context, or was changed later.
     NotAuthentic,
     /// The key has no HMAC key: its record was written before KES 0.24.
     NoHmacKey,
-    /// The request itself is malformed: a name, a size, an algorithm.
+    /// The request itself is malformed, such as a name, a size or an algorithm.
     InvalidInput,
-    /// The backend knows us and refuses this operation (a 403).
+    /// The backend accepts the credentials and refuses this operation (an HTTP 403).
     Denied,
-    /// The backend refuses our credentials, or there are none to show it.
+    /// The backend refuses the credentials, or there are none.
     LoginRefused,
-    /// The key exists but is disabled or pending deletion in the backend.
+    /// The key exists, and the backend has disabled it or will delete it.
     Disabled,
-    /// No connection to the backend, or it answered with a server error, or with what makes no sense.
+    /// No connection to the backend, or it answered with a server error or with an answer that makes no sense.
     Unreachable,
-    /// The backend is there but sealed, or not initialised yet.
+    /// The backend is sealed, or not initialised yet.
     Sealed,
-    /// The backend or a limit of ours asks to come back later.
+    /// The backend, or a limit of this library, asks the caller to come back later.
     Throttled,
     /// The answer did not come within the deadline. A write may still have happened.
     Timeout,
-    /// What the store holds cannot be what was written to it: damaged, or sealed by another root key.
+    /// The stored data is not what was written: it is damaged, or sealed under another root key.
     Corrupt,
-    /// The store cannot take writes: a full disk, a failed sync. Reads go on.
+    /// The store cannot take writes, for example because its disk is full or a sync failed. Reads go on.
     ReadOnly,
-    /// The backend cannot do this at all.
+    /// The backend does not have this operation.
     Unsupported,
-    /// The caller left before anything had begun.
+    /// The caller left before the operation began.
     Abandoned,
-    /// A defect of this program or of a library under it.
+    /// A defect of this program, or of a library under it.
     Internal,
 }
 
 impl ErrorKind {
-    /// Tells whether the backend could not be asked, so that a key read earlier is as good as can be had.
+    /// Returns `true` if the backend gave no answer. A key that was read earlier is then the best available.
     ///
-    /// A 404, a refused login, a disabled key and a 403 are answers; no connection, a timeout, a server
-    /// error, throttling and a seal are not.
+    /// No connection, a timeout, a server error, throttling and a sealed backend are outages. An absent key (HTTP 404), a
+    /// denial (403), a refused login and a disabled key are answers.
     pub fn is_outage(self) -> bool {
         matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Timeout)
     }
 
-    /// Tells whether the same request may succeed later without anybody changing anything.
+    /// Returns `true` if the same request may succeed later without any change of configuration.
     pub fn is_retryable(self) -> bool {
         self.is_outage() || matches!(self, Self::ReadOnly)
     }
 
-    /// Tells whether an operation that failed so may have taken effect all the same.
+    /// Returns `true` if an operation with this error may have taken effect.
     pub fn leaves_outcome_unknown(self) -> bool {
         self.is_outage() || matches!(self, Self::Internal)
     }
 
-    /// Tells whether this answers what a client asked about a key or a ciphertext.
+    /// Returns `true` if the kind is an answer to a client's question about a key or a ciphertext.
     ///
-    /// Whoever knows nothing of the client's key, as the holder of a root key does, must not let its own errors pass as
-    /// such an answer: a root key that is missing would make every key look absent.
+    /// The holder of a root key knows nothing of the client's key, so its errors must not pass as such an answer: a
+    /// missing root key would make every key look absent.
     pub(crate) fn is_answer(self) -> bool {
         matches!(
             self,
@@ -113,10 +113,10 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A failed operation: its [`ErrorKind`], what was being done, and the backend's own error as source.
+/// A failed operation: its [`ErrorKind`], the operation, and the backend's own error as the source.
 ///
-/// Clones share one allocation, so that many requests can wait for one read and all hear its outcome.
-/// `Display` prints this error alone; [`Error::chain`] prints it with its sources, for a log.
+/// Clones share one allocation, so that many requests can wait for one read and all receive its error.
+/// `Display` prints this error alone. [`Error::chain`] prints it with its sources, for a log.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -127,12 +127,12 @@ struct Inner {
 }
 
 impl Error {
-    /// Makes an error of `kind` in `operation`, told as what was being done: `read key 'my-key'`.
+    /// Creates an error of `kind` in `operation`, which is a phrase such as `read key 'my-key'`.
     pub fn new(kind: ErrorKind, operation: impl Into<String>) -> Self {
         Self(Arc::new(Inner { kind, operation: operation.into(), source: None }))
     }
 
-    /// Makes an error with the error underneath, which may be a plain text.
+    /// Creates an error with a source: an error, or a plain text.
     pub fn with_source(
         kind: ErrorKind,
         operation: impl Into<String>,
@@ -141,17 +141,17 @@ impl Error {
         Self(Arc::new(Inner { kind, operation: operation.into(), source: Some(source.into()) }))
     }
 
-    /// Returns what went wrong.
+    /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Returns what was being done.
+    /// Returns the operation that failed.
     pub fn operation(&self) -> &str {
         &self.0.operation
     }
 
-    /// Returns an adapter that prints this error and all its sources in one line.
+    /// Returns an adapter that prints this error and all of its sources on one line.
     pub fn chain(&self) -> impl fmt::Display + '_ {
         Chain(self)
     }

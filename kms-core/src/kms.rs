@@ -1,51 +1,115 @@
-//! What clients ask for: the trait that the server holds.
+//! The trait of key management services.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{
-    CacheCounters, Cipher, Fingerprint, KeyName, ListQuery, Page, Request, Result, SecretBytes, SecretKey,
-    StoreStatus,
-};
+use crate::error::Result;
+use crate::identity::Request;
+use crate::listing::{ListQuery, Page};
+use crate::name::KeyName;
+use crate::primitives::seal::DataKey;
+use crate::primitives::{Cipher, Fingerprint, SecretBytes, SecretKey};
+use crate::status::StoreStatus;
 
-/// A key management service: named master keys that never leave it, and what can be done with them.
+/// A key management service: named master keys that never leave it, and the operations under them.
 ///
-/// [`KeyRing`](crate::KeyRing) implements it in process over any [`KeyStore`](crate::KeyStore).
-/// Every method may fail with the kinds of an outage, `Denied`, `LoginRefused`, `Corrupt` and `Internal`;
-/// what a service cannot do at all fails with `Unsupported`.
+/// [`KeyRing`](crate::KeyRing) implements it in process over any [`KeyStore`](crate::store::KeyStore). A
+/// [`Client`](crate::Client) calls it without a [`Request`] for each call.
+///
+/// # Errors of every method
+///
+/// Beside the errors that a method lists, each may fail with:
+///
+/// - [`ErrorKind::Unreachable`]: no connection to the backend, or it answered with a server error.
+/// - [`ErrorKind::Sealed`]: the backend is sealed, or not initialised yet.
+/// - [`ErrorKind::Throttled`]: the backend, or a limit of the service, asks the caller to come back later.
+/// - [`ErrorKind::Timeout`]: the answer did not come within the request's deadline.
+/// - [`ErrorKind::Denied`]: the backend refuses this operation to the service.
+/// - [`ErrorKind::LoginRefused`]: the backend refuses the service's credentials, or there are none.
+/// - [`ErrorKind::Disabled`]: the key, or the root key above it, is disabled or will be deleted.
+/// - [`ErrorKind::Corrupt`]: the stored key is damaged, or sealed under another root key.
+/// - [`ErrorKind::Unsupported`]: the service does not have this operation.
+/// - [`ErrorKind::Abandoned`]: the caller left before the operation began ([`Request::awaited`]).
+/// - [`ErrorKind::Internal`]: a defect of the service.
+///
+/// The first four are outages ([`ErrorKind::is_outage`]).
+///
+/// [`ErrorKind::Unreachable`]: crate::ErrorKind::Unreachable
+/// [`ErrorKind::Sealed`]: crate::ErrorKind::Sealed
+/// [`ErrorKind::Throttled`]: crate::ErrorKind::Throttled
+/// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
+/// [`ErrorKind::Denied`]: crate::ErrorKind::Denied
+/// [`ErrorKind::LoginRefused`]: crate::ErrorKind::LoginRefused
+/// [`ErrorKind::Disabled`]: crate::ErrorKind::Disabled
+/// [`ErrorKind::Corrupt`]: crate::ErrorKind::Corrupt
+/// [`ErrorKind::Unsupported`]: crate::ErrorKind::Unsupported
+/// [`ErrorKind::Abandoned`]: crate::ErrorKind::Abandoned
+/// [`ErrorKind::Internal`]: crate::ErrorKind::Internal
+/// [`ErrorKind::is_outage`]: crate::ErrorKind::is_outage
 #[async_trait]
 pub trait Kms: Send + Sync + 'static {
-    /// Tells what this service can do, and a name for messages.
+    /// Returns what this service can do, and its name for messages.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes a new master key; it is stored durably, and was read back, when this returns.
+    /// Makes a new master key.
     ///
-    /// Fails with `AlreadyExists`, or `ReadOnly`.
+    /// When the method returns, the key is stored durably and was read back.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name, even an unreadable
+    ///   one. It is left as it is.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
     async fn create(&self, request: &Request, name: &KeyName) -> Result<()>;
 
-    /// Stores key bytes that the caller brings as a new master key.
+    /// Stores the caller's key bytes as a new master key.
     ///
-    /// Fails with `AlreadyExists`, or `ReadOnly`.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name, even an unreadable
+    ///   one. It is left as it is.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service imports no keys
+    ///   ([`Capabilities::import`]).
     async fn import(&self, request: &Request, name: &KeyName, key: ImportedKey) -> Result<()>;
 
-    /// Describes a key. Fails with `NotFound`.
+    /// Returns the public facts about a key.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     async fn describe(&self, request: &Request, name: &KeyName) -> Result<KeyInfo>;
 
-    /// Lists key names in byte order.
+    /// Lists key names, in byte order.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of every method.
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page>;
 
-    /// Removes a key for ever, and with it all that was encrypted under it; what
-    /// [`keeps_deleted`](Capabilities::keeps_deleted) does so after a time in which it can be restored.
+    /// Deletes a key for ever, and with it everything that was encrypted under it.
     ///
-    /// Fails with `NotFound`, or `ReadOnly`.
+    /// A service that [keeps deleted keys](Capabilities::keeps_deleted) does so after a time in which the key can be
+    /// restored.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()>;
 
-    /// Makes a fresh data encryption key, in the clear and sealed under the master key and `context`.
+    /// Makes a random data encryption key, and seals it under the master key and `context`.
     ///
-    /// Fails with `NotFound`.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey>;
 
-    /// Seals `plaintext` under the master key and `context`. Fails with `NotFound`.
+    /// Seals `plaintext` under the master key and `context`.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     async fn encrypt(
         &self,
         request: &Request,
@@ -54,9 +118,12 @@ pub trait Kms: Send + Sync + 'static {
         context: &[u8],
     ) -> Result<Vec<u8>>;
 
-    /// Opens what [`generate`](Kms::generate) or [`encrypt`](Kms::encrypt) sealed.
+    /// Opens a ciphertext of [`generate`](Kms::generate) or [`encrypt`](Kms::encrypt).
     ///
-    /// Fails with `NotFound`, and with `NotAuthentic` when key, context and ciphertext do not belong together.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::NotAuthentic`](crate::ErrorKind::NotAuthentic): key, context and ciphertext do not belong together.
     async fn decrypt(
         &self,
         request: &Request,
@@ -65,67 +132,113 @@ pub trait Kms: Send + Sync + 'static {
         context: &[u8],
     ) -> Result<SecretBytes>;
 
-    /// Computes HMAC-SHA256 of `message` under the key's HMAC key. Fails with `NotFound`, or `NoHmacKey`.
+    /// Computes HMAC-SHA256 of `message` under the key's HMAC key.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::NoHmacKey`](crate::ErrorKind::NoHmacKey): the key has no HMAC key.
     async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]>;
 
     /// Asks the backend whether it can serve.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of every method. The error says why the service cannot serve.
     async fn status(&self) -> Result<StoreStatus>;
 
-    /// Tells what the cache has counted since the start, where there is one.
+    /// Returns the counters of the cache since the start; `None` if there is no cache.
     fn counters(&self) -> Option<CacheCounters> {
         None
     }
 }
 
-/// What a [`Kms`] can do, as data.
+/// The capabilities of a [`Kms`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// What the backend is called in messages.
+    /// The name of the backend in messages.
     pub backend: &'static str,
     /// Whether keys can be imported.
     pub import: bool,
     /// Whether keys outlive the process.
     pub durable: bool,
-    /// Whether a deleted key keeps its name until the backend erases it, and can be restored there until then: it is
-    /// listed, uses and a second delete of it fail with `Disabled`, creating it with `AlreadyExists`.
+    /// Whether a deleted key keeps its name until the backend erases it, and can be restored there until then.
+    ///
+    /// Until then the key is listed. Its uses and a second delete fail with
+    /// [`ErrorKind::Disabled`](crate::ErrorKind::Disabled), and a create of its name fails with
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists).
     pub keeps_deleted: bool,
 }
 
 impl Capabilities {
-    /// Describes a service that can do everything, keeps its keys, and forgets the deleted ones.
+    /// Creates the capabilities of a service that can do everything, keeps its keys, and forgets deleted ones.
     pub const fn all(backend: &'static str) -> Self {
         Self { backend, import: true, durable: true, keeps_deleted: false }
     }
 }
 
-/// What may be told about a key.
+/// The public facts about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// The name asked for.
+    /// The name of the key.
     pub name: KeyName,
-    /// The cipher that seals under it.
+    /// The cipher that seals under the key.
     pub cipher: Cipher,
-    /// When it was made; `None` in records of old KES releases.
+    /// The time of creation; `None` in records of old KES releases.
     pub created_at: Option<Timestamp>,
-    /// Who made it, as the store tells; empty in records of old KES releases.
+    /// The creator, as the store records it; empty in records of old KES releases.
     pub created_by: String,
-    /// Its fingerprint, where the service knows the key's bytes.
+    /// The fingerprint of the key, if the service knows the key's bytes.
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// A data encryption key: 32 bytes in the clear, and the same sealed.
-pub struct DataKey {
-    /// The key, to encrypt one object with and forget.
-    pub plaintext: SecretKey,
-    /// The key sealed under the master key, to be kept with the object.
-    pub ciphertext: Vec<u8>,
+impl KeyInfo {
+    /// Creates the facts about a key of unknown origin.
+    pub fn new(name: KeyName, cipher: Cipher) -> Self {
+        Self { name, cipher, created_at: None, created_by: String::new(), fingerprint: None }
+    }
+
+    /// Sets the time of creation and the creator.
+    #[must_use]
+    pub fn created(self, at: Option<Timestamp>, by: impl Into<String>) -> Self {
+        Self { created_at: at, created_by: by.into(), ..self }
+    }
+
+    /// Sets the fingerprint.
+    #[must_use]
+    pub fn with_fingerprint(self, fingerprint: Fingerprint) -> Self {
+        Self { fingerprint: Some(fingerprint), ..self }
+    }
 }
 
-/// Key bytes that a client brings.
+/// The key bytes of an [import](Kms::import).
 pub struct ImportedKey {
     /// The 32 bytes.
     pub key: SecretKey,
-    /// The cipher to seal with.
+    /// The cipher that will seal under the key.
     pub cipher: Cipher,
+}
+
+impl ImportedKey {
+    /// Creates a key for an import.
+    pub fn new(key: SecretKey, cipher: Cipher) -> Self {
+        Self { key, cipher }
+    }
+}
+
+/// The counters of a cache since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheCounters {
+    /// Requests that a key in memory served.
+    pub hits: u64,
+    /// Requests that waited for a read.
+    pub misses: u64,
+    /// Requests that an offline copy served while the backend was away.
+    pub offline_hits: u64,
+    /// Reads of keys from the backend, also those in the background.
+    pub reads: u64,
+    /// Reads that failed, except with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
+    pub failed_reads: u64,
 }

@@ -1,27 +1,50 @@
-//! Envelope encryption with master keys that rest in any key store.
+//! Envelope encryption with master keys that any key store can hold.
 //!
-//! The three traits are orthogonal: a [`KeyStore`] is where records rest, a [`Wrapper`] is a root key that
-//! lives elsewhere, and a [`Kms`] is what clients ask for. [`KeyRing`] makes a `Kms` of any `KeyStore`, with
-//! the master keys cached in this process.
+//! A program asks for a data encryption key under a named master key. It encrypts an object with the plaintext of the
+//! data key, forgets it, and stores the sealed data key with the object. The master key never leaves the library.
 //!
 //! ```
-//! use std::time::Duration;
-//! use kms_core::{Identity, KeyName, KeyRing, Kms, MemoryStore, Request};
+//! use kms_core::store::MemoryStore;
+//! use kms_core::{CacheConfig, Identity, KeyName, KeyRing};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let kms = KeyRing::new(MemoryStore::new(), Default::default());
-//! let me = Identity::of_public_key(b"whoever asks");
+//! let ring = KeyRing::new(MemoryStore::new(), CacheConfig::default());
+//! let client = ring.client(Identity::of_program("invoices"));
 //! let name = KeyName::new("my-key")?;
 //!
-//! kms.create(&Request::new(me, Duration::from_secs(5)), &name).await?;
-//! let dek = kms.generate(&Request::new(me, Duration::from_secs(5)), &name, b"bucket/object").await?;
-//! let same = kms.decrypt(&Request::new(me, Duration::from_secs(5)), &name, &dek.ciphertext, b"bucket/object").await?;
-//! assert_eq!(dek.plaintext.expose(), same.expose());
+//! client.create(&name).await?;
+//! let data_key = client.generate(&name, b"bucket/object").await?;
+//! let opened = client.decrypt(&name, &data_key.ciphertext, b"bucket/object").await?;
+//! assert_eq!(opened.expose(), data_key.plaintext.expose());
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Using keys
+//!
+//! The items of this page. A [`KeyRing`] is a key management service in this process, with a cache of the keys that it
+//! read from its store. A [`Client`] calls it, or any other [`Kms`], for one caller, whose [`Identity`] it holds. All
+//! operations return an [`Error`], and its [`ErrorKind`] says what a caller can do about it.
+//!
+//! A `KeyRing` needs a tokio runtime with a timer.
+//!
+//! # Storing keys
+//!
+//! The module [`store`], for authors of a backend. A [`KeyStore`](store::KeyStore) keeps records, and a
+//! [`Wrapper`](store::Wrapper) is a root key that another system holds. [`Wrapped`](store::Wrapped) combines any store
+//! with any wrapper. The module `contract` (feature `contract`) checks that a backend keeps the rules.
+//!
+//! # Building blocks
+//!
+//! The module [`primitives`]: sealing under one key, secrets that are wiped, and reading files that hold them.
+//!
+//! # Features
+//!
+//! * `contract`: the contract suite, for the tests of a backend.
+//! * `model`: builds the unit tests as model checks. The library is the same.
 
+mod client;
 #[cfg(feature = "contract")]
 #[allow(
     clippy::expect_used,
@@ -31,44 +54,41 @@
 )]
 pub mod contract;
 mod error;
-mod file;
-mod finding;
 mod identity;
 mod kms;
-mod legacy;
-mod lock;
-mod memory;
+mod listing;
 pub mod name;
-mod record;
+pub mod primitives;
 mod ring;
-mod seal;
-mod secret;
-mod setting;
 pub mod single_flight;
-mod store;
-mod survey;
+mod status;
+pub mod store;
 mod sync;
-mod wrap;
 
+pub use client::Client;
 pub use error::{Error, ErrorKind, Result};
+pub use identity::{Identity, Request, Waiter};
+pub use kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms};
+pub use listing::{ListQuery, Page};
+pub use name::{InvalidName, KeyName};
+pub use primitives::seal::DataKey;
+pub use ring::{CacheConfig, KeyRing};
+pub use status::StoreStatus;
+
+// Moved below: these names go from the root when all users have followed.
 #[cfg(unix)]
 #[doc(hidden)]
-pub use file::rename_new;
-pub use file::{open_file, read_secret_file};
-pub use finding::{Finding, Findings, Level};
-pub use identity::{Identity, Request, Waiter};
-pub use kms::{Capabilities, DataKey, ImportedKey, KeyInfo, Kms};
-pub use lock::lock_keys_in_memory;
-pub use memory::MemoryStore;
-pub use name::{EntryName, InvalidName, KeyName};
-pub use record::{HmacKey, KeyRecord};
-pub use ring::{
-    Away, CacheConfig, CacheCounters, Counter, Counters, Gate, KeyRing, Outage, Pass, Unreadable,
-    policy as cache_policy,
+pub use primitives::rename_new;
+pub use primitives::{
+    Cipher, Fingerprint, SealingKey, SecretBytes, SecretKey, fill_random, lock_keys_in_memory, open_file,
+    read_secret_file,
 };
-pub use seal::{Cipher, Fingerprint, SealingKey};
-pub use secret::{SecretBytes, SecretKey, fill_random};
-pub use setting::InvalidSetting;
-pub use store::{KeyStore, ListQuery, Page, StoreCapabilities, StoreStatus};
-pub use survey::{Survey, survey, survey_kms};
-pub use wrap::{Wrapped, Wrapper};
+pub use ring::{Away, Counter, Counters, Gate, Outage, Pass, Unreadable, policy as cache_policy};
+pub use store::{
+    EntryName, Finding, Findings, HmacKey, InvalidSetting, KeyRecord, KeyStore, Level, MemoryStore,
+    StoreCapabilities, Survey, Wrapped, Wrapper, survey, survey_kms,
+};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

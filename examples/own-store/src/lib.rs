@@ -1,7 +1,24 @@
 //! A key store of one's own: an append-only log file.
 //!
-//! It shows what a backend has to do and how it proves that it does: it implements [`KeyStore`], and its one test
-//! runs the contract suite. For production take a store that also survives a torn write.
+//! The crate shows the work of a backend's author: it implements [`KeyStore`], and a test runs the contract suite. For
+//! production, take a store that also survives a torn write.
+//!
+//! ```
+//! use kms_core::{CacheConfig, Identity, KeyName, KeyRing};
+//! use own_store::LogStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = std::env::temp_dir().join(format!("own-store-example-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir)?;
+//! # let path = dir.join("keys.log");
+//! let ring = KeyRing::new(LogStore::open(&path)?, CacheConfig::default());
+//! let client = ring.client(Identity::of_program("invoices"));
+//! client.create(&KeyName::new("my-key")?).await?;
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -11,12 +28,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kms_core::{
-    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
-    StoreStatus,
-};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 
-/// Entries in a file of lines, `+name record` or `-name`, and in memory.
+/// A key store in a log file and in memory. Each line of the file is `+name record` or `-name`.
 pub struct LogStore(Mutex<Log>);
 
 struct Log {
@@ -25,11 +41,11 @@ struct Log {
 }
 
 impl LogStore {
-    /// Opens the log at `path`, or begins one.
+    /// Opens the log at `path`, or creates it.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened or read.
+    /// The error of the operating system, if the file cannot be opened or read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let mut entries = BTreeMap::new();
@@ -54,14 +70,14 @@ impl LogStore {
 }
 
 impl Log {
-    /// Writes a line, and returns when it is on the disk.
+    /// Appends a line to the file, and syncs it to the disk.
     fn append(&mut self, line: &[u8]) -> Result<()> {
         let written = self.file.write_all(line).and_then(|()| self.file.sync_data());
         written.map_err(|source| Error::with_source(ErrorKind::ReadOnly, "append to the log", source))
     }
 }
 
-// A disk as slow as a network is no place for async code: here the file is local and the calls are short.
+// The methods block their thread. That is acceptable only because the file is local and the calls are short.
 #[async_trait]
 impl KeyStore for LogStore {
     fn capabilities(&self) -> StoreCapabilities {
@@ -97,7 +113,7 @@ impl KeyStore for LogStore {
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
         let log = self.log();
-        // A slot's name is no key's name, so it fails here and stays hidden.
+        // The name of a slot is not a valid key name, so slots stay hidden.
         let mut names = log
             .entries
             .keys()

@@ -1,4 +1,4 @@
-//! The proof that the store is one.
+//! The contract suite over the store.
 
 use std::sync::Arc;
 

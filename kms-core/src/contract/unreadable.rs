@@ -1,83 +1,91 @@
-//! What exists is never taken for absent: the rule for entries that cannot be used, once for all backends.
+//! The rule for unusable entries: what exists is never reported as absent.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{key, request};
-use crate::{
-    Cipher, DataKey, Error, ErrorKind, ImportedKey, KeyName, Kms, ListQuery, SecretBytes, SecretKey,
-    StoreStatus,
-};
+use super::fixture::{key, request};
+use crate::error::{Error, ErrorKind};
+use crate::kms::{ImportedKey, Kms};
+use crate::listing::ListQuery;
+use crate::name::KeyName;
+use crate::primitives::seal::DataKey;
+use crate::primitives::{Cipher, SecretBytes, SecretKey};
+use crate::status::StoreStatus;
 
-/// A state in which something other than the key server left the entry of a key.
+/// A state of a key's entry that something other than the key server has caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spoilt {
-    /// It is there, and is not of the form in which the backend keeps entries: a secret without its field, a directory in
-    /// the place of a file, a disabled CMK, an entry that fails its seal.
+    /// The entry exists, and does not have the form of the backend's entries: a secret without its field, a directory in
+    /// place of a file, a disabled CMK, an entry that fails its seal.
     Unreadable,
-    /// The backend lets us know the name, or not even that, and refuses to let us read this one entry.
+    /// The backend refuses the read of this one entry. It may reveal the name or not.
     Denied,
-    /// It can be read, and is no record of a key.
+    /// The entry can be read, and it is not a record of a key.
     Undecodable,
-    /// It can be read, and there is nothing in it.
+    /// The entry can be read, and it is empty.
     Empty,
-    /// It was deleted in the backend, by means of the backend's own, in a way that can be undone.
+    /// The entry was deleted with the backend's own means, in a way that can be undone.
     DeletedButRestorable,
 }
 
 impl Spoilt {
-    /// All states, in the order in which [`unreadable`] goes through them.
+    /// All states, in the order in which [`unreadable`] checks them.
     pub const ALL: [Self; 5] =
         [Self::Unreadable, Self::Denied, Self::Undecodable, Self::Empty, Self::DeletedButRestorable];
 }
 
-/// A backend with a hand in it that is not the key server's: what a backend's author writes for [`unreadable`].
+/// Damages the entries of a backend, for [`unreadable`]. The author of a backend implements it.
 ///
-/// The hand works on the backend itself: the file in the directory, the secret in Vault through a root token, the bytes
-/// under the seal. [`open`](Self::open) gives the service as a server has it. At most one service is open at a time, and
-/// none while one of the other methods runs; so a backend that only one process can open can be spoilt too.
+/// The methods work on the backend itself: the file in the directory, the secret in Vault through a root token, the bytes
+/// under the seal. [`open`](Self::open) returns the service as a server has it. At most one service is open at a time,
+/// and none while one of the other methods runs. So the suite also works for a backend that only one process can open.
 #[async_trait]
 pub trait Spoiler: Sync {
-    /// Opens the service, with nothing in its cache. The service of the call before was dropped.
+    /// Opens the service with an empty cache. The service of the previous call was dropped.
     async fn open(&self) -> Arc<dyn Kms>;
 
-    /// Brings the entry of `name`, which holds a good key, into a state; keys beside it stay as they are.
+    /// Brings the entry of `name`, which holds a good key, into `state`. All other keys stay as they are.
     ///
-    /// Returns `false`, having done nothing, when the state has no meaning for this backend. Whatever
-    /// [`mend`](Self::mend) needs is to be kept.
+    /// Returns `false`, and changes nothing, if the state has no meaning for this backend. Keep everything that
+    /// [`mend`](Self::mend) will need.
     async fn spoil(&self, name: &KeyName, state: Spoilt) -> bool;
 
-    /// Undoes what [`spoil`](Self::spoil) did to the same name just before: the same key is in the entry again.
+    /// Undoes the preceding [`spoil`](Self::spoil) of the same name: the entry holds the same key again.
     async fn mend(&self, name: &KeyName, state: Spoilt);
 
-    /// Returns what is in the backend under `name`, in any form that changes when the entry does: its bytes, or its version
-    /// and its state. Rights that are missing to the service are not missing here.
+    /// Returns the content of the entry `name` in any form that changes with the entry: its bytes, or its version and state.
+    ///
+    /// This method has all rights, also those that the service lacks.
     async fn content(&self, name: &KeyName) -> Vec<u8>;
 }
 
-/// Checks that what exists is never taken for absent, in every state of [`Spoilt`] that has a meaning for the backend.
+/// Checks that an existing key is never reported as absent, in every state of [`Spoilt`] that the backend knows.
 ///
-/// A key server that answers 404 for a key which exists has it made anew: MinIO does so at its start, and all that was
-/// sealed before is lost. So for each state, with a good key beside the spoilt one:
+/// If a key server answers 404 for a key that exists, its client makes the key anew. MinIO does so at its start, and
+/// everything sealed before is lost. So the suite checks for each state, with a good key beside the spoilt one:
 ///
-/// * Every use of the key fails, with a kind that a server answers as 502: neither `NotFound` nor one that blames the
-///   request or the ciphertext, nor that of an outage. (Deleted but restorable: as the backend has it, but no success.)
-/// * A create and an import fail with `AlreadyExists`. (Where reading is denied: or with any kind that a server answers as
+/// * Every use of the key fails with a kind that a server answers as 502. It is not `NotFound`, it blames neither the
+///   request nor the ciphertext, and it is no outage. (If the entry is deleted but restorable: any kind that the backend
+///   has for it, but no success.)
+/// * A create and an import fail with `AlreadyExists`. (If reading is denied: or with any kind that a server answers as
 ///   502.)
-/// * A delete fails likewise. (Not looked at for what is deleted already.)
-/// * The name is listed, unless the listing itself is denied. (Not looked at for what is deleted already.)
-/// * The status is no error; after a read has failed it is degraded and names the key. (Not for what is deleted.)
-/// * The key beside it works, and the entry is as it was: when it is mended, all that was sealed opens.
+/// * A delete fails with a kind that a server answers as 502. (Not checked if the entry is deleted already.)
+/// * The name is listed, unless the listing itself is denied. (Not checked if the entry is deleted already.)
+/// * The status is no error. After a failed read it is degraded and names the key. (The latter is not checked if the
+///   entry is deleted already.)
+/// * The other key works, and the spoilt entry is left as it was: once it is mended, every ciphertext opens.
 ///
-/// Returns the states that had a meaning. The caller compares them with those that should have had one; so none is skipped
-/// unseen:
+/// Returns the states that have a meaning for the backend. The caller compares them with those that it expects, so that no
+/// state is skipped unnoticed:
 ///
 /// ```
 /// # use std::sync::{Arc, Mutex};
 /// # use async_trait::async_trait;
 /// use kms_core::contract::{Spoiler, Spoilt, unreadable};
-/// # use kms_core::{EntryName, KeyName, KeyRing, Kms, MemoryStore, SecretBytes};
+/// # use kms_core::primitives::SecretBytes;
+/// # use kms_core::store::{EntryName, MemoryStore};
+/// # use kms_core::{KeyName, KeyRing, Kms};
 ///
 /// # #[derive(Default)]
 /// struct Memory {
@@ -119,7 +127,7 @@ pub trait Spoiler: Sync {
 ///
 /// # Panics
 ///
-/// When the backend breaks the rule.
+/// If the backend breaks the rule.
 pub async fn unreadable(spoiler: &dyn Spoiler) -> Vec<Spoilt> {
     let beside = key("contract-spoilt-beside");
     let kms = spoiler.open().await;
@@ -127,7 +135,7 @@ pub async fn unreadable(spoiler: &dyn Spoiler) -> Vec<Spoilt> {
     drop(kms);
     let mut meaningful = Vec::new();
     for state in Spoilt::ALL {
-        // A name of its own each, so that what a backend remembers of a name does not reach the next state.
+        // Each state has a name of its own, so that what a backend remembers of a name does not affect the next state.
         let name = key(&format!("contract-spoilt-{}", format!("{state:?}").to_lowercase()));
         if check(spoiler, &name, &beside, state).await {
             meaningful.push(state);
@@ -138,7 +146,7 @@ pub async fn unreadable(spoiler: &dyn Spoiler) -> Vec<Spoilt> {
     meaningful
 }
 
-/// Goes through one state; returns whether it has a meaning.
+/// Checks one state; returns `true` if it has a meaning for the backend.
 async fn check(spoiler: &dyn Spoiler, name: &KeyName, beside: &KeyName, state: Spoilt) -> bool {
     let kms = spoiler.open().await;
     kms.create(&request(), name).await.expect("create a key");
@@ -149,7 +157,7 @@ async fn check(spoiler: &dyn Spoiler, name: &KeyName, beside: &KeyName, state: S
     if spoiler.spoil(name, state).await {
         let before = spoiler.content(name).await;
         let kms = spoiler.open().await;
-        // Before anything was read, as a client that only ever creates.
+        // Before the first read, as from a client that only creates.
         nothing_is_made_in_its_place(kms.as_ref(), name, state).await;
         let service = (kms.as_ref(), name);
         no_use_succeeds(service, &sealed, state).await;
@@ -165,7 +173,7 @@ async fn check(spoiler: &dyn Spoiler, name: &KeyName, beside: &KeyName, state: S
         drop(kms);
         assert!(spoiler.content(name).await == before, "{state:?}: the entry is as it was");
 
-        // A server that starts now, and sees the delete and the creates of the one before it.
+        // A server that starts now sees the effects of the deletes and creates of the previous one.
         let kms = spoiler.open().await;
         no_use_succeeds((kms.as_ref(), name), &sealed, state).await;
         drop(kms);
@@ -193,7 +201,7 @@ async fn no_use_succeeds((kms, name): (&dyn Kms, &KeyName), sealed: &DataKey, st
         let what = format!("{state:?}: {operation}");
         match (state, outcome) {
             (Spoilt::DeletedButRestorable, Err(error)) if error.kind() == ErrorKind::NotFound => {}
-            // What a service cannot do at all it says of every key.
+            // A service without this operation says so for every key.
             (_, Err(error)) if operation == "hmac" && error.kind() == ErrorKind::Unsupported => {}
             (_, outcome) => assert_unusable(outcome, &what),
         }
@@ -242,7 +250,7 @@ async fn opens(kms: &dyn Kms, name: &KeyName, sealed: &DataKey, rule: &str) {
     assert!(opened.expose() == sealed.plaintext.expose(), "{rule}");
 }
 
-/// Makes sure that an operation failed because of the entry, which is neither absent nor the client's fault.
+/// Asserts that an operation failed because of the entry: it is not absent, and the client is not at fault.
 #[track_caller]
 fn assert_unusable<T>(outcome: Result<T, Error>, what: &str) {
     match outcome {

@@ -14,7 +14,7 @@ use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
 use super::slot::{Due, HeldKey, Refused, Slot};
 use crate::single_flight::{Flight, Outcome, Turn};
-use crate::survey::{self, Surveyed};
+use crate::store::survey::{self, Surveyed};
 use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
 use crate::{
     EntryName, Error, ErrorKind, Fingerprint, KeyName, KeyRecord, KeyStore, ListQuery, Page, Request, Result,

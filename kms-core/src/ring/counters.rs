@@ -1,23 +1,8 @@
 //! What is counted of a cache.
 
+use crate::kms::CacheCounters;
 use crate::sync::{AtomicU64, Ordering};
 use crate::{Error, ErrorKind};
-
-/// How a cache did since it was created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CacheCounters {
-    /// Requests served by a key in memory.
-    pub hits: u64,
-    /// Requests that had to wait for a read.
-    pub misses: u64,
-    /// Requests served by an offline copy while the backend was away.
-    pub offline_hits: u64,
-    /// Keys asked of the backend, in the background too.
-    pub reads: u64,
-    /// Reads that failed other than with `NotFound`.
-    pub failed_reads: u64,
-}
 
 /// A number that many tasks advance.
 #[derive(Default)]

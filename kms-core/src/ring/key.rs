@@ -4,8 +4,8 @@ use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-use crate::lock::lock;
-use crate::seal::keyed_hmac;
+use crate::primitives::lock::lock;
+use crate::primitives::seal::keyed_hmac;
 use crate::{Fingerprint, KeyRecord, SealingKey};
 
 /// A master key as it was read from a store, with all that is derived from it once.

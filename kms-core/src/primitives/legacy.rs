@@ -1,25 +1,24 @@
-//! Ciphertexts that older releases of KES wrote: read for ever, never written.
+//! Ciphertexts of older KES releases: this library reads them and never writes them.
 //!
-//! They are structured, and name the cipher that sealed them: MessagePack (KES 0.19.2 to 0.23) or JSON (2019 to
-//! 0.19.1, and MinIO's built-in key until 2024-05). The key id that some hold tells nothing that the
-//! authentication does not, so it is passed over.
+//! They are structured, and they name the cipher that sealed them. The form is MessagePack (KES 0.19.2 to 0.23) or JSON
+//! (2019 to 0.19.1, and MinIO's built-in key until 2024-05). Some hold a key id. It is ignored, since the
+//! authentication tells the same.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::Cipher;
-use crate::seal::{IV_LEN, NONCE_LEN};
+use super::cipher::{Cipher, IV_LEN, NONCE_LEN};
 
 /// The first byte of the MessagePack form: an array of five.
 const MESSAGE_PACK: u8 = 0x95;
 /// The first byte of the JSON form.
 const JSON: u8 = b'{';
 
-/// A structured ciphertext, taken apart.
+/// The parts of a structured ciphertext.
 pub struct Parts {
-    /// The cipher that it names.
+    /// The algorithm that the ciphertext names.
     pub algorithm: Algorithm,
-    /// What the key of this seal is derived from.
+    /// The iv from which the key of this seal is derived.
     pub iv: [u8; IV_LEN],
     /// The nonce of the AEAD.
     pub nonce: [u8; NONCE_LEN],
@@ -27,16 +26,18 @@ pub struct Parts {
     pub sealed: Vec<u8>,
 }
 
-/// How a structured ciphertext was sealed.
+/// The algorithm that sealed a structured ciphertext.
 #[derive(Clone, Copy)]
 pub enum Algorithm {
-    /// As today, with this cipher.
+    /// Today's algorithm, with this cipher.
     Current(Cipher),
     /// AES-256-GCM under a key derived with AES instead of HMAC (2019 to early 2020).
     AesDerived,
 }
 
-/// Takes a structured ciphertext apart; `None` if it is none, as one raw ciphertext in 128 may look like one.
+/// Parses a structured ciphertext; returns `None` if `ciphertext` is not one.
+///
+/// The first byte alone does not decide: one raw ciphertext in 128 begins like a structured one.
 pub fn parse(ciphertext: &[u8]) -> Option<Parts> {
     match *ciphertext.first()? {
         MESSAGE_PACK => parse_message_pack(ciphertext),
@@ -77,7 +78,9 @@ fn take<'a>(rest: &mut &'a [u8], len: u32) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Reads member names in any case, and of two equal ones the last, as the readers of that time did.
+/// Parses the JSON form.
+///
+/// Member names match in any case, and the last of two equal ones counts, as in the readers of that time.
 fn parse_json(ciphertext: &[u8]) -> Option<Parts> {
     let members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(ciphertext).ok()?;
     let text = |name: &str| {

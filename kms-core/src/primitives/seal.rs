@@ -1,12 +1,11 @@
-//! Envelope encryption in the raw form of KES: the only place where anything is sealed.
+//! Envelope encryption in the raw form of KES: all sealing happens here.
 //!
-//! A seal draws 28 random bytes, iv (16) ‖ nonce (12), derives a key for this one seal from the iv, and
-//! appends them to the ciphertext: `ciphertext ‖ tag (16) ‖ iv (16) ‖ nonce (12)`. The derived key makes a
-//! master key safe for far more than the 2^32 seals of plain AES-GCM with random nonces.
-//! Source: KES 0.24 and MinIO's built-in key write this form.
+//! A seal draws 28 random bytes, iv (16) ‖ nonce (12). It derives a key for this one seal from the iv, and appends the
+//! random bytes to the ciphertext: `ciphertext ‖ tag (16) ‖ iv (16) ‖ nonce (12)`. Because of the derived key, a master
+//! key is safe for far more than the 2^32 seals of plain AES-GCM with random nonces.
+//! KES 0.24 and MinIO's built-in key write the same form.
 
 use std::array;
-use std::fmt;
 
 use aes::cipher::BlockCipherEncrypt;
 use aes_gcm::Aes256Gcm;
@@ -16,86 +15,35 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::legacy::{self, Algorithm, Parts};
-use crate::lock::lock;
-use crate::{DataKey, Error, ErrorKind, Result, SecretBytes, SecretKey, fill_random};
+use super::cipher::{Cipher, Fingerprint, IV_LEN, NONCE_LEN, TAG_LEN};
+use super::legacy::{self, Algorithm, Parts};
+use super::lock::lock;
+use super::secret::{SecretBytes, SecretKey, fill_random};
+use crate::error::{Error, ErrorKind, Result};
 
-pub(crate) const IV_LEN: usize = 16;
-pub(crate) const NONCE_LEN: usize = 12;
-const TAG_LEN: usize = 16;
-/// The random bytes of one seal.
+/// The number of random bytes of one seal.
 const SEAL_RANDOM_LEN: usize = IV_LEN + NONCE_LEN;
 
-/// The AEAD that seals under a master key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cipher {
-    /// AES-256-GCM under HMAC-SHA256(key, iv).
-    Aes256,
-    /// ChaCha20-Poly1305 (RFC 8439) under HChaCha20(key, iv), as in XChaCha20.
-    ChaCha20,
+/// A data encryption key: 32 bytes in the clear, and the same bytes sealed.
+pub struct DataKey {
+    /// The key in the clear: encrypt one object with it, and forget it.
+    pub plaintext: SecretKey,
+    /// The key sealed under the master key: store it with the object.
+    pub ciphertext: Vec<u8>,
 }
 
-impl Cipher {
-    /// Returns the cipher for new keys: AES where the CPU has instructions for it.
-    pub fn preferred() -> Self {
-        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-        let has_aes = std::arch::is_x86_feature_detected!("aes");
-        #[cfg(target_arch = "aarch64")]
-        let has_aes = std::arch::is_aarch64_feature_detected!("aes");
-        #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
-        let has_aes = false;
-        if has_aes { Self::Aes256 } else { Self::ChaCha20 }
-    }
-
-    /// Returns the name by which KES's API calls it: `AES256` or `ChaCha20`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Aes256 => "AES256",
-            Self::ChaCha20 => "ChaCha20",
-        }
-    }
-}
-
-impl fmt::Display for Cipher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What tells keys apart without telling them: the first 16 bytes of HMAC-SHA256(key, "kms key fingerprint v1").
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 16]);
-
-impl Fingerprint {
-    /// Takes 16 bytes for a fingerprint.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the 16 bytes.
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-/// A key made ready to seal and open.
+/// A key that is ready to seal and open.
 ///
-/// It implements no `Debug`. The key bytes and what is derived from them are wiped when it is dropped.
+/// The key and everything derived from it are wiped when the value is dropped. The type has no `Debug`.
 pub struct SealingKey {
     cipher: Cipher,
     key: SecretKey,
-    /// HMAC-SHA256 with the key already taken in, from which the keys of seals are derived.
+    /// HMAC-SHA256 in its state after the key: the keys of seals are derived from it.
     mac: Box<Hmac<Sha256>>,
 }
 
 impl SealingKey {
-    /// Makes `key` ready to seal with `cipher`.
+    /// Creates a sealing key that seals with `cipher` under `key`.
     pub fn new(key: SecretKey, cipher: Cipher) -> Self {
         let mac = Box::new(keyed_hmac(&key));
         lock(key.expose());
@@ -103,12 +51,12 @@ impl SealingKey {
         Self { cipher, key, mac }
     }
 
-    /// Returns the cipher it seals with.
+    /// Returns the cipher that seals.
     pub fn cipher(&self) -> Cipher {
         self.cipher
     }
 
-    /// Lends the key itself.
+    /// Returns the key itself.
     pub fn key(&self) -> &SecretKey {
         &self.key
     }
@@ -117,22 +65,29 @@ impl SealingKey {
     pub fn fingerprint(&self) -> Fingerprint {
         let tag: [u8; 32] =
             Hmac::clone(&self.mac).chain_update(b"kms key fingerprint v1").finalize().into_bytes().into();
-        Fingerprint(array::from_fn(|n| tag[n]))
+        Fingerprint::from_bytes(array::from_fn(|n| tag[n]))
     }
 
     /// Encrypts `plaintext` and binds it to `context`, the associated data.
     ///
-    /// The result is 44 bytes longer than the plaintext. Fails as `Internal` when the system has no random
-    /// bytes, and for a plaintext beyond the cipher's limit of 64 GiB.
+    /// The result is 44 bytes longer than the plaintext.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: the system has no random bytes, or the plaintext exceeds the cipher's limit of 64 GiB.
     pub fn seal(&self, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
         let mut random = [0; SEAL_RANDOM_LEN];
         fill_random(&mut random)?;
         self.seal_with(&random, plaintext, context)
     }
 
-    /// Makes a fresh data key, and seals it as [`seal`](Self::seal) does.
+    /// Creates a random data key, and seals it as [`seal`](Self::seal) does.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: the system has no random bytes.
     pub fn generate(&self, context: &[u8]) -> Result<DataKey> {
-        // One call to the system's generator for the data key and for its seal: each costs 0.4 µs.
+        // One call draws the bytes of the data key and of its seal, since each call of the generator costs 0.4 µs.
         let mut random = [0; 32 + SEAL_RANDOM_LEN];
         fill_random(&mut random)?;
         let (mut key, mut seal) = ([0; 32], [0; SEAL_RANDOM_LEN]);
@@ -144,7 +99,7 @@ impl SealingKey {
         Ok(DataKey { plaintext, ciphertext })
     }
 
-    /// Seals with random bytes that the caller has drawn, for this one seal.
+    /// Seals with random bytes that the caller drew for this one seal.
     fn seal_with(&self, random: &[u8; SEAL_RANDOM_LEN], plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
         let (iv, nonce) = split(random);
         let mut sealed = Vec::with_capacity(plaintext.len() + TAG_LEN + random.len());
@@ -161,9 +116,11 @@ impl SealingKey {
         Ok(sealed)
     }
 
-    /// Decrypts what [`seal`](Self::seal) made with this key, this cipher and this context.
+    /// Decrypts a ciphertext that [`seal`](Self::seal) made with this key, this cipher and this context.
     ///
-    /// Fails with `NotAuthentic` otherwise.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotAuthentic`]: key, cipher, context and ciphertext do not belong together.
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<SecretBytes> {
         let not_authentic = || Error::new(ErrorKind::NotAuthentic, "open a ciphertext");
         let (sealed, random) = sealed.split_last_chunk::<SEAL_RANDOM_LEN>().ok_or_else(not_authentic)?;
@@ -173,8 +130,12 @@ impl SealingKey {
 
     /// Decrypts a ciphertext of any form that a KES release wrote, raw or structured.
     ///
-    /// A structured one names its cipher, which need not be that of the key. What does not open so is tried as
-    /// raw, since a raw ciphertext may begin like a structured one. Fails with `NotAuthentic`.
+    /// A structured ciphertext names its cipher, and that may differ from the key's. A ciphertext that does not open as
+    /// structured is tried as raw, since a raw ciphertext may begin like a structured one.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotAuthentic`]: key, context and ciphertext do not belong together.
     pub fn open_any_form(&self, ciphertext: &[u8], context: &[u8]) -> Result<SecretBytes> {
         if let Some(parts) = legacy::parse(ciphertext)
             && let Some(plaintext) = self.open_structured(&parts, context)
@@ -189,7 +150,7 @@ impl SealingKey {
         match *algorithm {
             Algorithm::Current(cipher) => self
                 .open_parts(cipher, sealed, iv, nonce, context)
-                // Changed or not, the name of the cipher is not authenticated; KES 0.24 goes by the key.
+                // The name of the cipher is not authenticated, so it may have been changed. KES 0.24 uses the key's cipher.
                 .or_else(|| self.open_parts(self.cipher, sealed, iv, nonce, context)),
             Algorithm::AesDerived => {
                 let mut derived = self.derive_with_aes(iv);
@@ -200,7 +161,7 @@ impl SealingKey {
         }
     }
 
-    /// Derives a key as KES did until early 2020: two AES blocks over either part of the iv, xored.
+    /// Derives a key as KES did until early 2020: each half is the XOR of two AES blocks over the two parts of the iv.
     fn derive_with_aes(&self, iv: &[u8; IV_LEN]) -> [u8; 32] {
         let aes = aes::Aes256::new(&(*self.key.expose()).into());
         let block = |counter: u8, part: &[u8]| {
@@ -220,7 +181,7 @@ impl SealingKey {
         derived
     }
 
-    /// Decrypts `sealed`, a ciphertext with its tag, that was sealed with `cipher` under this iv and nonce.
+    /// Decrypts `sealed`, a ciphertext with its tag, with `cipher` under this iv and nonce.
     fn open_parts(
         &self,
         cipher: Cipher,
@@ -252,7 +213,7 @@ impl SealingKey {
     }
 }
 
-/// Makes HMAC-SHA256 ready under `key`, padded to the block of the hash as RFC 2104 says.
+/// Creates HMAC-SHA256 under `key`, padded to the block of the hash as in RFC 2104.
 pub(crate) fn keyed_hmac(key: &SecretKey) -> Hmac<Sha256> {
     let mut block = Zeroizing::new([0; 64]);
     block[..32].copy_from_slice(key.expose());

@@ -1,4 +1,4 @@
-//! Files that a configuration names: opened so that nothing in their place can hold the program up.
+//! Opens and reads files that a configuration names, without waiting for pipes or devices in their place.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -6,9 +6,15 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Opens a regular file to read it.
+/// Opens a regular file for reading.
 ///
-/// What is none is refused: a pipe would be waited for until somebody writes to it, and a device may do anything.
+/// Anything else in its place is refused: opening a pipe would wait for a writer, and a device may do anything.
+///
+/// # Errors
+///
+/// - [`io::ErrorKind::IsADirectory`]: `path` is a directory.
+/// - [`io::ErrorKind::InvalidInput`]: `path` is a pipe, a socket or a device.
+/// - Any error of the operating system, such as [`io::ErrorKind::NotFound`].
 pub fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -16,11 +22,12 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     {
         use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt as _;
-        // Opening a pipe would wait for its writer, and a terminal could become that of this process.
+        // Without these flags, opening a pipe would wait for a writer, and a terminal could become the controlling
+        // terminal of this process.
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
     }
     let file = options.open(path)?;
-    // Of what was opened, whatever has the name now.
+    // The metadata of the open file: another file may have the name by now.
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, expected a file"));
@@ -32,11 +39,16 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Reads a regular file of at most `most` bytes into memory that is wiped.
+/// Reads a regular file of at most `most` bytes into memory that is wiped when it is dropped.
+///
+/// # Errors
+///
+/// - [`io::ErrorKind::FileTooLarge`]: the file has more than `most` bytes.
+/// - All errors of [`open_file`].
 pub fn read_secret_file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = open_file(path)?;
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    // So large that it never grows, which would leave a copy behind.
+    // The capacity suffices for the whole file: a vector that grows leaves a copy behind.
     let mut content = Zeroizing::new(Vec::with_capacity(len.min(most).saturating_add(32)));
     let mut rest = file.take(u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1));
     let mut part = Zeroizing::new([0; 4096]);
@@ -48,7 +60,7 @@ pub fn read_secret_file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8
             Err(error) => return Err(error),
         };
         if content.capacity() - content.len() < read {
-            // It grew since it was opened.
+            // The file grew after it was opened.
             let mut larger = Zeroizing::new(Vec::with_capacity(2 * content.capacity() + read));
             larger.extend_from_slice(&content);
             content = larger;

@@ -1,32 +1,54 @@
-//! A root key that lives elsewhere: records are wrapped with it before they are stored.
+//! Wraps records with a root key, which another system holds, before they are stored.
 
 use async_trait::async_trait;
 
-use crate::{
-    EntryName, Error, ErrorKind, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
-    StoreStatus,
-};
+use super::entry::EntryName;
+use super::key_store::{KeyStore, StoreCapabilities};
+use crate::error::{Error, ErrorKind, Result};
+use crate::listing::{ListQuery, Page};
+use crate::primitives::SecretBytes;
+use crate::status::StoreStatus;
 
-/// Something that encrypts records under a root key.
+/// Encrypts records under a root key that another system holds.
 ///
-/// Both methods may fail with the kinds of an outage, with `Denied`, `LoginRefused`, `Internal`, and with `Disabled`
-/// when the root key cannot be used. A root key that is not there is `Denied` or `Disabled` and never `NotFound`, which would
-/// be said of the client's key; [`Wrapped`] lets no such kind pass.
+/// # Errors of every method
+///
+/// Beside the errors that a method lists, each may fail with:
+///
+/// - [`ErrorKind::Unreachable`], [`ErrorKind::Sealed`], [`ErrorKind::Throttled`], [`ErrorKind::Timeout`]: the holder of
+///   the root key cannot be asked now.
+/// - [`ErrorKind::Denied`]: the holder refuses, or there is no such root key.
+/// - [`ErrorKind::Disabled`]: the root key is disabled, or will be deleted.
+/// - [`ErrorKind::LoginRefused`]: the holder refuses the credentials, or there are none.
+/// - [`ErrorKind::Internal`]: a defect of the wrapper.
+///
+/// A missing root key must not be [`ErrorKind::NotFound`]: a client would read that as an answer about its own key.
+/// [`Wrapped`] turns every such kind into [`ErrorKind::Denied`].
 #[async_trait]
 pub trait Wrapper: Send + Sync + 'static {
-    /// Tells whether a wrapped record opens only under the name it was wrapped for.
+    /// Returns `true` if a wrapped record opens only under the name for which it was wrapped.
     fn binds_name(&self) -> bool;
 
     /// Encrypts `record` for the entry `name`.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of every method.
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>>;
 
-    /// Decrypts what [`wrap`](Wrapper::wrap) made for the entry `name`.
+    /// Decrypts a record that [`wrap`](Wrapper::wrap) made for the entry `name`.
     ///
-    /// Fails with `Corrupt` when the bytes were not wrapped by this root key, for this name if it
-    /// [`binds_name`](Wrapper::binds_name).
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Corrupt`]: the bytes were not wrapped under this root key; or, if the wrapper
+    ///   [binds the name](Wrapper::binds_name), not for this entry.
     async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes>;
 
     /// Asks the holder of the root key whether it can serve.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of every method.
     async fn status(&self) -> Result<StoreStatus>;
 }
 
@@ -49,24 +71,26 @@ impl<W: Wrapper + ?Sized> Wrapper for std::sync::Arc<W> {
     }
 }
 
-/// A store whose records are wrapped by `W` before they reach `S`: any store under any root.
+/// A [`KeyStore`] that wraps each record with `W` before it stores the record in `S`.
+///
+/// Any store goes with any wrapper.
 pub struct Wrapped<S, W> {
     store: S,
     wrapper: W,
 }
 
 impl<S: KeyStore, W: Wrapper> Wrapped<S, W> {
-    /// Puts `wrapper` in front of `store`.
+    /// Creates a store that keeps records wrapped by `wrapper` in `store`.
     pub fn new(store: S, wrapper: W) -> Self {
         Self { store, wrapper }
     }
 
-    /// Lends the store underneath.
+    /// Returns the store underneath.
     pub fn store(&self) -> &S {
         &self.store
     }
 
-    /// Lends the wrapper.
+    /// Returns the wrapper.
     pub fn wrapper(&self) -> &W {
         &self.wrapper
     }
@@ -123,7 +147,7 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
     }
 }
 
-/// Makes sure that an error of the root key is not taken for an answer about a client's key.
+/// Converts an error of the root key, so that no client takes it for an answer about its own key.
 fn of_root_key(doing: &str, name: Option<&EntryName>, error: Error) -> Error {
     if !error.kind().is_answer() {
         return error;
@@ -144,9 +168,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{KeyName, MemoryStore};
+    use crate::name::KeyName;
+    use crate::store::MemoryStore;
 
-    /// A root key whose holder answers every question with an error of this kind; a mock.
+    /// A mock of a root key: every operation fails with this kind.
     struct Failing(ErrorKind);
 
     #[async_trait]

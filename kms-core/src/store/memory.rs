@@ -1,4 +1,4 @@
-//! A key store in memory: for tests, and for servers that are told to forget.
+//! A key store in memory, for tests and for servers that keep nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -7,31 +7,35 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{
-    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
-    StoreStatus,
-};
+use super::entry::EntryName;
+use super::key_store::{KeyStore, StoreCapabilities};
+use crate::error::{Error, ErrorKind, Result};
+use crate::listing::{ListQuery, Page};
+use crate::name::KeyName;
+use crate::primitives::SecretBytes;
+use crate::status::StoreStatus;
 
-/// A [`KeyStore`] that holds its records in the memory of this process: every key dies with it.
+/// A [`KeyStore`] in the memory of this process. All keys are lost when it is dropped.
 #[derive(Default)]
 pub struct MemoryStore {
     entries: Mutex<BTreeMap<String, SecretBytes>>,
 }
 
 impl MemoryStore {
-    /// Makes an empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts `bytes` in the place of an entry, made if absent, as something other than a key server could; returns what was
-    /// there.
+    /// Overwrites an entry with `bytes`, as only a program other than a key server would do; returns the former content.
+    ///
+    /// An entry that is absent is created.
     #[cfg(feature = "contract")]
     pub fn replace(&self, name: &EntryName, bytes: &[u8]) -> Option<SecretBytes> {
         self.entries().insert(name.as_str().to_owned(), SecretBytes::from(bytes))
     }
 
-    /// Returns what is in an entry.
+    /// Returns the content of an entry; `None` if it is absent.
     #[cfg(feature = "contract")]
     pub fn bytes(&self, name: &EntryName) -> Option<SecretBytes> {
         self.entries().get(name.as_str()).map(|bytes| SecretBytes::from(bytes.expose()))

@@ -1,58 +1,18 @@
-//! The contract suite: what every key store, and every [`Kms`], has to do, in executable form.
-//!
-//! A backend's tests call [`key_store`] and [`kms`] with a fresh backend each, and [`unreadable`] with a hand that spoils
-//! entries. A broken rule panics with the rule in words. What a backend cannot do it declares in its capabilities, and
-//! the suite checks that it then says so as `Unsupported`.
-//!
-//! ```
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! use std::sync::Arc;
-//! use kms_core::{KeyRing, MemoryStore, contract};
-//!
-//! contract::key_store(&Arc::new(MemoryStore::new())).await;
-//! contract::kms(Arc::new(KeyRing::new(MemoryStore::new(), Default::default()))).await;
-//! # }
-//! ```
-
-mod unreadable;
+//! The rules for a [`Kms`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
-pub use self::unreadable::{Spoiler, Spoilt, unreadable};
-use crate::name::{MAX_NAME_LEN, MAX_PAGE_LEN};
-use crate::{
-    Cipher, EntryName, Error, ErrorKind, Fingerprint, Identity, ImportedKey, KeyName, KeyRecord, KeyStore,
-    Kms, ListQuery, Request, SecretBytes, SecretKey,
-};
-
-/// How long one operation of a backend under test may take.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Callers that race for one name.
-const RACERS: usize = 16;
-
-/// Checks a fresh, empty store against every rule of [`KeyStore`].
-///
-/// # Panics
-///
-/// When the store breaks a rule.
-pub async fn key_store<S: KeyStore>(store: &Arc<S>) {
-    entries_come_and_go(store.as_ref()).await;
-    nothing_is_overwritten(store.as_ref()).await;
-    of_many_creators_one_wins(store).await;
-    names_of_all_shapes_are_apart(store.as_ref()).await;
-    slots_are_hidden_from_listings(store.as_ref()).await;
-    listings_are_sorted_and_paged(store.as_ref()).await;
-    let status = store.status().await;
-    assert!(status.as_ref().is_ok_and(|status| status.reachable), "a working store is reachable: {status:?}");
-}
+use super::fixture::{RACERS, assert_kind, caller, key, request};
+use crate::error::ErrorKind;
+use crate::kms::{ImportedKey, Kms};
+use crate::listing::ListQuery;
+use crate::primitives::{Cipher, SealingKey, SecretKey};
 
 /// Checks a fresh, empty service against every rule of [`Kms`].
 ///
 /// # Panics
 ///
-/// When the service breaks a rule.
+/// If the service breaks a rule, or if there is no current tokio runtime.
 pub async fn kms(kms: Arc<dyn Kms>) {
     keys_come_and_go(kms.as_ref()).await;
     of_many_creators_of_a_key_one_wins(&kms).await;
@@ -68,110 +28,6 @@ pub async fn kms(kms: Arc<dyn Kms>) {
         status.as_ref().is_ok_and(|status| status.reachable),
         "a working service is reachable: {status:?}"
     );
-}
-
-async fn entries_come_and_go(store: &dyn KeyStore) {
-    let (name, content) = (entry("contract-entry"), record("first"));
-    assert_kind(store.get(&name).await, ErrorKind::NotFound, "reading an absent entry");
-    assert_kind(store.delete(&name).await, ErrorKind::NotFound, "deleting an absent entry");
-    store.create(&name, &content).await.expect("create an entry");
-    assert_holds(store, &name, &content, "an entry reads as it was created").await;
-    store.delete(&name).await.expect("delete an entry");
-    assert_kind(store.get(&name).await, ErrorKind::NotFound, "reading a deleted entry");
-    let content = record("second");
-    store.create(&name, &content).await.expect("create an entry anew after it was deleted");
-    assert_holds(store, &name, &content, "an entry made anew has the new record").await;
-    store.delete(&name).await.expect("delete the entry made anew");
-}
-
-async fn nothing_is_overwritten(store: &dyn KeyStore) {
-    let (name, first) = (entry("contract-once"), record("first"));
-    store.create(&name, &first).await.expect("create an entry");
-    assert_kind(
-        store.create(&name, &record("second")).await,
-        ErrorKind::AlreadyExists,
-        "creating over an entry",
-    );
-    assert_kind(store.create(&name, &first).await, ErrorKind::AlreadyExists, "creating the same entry twice");
-    assert_holds(store, &name, &first, "a refused create leaves the entry as it was").await;
-    store.delete(&name).await.expect("delete the entry");
-}
-
-async fn of_many_creators_one_wins<S: KeyStore>(store: &Arc<S>) {
-    let name = entry("contract-race");
-    let racers = (0..RACERS).map(|racer| {
-        let (store, name) = (Arc::clone(store), name.clone());
-        tokio::spawn(async move { store.create(&name, &record(&format!("racer {racer}"))).await })
-    });
-    let mut winners = Vec::new();
-    for (racer, outcome) in racers.collect::<Vec<_>>().into_iter().enumerate() {
-        match outcome.await.expect("a create does not panic") {
-            Ok(()) => winners.push(racer),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "a lost race: {error:?}"),
-        }
-    }
-    assert_eq!(winners.len(), 1, "of {RACERS} creators at once exactly one wins");
-    let won = record(&format!("racer {}", winners[0]));
-    assert_holds(store.as_ref(), &name, &won, "the entry is the winner's").await;
-    store.delete(&name).await.expect("delete the entry");
-}
-
-async fn names_of_all_shapes_are_apart(store: &dyn KeyStore) {
-    let longest = "z".repeat(MAX_NAME_LEN);
-    let names = ["a", "A", "a-b", "a_b", "__", "0", "contract", "contract-", "contract-a", longest.as_str()];
-    let names: Vec<EntryName> =
-        names.iter().filter_map(|name| KeyName::new(*name).ok()).map(|name| EntryName::from(&name)).collect();
-    for name in &names {
-        store.create(name, &record(name.as_str())).await.expect("create an entry of any valid name");
-    }
-    for name in &names {
-        assert_holds(store, name, &record(name.as_str()), "entries of similar names are apart").await;
-        store.delete(name).await.expect("delete the entry");
-    }
-}
-
-async fn slots_are_hidden_from_listings(store: &dyn KeyStore) {
-    let slot = EntryName::slot(&Fingerprint::from_bytes([0x5a; 16]), 2);
-    let (key, content) = (entry("contract-slots"), record("second version"));
-    store.create(&key, &record("first version")).await.expect("create an entry");
-    store.create(&slot, &content).await.expect("create the slot of a later version");
-    assert_kind(store.create(&slot, &content).await, ErrorKind::AlreadyExists, "creating over a slot");
-    assert_holds(store, &slot, &content, "a slot reads as it was created").await;
-    assert_eq!(list_all(store, "", 1).await, ["contract-slots"], "a listing shows keys and no slots");
-    store.delete(&slot).await.expect("delete the slot");
-    assert_kind(store.get(&slot).await, ErrorKind::NotFound, "reading a deleted slot");
-    store.delete(&key).await.expect("delete the entry");
-}
-
-async fn listings_are_sorted_and_paged(store: &dyn KeyStore) {
-    let page = store.list(&ListQuery::prefix("")).await.expect("list an empty store");
-    assert!(page.names.is_empty() && !page.more, "an empty store lists nothing: {page:?}");
-    let mut names: Vec<String> =
-        ["b-1", "b-10", "b-2", "B-1", "a", "b", "c", "b_1"].map(str::to_owned).into();
-    for name in &names {
-        store.create(&entry(name), &record(name)).await.expect("create an entry");
-    }
-    names.sort_unstable();
-    for limit in [1, 3, names.len(), MAX_PAGE_LEN] {
-        assert_eq!(list_all(store, "", limit).await, names, "all names in byte order, {limit} a page");
-        assert_eq!(
-            list_all(store, "b-", limit).await,
-            ["b-1", "b-10", "b-2"],
-            "names by prefix, {limit} a page"
-        );
-    }
-    assert_eq!(list_all(store, "nothing-like-it", 3).await, [""; 0], "no name has this prefix");
-    let after = ListQuery { prefix: "b", after: Some("b-15"), limit: 2 };
-    let page = store.list(&after).await.expect("list after a name that is absent");
-    assert_eq!(
-        page.names.iter().map(KeyName::as_str).collect::<Vec<_>>(),
-        ["b-2", "b_1"],
-        "names after 'b-15'"
-    );
-    assert!(!page.more, "nothing is left after the last name");
-    for name in &names {
-        store.delete(&entry(name)).await.expect("delete the entry");
-    }
 }
 
 async fn keys_come_and_go(kms: &dyn Kms) {
@@ -276,7 +132,7 @@ async fn changed_ciphertexts_do_not_open(kms: &dyn Kms) {
     kms.create(&request(), &name).await.expect("create a key");
     let dek = kms.generate(&request(), &name, b"c").await.expect("generate a DEK");
     let open = async |ciphertext: &[u8]| kms.decrypt(&request(), &name, ciphertext, b"c").await;
-    // Every service may limit how often it looks for a reason why something does not open: a few places.
+    // Only a few places: a service may limit how often it looks for the reason why a ciphertext does not open.
     let len = dek.ciphertext.len();
     for place in [0, 1, len / 2, len - 29, len - 13, len - 1] {
         let mut changed = dek.ciphertext.clone();
@@ -313,7 +169,7 @@ async fn every_size_of_plaintext_comes_back(kms: &dyn Kms) {
 
 async fn a_key_made_anew_is_another(kms: &dyn Kms) {
     if kms.capabilities().keeps_deleted {
-        // There is none as long as what was sealed under the one before could open.
+        // Such a service makes no new key of the name as long as ciphertexts of the old one could open.
         return;
     }
     let name = key("contract-anew");
@@ -339,7 +195,7 @@ async fn imports_seal_with_the_bytes_given(kms: &dyn Kms) {
         outcome.expect("import a key");
         let again = kms.import(&request(), &name, imported()).await;
         assert_kind(again, ErrorKind::AlreadyExists, "importing over a key");
-        let sealed = crate::SealingKey::new(imported().key, cipher).seal(b"elsewhere", b"c").expect("seal");
+        let sealed = SealingKey::new(imported().key, cipher).seal(b"elsewhere", b"c").expect("seal");
         let opened =
             kms.decrypt(&request(), &name, &sealed, b"c").await.expect("open what was sealed elsewhere");
         assert!(opened.expose() == b"elsewhere", "an imported key opens what its bytes sealed elsewhere");
@@ -370,7 +226,7 @@ async fn keys_are_listed(kms: &dyn Kms) {
         let page = kms.list(&request(), &query).await.expect("list keys");
         (page.names.iter().map(ToString::to_string).collect::<Vec<_>>(), page.more)
     };
-    let (mut all, _) = list("", MAX_PAGE_LEN).await;
+    let (mut all, _) = list("", ListQuery::MAX_LIMIT).await;
     assert!(all.is_empty() || kms.capabilities().keeps_deleted, "deleted keys are not listed: {all:?}");
     let names = ["contract-list-a", "contract-list-b", "other"];
     for name in names {
@@ -378,7 +234,7 @@ async fn keys_are_listed(kms: &dyn Kms) {
     }
     all.extend(names.map(str::to_owned));
     all.sort_unstable();
-    assert_eq!(list("", MAX_PAGE_LEN).await, (all, false), "all keys are listed");
+    assert_eq!(list("", ListQuery::MAX_LIMIT).await, (all, false), "all keys are listed");
     assert_eq!(
         list("contract-list-", 10).await,
         (names[..2].iter().map(ToString::to_string).collect(), false),
@@ -394,64 +250,7 @@ async fn keys_are_listed(kms: &dyn Kms) {
     }
 }
 
-/// Returns how uses of a deleted key fail.
+/// Returns the kind with which uses of a deleted key fail.
 fn kind_of_deleted(kms: &dyn Kms) -> ErrorKind {
     if kms.capabilities().keeps_deleted { ErrorKind::Disabled } else { ErrorKind::NotFound }
-}
-
-async fn assert_holds(store: &dyn KeyStore, name: &EntryName, content: &SecretBytes, rule: &str) {
-    let read = store.get(name).await.unwrap_or_else(|error| panic!("{rule}: {error:?}"));
-    assert!(read == *content, "{rule}");
-}
-
-async fn list_all(store: &dyn KeyStore, prefix: &str, limit: usize) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    loop {
-        let after = names.last().cloned();
-        let query = ListQuery { prefix, after: after.as_deref(), limit };
-        let page = store.list(&query).await.expect("list a page");
-        assert!(page.names.len() <= limit, "a page holds at most {limit} names");
-        assert!(!page.names.is_empty() || !page.more, "an empty page is the last one");
-        names.extend(page.names.iter().map(ToString::to_string));
-        if !page.more {
-            return names;
-        }
-    }
-}
-
-#[track_caller]
-fn assert_kind<T>(outcome: Result<T, Error>, kind: ErrorKind, what: &str) {
-    match outcome {
-        Ok(_) => panic!("{what} succeeded, but has to fail as {kind:?}"),
-        Err(error) => assert_eq!(error.kind(), kind, "{what}: {error:?}"),
-    }
-}
-
-/// Makes a record as a key ring stores it, the same for the same seed.
-fn record(seed: &str) -> SecretBytes {
-    let mut bytes = *Identity::of_public_key(seed.as_bytes()).as_bytes();
-    KeyRecord {
-        key: SecretKey::take(&mut bytes),
-        cipher: Cipher::Aes256,
-        hmac_key: None,
-        created_at: None,
-        created_by: seed.to_owned(),
-    }
-    .encode()
-}
-
-fn entry(name: &str) -> EntryName {
-    EntryName::from(&key(name))
-}
-
-fn key(name: &str) -> KeyName {
-    KeyName::new(name).expect("a valid name")
-}
-
-fn caller() -> Identity {
-    Identity::of_public_key(b"the contract suite")
-}
-
-fn request() -> Request {
-    Request::new(caller(), PATIENCE)
 }

@@ -1,28 +1,29 @@
-//! Settings of a backend that cannot be used.
+//! The error for an invalid setting of a backend.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
-/// A setting that cannot be used: what lies under an `InvalidInput` of a backend's checks, so that whoever read the settings can
-/// tell where this one stands.
+/// An invalid setting of a backend: the source of the [`ErrorKind::InvalidInput`] that the backend's checks return.
+///
+/// The program that read the settings finds the field here, and can tell the user where it stands in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSetting {
-    /// Its name below the section of its backend, such as `approle.id`.
+    /// The name of the setting below the section of its backend, such as `approle.id`.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub why: String,
 }
 
 impl InvalidSetting {
-    /// Makes the error of doing what is not possible with the setting `field`.
+    /// Creates an error of the operation `doing`, which failed because the setting `field` is invalid.
     pub fn error(doing: impl Into<String>, field: &str, why: impl Into<String>) -> Error {
         let setting = Self { field: field.to_owned(), why: why.into() };
         Error::with_source(ErrorKind::InvalidInput, doing, setting)
     }
 
-    /// Finds what lies under an error; `None` if that is about no setting.
+    /// Returns the invalid setting under `error`; `None` if the error has another source.
     pub fn under(error: &Error) -> Option<&Self> {
         StdError::source(error)?.downcast_ref()
     }

@@ -1,25 +1,25 @@
-//! Secret bytes: wiped when dropped, never printed, compared in constant time.
+//! Secret bytes: they are wiped when dropped, never printed, and compared in constant time.
 
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// 32 secret bytes: a key.
+/// A key: 32 secret bytes.
 ///
-/// The bytes live on the heap, so that moving the value leaves no copy behind, and are wiped when it is
-/// dropped. There is no `Debug`, `Display`, `Serialize` or `Clone`.
+/// The bytes are on the heap, so that a move of the value leaves no copy behind. They are wiped when the value is
+/// dropped, and compared in constant time. The type has no `Debug`, `Display`, `Serialize` or `Clone`.
 pub struct SecretKey(Box<Zeroizing<[u8; 32]>>);
 
 impl SecretKey {
-    /// Takes over `bytes` and wipes the caller's copy.
+    /// Creates a key from `bytes`, and wipes the caller's copy.
     pub fn take(bytes: &mut [u8; 32]) -> Self {
         let key = Self(Box::new(Zeroizing::new(*bytes)));
         bytes.zeroize();
         key
     }
 
-    /// Copies a slice of exactly 32 bytes; `None` if it has another length.
+    /// Creates a key from a copy of `bytes`; returns `None` unless there are exactly 32.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut key = Box::new(Zeroizing::new([0; 32]));
         if bytes.len() != key.len() {
@@ -29,16 +29,18 @@ impl SecretKey {
         Some(Self(key))
     }
 
-    /// Makes a key of 32 bytes from the operating system's random generator.
+    /// Creates a random key from the operating system's generator.
     ///
-    /// Fails as [`ErrorKind::Internal`] when the generator does.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: the generator failed.
     pub fn random() -> Result<Self> {
         let mut key = Box::new(Zeroizing::new([0; 32]));
         fill_random(key.as_mut_slice())?;
         Ok(Self(key))
     }
 
-    /// Lends the bytes.
+    /// Returns the bytes.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -52,18 +54,19 @@ impl PartialEq for SecretKey {
 
 impl Eq for SecretKey {}
 
-/// Secret bytes of any length: a plaintext, or a key record.
+/// Secret bytes of any length, such as a plaintext or a key record.
 ///
-/// Wiped when dropped; there is no `Debug`, `Display`, `Serialize` or `Clone`.
+/// They are wiped when the value is dropped, and compared in constant time. The type has no `Debug`, `Display`,
+/// `Serialize` or `Clone`.
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
-    /// Takes over `bytes`.
+    /// Creates a value that owns `bytes`, without a copy.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Lends the bytes.
+    /// Returns the bytes.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -73,7 +76,7 @@ impl SecretBytes {
         self.0.len()
     }
 
-    /// Tells whether there are none.
+    /// Returns `true` if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -94,6 +97,10 @@ impl PartialEq for SecretBytes {
 impl Eq for SecretBytes {}
 
 /// Fills `bytes` from the operating system's random generator.
+///
+/// # Errors
+///
+/// - [`ErrorKind::Internal`]: the generator failed.
 pub fn fill_random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|source| {
         Error::with_source(ErrorKind::Internal, "read the system's random generator", source.to_string())

@@ -1,4 +1,4 @@
-//! The record of a key as it rests in a store, in the forms that KES wrote.
+//! The record of a key in a store: today's form, and all forms that KES releases wrote.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,27 +7,32 @@ use prost::Message;
 use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Cipher, Error, ErrorKind, Result, SecretBytes, SecretKey};
+use crate::error::{Error, ErrorKind, Result};
+use crate::primitives::{Cipher, SecretBytes, SecretKey};
 
-/// A version of a master key, with all that is stored of it.
+/// A version of a master key, with all of its stored fields.
 pub struct KeyRecord {
     /// The key that seals.
     pub key: SecretKey,
-    /// The cipher it seals with.
+    /// The cipher that the key seals with.
     pub cipher: Cipher,
-    /// The key of HMAC-SHA256; `None` in records that were written before KES 0.24.
+    /// The key of HMAC-SHA256; `None` in records from before KES 0.24.
     pub hmac_key: Option<HmacKey>,
-    /// When it was made; `None` in records of old KES releases.
+    /// The time of creation; `None` in records of old KES releases.
     pub created_at: Option<Timestamp>,
-    /// Who made it; empty in records of old KES releases.
+    /// The identity of the creator; empty in records of old KES releases.
     pub created_by: String,
 }
 
-/// The key under which messages are authenticated, apart from the one that seals.
+/// The key that authenticates messages. It differs from the key that seals.
 pub struct HmacKey(pub SecretKey);
 
 impl KeyRecord {
-    /// Makes a record of `key` as of now, with a random HMAC key.
+    /// Creates a record of `key` that is made now, with a random HMAC key.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: the system has no random bytes.
     pub fn new(key: SecretKey, cipher: Cipher, created_by: impl Into<String>) -> Result<Self> {
         Ok(Self {
             key,
@@ -38,7 +43,7 @@ impl KeyRecord {
         })
     }
 
-    /// Writes the record as KES 0.24 does: base64 of a protobuf message.
+    /// Encodes the record as KES 0.24 does: base64 of a protobuf message.
     #[expect(
         clippy::expect_used,
         clippy::missing_panics_doc,
@@ -69,15 +74,21 @@ impl KeyRecord {
         SecretBytes::new(text)
     }
 
-    /// Reads a record in any form that a KES release wrote: protobuf (0.24) or JSON (before).
+    /// Decodes a record in any form that a KES release wrote: protobuf (0.24) or JSON (before).
     ///
-    /// Fails with `Corrupt`, in words that tell nothing of the bytes.
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Corrupt`]: the bytes are not such a record. The message reveals nothing of them.
     pub fn decode(record: &[u8]) -> Result<Self> {
         Self::decode_any(record)
             .map_err(|why| Error::with_source(ErrorKind::Corrupt, "decode a key record", why))
     }
 
-    /// Reads a record as [`decode`](Self::decode) does; the error names the `place` where it rests.
+    /// Decodes a record as [`decode`](Self::decode) does; the error names `place`, where the record is stored.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Corrupt`]: as [`decode`](Self::decode) returns it.
     pub fn decode_at(record: &[u8], place: impl FnOnce() -> String) -> Result<Self> {
         Self::decode_any(record)
             .map_err(|why| Error::with_source(ErrorKind::Corrupt, format!("decode {}", place()), why))
@@ -110,7 +121,7 @@ impl KeyRecord {
             }
         };
         let created_at = match &proto.created_at {
-            None => Timestamp::UNIX_EPOCH, // what an absent message means to protobuf, and to KES
+            None => Timestamp::UNIX_EPOCH, // protobuf and KES read an absent message so
             Some(time) => Timestamp::new(time.seconds, time.nanos)
                 .map_err(|_| "its time of creation is out of range")?,
         };
@@ -146,9 +157,9 @@ impl KeyRecord {
     }
 }
 
-/// Decodes standard base64, in which line ends may stand anywhere as in Go's decoder.
+/// Decodes standard base64. Line ends may be anywhere, as in Go's decoder.
 fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    // Of its whole length at once: a vector that grows leaves its old bytes behind.
+    // The capacity suffices from the start: a vector that grows leaves its old bytes behind.
     let mut one_line = Zeroizing::new(Vec::with_capacity(text.len()));
     one_line.extend(text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')));
     let mut bytes = Zeroizing::new(vec![0; one_line.len()]);
@@ -157,7 +168,9 @@ fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
-/// The JSON form of KES 0.6 to 0.23; all but `bytes` came with 0.19.2. The `version` some have tells nothing.
+/// The JSON form of KES 0.6 to 0.23.
+///
+/// All fields but `bytes` came with 0.19.2. Some records have a `version` too, and it carries no information.
 #[derive(Deserialize)]
 struct JsonRecord<'a> {
     #[serde(borrow)]
@@ -178,7 +191,7 @@ impl Drop for JsonRecord<'_> {
     }
 }
 
-/// The messages of KES 0.24, read off its stored records.
+/// The protobuf messages of KES 0.24, as its stored records show them.
 mod proto {
     use zeroize::Zeroize;
 

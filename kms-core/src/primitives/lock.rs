@@ -1,4 +1,4 @@
-//! Pages of master keys, kept from being swapped out.
+//! Locks the pages of master keys, so that they are not swapped out.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,10 +9,17 @@ const USED_UP: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(OFF);
 
-/// Has the pages on which master keys lie locked in memory from now on, as far as the limit of the process goes.
+/// Locks the pages of all master keys that are made from now on, up to the limit of the process (`RLIMIT_MEMLOCK`).
 ///
-/// For a process that may not lock all of its memory; to be called before there are keys. A page stays locked when its
-/// keys have gone. Fails when not even one page can be locked.
+/// This is for a process that may not lock all of its memory. Call it before the first key is made. A page stays
+/// locked after its keys are dropped.
+///
+/// When the limit is reached later, the library logs one warning and goes on without further locks.
+///
+/// # Errors
+///
+/// The operating system's error, if not even one page can be locked; [`io::ErrorKind::Unsupported`] on systems other
+/// than Unix.
 pub fn lock_keys_in_memory() -> io::Result<()> {
     let probe = Box::new([0_u8; 1]);
     lock_pages(probe.as_ptr(), probe.len())?;
@@ -20,7 +27,9 @@ pub fn lock_keys_in_memory() -> io::Result<()> {
     Ok(())
 }
 
-/// Locks the pages of `value`, which is part of a master key and stays where it is, if that was asked for.
+/// Locks the pages of `value` if [`lock_keys_in_memory`] was called.
+///
+/// `value` is a part of a master key, and it must not move afterwards.
 pub fn lock<T>(value: &T) {
     if STATE.load(Ordering::Relaxed) != ON {
         return;
@@ -36,8 +45,8 @@ pub fn lock<T>(value: &T) {
 
 #[cfg(unix)]
 fn lock_pages(start: *const u8, len: usize) -> io::Result<()> {
-    // SAFETY: the range is that of a value which is borrowed meanwhile, so it is mapped; locking its pages changes
-    // nothing in them.
+    // SAFETY: the range belongs to a value that is borrowed during the call, so its pages are mapped. Locking a page does
+    // not change its content.
     #[expect(unsafe_code, reason = "there is no safe way to lock a page")]
     let locked = unsafe { rustix::mm::mlock(start.cast_mut().cast(), len) };
     Ok(locked?)

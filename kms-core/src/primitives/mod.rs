@@ -1,0 +1,33 @@
+//! Building blocks: for code that seals, or that handles secrets, outside of a [`KeyRing`](crate::KeyRing).
+//!
+//! * [`SealingKey`] seals and opens under one key. [`Cipher`] is its algorithm, and a [`Fingerprint`] tells keys
+//!   apart.
+//! * [`SecretKey`] and [`SecretBytes`] hold secrets. They are wiped when they are dropped, and nothing prints them.
+//!   [`fill_random`] draws random bytes from the operating system.
+//! * [`open_file`] and [`read_secret_file`] read files that a configuration names.
+//! * [`lock_keys_in_memory`] keeps master keys from being swapped out.
+//!
+//! ```
+//! use kms_core::primitives::{Cipher, SealingKey, SecretKey};
+//!
+//! let key = SealingKey::new(SecretKey::random()?, Cipher::preferred());
+//! let sealed = key.seal(b"text", b"context")?;
+//! assert_eq!(key.open(&sealed, b"context")?.expose(), b"text");
+//! # Ok::<(), kms_core::Error>(())
+//! ```
+
+mod cipher;
+mod file;
+mod legacy;
+pub(crate) mod lock;
+pub(crate) mod seal;
+mod secret;
+
+pub use self::cipher::{Cipher, Fingerprint};
+#[cfg(unix)]
+#[doc(hidden)]
+pub use self::file::rename_new;
+pub use self::file::{open_file, read_secret_file};
+pub use self::lock::lock_keys_in_memory;
+pub use self::seal::SealingKey;
+pub use self::secret::{SecretBytes, SecretKey, fill_random};

@@ -1,0 +1,161 @@
+//! The trait of storage backends.
+
+use async_trait::async_trait;
+
+use super::entry::EntryName;
+use crate::error::Result;
+use crate::listing::{ListQuery, Page};
+use crate::primitives::SecretBytes;
+use crate::status::StoreStatus;
+
+/// A durable map from names to small immutable records.
+///
+/// A store keeps bytes and does not interpret them. Nothing is ever overwritten: only create-if-absent has to be
+/// atomic. [`MemoryStore`](super::MemoryStore) is the shortest implementation, and the contract suite
+/// (`kms_core::contract`, feature `contract`) checks every rule of this trait.
+///
+/// # Errors of every method
+///
+/// Beside the errors that a method lists, each may fail with:
+///
+/// - [`ErrorKind::Unreachable`]: no connection to the backend, or it answered with a server error.
+/// - [`ErrorKind::Sealed`]: the backend is sealed, or not initialised yet.
+/// - [`ErrorKind::Throttled`]: the backend, or a limit of the store, asks the caller to come back later.
+/// - [`ErrorKind::Timeout`]: the backend did not answer in time.
+/// - [`ErrorKind::Denied`]: the backend refuses this operation.
+/// - [`ErrorKind::LoginRefused`]: the backend refuses the credentials, or there are none.
+/// - [`ErrorKind::Internal`]: a defect of the store.
+///
+/// The first four are outages ([`ErrorKind::is_outage`]): a [`KeyRing`](crate::KeyRing) goes on with the keys that it
+/// has. The others are answers.
+///
+/// # Cancellation
+///
+/// A caller may drop the future of any method. A write that was sent may then still happen.
+///
+/// [`ErrorKind::Unreachable`]: crate::ErrorKind::Unreachable
+/// [`ErrorKind::Sealed`]: crate::ErrorKind::Sealed
+/// [`ErrorKind::Throttled`]: crate::ErrorKind::Throttled
+/// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
+/// [`ErrorKind::Denied`]: crate::ErrorKind::Denied
+/// [`ErrorKind::LoginRefused`]: crate::ErrorKind::LoginRefused
+/// [`ErrorKind::Internal`]: crate::ErrorKind::Internal
+/// [`ErrorKind::is_outage`]: crate::ErrorKind::is_outage
+#[async_trait]
+pub trait KeyStore: Send + Sync + 'static {
+    /// Returns what this store can do, and its name for messages.
+    fn capabilities(&self) -> StoreCapabilities;
+
+    /// Stores `record` under `name` if there is no such entry. The record is durable when the method returns.
+    ///
+    /// Exactly one of several concurrent callers succeeds. After an error for which
+    /// [`ErrorKind::leaves_outcome_unknown`](crate::ErrorKind::leaves_outcome_unknown) holds, only a read of the entry
+    /// tells whether it was stored.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is an entry, even an unreadable one. It is
+    ///   left as it is.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()>;
+
+    /// Reads the record under `name`.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no entry. No other state may be reported so: a
+    ///   client would make the key anew, and everything sealed under the old key would be lost.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the entry does not hold what was stored.
+    /// - [`ErrorKind::Disabled`](crate::ErrorKind::Disabled): the backend has disabled the entry, or holds it for
+    ///   deletion.
+    /// - [`ErrorKind::Denied`](crate::ErrorKind::Denied): the backend does not reveal whether there is an entry.
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes>;
+
+    /// Deletes the entry `name`. The deletion is durable when the method returns.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no entry.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    async fn delete(&self, name: &EntryName) -> Result<()>;
+
+    /// Lists the names of keys that match `query`, in byte order. Slots ([`EntryName::is_slot`]) are left out.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of every method.
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page>;
+
+    /// Asks the backend whether it can serve.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of every method. The error says why the backend cannot serve.
+    async fn status(&self) -> Result<StoreStatus>;
+
+    /// Returns the place of the entry `name` for messages: a file, a path, a secret.
+    fn place(&self, name: &EntryName) -> String {
+        format!("entry '{name}' in {}", self.capabilities().name)
+    }
+}
+
+/// The capabilities of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreCapabilities {
+    /// The name of the store in messages, such as `sled` or `vault`.
+    pub name: &'static str,
+    /// Whether only this process can change the entries. A key ring then trusts a key that it has read, and does not
+    /// read it again to be sure.
+    pub sole_writer: bool,
+    /// Whether entries outlive the process.
+    pub durable: bool,
+}
+
+impl StoreCapabilities {
+    /// Creates the capabilities of a durable store that other processes write to as well.
+    pub const fn shared(name: &'static str) -> Self {
+        Self { name, sole_writer: false, durable: true }
+    }
+
+    /// Creates the capabilities of a durable store that only this process can open.
+    pub const fn exclusive(name: &'static str) -> Self {
+        Self { name, sole_writer: true, durable: true }
+    }
+
+    /// Creates the capabilities of a store in the memory of this process.
+    pub const fn in_memory(name: &'static str) -> Self {
+        Self { name, sole_writer: true, durable: false }
+    }
+}
+
+#[async_trait]
+impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
+    fn capabilities(&self) -> StoreCapabilities {
+        (**self).capabilities()
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        (**self).create(name, record).await
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        (**self).get(name).await
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        (**self).delete(name).await
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        (**self).list(query).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        (**self).status().await
+    }
+
+    fn place(&self, name: &EntryName) -> String {
+        (**self).place(name)
+    }
+}

@@ -1,0 +1,186 @@
+//! Reads all keys, to find the unusable ones before a client does.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::entry::EntryName;
+use super::key_store::KeyStore;
+use super::record::KeyRecord;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Identity, Request};
+use crate::kms::Kms;
+use crate::listing::{ListQuery, Page};
+use crate::name::KeyName;
+
+/// The number of keys that are read at once.
+const AT_ONCE: usize = 16;
+
+/// The result of reading all keys.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Survey {
+    /// The number of keys that were read and decoded.
+    pub good: usize,
+    /// The unusable keys with their errors, in byte order of the names.
+    ///
+    /// [`ErrorKind::NotFound`] means that the name is listed although the key was deleted. The backend can undo such a
+    /// deletion.
+    pub unusable: Vec<(KeyName, Error)>,
+}
+
+/// Reads and decodes all keys of `store`, 16 at once.
+///
+/// A key that is deleted while the survey runs is not counted.
+///
+/// # Errors
+///
+/// The error of [`KeyStore::list`], if the keys cannot be listed. A key that cannot be read is no error: it is in
+/// [`Survey::unusable`].
+pub async fn survey(store: &dyn KeyStore) -> Result<Survey> {
+    walk(&OfStore(store)).await
+}
+
+/// Describes all keys of `kms` and makes a data key with each, 16 at once, each within `timeout`.
+///
+/// This is for a service without a readable store, such as AWS KMS. There it finds the keys that are disabled, and
+/// those that this program may not use.
+///
+/// # Errors
+///
+/// The error of [`Kms::list`], if the keys cannot be listed. An unusable key is no error: it is in
+/// [`Survey::unusable`].
+pub async fn survey_kms(kms: &dyn Kms, timeout: Duration) -> Result<Survey> {
+    walk(&OfKms { kms, timeout }).await
+}
+
+/// Reads and decodes the record of `name`; an error names the key and its place.
+pub(crate) async fn read_record(store: &(impl KeyStore + ?Sized), name: &KeyName) -> Result<KeyRecord> {
+    let entry = EntryName::from(name);
+    let record = store.get(&entry).await?;
+    KeyRecord::decode_at(record.expose(), || store.place(&entry))
+}
+
+/// A source of keys for [`walk`].
+#[async_trait]
+pub(crate) trait Surveyed: Sync {
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page>;
+
+    /// Checks that a key can be used.
+    async fn try_key(&self, name: &KeyName) -> Result<()>;
+}
+
+pub(crate) async fn walk(surveyed: &dyn Surveyed) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let mut pages = Pages::default();
+    while let Some(page) = pages.next(surveyed).await? {
+        try_page(surveyed, &page.names, &mut survey).await;
+    }
+    if survey.unusable.iter().any(|(_, error)| error.kind() == ErrorKind::NotFound) {
+        forget_what_went(surveyed, &mut survey).await?;
+    }
+    survey.unusable.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(survey)
+}
+
+async fn try_page(surveyed: &dyn Surveyed, names: &[KeyName], survey: &mut Survey) {
+    let mut waiting = names.iter();
+    let mut running = Vec::with_capacity(AT_ONCE);
+    loop {
+        running.extend(
+            waiting.by_ref().take(AT_ONCE - running.len()).map(|name| (name, surveyed.try_key(name))),
+        );
+        if running.is_empty() {
+            return;
+        }
+        let (name, outcome) = poll_fn(|context| {
+            let ended = running.iter_mut().enumerate().find_map(|(index, (_, attempt))| {
+                match attempt.as_mut().poll(context) {
+                    Poll::Ready(outcome) => Some((index, outcome)),
+                    Poll::Pending => None,
+                }
+            });
+            match ended {
+                Some((index, outcome)) => Poll::Ready((running.swap_remove(index).0, outcome)),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        match outcome {
+            Ok(()) => survey.good += 1,
+            Err(error) => survey.unusable.push((name.clone(), error)),
+        }
+        // A store that answers from memory never yields, so the loop would keep the thread.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Removes the keys that were deleted between the listing and the read: they are no longer listed.
+async fn forget_what_went(surveyed: &dyn Surveyed, survey: &mut Survey) -> Result<()> {
+    let mut listed = BTreeSet::new();
+    let mut pages = Pages::default();
+    while let Some(page) = pages.next(surveyed).await? {
+        listed.extend(page.names);
+    }
+    survey.unusable.retain(|(name, error)| error.kind() != ErrorKind::NotFound || listed.contains(name));
+    Ok(())
+}
+
+/// The pages of a listing, one after the other.
+#[derive(Default)]
+struct Pages {
+    after: Option<KeyName>,
+    ended: bool,
+}
+
+impl Pages {
+    async fn next(&mut self, surveyed: &dyn Surveyed) -> Result<Option<Page>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let query = ListQuery { after: self.after.as_ref().map(KeyName::as_str), ..ListQuery::prefix("") };
+        let page = surveyed.list(&query).await?;
+        self.after = page.names.last().cloned();
+        self.ended = !page.more || self.after.is_none();
+        Ok(Some(page))
+    }
+}
+
+struct OfStore<'a>(&'a dyn KeyStore);
+
+#[async_trait]
+impl Surveyed for OfStore<'_> {
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        self.0.list(query).await
+    }
+
+    async fn try_key(&self, name: &KeyName) -> Result<()> {
+        read_record(self.0, name).await.map(drop)
+    }
+}
+
+struct OfKms<'a> {
+    kms: &'a dyn Kms,
+    timeout: Duration,
+}
+
+impl OfKms<'_> {
+    fn request(&self) -> Request {
+        Request::new(Identity::of_public_key(b"a survey of all keys"), self.timeout)
+    }
+}
+
+#[async_trait]
+impl Surveyed for OfKms<'_> {
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        self.kms.list(&self.request(), query).await
+    }
+
+    async fn try_key(&self, name: &KeyName) -> Result<()> {
+        self.kms.describe(&self.request(), name).await?;
+        self.kms.generate(&self.request(), name, b"").await.map(drop)
+    }
+}
