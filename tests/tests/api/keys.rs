@@ -31,7 +31,8 @@ async fn a_dek_opens_only_with_its_key_and_context() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn raw_ciphertexts_of_kes_open_and_changed_ones_do_not() {
-    let vectors: Value = serde_json::from_str(include_str!("../../vectors/ciphertexts.json")).unwrap();
+    let vectors: Value =
+        serde_json::from_str(include_str!("../../../kms-core/tests/vectors/ciphertexts.json")).unwrap();
     let server = TestServer::start().await;
     let mut admin = server.admin(Protocol::Http2);
     let mut imported = HashMap::new();
@@ -69,7 +70,8 @@ async fn raw_ciphertexts_of_kes_open_and_changed_ones_do_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn macs_are_those_of_kes() {
-    let vectors: Value = serde_json::from_str(include_str!("../../vectors/hmac.json")).unwrap();
+    let vectors: Value =
+        serde_json::from_str(include_str!("../../../kms-core/tests/vectors/hmac.json")).unwrap();
     let store = FaultyStore::new();
     let server = TestServer::builder().store(store.clone()).start().await;
     let mut admin = server.admin(Protocol::Http1);

@@ -84,8 +84,8 @@ async fn a_key_is_a_secret_in_the_form_of_kes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_any_kes_wrote_serves() {
     let aws = Aws::start().await;
-    let vectors: Value =
-        serde_json::from_str(include_str!("../../vectors/records.json")).expect("vectors of records");
+    let vectors: Value = serde_json::from_str(include_str!("../../../kms-core/tests/vectors/records.json"))
+        .expect("vectors of records");
     let mut expected = Vec::new();
     for vector in vectors["records"].as_array().unwrap() {
         let (name, text) = (vector["name"].as_str().unwrap(), vector["record"].as_str().unwrap());

@@ -66,7 +66,7 @@ impl Node {
 }
 
 fn vectors(list: &str, file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kms-core/tests/vectors").join(file);
     let all: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     all[list].as_array().unwrap().clone()
 }

@@ -1,5 +1,5 @@
-//! Keys that are there and cannot be read, over a store that fails for chosen names in a chosen way: a mock, since no real
-//! one fails in all of them.
+//! Keys that exist and cannot be read. The store is a mock that fails for chosen names in a chosen way, since no real store
+//! fails in all of these ways.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kms_core::contract::{Spoiler, Spoilt, unreadable};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore, MemoryStore, StoreCapabilities};
 use kms_core::{
-    CacheConfig, EntryName, Error, ErrorKind, Identity, KeyName, KeyRing, KeyStore, Kms, ListQuery,
-    MemoryStore, Page, Request, Result, SecretBytes, StoreCapabilities, StoreStatus,
+    CacheConfig, Error, ErrorKind, Identity, KeyName, KeyRing, Kms, ListQuery, Page, Request, Result,
+    StoreStatus,
 };
 
 const LONG: CacheConfig = CacheConfig {
@@ -20,7 +22,7 @@ const LONG: CacheConfig = CacheConfig {
     ping: Duration::from_secs(10),
 };
 
-/// What the client of a key that is there may hear of it, when reading the store ends like this.
+/// The kind of a read's error, and the kind that a client of an existing key then receives.
 const ANSWERS: [(ErrorKind, ErrorKind); 14] = [
     (ErrorKind::Corrupt, ErrorKind::Corrupt),
     (ErrorKind::Denied, ErrorKind::Denied),
@@ -31,7 +33,7 @@ const ANSWERS: [(ErrorKind, ErrorKind); 14] = [
     (ErrorKind::Throttled, ErrorKind::Throttled),
     (ErrorKind::Timeout, ErrorKind::Timeout),
     (ErrorKind::Internal, ErrorKind::Internal),
-    // What a client would take for an answer about its key or its ciphertext.
+    // A client would take these for answers about its key or its ciphertext.
     (ErrorKind::AlreadyExists, ErrorKind::Internal),
     (ErrorKind::NotAuthentic, ErrorKind::Internal),
     (ErrorKind::NoHmacKey, ErrorKind::Internal),
@@ -122,7 +124,7 @@ async fn what_cannot_be_decoded_is_not_removed() {
     }
 }
 
-/// Every way in which a write may be answered, and every way in which what is there may be read back.
+/// All combinations of a write's answer and of the answer of the read that follows.
 #[tokio::test]
 async fn a_create_is_a_yes_only_for_what_it_wrote_and_never_says_that_there_is_no_key() {
     let writes = [
@@ -195,7 +197,7 @@ async fn the_status_names_what_cannot_be_read_until_it_can_be_or_is_gone() {
     assert_eq!(degraded(&kms).await.as_deref(), Some("3 keys cannot be read: a, b, c"));
     kms.generate(&request(), &name("d"), b"").await.expect("the others are served");
 
-    // What concerns the backend as a whole says nothing of a key.
+    // An error of the backend as a whole says nothing about a key.
     for kind in [ErrorKind::LoginRefused, ErrorKind::Unreachable, ErrorKind::Timeout, ErrorKind::Throttled] {
         store.fail(&name("e"), Some(kind));
         kms.generate(&request(), &name("e"), b"").await.map(drop).unwrap_err();
@@ -254,7 +256,7 @@ async fn a_check_of_all_keys_is_told_by_the_status() {
     assert_eq!(degraded(&kms).await.as_deref(), Some("1 key cannot be read: key-17"));
 }
 
-/// The copy in memory may be the last good one that there is.
+/// The copy in memory may be the last good one.
 #[tokio::test]
 async fn a_key_in_memory_outlasts_damage_in_the_store_as_long_as_it_lasts_at_all() {
     let any = Duration::from_millis(600);
@@ -282,7 +284,7 @@ async fn a_key_in_memory_outlasts_damage_in_the_store_as_long_as_it_lasts_at_all
     }
 }
 
-/// Ciphertexts that do not open have the key read again; what comes of that is no verdict on the ciphertext.
+/// A ciphertext that does not open makes the ring read the key again. An error of that read is no verdict on the ciphertext.
 #[tokio::test]
 async fn a_ciphertext_is_not_called_inauthentic_when_the_key_cannot_be_read() {
     let (store, kms) = ring(LONG);
@@ -303,7 +305,7 @@ struct Picky {
     deletes: AtomicUsize,
 }
 
-/// What a read finds after a create.
+/// The answer of a read after a create.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ReadBack {
     Same,
@@ -349,7 +351,7 @@ impl KeyStore for Picky {
             return written.map_or(Ok(()), |kind| Err(Error::new(kind, "write as told")));
         }
         match self.outcome(name) {
-            // Whether there is something is not known to whom reading is denied.
+            // A caller that may not read the entry does not learn whether it exists.
             Err(error) if error.kind() == ErrorKind::Denied => Err(error),
             _ => self.inner.create(name, record).await,
         }

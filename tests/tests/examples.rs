@@ -1,4 +1,5 @@
-//! The library without the server: a program on it, and a store of a third party that passes the contract suite.
+//! The library without the server: a program that embeds it, and a third party's store that passes the contract suite.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 use std::process::Command;
