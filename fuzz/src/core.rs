@@ -1,7 +1,8 @@
 //! Records and ciphertexts.
 
 use jiff::Timestamp;
-use kms_core::{Cipher, KeyRecord, SealingKey, SecretKey};
+use kms_core::primitives::{Cipher, SealingKey, SecretKey};
+use kms_core::store::KeyRecord;
 
 use crate::server::aws_format::{self, Kind};
 use crate::split;

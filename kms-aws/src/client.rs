@@ -12,8 +12,9 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
-use kms_core::cache_policy::CALL_TIMEOUT;
-use kms_core::{Away, ErrorKind, Result};
+use kms_core::cache::Away;
+use kms_core::cache::policy::CALL_TIMEOUT;
+use kms_core::{ErrorKind, Result};
 use tokio::sync::Semaphore;
 
 use crate::config::{AwsConnection, invalid};

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use kms_core::{Error, InvalidSetting, Result};
+use kms_core::store::InvalidSetting;
+use kms_core::{Error, Result};
 use zeroize::Zeroizing;
 
 /// The connection to AWS, and the identity behind it.

@@ -1,6 +1,7 @@
 //! Whom AWS takes us for: the first step of each check.
 
-use kms_core::{Error, Findings, Result};
+use kms_core::store::Findings;
+use kms_core::{Error, Result};
 
 use crate::client::Connected;
 use crate::error::Failure;

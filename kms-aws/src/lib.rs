@@ -12,5 +12,5 @@ mod sources;
 
 pub use config::{AwsConnection, Credentials};
 pub use kms::{AwsConfig, AwsKms, AwsWrapper, Reuse, WrapperConfig, check};
-pub use kms_core::{Finding, Level};
+pub use kms_core::store::{Finding, Level};
 pub use secrets::{SecretsConfig, SecretsManager, check_secrets};

@@ -196,7 +196,7 @@ fn set(variable: &str) -> Option<String> {
 }
 
 fn read(path: &Path) -> Option<String> {
-    std::io::read_to_string(kms_core::open_file(path).ok()?).ok()
+    std::io::read_to_string(kms_core::primitives::open_file(path).ok()?).ok()
 }
 
 /// Returns why a file cannot be read; `None` if it can.

@@ -180,6 +180,7 @@ impl Capabilities {
 
 /// The public facts about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeyInfo {
     /// The name of the key.
     pub name: KeyName,
@@ -213,6 +214,7 @@ impl KeyInfo {
 }
 
 /// The key bytes of an [import](Kms::import).
+#[non_exhaustive]
 pub struct ImportedKey {
     /// The 32 bytes.
     pub key: SecretKey,

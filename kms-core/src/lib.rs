@@ -39,11 +39,14 @@
 //!
 //! The module [`primitives`]: sealing under one key, secrets that are wiped, and reading files that hold them.
 //!
+//! For a [`Kms`] that holds keys itself, [`cache`] and [`single_flight`] have the parts that `KeyRing` is made of.
+//!
 //! # Features
 //!
 //! * `contract`: the contract suite, for the tests of a backend.
 //! * `model`: builds the unit tests as model checks. The library is the same.
 
+pub mod cache;
 mod client;
 #[cfg(feature = "contract")]
 #[allow(
@@ -57,7 +60,7 @@ mod error;
 mod identity;
 mod kms;
 mod listing;
-pub mod name;
+mod name;
 pub mod primitives;
 mod ring;
 pub mod single_flight;
@@ -74,20 +77,6 @@ pub use name::{InvalidName, KeyName};
 pub use primitives::seal::DataKey;
 pub use ring::{CacheConfig, KeyRing};
 pub use status::StoreStatus;
-
-// Moved below: these names go from the root when all users have followed.
-#[cfg(unix)]
-#[doc(hidden)]
-pub use primitives::rename_new;
-pub use primitives::{
-    Cipher, Fingerprint, SealingKey, SecretBytes, SecretKey, fill_random, lock_keys_in_memory, open_file,
-    read_secret_file,
-};
-pub use ring::{Away, Counter, Counters, Gate, Outage, Pass, Unreadable, policy as cache_policy};
-pub use store::{
-    EntryName, Finding, Findings, HmacKey, InvalidSetting, KeyRecord, KeyStore, Level, MemoryStore,
-    StoreCapabilities, Survey, Wrapped, Wrapper, survey, survey_kms,
-};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -74,19 +74,6 @@ impl fmt::Display for InvalidName {
 
 impl std::error::Error for InvalidName {}
 
-/// See [`KeyName::MAX_LEN`].
-pub const MAX_NAME_LEN: usize = KeyName::MAX_LEN;
-/// See [`ListQuery::MAX_LIMIT`](crate::ListQuery::MAX_LIMIT).
-pub const MAX_PAGE_LEN: usize = 1024;
-/// See [`KeyName::is_valid`].
-pub fn is_valid(name: &str) -> bool {
-    KeyName::is_valid(name)
-}
-/// See [`KeyName::is_valid_prefix`].
-pub fn is_valid_prefix(prefix: &str) -> bool {
-    KeyName::is_valid_prefix(prefix)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,8 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use kms_core::{KeyRing, KeyStore};
+//! use kms_core::KeyRing;
+//! use kms_core::store::KeyStore;
 //! use kms_fs::{FsConfig, OpenMode, RootKey};
 //!
 //! let root_key = RootKey::from_file("/etc/kms/root.key".as_ref())?;
@@ -31,7 +32,7 @@
 //! * `database`: sled. `journal`: the text file beside it.
 //! * `recovery`: what a start makes of journal and database.
 //! * `writer`: the thread that writes, and the index that readers see.
-//! * `store`: the [`KeyStore`](kms_core::KeyStore).
+//! * `store`: the [`KeyStore`](kms_core::store::KeyStore).
 //! * `open`: opening a store, making one, changing its root key.
 
 mod config;

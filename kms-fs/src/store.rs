@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use kms_core::{
-    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
-    StoreStatus,
-};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 use tokio::sync::oneshot;
 
 use crate::database::MAX_VALUE_LEN;

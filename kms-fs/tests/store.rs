@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::{
-    CacheConfig, Cipher, EntryName, ErrorKind, KeyName, KeyRecord, KeyRing, KeyStore, ListQuery, SecretBytes,
-    SecretKey, contract,
-};
+use kms_core::primitives::{Cipher, SecretBytes, SecretKey};
+use kms_core::store::{EntryName, KeyRecord, KeyStore};
+use kms_core::{CacheConfig, ErrorKind, KeyName, KeyRing, ListQuery, contract};
 use kms_fs::{
     FsConfig, FsStore, OpenError, OpenMode, RootKey, open, open_bare, rotate_root_key, rotate_root_key_file,
 };

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use kms_core::{Error, InvalidSetting};
+use kms_core::Error;
+use kms_core::store::InvalidSetting;
 
 /// Why a server cannot start: one line for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ pub const MAX_FILE: usize = 16 << 20;
 /// - `FileTooLarge`: it is longer than [`MAX_FILE`].
 /// - Any other error of the system.
 pub fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    kms_core::read_secret_file(path, MAX_FILE)
+    kms_core::primitives::read_secret_file(path, MAX_FILE)
 }
 
 /// Describes an error of the system, without the number that Rust appends.

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kms_core::{
-    EntryName, Error, ErrorKind, Finding, Findings, Fingerprint, KeyStore, ListQuery, Result, SecretBytes,
-    Wrapper,
-};
+use kms_core::primitives::{Fingerprint, SecretBytes};
+use kms_core::store::{EntryName, Finding, Findings, KeyStore, Wrapper};
+use kms_core::{Error, ErrorKind, ListQuery, Result};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -237,7 +236,7 @@ struct Capabilities {
 /// Names an entry that no key has and no listing shows.
 fn probe_name() -> Result<EntryName> {
     let mut fingerprint = [0; 16];
-    kms_core::fill_random(&mut fingerprint)?;
+    kms_core::primitives::fill_random(&mut fingerprint)?;
     Ok(EntryName::slot(&Fingerprint::from_bytes(fingerprint), 2))
 }
 

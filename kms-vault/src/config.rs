@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kms_core::{Error, InvalidSetting, Result, read_secret_file};
+use kms_core::primitives::read_secret_file;
+use kms_core::store::InvalidSetting;
+use kms_core::{Error, Result};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;

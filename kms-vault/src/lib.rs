@@ -24,7 +24,7 @@
 //! cannot pin a certificate. It also drops the body of a 400, a 403 or a 404. Those are ordinary answers here,
 //! and their bodies decide.
 //!
-//! [`Wrapper`]: kms_core::Wrapper
+//! [`Wrapper`]: kms_core::store::Wrapper
 
 mod auth;
 mod check;
@@ -41,8 +41,9 @@ pub use check::check;
 pub use config::{
     AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
 };
-pub use kms_core::{Finding, Level};
-use kms_core::{KeyStore, Result, Wrapped};
+use kms_core::Result;
+pub use kms_core::store::{Finding, Level};
+use kms_core::store::{KeyStore, Wrapped};
 pub use store::VaultStore;
 pub use wrap::Transit;
 

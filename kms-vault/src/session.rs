@@ -141,6 +141,6 @@ impl Tries {
 /// Returns the pause before the next attempt, between half of its step and the whole.
 fn backoff(tries: u32) -> Duration {
     let mut jitter = [0_u8];
-    let _ = kms_core::fill_random(&mut jitter); // without randomness all wait equally long
+    let _ = kms_core::primitives::fill_random(&mut jitter); // without randomness all wait equally long
     (PAUSE * 2_u32.saturating_pow(tries - 1)).mul_f64(0.5 + 0.5 * f64::from(jitter[0]) / 255.0)
 }

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use kms_core::{
-    EntryName, Error, ErrorKind, KeyStore, ListQuery, MemoryStore, Page, Result, SecretBytes,
-    StoreCapabilities, StoreStatus,
-};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore, MemoryStore, StoreCapabilities};
+use kms_core::{Error, ErrorKind, ListQuery, Page, Result, StoreStatus};
 use tokio::sync::watch;
 
 /// A store in memory that fails or hangs when the test says so.

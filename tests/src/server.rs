@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::{CacheConfig, Identity, KeyName, KeyRing, KeyStore, Kms, MemoryStore};
+use kms_core::store::{KeyStore, MemoryStore};
+use kms_core::{CacheConfig, Identity, KeyName, KeyRing, Kms};
 use kms_server::credentials::certificate::{CertifiedKey, NewCertificate};
 use kms_server::settings::{KeyStoreSettings, LogSettings, PolicySettings, Settings, TlsSettings};
 use kms_server::{Bounds, Limits, Server, StartError};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_core::cache_policy::CALLS;
+use kms_core::cache::policy::CALLS;
+use kms_core::cache::{Counters, Gate};
 use kms_core::single_flight::Wanted;
-use kms_core::{Counters, Gate, KeyName, Request};
+use kms_core::{KeyName, Request};
 
 use super::aliases::Aliases;
 use super::config::AwsConfig;

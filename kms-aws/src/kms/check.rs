@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kms_core::{
-    Error, ErrorKind, Finding, Findings, Identity, KeyName, Kms, Level, ListQuery, Request, Result,
-};
+use kms_core::store::{Finding, Findings, Level};
+use kms_core::{Error, ErrorKind, Identity, KeyName, Kms, ListQuery, Request, Result};
 
 use super::aliases::Aliases;
 use super::config::AwsConfig;

@@ -2,7 +2,7 @@
 //!
 //! A header holds the wrapped key, and the sealing under that key follows: magic (4 bytes), kind (1 byte), length of
 //! the
-//! blob (2 bytes, big-endian), blob, then the sealing of [`SealingKey`](kms_core::SealingKey). The associated data is
+//! blob (2 bytes, big-endian), blob, then the sealing of [`SealingKey`](kms_core::primitives::SealingKey). The associated data is
 //! the
 //! whole header followed by the context, so no byte of the header can be changed.
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeyMetadata, MacAlgorithmSpec};
-use kms_core::cache_policy::CALL_TIMEOUT;
+use kms_core::cache::policy::CALL_TIMEOUT;
 use kms_core::{ErrorKind, KeyName, Result};
 
 use super::backend::Backend;

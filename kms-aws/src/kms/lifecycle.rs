@@ -5,8 +5,9 @@ use std::time::Instant;
 use aws_sdk_kms::primitives::{Blob, DateTime};
 use aws_sdk_kms::types::{AliasListEntry, KeyMetadata, KeySpec, KeyState, KeyUsageType, Tag};
 use jiff::Timestamp;
-use kms_core::cache_policy::CALL_TIMEOUT;
-use kms_core::{ErrorKind, KeyName, Result, SecretKey};
+use kms_core::cache::policy::CALL_TIMEOUT;
+use kms_core::primitives::SecretKey;
+use kms_core::{ErrorKind, KeyName, Result};
 use zeroize::Zeroizing;
 
 use crate::client::{Upstream, look_again, once};

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kms::types::KeyState;
 use jiff::Timestamp;
-use kms_core::cache_policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, SWEEP_PAUSE, TRIED_AGAIN, refresh_age};
+use kms_core::cache::Unreadable;
+use kms_core::cache::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, SWEEP_PAUSE, TRIED_AGAIN, refresh_age};
 use kms_core::single_flight::{Held, SingleFlight};
-use kms_core::{Error, ErrorKind, KeyName, Request, Result, Unreadable};
+use kms_core::{Error, ErrorKind, KeyName, Request, Result};
 
 use super::backend::{Backend, wanted};
 use super::cmk::Cmk;
@@ -51,7 +52,7 @@ impl Names {
                 let Some(names) = this.upgrade() else { return };
                 names.sweep();
                 // Nobody may ask for a key that was mended, and the status would speak of it for ever.
-                let pause = cache_policy::try_again_after(cache_policy::PING);
+                let pause = policy::try_again_after(policy::PING);
                 for name in names.unreadable.due(TRIED_AGAIN, pause, Instant::now()) {
                     let slot = names.slot(&name);
                     slot.flight.refresh(|| Arc::clone(&names).look_up(name));

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::KeyState;
-use kms_core::cache_policy::CALL_TIMEOUT;
+use kms_core::cache::policy::CALL_TIMEOUT;
+use kms_core::primitives::{Cipher, SecretBytes};
 use kms_core::single_flight::Held;
 use kms_core::{
-    CacheCounters, Capabilities, Cipher, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms,
-    ListQuery, Page, Request, Result, SecretBytes, StoreStatus,
+    CacheCounters, Capabilities, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms, ListQuery,
+    Page, Request, Result, StoreStatus,
 };
 use sha2::{Digest, Sha256};
 
@@ -203,13 +204,8 @@ impl Kms for AwsKms {
 
     async fn describe(&self, request: &Request, name: &KeyName) -> Result<KeyInfo> {
         let cmk = &self.names.usable(request, name).await?;
-        Ok(KeyInfo {
-            name: name.clone(),
-            cipher: Cipher::Aes256,
-            created_at: cmk.created_at,
-            created_by: self.creator(request, cmk).await?,
-            fingerprint: None,
-        })
+        Ok(KeyInfo::new(name.clone(), Cipher::Aes256)
+            .created(cmk.created_at, self.creator(request, cmk).await?))
     }
 
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use kms_core::primitives::SealingKey;
 use kms_core::single_flight::SingleFlight;
-use kms_core::{DataKey, Result, SealingKey};
+use kms_core::{DataKey, Result};
 
 use super::format;
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec};
-use kms_core::cache_policy::{CALL_TIMEOUT, refresh_age};
-use kms_core::{Cipher, Error, ErrorKind, Request, Result, SealingKey, SecretBytes};
+use kms_core::cache::policy::{CALL_TIMEOUT, refresh_age};
+use kms_core::primitives::{Cipher, SealingKey, SecretBytes};
+use kms_core::{Error, ErrorKind, Request, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::backend::{Backend, wanted};

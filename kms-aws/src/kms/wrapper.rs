@@ -8,8 +8,10 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyState};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::cache_policy::CALL_TIMEOUT;
-use kms_core::{Cipher, EntryName, Error, ErrorKind, Result, SealingKey, SecretBytes, StoreStatus, Wrapper};
+use kms_core::cache::policy::CALL_TIMEOUT;
+use kms_core::primitives::{Cipher, SealingKey, SecretBytes};
+use kms_core::store::{EntryName, Wrapper};
+use kms_core::{Error, ErrorKind, Result, StoreStatus};
 
 use super::config::WrapperConfig;
 use super::format;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kms_core::{EntryName, Error, ErrorKind, Finding, Findings, KeyName, KeyRecord, KeyStore, Result};
+use kms_core::store::{EntryName, Finding, Findings, KeyRecord, KeyStore};
+use kms_core::{Error, ErrorKind, KeyName, Result};
 
 use super::config::SecretsConfig;
 use super::store::{Presence, Right, SecretsManager, refused};

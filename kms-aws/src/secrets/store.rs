@@ -8,11 +8,10 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::primitives::{Blob, DateTime};
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use jiff::Timestamp;
-use kms_core::cache_policy::CALL_TIMEOUT;
-use kms_core::{
-    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
-    StoreStatus,
-};
+use kms_core::cache::policy::CALL_TIMEOUT;
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 
 use super::config::SecretsConfig;
 use crate::client::{Connected, STATUS_AGE, Upstream, load, look_again};
@@ -237,7 +236,7 @@ impl KeyStore for SecretsManager {
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
         let mut token = [0; 16];
-        kms_core::fill_random(&mut token)?;
+        kms_core::primitives::fill_random(&mut token)?;
         let token = hex::encode(token);
         let (deadline, patience) = (Instant::now() + CALL_TIMEOUT, Instant::now() + SETTLE);
         loop {

@@ -54,7 +54,8 @@ pub trait Spoiler: Sync {
     /// Undoes the preceding [`spoil`](Self::spoil) of the same name: the entry holds the same key again.
     async fn mend(&self, name: &KeyName, state: Spoilt);
 
-    /// Returns the content of the entry `name` in any form that changes with the entry: its bytes, or its version and state.
+    /// Returns the content of the entry `name`, in any form that changes with the entry: its bytes, or its version and
+    /// state.
     ///
     /// This method has all rights, also those that the service lacks.
     async fn content(&self, name: &KeyName) -> Vec<u8>;
@@ -76,8 +77,8 @@ pub trait Spoiler: Sync {
 ///   entry is deleted already.)
 /// * The other key works, and the spoilt entry is left as it was: once it is mended, every ciphertext opens.
 ///
-/// Returns the states that have a meaning for the backend. The caller compares them with those that it expects, so that no
-/// state is skipped unnoticed:
+/// Returns the states that have a meaning for the backend. The caller compares them with those that it expects, so that
+/// no state is skipped unnoticed:
 ///
 /// ```
 /// # use std::sync::{Arc, Mutex};

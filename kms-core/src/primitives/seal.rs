@@ -150,7 +150,8 @@ impl SealingKey {
         match *algorithm {
             Algorithm::Current(cipher) => self
                 .open_parts(cipher, sealed, iv, nonce, context)
-                // The name of the cipher is not authenticated, so it may have been changed. KES 0.24 uses the key's cipher.
+                // The name of the cipher is not authenticated, so it may have been changed. KES 0.24 uses the key's
+                // cipher.
                 .or_else(|| self.open_parts(self.cipher, sealed, iv, nonce, context)),
             Algorithm::AesDerived => {
                 let mut derived = self.derive_with_aes(iv);

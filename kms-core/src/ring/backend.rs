@@ -8,10 +8,10 @@ use tracing::{debug, error, warn};
 use super::away::{Away, Outage};
 use super::gate::Gate;
 use super::policy::{CALL_TIMEOUT, CALLS};
+use crate::primitives::SecretBytes;
+use crate::store::{EntryName, KeyStore};
 use crate::sync::{sleep, spawn, timeout_at};
-use crate::{
-    EntryName, Error, ErrorKind, KeyName, KeyStore, ListQuery, Page, Result, SecretBytes, StoreStatus,
-};
+use crate::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 
 /// Writes in flight at once: in all, and for one identity. They have a gate of their own, because a slow create must
 /// not hold up reads.

@@ -1,33 +1,66 @@
-//! How long keys stay in memory.
+//! The times of the cache.
 
 use std::time::Duration;
 
 use super::policy;
 
-/// How long keys stay in memory.
+/// The times for which a [`KeyRing`](crate::KeyRing) keeps keys in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CacheConfig {
-    /// How long a key is used after it was read; use never extends it. Zero reads it for every request.
+    /// The time for which a key is used after it was read. Use never extends it. Zero means one read for each request.
     ///
-    /// A key that another server deleted goes on working on this one for as long.
+    /// A key that another server deleted works on this one for the same time.
     pub any: Duration,
-    /// How long a key stays that nobody uses.
+    /// The time for which an unused key stays in memory.
     pub unused: Duration,
-    /// How long after its last good read a key is served while the backend cannot be asked. Zero is never.
+    /// The time for which a key is served after its last successful read while the backend is away. Zero means never.
     pub offline: Duration,
-    /// How often a backend that is away is asked whether it is back. A key that cannot be read is tried again after six
-    /// times as long.
+    /// The interval at which a backend that is away is asked whether it is back.
+    ///
+    /// An unreadable key is read again after six intervals.
     pub ping: Duration,
 }
 
-impl Default for CacheConfig {
-    /// Returns KES's defaults: 5 minutes, 30 seconds, no offline copy, and a ping every 10 seconds.
-    fn default() -> Self {
+impl CacheConfig {
+    /// Returns KES's defaults: 5 minutes, 30 seconds, no offline copies, and a ping every 10 seconds.
+    pub const fn new() -> Self {
         Self {
             any: Duration::from_secs(300),
             unused: Duration::from_secs(30),
             offline: Duration::ZERO,
             ping: policy::PING,
         }
+    }
+
+    /// Sets [`any`](Self::any).
+    #[must_use]
+    pub const fn with_any(self, any: Duration) -> Self {
+        Self { any, ..self }
+    }
+
+    /// Sets [`unused`](Self::unused).
+    #[must_use]
+    pub const fn with_unused(self, unused: Duration) -> Self {
+        Self { unused, ..self }
+    }
+
+    /// Sets [`offline`](Self::offline).
+    #[must_use]
+    pub const fn with_offline(self, offline: Duration) -> Self {
+        Self { offline, ..self }
+    }
+
+    /// Sets [`ping`](Self::ping).
+    #[must_use]
+    pub const fn with_ping(self, ping: Duration) -> Self {
+        Self { ping, ..self }
+    }
+}
+
+impl Default for CacheConfig {
+    /// Returns the configuration of [`new`](Self::new).
+    fn default() -> Self {
+        Self::new()
     }
 }

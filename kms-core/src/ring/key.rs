@@ -6,7 +6,8 @@ use sha2::Sha256;
 
 use crate::primitives::lock::lock;
 use crate::primitives::seal::keyed_hmac;
-use crate::{Fingerprint, KeyRecord, SealingKey};
+use crate::primitives::{Fingerprint, SealingKey};
+use crate::store::KeyRecord;
 
 /// A master key as it was read from a store, with all that is derived from it once.
 ///

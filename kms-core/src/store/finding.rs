@@ -32,7 +32,7 @@ impl fmt::Display for Level {
 /// One thing that a check looked at.
 ///
 /// ```
-/// use kms_core::{Findings, Level};
+/// use kms_core::store::{Findings, Level};
 ///
 /// let mut findings = Findings::default();
 /// findings.good("login", "logged in by token");

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kms_core::store::EntryName;
-use kms_core::{CacheConfig, ErrorKind, KeyName, Kms};
+use kms_core::{ErrorKind, KeyName, Kms};
 
 use super::scripted::{LONG, generate, kind, name, request, ring};
 
 #[tokio::test]
 async fn a_deleted_key_does_not_come_back_from_a_read_under_way() {
-    let config = CacheConfig { any: Duration::from_millis(200), ..LONG };
+    let config = LONG.with_any(Duration::from_millis(200));
     let (store, kms) = ring(config).await;
     generate(&kms, "client").await.unwrap();
     tokio::time::sleep(Duration::from_millis(250)).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kms_core::primitives::Fingerprint;
 use kms_core::store::{EntryName, KeyStore};
-use kms_core::{CacheConfig, ErrorKind, KeyRing, Kms};
+use kms_core::{ErrorKind, KeyRing, Kms};
 
 use super::scripted::{LONG, Scripted, generate, name, request, ring};
 
@@ -51,7 +51,7 @@ async fn every_key_that_is_known_to_have_had_the_name_may_be_the_reason() {
 
 #[tokio::test]
 async fn a_key_that_left_memory_before_it_was_made_anew_is_told_too() {
-    let config = CacheConfig { unused: Duration::from_millis(200), ..LONG };
+    let config = LONG.with_unused(Duration::from_millis(200));
     let (store, kms) = ring(config).await;
     let first = fingerprint(&kms).await;
     kms.delete(&request("client"), &name()).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_key_that_left_memory_before_it_was_made_anew_is_told_too() {
 
 #[tokio::test]
 async fn a_key_that_was_read_again_or_restored_is_not_one_before_itself() {
-    let config = CacheConfig { unused: Duration::from_millis(200), ..LONG };
+    let config = LONG.with_unused(Duration::from_millis(200));
     let (store, kms) = ring(config).await;
     let first = fingerprint(&kms).await;
     out_of_memory().await;

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use kms_core::ErrorKind;
 use kms_core::store::{EntryName, KeyStore};
-use kms_core::{CacheConfig, ErrorKind};
 
 use super::scripted::{LONG, SECOND, generate, kind, name, ring, until};
 
 #[tokio::test]
 async fn use_does_not_extend_the_life_of_a_key() {
-    let config = CacheConfig { any: Duration::from_millis(400), ..LONG };
+    let config = LONG.with_any(Duration::from_millis(400));
     let (store, kms) = ring(config).await;
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(1500) {
@@ -24,7 +24,7 @@ async fn use_does_not_extend_the_life_of_a_key() {
 
 #[tokio::test]
 async fn a_key_in_use_is_renewed_in_the_background() {
-    let config = CacheConfig { any: SECOND, ..LONG };
+    let config = LONG.with_any(SECOND);
     let (store, kms) = ring(config).await;
     generate(&kms, "client").await.unwrap();
     store.block();
@@ -45,7 +45,7 @@ async fn a_key_in_use_is_renewed_in_the_background() {
 
 #[tokio::test]
 async fn a_key_that_nobody_uses_goes() {
-    let config = CacheConfig { unused: Duration::from_millis(200), ..LONG };
+    let config = LONG.with_unused(Duration::from_millis(200));
     let (store, kms) = ring(config).await;
     generate(&kms, "client").await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use kms_core::{CacheConfig, ErrorKind, KeyName, Kms};
+use kms_core::{ErrorKind, KeyName, Kms};
 
 use super::scripted::{LONG, generate, kind, request, ring, until};
 
 #[tokio::test]
 async fn offline_keys_outlast_an_idle_night_and_an_outage() {
     let short = Duration::from_millis(100);
-    let config = CacheConfig { any: short, unused: short, offline: Duration::from_secs(600), ..LONG };
+    let config = LONG.with_any(short).with_unused(short).with_offline(Duration::from_secs(600));
     let (store, kms) = ring(config).await;
     generate(&kms, "client").await.unwrap();
     tokio::time::sleep(Duration::from_millis(400)).await;
@@ -29,7 +29,7 @@ async fn offline_keys_outlast_an_idle_night_and_an_outage() {
 #[tokio::test]
 async fn in_an_outage_only_the_first_request_waits_and_not_for_long() {
     let short = Duration::from_millis(100);
-    let config = CacheConfig { any: short, unused: short, offline: Duration::from_secs(600), ..LONG };
+    let config = LONG.with_any(short).with_unused(short).with_offline(Duration::from_secs(600));
     let (store, kms) = ring(config).await;
     generate(&kms, "client").await.unwrap();
     tokio::time::sleep(short * 2).await;
@@ -48,7 +48,7 @@ async fn in_an_outage_only_the_first_request_waits_and_not_for_long() {
 #[tokio::test]
 async fn an_answer_is_no_outage() {
     let short = Duration::from_millis(100);
-    let config = CacheConfig { any: short, unused: short, offline: Duration::from_secs(600), ..LONG };
+    let config = LONG.with_any(short).with_unused(short).with_offline(Duration::from_secs(600));
     for answer in [ErrorKind::NotFound, ErrorKind::Disabled, ErrorKind::Denied, ErrorKind::LoginRefused] {
         let (store, kms) = ring(config).await;
         generate(&kms, "client").await.unwrap();

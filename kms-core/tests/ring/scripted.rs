@@ -15,12 +15,11 @@ use kms_core::{
 use tokio::sync::Semaphore;
 
 pub const SECOND: Duration = Duration::from_secs(1);
-pub const LONG: CacheConfig = CacheConfig {
-    any: Duration::from_secs(600),
-    unused: Duration::from_secs(600),
-    offline: Duration::ZERO,
-    ping: Duration::from_millis(200),
-};
+pub const LONG: CacheConfig = CacheConfig::new()
+    .with_any(Duration::from_secs(600))
+    .with_unused(Duration::from_secs(600))
+    .with_offline(Duration::ZERO)
+    .with_ping(Duration::from_millis(200));
 
 /// A memory store that follows a script.
 pub struct Scripted {

@@ -1,5 +1,5 @@
-//! Keys that exist and cannot be read. The store is a mock that fails for chosen names in a chosen way, since no real store
-//! fails in all of these ways.
+//! Keys that exist and cannot be read. The store is a mock that fails for chosen names in a chosen way, since no real
+//! store fails in all of these ways.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +15,11 @@ use kms_core::{
     StoreStatus,
 };
 
-const LONG: CacheConfig = CacheConfig {
-    any: Duration::from_secs(600),
-    unused: Duration::from_secs(600),
-    offline: Duration::ZERO,
-    ping: Duration::from_secs(10),
-};
+const LONG: CacheConfig = CacheConfig::new()
+    .with_any(Duration::from_secs(600))
+    .with_unused(Duration::from_secs(600))
+    .with_offline(Duration::ZERO)
+    .with_ping(Duration::from_secs(10));
 
 /// The kind of a read's error, and the kind that a client of an existing key then receives.
 const ANSWERS: [(ErrorKind, ErrorKind); 14] = [
@@ -224,7 +223,7 @@ async fn what_was_mended_is_found_although_nobody_asks_for_it() {
     let quick = Duration::from_millis(50);
     let (store, kms) = ring(LONG);
     kms.create(&request(), &name("key")).await.unwrap();
-    let kms = KeyRing::new(Arc::clone(&store), CacheConfig { ping: quick, unused: quick, ..LONG });
+    let kms = KeyRing::new(Arc::clone(&store), LONG.with_ping(quick).with_unused(quick));
     store.fail(&name("key"), Some(ErrorKind::Corrupt));
     kms.describe(&request(), &name("key")).await.map(drop).unwrap_err();
     tokio::time::sleep(10 * quick).await;
@@ -260,7 +259,7 @@ async fn a_check_of_all_keys_is_told_by_the_status() {
 #[tokio::test]
 async fn a_key_in_memory_outlasts_damage_in_the_store_as_long_as_it_lasts_at_all() {
     let any = Duration::from_millis(600);
-    let config = CacheConfig { any, offline: Duration::from_secs(600), ping: Duration::from_secs(1), ..LONG };
+    let config = LONG.with_any(any).with_offline(Duration::from_secs(600)).with_ping(Duration::from_secs(1));
     for kind in [ErrorKind::Corrupt, ErrorKind::Internal, ErrorKind::Denied] {
         let (store, kms) = ring(config);
         kms.create(&request(), &name("key")).await.unwrap();
@@ -284,7 +283,8 @@ async fn a_key_in_memory_outlasts_damage_in_the_store_as_long_as_it_lasts_at_all
     }
 }
 
-/// A ciphertext that does not open makes the ring read the key again. An error of that read is no verdict on the ciphertext.
+/// A ciphertext that does not open makes the ring read the key again. An error of that read is no verdict on the
+/// ciphertext.
 #[tokio::test]
 async fn a_ciphertext_is_not_called_inauthentic_when_the_key_cannot_be_read() {
     let (store, kms) = ring(LONG);

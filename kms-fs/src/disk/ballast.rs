@@ -87,7 +87,8 @@ fn fill(file: &File, size: u64) -> io::Result<()> {
     let mut block = vec![0; 64 << 10];
     let mut offset = file.metadata()?.len();
     while offset < size {
-        kms_core::fill_random(&mut block).map_err(|error| io::Error::other(error.chain().to_string()))?;
+        kms_core::primitives::fill_random(&mut block)
+            .map_err(|error| io::Error::other(error.chain().to_string()))?;
         file.write_all_at(&block, offset)?;
         offset += block.len() as u64;
     }

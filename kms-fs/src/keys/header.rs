@@ -6,7 +6,7 @@
 //! Format 1 had no journal beside the database. Format 2 differs in nothing else. Its number keeps a release
 //! that would not write the journal from opening the store.
 
-use kms_core::{Cipher, SealingKey, SecretBytes, SecretKey};
+use kms_core::primitives::{Cipher, SealingKey, SecretBytes, SecretKey};
 
 use super::root_key::RootKey;
 use super::store_key::{STORE_ID_LEN, StoreId, StoreKey};
@@ -119,6 +119,6 @@ fn store_key_context(store_id: &StoreId) -> Vec<u8> {
 
 fn new_store_id() -> Result<StoreId, OpenError> {
     let mut store_id = [0; STORE_ID_LEN];
-    kms_core::fill_random(&mut store_id)?;
+    kms_core::primitives::fill_random(&mut store_id)?;
     Ok(store_id)
 }

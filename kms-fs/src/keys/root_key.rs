@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::{Cipher, SealingKey, SecretKey, rename_new};
+use kms_core::primitives::{Cipher, SealingKey, SecretKey, rename_new};
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
@@ -135,7 +135,7 @@ impl RootKey {
         text[len] = b'\n';
         // A process id would not do: processes in containers that share a directory may all have the same one.
         let mut random = [0_u8; 8];
-        kms_core::fill_random(&mut random)?;
+        kms_core::primitives::fill_random(&mut random)?;
         let temporary = with_suffix(path, &format!(".{:016x}.tmp", u64::from_be_bytes(random)));
         let written = write_private(&temporary, text.as_slice()).and_then(|()| rename_new(&temporary, path));
         if let Err(error) = written {

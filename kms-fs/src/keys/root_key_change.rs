@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kms_core::{read_secret_file, rename_new};
+use kms_core::primitives::{read_secret_file, rename_new};
 
 use super::root_key::{MAX_FILE_LEN, RootKey, with_suffix};
 use crate::disk::sync_directory_of;

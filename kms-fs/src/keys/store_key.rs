@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::{
-    EntryName, Error, ErrorKind, KeyRecord, Result, SealingKey, SecretBytes, SecretKey, StoreStatus, Wrapper,
-};
+use kms_core::primitives::{SealingKey, SecretBytes, SecretKey};
+use kms_core::store::{EntryName, KeyRecord, Wrapper};
+use kms_core::{Error, ErrorKind, Result, StoreStatus};
 
 /// The length in bytes of the random id of a store.
 pub const STORE_ID_LEN: usize = 16;

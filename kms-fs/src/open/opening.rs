@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kms_core::Wrapped;
+use kms_core::store::Wrapped;
 
 use super::stored::Parts;
 use super::unwrap::unwrap_any;
@@ -37,7 +37,7 @@ pub struct Opened {
 /// An open store whose records come wrapped, and what an operator should know about it.
 #[non_exhaustive]
 pub struct OpenedBare {
-    /// The store, to be put under a [`Wrapper`](kms_core::Wrapper).
+    /// The store, to be put under a [`Wrapper`](kms_core::store::Wrapper).
     pub store: SledStore,
     /// Whether the store was made just now.
     pub is_new: bool,

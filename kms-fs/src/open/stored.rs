@@ -204,7 +204,7 @@ fn salvage(
     notes: &mut Vec<String>,
 ) -> Result<Option<Found>, OpenError> {
     let mut random = [0; 8];
-    kms_core::fill_random(&mut random)?;
+    kms_core::primitives::fill_random(&mut random)?;
     let name = format!("kms-salvage-{:016x}", u64::from_be_bytes(random));
     match recovery::read_copy(config, &std::env::temp_dir().join(name)) {
         // The journal may be enough.

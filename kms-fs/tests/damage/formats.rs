@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use kms_core::{ErrorKind, KeyStore};
+use kms_core::ErrorKind;
+use kms_core::store::KeyStore;
 use kms_fs::{OpenError, OpenMode, open};
 
 use crate::store::{Outcome, Sample, config, content, copy_tree, entry, files, is_deleted, record};

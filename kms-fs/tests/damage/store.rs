@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kms_core::{
-    Cipher, EntryName, ErrorKind, KeyName, KeyRecord, KeyStore, ListQuery, SecretBytes, SecretKey,
-};
+use kms_core::primitives::{Cipher, SecretBytes, SecretKey};
+use kms_core::store::{EntryName, KeyRecord, KeyStore};
+use kms_core::{ErrorKind, KeyName, ListQuery};
 use kms_fs::{FsConfig, FsStore, OpenMode, Opened, RootKey, open};
 use tempfile::TempDir;
 

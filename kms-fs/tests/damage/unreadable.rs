@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kms_core::contract::{Spoiler, Spoilt, unreadable};
-use kms_core::{CacheConfig, EntryName, KeyName, KeyRing, KeyStore, Kms, SecretBytes};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::{CacheConfig, KeyName, KeyRing, Kms};
 use kms_fs::{FsStore, OpenError, OpenMode, RootKey, open};
 use tempfile::TempDir;
 

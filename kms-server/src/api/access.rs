@@ -1,7 +1,7 @@
 //! `/v1/policy/…` and `/v1/identity/…`: who may do what, as the configuration has it.
 
 use http::StatusCode;
-use kms_core::name::{self, MAX_PAGE_LEN};
+use kms_core::{KeyName, ListQuery};
 
 use super::answer::{Answer, Reject};
 use super::call::Call;
@@ -36,7 +36,7 @@ pub fn list_policies(call: &Call<'_>) -> Result<Answer, Reject> {
 
 /// Tells whether an identity is the admin, or else its policy.
 pub fn describe_identity(call: &Call<'_>) -> Result<Answer, Reject> {
-    if !name::is_valid(call.rest) {
+    if !KeyName::is_valid(call.rest) {
         let message = format!("identity '{}' is empty, too long or contains invalid characters", call.rest);
         return Err(Reject::bad_request(message));
     }
@@ -93,7 +93,7 @@ pub fn describe_self(call: &Call<'_>) -> Result<Answer, Reject> {
 impl Call<'_> {
     /// Finds the policy that the path names.
     fn policy(&self) -> Result<&Policy, Reject> {
-        if !name::is_valid(self.rest) {
+        if !KeyName::is_valid(self.rest) {
             let message =
                 format!("policy name '{}' is empty, too long or contains invalid characters", self.rest);
             return Err(Reject::bad_request(message));
@@ -113,10 +113,10 @@ fn list(call: &Call<'_>, member: &str, names: Vec<String>) -> Result<Answer, Rej
     let mut page: Vec<_> = names
         .into_iter()
         .filter(|name| name.starts_with(prefix) && after.is_none_or(|after| name.as_str() > after))
-        .take(MAX_PAGE_LEN + 1)
+        .take(ListQuery::MAX_LIMIT + 1)
         .collect();
-    let more = page.len() > MAX_PAGE_LEN;
-    page.truncate(MAX_PAGE_LEN);
+    let more = page.len() > ListQuery::MAX_LIMIT;
+    page.truncate(ListQuery::MAX_LIMIT);
     let mut out = format!("{{\"{member}\":[").into_bytes();
     for (index, name) in page.iter().enumerate() {
         if index > 0 {

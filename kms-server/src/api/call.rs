@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use hyper::body::Incoming;
-use kms_core::{Error, ErrorKind, Identity, KeyName, Request, name};
+use kms_core::{Error, ErrorKind, Identity, KeyName, Request};
 use zeroize::Zeroizing;
 
 use super::account::Account;
@@ -64,8 +64,8 @@ impl Call<'_> {
         };
         let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
         // `_` is no name, but names begin with it.
-        let valid = name::is_valid_prefix(prefix) || pattern == "_*" || (prefix == "_" && after.is_some());
-        if !valid || after.is_some_and(|last| !name::is_valid(last)) {
+        let valid = KeyName::is_valid_prefix(prefix) || pattern == "_*" || (prefix == "_" && after.is_some());
+        if !valid || after.is_some_and(|last| !KeyName::is_valid(last)) {
             return Err(invalid());
         }
         Ok((prefix, after))

@@ -2,7 +2,8 @@
 
 use http::StatusCode;
 use hyper::body::Incoming;
-use kms_core::{Cipher, ImportedKey, ListQuery, SecretKey};
+use kms_core::primitives::{Cipher, SecretKey};
+use kms_core::{ImportedKey, ListQuery};
 
 use super::answer::{Answer, Reject};
 use super::call::Call;
@@ -43,7 +44,7 @@ pub async fn import(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reje
     let key = SecretKey::from_slice(&key_bytes).ok_or_else(|| {
         Reject::new(StatusCode::NOT_ACCEPTABLE, format!("invalid key size for '{}'", cipher.name()))
     })?;
-    let key = ImportedKey { key, cipher };
+    let key = ImportedKey::new(key, cipher);
     effects::run(call, request, |kms, request| async move { kms.import(&request, &name, key).await }).await
 }
 

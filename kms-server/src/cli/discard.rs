@@ -3,7 +3,8 @@
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
-use kms_core::{EntryName, ErrorKind, KeyName, KeyRecord, KeyStore, Wrapped, Wrapper};
+use kms_core::store::{EntryName, KeyRecord, KeyStore, Wrapped, Wrapper};
+use kms_core::{ErrorKind, KeyName};
 use kms_fs::{FsConfig, OpenMode, SledStore};
 use serde_json::json;
 

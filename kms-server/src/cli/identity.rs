@@ -331,7 +331,7 @@ fn write_certificate(args: &NewArgs, api_key: &ApiKey, key: &Path, cert: &Path) 
     let key_pem = if args.encrypt {
         let password = password::ask_for_new(key)?;
         let mut iv = [0; 16];
-        kms_core::fill_random(&mut iv)?;
+        kms_core::primitives::fill_random(&mut iv)?;
         Zeroizing::new(private_key::encrypt(made.key.secret_der(), password.as_bytes(), iv))
     } else {
         made.key_pem()

@@ -1,7 +1,8 @@
 //! The sections `keystore.aws.kms` and `keystore.aws.secretsmanager`.
 
 use kms_aws::{AwsConfig, AwsConnection, Credentials, Reuse, SecretsConfig};
-use kms_core::{CacheConfig, Error, InvalidSetting};
+use kms_core::store::InvalidSetting;
+use kms_core::{CacheConfig, Error};
 
 use super::places::{Places, path};
 use super::problem::Problem;

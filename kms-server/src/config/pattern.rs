@@ -1,6 +1,6 @@
 //! Path patterns of policies: which are sound, and what to write for those that are not.
 
-use kms_core::name;
+use kms_core::KeyName;
 
 /// What is wrong with a pattern that has a wildcard elsewhere than at its end.
 ///
@@ -67,7 +67,7 @@ fn glob_matches(glob: &str, text: &str) -> bool {
 
 /// Tells whether a policy may have this name; the rule is that of key names.
 pub fn is_policy_name(text: &str) -> bool {
-    name::is_valid(text)
+    KeyName::is_valid(text)
 }
 
 #[cfg(test)]

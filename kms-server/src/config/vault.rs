@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kms_core::InvalidSetting;
+use kms_core::store::InvalidSetting;
 use kms_vault::{
     AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
 };

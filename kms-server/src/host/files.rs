@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use kms_core::rename_new;
+use kms_core::primitives::rename_new;
 use kms_trust::describe_io_error;
 
 use super::shell::shell_quote;
@@ -204,10 +204,10 @@ mod tests {
         let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, fifo, mode, 0).unwrap();
         for other in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
-            let error = kms_core::open_file(other).unwrap_err();
+            let error = kms_core::primitives::open_file(other).unwrap_err();
             assert!(error.to_string().contains("expected a file"), "{error}");
         }
-        let missing = kms_core::open_file(&directory.path().join("none"));
+        let missing = kms_core::primitives::open_file(&directory.path().join("none"));
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
@@ -218,10 +218,14 @@ mod tests {
         for len in [0, 1, 4095, 4096, 4097, 10_000] {
             let content: Vec<u8> = (0..len).map(|n: u32| n.to_le_bytes()[0]).collect();
             fs::write(&file, &content).unwrap();
-            assert_eq!(*kms_core::read_secret_file(&file, 10_000).unwrap(), content);
+            assert_eq!(*kms_core::primitives::read_secret_file(&file, 10_000).unwrap(), content);
         }
-        assert!(kms_core::read_secret_file(&file, 9_999).is_err());
+        assert!(kms_core::primitives::read_secret_file(&file, 9_999).is_err());
         // A file that says that it is empty.
-        assert!(!kms_core::read_secret_file(Path::new("/proc/self/status"), 1 << 20).unwrap().is_empty());
+        assert!(
+            !kms_core::primitives::read_secret_file(Path::new("/proc/self/status"), 1 << 20)
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -53,7 +53,7 @@ pub fn protect_memory() -> &'static Protection {
             mlockall(LOCK_ALL).map(|()| Locked::Everything).map_err(refused)
         } else {
             let limit = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX) / 1024;
-            let locked = kms_core::lock_keys_in_memory().map(|()| Locked::MasterKeys(limit));
+            let locked = kms_core::primitives::lock_keys_in_memory().map(|()| Locked::MasterKeys(limit));
             locked.map_err(|_| NEEDED.to_owned())
         };
         let no_core = Rlimit { current: Some(0), maximum: Some(0) };

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use kms_core::name::MAX_PAGE_LEN;
 use kms_core::{Identity, Kms, ListQuery, Request};
 
 /// How long the start may wait for the key store, for each question.
@@ -36,7 +35,7 @@ pub async fn count_keys(kms: &dyn Kms) -> kms_core::Result<KeyCount> {
     let mut after = None;
     for _ in 0..MAX_COUNTED_PAGES {
         let request = Request::new(nobody(), START_TIMEOUT);
-        let query = ListQuery { prefix: "", after: after.as_deref(), limit: MAX_PAGE_LEN };
+        let query = ListQuery { prefix: "", after: after.as_deref(), limit: ListQuery::MAX_LIMIT };
         let page = kms.list(&request, &query).await?;
         count += page.names.len();
         match page.names.last().filter(|_| page.more) {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_aws::{AwsKms, AwsWrapper, SecretsManager};
-use kms_core::{EntryName, ErrorKind, KeyRing, KeyStore, Kms, ListQuery, MemoryStore, Wrapped, Wrapper};
+use kms_core::store::{EntryName, KeyStore, MemoryStore, Wrapped, Wrapper};
+use kms_core::{ErrorKind, KeyRing, Kms, ListQuery};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 use kms_vault::Transit;
 

@@ -80,7 +80,7 @@ impl Lease {
     pub fn new(began: Instant, terms: Terms) -> Self {
         let length = (terms.seconds > 0).then(|| Duration::from_secs(terms.seconds));
         let mut jitter = [0_u8];
-        let _ = kms_core::fill_random(&mut jitter); // without randomness all servers renew at 50%
+        let _ = kms_core::primitives::fill_random(&mut jitter); // without randomness all servers renew at 50%
         let part = 0.5 + 0.2 * f64::from(jitter[0]) / 255.0;
         let renew_at = length.and_then(|length| began.checked_add(length.mul_f64(part)));
         let ends = length.and_then(|length| began.checked_add(length));

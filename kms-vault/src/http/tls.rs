@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kms_core::{Error, InvalidSetting, Result};
+use kms_core::store::InvalidSetting;
+use kms_core::{Error, Result};
 use kms_trust::{ServerVerifier, Trusted, describe_io_error, describe_pem_error, read_file};
 use rustls::ClientConfig;
 use rustls_pki_types::pem::{self, PemObject};

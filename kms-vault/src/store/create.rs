@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kms_core::{EntryName, Error, ErrorKind, Result, SecretBytes};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::EntryName;
+use kms_core::{Error, ErrorKind, Result};
 
 use super::engine::{Found, KvEngine};
 use crate::config::VaultConfig;

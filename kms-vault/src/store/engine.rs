@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kms_core::{EntryName, Error, ErrorKind, Result, SecretBytes};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::EntryName;
+use kms_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 

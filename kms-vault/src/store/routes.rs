@@ -1,6 +1,6 @@
 //! The routes of entries, which are those of KES.
 
-use kms_core::EntryName;
+use kms_core::store::EntryName;
 use vaultrs::api::{kv1::requests as kv1, kv2::requests as kv2};
 
 use crate::config::{KvVersion, VaultConfig};

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::KeyStore as _;
+use kms_core::store::KeyStore as _;
 use kms_fs::{FsConfig, OpenMode, RootKey};
 use kms_tests::content;
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_core::{CacheConfig, EntryName, ErrorKind, KeyName, KeyRing, KeyStore};
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::{CacheConfig, ErrorKind, KeyName, KeyRing};
 use kms_fs::{FsConfig, OpenMode, RootKey, open};
 use kms_server::settings::AuditFailure;
 use kms_tests::cut_off::CutOff;
@@ -101,7 +102,7 @@ async fn a_read_that_was_cut_off_is_recorded_as_such() {
     let mut builder = TestServer::builder();
     let audit_file = builder.path("audit.log");
     builder.settings.log.audit_file = Some(audit_file.clone());
-    builder.settings.cache = CacheConfig { any: Duration::ZERO, ..CacheConfig::default() };
+    builder.settings.cache = CacheConfig::default().with_any(Duration::ZERO);
     let server = builder.store(store.clone()).key("my-key").start().await;
     for (protocol, path) in
         [(Protocol::Http1, "/v1/key/generate/my-key"), (Protocol::Http2, "/v1/key/describe/my-key")]

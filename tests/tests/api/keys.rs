@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::{EntryName, KeyName};
+use kms_core::KeyName;
+use kms_core::store::EntryName;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Client, Protocol, TestIdentity, TestServer};
 use serde_json::Value;

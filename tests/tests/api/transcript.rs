@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use kms_core::{EntryName, ErrorKind, KeyName};
+use kms_core::store::EntryName;
+use kms_core::{ErrorKind, KeyName};
 use kms_server::settings::RouteSettings;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Answer, Client, Protocol, STATUS_KEPT, TestIdentity, TestServer, TestServerBuilder};

@@ -1,6 +1,8 @@
 //! Entries of the embedded store that exist and cannot be used, as clients see them.
 
-use kms_core::{EntryName, KeyName, KeyStore, SecretBytes};
+use kms_core::KeyName;
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore};
 use kms_fs::{FsConfig, OpenMode, RootKey, open};
 use kms_tests::spoilt::{Seen, ask, is};
 use kms_tests::{Protocol, TestServer};

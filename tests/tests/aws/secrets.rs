@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kms_aws::{SecretsConfig, SecretsManager};
-use kms_core::{
-    CacheConfig, Cipher, EntryName, ErrorKind, KeyRecord, KeyRing, KeyStore, Kms, ListQuery, SealingKey,
-    SecretBytes, SecretKey, contract,
-};
+use kms_core::primitives::{Cipher, SealingKey, SecretBytes, SecretKey};
+use kms_core::store::{EntryName, KeyRecord, KeyStore};
+use kms_core::{CacheConfig, ErrorKind, KeyRing, Kms, ListQuery, contract};
 use kms_tests::localstack::{Aws, Fault};
 use kms_tests::programs::until;
 use serde_json::{Value, json};
@@ -28,7 +27,7 @@ fn at_once(config: &mut SecretsConfig) {
 }
 
 pub fn ring(store: SecretsManager) -> Arc<KeyRing<SecretsManager>> {
-    Arc::new(KeyRing::new(store, CacheConfig { any: Duration::ZERO, ..CacheConfig::default() }))
+    Arc::new(KeyRing::new(store, CacheConfig::default().with_any(Duration::ZERO)))
 }
 
 fn entry(name: &str) -> EntryName {

@@ -2,7 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::{EntryName, ErrorKind, KeyStore, Kms};
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::{ErrorKind, Kms};
 use kms_tests::kes::Kes;
 use kms_tests::localstack::Aws;
 use kms_tests::programs::{program, until};

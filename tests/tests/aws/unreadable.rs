@@ -135,7 +135,7 @@ impl InSecrets {
 #[async_trait]
 impl Spoiler for InSecrets {
     async fn open(&self) -> Arc<dyn Kms> {
-        let cache = CacheConfig { any: Duration::ZERO, ..CacheConfig::default() };
+        let cache = CacheConfig::default().with_any(Duration::ZERO);
         Arc::new(KeyRing::new(self.store().await, cache))
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_aws::{AwsWrapper, WrapperConfig};
-use kms_core::{
-    CacheConfig, EntryName, ErrorKind, KeyRing, Kms, MemoryStore, SecretBytes, Wrapped, Wrapper, contract,
-};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, MemoryStore, Wrapped, Wrapper};
+use kms_core::{CacheConfig, ErrorKind, KeyRing, Kms, contract};
 use kms_fs::{FsConfig, OpenMode, SledStore};
 use kms_tests::localstack::{Aws, Fault};
 use kms_tests::programs::until;
@@ -71,7 +71,7 @@ async fn a_cmk_that_cannot_be_used_is_no_missing_key() {
     let aws = Aws::start().await;
     let cmk = new_cmk(&aws).await;
     let ring = |wrapper| {
-        let cache = CacheConfig { any: Duration::from_secs(1), ..CacheConfig::default() };
+        let cache = CacheConfig::default().with_any(Duration::from_secs(1));
         KeyRing::new(Wrapped::new(MemoryStore::new(), wrapper), cache)
     };
     let kms = ring(wrapper(&aws, &cmk).await);

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use kms_core::{EntryName, ErrorKind, KeyStore, ListQuery};
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::{ErrorKind, ListQuery};
 use kms_fs::{FsConfig, OpenMode, RootKey};
 use kms_tests::content;
 

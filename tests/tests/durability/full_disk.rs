@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use kms_core::{ErrorKind, KeyStore};
+use kms_core::ErrorKind;
+use kms_core::store::KeyStore;
 use kms_fs::{FsConfig, FsStore, OpenMode, RootKey};
 use kms_server::settings::AuditFailure;
 use kms_tests::content;

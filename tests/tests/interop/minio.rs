@@ -322,7 +322,7 @@ impl Minio {
     fn file(&self, name: &str, len: usize) -> PathBuf {
         let file = self.dir.path().join(name);
         let mut bytes = vec![0; len];
-        kms_core::fill_random(&mut bytes).unwrap();
+        kms_core::primitives::fill_random(&mut bytes).unwrap();
         fs::write(&file, bytes).unwrap();
         file
     }

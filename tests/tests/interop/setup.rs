@@ -31,7 +31,7 @@ impl KeyServer {
         let dir = tempfile::tempdir().unwrap();
         let (store, root_key) = (dir.path().join("store"), dir.path().join("root.key"));
         let mut bytes = [0; 32];
-        kms_core::fill_random(&mut bytes).unwrap();
+        kms_core::primitives::fill_random(&mut bytes).unwrap();
         fs::write(&root_key, STANDARD.encode(bytes)).unwrap();
         fs::set_permissions(&root_key, fs::Permissions::from_mode(0o600)).unwrap();
         let key_store = format!(

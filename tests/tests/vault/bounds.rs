@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_core::{CacheConfig, EntryName, ErrorKind, KeyStore, ListQuery, Result};
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::{CacheConfig, ErrorKind, ListQuery, Result};
 use kms_server::settings::RouteSettings;
 use kms_tests::bao::{Bao, WIDE_POLICY};
 use kms_tests::programs::until;

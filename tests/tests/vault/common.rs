@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::{
-    CacheConfig, EntryName, ErrorKind, Identity, KeyName, KeyRing, KeyStore, Kms, ListQuery, Request,
-    SecretBytes,
-};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::{CacheConfig, ErrorKind, Identity, KeyName, KeyRing, Kms, ListQuery, Request};
 use kms_vault::VaultConfig;
 
 /// A key ring over the Vault store of a configuration.

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::{
-    EntryName, ErrorKind, KeyRing, KeyStore, ListQuery, Page, Result, SecretBytes, StoreCapabilities,
-    StoreStatus, contract,
-};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::{ErrorKind, KeyRing, ListQuery, Page, Result, StoreStatus, contract};
 use kms_tests::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
 use kms_vault::{KvVersion, TransitConfig, VaultConfig};
 use reqwest::Method;

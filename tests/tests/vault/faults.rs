@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_core::{CacheConfig, DataKey, ErrorKind, KeyStore, Kms};
+use kms_core::store::KeyStore;
+use kms_core::{CacheConfig, DataKey, ErrorKind, Kms};
 use kms_tests::bao::{Bao, LEAST_POLICY};
 use kms_tests::programs::until;
 use kms_vault::{KvVersion, Login, Secret, SecretSource, VaultConfig};
@@ -15,12 +16,11 @@ use super::proxy::{Fault, Proxy};
 
 const PING: Duration = Duration::from_secs(1);
 /// Keys end soon, but stay available in an outage.
-const CACHE: CacheConfig = CacheConfig {
-    any: Duration::from_millis(300),
-    unused: Duration::from_secs(600),
-    offline: Duration::from_secs(600),
-    ping: PING,
-};
+const CACHE: CacheConfig = CacheConfig::new()
+    .with_any(Duration::from_millis(300))
+    .with_unused(Duration::from_secs(600))
+    .with_offline(Duration::from_secs(600))
+    .with_ping(PING);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_network_does_to_us() {

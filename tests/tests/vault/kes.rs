@@ -2,7 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kms_core::{CacheConfig, EntryName, Fingerprint, KeyStore, Kms};
+use kms_core::primitives::Fingerprint;
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::{CacheConfig, Kms};
 use kms_tests::bao::{Bao, WIDE_POLICY};
 use kms_tests::kes::Kes;
 use kms_tests::programs::{program, until};

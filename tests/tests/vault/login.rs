@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kms_core::{ErrorKind, KeyStore};
+use kms_core::ErrorKind;
+use kms_core::store::KeyStore;
 use kms_tests::bao::{Bao, LEAST_POLICY, WIDE_POLICY};
 use kms_tests::programs::until;
 use kms_vault::{AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, VaultConfig};

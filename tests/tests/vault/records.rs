@@ -1,9 +1,9 @@
 //! The content of Vault byte for byte: the paths, the field and the encoding of KES, and records that others
 //! wrote.
 
-use kms_core::{
-    CacheConfig, Cipher, EntryName, ErrorKind, Fingerprint, KeyRecord, KeyStore, Kms, ListQuery, SecretBytes,
-};
+use kms_core::primitives::{Cipher, Fingerprint, SecretBytes};
+use kms_core::store::{EntryName, KeyRecord, KeyStore};
+use kms_core::{CacheConfig, ErrorKind, Kms, ListQuery};
 use kms_tests::bao::Bao;
 use kms_vault::{KvVersion, TransitConfig, VaultConfig};
 use reqwest::Method;

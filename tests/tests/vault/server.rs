@@ -126,12 +126,11 @@ async fn clients_get_an_answer_whatever_vault_does() {
     let login = bao.approle(LEAST_POLICY, "5m").await;
     let mut server = TestServer::builder();
     let short = Duration::from_millis(300);
-    server.settings.cache = CacheConfig {
-        any: short,
-        unused: short,
-        offline: Duration::from_secs(600),
-        ping: Duration::from_secs(1),
-    };
+    server.settings.cache = CacheConfig::new()
+        .with_any(short)
+        .with_unused(short)
+        .with_offline(Duration::from_secs(600))
+        .with_ping(Duration::from_secs(1));
     let store = open(VaultConfig { login, endpoint: proxy.endpoint(), ..bao.config(KvVersion::V2) });
     let server = server.store(store).route_timeout(Duration::from_secs(8)).start().await;
     let mut client = server.admin(Protocol::Http2);
@@ -181,12 +180,10 @@ async fn an_outage_fails_no_request_for_a_key_that_was_in_use() {
     let mut bao = Bao::with_kv(KvVersion::V2).await;
     let login = bao.approle(LEAST_POLICY, "5m").await;
     let mut server = TestServer::builder();
-    server.settings.cache = CacheConfig {
-        any: Duration::from_secs(1),
-        unused: Duration::from_secs(1),
-        offline: Duration::from_secs(600),
-        ..CacheConfig::default()
-    };
+    server.settings.cache = CacheConfig::default()
+        .with_any(Duration::from_secs(1))
+        .with_unused(Duration::from_secs(1))
+        .with_offline(Duration::from_secs(600));
     let server = server.store(open(VaultConfig { login, ..bao.config(KvVersion::V2) })).start().await;
     let mut client = server.admin(Protocol::Http2);
     let mut sealed = Vec::new();

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use kms_core::{ErrorKind, KeyStore};
+use kms_core::ErrorKind;
+use kms_core::store::KeyStore;
 use kms_tests::bao::{Bao, Tls};
 use kms_vault::{KvVersion, TlsConfig, VaultConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};

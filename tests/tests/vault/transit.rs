@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kms_core::{CacheConfig, ErrorKind, KeyRing, KeyStore, Kms, MemoryStore, Wrapped, Wrapper, contract};
+use kms_core::store::{KeyStore, MemoryStore, Wrapped, Wrapper};
+use kms_core::{CacheConfig, ErrorKind, KeyRing, Kms, contract};
 use kms_tests::bao::{Bao, LEAST_POLICY};
 use kms_vault::{KvVersion, Transit, TransitConfig, VaultConfig, VaultStore};
 use reqwest::Method;

@@ -76,7 +76,7 @@ impl InVault {
 #[async_trait]
 impl Spoiler for InVault {
     async fn open(&self) -> Arc<dyn Kms> {
-        ring(self.config(), CacheConfig { any: Duration::ZERO, ..CacheConfig::default() })
+        ring(self.config(), CacheConfig::default().with_any(Duration::ZERO))
     }
 
     async fn spoil(&self, name: &KeyName, state: Spoilt) -> bool {

@@ -18,7 +18,9 @@ use shuttle::future::block_on;
 use self::store::Store;
 use super::key::CachedKey;
 use super::{CacheConfig, KeyRing};
-use crate::{Cipher, Fingerprint, Identity, KeyName, KeyRecord, Request, SecretKey};
+use crate::primitives::{Cipher, Fingerprint, SecretKey};
+use crate::store::KeyRecord;
+use crate::{Identity, KeyName, Request};
 
 /// Later than anything that a model waits for.
 const FAR: Duration = Duration::from_secs(86_400);

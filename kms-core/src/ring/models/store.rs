@@ -6,11 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{CachedKey, name, record};
+use crate::primitives::{Fingerprint, SecretBytes};
+use crate::store::{EntryName, KeyRecord, KeyStore, StoreCapabilities};
 use crate::sync::{AtomicUsize, Mutex, Ordering, sleep};
-use crate::{
-    EntryName, Error, ErrorKind, Fingerprint, KeyRecord, KeyStore, ListQuery, Page, Result, SecretBytes,
-    StoreCapabilities, StoreStatus,
-};
+use crate::{Error, ErrorKind, ListQuery, Page, Result, StoreStatus};
 
 /// A call of the backend takes any time that the checker likes.
 const SOME_TIME: Duration = Duration::ZERO;

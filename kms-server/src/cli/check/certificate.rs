@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use kms_core::Finding;
+use kms_core::store::Finding;
 use kms_trust::Trusted;
 
 use crate::credentials::certificate::{self, Facts};

@@ -4,10 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use kms_aws::{AwsKms, SecretsManager};
-use kms_core::{
-    EntryName, Finding, Fingerprint, KeyStore, Level, SecretBytes, SecretKey, Survey, Wrapped, Wrapper,
-    survey, survey_kms,
-};
+use kms_core::primitives::{Fingerprint, SecretBytes, SecretKey};
+use kms_core::store::{EntryName, Finding, KeyStore, Level, Survey, Wrapped, Wrapper, survey, survey_kms};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 use kms_vault::VaultConfig;
 
@@ -369,7 +367,7 @@ async fn wraps(root: &dyn Wrapper) -> Result<(), String> {
 /// Makes an entry of no meaning, under a name that listings hide.
 fn probe() -> kms_core::Result<(EntryName, SecretBytes)> {
     let mut random = [0; 16];
-    kms_core::fill_random(&mut random)?;
+    kms_core::primitives::fill_random(&mut random)?;
     let name = EntryName::slot(&Fingerprint::from_bytes(random), 2);
     Ok((name, SecretBytes::from(SecretKey::random()?.expose().as_slice())))
 }

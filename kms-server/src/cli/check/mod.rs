@@ -7,7 +7,8 @@ mod policy;
 use std::fmt;
 use std::path::Path;
 
-use kms_core::{Finding, Identity, Level};
+use kms_core::Identity;
+use kms_core::store::{Finding, Level};
 use serde::Serialize;
 
 use crate::config::{self, Environment};

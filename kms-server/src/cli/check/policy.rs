@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kms_core::Finding;
+use kms_core::store::Finding;
 
 use crate::api::Routes;
 use crate::settings::PolicySettings;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kms_core::{CacheConfig, SecretBytes};
+use kms_core::CacheConfig;
+use kms_core::primitives::SecretBytes;
 
 pub use self::banner::Banner;
 use crate::cli::failure::Failure;
@@ -138,7 +139,7 @@ struct TemporaryDirectory(PathBuf);
 impl TemporaryDirectory {
     fn create() -> Result<Self, Failure> {
         let mut random = [0; 8];
-        kms_core::fill_random(&mut random)?;
+        kms_core::primitives::fill_random(&mut random)?;
         let path = std::env::temp_dir().join(format!("kms-dev-{}", hex::encode(random)));
         files::private_directory(&path).map_err(|error| Failure::new(files::failed(&path, &error)))?;
         Ok(Self(path))
@@ -197,7 +198,8 @@ impl DevServer {
 fn admin_in(directory: &Path) -> Result<ApiKey, Failure> {
     let path = directory.join("api.key");
     make_once(&path, || Ok(format!("{}\n", *ApiKey::generate()?.to_text()).as_bytes().into()))?;
-    let content = kms_core::read_secret_file(&path, MAX_KEY_LEN).map_err(|error| unusable(&path, &error))?;
+    let content = kms_core::primitives::read_secret_file(&path, MAX_KEY_LEN)
+        .map_err(|error| unusable(&path, &error))?;
     let text = std::str::from_utf8(&content)
         .map_err(|_| Failure::new(format!("{}: it is no text, expected an API key", path.display())))?;
     ApiKey::parse(text.trim()).map_err(|error| Failure::from(error).context(&path.display().to_string()))

@@ -7,7 +7,9 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kms_core::{ErrorKind, KeyName, KeyRecord, SealingKey, SecretBytes, SecretKey};
+use kms_core::primitives::{SealingKey, SecretBytes, SecretKey};
+use kms_core::store::KeyRecord;
+use kms_core::{ErrorKind, KeyName};
 use kms_trust::describe_io_error;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;

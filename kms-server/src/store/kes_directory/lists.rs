@@ -29,7 +29,7 @@ impl List {
     }
 
     fn text(file: &Path) -> io::Result<String> {
-        match kms_core::open_file(file) {
+        match kms_core::primitives::open_file(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
             opened => io::read_to_string(opened?),
         }

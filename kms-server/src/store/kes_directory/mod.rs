@@ -13,7 +13,8 @@ mod store;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use kms_core::{EntryName, ErrorKind, KeyName, KeyStore as _};
+use kms_core::store::{EntryName, KeyStore as _};
+use kms_core::{ErrorKind, KeyName};
 use kms_fs::{Found, OpenError, OpenMode, Opened};
 
 pub use self::files::{Directory, Looked};

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kms_core::{
-    EntryName, Error, ErrorKind, KeyName, KeyRecord, KeyStore, ListQuery, Page, Result, SecretBytes,
-    StoreCapabilities, StoreStatus,
-};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyRecord, KeyStore, StoreCapabilities};
+use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 use kms_fs::FsStore;
 use tokio::sync::{Mutex, RwLock};
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use kms_core::{KeyRing, MemoryStore};
+use kms_core::KeyRing;
+use kms_core::store::MemoryStore;
 use kms_server::Server;
 use kms_tests::{Protocol, TestServer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};

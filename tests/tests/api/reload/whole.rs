@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_core::{KeyRing, MemoryStore};
+use kms_core::KeyRing;
+use kms_core::store::MemoryStore;
 use kms_server::Server;
 use kms_server::settings::KeyStoreSettings;
 use kms_tests::{Protocol, TestServer};

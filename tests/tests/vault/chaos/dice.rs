@@ -3,7 +3,7 @@
 /// Returns a random seed.
 pub fn random_seed() -> u64 {
     let mut bytes = [0; 8];
-    kms_core::fill_random(&mut bytes).unwrap();
+    kms_core::primitives::fill_random(&mut bytes).unwrap();
     u64::from_le_bytes(bytes)
 }
 
