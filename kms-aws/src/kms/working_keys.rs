@@ -16,7 +16,7 @@ use super::backend::{Backend, wanted};
 use super::cmk::{Cmk, Digest};
 use super::format::{self, Kind, Parts};
 use super::lifecycle::{not_seen, secret_key};
-use super::refusals::{RefusalLimit, Token};
+use super::refusals::RefusalLimit;
 use super::working_key::{OpenedKey, WorkingKey};
 use crate::client::look_again;
 use crate::error::{Attempt, Failure};
@@ -126,12 +126,11 @@ impl WorkingKeys {
             self.backend.touch(&entry.used);
             entry.flight.get()
         });
-        let key = match in_memory {
-            Some(held) => Arc::clone(held.value()),
-            None => {
-                let context = Some(context).filter(|_| *kind == Kind::Single);
-                self.opened_key(request, cmk, parts.blob, context).await?
-            }
+        let key = if let Some(held) = in_memory {
+            Arc::clone(held.value())
+        } else {
+            let context = Some(context).filter(|_| *kind == Kind::Single);
+            self.opened_key(request, cmk, parts.blob, context).await?
         };
         Ok(key.open(parts.sealed, &format::associated_data(parts.header, context))?)
     }
@@ -154,61 +153,49 @@ impl WorkingKeys {
             let why = "too many ciphertexts that AWS KMS calls inauthentic";
             Error::with_source(ErrorKind::Throttled, format!("decrypt with key '{}'", cmk.name), why)
         })?;
-        let opened = match context {
-            Some(context) => {
-                let (backend, cmk, deadline) = (Arc::clone(&self.backend), Arc::clone(cmk), request.deadline);
-                let (blob, context) = (blob.to_vec(), context.to_vec());
-                let ask = async move {
-                    let opened = unwrap(&backend, &cmk, &blob, Some(&context), deadline).await;
-                    token.settle(&opened);
+        let opened = if let Some(context) = context {
+            let (backend, cmk, deadline) = (Arc::clone(&self.backend), Arc::clone(cmk), request.deadline);
+            let (blob, context) = (blob.to_vec(), context.to_vec());
+            let ask = async move {
+                let opened = unwrap(&backend, &cmk, &blob, Some(&context), deadline).await;
+                token.settle(&opened);
+                opened
+            };
+            self.backend.gate.run(request, ask).await
+        } else {
+            let place = Place::new(cmk, blob);
+            self.backend.touch(&place.entry.used);
+            let mut token = Some(token);
+            let leave = || self.backend.gate.pass(request);
+            let ask = || {
+                let (backend, cmk, blob) = (Arc::clone(&self.backend), Arc::clone(cmk), blob.to_vec());
+                let (entry, token) = (Arc::clone(&place.entry), token.take());
+                async move {
+                    let opened = unwrap(&backend, &cmk, &blob, None, Instant::now() + CALL_TIMEOUT).await;
+                    if let Some(token) = token {
+                        token.settle(&opened);
+                    }
+                    if opened.is_ok() {
+                        // Whoever asked first may have left, and taken the entry away.
+                        cmk.opened.pin().insert(blob.into(), entry);
+                    } else {
+                        cmk.opened.pin().remove(blob.as_slice());
+                    }
                     opened
-                };
-                self.backend.gate.run(request, ask).await
+                }
+            };
+            let opened = place.entry.flight.fetch(wanted(request, None), |_| true, leave, ask).await;
+            let opened = opened.map(|held| Arc::clone(held.value()));
+            // Where another client's fetch served this one, the token is still here.
+            if let Some(token) = token {
+                token.settle(&opened);
             }
-            None => self.opened_and_kept(request, cmk, blob, token).await,
+            opened
         };
         opened.map_err(|error| match error.kind() {
             ErrorKind::NotAuthentic => NotOpened::ByAws(error, digest),
             _ => NotOpened::Otherwise(error),
         })
-    }
-
-    /// Waits for AWS to open a wrapped key for all who ask, and keeps the key.
-    async fn opened_and_kept(
-        &self,
-        request: &Request,
-        cmk: &Arc<Cmk>,
-        blob: &[u8],
-        token: Token,
-    ) -> Result<Arc<SealingKey>> {
-        let place = Place::new(cmk, blob);
-        self.backend.touch(&place.entry.used);
-        let mut token = Some(token);
-        let ask = || {
-            let (backend, cmk, blob) = (Arc::clone(&self.backend), Arc::clone(cmk), blob.to_vec());
-            let (entry, token) = (Arc::clone(&place.entry), token.take());
-            async move {
-                let opened = unwrap(&backend, &cmk, &blob, None, Instant::now() + CALL_TIMEOUT).await;
-                if let Some(token) = token {
-                    token.settle(&opened);
-                }
-                if opened.is_ok() {
-                    // Whoever asked first may have left, and taken the entry away.
-                    cmk.opened.pin().insert(blob.into(), entry);
-                } else {
-                    cmk.opened.pin().remove(blob.as_slice());
-                }
-                opened
-            }
-        };
-        let leave = || self.backend.gate.pass(request);
-        let opened = place.entry.flight.fetch(wanted(request, None), |_| true, leave, ask).await;
-        let opened = opened.map(|held| Arc::clone(held.value()));
-        // Where another client's fetch served this one, the token is still here.
-        if let Some(token) = token {
-            token.settle(&opened);
-        }
-        opened
     }
 }
 
