@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
-use super::{identity, init, key, listing, log, metric, policy, root_key, server, status, usage};
+use super::commands::{identity, init, key, log, metric, policy, root_key, server, status};
+use super::{listing, usage};
 
 /// Returns the definition of the command line. A flag may be there twice, as scripts have it that add one to an alias.
 pub fn definition() -> clap::Command {

@@ -1,30 +1,18 @@
 //! The command line `kms`, which understands what KES's does and may be called `kes`.
 
-mod check;
 pub mod client;
 mod colour;
+mod commands;
 mod completion;
 mod connection;
 mod definition;
-mod dev;
-mod discard;
 mod duration;
 mod failure;
-mod identity;
-mod init;
-mod key;
 mod listing;
-mod log;
-mod metric;
 mod name;
 mod output;
 mod password;
-mod policy;
-mod root_key;
 mod runtime;
-mod server;
-mod signals;
-mod status;
 mod usage;
 
 use std::borrow::Cow;
@@ -33,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
+use self::commands::{check, identity, init, key, log, metric, policy, root_key, server, status};
 use self::definition::{CheckArgs, Cli, Command, InitArgs, ToolCommand, definition, parse};
 use self::failure::Failure;
 use self::name::{Call, Name};

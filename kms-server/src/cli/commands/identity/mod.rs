@@ -14,12 +14,12 @@ use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::colour::Style;
-use super::connection::Connection;
-use super::listing::{self, Kind, Patterns};
-use super::name::Call;
-use super::output::Output;
-use super::{Failure, block_on, client, duration, password};
+use crate::cli::colour::Style;
+use crate::cli::connection::Connection;
+use crate::cli::listing::{self, Kind, Patterns};
+use crate::cli::name::Call;
+use crate::cli::output::Output;
+use crate::cli::{Failure, block_on, client, duration, password};
 use crate::config::parse_duration;
 use crate::credentials::apikey::{self, ApiKey, InvalidApiKey};
 use crate::credentials::certificate::{self, Facts, NewCertificate};

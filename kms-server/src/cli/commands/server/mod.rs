@@ -1,5 +1,8 @@
 //! `kms server`.
 
+mod dev;
+mod signals;
+
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::net::SocketAddr;
 use std::panic::PanicHookInfo;
@@ -16,10 +19,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::dev::{self, Banner, DevServer};
-use super::name::Name;
-use super::signals::{Signals, Stop};
-use super::{Failure, Output};
+use self::dev::{self, Banner, DevServer};
+use self::signals::{Signals, Stop};
+use crate::cli::name::Name;
+use crate::cli::{Failure, Output};
 use crate::config::{self, Environment, Flags, Origins};
 use crate::host::process;
 use crate::server::reload::Reloader;

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use kms_fs::{FsConfig, RootKey};
 use serde_json::json;
 
-use super::{Failure, Output};
+use crate::cli::{Failure, Output};
 use crate::config::{self, Environment};
 use crate::settings::{KeyStoreSettings, RootKeySource};
 use crate::store::kes_directory;

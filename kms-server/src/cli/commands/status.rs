@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::client::{self, Client};
-use super::colour::Style;
-use super::connection::Access;
-use super::name::Call;
-use super::output::Output;
-use super::{Failure, block_on};
+use crate::cli::client::{self, Client};
+use crate::cli::colour::Style;
+use crate::cli::connection::Access;
+use crate::cli::name::Call;
+use crate::cli::output::Output;
+use crate::cli::{Failure, block_on};
 
 /// The arguments of `kms status`. As with KES, `-s` is `--short` here.
 #[derive(clap::Args)]

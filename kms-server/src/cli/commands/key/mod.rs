@@ -1,5 +1,7 @@
 //! `kms key`: keys are made, listed and used on a server.
 
+mod discard;
+
 use std::io::{self, Read as _};
 
 use base64::Engine as _;
@@ -11,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::client::{self, Client, ClientError};
-use super::connection::Connection;
-use super::listing::{self, Kind};
-use super::name::Call;
-use super::output::note;
-use super::{Failure, block_on, duration};
+use crate::cli::client::{self, Client, ClientError};
+use crate::cli::connection::Connection;
+use crate::cli::listing::{self, Kind};
+use crate::cli::name::Call;
+use crate::cli::output::note;
+use crate::cli::{Failure, block_on, duration};
 
 /// The commands of `kms key`.
 #[derive(Subcommand)]
@@ -34,7 +36,7 @@ pub enum Command {
     #[command(alias = "delete")]
     Rm(NamesArgs),
     /// Give up a key of a local store that cannot be read; the server must not run.
-    Discard(super::discard::DiscardArgs),
+    Discard(discard::DiscardArgs),
     /// Make a new data encryption key.
     #[command(alias = "derive")]
     Dek(DekArgs),
@@ -149,7 +151,7 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
     let environment = call.environment;
     match command {
         Command::Create(args) => create(&args, call),
-        Command::Discard(args) => super::discard::run(&args, environment),
+        Command::Discard(args) => discard::run(&args, environment),
         Command::Import(args) => {
             import(&args.connection.client(call)?, &args.name, &argument_or_stdin(&args.key)?, &args.cipher)
         }

@@ -8,8 +8,8 @@ use kms_core::{ErrorKind, KeyName};
 use kms_fs::{FsConfig, OpenMode, SledStore};
 use serde_json::json;
 
-use super::output::note;
-use super::{Failure, Output};
+use crate::cli::output::note;
+use crate::cli::{Failure, Output};
 use crate::config::{self, Environment};
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
 use crate::store::{self, kes_directory};

@@ -8,15 +8,15 @@ use kms_core::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::colour::Style;
-use super::connection::Connection;
 use super::identity::identity_of;
-use super::listing::{self, Kind, Patterns};
-use super::name::Call;
-use super::output::Output;
-use super::{Failure, block_on, client, duration};
 use crate::access::policy::{Access, Role, Target};
 use crate::api::{self, Routes};
+use crate::cli::colour::Style;
+use crate::cli::connection::Connection;
+use crate::cli::listing::{self, Kind, Patterns};
+use crate::cli::name::Call;
+use crate::cli::output::Output;
+use crate::cli::{Failure, block_on, client, duration};
 use crate::config::{self, Environment, Flags};
 
 /// The commands of `kms policy`.

@@ -10,7 +10,7 @@ use kms_fs::FsConfig;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use crate::cli::failure::Failure;
 use crate::credentials::apikey::ApiKey;
 use crate::credentials::certificate::NewCertificate;
 use crate::host::files;

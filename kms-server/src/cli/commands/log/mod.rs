@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::colour::Style;
-use super::connection::Connection;
-use super::name::Call;
-use super::output::Output;
-use super::{Failure, block_on, duration};
+use crate::cli::colour::Style;
+use crate::cli::connection::Connection;
+use crate::cli::name::Call;
+use crate::cli::output::Output;
+use crate::cli::{Failure, block_on, duration};
 
 /// The arguments of `kms log`.
 #[derive(clap::Args)]

@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::failure::Failure;
+use crate::cli::failure::Failure;
 
 /// Signals that end a server, and one that has it load its configuration again.
 ///

@@ -7,12 +7,13 @@ use http::Method;
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
-use super::client::Client;
-use super::colour::Style;
-use super::connection::Connection;
-use super::name::Call;
-use super::output::Output;
-use super::{Failure, block_on, duration, status};
+use super::status;
+use crate::cli::client::Client;
+use crate::cli::colour::Style;
+use crate::cli::connection::Connection;
+use crate::cli::name::Call;
+use crate::cli::output::Output;
+use crate::cli::{Failure, block_on, duration};
 use crate::config::parse_duration;
 
 /// How often KES looks unless told.

@@ -1,0 +1,12 @@
+//! The commands, a module each: its arguments, and `run`.
+
+pub mod check;
+pub mod identity;
+pub mod init;
+pub mod key;
+pub mod log;
+pub mod metric;
+pub mod policy;
+pub mod root_key;
+pub mod server;
+pub mod status;
