@@ -1,22 +1,25 @@
-//! Colours of what commands print.
+//! The colours in which commands print.
 
-/// When results are coloured.
+/// When commands print in colours.
+// The rustdoc of the variants is help text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Colour {
-    /// On a terminal that has colours.
+    /// Print in colours on a terminal that supports them.
     #[default]
     Auto,
-    /// The same, and with `CLICOLOR_FORCE` into a pipe, too: so are the commands that have no `--color` in KES.
+    /// Like `Auto`, but `CLICOLOR_FORCE` counts in a pipe, too.
+    ///
+    /// This is what commands do that have no `--color` in KES.
     #[value(skip)]
     AutoOrForced,
-    /// Not at all.
+    /// Never print in colours.
     Never,
-    /// Into a pipe, too.
+    /// Always print in colours, into a pipe, too.
     Always,
 }
 
 impl Colour {
-    /// Tells whether there are colours where it is known whether that is a terminal.
+    /// Returns whether to print in colours, on a terminal or into something else.
     pub fn are_wanted(self, is_terminal: bool) -> bool {
         let variable = |name: &str| std::env::var(name).unwrap_or_default();
         match self {
@@ -28,7 +31,7 @@ impl Colour {
     }
 }
 
-/// Tells by the environment whether what is written to gets colours, as termenv does for KES.
+/// Returns whether the environment wants colours, by the rules of termenv, which KES uses.
 fn has_colours(is_terminal: bool, variable: impl Fn(&str) -> String) -> bool {
     let is_forced = !matches!(variable("CLICOLOR_FORCE").as_str(), "" | "0");
     if !variable("NO_COLOR").is_empty() {
@@ -37,7 +40,7 @@ fn has_colours(is_terminal: bool, variable: impl Fn(&str) -> String) -> bool {
     if is_forced {
         return true;
     }
-    // What runs a build keeps what is written, and shows it later.
+    // A CI system records the output and shows it elsewhere.
     if !is_terminal || variable("CLICOLOR") == "0" || !variable("CI").is_empty() {
         return false;
     }
@@ -48,31 +51,31 @@ fn has_colours(is_terminal: bool, variable: impl Fn(&str) -> String) -> bool {
         || ["color", "ansi"].iter().any(|part| terminal.contains(part))
 }
 
-/// The looks of a text where colours are welcome, as the parameters of the terminal's sequence.
+/// The style of a text, by its meaning.
 #[derive(Clone, Copy)]
 pub enum Style {
-    /// What stands over a list.
+    /// The title of a list.
     Header,
-    /// What stands before a value.
+    /// The label before a value.
     Label,
     /// The value that matters most.
     Name,
-    /// A value to be copied.
+    /// A value that users copy.
     Strong,
     /// The path of a request.
     Path,
-    /// All is well.
+    /// A sign that all is well.
     Good,
-    /// Something is wrong.
+    /// A sign that something is wrong.
     Bad,
-    /// What may be wrong.
+    /// A sign that something may be wrong.
     Doubtful,
-    /// No looks at all.
+    /// No style.
     Plain,
 }
 
 impl Style {
-    /// Returns the parameters of the terminal's sequence.
+    /// Returns the parameters of the escape sequence (SGR) for a terminal.
     pub fn parameters(self) -> &'static str {
         match self {
             Self::Header => "1;4",

@@ -1,4 +1,4 @@
-//! Completion of commands and flags by bash and zsh, which ask the program itself (`complete -C`).
+//! Completion of commands and flags by bash and zsh, which call the program for it (`complete -C`).
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -11,9 +11,9 @@ use super::failure::Failure;
 use super::name::Call;
 use crate::host::files;
 
-/// Answers a shell that asks what may follow, and tells whether one did.
+/// Prints the candidates for completion if a shell asks for them, and returns whether it does.
 ///
-/// The line is in `COMP_LINE`. A shell gives the command and two words besides; no other call has both.
+/// A shell puts the line into `COMP_LINE`, and passes the command and two words as arguments. No other call has both.
 pub fn answer(definition: &Command) -> bool {
     let Some(line) = std::env::var_os("COMP_LINE").and_then(|line| line.into_string().ok()) else {
         return false;
@@ -31,13 +31,13 @@ pub fn answer(definition: &Command) -> bool {
     let line = line.get(..point.unwrap_or(line.len())).unwrap_or(&line);
     let mut stdout = io::stdout().lock();
     for candidate in candidates(definition, line) {
-        // A shell that is gone needs no answer.
+        // An error means that the shell is gone, and it needs no answer then.
         let _ = writeln!(stdout, "{candidate}");
     }
     true
 }
 
-/// Lists what may stand where a line ends: the commands there, or with a `-` the flags.
+/// Returns the candidates for the last word of a line: flags if it begins with `-`, and commands otherwise.
 fn candidates(definition: &Command, line: &str) -> Vec<String> {
     let mut words: Vec<_> = line.split_whitespace().collect();
     let begun = if line.ends_with(char::is_whitespace) { "" } else { words.pop().unwrap_or_default() };
@@ -55,7 +55,7 @@ fn candidates(definition: &Command, line: &str) -> Vec<String> {
     all.into_iter().filter(|candidate| candidate.starts_with(begun)).collect()
 }
 
-/// Adds a line to the start-up file of the user's shell, which has it ask this program.
+/// Adds a line to the start-up file of the user's shell, by which the shell calls this program for completion.
 pub fn install(call: Call<'_>) -> Result<(), Failure> {
     let Some(shell) = call.environment.first_of(&["SHELL"]) else {
         return Err(Failure::new("failed to detect shell. The env variable $SHELL is not defined"));

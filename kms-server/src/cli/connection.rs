@@ -1,31 +1,34 @@
-//! Which server a command talks to, and as whom: by flags, else by KES's environment variables.
+//! The server that a command talks to, and the identity that it has there.
+//!
+//! Flags decide, then KES's environment variables.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::client::{Client, Trust, certificate_from_files};
+use super::failure::Failure;
 use super::name::Call;
-use super::{Failure, password};
+use super::password;
 use crate::config::Environment;
 use crate::credentials::apikey::ApiKey;
 use crate::credentials::certificate::CertifiedKey;
 
-/// The port of a server.
+/// The default port of a server.
 const PORT: u16 = 7373;
 
-/// The port of a URL that names none.
+/// The default port of a URL.
 const HTTPS_PORT: u16 = 443;
 
-/// Where a server is if nothing tells.
+/// The server if neither a flag nor a variable names one.
 const DEFAULT_SERVER: &str = "https://127.0.0.1:7373";
 
-// In KES's order; the first that is set wins.
+// The variables are in KES's order. The first that is set wins.
 const SERVER: [&str; 3] = ["MINIO_KES_SERVER", "KES_SERVER", "MINIO_KMS_KES_ENDPOINT"];
 const API_KEY: [&str; 3] = ["MINIO_KES_API_KEY", "KES_API_KEY", "MINIO_KMS_KES_API_KEY"];
 const CLIENT_KEY: [&str; 3] = ["MINIO_KES_KEY_FILE", "KES_CLIENT_KEY", "MINIO_KES_CLIENT_KEY"];
 const CLIENT_CERT: [&str; 3] = ["MINIO_KES_CERT_FILE", "KES_CLIENT_CERT", "MINIO_KES_CLIENT_CERT"];
-// Those of 2020, which KES 0.24 does not know: where it finds an API key it does not see them.
+// KES 0.24 does not know these of 2020. So unlike the others, they may be set beside an API key.
 const FORMER_CLIENT_KEY: [&str; 1] = ["KES_CLIENT_TLS_KEY_FILE"];
 const FORMER_CLIENT_CERT: [&str; 1] = ["KES_CLIENT_TLS_CERT_FILE"];
 const CA_CERT: [&str; 2] = ["KES_CA_CERT", "MINIO_KMS_KES_CAPATH"];
@@ -33,44 +36,44 @@ const CA_CERT: [&str; 2] = ["KES_CA_CERT", "MINIO_KMS_KES_CAPATH"];
 /// The flags of all commands that talk to a server.
 #[derive(Args)]
 pub struct Connection {
-    /// Use this server (several, comma separated) instead of $KES_SERVER.
+    /// Connect to this server instead of $KES_SERVER; of several, separated by commas, to the first that can be reached.
     #[arg(short = 's', long, value_name = "HOST[:PORT]")]
     server: Option<String>,
     #[command(flatten)]
     access: Access,
 }
 
-/// The flags of access alone.
+/// The flags that say as whom a command connects, and whether it trusts the server.
 #[derive(Args)]
 pub struct Access {
-    /// Authenticate with this API key instead of $KES_API_KEY (others can see a command's arguments).
+    /// Authenticate with this API key instead of $KES_API_KEY. Other users of this machine can see it.
     #[arg(short = 'a', long, value_name = "KEY")]
     api_key: Option<String>,
     /// Do not verify the server's certificate.
     #[arg(short = 'k', long)]
     insecure: bool,
-    /// Verify the server by the certificates in this file or directory instead of the system's.
+    /// Trust the certificates in this file or directory instead of those of the system.
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
-    /// Without effect, as in KES 0.24: there are no enclaves any more.
+    /// Has no effect, as in KES 0.24: there are no enclaves any more.
     #[arg(short, long, hide = true, value_name = "NAME")]
     enclave: Option<String>,
 }
 
 impl Connection {
-    /// Makes the client that the flags and the environment ask for.
+    /// Creates the client that the flags and the environment describe.
     pub fn client(&self, call: Call<'_>) -> Result<Client, Failure> {
         self.access.client(self.server.as_deref(), call)
     }
 }
 
 impl Access {
-    /// Makes the client for `server`, else for that of the environment.
+    /// Creates the client for `server`, or for the server of the environment if that is `None`.
     pub fn client(&self, server: Option<&str>, call: Call<'_>) -> Result<Client, Failure> {
         let environment = call.environment;
         let servers = server.or_else(|| environment.first_of(&SERVER)).unwrap_or(DEFAULT_SERVER);
         let servers: Vec<_> = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
-        // KES's SDK takes an endpoint for a URL.
+        // An endpoint is a URL to KES's SDK.
         let default_port = if call.is_kes() { HTTPS_PORT } else { PORT };
         Ok(Client::new(&servers, default_port, self.certificate(call)?, &self.trust(environment))?)
     }

@@ -1,24 +1,31 @@
-//! The definition of the command line: its commands and flags.
+//! The definition of the command line: its commands and the flags of all of them.
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
-use super::commands::{identity, init, key, log, metric, policy, root_key, server, status};
-use super::{listing, usage};
+use super::commands::{
+    check, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
+};
+use super::flags;
 
-/// Returns the definition of the command line. A flag may be there twice, as scripts have it that add one to an alias.
+/// Returns the definition of the command line.
+///
+/// A flag may be given twice: some scripts add a flag to an alias that has it already.
 pub fn definition() -> clap::Command {
     Cli::command().args_override_self(true)
 }
 
+/// Parses the arguments of a process, of which the first is the program.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut definition = definition();
     definition.build();
-    let arguments = usage::plain_flags(&definition, arguments);
+    let arguments = flags::plain_flags(&definition, arguments);
     Cli::from_arg_matches(&definition.try_get_matches_from(arguments)?)
 }
+
+// The rustdoc of everything below is help text.
 
 /// A key server for MinIO and everything that speaks the KES protocol, and its command line.
 #[derive(Parser)]
@@ -27,10 +34,10 @@ pub struct Cli {
     /// Print the version.
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
     pub version: Option<bool>,
-    /// When to print in colours; auto is on a terminal that has them, and where NO_COLOR is not set.
+    /// Choose when to print in colours; 'auto' does on a terminal that supports them, unless NO_COLOR is set.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Colour,
-    /// Have this shell (bash or zsh) complete commands and flags from now on.
+    /// Install completion of commands and flags in this shell (bash or zsh).
     #[arg(long)]
     pub auto_completion: bool,
     #[command(subcommand)]
@@ -41,34 +48,34 @@ pub struct Cli {
 pub enum Command {
     /// Run a server.
     Server(server::Args),
-    /// Make all that a single server needs: certificate, root key, admin, config.
-    Init(InitArgs),
-    /// Tell what is wrong with a configuration before production does.
-    Check(CheckArgs),
+    /// Create everything that a single server needs: certificate, root key, admin and config.
+    Init(init::Args),
+    /// Check a config, and the files, key store and keys that it names.
+    Check(check::Args),
     /// Manage the root key of a local store.
     #[command(subcommand)]
     RootKey(root_key::Command),
     /// Manage and use keys.
     #[command(subcommand)]
     Key(key::Command),
-    /// Make API keys and certificates, and tell whose they are.
+    /// Create API keys and certificates, and print their identities.
     Identity(identity::Args),
-    /// Tell what policies of a server allow, and why a request would pass or not.
+    /// Show the policies of a server, and test whether a policy allows a request.
     #[command(subcommand)]
     Policy(policy::Command),
     /// List keys, identities or policies.
-    Ls(listing::Args),
-    /// Show errors or requests of a server as they happen.
+    Ls(ls::Args),
+    /// Show the errors or the requests of a server as they happen.
     Log(log::Args),
     /// Show the metrics of a server.
     Metric(metric::Args),
     /// Move keys from one key store to another.
-    Migrate(MigrateArgs),
-    /// Tell how a server is.
+    Migrate(migrate::Args),
+    /// Show the status of a server.
     Status(status::Args),
     /// Not supported: packages and images bring new versions.
     #[command(hide = true)]
-    Update(UpdateArgs),
+    Update(update::Args),
     /// The commands of 2020.
     #[command(subcommand, hide = true)]
     Tool(ToolCommand),
@@ -76,75 +83,11 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum ToolCommand {
-    /// Make certificates, and tell whose they are.
+    /// Create certificates, and print their identities.
     #[command(subcommand)]
     Identity(identity::ToolCommand),
     /// Move keys from one key store to another.
-    Migrate(MigrateArgs),
-}
-
-/// Whatever KES's command may be given.
-#[derive(clap::Args)]
-pub struct UpdateArgs {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _arguments: Vec<String>,
-}
-
-#[derive(clap::Args)]
-pub struct InitArgs {
-    #[command(flatten)]
-    pub plan: init::Plan,
-    /// Print what was made as JSON.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// The arguments of KES's command.
-#[derive(clap::Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub struct MigrateArgs {
-    /// The config file of the key store to read.
-    #[arg(long, value_name = "FILE")]
-    from: Option<std::path::PathBuf>,
-    /// The config file of the key store to write.
-    #[arg(long, value_name = "FILE")]
-    to: Option<std::path::PathBuf>,
-    /// Overwrite keys.
-    #[arg(short, long)]
-    force: bool,
-    /// Pass over keys that are there.
-    #[arg(long)]
-    merge: bool,
-    /// What the names of the keys begin with.
-    pattern: Option<String>,
-    /// The server of another product, to which KES moves keys.
-    #[arg(short, long, hide = true)]
-    server: Option<String>,
-    /// Its enclave.
-    #[arg(short, long, hide = true)]
-    enclave: Option<String>,
-    /// Its API key.
-    #[arg(short, long, hide = true)]
-    api_key: Option<String>,
-    /// Whether its certificate is verified.
-    #[arg(short = 'k', long, hide = true)]
-    insecure: bool,
-    /// Print no progress.
-    #[arg(short, long, hide = true)]
-    quiet: bool,
-}
-
-#[derive(clap::Args)]
-pub struct CheckArgs {
-    /// The config file.
-    #[arg(long, value_name = "FILE")]
-    pub config: std::path::PathBuf,
-    /// Read and decode every key, on backends where that takes a call for each.
-    #[arg(long)]
-    pub all: bool,
-    /// Print the findings as JSON.
-    #[arg(long)]
-    pub json: bool,
+    Migrate(migrate::Args),
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Why a command failed.
+//! The failure of a command.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -13,49 +13,51 @@ use crate::error::StartError;
 use crate::text::mask::mask;
 use crate::text::terminal;
 
-/// Why a command failed.
+/// The reason why a command failed, as users read it.
 pub struct Failure(Why);
 
 enum Why {
-    /// In one line.
-    Told(String),
-    /// All was told on stdout.
+    /// A message of one line.
+    Message(String),
+    /// No message, as stdout has the reason already.
     Silent,
-    /// Nobody is left to be told: the reader of stdout went away.
+    /// No message, as the reader of stdout went away.
     Unread,
 }
 
 impl Failure {
-    /// Makes a failure with a message. Line ends in it are replaced by blanks, what else a terminal would obey is escaped, and
-    /// API keys and private keys are hidden.
+    /// Creates a failure with a message, which is made safe to print.
+    ///
+    /// Blanks take the place of line ends, other characters that a terminal would obey are escaped, and API keys and private
+    /// keys are hidden.
     pub fn new(message: impl AsRef<str>) -> Self {
         let message = mask(message.as_ref());
         let words: Vec<_> = message.split(['\r', '\n']).map(str::trim).collect();
-        Self(Why::Told(terminal::escape(&words.join(" ")).into_owned()))
+        Self(Why::Message(terminal::escape(&words.join(" ")).into_owned()))
     }
 
-    /// Makes a failure of which all was told on stdout.
+    /// Creates a failure without a message, for a reason that stdout has already.
     pub fn silent() -> Self {
         Self(Why::Silent)
     }
 
-    /// Tells whether the reader of stdout went away.
+    /// Returns whether the reader of stdout went away.
     pub fn is_unread(&self) -> bool {
         matches!(self.0, Why::Unread)
     }
 
-    /// Puts what was being done before the message.
+    /// Puts a context before the message.
     #[must_use]
     pub fn context(self, doing: &str) -> Self {
         match self.0 {
-            Why::Told(message) => Self::new(format!("{doing}: {message}")),
+            Why::Message(message) => Self::new(format!("{doing}: {message}")),
             _ => self,
         }
     }
 
-    /// Prints it to stderr.
+    /// Prints the message to stderr.
     pub fn print(&self) {
-        let Why::Told(message) = &self.0 else { return };
+        let Why::Message(message) = &self.0 else { return };
         let mut stderr = io::stderr().lock();
         let _ = if Colour::AutoOrForced.are_wanted(stderr.is_terminal()) {
             writeln!(stderr, "\x1b[31mError:\x1b[0m {message}")
@@ -68,14 +70,14 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Why::Told(message) => f.write_str(message),
+            Why::Message(message) => f.write_str(message),
             Why::Silent | Why::Unread => Ok(()),
         }
     }
 }
 
 impl From<io::Error> for Failure {
-    /// Takes an error of writing to stdout; a reader that went away is no news.
+    /// Converts an error of writing to stdout. If the reader went away there is nobody to read a message.
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self(Why::Unread)

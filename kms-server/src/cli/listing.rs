@@ -1,33 +1,22 @@
-//! Lists of names: keys, identities, policies.
+//! Lists of the names that a server has: of keys, identities and policies.
 
-use std::collections::BTreeMap;
-
-use clap::ArgGroup;
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, ClientError, path_of};
 use super::colour::Style;
 use super::connection::Connection;
+use super::failure::Failure;
 use super::name::Call;
-use super::{Failure, block_on};
+use super::runtime::block_on;
 use crate::text::mask::Secret;
 
-/// The arguments of `kms ls`.
+/// The arguments of every command that lists names.
 #[derive(clap::Args)]
-#[command(group(ArgGroup::new("kind")))]
-pub struct Args {
-    /// What the names begin with; may end in '*'.
+pub struct ListArgs {
+    /// List only the names that begin with this; may end in '*'.
     #[arg(default_value = "*")]
     pattern: String,
-    /// List identities.
-    #[arg(short, long, alias = "identity", group = "kind")]
-    identities: bool,
-    /// List policies.
-    #[arg(short, long, alias = "policy", group = "kind")]
-    policies: bool,
     /// Print the names as a JSON array.
     #[arg(long)]
     json: bool,
@@ -35,7 +24,7 @@ pub struct Args {
     connection: Connection,
 }
 
-/// What is listed.
+/// The things that a server lists.
 #[derive(Clone, Copy)]
 pub enum Kind {
     /// Keys.
@@ -46,66 +35,47 @@ pub enum Kind {
     Policies,
 }
 
-/// Lists what the flags say.
-pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
-    let kind = match (args.identities, args.policies) {
-        (true, _) => Kind::Identities,
-        (_, true) => Kind::Policies,
-        _ => Kind::Keys,
-    };
-    print(kind, &args.pattern, &args.connection.client(call)?, args.json, call)
-}
-
-/// Reads all pages of a list and prints its names under what they are, or nothing if there are none.
-pub fn print(kind: Kind, pattern: &str, client: &Client, json: bool, call: Call<'_>) -> Result<(), Failure> {
-    let title = match kind {
-        Kind::Keys => "Key",
-        Kind::Identities => "Identity",
-        Kind::Policies => "Policy",
-    };
-    print_under(title, kind, pattern, client, json, call)
-}
-
-/// The same under a title of the caller's.
-pub fn print_under(
-    title: &str,
-    kind: Kind,
-    pattern: &str,
-    client: &Client,
-    json: bool,
-    call: Call<'_>,
-) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Page {
-        #[serde(default, alias = "identities")]
-        names: Option<Vec<String>>,
-        #[serde(default)]
-        continue_at: String,
-    }
-
-    let (route, what) = match kind {
-        Kind::Keys => ("key/list", "keys"),
-        Kind::Identities => ("identity/list", "identities"),
-        Kind::Policies => ("policy/list", "policies"),
-    };
-    if matches!(kind, Kind::Identities) {
-        refuse_secret(pattern)?;
-    }
-    let names = block_on(async {
-        let (mut names, mut pattern) = (Vec::new(), pattern.to_owned());
-        loop {
-            let page: Page = client.json(Method::GET, &path_of(route, &pattern), None).await?;
-            names.extend(page.names.unwrap_or_default());
-            if page.continue_at.is_empty() || page.continue_at == pattern {
-                return Ok(names);
-            }
-            pattern = page.continue_at;
+impl Kind {
+    /// Returns the title over a list.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Keys => "Key",
+            Self::Identities => "Identity",
+            Self::Policies => "Policy",
         }
-    })?;
-    let names = names.map_err(|error: crate::cli::client::ClientError| {
-        Failure::from(error).context(&format!("failed to list {what}"))
-    })?;
-    let output = call.output(json);
+    }
+
+    fn route(self) -> &'static str {
+        match self {
+            Self::Keys => "key/list",
+            Self::Identities => "identity/list",
+            Self::Policies => "policy/list",
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Identities => "identities",
+            Self::Policies => "policies",
+        }
+    }
+}
+
+/// Reads all pages of a list and prints its names under a title. An empty list prints nothing.
+pub fn print(kind: Kind, args: &ListArgs, call: Call<'_>) -> Result<(), Failure> {
+    print_under(kind.title(), kind, args, call)
+}
+
+/// Prints the same as [`print`] under another title.
+pub fn print_under(title: &str, kind: Kind, args: &ListArgs, call: Call<'_>) -> Result<(), Failure> {
+    let client = args.connection.client(call)?;
+    if matches!(kind, Kind::Identities) {
+        refuse_secret(&args.pattern)?;
+    }
+    let names = block_on(read_all(&client, kind, &args.pattern))?
+        .map_err(|error| Failure::from(error).context(&format!("failed to list {}", kind.plural())))?;
+    let output = call.output(args.json);
     if output.is_json() {
         // KES has no empty array.
         let is_null = call.is_kes() && names.is_empty();
@@ -118,7 +88,28 @@ pub fn print_under(
     output.lines(&names)
 }
 
-/// Keeps a secret that stands where an identity belongs from being sent: servers log the paths of requests.
+async fn read_all(client: &Client, kind: Kind, pattern: &str) -> Result<Vec<String>, ClientError> {
+    #[derive(Deserialize)]
+    struct Page {
+        #[serde(default, alias = "identities")]
+        names: Option<Vec<String>>,
+        #[serde(default)]
+        continue_at: String,
+    }
+
+    let mut names = Vec::new();
+    let mut pattern = pattern.to_owned();
+    loop {
+        let page: Page = client.json(Method::GET, &path_of(kind.route(), &pattern), None).await?;
+        names.extend(page.names.unwrap_or_default());
+        if page.continue_at.is_empty() || page.continue_at == pattern {
+            return Ok(names);
+        }
+        pattern = page.continue_at;
+    }
+}
+
+/// Refuses a secret in the place of an identity, before it is sent: servers log the paths of requests.
 pub fn refuse_secret(identity: &str) -> Result<(), Failure> {
     match Secret::in_text(identity) {
         None => Ok(()),
@@ -127,15 +118,3 @@ pub fn refuse_secret(identity: &str) -> Result<(), Failure> {
         ))),
     }
 }
-
-/// Returns the path of a route that is followed by a name.
-pub fn path_of(route: &str, name: &str) -> String {
-    format!("/v1/{route}/{}", utf8_percent_encode(name, UNRESERVED))
-}
-
-/// Patterns as a server sends them: each with an object of no meaning yet.
-pub type Patterns = BTreeMap<String, Value>;
-
-/// What stands in a path as it is, beside letters and digits.
-const UNRESERVED: &percent_encoding::AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');

@@ -1,4 +1,4 @@
-//! By which name the program was called: as `kes` it is what scripts of KES expect, wherever the two differ.
+//! The name by which the program was called. As `kes` it does what scripts of KES expect.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use crate::config::Environment;
 /// A name of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// Its own.
+    /// Its own name.
     Kms,
-    /// That of KES.
+    /// The name of KES.
     Kes,
 }
 
@@ -21,13 +21,13 @@ impl Name {
         std::env::args_os().next().map_or(Self::Kms, |program| Self::of(Path::new(&program)))
     }
 
-    /// Takes it from the path of a program: `kes`, or the name of a release's file such as `kes-linux-amd64`.
+    /// Returns the name for the path of a program. A release's file such as `kes-linux-amd64` is KES, too.
     fn of(program: &Path) -> Self {
         let file = program.file_name().unwrap_or_default().to_string_lossy();
         if file == "kes" || file.starts_with("kes-") { Self::Kes } else { Self::Kms }
     }
 
-    /// Returns it as it is typed.
+    /// Returns the name as users type it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kms => "kms",
@@ -36,30 +36,30 @@ impl Name {
     }
 }
 
-/// What a command knows of its call beside its own arguments.
+/// The things that every command knows of its call, beside its own arguments.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// The variables of the process.
+    /// The environment variables of the process.
     pub environment: &'a Environment,
-    /// The name of the program.
+    /// The name by which the program was called.
     pub name: Name,
-    /// When results are coloured.
+    /// When the command prints in colours.
     pub colour: Colour,
 }
 
 impl Call<'_> {
-    /// Tells whether scripts of KES are served.
+    /// Returns whether the program was called as `kes`.
     pub fn is_kes(self) -> bool {
         self.name == Name::Kes
     }
 
-    /// Returns the same call of a command whose colours `CLICOLOR_FORCE` brings into a pipe.
+    /// Returns the same call, in which `CLICOLOR_FORCE` colours output into a pipe, too.
     pub fn with_forced_colours(self) -> Self {
         let colour = if self.colour == Colour::Auto { Colour::AutoOrForced } else { self.colour };
         Self { colour, ..self }
     }
 
-    /// Returns where the result goes, as JSON if `json`.
+    /// Returns the output of the command, which prints JSON if `json`.
     pub fn output(self, json: bool) -> Output {
         Output::coloured(json, self.colour)
     }

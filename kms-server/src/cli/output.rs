@@ -1,6 +1,6 @@
 //! The one place where commands print: text for people, or JSON.
 //!
-//! What a terminal would obey is never printed as it is, wherever it came from; see [`terminal`].
+//! Characters that a terminal would obey are escaped, wherever they came from; see [`terminal`].
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,17 +14,18 @@ use super::colour::{Colour, Style};
 use super::failure::Failure;
 use crate::text::terminal::{self, Escaped, EscapedText, ShownJson};
 
-/// What was printed into a pipe or a file and waits for the end of the command: a reader such as `grep -q` goes after the first
-/// write in which it finds what it looks for, and a second one would fail.
+/// Output for a pipe or a file, which waits for the end of the command.
+///
+/// A reader such as `grep -q` goes away after the first write that has a match. A second write would fail.
 static UNWRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// Set for commands that print as things happen.
+/// Whether output is written at once, for commands that print as things happen.
 static IS_LIVE: AtomicBool = AtomicBool::new(false);
 
-/// When that much waits it is written all the same.
+/// Output is written before the end of the command when more bytes than this wait.
 const MOST_UNWRITTEN: usize = 64 * 1024;
 
-/// Where a command's result goes.
+/// The output of a command, on stdout.
 #[derive(Clone, Copy)]
 pub struct Output {
     json: bool,
@@ -33,42 +34,42 @@ pub struct Output {
 }
 
 impl Output {
-    /// Prints to stdout, as JSON if `json`.
+    /// Creates an output that prints JSON if `json`.
     pub fn new(json: bool) -> Self {
         Self::coloured(json, Colour::Auto)
     }
 
-    /// Prints to stdout, as JSON if `json`, in colours when they are wanted.
+    /// Creates an output that prints JSON if `json`, and in colours when `colour` says so.
     pub fn coloured(json: bool, colour: Colour) -> Self {
         let terminal = io::stdout().is_terminal();
         Self { json, terminal, colours: colour.are_wanted(terminal) }
     }
 
-    /// Tells whether JSON was asked for.
+    /// Returns whether the user asked for JSON.
     pub fn is_json(self) -> bool {
         self.json
     }
 
-    /// Tells whether somebody reads this on a terminal.
+    /// Returns whether stdout is a terminal.
     pub fn is_terminal(self) -> bool {
         self.terminal
     }
 
-    /// Has what is printed from now on written at once.
-    pub fn live(self) {
+    /// Has all later output written at once.
+    pub fn write_at_once() {
         IS_LIVE.store(true, Ordering::Relaxed);
     }
 
-    /// Writes what waits.
+    /// Writes the output that waits.
     pub fn flush() -> io::Result<()> {
         let mut unwritten = UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
-        // What a server could not tell at its start is no failure at its end.
+        // With nothing to write, stdout is left alone: a server whose stdout is broken does not fail at its end.
         if unwritten.is_empty() { Ok(()) } else { write_out(&mut unwritten) }
     }
 
     fn put(self, print: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<(), Failure> {
         let mut unwritten = UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
-        // What grows leaves a copy behind that nobody wipes.
+        // A vector that grows leaves a copy behind, which nobody wipes.
         if unwritten.capacity() == 0 {
             unwritten.reserve(2 * MOST_UNWRITTEN);
         }
@@ -79,30 +80,31 @@ impl Output {
         Ok(())
     }
 
-    /// Prints one line, whatever is in it.
+    /// Prints one line. Line ends in it are escaped.
     pub fn line(self, line: impl fmt::Display) -> Result<(), Failure> {
         self.lines([line])
     }
 
-    /// Prints lines, each of which stays one.
+    /// Prints lines. Line ends in them are escaped.
     pub fn lines(self, lines: impl IntoIterator<Item = impl fmt::Display>) -> Result<(), Failure> {
         self.put(|out| lines.into_iter().try_for_each(|line| writeln!(out, "{}", Escaped(line))))
     }
 
-    /// Prints a text of our own with a line end. Text from elsewhere goes by [`line`](Self::line), where it can
-    /// make no further line.
+    /// Prints a text of our own, and a line end.
+    ///
+    /// Text from elsewhere goes through [`line`](Self::line), where it cannot add lines.
     pub fn text(self, text: impl fmt::Display) -> Result<(), Failure> {
         self.put(|out| writeln!(out, "{}", EscapedText(text)))
     }
 
-    /// Prints a text with a line end, at once; fails as the system says.
+    /// Prints a text and a line end at once, and returns the error of the system.
     pub fn print(text: impl fmt::Display) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{}", EscapedText(text))?;
         stdout.flush()
     }
 
-    /// Prints one line of texts, each in its style.
+    /// Prints texts in one line, each in its style.
     pub fn row(self, parts: &[(Style, &str)]) -> Result<(), Failure> {
         self.put(|out| {
             for (style, text) in parts {
@@ -117,7 +119,7 @@ impl Output {
         })
     }
 
-    /// Prints values behind their labels, a line for each value that is not empty.
+    /// Prints labels and values, one pair a line. Empty values are left out.
     pub fn details(self, values: &[(&str, &str)]) -> Result<(), Failure> {
         for (label, value) in values.iter().filter(|(_, value)| !value.is_empty()) {
             self.row(&[(Style::Label, &format!("{label:<11}")), (Style::Plain, " "), (Style::Plain, value)])?;
@@ -139,13 +141,13 @@ impl Output {
         })
     }
 
-    /// Prints JSON as a server sent it.
+    /// Prints JSON as a server sent it, and a line end.
     pub fn received_json(self, json: &[u8]) -> Result<(), Failure> {
         let json = terminal::escape_json(&String::from_utf8_lossy(json));
         self.put(|out| writeln!(out, "{}", json.trim_end()))
     }
 
-    /// Prints JSON as a server sent it, on a terminal with a line for each value.
+    /// Prints JSON as a server sent it. On a terminal it is indented.
     pub fn shown_json(self, json: &[u8]) -> Result<(), Failure> {
         if !self.terminal {
             return self.received_json(json);
@@ -154,7 +156,7 @@ impl Output {
     }
 }
 
-/// What was printed may be a key.
+/// Writes the output that waits, and wipes it, as it may hold a key.
 fn write_out(unwritten: &mut Vec<u8>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(unwritten).and_then(|()| stdout.flush());
@@ -162,10 +164,12 @@ fn write_out(unwritten: &mut Vec<u8>) -> io::Result<()> {
     written
 }
 
-/// Writes JSON with a line for each value, and leaves its order and its numbers as they are.
+/// Indents JSON, with one value a line. Its order and its numbers stay as they are.
 fn indented(json: &str) -> String {
     let mut shown = String::with_capacity(2 * json.len());
-    let (mut depth, mut in_text, mut after_backslash) = (0_usize, false, false);
+    let mut depth = 0_usize;
+    let mut in_text = false;
+    let mut after_backslash = false;
     let mut rest = json.chars().peekable();
     while let Some(c) = rest.next() {
         if in_text {
@@ -209,7 +213,7 @@ fn indented(json: &str) -> String {
     shown
 }
 
-/// Prints a line for people to stderr, where it does not get into the result.
+/// Prints a line to stderr, where it is not part of the result.
 pub fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{}", Escaped(line));
 }

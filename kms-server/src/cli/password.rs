@@ -1,4 +1,4 @@
-//! Passwords, asked for at the terminal, which shows nothing of them.
+//! Passwords, which users type at the terminal unseen.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use zeroize::Zeroizing;
 
 use super::failure::Failure;
 
-/// Asks for the password of the private key in a file.
+/// Prompts for the password of the private key in the file `key`.
 pub fn ask(key: &Path) -> Result<Zeroizing<String>, Failure> {
     prompt("Enter password for private key:", key)
 }
 
-/// Asks for a password that a private key is to be encrypted with, twice.
+/// Prompts twice for a new password, which will encrypt the private key in the file `key`.
 pub fn ask_for_new(key: &Path) -> Result<Zeroizing<String>, Failure> {
     let password = prompt("Enter password for private key:", key)?;
     if password.is_empty() {

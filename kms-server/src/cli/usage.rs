@@ -1,96 +1,71 @@
-//! Arguments as `kes` takes them, and what it says of wrong ones: one line, and the exit code 1.
+//! Answers that take the place of a command: the version, a help, and the reason why arguments are wrong.
 
-use std::any::TypeId;
+use std::borrow::Cow;
 use std::ffi::OsString;
-use std::time::Duration;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, Command, Error};
+use clap::{Command, Error};
 
+use super::definition::definition;
+use super::exit;
 use super::failure::Failure;
+use super::flags::find_flag;
+use super::name::Name;
+use super::output::Output;
+use crate::host::platform::platform;
+use crate::text::mask::mask;
+use crate::text::terminal::EscapedText;
 
-/// Writes flags as clap knows them. Of one without a value KES takes `--json=true` and `--json=false`, too, and an option
-/// whose value is empty is not given: `--api-key "$KEY"` with no such variable.
-///
-/// What comes after `--` is no flag. An option's value that looks like one, such as `--cert --json=true`, is left to clap.
-pub fn plain_flags(definition: &Command, arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let (mut command, mut plain, mut is_over) = (definition, Vec::new(), false);
-    let mut arguments = arguments.into_iter().peekable();
-    while let Some(argument) = arguments.next() {
-        is_over |= argument == "--";
-        let Some(text) = argument.to_str().filter(|_| !is_over) else {
-            plain.push(argument);
-            continue;
-        };
-        command = command.find_subcommand(text).unwrap_or(command);
-        let (flag, value) = text.split_once('=').map_or((text, None), |(flag, value)| (flag, Some(value)));
-        match (find_flag(command, flag), value) {
-            (Some(found), Some(value)) if is_plain(found) && as_bool(value).is_some() => {
-                if as_bool(value) == Some(true) {
-                    plain.push(flag.into());
-                }
-            }
-            (Some(found), Some("")) if flag.starts_with("--") && may_be_empty(found) => {}
-            (Some(found), None)
-                if may_be_empty(found) && arguments.next_if(|next| next.is_empty()).is_some() =>
-            {
-                plain.extend(flags_before(flag));
-            }
-            _ => plain.push(argument),
+/// Prints what clap has in place of parsed arguments, and returns the exit code.
+pub fn answer(error: &Error, name: Name) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayVersion => exit::code(print_version()),
+        _ if name == Name::Kes && is_mistake(error) => {
+            let arguments: Vec<_> = std::env::args_os().collect();
+            exit::code(Err(mistake(error, &definition(), &arguments)))
+        }
+        _ => {
+            print(error);
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
     }
-    plain
 }
 
-/// Finds a flag of a command by one of its names; of several in one word (`-ka`) the last.
-fn find_flag<'a>(command: &'a Command, flag: &str) -> Option<&'a Arg> {
-    let mut known = command.get_arguments();
-    if let Some(name) = flag.strip_prefix("--") {
-        return known.find(|known| {
-            known.get_long() == Some(name) || known.get_all_aliases().unwrap_or_default().contains(&name)
-        });
-    }
-    let short = |known: &Arg, name| {
-        known.get_short() == Some(name) || known.get_all_short_aliases().unwrap_or_default().contains(&name)
-    };
-    let mut names = flag.strip_prefix('-')?.chars();
-    let last = names.next_back()?;
-    // What follows an option in its word is its value.
-    let are_plain =
-        names.all(|name| command.get_arguments().any(|known| short(known, name) && is_plain(known)));
-    known.find(|known| are_plain && short(known, last))
+/// Prints the help to stderr, as there is no command to run.
+pub fn answer_no_command(name: Name) -> ExitCode {
+    let _ = write!(io::stderr(), "{}", definition().bin_name(name.as_str()).render_help());
+    ExitCode::from(2)
 }
 
-/// Returns the flags that stand in one word with a last one, which is left out.
-fn flags_before(flag: &str) -> Option<OsString> {
-    let end = flag.char_indices().next_back().map_or(0, |(start, _)| start);
-    let before = flag.get(..end).filter(|before| !flag.starts_with("--") && before.len() > 1);
-    before.map(OsString::from)
+/// Returns whether the arguments are wrong. A request for help is no mistake, nor is a call without any arguments.
+fn is_mistake(error: &Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::DisplayVersion
+    )
 }
 
-/// Tells whether a flag has no value.
-fn is_plain(flag: &Arg) -> bool {
-    matches!(flag.get_action(), ArgAction::SetTrue | ArgAction::Version)
+/// Prints the first line of KES's version. Scripts look for `Version` and take the second word.
+fn print_version() -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    Output::new(false).line(format_args!("Version    {version:<22} {}", platform()))
 }
 
-/// Tells whether a flag wants a value, and takes none for not being given; as with KES, a duration is none when it is empty.
-fn may_be_empty(flag: &Arg) -> bool {
-    matches!(flag.get_action(), ArgAction::Set | ArgAction::Append)
-        && flag.get_num_args().is_none_or(|values| values.min_values() > 0)
-        && flag.get_value_parser().type_id() != TypeId::of::<Duration>()
-}
-
-/// Reads a value of a flag as Go does.
-fn as_bool(value: &str) -> Option<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
+/// Prints clap's text, which is a help or a mistake. Secrets among the arguments are hidden.
+fn print(error: &Error) {
+    let text = error.to_string();
+    match mask(&text) {
+        Cow::Borrowed(_) => drop(error.print()),
+        Cow::Owned(masked) => drop(write!(io::stderr(), "{}", EscapedText(masked))),
     }
 }
 
-/// Says what is wrong with the arguments, in one line that names the help.
-pub fn failure(error: &Error, definition: &Command, arguments: &[OsString]) -> Failure {
+/// Puts a mistake of the arguments into KES's words: one line, which names the help.
+fn mistake(error: &Error, definition: &Command, arguments: &[OsString]) -> Failure {
     let text = error.to_string();
     let command = command_of(definition, arguments);
     let first = |kind| match error.get(kind) {
@@ -110,9 +85,9 @@ pub fn failure(error: &Error, definition: &Command, arguments: &[OsString]) -> F
             format!("invalid argument \"{value}\" for \"{flag}\" flag: expected true or false")
         }
         ErrorKind::UnknownArgument | ErrorKind::TooManyValues => "too many arguments".to_owned(),
-        // A word behind `log`, of which there was one in 2020.
+        // `log` took one word in 2020, so clap calls another one an invalid value.
         ErrorKind::InvalidValue if argument == "[FORMER]" => "too many arguments".to_owned(),
-        // A second word behind what might have been a command.
+        // The first word may be a command or an argument, so clap calls a second one a conflict.
         ErrorKind::ArgumentConflict if command == "kes identity" => "too many arguments".to_owned(),
         ErrorKind::InvalidSubcommand => {
             let last = command.rsplit(' ').next().unwrap_or_default();
@@ -134,7 +109,7 @@ pub fn failure(error: &Error, definition: &Command, arguments: &[OsString]) -> F
     Failure::new(format!("{what}. See '{command} --help'"))
 }
 
-/// Names an argument that is missing as KES does.
+/// Returns KES's name of a missing argument.
 fn missing<'a>(command: &str, argument: &'a str) -> &'a str {
     match argument.trim_matches(['<', '>', '[', ']', '.']) {
         "NAME" if command.contains(" policy") => "policy name",
@@ -147,7 +122,7 @@ fn missing<'a>(command: &str, argument: &'a str) -> &'a str {
     }
 }
 
-/// Names the command that the arguments are of: behind a word that is none, there are no more.
+/// Returns the names of the command that the arguments call. The first word that is no command ends the search.
 fn command_of(definition: &Command, arguments: &[OsString]) -> String {
     let (mut command, mut names) = (definition, vec!["kes"]);
     let mut words = arguments.iter().skip(1).filter_map(|argument| argument.to_str());

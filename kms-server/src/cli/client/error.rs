@@ -1,4 +1,4 @@
-//! What can go wrong between the command line and a server, with a hint of what to do.
+//! Errors between the command line and a server, with hints of what to do.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,27 +8,25 @@ use kms_core::Identity;
 use kms_trust::describe_io_error;
 use rustls::{AlertDescription, CertificateError};
 
-use super::Endpoint;
-
-/// Why a request had no success, in one line.
+/// The reason why a request failed, in one line.
 pub enum ClientError {
-    /// The client cannot be made: a bad address, certificate or file.
+    /// The client cannot be created: an address, a certificate or a file is bad.
     Setup(String),
     /// There is no connection to the server.
     Connect {
-        /// Where it should be.
+        /// The server's address.
         server: String,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// The TLS handshake failed.
     Handshake {
-        /// Where it was tried.
+        /// The server's address.
         server: String,
-        /// What did not fit, and what to do.
+        /// The reason, and what to do about it.
         reason: String,
     },
-    /// There was no answer that could be understood.
+    /// There was no answer, or none that could be parsed.
     Answer(String),
     /// The server answered with an error.
     Refused {
@@ -36,19 +34,19 @@ pub enum ClientError {
         status: u16,
         /// The server's message.
         message: String,
-        /// Who asked.
+        /// The identity of the client.
         identity: Identity,
-        /// What was asked for.
+        /// The path of the request.
         path: String,
     },
 }
 
 impl ClientError {
-    pub(super) fn connect(server: &Endpoint, error: &io::Error) -> Self {
+    pub(super) fn connect(server: &impl fmt::Display, error: &io::Error) -> Self {
         Self::Connect { server: server.to_string(), reason: describe_io_error(error) }
     }
 
-    pub(super) fn handshake(server: &Endpoint, error: &io::Error) -> Self {
+    pub(super) fn handshake(server: &impl fmt::Display, error: &io::Error) -> Self {
         let reason = match find_tls_error(error) {
             Some(error) => describe_tls_error(error),
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -59,19 +57,21 @@ impl ClientError {
         Self::Handshake { server: server.to_string(), reason }
     }
 
-    /// A connection that breaks after the handshake: in TLS 1.3 the server refuses a certificate only then.
-    pub(super) fn broken(server: &Endpoint, error: &hyper::Error) -> Self {
+    /// Creates the error of a connection that broke after the handshake.
+    ///
+    /// This may still be an error of TLS: in TLS 1.3 a server refuses a client's certificate only then.
+    pub(super) fn broken(server: &impl fmt::Display, error: &hyper::Error) -> Self {
         match find_tls_error(error) {
             Some(error) => Self::Handshake { server: server.to_string(), reason: describe_tls_error(error) },
             None => Self::answer(server, error.to_string()),
         }
     }
 
-    pub(super) fn answer(server: &Endpoint, reason: impl fmt::Display) -> Self {
+    pub(super) fn answer(server: &impl fmt::Display, reason: impl fmt::Display) -> Self {
         Self::Answer(format!("no answer from {server}: {reason}"))
     }
 
-    /// Tells whether another server may be asked without asking twice for the same.
+    /// Returns whether the request may go to another server. It may not if the first server may have received it.
     pub(super) fn tries_next_server(&self) -> bool {
         matches!(self, Self::Connect { .. })
     }
@@ -97,7 +97,7 @@ fn find_tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls:
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return Some(tls);
         }
-        // An `io::Error` gives the source of what it wraps, not what it wraps.
+        // `source()` of an `io::Error` skips the error that it wraps.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if let Some(tls) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>()) {
             return Some(tls);
@@ -118,7 +118,7 @@ fn describe_tls_error(error: &rustls::Error) -> String {
 
 fn describe_certificate_error(error: &CertificateError) -> String {
     let reason = match error {
-        // The others are what is found when an authority merely has the name of the issuer.
+        // The other three come up where a trusted authority merely has the name of the issuer.
         CertificateError::UnknownIssuer
         | CertificateError::BadSignature
         | CertificateError::UnsupportedSignatureAlgorithmContext { .. }

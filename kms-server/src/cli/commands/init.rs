@@ -1,4 +1,4 @@
-//! `kms init`: all that a single server needs, in one directory.
+//! `kms init`: creates everything that a single server needs, in one directory.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,44 +11,55 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
+use crate::cli::output::Output;
 use crate::credentials::apikey::ApiKey;
 use crate::credentials::certificate::NewCertificate;
 use crate::host::files;
 use crate::host::shell::shell_quote;
 
-/// How long the server's certificate is valid: five years.
+/// The validity of the server's certificate: five years.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
-/// What is to be made.
+/// The arguments of `kms init`.
 #[derive(clap::Args)]
-pub struct Plan {
-    /// The directory to put everything into.
+pub struct Args {
+    /// The directory to create everything in.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// A host name that clients use for the server; localhost and that of this machine if none is told.
+    /// A host name by which clients reach the server [default without --ip: localhost and the name of this machine].
     #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
     dns: Vec<String>,
-    /// An address that clients use for the server; 127.0.0.1 if none is told.
+    /// An address by which clients reach the server [default without --dns: 127.0.0.1].
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     ip: Vec<IpAddr>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
-/// What was made. It prints the admin's API key, which is stored nowhere.
-pub struct Made {
+/// Creates everything and prints where it is.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let created = create(args)?;
+    let output = Output::new(args.json);
+    if output.is_json() { output.json(&created.to_json()) } else { output.text(created) }
+}
+
+/// The result. It holds the admin's API key, which is in no file.
+struct Created {
     api_key: Zeroizing<String>,
     admin: Identity,
     paths: Paths,
     host: String,
 }
 
-/// Makes a key store with its root key, a certificate with its private key, an API key for the admin, and a config that
+/// Creates a key store with its root key, a certificate with its private key, an API key for the admin, and a config that
 /// uses them.
 ///
-/// Nothing that exists is overwritten: if any of the files is there, nothing is made. A store whose root key has not got its
-/// name, since an earlier call was cut off, is completed.
-pub fn init(plan: &Plan) -> Result<Made, Failure> {
-    let directory = std::path::absolute(&plan.directory)
-        .map_err(|error| Failure::new(files::failed(&plan.directory, &error)))?;
+/// Nothing that exists is overwritten: if any of the files exists, nothing is created. There is one exception. If an earlier
+/// call was cut off before the root key got its final name, the store is completed.
+fn create(args: &Args) -> Result<Created, Failure> {
+    let directory = std::path::absolute(&args.directory)
+        .map_err(|error| Failure::new(files::failed(&args.directory, &error)))?;
     let paths = Paths::in_directory(&directory);
     let found = kms_fs::look(&paths.data, &paths.root_key)?;
     let is_begun = found.begun && !found.root_key;
@@ -59,7 +70,7 @@ pub fn init(plan: &Plan) -> Result<Made, Failure> {
             path.display()
         )));
     }
-    let (dns, ip) = plan.names();
+    let (dns, ip) = args.names();
     let host = dns.first().cloned().or_else(|| ip.first().map(ToString::to_string)).unwrap_or_default();
     let certified = NewCertificate {
         common_name: host.clone(),
@@ -82,10 +93,11 @@ pub fn init(plan: &Plan) -> Result<Made, Failure> {
     write(&paths.key, certified.key_pem().as_bytes(), files::PRIVATE)?;
     write(&paths.cert, certified.chain_pem().as_bytes(), files::PUBLIC)?;
     write(&paths.config, config(&paths, admin.identity()).as_bytes(), files::PUBLIC)?;
-    Ok(Made { api_key: admin.to_text(), admin: admin.identity(), paths, host })
+    Ok(Created { api_key: admin.to_text(), admin: admin.identity(), paths, host })
 }
 
-impl Plan {
+impl Args {
+    /// Returns the host names and addresses for the certificate.
     fn names(&self) -> (Vec<String>, Vec<IpAddr>) {
         if !self.dns.is_empty() || !self.ip.is_empty() {
             return (self.dns.clone(), self.ip.clone());
@@ -99,9 +111,8 @@ impl Plan {
     }
 }
 
-impl Made {
-    /// Tells it to programs.
-    pub fn to_json(&self) -> Value {
+impl Created {
+    fn to_json(&self) -> Value {
         json!({
             "api_key": *self.api_key,
             "identity": self.admin.to_string(),
@@ -114,7 +125,7 @@ impl Made {
     }
 }
 
-impl fmt::Display for Made {
+impl fmt::Display for Created {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Paths { config, root_key, data, cert, key } = &self.paths;
         writeln!(f, "Config            {}", config.display())?;
@@ -139,6 +150,7 @@ impl fmt::Display for Made {
     }
 }
 
+/// The files and directories to create.
 struct Paths {
     config: PathBuf,
     cert: PathBuf,
@@ -167,10 +179,12 @@ fn is_host_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
 }
 
+/// Returns a host as a URL has it, with an IPv6 address in brackets.
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
+/// Returns the text of the config.
 fn config(paths: &Paths, admin: Identity) -> String {
     let quoted = |path: &Path| toml_edit::Value::from(path.display().to_string()).to_string();
     let Paths { cert, key, root_key, data, .. } = paths;

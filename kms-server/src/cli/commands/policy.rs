@@ -1,4 +1,4 @@
-//! `kms policy`: what policies allow, told by a server or by its config alone.
+//! `kms policy`: shows the policies of a server, and tests requests against the policies of a config.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +11,28 @@ use serde_json::json;
 use super::identity::identity_of;
 use crate::access::policy::{Access, Role, Target};
 use crate::api::{self, Routes};
+use crate::cli::client::{Patterns, parse, path_of};
 use crate::cli::colour::Style;
 use crate::cli::connection::Connection;
-use crate::cli::listing::{self, Kind, Patterns};
+use crate::cli::failure::Failure;
+use crate::cli::format;
+use crate::cli::listing::{self, Kind, ListArgs};
 use crate::cli::name::Call;
 use crate::cli::output::Output;
-use crate::cli::{Failure, block_on, client, duration};
+use crate::cli::runtime::block_on;
 use crate::config::{self, Environment, Flags};
 
 /// The commands of `kms policy`.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Tell who made a policy, and when.
+    /// Show who created a policy, and when.
     Info(NameArgs),
     /// List policies.
     #[command(alias = "list")]
-    Ls(LsArgs),
+    Ls(ListArgs),
     /// Show what a policy allows and denies.
     Show(NameArgs),
-    /// Explain from a config alone whether an identity may call a path; exit code 1 if it may not.
+    /// Test whether the policies of a config allow a request, and explain why; the exit code is 1 if they do not.
     Test(TestArgs),
 }
 
@@ -45,28 +48,16 @@ pub struct NameArgs {
 }
 
 #[derive(clap::Args)]
-pub struct LsArgs {
-    /// What the names begin with; may end in '*'.
-    #[arg(default_value = "*")]
-    pattern: String,
-    /// Print the names as a JSON array.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    connection: Connection,
-}
-
-#[derive(clap::Args)]
 pub struct TestArgs {
     /// The config file of the server.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Who asks: 64 hex digits, an API key, or the file of a certificate.
+    /// The identity of the client: 64 hex digits, an API key, or the file of a certificate.
     #[arg(long, value_name = "IDENTITY")]
     identity: String,
     /// The path of the request, such as /v1/key/create/my-key.
     path: String,
-    /// The admin instead of the config's, as given to the server.
+    /// The admin's identity, if the server gets one by its flag --root.
     #[arg(long, value_name = "IDENTITY")]
     root: Option<String>,
     /// Print the decision as JSON.
@@ -80,19 +71,17 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Info(args) => info(&args, call),
         Command::Show(args) => show(&args, call),
         Command::Ls(args) => listing::print_under(
-            // KES's own slip, which scripts cut off.
+            // KES has the wrong title, and scripts rely on it.
             if call.is_kes() { "Key" } else { "Policy" },
             Kind::Policies,
-            &args.pattern,
-            &args.connection.client(call)?,
-            args.json,
+            &args,
             call,
         ),
         Command::Test(args) => test(&args, call.environment),
     }
 }
 
-/// What a server tells of a policy, in the order in which KES prints it.
+/// A policy in the answer of a server, with its fields in KES's order.
 #[derive(Deserialize, Serialize, Default)]
 #[serde(default)]
 struct Info {
@@ -107,9 +96,9 @@ struct Info {
 }
 
 impl Info {
-    /// Reads a server's answer about the policy that `args` name.
+    /// Parses a server's answer about the policy that `args` name.
     fn parse(answer: &[u8], args: &NameArgs) -> Result<Self, Failure> {
-        let mut info: Self = client::parse(answer)?;
+        let mut info: Self = parse(answer)?;
         if info.name.is_empty() {
             info.name.clone_from(&args.name);
         }
@@ -119,7 +108,7 @@ impl Info {
 
 fn info(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
     let client = args.connection.client(call)?;
-    let path = listing::path_of("policy/describe", &args.name);
+    let path = path_of("policy/describe", &args.name);
     let answer = block_on(client.send(Method::GET, &path, None))??;
     let output = call.output(args.json);
     if output.is_json() {
@@ -128,14 +117,14 @@ fn info(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
     let info = Info::parse(&answer, args)?;
     output.details(&[
         ("Name", &info.name),
-        ("Date", &duration::date(&info.created_at)),
+        ("Date", &format::date(&info.created_at)),
         ("Created by", &info.created_by),
     ])
 }
 
 fn show(args: &NameArgs, call: Call<'_>) -> Result<(), Failure> {
     let client = args.connection.client(call)?;
-    let path = listing::path_of("policy/read", &args.name);
+    let path = path_of("policy/read", &args.name);
     let answer = block_on(client.send(Method::GET, &path, None))?
         .map_err(|error| Failure::from(error).context(&format!("failed to show policy '{}'", args.name)))?;
     let output = call.output(args.json);
@@ -162,7 +151,7 @@ fn print_rules(info: &Info, output: Output) -> Result<(), Failure> {
     output.row(&[
         (Style::Label, "Created at:"),
         (Style::Plain, " "),
-        (Style::Plain, &duration::date(&info.created_at)),
+        (Style::Plain, &format::date(&info.created_at)),
     ])?;
     output.row(&[(Style::Label, "Created by:"), (Style::Plain, " "), (Style::Plain, &info.created_by)])
 }
@@ -212,7 +201,7 @@ fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
     if allowed { Ok(()) } else { Err(Failure::silent()) }
 }
 
-/// Decides as the server does, and says why.
+/// Decides as the server does, and returns the reason for a yes or a no.
 fn decide(role: &Role, routes: &Routes, path: &str) -> Result<String, String> {
     let path = api::decode(path.split('?').next().unwrap_or_default());
     let found = routes.find(&path);

@@ -1,4 +1,4 @@
-//! `kms root-key`: the root key of a local store is changed.
+//! `kms root-key`: replaces the root key of a local store.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,8 @@ use clap::Subcommand;
 use kms_fs::{FsConfig, RootKey};
 use serde_json::json;
 
-use crate::cli::{Failure, Output};
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
 use crate::config::{self, Environment};
 use crate::settings::{KeyStoreSettings, RootKeySource};
 use crate::store::kes_directory;
@@ -14,7 +15,7 @@ use crate::store::kes_directory;
 /// The commands of `kms root-key`.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Put a new root key in the place of the present one; the server must not run.
+    /// Replace the root key with a new one; the server must not run.
     Rotate(RotateArgs),
 }
 
@@ -23,11 +24,10 @@ pub struct RotateArgs {
     /// The config file of the server.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The environment variable with the new root key (base64 of 32 random bytes), where the present one comes
-    /// from the environment.
+    /// The environment variable with the new root key (32 random bytes in base64), if the present one is in a variable.
     #[arg(long, value_name = "VARIABLE")]
     new_env: Option<String>,
-    /// Print what was done as JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }

@@ -1,37 +1,39 @@
-//! `kms status`.
+//! `kms status`: shows the status of a server.
 
 use std::time::{Duration, Instant};
 
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::client::{self, Client};
+use crate::cli::client::{Client, parse};
 use crate::cli::colour::Style;
 use crate::cli::connection::Access;
+use crate::cli::failure::Failure;
+use crate::cli::format;
 use crate::cli::name::Call;
 use crate::cli::output::Output;
-use crate::cli::{Failure, block_on};
+use crate::cli::runtime::block_on;
 
 /// The arguments of `kms status`. As with KES, `-s` is `--short` here.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Print one line a server.
+    /// Print only the line with the name of the server.
     #[arg(short, long)]
     short: bool,
-    /// Tell the routes of the server, too.
+    /// Print the routes of the server, too.
     #[arg(long)]
     api: bool,
     /// Print the server's answer as JSON.
     #[arg(long)]
     json: bool,
-    /// Use this server instead of $KES_SERVER.
+    /// Connect to this server instead of $KES_SERVER; of several, separated by commas, to the first that can be reached.
     #[arg(long, value_name = "HOST[:PORT]")]
     server: Option<String>,
     #[command(flatten)]
     access: Access,
 }
 
-/// The part of a server's answer that people read.
+/// The part of a server's answer that is printed for people.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Status {
@@ -66,7 +68,7 @@ impl Default for Status {
     }
 }
 
-/// Asks a server how it is.
+/// Requests the status of a server, and prints it.
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let client = args.access.client(args.server.as_deref(), call)?;
     let output = call.output(args.json);
@@ -84,7 +86,7 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     }
     output.row(&[(Style::Good, "●"), (Style::Plain, " "), (Style::Name, &server_name(&client))])?;
     if !args.short {
-        let status: Status = client::parse(&answer)?;
+        let status: Status = parse(&answer)?;
         print(&status, latency, output, call)?;
         if !call.is_kes()
             && let Ok(Ok(metrics)) = block_on(client.send(Method::GET, "/metrics", None))
@@ -103,7 +105,7 @@ fn print(status: &Status, latency: Duration, output: Output, call: Call<'_>) -> 
     let store = match (status.keystore_unreachable, status.keystore_unavailable) {
         (true, _) => "not reachable".to_owned(),
         (false, true) => "unavailable".to_owned(),
-        // KES has no such line; where something is amiss it is worth one.
+        // KES has no such line. So as `kes`, it is printed only if something is wrong.
         (false, false) if call.is_kes() => String::new(),
         (false, false) => format!("{}ms", status.keystore_latency),
     };
@@ -125,12 +127,12 @@ fn print(status: &Status, latency: Duration, output: Output, call: Call<'_>) -> 
     }
     output.row(&[(Style::Label, "  Memory  ")])?;
     for (label, count) in [("  · Heap  ", status.mem_heap_used), ("  · Stack ", status.mem_stack_used)] {
-        output.row(&[(Style::Label, label), (Style::Plain, " "), (Style::Plain, &bytes(count))])?;
+        output.row(&[(Style::Label, label), (Style::Plain, " "), (Style::Plain, &format::bytes(count))])?;
     }
     Ok(())
 }
 
-/// Prints a table as KES does, and as `kms` with the most bytes of a body, too.
+/// Prints the routes in KES's table. As `kms`, it has the body limit, too.
 fn print_routes(routes: &[ApiRoute], output: Output, call: Call<'_>) -> Result<(), Failure> {
     if call.is_kes() {
         output.line("")?;
@@ -142,30 +144,31 @@ fn print_routes(routes: &[ApiRoute], output: Output, call: Call<'_>) -> Result<(
             output.line(format_args!("  {method:<7} {path:<28} {timeout}"))?;
         } else {
             let timeout = if *timeout == 0 { "none".to_owned() } else { format!("{timeout}s") };
-            output.line(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", bytes(*max_body)))?;
+            output
+                .line(format_args!("  {method:<7} {path:<28} {:<8} {timeout}", format::bytes(*max_body)))?;
         }
     }
     Ok(())
 }
 
-/// A route as a server lists it.
+/// A route in the answer of a server.
 #[derive(Deserialize, Serialize)]
 struct ApiRoute {
     method: String,
     path: String,
     #[serde(default, skip_serializing_if = "is_zero")]
     max_body: u64,
-    /// In seconds; 0 for no end.
+    /// In seconds; 0 for no limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     timeout: u64,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "so serde calls it")]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Tells what keeps others from reading the server's memory, for whom may see all metrics.
+/// Describes the protection of the server's memory by its metrics. Only clients that may read `/metrics` get these.
 fn protection(metrics: &str) -> String {
     let holds = |family: &str| metrics.lines().any(|line| line == format!("{family} 1"));
     let locked = if holds("kms_memory_locked") || !holds("kms_master_keys_locked") {
@@ -183,12 +186,12 @@ fn protection(metrics: &str) -> String {
     told.join(", ")
 }
 
-/// Names the first server, as KES does: scripts know by which name they asked.
+/// Returns the name of the first server, as KES does. Scripts look for the name that they asked.
 fn server_name(client: &Client) -> String {
     client.servers().into_iter().next().unwrap_or_default()
 }
 
-/// Writes a time as KES does: in one unit, rounded, and from a day on in days and hours.
+/// Formats an uptime as KES does: in one rounded unit, and from one day on in days and hours.
 fn rounded_uptime(seconds: u64) -> String {
     match seconds {
         0..=60 => format!("{seconds} seconds"),
@@ -198,6 +201,7 @@ fn rounded_uptime(seconds: u64) -> String {
     }
 }
 
+/// Formats an uptime in two units.
 fn uptime(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -205,17 +209,5 @@ fn uptime(seconds: u64) -> String {
         (0, 0, _) => format!("{minutes} minutes {} seconds", seconds % 60),
         (0, ..) => format!("{hours} hours {minutes} minutes"),
         _ => format!("{days} days {hours} hours"),
-    }
-}
-
-/// Writes a number of bytes with one decimal.
-pub fn bytes(count: u64) -> String {
-    #[allow(clippy::cast_precision_loss)] // one decimal is shown
-    let count_f = count as f64;
-    match count {
-        0..1_000 => format!("{count_f:.1}B"),
-        1_000..1_000_000 => format!("{:.1}KB", count_f / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1}MB", count_f / 1e6),
-        _ => format!("{:.1}GB", count_f / 1e9),
     }
 }

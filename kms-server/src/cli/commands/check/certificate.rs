@@ -1,10 +1,10 @@
-//! Is the server's certificate one that clients accept?
+//! Checks that clients accept the server's certificate.
 
+use kms_core::store::Finding;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use kms_core::store::Finding;
 use kms_trust::Trusted;
 
 use crate::credentials::certificate::{self, Facts};
@@ -12,14 +12,14 @@ use crate::settings::TlsSettings;
 
 const SUBJECT: &str = "certificate";
 
-/// A certificate that ends within this time is worth a warning.
+/// The remaining validity below which the check warns.
 const ENDS_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// How to make a certificate that clients accept.
+/// The way to a certificate that clients accept.
 const REMEDY: &str = "make another with \
     'kms identity new --key FILE --cert FILE --dns NAME --ip ADDRESS', or have your CA issue one";
 
-/// Checks the files of `tls`.
+/// Checks the files in the section `tls`.
 pub fn check(tls: &TlsSettings) -> Vec<Finding> {
     let mut findings = match certificate::read_pair(&tls.cert, &tls.key, tls.password()) {
         Err(message) => vec![Finding::problem(SUBJECT, message)],
@@ -77,6 +77,7 @@ fn check_facts(facts: &Facts, cert: &Path) -> Vec<Finding> {
     findings
 }
 
+/// Warns if every user of this machine can read the private key.
 fn check_private(key: &Path) -> Option<Finding> {
     let mode = std::fs::metadata(key).ok()?.permissions().mode() & 0o777;
     (mode & 0o007 != 0).then(|| {

@@ -1,15 +1,14 @@
-//! What the denies of a policy mean beyond what they say: a route that has another path is denied under both.
-
-use std::collections::BTreeMap;
+//! Reports the paths that a policy denies without naming them: a route with several paths is denied under all of them.
 
 use kms_core::store::Finding;
+use std::collections::BTreeMap;
 
 use crate::api::Routes;
 use crate::settings::PolicySettings;
 
 const SUBJECT: &str = "policy";
 
-/// Tells which further paths the deny patterns of `policies` deny.
+/// Returns a finding for each path that the deny patterns of `policies` deny beyond their text.
 pub fn check(policies: &BTreeMap<String, PolicySettings>) -> Vec<Finding> {
     let routes = Routes::standard();
     let mut findings = Vec::new();
@@ -24,10 +23,10 @@ pub fn check(policies: &BTreeMap<String, PolicySettings>) -> Vec<Finding> {
                 }
                 let message =
                     format!("policy '{name}': '{deny}' denies '{implied}', too: it leads to the same");
-                // Who allows the other path by its name did not mean that.
-                let meant =
+                // A policy that allows the other path by its name was hardly meant to deny it.
+                let contrary =
                     policy.allow.iter().find(|allow| allow.starts_with(alias) && overlap(allow, &implied));
-                findings.push(match meant {
+                findings.push(match contrary {
                     Some(allow) => {
                         Finding::warning(SUBJECT, format!("{message}, although '{allow}' is allowed"))
                     }
@@ -39,31 +38,33 @@ pub fn check(policies: &BTreeMap<String, PolicySettings>) -> Vec<Finding> {
     findings
 }
 
-/// Returns what `deny` denies under `alias` since it denies something under `path`, if it does not say so itself.
+/// Returns the pattern that `deny` implies under `alias`, because it denies something under `path`.
+///
+/// Returns `None` if there is none, or if `deny` matches it itself.
 fn implied(deny: &str, path: &str, alias: &str) -> Option<String> {
-    let (text, star) = split(deny);
-    if star && path.starts_with(text) {
+    let (text, has_star) = split(deny);
+    if has_star && path.starts_with(text) {
         let all = if alias.ends_with('/') { "*" } else { "" };
         return (!alias.starts_with(text)).then(|| format!("{alias}{all}"));
     }
     let rest = text.strip_prefix(path)?;
     let names_something = path.ends_with('/') && !rest.is_empty();
-    let star = if star { "*" } else { "" };
+    let star = if has_star { "*" } else { "" };
     (names_something || deny == path).then(|| format!("{alias}{rest}{star}"))
 }
 
-/// Tells whether every path that `inner` matches is one that `outer` matches.
+/// Returns whether `outer` matches every path that `inner` matches.
 fn covers(outer: &str, inner: &str) -> bool {
-    let (text, star) = split(outer);
-    if star { split(inner).0.starts_with(text) } else { outer == inner }
+    let (text, has_star) = split(outer);
+    if has_star { split(inner).0.starts_with(text) } else { outer == inner }
 }
 
-/// Tells whether there is a path that both patterns match.
+/// Returns whether some path matches both patterns.
 fn overlap(one: &str, other: &str) -> bool {
     covers(one, other) || covers(other, one)
 }
 
-/// Splits the wildcard off a pattern.
+/// Splits a pattern into its text and whether it ends in a wildcard.
 fn split(pattern: &str) -> (&str, bool) {
     pattern.strip_suffix('*').map_or((pattern, false), |text| (text, true))
 }

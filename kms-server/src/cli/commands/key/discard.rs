@@ -1,4 +1,4 @@
-//! `kms key discard`: a key of a local store that cannot be read is given up.
+//! `kms key discard`: discards a key of a local store that cannot be read.
 
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use kms_core::{ErrorKind, KeyName};
 use kms_fs::{FsConfig, OpenMode, SledStore};
 use serde_json::json;
 
-use crate::cli::output::note;
-use crate::cli::{Failure, Output};
+use crate::cli::failure::Failure;
+use crate::cli::output::{Output, note};
 use crate::config::{self, Environment};
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
 use crate::store::{self, kes_directory};
 
-/// What is lost, whichever way.
+/// The warning before and after a key is discarded.
 const LOST: &str = "everything that was encrypted under it is lost";
 
 #[derive(clap::Args)]
@@ -22,24 +22,24 @@ pub struct DiscardArgs {
     /// The name of the key.
     #[arg(required_unless_present = "unnamed", conflicts_with = "unnamed")]
     name: Option<String>,
-    /// Give up the keys of which not even the names are known, so that the store takes writes again.
+    /// Discard the lost keys whose names are unknown, so that the store takes writes again.
     #[arg(long)]
     unnamed: bool,
     /// The config file of the server, which must not run.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Print what was done as JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// A local store, and what its root is.
+/// A local store, and its root key.
 enum Local {
     RootKey(PathBuf, RootKeySource),
     Wrapped(PathBuf, OuterKms),
 }
 
-/// Gives up a key after its name was typed, or all those without a name.
+/// Discards a key, or all lost keys without a name. The user has to confirm it.
 pub fn run(args: &DiscardArgs, environment: &Environment) -> Result<(), Failure> {
     let settings = config::load(&args.config, environment)?.settings;
     let local = match settings.key_store {
@@ -94,12 +94,12 @@ async fn discard<W: Wrapper>(
             return Err(Failure::new(format!("there is no key '{key}' in the store in {}", path.display())));
         }
         Err(error) if error.kind() == ErrorKind::Corrupt => error.chain().to_string(),
-        // Nobody knows whether it could be read.
+        // Any other error does not say that the key is unreadable.
         Err(error) => return Err(error.into()),
     };
     confirm(name, &format!("key '{key}' cannot be read ({why}). If it is given up, {LOST}."))?;
     store.store().discard(&entry).await?;
-    told(args, path, &format!("key '{key}' was given up: {LOST}"))
+    print(args, path, &format!("key '{key}' was given up: {LOST}"))
 }
 
 fn discard_unnamed(
@@ -133,10 +133,10 @@ fn discard_unnamed(
     for warning in kms_fs::accept_losses(&config, root_key.as_ref())? {
         note(&warning);
     }
-    told(args, path, "what is not found was given up, and the store takes writes again")
+    print(args, path, "what is not found was given up, and the store takes writes again")
 }
 
-/// Asks that `word` is typed.
+/// Prints a warning, and fails unless the user types `word`.
 fn confirm(word: &str, what: &str) -> Result<(), Failure> {
     note(what);
     note(format_args!("Type {word} to go on:"));
@@ -147,7 +147,7 @@ fn confirm(word: &str, what: &str) -> Result<(), Failure> {
     if line.trim() == word { Ok(()) } else { Err(Failure::new("nothing was changed")) }
 }
 
-fn told(args: &DiscardArgs, path: &Path, what: &str) -> Result<(), Failure> {
+fn print(args: &DiscardArgs, path: &Path, what: &str) -> Result<(), Failure> {
     let output = Output::new(args.json);
     if output.is_json() {
         return output.json(&json!({ "store": path, "discarded": args.name, "unnamed": args.unnamed }));

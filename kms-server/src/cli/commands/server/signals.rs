@@ -1,16 +1,16 @@
-//! The signals that a server hears, from its first moment on.
+//! The signals that a server handles, from its first moment on.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::failure::Failure;
 
-/// Signals that end a server, and one that has it load its configuration again.
+/// The signals that stop a server, and the signal for a reload.
 ///
-/// From when this is made none is lost, whenever it is asked for; several of a kind count as one.
+/// No signal is lost that comes after this was created, however late it is awaited. Several signals of a kind count as one.
 pub struct Signals {
-    /// Those that end it.
+    /// The signals that stop the server.
     pub stop: Stop,
-    /// SIGHUP.
+    /// SIGHUP, the signal for a reload.
     pub hangup: Signal,
 }
 
@@ -21,7 +21,7 @@ pub struct Stop {
 }
 
 impl Signals {
-    /// Begins to hear them; needs a tokio runtime.
+    /// Begins to listen for the signals. This needs a tokio runtime.
     pub fn hear() -> Result<Self, Failure> {
         let hear =
             |kind| signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")));
@@ -32,7 +32,7 @@ impl Signals {
 }
 
 impl Stop {
-    /// Waits for one of them.
+    /// Waits for one of the signals.
     pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,35 +1,35 @@
-//! What a development server tells when it is up.
+//! The text that a development server prints when it is up.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{State, WAYS_OUT};
+use super::state::{State, WAYS_OUT};
 use crate::cli::failure::Failure;
 use crate::credentials::apikey::ApiKey;
 use crate::host::process;
 use crate::host::shell::shell_quote;
 use crate::store::inventory::KeyCount;
 
-/// The key that the exported lines tell MinIO to use; it makes it by itself.
+/// The name of the key for MinIO in the exported variables. MinIO creates the key by itself.
 const MINIO_KEY: &str = "minio-default-key";
 
-/// What is told of a development server.
+/// The facts about a development server that are printed when it is up.
 pub struct Banner {
-    pub(super) admin: ApiKey,
-    pub(super) cert: PathBuf,
-    pub(super) state: State,
+    pub admin: ApiKey,
+    pub cert: PathBuf,
+    pub state: State,
 }
 
 impl Banner {
-    /// Writes the text for stdout, of a server that listens on `address` and found so many keys.
+    /// Returns the text for stdout, for a server that listens on `address` and has `keys`.
     ///
-    /// Scripts take the third word of its line `API Key`, and wait for `Server is up and running`.
+    /// Scripts take the third word of the line `API Key`, and wait for `Server is up and running`.
     pub fn text(&self, address: SocketAddr, keys: KeyCount) -> impl fmt::Display + '_ {
         Text { banner: self, endpoint: format!("https://{}", reachable(address)), keys }
     }
 
-    /// Adds to an error of the start what can be done about the directory.
+    /// Adds advice about the directory to a failure of the start.
     pub fn explain(&self, failure: Failure) -> Failure {
         match &self.state {
             State::Directory { path, .. } => {
@@ -99,7 +99,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// Returns an address that clients on this machine reach a listener by.
+/// Returns the address by which clients on this machine reach a listener.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -1,9 +1,9 @@
-//! Times as KES writes them for people.
+//! Times and sizes as KES writes them for people.
 
 use jiff::Timestamp;
 
-/// Writes a duration in nanoseconds with two to three digits that count, as Go writes it: `1.5ms`, `12µs`, `1m1.2s`.
-pub fn short(nanoseconds: u64) -> String {
+/// Formats a number of nanoseconds as Go does, with two or three significant digits: `1.5ms`, `12µs`, `1m1.2s`.
+pub fn duration(nanoseconds: u64) -> String {
     const MICRO: u64 = 1_000;
     const MILLI: u64 = 1_000 * MICRO;
     const SECOND: u64 = 1_000 * MILLI;
@@ -39,11 +39,23 @@ pub fn short(nanoseconds: u64) -> String {
     }
 }
 
-/// Writes a time of the API (RFC 3339) as date and time of day in UTC; what is no such time stays as it is.
+/// Formats a time of the API (RFC 3339) as date and time of day in UTC. Any other text stays as it is.
 pub fn date(time: &str) -> String {
     match time.parse::<Timestamp>() {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => time.to_owned(),
+    }
+}
+
+/// Formats a number of bytes with one decimal.
+pub fn bytes(count: u64) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let count_f = count as f64;
+    match count {
+        0..1_000 => format!("{count_f:.1}B"),
+        1_000..1_000_000 => format!("{:.1}KB", count_f / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}MB", count_f / 1e6),
+        _ => format!("{:.1}GB", count_f / 1e9),
     }
 }
 
@@ -73,9 +85,9 @@ mod tests {
             (61_234_567_890, "1m1.2s"),
             (3_661_234_567_890, "1h1m1.2s"),
         ] {
-            assert_eq!(short(nanoseconds), expected, "{nanoseconds}");
+            assert_eq!(duration(nanoseconds), expected, "{nanoseconds}");
         }
-        assert!(short(u64::MAX).starts_with("5124095h"));
+        assert!(duration(u64::MAX).starts_with("5124095h"));
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! Tries an open key store, and a root key that lives elsewhere.
+
+use kms_core::store::Finding;
+use std::path::Path;
+
+use kms_core::primitives::{Fingerprint, SecretBytes, SecretKey};
+use kms_core::store::{EntryName, KeyStore, Survey, Wrapper, survey};
+
+/// The subject of all findings about the key store.
+pub const SUBJECT: &str = "key store";
+
+/// The message of a store that passed.
+const WELL: &str = "an entry can be written, read and deleted";
+
+/// Returns the name of a local store in messages.
+pub fn name_of(path: &Path) -> String {
+    format!("sled in {}", path.display())
+}
+
+/// Reads all keys of a local store, and then writes, reads and deletes an entry.
+pub async fn exercised(path: &Path, store: &impl KeyStore) -> Vec<Finding> {
+    let name = name_of(path);
+    let mut findings = match survey(store).await {
+        Ok(survey) => surveyed(&name, &survey),
+        Err(error) => vec![Finding::problem(SUBJECT, format!("{name}: {}", error.chain()))],
+    };
+    findings.push(match exercise(store).await {
+        Ok(()) => Finding::good(SUBJECT, format!("{name}: {WELL}")),
+        Err(message) => Finding::problem(SUBJECT, format!("{name}: {message}")),
+    });
+    findings
+}
+
+/// Returns a finding for each key that cannot be used, and one with the number of the others.
+pub fn surveyed(store: &str, survey: &Survey) -> Vec<Finding> {
+    let mut findings: Vec<_> = survey
+        .unusable
+        .iter()
+        .map(|(name, error)| {
+            Finding::problem(SUBJECT, format!("{store}: key '{name}' cannot be used: {}", error.chain()))
+        })
+        .collect();
+    let keys = if survey.good == 1 { "1 key".to_owned() } else { format!("{} keys", survey.good) };
+    findings.push(Finding::good(SUBJECT, format!("{store}: {keys} read and decoded")));
+    findings
+}
+
+/// Wraps and unwraps an entry.
+pub async fn wraps(root: &dyn Wrapper) -> Result<(), String> {
+    let (name, probe) = probe().map_err(describe)?;
+    let wrapped = root.wrap(&name, &probe).await.map_err(describe)?;
+    if root.unwrap(&name, &wrapped).await.map_err(describe)? != probe {
+        return Err("an entry was unwrapped that is not the one wrapped".to_owned());
+    }
+    Ok(())
+}
+
+/// Writes, reads and deletes an entry.
+async fn exercise(store: &impl KeyStore) -> Result<(), String> {
+    let (name, probe) = probe().map_err(describe)?;
+    store.create(&name, &probe).await.map_err(describe)?;
+    let read = store.get(&name).await.map_err(describe);
+    store.delete(&name).await.map_err(describe)?;
+    if read? == probe {
+        return Ok(());
+    }
+    Err("an entry was read back that is not the one written".to_owned())
+}
+
+/// Creates a random entry, under a name that listings hide.
+fn probe() -> kms_core::Result<(EntryName, SecretBytes)> {
+    let mut random = [0; 16];
+    kms_core::primitives::fill_random(&mut random)?;
+    let name = EntryName::slot(&Fingerprint::from_bytes(random), 2);
+    Ok((name, SecretBytes::from(SecretKey::random()?.expose().as_slice())))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn describe(error: kms_core::Error) -> String {
+    error.chain().to_string()
+}
