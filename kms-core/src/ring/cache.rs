@@ -156,7 +156,7 @@ impl<S: KeyStore> Cache<S> {
                 Ok(Err(error)) if !error.kind().is_outage() => return Err(error),
                 Ok(Err(_)) => {}
                 Err(_) => {
-                    self.backend.note_away(&Error::new(ErrorKind::Timeout, format!("read key '{name}'")))
+                    self.backend.note_away(&Error::new(ErrorKind::Timeout, format!("read key '{name}'")));
                 }
             }
         }
