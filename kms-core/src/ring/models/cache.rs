@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use shuttle::future::spawn;
 
-use super::{CacheConfig, Ring, check, name, request, ring};
+use super::fixtures::{name, request};
+use super::{CacheConfig, Ring, check, ring};
 use crate::sync::Ordering;
 use crate::{ErrorKind, Kms as _};
 

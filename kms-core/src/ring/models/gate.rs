@@ -6,7 +6,8 @@ use std::time::Duration;
 use shuttle::future::{spawn, yield_now};
 
 use super::super::gate::Gate;
-use super::{check, request};
+use super::check;
+use super::fixtures::request;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::{ErrorKind, Identity, Request};
 
@@ -82,7 +83,7 @@ fn a_call_counts_until_it_ends_although_its_caller_left() {
         };
         let patient = {
             let (gate, call) = (Arc::clone(&gate), make(&calls));
-            spawn(async move { gate.run(&super::request("greedy"), call).await })
+            spawn(async move { gate.run(&super::fixtures::request("greedy"), call).await })
         };
         yield_now().await;
         impatient.abort();
@@ -91,7 +92,7 @@ fn a_call_counts_until_it_ends_although_its_caller_left() {
         assert!(hurried.is_ok() || hurried.unwrap_err().kind() == ErrorKind::Throttled);
         patient.await.unwrap().unwrap();
         // The last caller has room once all calls have ended, also those whose callers left.
-        let pass = gate.pass(&super::request("greedy")).await.unwrap();
+        let pass = gate.pass(&super::fixtures::request("greedy")).await.unwrap();
         assert_eq!(calls.all.load(Ordering::SeqCst), 0);
         drop(pass);
         while gate.identities() > 0 {

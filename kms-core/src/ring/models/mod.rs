@@ -4,6 +4,7 @@
 //! `KMS_MODEL_RUNS` says how many schedules each model gets, half of them random and half with few switches.
 
 mod cache;
+mod fixtures;
 mod gate;
 mod single_flight;
 mod slot;
@@ -11,19 +12,15 @@ mod store;
 
 use std::env;
 use std::sync::Arc;
-use std::time::Duration;
 
 use shuttle::future::block_on;
 
+use self::fixtures::name;
 use self::store::Store;
-use super::key::CachedKey;
 use super::{CacheConfig, KeyRing};
-use crate::primitives::{Cipher, Fingerprint, SecretKey};
-use crate::store::KeyRecord;
-use crate::{Identity, KeyName, Request};
+use crate::Request;
+use crate::primitives::Fingerprint;
 
-/// Later than anything that a model waits for.
-const FAR: Duration = Duration::from_secs(86_400);
 /// Switches in a schedule with few of them.
 const SWITCHES: [usize; 2] = [3, 6];
 
@@ -36,22 +33,6 @@ fn check<F: Future<Output = ()>>(model: impl Fn() -> F + Send + Sync + 'static) 
         shuttle::check_pct(move || block_on(model()), runs / 4, switches);
     }
     shuttle::check_random(move || block_on(model()), runs / 2);
-}
-
-fn name() -> KeyName {
-    KeyName::new("key").unwrap()
-}
-
-fn request(who: &str) -> Request {
-    Request::new(Identity::of_public_key(who.as_bytes()), FAR)
-}
-
-fn record() -> KeyRecord {
-    KeyRecord::new(SecretKey::random().unwrap(), Cipher::Aes256, "model").unwrap()
-}
-
-fn key() -> CachedKey {
-    CachedKey::new(record())
 }
 
 type Ring = Arc<KeyRing<Arc<Store>>>;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use shuttle::future::{JoinHandle, spawn};
 
-use super::{FAR, check};
+use super::check;
+use super::fixtures::FAR;
 use crate::single_flight::{SingleFlight, Wanted};
 use crate::sync::{AtomicU64, Ordering, sleep};
 use crate::{Error, ErrorKind, Result};

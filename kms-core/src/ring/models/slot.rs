@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use shuttle::thread;
 
+use super::super::key::CachedKey;
 use super::super::slot::Slot;
-use super::{CacheConfig, CachedKey, check, key};
+use super::fixtures::key;
+use super::{CacheConfig, check};
 use crate::single_flight::{Flight, Turn};
 use crate::sync::{AtomicUsize, Ordering};
 

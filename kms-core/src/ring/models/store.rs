@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{CachedKey, name, record};
+use super::super::key::CachedKey;
+use super::fixtures::{name, record};
 use crate::primitives::{Fingerprint, SecretBytes};
 use crate::store::{EntryName, KeyRecord, KeyStore, StoreCapabilities};
 use crate::sync::{AtomicUsize, Mutex, Ordering, sleep};

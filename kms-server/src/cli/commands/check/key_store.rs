@@ -141,7 +141,7 @@ async fn check_wrapped(store: &BareStore, kms: &OuterKms) -> Vec<Finding> {
                 match read {
                     Ok(survey) => findings.extend(surveyed("vault", &survey)),
                     Err(error) => {
-                        findings.push(Finding::problem(SUBJECT, format!("vault: {}", error.chain())))
+                        findings.push(Finding::problem(SUBJECT, format!("vault: {}", error.chain())));
                     }
                 }
             }
