@@ -1,13 +1,12 @@
 //! Configuration files, and the patterns of policies in them.
 
-use figment::value::Dict;
-
+use crate::access::glob::Glob;
 use crate::server::config::environment::Environment;
-use crate::server::config::former::{self, Language, Modern};
-use crate::server::config::glob::Glob;
-use crate::server::config::places::{Lines, Places};
+use crate::server::config::former::{self, Modern};
+use crate::server::config::layers::{Language, Layers};
+use crate::server::config::node::Node;
 use crate::server::config::problem::{Problem, Warning};
-use crate::server::config::{pattern, toml, tree, yaml};
+use crate::server::config::{expand, extract, pattern, toml, yaml};
 use crate::split;
 
 /// The longest that a message about one file may be, beside what it quotes of it.
@@ -22,14 +21,13 @@ pub fn config_toml(input: &[u8]) {
 /// A config file in YAML.
 pub fn config_yaml(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    let read = yaml::read(text, "f.yml").map(|document| (document.tree, document.lines));
-    judge(text, read, Language::Yaml);
+    judge(text, yaml::read(text, "f.yml").map(|document| document.tree), Language::Yaml);
 }
 
-/// Brings a file as far as the schema; whatever is wrong with it is told in one line.
-fn judge(text: &str, read: Result<(Dict, Lines), Problem>, language: Language) {
+/// Brings a file as far as the schema. Every problem is a message of one line.
+fn judge(text: &str, read: Result<Node, Problem>, language: Language) {
     let mut warnings = Vec::new();
-    let outcome = read.and_then(|(tree, lines)| extract(tree, lines, language, &mut warnings));
+    let outcome = read.and_then(|tree| extract(tree, language, &mut warnings));
     for problem in outcome.err().map(|problem| problem.to_string()).into_iter().chain(told(&warnings)) {
         assert!(!problem.contains(['\n', '\r']), "a message of two lines: {problem:?}");
         assert!(problem.len() <= MESSAGE + 8 * text.len(), "a message of {} bytes", problem.len());
@@ -40,22 +38,21 @@ fn told(warnings: &[Warning]) -> impl Iterator<Item = String> {
     warnings.iter().map(ToString::to_string)
 }
 
-fn extract(tree: Dict, lines: Lines, language: Language, warnings: &mut Vec<Warning>) -> Result<(), Problem> {
-    let environment = Environment::default();
-    let Modern { tree, lines, written, .. } = former::modernise(tree, lines, language, "f")?;
-    let places = Places { file: "f".to_owned(), lines, overrides: Default::default(), written };
-    let tree = tree::expand(tree, language, &environment, &places, warnings);
-    tree::extract(tree, &Dict::new(), &places, warnings).map(drop)
+fn extract(tree: Node, language: Language, warnings: &mut Vec<Warning>) -> Result<(), Problem> {
+    let Modern { tree, renamed, .. } = former::modernise(tree, language, "f")?;
+    let mut layers = Layers { file: "f".to_owned(), language, tree, overrides: Node::empty(), renamed };
+    let failures = expand::expand(&mut layers, &Environment::default(), warnings);
+    extract::extract(&mut layers, &failures, warnings).map(drop)
 }
 
 /// A pattern of a policy, and a path: it matches as the definition says, and in bounded time.
 pub fn policy_glob(input: &[u8]) {
     let (pattern, path) = split(input);
     let (Ok(pattern), Ok(path)) = (str::from_utf8(pattern), str::from_utf8(path)) else { return };
-    if let Some(found) = pattern::glob(pattern) {
-        assert!(!found.replacements.is_empty());
-        for written in &found.replacements {
-            assert!(pattern::glob(written).is_none(), "a replacement with a wildcard: {written}");
+    if let Some(found) = pattern::replacements(pattern) {
+        assert!(!found.is_empty());
+        for written in &found {
+            assert!(pattern::replacements(written).is_none(), "a replacement with a wildcard: {written}");
         }
     }
     pattern::matches_nothing(pattern);

@@ -4,6 +4,8 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a broken property has to panic")]
 
+#[allow(dead_code, missing_docs, reason = "parts of another crate")]
+mod access;
 mod config;
 mod core;
 #[allow(dead_code, missing_docs, reason = "parts of another crate")]

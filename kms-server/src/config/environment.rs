@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use figment::value::{Dict, Value};
-
-use super::former;
-use super::places::KeyPath;
+use super::node::{KeyPath, Node, Place, Value};
 use super::problem::{Problem, Warning};
 use super::schema::TOP_LEVEL;
 
@@ -61,26 +58,22 @@ impl Environment {
 
     /// Collects the variables that set keys: `KMS_CACHE__EXPIRY__ANY` sets `cache.expiry.any`.
     ///
-    /// Returns their values as a tree, what set which key, and a warning for each that looks like
-    /// one but sets nothing. `KMS_PORT`, which Kubernetes makes of a service called kms, is none of them.
-    pub fn overrides(&self) -> (Dict, BTreeMap<KeyPath, String>, Vec<Warning>) {
-        let (mut tree, mut variables, mut warnings) = (Dict::new(), BTreeMap::new(), Vec::new());
-        for (name, value) in &self.0 {
+    /// Returns their values as a tree, and a warning for each variable that looks like one of them but sets nothing.
+    /// `KMS_PORT`, which Kubernetes makes of a service called kms, leads to none.
+    pub fn overrides(&self) -> (Node, Vec<Warning>) {
+        let (mut tree, mut warnings) = (Node::empty(), Vec::new());
+        for (name, value) in self.0.iter().filter(|(name, _)| *name != LOG_FILTER) {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
             let path: KeyPath = key.to_ascii_lowercase().split(SEPARATOR).map(str::to_owned).collect();
-            if name == LOG_FILTER {
-                continue;
-            }
+            let place = format!("environment variable {name}");
             if TOP_LEVEL.contains(&path[0].as_str()) {
-                former::insert(&mut tree, &path, Value::from(value.as_str()));
-                variables.insert(path, format!("environment variable {name}"));
+                tree.insert(&path, Node { value: Value::Text(value.clone()), place: Place::Beside(place) });
             } else if path.len() > 1 {
-                let place = format!("environment variable {name}");
                 let message = format!("no such key, expected one that begins with {}", TOP_LEVEL.join(", "));
                 warnings.push(Warning::no_effect(Problem::new(place, path.join("."), message)));
             }
         }
-        (tree, variables, warnings)
+        (tree, warnings)
     }
 }
 
@@ -94,6 +87,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
 mod tests {
     use std::os::unix::ffi::OsStringExt as _;
 
+    use super::super::node::Key as _;
     use super::*;
 
     #[test]
@@ -115,10 +109,12 @@ mod tests {
     fn a_variable_sets_the_key_that_its_name_spells() {
         let environment =
             Environment::from_iter([("KMS_CACHE__EXPIRY__ANY", "1m"), ("KMS_ADDRESS", "x"), ("OTHER", "y")]);
-        let (tree, variables, warnings) = environment.overrides();
-        let expiry = Value::from(tree).find("cache.expiry.any");
-        assert_eq!(expiry.and_then(Value::into_string).as_deref(), Some("1m"));
-        assert_eq!(variables.len(), 2);
+        let (tree, warnings) = environment.overrides();
+        let expiry = tree.find(&"cache.expiry.any".path()).unwrap();
+        assert_eq!(expiry.text(), Some("1m"));
+        let place = "environment variable KMS_CACHE__EXPIRY__ANY".to_owned();
+        assert_eq!(expiry.place, Place::Beside(place));
+        assert_eq!(tree.table().unwrap().len(), 2);
         assert!(warnings.is_empty());
     }
 
@@ -130,8 +126,8 @@ mod tests {
             ("KMS_DEV_DIR", "/x"),
             ("KMS_CAHCE__EXPIRY__ANY", "1m"),
         ]);
-        let (tree, _, warnings) = environment.overrides();
-        assert!(tree.is_empty());
+        let (tree, warnings) = environment.overrides();
+        assert!(tree.table().unwrap().is_empty());
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].to_string().contains("KMS_CAHCE__EXPIRY__ANY"), "{}", warnings[0]);
     }

@@ -1,8 +1,8 @@
 //! The values of `log.error` and `log.audit`.
 
-use std::fmt;
+use serde::de::{Deserialize, Deserializer, Unexpected};
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use super::value::scalar;
 
 /// From which events on a log is written, as a number of KES 0.24 (Go's `slog`): debug -4, info 0, warn 4, error 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,35 +45,16 @@ impl LogLevel {
 
 impl<'de> Deserialize<'de> for LogLevel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Level;
-
-        impl Visitor<'_> for Level {
-            type Value = LogLevel;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(EXPECTED)
-            }
-
-            fn visit_bool<E: de::Error>(self, on: bool) -> Result<LogLevel, E> {
-                Ok(if on { LogLevel::INFO } else { LogLevel::OFF })
-            }
-
-            fn visit_i64<E: de::Error>(self, level: i64) -> Result<LogLevel, E> {
-                Ok(LogLevel(level))
-            }
-
-            fn visit_u64<E: de::Error>(self, level: u64) -> Result<LogLevel, E> {
-                Ok(LogLevel(i64::try_from(level).unwrap_or(i64::MAX)))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<LogLevel, E> {
-                LogLevel::from_text(text).ok_or_else(|| {
-                    E::custom(format!("invalid value '{}', expected {EXPECTED}", text.escape_debug()))
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Level)
+        scalar(deserializer, EXPECTED, |value| match value {
+            Unexpected::Bool(true) => Some(Ok(Self::INFO)),
+            Unexpected::Bool(false) => Some(Ok(Self::OFF)),
+            Unexpected::Signed(level) => Some(Ok(Self(level))),
+            Unexpected::Str(text) => Some(
+                Self::from_text(text)
+                    .ok_or_else(|| format!("invalid value '{}', expected {EXPECTED}", text.escape_debug())),
+            ),
+            _ => None,
+        })
     }
 }
 

@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use figment::value::{Dict, Tag, Value};
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::places::{KeyPath, Lines, dotted};
+use super::node::{KeyPath, Node, Place, Table, Value, dotted};
 use super::problem::{Problem, Warning};
 use super::schema::TOP_LEVEL;
 
@@ -28,9 +27,7 @@ const VERSION: &str = "version";
 #[derive(Debug)]
 pub struct Document {
     /// Its values. Keys without one are left out.
-    pub tree: Dict,
-    /// The line of each key.
-    pub lines: Lines,
+    pub tree: Node,
     /// What stands behind the first document, which alone counts, as with KES.
     pub ignored: Option<Warning>,
 }
@@ -44,14 +41,14 @@ pub fn read(text: &str, file: &str) -> Result<Document, Problem> {
     {
         outcome = Reader::read(&text).or(outcome);
     }
-    let (tree, lines, next) = outcome.map_err(|Mistake { line, path, message }| {
+    let (tree, next) = outcome.map_err(|Mistake { line, path, message }| {
         Problem::new(place(line), dotted(&path), format!("invalid YAML: {message}"))
     })?;
     let ignored = next.map(|line| {
         let message = "a second document begins here and is passed over with all that follows, as by KES";
         Warning::no_effect(Problem::new(place(Some(line)), "", message))
     });
-    Ok(Document { tree, lines, ignored })
+    Ok(Document { tree, ignored })
 }
 
 /// Replaces tabs at the beginning of lines within brackets and braces, where YAML has them mean nothing and the parser
@@ -92,45 +89,37 @@ struct Mistake {
     message: String,
 }
 
-/// A value whose place is known: relative to it, the lines of what it holds.
-#[derive(Clone)]
-struct Node {
-    /// `None` where there is no value.
-    value: Option<Value>,
-    line: usize,
-    lines: Lines,
-}
-
 struct Reader<'a> {
     events: Parser<'a, granit_parser::StrInput<'a>>,
-    anchors: BTreeMap<usize, Node>,
+    /// `None` stands for an anchor without a value.
+    anchors: BTreeMap<usize, Option<Node>>,
     repeated: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the first document: its tree, the lines of its keys, and the line where another one begins.
-    fn read(text: &'a str) -> Result<(Dict, Lines, Option<usize>), Mistake> {
+    /// Reads the first document, and the line where another one begins.
+    fn read(text: &'a str) -> Result<(Node, Option<usize>), Mistake> {
         let events = Parser::new_from_str(text);
         let mut reader = Self { events, anchors: BTreeMap::new(), repeated: 0 };
-        let (tree, lines) = reader.document()?;
-        Ok((tree, lines, reader.next_document()))
+        let tree = reader.document()?;
+        Ok((tree, reader.next_document()))
     }
 
-    fn document(&mut self) -> Result<(Dict, Lines), Mistake> {
+    fn document(&mut self) -> Result<Node, Mistake> {
         let (node, span) = loop {
             let (event, span) = self.next(&[])?;
             match event {
-                Event::StreamEnd => return Ok((Dict::new(), Lines::new())),
+                Event::StreamEnd => return Ok(Node::empty()),
                 Event::StreamStart | Event::DocumentStart(..) => {}
                 event => break (self.node(event, &span, &mut KeyPath::new())?, span),
             }
         };
         // It may end in the middle of a line.
         self.next(&[])?;
-        match (node.value, node.lines) {
-            (None, _) => Ok((Dict::new(), Lines::new())),
-            (Some(Value::Dict(_, dict)), lines) => Ok((dict, lines)),
-            _ => Err(mistake(&span, &[], "expected keys with values")),
+        match node.map(|node| node.value) {
+            None => Ok(Node::empty()),
+            Some(Value::Table(table)) => Ok(Node::implied(table)),
+            Some(_) => Err(mistake(&span, &[], "expected keys with values")),
         }
     }
 
@@ -164,12 +153,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn node(&mut self, event: Event<'a>, span: &Span, path: &mut KeyPath) -> Result<Node, Mistake> {
+    /// Reads a value; `None` stands for none.
+    fn node(&mut self, event: Event<'a>, span: &Span, path: &mut KeyPath) -> Result<Option<Node>, Mistake> {
         if path.len() > MAX_DEPTH {
             return Err(mistake(span, path, "deeper values than any configuration has"));
         }
-        let line = span.start.line();
-        let (node, anchor) = match event {
+        let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 if style != ScalarStyle::Plain && is_switch(path) && is_boolean(&text) {
                     let message = format!("a text, expected {text} without quotes, or on or off");
@@ -177,16 +166,15 @@ impl<'a> Reader<'a> {
                 }
                 let is_null = matches!(&*text, "~" | "null" | "Null" | "NULL") && *path != [VERSION];
                 let absent = style == ScalarStyle::Plain && (is_empty(span) || is_null);
-                let value = (!absent).then(|| Value::from(text.into_owned()));
-                (Node { value, line, lines: Lines::new() }, anchor)
+                ((!absent).then(|| Value::Text(text.into_owned())), anchor)
             }
-            Event::SequenceStart(_, anchor, _) => (self.sequence(line, path)?, anchor),
-            Event::MappingStart(_, anchor, _) => (self.mapping(line, path)?, anchor),
+            Event::SequenceStart(_, anchor, _) => (Some(Value::List(self.sequence(path)?)), anchor),
+            Event::MappingStart(_, anchor, _) => (Some(Value::Table(self.mapping(path)?)), anchor),
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor);
                 let node =
                     node.ok_or_else(|| mistake(span, path, "a reference to the value that holds it"))?;
-                self.repeated += 1 + node.lines.len();
+                self.repeated += node.as_ref().map_or(1, Node::count);
                 if self.repeated > MAX_REPEATED {
                     return Err(mistake(span, path, "more values by reference than any configuration has"));
                 }
@@ -194,35 +182,28 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(mistake(span, path, "expected a value")),
         };
+        let node = value.map(|value| Node::at_line(span.start.line(), value));
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
-    fn sequence(&mut self, line: usize, path: &mut KeyPath) -> Result<Node, Mistake> {
-        let (mut values, mut lines) = (Vec::new(), Lines::new());
+    fn sequence(&mut self, path: &mut KeyPath) -> Result<Vec<Node>, Mistake> {
+        let mut elements = Vec::new();
         loop {
             let (event, span) = self.next(path)?;
             if matches!(event, Event::SequenceEnd) {
-                let value = Some(Value::Array(Tag::Default, values));
-                return Ok(Node { value, line, lines });
+                return Ok(elements);
             }
-            let index = values.len().to_string();
-            path.push(index.clone());
-            let node = self.node(event, &span, path)?;
+            path.push(elements.len().to_string());
+            elements.extend(self.node(event, &span, path)?);
             path.pop();
-            if let Some(value) = node.value {
-                place(&mut lines, &index, node.line, node.lines);
-                values.push(value);
-            }
         }
     }
 
-    fn mapping(&mut self, line: usize, path: &mut KeyPath) -> Result<Node, Mistake> {
-        let (mut dict, mut lines) = (Dict::new(), Lines::new());
-        let mut merged = Vec::new();
-        let mut seen = BTreeMap::new();
+    fn mapping(&mut self, path: &mut KeyPath) -> Result<Table, Mistake> {
+        let (mut table, mut merged, mut seen) = (Table::new(), Vec::new(), BTreeMap::new());
         loop {
             let (event, key_span) = self.next(path)?;
             let (key, is_merge) = match event {
@@ -233,10 +214,9 @@ impl<'a> Reader<'a> {
                     (key.into_owned(), is_merge)
                 }
                 Event::Alias(anchor) => {
-                    match self.anchors.get(&anchor).and_then(|node| node.value.as_ref()) {
-                        Some(Value::String(_, key)) => (key.clone(), false),
-                        _ => return Err(mistake(&key_span, path, NO_TEXT)),
-                    }
+                    let node = self.anchors.get(&anchor).and_then(Option::as_ref);
+                    let key = node.and_then(Node::text);
+                    (key.ok_or_else(|| mistake(&key_span, path, NO_TEXT))?.to_owned(), false)
                 }
                 _ => return Err(mistake(&key_span, path, NO_TEXT)),
             };
@@ -253,35 +233,21 @@ impl<'a> Reader<'a> {
             let (event, span) = self.next(path)?;
             let node = self.node(event, &span, path)?;
             path.pop();
-            match node.value {
-                value if is_merge => {
-                    let entries = merge(value, node.lines);
-                    let entries = entries.ok_or_else(|| {
-                        path.push(key);
-                        mistake(&span, path, "expected keys with values, or a list of such")
-                    })?;
-                    merged.extend(entries);
-                }
-                Some(value) => {
-                    place(&mut lines, &key, key_span.start.line(), node.lines);
-                    dict.insert(key, value);
-                }
-                None => {}
+            if is_merge {
+                let entries = node.and_then(entries_to_merge).ok_or_else(|| {
+                    path.push(key);
+                    mistake(&span, path, "expected keys with values, or a list of such")
+                })?;
+                merged.extend(entries);
+            } else if let Some(node) = node {
+                table.insert(key, Node { place: Place::Line(key_span.start.line()), ..node });
             }
         }
-        for (entries, entry_lines) in merged {
-            for (key, value) in entries {
-                // What is written here counts, and then what is merged first.
-                if seen.contains_key(&key) || dict.contains_key(&key) {
-                    continue;
-                }
-                let from = entry_lines.range(vec![key.clone()]..);
-                let below = from.take_while(|(path, _)| path.first() == Some(&key));
-                lines.extend(below.map(|(path, line)| (path.clone(), *line)));
-                dict.insert(key, value);
-            }
+        // A key that is written here wins, then the one that is merged first.
+        for (key, node) in merged.into_iter().flatten().filter(|(key, _)| !seen.contains_key(key)) {
+            table.entry(key).or_insert(node);
         }
-        Ok(Node { value: Some(Value::Dict(Tag::Default, dict)), line, lines })
+        Ok(table)
     }
 }
 
@@ -307,30 +273,13 @@ fn is_known(key: &str) -> bool {
     TOP_LEVEL.contains(&key) || [VERSION, "root"].contains(&key)
 }
 
-/// Returns the mappings of which one takes the entries, with the lines of each; `None` if it is something else.
-fn merge(value: Option<Value>, lines: Lines) -> Option<Vec<(Dict, Lines)>> {
-    match value? {
-        Value::Dict(_, entries) => Some(vec![(entries, lines)]),
-        Value::Array(_, values) => values
-            .into_iter()
-            .enumerate()
-            .map(|(index, value)| {
-                let Value::Dict(_, entries) = value else { return None };
-                let index = index.to_string();
-                let below = lines.iter().filter(|(path, _)| path.first() == Some(&index));
-                Some((entries, below.map(|(path, line)| (path[1..].to_vec(), *line)).collect()))
-            })
-            .collect(),
+/// Returns the entries of one mapping, or of each in a list; `None` if the value is something else.
+fn entries_to_merge(node: Node) -> Option<Vec<Table>> {
+    let table = |node: Node| if let Value::Table(entries) = node.value { Some(entries) } else { None };
+    match node.value {
+        Value::List(nodes) => nodes.into_iter().map(table).collect(),
+        Value::Table(entries) => Some(vec![entries]),
         _ => None,
-    }
-}
-
-/// Adds the lines of a value under its key.
-fn place(lines: &mut Lines, key: &str, line: usize, below: Lines) {
-    lines.insert(vec![key.to_owned()], line);
-    for (mut path, line) in below {
-        path.insert(0, key.to_owned());
-        lines.insert(path, line);
     }
 }
 
@@ -340,10 +289,19 @@ fn mistake(span: &Span, path: &[String], message: &str) -> Mistake {
 
 #[cfg(test)]
 mod tests {
+    use super::super::node::Key as _;
     use super::*;
 
     fn value(text: &str, key: &str) -> Option<String> {
-        Value::from(read(text, "f.yaml").unwrap().tree).find(key).and_then(Value::into_string)
+        let tree = read(text, "f.yaml").unwrap().tree;
+        tree.find(&key.path()).and_then(Node::text).map(str::to_owned)
+    }
+
+    fn line(tree: &Node, key: &str) -> usize {
+        match tree.find(&key.path()).unwrap().place {
+            Place::Line(line) => line,
+            ref other => panic!("{key} is set at {other:?}"),
+        }
     }
 
     fn error(text: &str) -> String {
@@ -369,8 +327,8 @@ mod tests {
 
     #[test]
     fn lines_are_known_of_keys_and_elements() {
-        let lines = read("a:\n  b:\n    - x\n    - c: y\n", "f").unwrap().lines;
-        let line = |path: &str| lines[&super::super::places::path(path)];
+        let tree = read("a:\n  b:\n    - x\n    - c: y\n", "f").unwrap().tree;
+        let line = |key: &str| line(&tree, key);
         assert_eq!((line("a"), line("a.b"), line("a.b.0"), line("a.b.1"), line("a.b.1.c")), (1, 2, 3, 4, 4));
     }
 
@@ -385,11 +343,10 @@ mod tests {
     #[test]
     fn mappings_are_merged_in_their_order_and_an_alias_may_name_a_key() {
         let text = "x: &x {a: 1, b: 2}\ny: &y {b: 3, c: 4}\nz:\n  <<: [*x, *y]\n";
-        let Document { tree, lines, .. } = read(text, "f").unwrap();
-        let z = Value::from(tree).find("z").unwrap();
-        let found = ["a", "b", "c"].map(|key| z.clone().find(key).and_then(Value::into_string));
+        let tree = read(text, "f").unwrap().tree;
+        let found = ["z.a", "z.b", "z.c"].map(|key| value(text, key));
         assert_eq!(found.map(Option::unwrap), ["1", "2", "4"]);
-        assert_eq!(lines[&super::super::places::path("z.c")], 2);
+        assert_eq!(line(&tree, "z.c"), 2);
         assert_eq!(value("x: &k tls\n*k : {key: a}\n", "tls.key").as_deref(), Some("a"));
         assert_eq!(value("x: &x {a: 1}\n'<<': *x\n", "<<.a").as_deref(), Some("1"));
     }
@@ -405,7 +362,7 @@ mod tests {
             ("a: 1\n", None),
         ] {
             let Document { tree, ignored, .. } = read(text, "f.yaml").unwrap();
-            assert_eq!(tree.len(), 1, "{text}");
+            assert_eq!(tree.count(), 1 + 1, "{text}");
             let told = ignored.map(|warning| warning.to_string());
             let place = line.map(|line| format!("f.yaml:{line}: a second document"));
             assert!(told.is_some() == place.is_some(), "{text}: {told:?}");
@@ -438,8 +395,8 @@ mod tests {
     #[test]
     fn a_list_may_be_longer_than_what_references_may_repeat() {
         let text = format!("a:\n{}", "- x\n".repeat(MAX_REPEATED + 1));
-        let lines = read(&text, "f").unwrap().lines;
-        assert_eq!(lines.len(), MAX_REPEATED + 2);
+        let tree = read(&text, "f").unwrap().tree;
+        assert_eq!(tree.count(), 1 + MAX_REPEATED + 2);
     }
 
     #[test]

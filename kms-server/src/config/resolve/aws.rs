@@ -4,31 +4,31 @@ use kms_aws::{AwsConfig, AwsConnection, Credentials, Reuse, SecretsConfig};
 use kms_core::store::InvalidSetting;
 use kms_core::{CacheConfig, Error};
 
-use super::places::{Places, path};
-use super::problem::Problem;
-use super::sections::{RawAws, RawAwsCredentials, RawAwsKms, RawAwsSecrets};
+use super::super::problem::Problem;
+use super::super::schema::{RawAws, RawAwsCredentials, RawAwsKms, RawAwsSecrets};
+use super::context::{Context, given};
 use crate::settings::KeyStoreSettings;
 
-/// Reads the one section of both that is there.
-pub fn aws(raw: RawAws, cache: &CacheConfig, places: &Places) -> Result<KeyStoreSettings, Problem> {
+/// Checks the one of both sections that is there.
+pub fn aws(raw: RawAws, cache: &CacheConfig, context: &Context<'_>) -> Result<KeyStoreSettings, Problem> {
     match (raw.kms, raw.secretsmanager) {
-        (Some(raw), None) => Ok(KeyStoreSettings::AwsKms(Box::new(kms(raw, cache, places)?))),
-        (None, Some(raw)) => Ok(KeyStoreSettings::AwsSecrets(Box::new(secrets(raw, places)?))),
+        (Some(raw), None) => Ok(KeyStoreSettings::AwsKms(Box::new(kms(raw, cache, context)?))),
+        (None, Some(raw)) => Ok(KeyStoreSettings::AwsSecrets(Box::new(secrets(raw, context)?))),
         (Some(_), Some(_)) => {
-            let kms = path("keystore.aws.kms");
-            let message =
-                format!("two key stores, expected one: {} is at {}", places.name(&kms), places.of(&kms));
-            Err(places.problem(&path("keystore.aws.secretsmanager"), message))
+            let kms = "keystore.aws.kms";
+            let (name, place) = (context.layers.name_of(kms), context.layers.place_of(kms));
+            let message = format!("two key stores, expected one: {name} is at {place}");
+            Err(context.problem("keystore.aws.secretsmanager", message))
         }
         (None, None) => {
             let message = "empty, expected keystore.aws.kms or keystore.aws.secretsmanager";
-            Err(places.problem(&path("keystore.aws"), message))
+            Err(context.problem("keystore.aws", message))
         }
     }
 }
 
-/// Reads `keystore.aws.kms`; how long an answer of AWS is believed is told by the cache's settings.
-fn kms(raw: RawAwsKms, cache: &CacheConfig, places: &Places) -> Result<AwsConfig, Problem> {
+/// Checks `keystore.aws.kms`. The settings of the cache decide how long an answer of AWS is believed.
+fn kms(raw: RawAwsKms, cache: &CacheConfig, context: &Context<'_>) -> Result<AwsConfig, Problem> {
     let RawAwsKms { endpoint, region, prefix, credentials: keys, reuse, deletion_window } = raw;
     let default = AwsConfig::new(connection(endpoint, region, keys));
     let config = AwsConfig {
@@ -42,11 +42,11 @@ fn kms(raw: RawAwsKms, cache: &CacheConfig, places: &Places) -> Result<AwsConfig
         offline: cache.offline,
         connection: default.connection,
     };
-    config.validate().map_err(|error| refused(&error, "keystore.aws.kms", places))?;
+    config.validate().map_err(|error| refused(&error, "keystore.aws.kms", context))?;
     Ok(config)
 }
 
-/// Reads how AWS is reached, and who asks.
+/// Returns how AWS is reached, and with which credentials.
 pub fn connection(
     endpoint: Option<String>,
     region: Option<String>,
@@ -55,11 +55,10 @@ pub fn connection(
     AwsConnection { endpoint: given(endpoint), region: given(region), credentials: credentials(keys) }
 }
 
-/// Reads `keystore.aws.secretsmanager`, as KES has it.
-fn secrets(raw: RawAwsSecrets, places: &Places) -> Result<SecretsConfig, Problem> {
-    let key = |name: &str| path(&format!("keystore.aws.secretsmanager{name}"));
+/// Checks `keystore.aws.secretsmanager`, which KES has, too.
+fn secrets(raw: RawAwsSecrets, context: &Context<'_>) -> Result<SecretsConfig, Problem> {
     let RawAwsSecrets { endpoint, region, kmskey, credentials: keys, recovery_window } = raw;
-    // KES's configs name the host alone.
+    // Configs for KES name the host only.
     let endpoint = given(endpoint)
         .map(|endpoint| if endpoint.contains("://") { endpoint } else { format!("https://{endpoint}") });
     let default = SecretsConfig::new(connection(endpoint, region, keys));
@@ -67,27 +66,22 @@ fn secrets(raw: RawAwsSecrets, places: &Places) -> Result<SecretsConfig, Problem
     if !SecretsConfig::is_recovery_window(recovery_window) {
         let message =
             format!("{recovery_window} is not possible, expected {}", SecretsConfig::RECOVERY_WINDOW);
-        return Err(places.problem(&key(".recovery_window"), message));
+        return Err(context.problem("keystore.aws.secretsmanager.recovery_window", message));
     }
     let config = SecretsConfig { kms_key: given(kmskey), recovery_window, ..default };
-    config.validate().map_err(|error| refused(&error, "keystore.aws.secretsmanager", places))?;
+    config.validate().map_err(|error| refused(&error, "keystore.aws.secretsmanager", context))?;
     Ok(config)
 }
 
-/// Names the setting of a section that cannot be used.
-pub fn refused(error: &Error, section: &str, places: &Places) -> Problem {
+/// Creates the problem of a section that its backend refuses, with the key of the setting at fault if it is known.
+pub fn refused(error: &Error, section: &str, context: &Context<'_>) -> Problem {
     match InvalidSetting::under(error) {
-        Some(InvalidSetting { field, why }) => places.problem(&path(&format!("{section}.{field}")), why),
-        None => places.problem(&path(section), error.chain().to_string()),
+        Some(InvalidSetting { field, why }) => context.problem(&format!("{section}.{field}"), why),
+        None => context.problem(section, error.chain().to_string()),
     }
 }
 
-/// Takes an empty text, such as that of a variable that is not set, for none.
-fn given(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
-}
-
-/// Reads an access key; none is the SDK's default chain.
+/// Returns the access key. Without one the SDK follows its default chain.
 fn credentials(raw: RawAwsCredentials) -> Option<Credentials> {
     let [access_key, secret_key, token] = [raw.accesskey, raw.secretkey, raw.token].map(given);
     if access_key.is_none() && secret_key.is_none() && token.is_none() {

@@ -2,25 +2,20 @@
 
 use std::path::PathBuf;
 
-use kms_core::store::InvalidSetting;
 use kms_vault::{
     AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
 };
 
-use super::places::{Places, path};
-use super::problem::Problem;
-use super::sections::{RawAppRole, RawKubernetes, RawToken, RawTransit, RawVault, RawVaultTls};
+use super::super::problem::Problem;
+use super::super::schema::{RawAppRole, RawKubernetes, RawToken, RawTransit, RawVault, RawVaultTls};
+use super::aws::refused;
+use super::context::{Context, given};
 
 const ONE_LOGIN: &str = "more than one way to log in, expected approle, kubernetes or token";
 
-/// Takes an empty text, such as that of a variable, for none.
-fn given(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
-}
-
-/// Reads the section called `section`; what is not told is as with KES.
-pub fn vault(raw: RawVault, section: &str, places: &Places) -> Result<VaultConfig, Problem> {
-    let problem = |key: &str, message: &str| places.problem(&path(&format!("{section}{key}")), message);
+/// Checks the section called `section`. The defaults are those of KES.
+pub fn vault(raw: RawVault, section: &str, context: &Context<'_>) -> Result<VaultConfig, Problem> {
+    let problem = |key: &str, message: &str| context.problem(&format!("{section}{key}"), message);
     let endpoint = given(raw.endpoint);
     let endpoint = endpoint.ok_or_else(|| {
         problem(".endpoint", "missing, expected the address of Vault, such as 'https://vault:8200'")
@@ -49,17 +44,11 @@ pub fn vault(raw: RawVault, section: &str, places: &Places) -> Result<VaultConfi
         prefix: raw.prefix.unwrap_or_default(),
         transit: raw.transit.map(transit),
         tls: tls(raw.tls),
-        // As KES has it, none is the usual one.
-        ping: raw
-            .status
-            .ping
-            .map_or(default.ping, |ping| if ping.0.is_zero() { default.ping } else { ping.0 }),
+        // As in KES, zero means the default.
+        ping: raw.status.ping.map(|ping| ping.0).filter(|ping| !ping.is_zero()).unwrap_or(default.ping),
         ..default
     };
-    config.validate().map_err(|error| match InvalidSetting::under(&error) {
-        Some(InvalidSetting { field, why }) => problem(&format!(".{field}"), why),
-        None => problem("", &error.chain().to_string()),
-    })?;
+    config.validate().map_err(|error| refused(&error, section, context))?;
     Ok(config)
 }
 

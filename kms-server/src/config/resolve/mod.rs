@@ -1,0 +1,88 @@
+//! What a configuration means: checks that serde cannot do, and the settings that result.
+
+mod address;
+mod aws;
+mod context;
+mod key_store;
+mod kms;
+mod log;
+mod pattern;
+mod policies;
+mod routes;
+mod tls;
+mod vault;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use kms_core::{CacheConfig, KeyName};
+
+pub use self::address::parse_address;
+pub use self::context::Context;
+use self::policies::Owners;
+use super::node::KeyPath;
+use super::problem::Problem;
+use super::schema::{Raw, RawCache, RawKey};
+use crate::settings::Settings;
+
+/// The address of a server whose config names none.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
+
+/// Checks a configuration as a whole.
+pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> {
+    let context = &mut context;
+    let admin = policies::admin(raw.admin.identity.as_deref(), context)?;
+    let proxies = raw.tls.proxy.as_ref().map(|proxy| proxy.identities.clone()).unwrap_or_default();
+    let tls = tls::tls(raw.tls, context)?;
+    let owners = Owners::new(raw.admin.identity.as_deref(), tls.proxy.as_ref(), &proxies, context)?;
+    let policies = policies::policies(raw.policy, owners, context)?;
+    if admin.is_none() && policies.values().all(|policy| policy.identities.is_empty()) {
+        let message =
+            "there is neither an admin nor an identity with a policy: every request will be refused";
+        context.warn(&KeyPath::new(), message);
+    }
+    let cache = cache(&raw.cache);
+    let address = context::given(raw.address);
+    Ok(Settings {
+        address: self::address(address, "address", context)?.unwrap_or(DEFAULT_ADDRESS),
+        probes: self::address(raw.probes.address, "probes.address", context)?,
+        admin,
+        tls,
+        policies,
+        cache,
+        keys: keys(raw.keys, context)?,
+        key_store: key_store::key_store(raw.keystore, raw.kms, &cache, context)?,
+        log: log::log(raw.log, context)?,
+        routes: routes::routes(raw.api, context)?,
+    })
+}
+
+fn address(text: Option<String>, key: &str, context: &Context<'_>) -> Result<Option<SocketAddr>, Problem> {
+    let parsed = text.map(|text| parse_address(&text)).transpose();
+    parsed.map_err(|message| context.problem(key, message))
+}
+
+/// Returns the names of the keys to create, each once.
+fn keys(raw: Vec<RawKey>, context: &Context<'_>) -> Result<Vec<KeyName>, Problem> {
+    let at = |index: usize| format!("keys.{index}.name");
+    let mut keys: Vec<KeyName> = Vec::new();
+    for (index, RawKey { name }) in raw.into_iter().enumerate() {
+        if let Some(first) = keys.iter().position(|key| *key == name.0) {
+            let first = context.layers.name_of(&at(first));
+            let message = format!("key '{}' is there twice, first as {first}", name.0);
+            return Err(context.problem(&at(index), message));
+        }
+        keys.push(name.0);
+    }
+    Ok(keys)
+}
+
+fn cache(raw: &RawCache) -> CacheConfig {
+    let default = CacheConfig::default();
+    let expiry = &raw.expiry;
+    CacheConfig {
+        any: expiry.any.as_ref().map_or(default.any, |any| any.0),
+        unused: expiry.unused.as_ref().map_or(default.unused, |unused| unused.0),
+        offline: expiry.offline.as_ref().map_or(default.offline, |offline| offline.0),
+        ..default
+    }
+}
