@@ -11,7 +11,7 @@ use kms_fs::{LoadedRootKey, OpenError, RootKey};
 use kms_vault::{Secret, TlsConfig, VaultConfig};
 
 /// The configuration of a server after all checks that need no other machine.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where to listen.
     pub address: SocketAddr,

@@ -15,7 +15,7 @@ use super::connections::Connections;
 use crate::access::policy::{Access, Proxies};
 use crate::api::{Api, Routes};
 use crate::error::StartError;
-use crate::settings::{AuditFailure, ErrorLevel, KeyStoreSettings, LogSettings, Settings, TlsSettings};
+use crate::settings::{ErrorLevel, KeyStoreSettings, LogSettings, Settings, TlsSettings};
 use crate::store::inventory::nobody;
 use crate::telemetry::error_log;
 use crate::tls;
@@ -45,7 +45,8 @@ struct AtStart {
     /// What the files of its TLS connection hold.
     vault_files: u64,
     cache: CacheConfig,
-    audit: (bool, Option<std::path::PathBuf>, AuditFailure),
+    /// The error log is not compared: it follows at once.
+    log: LogSettings,
 }
 
 /// What is in force of what can be changed.
@@ -260,9 +261,10 @@ impl AtStart {
     /// Takes out of `settings` what is read at the start only, and what TLS is made of.
     fn split(settings: Settings) -> (Self, TlsSettings) {
         let Settings { address, probes, key_store, cache, log, tls, .. } = settings;
-        let LogSettings { audit, audit_file, audit_failure, .. } = log;
-        let (vault_files, audit) = (inputs::of_vault(&key_store), (audit, audit_file, audit_failure));
-        (Self { address, probes, key_store, vault_files, cache, audit }, tls)
+        let LogSettings { error, error_level, .. } = LogSettings::default();
+        let log = LogSettings { error, error_level, ..log };
+        let vault_files = inputs::of_vault(&key_store);
+        (Self { address, probes, key_store, vault_files, cache, log }, tls)
     }
 
     /// Names the settings that differ.
@@ -273,7 +275,7 @@ impl AtStart {
             ("keystore", self.key_store != other.key_store),
             ("the files of keystore.vault.tls", self.vault_files != other.vault_files),
             ("cache", self.cache != other.cache),
-            ("log.audit", self.audit != other.audit),
+            ("log.audit", self.log != other.log),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))
