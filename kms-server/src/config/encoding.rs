@@ -1,11 +1,11 @@
-//! The encodings of a config file: UTF-8, and UTF-16 where a byte order mark says so, as KES reads them.
+//! The encodings of a config file: UTF-8, and UTF-16 with a byte order mark. KES reads both.
 
 use super::problem::Problem;
 
 const NO_UTF_16: &str = "it is no text in UTF-16";
 const NO_UTF_8: &str = "it is no text in UTF-8, expected UTF-8, or UTF-16 with a byte order mark";
 
-/// Makes a text of the content of `file`; a problem names the line of the first character that is none.
+/// Decodes the content of `file`. An error names the line of the first invalid character.
 pub fn decode(content: Vec<u8>, file: &str) -> Result<String, Problem> {
     match content.as_slice() {
         [0xff, 0xfe, text @ ..] => decode_16(text, u16::from_le_bytes, file),

@@ -1,4 +1,4 @@
-//! Environment variables: those that set keys of the configuration, and those that values refer to.
+//! Environment variables. Some set keys of the configuration, others are referred to by values.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,16 +7,16 @@ use super::node::{KeyPath, Node, Place, Value};
 use super::problem::{Problem, Warning};
 use super::schema::TOP_LEVEL;
 
-/// What the name of a variable that sets a key begins with.
+/// The prefix of each variable that sets a key.
 const PREFIX: &str = "KMS_";
 
-/// What the names of all variables begin with that the program itself looks for.
+/// The prefixes of all variables that the program itself looks for.
 const OURS: [&str; 4] = [PREFIX, "KES_", "MINIO_KES_", "MINIO_KMS_KES_"];
 
-/// What stands between the parts of a key in the name of a variable.
+/// The separator of the parts of a key in the name of a variable.
 const SEPARATOR: &str = "__";
 
-/// The variable that says how much is logged; it sets no key.
+/// The variable that filters the log. It sets no key.
 const LOG_FILTER: &str = "KMS_LOG";
 
 /// The environment of a process, as data. It has no `Debug`: variables may hold secrets.
@@ -24,8 +24,10 @@ const LOG_FILTER: &str = "KMS_LOG";
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Takes that of this process. A variable of ours that is no Unicode is an error, since without it another server, key
-    /// or setting would be used; others are left out.
+    /// Copies the environment of this process.
+    ///
+    /// A variable of ours that is no Unicode is an error: without it the program would use another server, key or setting.
+    /// Any other such variable is left out.
     pub fn of_this_process() -> Result<Self, Problem> {
         Self::of(std::env::vars_os())
     }
@@ -46,12 +48,12 @@ impl Environment {
         Ok(Self(environment))
     }
 
-    /// Reads a variable.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Reads the first of several variables that is set and not empty.
+    /// Returns the value of the first variable in `names` that is set and not empty.
     pub fn first_of(&self, names: &[&str]) -> Option<&str> {
         names.iter().find_map(|name| self.get(name).filter(|value| !value.is_empty()))
     }

@@ -13,11 +13,12 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Replaces references to environment variables by the values of the variables: each `${NAME}` in a text of TOML, and
-/// each text of YAML that is such a reference and nothing else, as KES does.
+/// Replaces references to environment variables by the values of the variables.
 ///
-/// Returns the references that cannot be replaced. They are no mistake yet: the schema may pass over their keys. A text of
-/// YAML with a reference in its middle leads to a warning.
+/// In TOML that is each `${NAME}` in a text. In YAML it is each text that is `${NAME}` and nothing else, as in KES; a text
+/// with a reference in its middle leads to a warning.
+///
+/// Returns the references that cannot be replaced. They are no errors yet, since the schema may pass over their keys.
 pub fn expand(layers: &mut Layers, environment: &Environment, warnings: &mut Vec<Warning>) -> Vec<Failure> {
     let (mut expanded, mut failures) = (Vec::new(), Vec::new());
     layers.tree.find_map(&mut |path, node| -> Option<()> {
@@ -25,15 +26,15 @@ pub fn expand(layers: &mut Layers, environment: &Environment, warnings: &mut Vec
         let path = path.to_vec();
         let outcome = match layers.language {
             Language::Toml => expand_text(text, environment),
-            Language::Yaml => match reference(text) {
-                Some(name) => variable(name, environment).and_then(|value| unless_boolean(value, &path)),
-                None => {
+            Language::Yaml => {
+                let Some(name) = reference(text) else {
                     let message = "'${' in the middle of a text means itself, as in KES: \
                         only a text that is '${NAME}' and nothing else is replaced";
                     warnings.push(Warning::dubious(layers.problem(&path, message)));
                     return None;
-                }
-            },
+                };
+                variable(name, environment).and_then(|value| unless_boolean(value, &path))
+            }
         };
         match outcome {
             Ok(text) => expanded.push((path, text)),
@@ -49,7 +50,7 @@ pub fn expand(layers: &mut Layers, environment: &Environment, warnings: &mut Vec
     failures
 }
 
-/// Refuses the text of a boolean where KES takes `on` as a text and `true` as a boolean only.
+/// Refuses the text of a boolean where KES reads `on` as a text, and `true` as a boolean only.
 fn unless_boolean(text: &str, path: &[String]) -> Result<String, String> {
     if yaml::is_switch(path) && yaml::is_boolean(text) {
         return Err(format!("the variable is the text '{text}', expected 'on' or 'off'"));

@@ -46,7 +46,7 @@ pub fn extract(
     }
 }
 
-/// Checks what serde lets through.
+/// Checks the tree for what serde lets through.
 fn without_misfits(layers: &Layers, failures: &[Failure]) -> Result<(), Problem> {
     if let Some(Failure { path, message }) =
         failures.iter().find(|failure| layers.tree.find(&failure.path).is_some())
@@ -56,8 +56,9 @@ fn without_misfits(layers: &Layers, failures: &[Failure]) -> Result<(), Problem>
     misplaced(layers).map_or(Ok(()), |Misfit { path, message }| Err(layers.problem(&path, message)))
 }
 
-/// Creates the problem of a misfit, or of what led to it: a reference that was not replaced, or a value of another shape,
-/// leads to mistakes below it.
+/// Creates the problem of a misfit, or of its cause.
+///
+/// A reference that was not replaced, or a value of another shape, leads to misfits below it.
 fn first_cause(layers: &Layers, failures: &[Failure], misfit: Misfit) -> Problem {
     let misfit = date_above(&layers.tree, &misfit).unwrap_or(misfit);
     if let Some(Failure { path, message }) =
@@ -72,8 +73,9 @@ fn first_cause(layers: &Layers, failures: &[Failure], misfit: Misfit) -> Problem
     layers.problem(&path, message)
 }
 
-/// Returns the paths of an unknown key in YAML: its own, and those of the same key in the other policies. Each key that is
-/// passed over costs another read of the whole, which is too many where there are many policies.
+/// Returns the paths of an unknown key in YAML: its own, and those of the same key in the other policies.
+///
+/// Each round costs another read of the whole tree. With one policy a round, many policies would take too long.
 fn unknown_in_yaml(layers: &Layers, path: &[String]) -> Vec<KeyPath> {
     if layers.language != Language::Yaml {
         return Vec::new();
@@ -89,8 +91,10 @@ fn unknown_in_yaml(layers: &Layers, path: &[String]) -> Vec<KeyPath> {
     paths
 }
 
-/// Finds a value of another shape than the schema's that serde takes: a list in the place of a table, whose values are then
-/// taken in order, and in YAML a text in the place of a list, which is for variables only.
+/// Finds a value that serde takes although its shape is not that of the schema.
+///
+/// Serde reads a list in the place of a table, by the order of the keys. A text in the place of a list is for variables: it
+/// must not stand in YAML.
 fn misplaced(layers: &Layers) -> Option<Misfit> {
     let language = layers.language;
     layers.tree.find_map(&mut |path, node| {

@@ -1,15 +1,15 @@
-//! The forms of older releases of KES, brought into the names of today.
+//! The names of older releases of KES, and the names of today.
 
 use super::layers::{Language, Renamed};
 use super::node::{Key as _, Node, Value, dotted};
 use super::problem::Problem;
 
-/// What a key is called today, and what it was called.
+/// Former names of keys, each with the name of today.
 ///
-/// In this order: a later one may begin where an earlier one ends.
+/// The order counts: a later entry may start from the result of an earlier one.
 const MOVES: [(&str, &str); 7] = [
     ("root", "admin.identity"),
-    ("keys", "keystore"), // only where it is a table that names a key store
+    ("keys", "keystore"), // only if it is a table that names a key store
     ("cache.expiry.all", "cache.expiry.any"),
     ("keystore.secretsmanager", "keystore.aws.secretsmanager"),
     ("keystore.aws.secrets_manager", "keystore.aws.secretsmanager"),
@@ -17,18 +17,18 @@ const MOVES: [(&str, &str); 7] = [
     ("keystore.vault.name", "keystore.vault.prefix"),
 ];
 
-/// The key stores that any release of KES knew, by their names in a config.
+/// The names of all key stores in the configs of all releases of KES.
 const KEY_STORES: [&str; 10] =
     ["fs", "vault", "aws", "secretsmanager", "azure", "gcp", "gemalto", "fortanix", "entrust", "generic"];
 
-/// The one version of the format.
+/// The only version of the format.
 const VERSION: &str = "v1";
 
 /// The tree of a file under the names of today.
 #[derive(Debug)]
 pub struct Modern {
     pub tree: Node,
-    /// The names that were replaced, in their order.
+    /// The names that were replaced, in the order of their replacement.
     pub renamed: Vec<Renamed>,
     /// Whether it is a file for KES: `keystore.fs.path` is a directory of key files in the clear.
     pub is_for_kes: bool,
@@ -36,7 +36,7 @@ pub struct Modern {
 
 /// Brings the tree of a file into the names of today.
 ///
-/// A file in TOML is one for KES if it has a key that only KES of 2020 had, and names no root key.
+/// A file in TOML is one for KES if it has a key of KES of 2020 and names no root key.
 pub fn modernise(tree: Node, language: Language, file: &str) -> Result<Modern, Problem> {
     let mut modern = Modern { tree, renamed: Vec::new(), is_for_kes: language == Language::Yaml };
     modern.check_version(file)?;

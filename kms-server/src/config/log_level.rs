@@ -4,12 +4,12 @@ use serde::de::{Deserialize, Deserializer, Unexpected};
 
 use super::value::scalar;
 
-/// From which events on a log is written, as a number of KES 0.24 (Go's `slog`): debug -4, info 0, warn 4, error 8.
+/// The least level of the events that go to a log, as a number of KES 0.24 (Go's `slog`): debug -4, info 0, warn 4, error 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogLevel(i64);
 
 impl LogLevel {
-    /// Everything that is told without being asked for.
+    /// All events that are logged by default.
     pub const INFO: Self = Self(0);
     /// Warnings and errors.
     pub const WARN: Self = Self(4);
@@ -18,7 +18,9 @@ impl LogLevel {
     /// Nothing.
     const OFF: Self = Self(9);
 
-    /// Reads `on`, `off`, the name of a level, one with a number such as `INFO+2`, or a number; an empty text is `on`.
+    /// Reads `on`, `off`, a number, or the name of a level, alone or with a number, such as `INFO+2`.
+    ///
+    /// An empty text is `on`.
     fn from_text(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_uppercase();
         match text.as_str() {

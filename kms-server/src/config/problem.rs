@@ -1,4 +1,4 @@
-//! What is wrong with a configuration.
+//! Problems of a configuration, and warnings.
 
 use std::fmt;
 
@@ -7,30 +7,33 @@ use serde::Serialize;
 use crate::text::mask::mask;
 use crate::text::terminal::escape;
 
-/// One thing that is wrong, or dubious, in one line: where it stands, under which key, and what was expected.
+/// A mistake, or something dubious: its place, its key, and what was expected. It is shown as one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file, with its line if that is known, or the environment variable.
+    /// The file, with the line if that is known, or the environment variable or flag.
     pub place: String,
-    /// The path of the key, such as `tls.cert`; empty when it is about the file as a whole.
+    /// The path of the key, such as `tls.cert`. It is empty if the problem concerns the file as a whole.
     pub key: String,
     /// What is wrong and what was expected.
     pub message: String,
 }
 
 impl Problem {
-    /// Makes a problem at `place` with `key`. Line ends in the message are replaced by blanks, and API keys and private keys
-    /// are hidden.
+    /// Creates a problem at `place` with `key`.
+    ///
+    /// Line ends in the message become blanks. API keys and private keys are hidden.
     pub fn new(place: impl Into<String>, key: impl Into<String>, message: impl AsRef<str>) -> Self {
         let message = mask(message.as_ref());
         let words: Vec<_> =
             message.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
-        // A name in quotes may be any text.
+        // A key in quotes may be any text.
         let key = escape(&mask(&key.into())).into_owned();
         Self { place: place.into(), key, message: words.join(" ") }
     }
 
-    /// Adds what was passed over beside it, or in its section, as unknown: where something is missing, it is mostly that.
+    /// Adds the unknown keys that were passed over beside this key or below it.
+    ///
+    /// Where a key is missing, it is mostly there under a wrong name.
     #[must_use]
     pub fn with_passed_over(mut self, warnings: &[Warning]) -> Self {
         let section = |key: &str| key.rsplit_once('.').map(|(section, _)| section.to_owned());
@@ -50,7 +53,7 @@ impl Problem {
     }
 }
 
-/// How the warning of an unknown key begins.
+/// The beginning of the message of each warning of an unknown key.
 pub const PASSED_OVER: &str = "passed over: unknown key";
 
 impl fmt::Display for Problem {
@@ -65,22 +68,22 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// What works but is hardly meant so.
+/// A problem that does not prevent the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// What it is about.
+    /// The problem.
     pub problem: Problem,
-    /// What is written has no effect at all: a mistake, which `kms check` does not let pass.
+    /// Whether the key has no effect at all. That is a mistake, so `kms check` fails.
     pub has_no_effect: bool,
 }
 
 impl Warning {
-    /// Warns of what has an effect, but one that somebody should know of.
+    /// Creates a warning of a key whose effect somebody should know of.
     pub fn dubious(problem: Problem) -> Self {
         Self { problem, has_no_effect: false }
     }
 
-    /// Warns of what is written in vain.
+    /// Creates a warning of a key that has no effect.
     pub fn no_effect(problem: Problem) -> Self {
         Self { problem, has_no_effect: true }
     }

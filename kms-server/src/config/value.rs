@@ -19,12 +19,14 @@ pub struct Switch(pub bool);
 #[serde(try_from = "String")]
 pub struct RawName(pub KeyName);
 
-/// An element of a list. A list may also be one text with commas between its elements, for environment variables.
+/// An element of a list.
+///
+/// A list may also be one text with commas between its elements: that is how a variable sets it.
 pub trait Element: Sized {
-    /// What is expected in the place of the list.
+    /// The description of the whole list in errors.
     const EXPECTED: &'static str;
 
-    /// Reads an element of such a text.
+    /// Creates an element from a part of such a text.
     fn from_text(text: &str) -> Result<Self, String>;
 }
 
@@ -77,7 +79,9 @@ impl TryFrom<String> for RawName {
     }
 }
 
-/// Reads a boolean, an integer or a text by `read`, which returns `None` for a value of the wrong type.
+/// Reads a boolean, an integer or a text.
+///
+/// `read` returns `None` for a value of a wrong type. Then the error names `expected`.
 pub fn scalar<'de, T, D: Deserializer<'de>>(
     deserializer: D,
     expected: &'static str,
@@ -120,18 +124,18 @@ pub fn scalar<'de, T, D: Deserializer<'de>>(
     deserializer.deserialize_any(Scalar { expected, read })
 }
 
-/// Reads a whole number, or the text of one: YAML and variables have texts only.
+/// Reads a whole number, or the text of one, since YAML and variables give texts only.
 pub fn number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     scalar(deserializer, "a whole number", |value| {
         let number = match value {
             Unexpected::Signed(number) => u64::try_from(number).ok()?,
-            Unexpected::Str(text) => match text.trim().parse() {
-                Ok(number) => number,
-                Err(_) => {
+            Unexpected::Str(text) => {
+                let Ok(number) = text.trim().parse() else {
                     let text = text.escape_debug();
                     return Some(Err(format!("invalid value '{text}', expected a whole number")));
-                }
-            },
+                };
+                number
+            }
             _ => return None,
         };
         Some(T::try_from(number).map_err(|_| format!("{number} is too large a number")))
@@ -172,7 +176,7 @@ impl<'de> Deserialize<'de> for Switch {
     }
 }
 
-/// Reads a switch, or an empty text, such as that of a variable, which is none.
+/// Reads a switch. An empty text, such as that of a variable, counts as none.
 pub fn switch_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Switch>, D::Error> {
     scalar(deserializer, Switch::EXPECTED, |value| match value {
         Unexpected::Str("") => Some(Ok(None)),
@@ -182,7 +186,7 @@ pub fn switch_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 
 /// Reads a duration in Go's notation: decimal numbers with a unit each, such as `5m`, `1m30s` or `1.5h`.
 ///
-/// Units are `ns`, `us` (`µs`), `ms`, `s`, `m` and `h`. The text for an error says what was expected.
+/// The units are `ns`, `us` (`µs`), `ms`, `s`, `m` and `h`. The error says what was expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let invalid = || {
         format!(
@@ -208,7 +212,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| invalid())
 }
 
-/// Multiplies a decimal number such as `1`, `1.5` or `.5` with a unit of so many nanoseconds.
+/// Multiplies a decimal number, such as `1`, `1.5` or `.5`, by a unit in nanoseconds.
 fn multiply(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || whole.len() > 20 {

@@ -1,7 +1,7 @@
 //! The reader of YAML.
 //!
-//! Every scalar is taken as the text that is written, as Go's reader does where it expects a text: `off`, `7373` and
-//! an identity that happens to look like a number mean themselves.
+//! Every scalar is the text that is written, as for Go's reader where it expects a text: `off`, `7373` and an identity that
+//! happens to look like a number mean themselves.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,28 @@ use super::node::{KeyPath, Node, Place, Table, Value, dotted};
 use super::problem::{Problem, Warning};
 use super::schema::TOP_LEVEL;
 
-/// The most values that the aliases of a file repeat. Those that are written out are as many as they are.
+/// The maximal number of values that the aliases of a file repeat. Values that are written out do not count.
 const MAX_REPEATED: usize = 100_000;
 
-/// The deepest nesting of a file.
+/// The maximal nesting of a file.
 const MAX_DEPTH: usize = 64;
 
-/// The key under which a mapping takes the entries of another one.
+/// The key that merges the entries of another mapping into one.
 const MERGE: &str = "<<";
 
-/// The word of the format's version, whose value means itself whatever it looks like.
+/// The key of the format's version. Its value is a text even where it looks like a null.
 const VERSION: &str = "version";
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug)]
 pub struct Document {
-    /// Its values. Keys without one are left out.
+    /// The values. A key without a value is left out.
     pub tree: Node,
-    /// What stands behind the first document, which alone counts, as with KES.
+    /// The warning of what follows the first document. Only the first one counts, as in KES.
     pub ignored: Option<Warning>,
 }
 
-/// Reads a file's content.
+/// Reads the content of a file.
 pub fn read(text: &str, file: &str) -> Result<Document, Problem> {
     let place = |line: Option<usize>| line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
     let mut outcome = Reader::read(text);
@@ -51,8 +51,9 @@ pub fn read(text: &str, file: &str) -> Result<Document, Problem> {
     Ok(Document { tree, ignored })
 }
 
-/// Replaces tabs at the beginning of lines within brackets and braces, where YAML has them mean nothing and the parser
-/// takes them for an indentation; `None` if there are none.
+/// Replaces tabs at the beginning of lines within brackets and braces by spaces; `None` if there are none.
+///
+/// Such tabs mean nothing in YAML, but the parser takes them for an indentation.
 fn without_tabs_in_flow(text: &str) -> Option<String> {
     let mut replaced = String::with_capacity(text.len());
     let (mut depth, mut quote, mut comment) = (0_usize, None, false);
@@ -67,7 +68,7 @@ fn without_tabs_in_flow(text: &str) -> Option<String> {
                 found = true;
             }
             _ if comment => {}
-            // A doubled quote ends the text here and begins it again.
+            // A doubled quote ends the text and begins it again at once.
             _ if quote == Some(c) && before != '\\' => quote = None,
             _ if quote.is_some() => {}
             '"' | '\'' if begins_token => quote = Some(c),
@@ -91,13 +92,13 @@ struct Mistake {
 
 struct Reader<'a> {
     events: Parser<'a, granit_parser::StrInput<'a>>,
-    /// `None` stands for an anchor without a value.
+    /// The values of the anchors; `None` for an anchor without a value.
     anchors: BTreeMap<usize, Option<Node>>,
     repeated: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the first document, and the line where another one begins.
+    /// Reads the first document. Returns its tree, and the line where another document begins.
     fn read(text: &'a str) -> Result<(Node, Option<usize>), Mistake> {
         let events = Parser::new_from_str(text);
         let mut reader = Self { events, anchors: BTreeMap::new(), repeated: 0 };
@@ -114,7 +115,7 @@ impl<'a> Reader<'a> {
                 event => break (self.node(event, &span, &mut KeyPath::new())?, span),
             }
         };
-        // It may end in the middle of a line.
+        // The document may end in the middle of a line: then the next event is an error.
         self.next(&[])?;
         match node.map(|node| node.value) {
             None => Ok(Node::empty()),
@@ -123,7 +124,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Finds where another document begins that says something, or cannot be read.
+    /// Returns the line where another document begins, unless it is empty. A document that cannot be read counts.
     fn next_document(&mut self) -> Option<usize> {
         let mut begins = None;
         loop {
@@ -138,7 +139,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads on below this path.
+    /// Reads the next event. An error names `path`.
     fn next(&mut self, path: &[String]) -> Result<(Event<'a>, Span), Mistake> {
         match self.events.next() {
             Some(next) => next.map_err(|error| {
@@ -153,7 +154,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a value; `None` stands for none.
+    /// Reads the value that begins with `event`; `None` for an empty one.
     fn node(&mut self, event: Event<'a>, span: &Span, path: &mut KeyPath) -> Result<Option<Node>, Mistake> {
         if path.len() > MAX_DEPTH {
             return Err(mistake(span, path, "deeper values than any configuration has"));
@@ -222,7 +223,7 @@ impl<'a> Reader<'a> {
             };
             path.push(key.clone());
             let first = seen.insert(key.clone(), key_span.start.line());
-            // Nobody reads what is below an unknown key.
+            // Below an unknown key nobody reads the values, so duplicates do no harm.
             if let Some(first) = first.filter(|_| path.len() == 1 || is_known(&path[0])) {
                 return Err(mistake(
                     &key_span,
@@ -243,7 +244,7 @@ impl<'a> Reader<'a> {
                 table.insert(key, Node { place: Place::Line(key_span.start.line()), ..node });
             }
         }
-        // A key that is written here wins, then the one that is merged first.
+        // A key that is written here wins. Among merged ones the first wins.
         for (key, node) in merged.into_iter().flatten().filter(|(key, _)| !seen.contains_key(key)) {
             table.entry(key).or_insert(node);
         }
@@ -251,29 +252,29 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Tells whether a path is that of a boolean of KES, which takes `on` as a text and `true` as a boolean alone.
+/// Returns whether a path is that of a boolean of KES. KES reads `on` there as a text, and `true` as a boolean only.
 pub fn is_switch(path: &[String]) -> bool {
     matches!(path, [section, _, key] if section == "api" && key == "skip_auth")
 }
 
-/// Tells whether a text without quotes is a boolean.
+/// Returns whether a text is a boolean if it has no quotes.
 pub fn is_boolean(text: &str) -> bool {
     matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
 }
 
 const NO_TEXT: &str = "expected a text as the name of a key";
 
-/// Tells whether nothing is written for a value: the parser gives that as '~'.
+/// Returns whether a value is missing. The parser gives a missing value as '~'.
 fn is_empty(span: &Span) -> bool {
     span.start.index() == span.end.index()
 }
 
-/// Tells whether a key is one of a config, of any release.
+/// Returns whether a key at the top level is one of any release.
 fn is_known(key: &str) -> bool {
     TOP_LEVEL.contains(&key) || [VERSION, "root"].contains(&key)
 }
 
-/// Returns the entries of one mapping, or of each in a list; `None` if the value is something else.
+/// Returns the entries of a mapping, or of each mapping in a list; `None` for any other value.
 fn entries_to_merge(node: Node) -> Option<Vec<Table>> {
     let table = |node: Node| if let Value::Table(entries) = node.value { Some(entries) } else { None };
     match node.value {

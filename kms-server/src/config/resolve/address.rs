@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 
 /// Reads an address to listen on: `127.0.0.1:7373`, `[::1]:7373`, `:7373` (everywhere) or `localhost:7373`.
 ///
-/// Of the addresses of a name it is the first of IPv4 if there is one, and without a port the system chooses one: as in Go.
+/// As in Go, a name stands for its first IPv4 address if it has one, and the system chooses a port if there is none.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let invalid = || {
         format!(
@@ -28,7 +28,7 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if let Some(ip) = ip {
         return Ok(SocketAddr::new(ip.to_canonical(), port));
     }
-    // The system takes numbers for an address that nobody means, such as 0 and 127.1.
+    // The system would resolve numbers, such as 0 and 127.1, to addresses that nobody means.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     if host.contains(':') || last.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(invalid());

@@ -9,7 +9,7 @@ use super::super::schema::{RawAws, RawAwsCredentials, RawAwsKms, RawAwsSecrets};
 use super::context::{Context, given};
 use crate::settings::KeyStoreSettings;
 
-/// Checks the one of both sections that is there.
+/// Checks the section that is there. Both at once are an error.
 pub fn aws(raw: RawAws, cache: &CacheConfig, context: &Context<'_>) -> Result<KeyStoreSettings, Problem> {
     match (raw.kms, raw.secretsmanager) {
         (Some(raw), None) => Ok(KeyStoreSettings::AwsKms(Box::new(kms(raw, cache, context)?))),

@@ -7,7 +7,7 @@ use super::super::layers::Layers;
 use super::super::node::Key;
 use super::super::problem::{Problem, Warning};
 
-/// The surroundings of a configuration that is checked.
+/// What the checks need besides the sections, and the warnings that they collect.
 pub struct Context<'a> {
     /// Where each key was set.
     pub layers: &'a Layers,
@@ -25,7 +25,7 @@ impl Context<'_> {
         self.layers.problem(key, message)
     }
 
-    /// Warns of a key that has an effect which somebody should know of.
+    /// Warns of a key whose effect somebody should know of.
     pub fn warn(&mut self, key: &(impl Key + ?Sized), message: impl AsRef<str>) {
         self.warnings.push(Warning::dubious(self.layers.problem(key, message)));
     }
@@ -35,7 +35,7 @@ impl Context<'_> {
         self.warnings.push(Warning::no_effect(self.layers.problem(key, message)));
     }
 
-    /// Returns the path in `text`. `what` describes it for the error if it is missing.
+    /// Returns the path in `text`. If it is missing, the error says that `what` was expected.
     pub fn required_path(&self, text: Option<&str>, key: &str, what: &str) -> Result<PathBuf, Problem> {
         let path = self.optional_path(text, key)?;
         path.ok_or_else(|| self.problem(key, format!("missing, expected {what}")))
@@ -50,7 +50,7 @@ impl Context<'_> {
     }
 }
 
-/// Returns the text unless it is empty, as that of a variable may be.
+/// Returns the text unless it is empty. The value of a variable may be.
 pub fn given(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The section `keystore`, with the root key.
+//! The section `keystore`, and the root key of its store.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 /// The variable that holds the root key where a config for KES names none.
 const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
 
-/// Checks the one key store of the section, with `outer`, the section `kms`.
+/// Checks the key store of the section. `outer` is the section `kms`.
 pub fn key_store(
     mut raw: RawKeyStore,
     outer: Option<RawOuterKms>,
@@ -24,7 +24,7 @@ pub fn key_store(
     context: &mut Context<'_>,
 ) -> Result<KeyStoreSettings, Problem> {
     let has_other = raw.fs.is_some() || raw.vault.is_some() || raw.memory.is_some();
-    // A section of AWS without one of its stores is none.
+    // Beside another store, a section of AWS without a store does not count.
     raw.aws = raw.aws.filter(|aws| !has_other || aws.kms.is_some() || aws.secretsmanager.is_some());
     refuse_unsupported(&raw, context)?;
     refuse_two(&raw, context)?;
@@ -51,7 +51,7 @@ pub fn key_store(
     }
 }
 
-/// Refuses a key store of KES that is not supported. Where KES itself does not use it, a warning is enough.
+/// Refuses a key store of KES that is not supported. If KES would not use it either, a warning is enough.
 fn refuse_unsupported(raw: &RawKeyStore, context: &mut Context<'_>) -> Result<(), Problem> {
     let Some((name, what)) = raw.unsupported() else { return Ok(()) };
     let key = format!("keystore.{name}");
@@ -73,7 +73,7 @@ fn refuse_two(raw: &RawKeyStore, context: &Context<'_>) -> Result<(), Problem> {
     Err(context.problem(*other, format!("two key stores, expected one: {name} is at {place}")))
 }
 
-/// Returns the keys of the stores that are there.
+/// Returns the sections of all stores that are there.
 fn present(raw: &RawKeyStore) -> Vec<&'static str> {
     let stores = [
         ("keystore.fs", raw.fs.is_some()),

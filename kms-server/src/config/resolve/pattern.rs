@@ -1,14 +1,14 @@
-//! Path patterns of policies: which are sound, and what to write for those that are not.
+//! Path patterns of policies: which ones are sound, and what to write instead of the others.
 
 use kms_core::name;
 
 use crate::access::glob::Glob;
 
-/// Returns what to write instead of a pattern that has a wildcard elsewhere than at its end: patterns that together match at
-/// least what the wildcards matched. `None` if the pattern has no such wildcard.
+/// Returns what to write instead of a pattern with a wildcard that is not at its end; `None` for any other pattern.
 ///
-/// A pattern equals the path, or ends in `*` and is a prefix of it. Up to KES 0.22 patterns were shell globs,
-/// so files that use `*`, `?` and `[…]` in the middle exist.
+/// The returned patterns together match at least what the pattern matched.
+/// Today a pattern equals the path, or is a prefix of it and ends in `*`. Up to KES 0.22 patterns were shell globs,
+/// so there are files with `*`, `?` and `[…]` in the middle.
 pub fn replacements(pattern: &str) -> Option<Vec<String>> {
     let start = wildcard(pattern)?;
     let expanded = expand_operation(pattern);
@@ -20,7 +20,7 @@ pub fn matches_nothing(pattern: &str) -> bool {
     !pattern.starts_with('/') && pattern != "*"
 }
 
-/// The operations on keys, as they stand in a path after `/v1/key/`.
+/// The operations on keys: the part of a path after `/v1/key/`.
 const KEY_OPERATIONS: [&str; 9] =
     ["create", "import", "describe", "list", "delete", "generate", "encrypt", "decrypt", "hmac"];
 
@@ -36,7 +36,7 @@ fn expand_operation(pattern: &str) -> Vec<String> {
     else {
         return Vec::new();
     };
-    // Only stars say which operations were meant.
+    // Any other wildcard leaves open which operations somebody meant.
     if operation.contains(['?', '[', '\\']) || !operation.contains('*') {
         return Vec::new();
     }

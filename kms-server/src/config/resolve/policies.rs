@@ -1,4 +1,4 @@
-//! The admin, the policies, and which identity belongs to which of them.
+//! The admin, the policies, and their identities.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::text::mask::NoIdentity;
 /// The word that switches the admin off.
 const NO_ADMIN: &str = "disabled";
 
-/// The word for that in configs of 2020 and 2021.
+/// The word that did so in configs of 2020 and 2021.
 const NO_ADMIN_ONCE: &str = "_";
 
 /// Checks the identity of the admin; `None` if there is no admin.
@@ -36,12 +36,14 @@ pub fn admin(text: Option<&str>, context: &mut Context<'_>) -> Result<Option<Ide
     Ok(admin)
 }
 
-/// The key that each identity stands under. An identity may stand under one key only.
+/// The keys of all identities. An identity may have one key only.
 #[derive(Default)]
 pub struct Owners(BTreeMap<String, KeyPath>);
 
 impl Owners {
-    /// Collects the identities of the admin and of the TLS proxies. `written` are the proxies as the config has them.
+    /// Collects the identities of the admin and of the TLS proxies.
+    ///
+    /// `written` holds the proxies as they are in the config.
     pub fn new(
         admin: Option<&str>,
         proxy: Option<&ProxySettings>,
@@ -50,20 +52,20 @@ impl Owners {
     ) -> Result<Self, Problem> {
         let mut owners = Self::default();
         if let Some(admin) = admin {
-            owners.add(admin, "admin.identity".path().into_owned(), context)?;
+            owners.add(admin, &"admin.identity".path(), context)?;
         }
         for identity in proxy.into_iter().flat_map(|proxy| proxy.identities.iter()) {
             let index = written.iter().position(|text| Identity::from_hex(text) == Some(*identity));
-            let key = tls::proxy_key(index.unwrap_or_default()).path().into_owned();
-            owners.add(&identity.to_string(), key, context)?;
+            let key = tls::proxy_key(index.unwrap_or_default());
+            owners.add(&identity.to_string(), &key.path(), context)?;
         }
         Ok(owners)
     }
 
-    /// Adds an identity, or a text in the place of one.
-    fn add(&mut self, text: &str, key: KeyPath, context: &Context<'_>) -> Result<(), Problem> {
+    /// Adds an identity. A text that is none is compared as it is.
+    fn add(&mut self, text: &str, key: &[String], context: &Context<'_>) -> Result<(), Problem> {
         let identity = Identity::from_hex(text).map(|identity| identity.to_string());
-        let Some(owner) = self.0.insert(identity.clone().unwrap_or_else(|| text.to_owned()), key.clone())
+        let Some(owner) = self.0.insert(identity.clone().unwrap_or_else(|| text.to_owned()), key.to_vec())
         else {
             return Ok(());
         };
@@ -74,7 +76,7 @@ impl Owners {
             _ => "in a policy already, expected at most one for an identity",
         };
         let (name, place) = (context.layers.name_of(&owner), context.layers.place_of(&owner));
-        Err(context.problem(&key, format!("{identity} is {rule} (see {name} at {place})")))
+        Err(context.problem(key, format!("{identity} is {rule} (see {name} at {place})")))
     }
 }
 
@@ -106,7 +108,7 @@ pub fn policies(
         }
         let mut identities = Vec::new();
         for (index, text) in policy.identities.iter().enumerate() {
-            identities.extend(policy_identity(text, at("identities", index), &mut owners, context)?);
+            identities.extend(policy_identity(text, &at("identities", index), &mut owners, context)?);
         }
         let RawPolicy { allow, deny, paths, .. } = policy;
         policies.insert(name, PolicySettings { allow, deny, paths, identities });
@@ -114,10 +116,10 @@ pub fn policies(
     Ok(policies)
 }
 
-/// Checks an identity of a policy; `None` if it is none and is passed over.
+/// Checks an identity of a policy; `None` for a text that is passed over.
 fn policy_identity(
     text: &str,
-    key: KeyPath,
+    key: &[String],
     owners: &mut Owners,
     context: &mut Context<'_>,
 ) -> Result<Option<Identity>, Problem> {
@@ -129,18 +131,20 @@ fn policy_identity(
             format!("{} cannot be an identity", NoIdentity(text))
         };
         let message = format!("{what}, expected 64 hex digits as 'kms identity of' prints them");
-        return Err(context.problem(&key, message));
+        return Err(context.problem(key, message));
     }
-    owners.add(text, key.clone(), context)?;
+    owners.add(text, key, context)?;
     if identity.is_none() {
         let message =
             format!("{} is no identity and is passed over, expected 64 hex digits", NoIdentity(text));
-        context.warn_no_effect(&key, message);
+        context.warn_no_effect(key, message);
     }
     Ok(identity)
 }
 
-/// Checks a pattern of `deny`: a wildcard that is none would leave open what somebody wanted to close.
+/// Checks a pattern of `deny`.
+///
+/// A wildcard without effect is an error: it would leave open what somebody wanted to close.
 fn check_deny(pattern: &str, key: &[String], context: &mut Context<'_>) -> Result<(), Problem> {
     if let Some(replacements) = pattern::replacements(pattern) {
         let replacements: Vec<_> = replacements.iter().map(|pattern| format!("'{pattern}'")).collect();

@@ -56,7 +56,7 @@ pub fn routes(raw: RawApi, context: &mut Context<'_>) -> Result<BTreeMap<String,
     Ok(routes)
 }
 
-/// Checks the timeout of a route; `None` is the usual one.
+/// Checks the timeout of a route; `None` stands for the usual one.
 fn timeout(
     timeout: Duration,
     key: &[String],

@@ -36,7 +36,7 @@ pub fn proxy_key(index: usize) -> String {
 
 /// Checks the section of TLS proxies. Without an identity there is no proxy.
 ///
-/// KES does nothing with this section, so a mistake in a config for KES only means that there is no proxy.
+/// KES does nothing with this section. So a mistake in a config for KES only means that there is no proxy.
 fn proxy(raw: RawProxy, context: &mut Context<'_>) -> Result<Option<ProxySettings>, Problem> {
     let mut identities: Vec<Identity> = Vec::new();
     let mut twice = Vec::new();
