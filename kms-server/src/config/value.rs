@@ -73,7 +73,7 @@ impl TryFrom<String> for RawName {
                 "invalid key name '{}', \
                  expected 1 to {} characters of 0-9 A-Z a-z - _ that begin and end with no '-'",
                 text.escape_debug(),
-                kms_core::name::MAX_NAME_LEN
+                kms_core::KeyName::MAX_LEN
             )
         })
     }

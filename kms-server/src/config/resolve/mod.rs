@@ -79,10 +79,8 @@ fn keys(raw: Vec<RawKey>, context: &Context<'_>) -> Result<Vec<KeyName>, Problem
 fn cache(raw: &RawCache) -> CacheConfig {
     let default = CacheConfig::default();
     let expiry = &raw.expiry;
-    CacheConfig {
-        any: expiry.any.as_ref().map_or(default.any, |any| any.0),
-        unused: expiry.unused.as_ref().map_or(default.unused, |unused| unused.0),
-        offline: expiry.offline.as_ref().map_or(default.offline, |offline| offline.0),
-        ..default
-    }
+    default
+        .with_any(expiry.any.as_ref().map_or(default.any, |any| any.0))
+        .with_unused(expiry.unused.as_ref().map_or(default.unused, |unused| unused.0))
+        .with_offline(expiry.offline.as_ref().map_or(default.offline, |offline| offline.0))
 }

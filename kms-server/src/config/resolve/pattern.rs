@@ -1,6 +1,6 @@
 //! Path patterns of policies: which ones are sound, and what to write instead of the others.
 
-use kms_core::name;
+use kms_core::KeyName;
 
 use crate::access::glob::Glob;
 
@@ -51,7 +51,7 @@ fn expand_operation(pattern: &str) -> Vec<String> {
 
 /// Returns whether a text can be the name of a policy. The rule is that of key names.
 pub fn is_policy_name(text: &str) -> bool {
-    name::is_valid(text)
+    KeyName::is_valid(text)
 }
 
 #[cfg(test)]
