@@ -1,8 +1,7 @@
 //! The places in the streams of a connection.
 
 use crate::server::conn::frames::Frames;
-use crate::server::conn::requests::Requests;
-use crate::server::conn::watch::MAX_HEAD;
+use crate::server::conn::requests::{MAX_HEAD, Requests};
 use crate::split;
 
 /// Frames of HTTP/2: however they are cut, the place is the same.

@@ -48,7 +48,7 @@ pub fn pem(input: &[u8]) {
 /// The header in which a proxy hands on certificates.
 pub fn proxy_header(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    match header::certificates(text) {
+    match header::read(text) {
         Ok(chain) => {
             assert!(!chain.is_empty());
             chain.iter().for_each(|der| certificate(der));

@@ -2,9 +2,6 @@
 
 #![allow(dead_code, unused_imports, missing_docs, reason = "parts of another crate")]
 
-#[path = "../../kms-server/src/json.rs"]
-pub mod json;
-
 #[path = "../../kms-aws/src/kms/format.rs"]
 pub mod aws_format;
 

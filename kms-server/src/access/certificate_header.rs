@@ -1,7 +1,6 @@
 //! The header in which a proxy hands on the client's certificates, in the forms of the proxies in use.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,32 +10,23 @@ use rustls_pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Why the header with a client's certificate cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
     /// It is there more than once.
+    #[error("it is there more than once, or its value was put together from several")]
     Repeated,
     /// It has other characters than those of ASCII.
+    #[error("its value is not ASCII")]
     NotAscii,
     /// It is neither PEM nor base64.
+    #[error("its value is neither PEM nor base64")]
     NeitherForm,
     /// Its PEM is damaged.
+    #[error("the PEM in its value is damaged")]
     DamagedPem,
     /// What it holds is no X.509 certificate.
+    #[error("what its value holds is no X.509 certificate")]
     NoCertificate,
-}
-
-impl fmt::Display for HeaderFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Repeated => {
-                f.write_str("it is there more than once, or its value was put together from several")
-            }
-            Self::NotAscii => f.write_str("its value is not ASCII"),
-            Self::NeitherForm => f.write_str("its value is neither PEM nor base64"),
-            Self::DamagedPem => f.write_str("the PEM in its value is damaged"),
-            Self::NoCertificate => f.write_str("what its value holds is no X.509 certificate"),
-        }
-    }
 }
 
 /// Reads the certificates in the value of the header, the client's own first; there is at least one.

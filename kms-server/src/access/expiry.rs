@@ -190,7 +190,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
     use super::*;
-    use crate::credentials::certificate::to_pem;
+    use crate::credentials::certificate::certificate_pem;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -228,7 +228,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ca.pem");
         let trusted: Vec<_> =
-            [&root, &short].into_iter().chain(&more).map(|der| to_pem("CERTIFICATE", der)).collect();
+            [&root, &short].into_iter().chain(&more).map(|der| certificate_pem(der)).collect();
         std::fs::write(&file, trusted.concat()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = ClientVerifier::new(Trusted::of(&file).unwrap(), true, &provider);

@@ -13,7 +13,7 @@ use crate::settings::{PolicySettings, ProxySettings};
 
 /// The access rules of a server: what each identity may do. A clone costs little, whatever their number.
 #[derive(Clone, Debug)]
-pub struct Access {
+pub struct AccessRules {
     admin: Option<Identity>,
     /// By identity.
     policies: Arc<HashMap<Identity, Arc<Policy>>>,
@@ -22,7 +22,7 @@ pub struct Access {
     created_at: Timestamp,
 }
 
-impl Access {
+impl AccessRules {
     /// Compiles the policies of a configuration.
     ///
     /// Fails when an identity has two policies, or is the admin and has one.
@@ -258,11 +258,13 @@ impl fmt::Display for Pattern {
 }
 
 /// Why a request was denied, for the log; the client is told only that it was.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Denial<'a> {
     /// The identity stands in no policy.
+    #[error("the identity has no policy")]
     NoPolicy,
     /// This rule of its policy denies the path.
+    #[error("policy '{policy}' denies '{pattern}'{}", if *is_alias { ", which leads to the same" } else { "" })]
     Rule {
         /// The policy's name.
         policy: &'a str,
@@ -272,44 +274,21 @@ pub enum Denial<'a> {
         is_alias: bool,
     },
     /// No rule of its policy allows the path.
+    #[error("no rule of policy '{policy}' allows the path")]
     NotAllowed {
         /// The policy's name.
         policy: &'a str,
     },
 }
 
-impl fmt::Display for Denial<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoPolicy => f.write_str("the identity has no policy"),
-            Self::Rule { policy, pattern, is_alias } => {
-                write!(f, "policy '{policy}' denies '{pattern}'")?;
-                if *is_alias { f.write_str(", which leads to the same") } else { Ok(()) }
-            }
-            Self::NotAllowed { policy } => write!(f, "no rule of policy '{policy}' allows the path"),
-        }
-    }
-}
-
 /// An identity that stands in two places, so that nobody could tell what it may do.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("identity '{identity}' is {first} and stands in policy '{second}', too")]
 pub struct AmbiguousIdentity {
     identity: Identity,
     first: String,
     second: String,
 }
-
-impl fmt::Display for AmbiguousIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "identity '{}' is {} and stands in policy '{}', too",
-            self.identity, self.first, self.second
-        )
-    }
-}
-
-impl std::error::Error for AmbiguousIdentity {}
 
 #[cfg(test)]
 mod tests {
@@ -334,9 +313,9 @@ mod tests {
         Target { path, aliases: &[], rest: "" }
     }
 
-    fn access(allow: &[&str], deny: &[&str]) -> Access {
+    fn access(allow: &[&str], deny: &[&str]) -> AccessRules {
         let policies = BTreeMap::from([("minio".to_owned(), policy(allow, deny))]);
-        Access::new(None, &policies).unwrap()
+        AccessRules::new(None, &policies).unwrap()
     }
 
     #[test]
@@ -395,9 +374,9 @@ mod tests {
     #[test]
     fn an_identity_stands_in_one_place() {
         let twice = BTreeMap::from([("a".to_owned(), policy(&[], &[])), ("b".to_owned(), policy(&[], &[]))]);
-        let error = Access::new(None, &twice).unwrap_err().to_string();
+        let error = AccessRules::new(None, &twice).unwrap_err().to_string();
         assert!(error.contains("policy 'a'") && error.contains("policy 'b'"), "{error}");
         let once = BTreeMap::from([("a".to_owned(), policy(&[], &[]))]);
-        assert!(Access::new(Some(someone()), &once).unwrap_err().to_string().contains("is the admin"));
+        assert!(AccessRules::new(Some(someone()), &once).unwrap_err().to_string().contains("is the admin"));
     }
 }

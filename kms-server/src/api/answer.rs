@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use hyper::body::{Body, Buf, Frame, SizeHint};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::body::BodyPermit;
@@ -54,7 +55,7 @@ impl Answer {
     }
 
     /// Says 200 with lines of JSON that have no end, but that of their reader's certificate.
-    pub fn stream(lines: Reader, expiry: Option<Expiry>) -> Self {
+    pub fn events(lines: Reader, expiry: Option<Expiry>) -> Self {
         let until = expiry.map(|expiry| Box::pin(expiry.passed()) as _);
         Self {
             content_type: Some(JSON_LINES),
@@ -81,8 +82,13 @@ impl Answer {
         }
     }
 
-    /// Says 200 with JSON, which ends with a line end.
-    pub fn json(body: Vec<u8>) -> Self {
+    /// Answers 200 with `value` as a line of JSON.
+    pub fn json(value: &impl Serialize) -> Self {
+        Self::json_line(json::line(value))
+    }
+
+    /// Answers 200 with a line of JSON, which may hold a secret.
+    pub fn json_line(body: Vec<u8>) -> Self {
         Self { content_type: Some(JSON), body: Zeroizing::new(body), ..Self::done() }
     }
 
@@ -224,12 +230,18 @@ impl Reject {
     }
 }
 
+/// An answer that only tells something.
+#[derive(Serialize)]
+pub struct Message<'a> {
+    pub message: &'a str,
+}
+
 impl From<Reject> for Answer {
     fn from(reject: Reject) -> Self {
-        // KES ends the line of an error before the closing brace.
         let mut body = Vec::with_capacity(reject.message.len() + 16);
-        body.extend_from_slice(b"{\"message\":");
-        json::push_string(&mut body, &reject.message);
+        json::push(&mut body, &Message { message: &reject.message });
+        // KES ends the line of an error before the closing brace.
+        body.pop();
         body.extend_from_slice(b"\n}");
         Self {
             status: reject.status,

@@ -16,7 +16,7 @@ use super::caller::Client;
 use super::route::{CONTINUES, Operation, Route, Routes};
 use crate::access::expiry::Expiry;
 use crate::access::identify::Refusal;
-use crate::access::policy::Access;
+use crate::access::policy::AccessRules;
 use crate::conn::watch::AccessEnd;
 use crate::json::{self, Malformed};
 
@@ -30,7 +30,7 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// What follows the route's own path: a name or a pattern.
     pub rest: &'a str,
-    pub access: &'a Access,
+    pub access: &'a AccessRules,
     /// How often these rules had been changed.
     pub access_changes: u32,
     pub routes: &'a Routes,

@@ -10,7 +10,7 @@ use super::state::Api;
 use crate::access::expiry::Expiry;
 use crate::access::forwarded;
 use crate::access::identify::{Peer, Refusal};
-use crate::access::policy::Access;
+use crate::access::policy::AccessRules;
 use crate::conn::watch::Watch;
 
 /// The client of one connection, as all its requests see it.
@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// Tells whether it may do anything by these rules.
-    pub(super) fn is_known(&self, access: &Access) -> bool {
+    pub(super) fn is_known(&self, access: &AccessRules) -> bool {
         self.peer.identity.as_ref().is_ok_and(|peer| access.knows(peer))
     }
 }
@@ -52,7 +52,7 @@ pub struct Caller {
 
 impl Caller {
     /// Finds out who makes the request with this head.
-    pub fn new(client: &Client, access: &Access, head: &Parts, path: &str) -> Self {
+    pub fn new(client: &Client, access: &AccessRules, head: &Parts, path: &str) -> Self {
         let (Peer { identity, expiry }, ip) = (client.peer, client.remote.ip());
         let Some(proxies) = identity.as_ref().ok().and_then(|peer| access.proxy(peer)) else {
             return Self { identity, expiry, ip };

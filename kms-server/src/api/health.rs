@@ -1,46 +1,43 @@
 //! `/version`, `/v1/ready` and `/v1/status`.
 
 use http::StatusCode;
+use serde::Serialize;
 
-use super::answer::{Answer, Reject};
+use super::answer::{Answer, Message, Reject};
 use super::call::Call;
 use super::readiness::Readiness;
 use crate::host::platform::{COMMIT, VERSION, go_arch, go_os};
 use crate::host::process::Memory;
-use crate::json;
 
-/// The SDK rejects an answer that has the second without the first.
-const UNREACHABLE: &[u8] = b",\"keystore_unavailable\":true,\"keystore_unreachable\":true}\n";
-
-/// Tells version and commit.
+/// Returns version and commit.
 pub fn version() -> Answer {
-    let mut out = Vec::with_capacity(128);
-    out.extend_from_slice(b"{\"version\":");
-    json::push_string(&mut out, VERSION);
-    out.extend_from_slice(b",\"commit\":");
-    json::push_string(&mut out, COMMIT);
-    out.extend_from_slice(b"}\n");
-    Answer::json(out)
+    Answer::json(&VersionAnswer { version: VERSION, commit: COMMIT })
+}
+
+#[derive(Serialize)]
+struct VersionAnswer {
+    version: &'static str,
+    commit: &'static str,
 }
 
 /// Lists the routes of KES 0.24 with their limits; a log's time is told as 0, since its answer has no end.
 pub fn api(call: &Call<'_>) -> Answer {
-    let mut out = b"[".to_vec();
-    for route in call.routes.iter().filter(|route| route.is_listed()) {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        let (method, path, max_body) = (route.verb.name(), route.path, route.max_body);
-        let timeout = if route.is_endless() { 0 } else { route.timeout.as_secs() };
-        out.extend_from_slice(
-            format!(
-                "{{\"method\":\"{method}\",\"path\":\"{path}\",\"max_body\":{max_body},\"timeout\":{timeout}}}"
-            )
-            .as_bytes(),
-        );
-    }
-    out.extend_from_slice(b"]\n");
-    Answer::json(out)
+    let listed = call.routes.iter().filter(|route| route.is_listed());
+    let routes = listed.map(|route| RouteAnswer {
+        method: route.verb.name(),
+        path: route.path,
+        max_body: route.max_body,
+        timeout: if route.is_endless() { 0 } else { route.timeout.as_secs() },
+    });
+    Answer::json(&routes.collect::<Vec<_>>())
+}
+
+#[derive(Serialize)]
+struct RouteAnswer {
+    method: &'static str,
+    path: &'static str,
+    max_body: usize,
+    timeout: u64,
 }
 
 /// Tells whether requests can be served.
@@ -48,10 +45,7 @@ pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
     match call.client.api.readiness().await {
         Readiness { status: StatusCode::OK, amiss: None } => Ok(Answer::done()),
         Readiness { status: StatusCode::OK, amiss: Some(why) } => {
-            let mut out = b"{\"message\":".to_vec();
-            json::push_string(&mut out, &why);
-            out.extend_from_slice(b"}\n");
-            Ok(Answer::json(out))
+            Ok(Answer::json(&Message { message: &why }))
         }
         Readiness { status, amiss } => Err(Reject::new(status, amiss.unwrap_or_default())),
     }
@@ -61,28 +55,41 @@ pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
 pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
     let api = &call.client.api;
     let memory = Memory::of_this_process();
-    let mut out = b"{\"version\":".to_vec();
-    json::push_string(&mut out, VERSION);
     let tokio_workers = tokio::runtime::Handle::current().metrics().num_workers();
-    let facts = format!(
-        ",\"os\":\"{}\",\"arch\":\"{}\",\"uptime\":{},\"num_cpu\":{},\"num_cpu_used\":{tokio_workers},\"mem_heap_used\":{},\"mem_stack_used\":{}",
-        go_os(),
-        go_arch(),
-        api.started.elapsed().as_secs(),
-        std::thread::available_parallelism().map_or(tokio_workers, usize::from),
-        memory.heap,
-        memory.stack,
-    );
-    out.extend_from_slice(facts.as_bytes());
-    match api.store_status.ask().await {
-        // Milliseconds, and never 0, which Go's encoder would have left out.
-        Ok(store) if store.reachable => {
-            out.extend_from_slice(
-                format!(",\"keystore_latency\":{}}}\n", store.latency.as_millis().max(1)).as_bytes(),
-            );
-        }
-        // Away: keys are served from their offline copies, or not at all.
-        Ok(_) | Err(_) => out.extend_from_slice(UNREACHABLE),
-    }
-    Ok(Answer::json(out))
+    // Away: keys are served from their offline copies, or not at all.
+    let store = api.store_status.ask().await.ok().filter(|store| store.reachable);
+    let is_away = store.is_none().then_some(true);
+    Ok(Answer::json(&StatusAnswer {
+        version: VERSION,
+        os: go_os(),
+        arch: go_arch(),
+        uptime: api.started.elapsed().as_secs(),
+        num_cpu: std::thread::available_parallelism().map_or(tokio_workers, usize::from),
+        num_cpu_used: tokio_workers,
+        mem_heap_used: memory.heap,
+        mem_stack_used: memory.stack,
+        keystore_latency: store.map(|store| store.latency.as_millis().max(1)),
+        keystore_unavailable: is_away,
+        keystore_unreachable: is_away,
+    }))
+}
+
+#[derive(Serialize)]
+struct StatusAnswer {
+    version: &'static str,
+    os: &'static str,
+    arch: &'static str,
+    uptime: u64,
+    num_cpu: usize,
+    num_cpu_used: usize,
+    mem_heap_used: u64,
+    mem_stack_used: u64,
+    /// Milliseconds, and never 0, which Go's encoder would have left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keystore_latency: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keystore_unavailable: Option<bool>,
+    /// The SDK rejects an answer that has this without `keystore_unavailable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keystore_unreachable: Option<bool>,
 }

@@ -3,7 +3,8 @@
 use http::StatusCode;
 use hyper::body::Incoming;
 use kms_core::primitives::{Cipher, SecretKey};
-use kms_core::{ImportedKey, ListQuery};
+use kms_core::{ImportedKey, KeyName, ListQuery};
+use serde::Serialize;
 
 use super::answer::{Answer, Reject};
 use super::call::Call;
@@ -53,21 +54,22 @@ pub async fn describe(call: &Call<'_>) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
     let info = call.client.api.kms.describe(&request, &name).await.map_err(|error| call.failed(&error))?;
-    let mut out = b"{\"name\":".to_vec();
-    json::push_string(&mut out, info.name.as_str());
-    out.extend_from_slice(b",\"algorithm\":");
-    json::push_string(&mut out, info.cipher.name());
-    out.extend_from_slice(b",\"created_at\":");
-    match info.created_at {
-        Some(time) => json::push_string(&mut out, &time.to_string()),
-        None => json::push_string(&mut out, UNKNOWN_TIME),
-    }
-    if !info.created_by.is_empty() {
-        out.extend_from_slice(b",\"created_by\":");
-        json::push_string(&mut out, &info.created_by);
-    }
-    out.extend_from_slice(b"}\n");
-    Ok(Answer::json(out))
+    let created_at = info.created_at.map(|time| time.to_string());
+    Ok(Answer::json(&KeyAnswer {
+        name: info.name.as_str(),
+        algorithm: info.cipher.name(),
+        created_at: created_at.as_deref().unwrap_or(UNKNOWN_TIME),
+        created_by: &info.created_by,
+    }))
+}
+
+#[derive(Serialize)]
+struct KeyAnswer<'a> {
+    name: &'a str,
+    algorithm: &'a str,
+    created_at: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    created_by: &'a str,
 }
 
 /// Lists keys: by a prefix, one that ends in `*`, or the token that continues a listing.
@@ -78,22 +80,17 @@ pub async fn list(call: &Call<'_>) -> Result<Answer, Reject> {
     let request = call.request()?;
     let query = ListQuery { after, ..ListQuery::prefix(prefix) };
     let page = call.client.api.kms.list(&request, &query).await.map_err(|error| call.failed(&error))?;
-    let mut out =
-        Vec::with_capacity(32 + page.names.iter().map(|name| name.as_str().len() + 3).sum::<usize>());
-    out.extend_from_slice(b"{\"names\":[");
-    for (index, name) in page.names.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        json::push_string(&mut out, name.as_str());
-    }
-    out.push(b']');
-    if let Some(last) = page.names.last().filter(|_| page.more) {
-        out.extend_from_slice(b",\"continue_at\":");
-        json::push_string(&mut out, &format!("{prefix}{CONTINUES}{last}"));
-    }
-    out.extend_from_slice(b"}\n");
-    Ok(Answer::json(out))
+    let last = page.names.last().filter(|_| page.more);
+    let continue_at = last.map(|last| format!("{prefix}{CONTINUES}{last}"));
+    let names = page.names.iter().map(KeyName::as_str).collect();
+    Ok(Answer::json(&PageAnswer { names, continue_at }))
+}
+
+#[derive(Serialize)]
+struct PageAnswer<'a> {
+    names: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    continue_at: Option<String>,
 }
 
 /// Removes a key.
@@ -161,7 +158,7 @@ pub async fn bulk_decrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer
         out.push(b'}');
     }
     out.extend_from_slice(b"]\n");
-    Ok(Answer::json(out).holding(body.take_permit()))
+    Ok(Answer::json_line(out).holding(body.take_permit()))
 }
 
 /// Computes a MAC: `{"message"}`.
@@ -200,5 +197,5 @@ fn base64_members(members: &[(&str, &[u8])]) -> Answer {
         before = b',';
     }
     out.extend_from_slice(b"}\n");
-    Answer::json(out)
+    Answer::json_line(out)
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use http::StatusCode;
 use kms_core::Identity;
 
-use super::Api;
 use super::answer::{Answer, Reject};
 use super::call::Call;
+use super::state::Api;
 use crate::access::policy::Target;
 use crate::conn::watch::Watch;
 use crate::telemetry::hub::{Hub, Rules, TooMany};
 
 /// Answers with the events of `hub` from now on, until a reload takes the client's right to them, its certificate
 /// ends, or it is too slow.
-pub fn stream(call: &Call<'_>, hub: &Hub) -> Result<Answer, Reject> {
+pub fn follow(call: &Call<'_>, hub: &Hub) -> Result<Answer, Reject> {
     let rules = Reader {
         api: Arc::clone(&call.client.api),
         watch: Arc::clone(&call.client.watch),
@@ -34,7 +34,7 @@ pub fn stream(call: &Call<'_>, hub: &Hub) -> Result<Answer, Reject> {
     if !rules.may_read() {
         return Err(Reject::not_authorized());
     }
-    Ok(Answer::stream(lines, call.expiry))
+    Ok(Answer::events(lines, call.expiry))
 }
 
 /// Who reads, and where.

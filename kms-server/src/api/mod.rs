@@ -2,7 +2,6 @@
 //!
 //! The order of checks is that of KES 0.24: path, method, certificate, policy, name, body, existence.
 
-mod access;
 mod account;
 mod answer;
 mod body;
@@ -13,6 +12,7 @@ mod health;
 mod keys;
 mod logs;
 mod path;
+mod policies;
 mod readiness;
 mod route;
 mod state;
@@ -43,7 +43,7 @@ pub use self::readiness::Readiness;
 use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
 pub use self::state::Api;
-use crate::access::policy::{Access, Denial, Target};
+use crate::access::policy::{AccessRules, Denial, Target};
 use crate::telemetry::audit::Recorded;
 use crate::telemetry::error_log;
 use crate::telemetry::metrics::Tally;
@@ -72,7 +72,8 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
         client.watch.http1_begin(deadline);
     }
     let waits = !body.is_end_stream() && head.headers.contains_key(EXPECT);
-    let checked = check(client, &head, found, &account, (&access, &routes, access_changes));
+    let in_force = InForce { access: &access, access_changes, routes: &routes };
+    let checked = check(client, &head, found, &account, in_force);
     // Its 16 kB are not kept while a body or the key store is awaited.
     drop(head);
     let outcome = match checked {
@@ -113,7 +114,7 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
 ///
 /// The stream is reset when the answer is sent. It stays open for a moment to those who may call something, since
 /// what they still send is counted against the connection once the stream is forgotten.
-fn leave(client: &Client, access: &Access, mut body: Incoming, waits: bool) {
+fn leave(client: &Client, access: &AccessRules, mut body: Incoming, waits: bool) {
     if client.is_known(access) {
         tokio::spawn(async move {
             let _ = tokio::time::timeout(REST_TIMEOUT, body::ignore(&mut body, waits)).await;
@@ -125,7 +126,7 @@ fn leave(client: &Client, access: &Access, mut body: Incoming, waits: bool) {
 /// is still sending. False if the connection cannot go on.
 async fn ignore(
     client: &Client,
-    access: &Access,
+    access: &AccessRules,
     body: &mut Incoming,
     waits: bool,
     deadline: Instant,
@@ -136,14 +137,24 @@ async fn ignore(
     within(client, deadline, body::ignore(body, waits)).await == Some(true)
 }
 
+/// The rules by which one request is judged from its beginning to its end.
+#[derive(Clone, Copy)]
+struct InForce<'a> {
+    access: &'a AccessRules,
+    /// How often the access rules had been changed.
+    access_changes: u32,
+    routes: &'a Routes,
+}
+
 /// Makes all checks that need no body and no key.
 fn check<'a>(
     client: &'a Client,
     head: &Parts,
     found: Option<(&'a Route, &'a str)>,
     account: &'a Account<'a>,
-    (access, routes, access_changes): (&'a Access, &'a Routes, u32),
+    in_force: InForce<'a>,
 ) -> Result<Call<'a>, Answer> {
+    let InForce { access, access_changes, routes } = in_force;
     let Account { caller, path, received, .. } = *account;
     if let Some(refusal) = client.watch.http1_refusal() {
         return Err(Reject::new(refusal.status, refusal.message).and_close().into());
@@ -188,7 +199,7 @@ fn check<'a>(
 fn authorize(
     client: &Client,
     account: &Account<'_>,
-    access: &Access,
+    access: &AccessRules,
     target: &Target<'_>,
 ) -> Result<Identity, Reject> {
     let caller = account.caller;
@@ -225,17 +236,17 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Status => Box::pin(health::status(call)).await,
         Operation::Version => Ok(health::version()),
         Operation::BulkDecrypt => Box::pin(keys::bulk_decrypt(call, body)).await,
-        Operation::DescribePolicy => access::describe_policy(call),
-        Operation::ReadPolicy => access::read_policy(call),
-        Operation::ListPolicies => access::list_policies(call),
-        Operation::DescribeIdentity => access::describe_identity(call),
-        Operation::ListIdentities => access::list_identities(call),
-        Operation::DescribeSelf => access::describe_self(call),
+        Operation::DescribePolicy => policies::describe_policy(call),
+        Operation::ReadPolicy => policies::read_policy(call),
+        Operation::ListPolicies => policies::list_policies(call),
+        Operation::DescribeIdentity => policies::describe_identity(call),
+        Operation::ListIdentities => policies::list_identities(call),
+        Operation::DescribeSelf => policies::describe_self(call),
         Operation::Api => Ok(health::api(call)),
         Operation::Metrics => Ok(Answer::metrics(call.client.api.metrics.kes_text())),
         Operation::AllMetrics => Ok(Answer::metrics(call.client.api.metrics.text(&*call.client.api.kms))),
-        Operation::ErrorLog => logs::stream(call, error_log::hub()),
-        Operation::AuditLog => logs::stream(call, call.client.api.audit.hub()),
+        Operation::ErrorLog => logs::follow(call, error_log::hub()),
+        Operation::AuditLog => logs::follow(call, call.client.api.audit.hub()),
     }
 }
 

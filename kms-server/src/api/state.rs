@@ -12,7 +12,7 @@ use super::readiness::Readiness;
 use super::route::{Operation, Routes};
 use super::store_status::SharedStatus;
 use super::under_way::Effects;
-use crate::access::policy::{Access, Proxies};
+use crate::access::policy::{AccessRules, Proxies};
 use crate::store::wanted_keys::WantedKeys;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::log_limit::LogLimit;
@@ -26,7 +26,7 @@ pub struct Api {
     pub(super) kms: Arc<dyn Kms>,
     pub(super) store_status: SharedStatus,
     wanted: Arc<WantedKeys>,
-    pub(super) access: ArcSwap<Access>,
+    pub(super) access: ArcSwap<AccessRules>,
     /// How often the access rules were changed.
     pub(super) access_changes: AtomicU32,
     pub(super) routes: ArcSwap<Routes>,
@@ -44,7 +44,7 @@ impl Api {
     /// Serves `kms` to those whom `access` lets pass.
     pub fn new(
         kms: Arc<dyn Kms>,
-        access: Access,
+        access: AccessRules,
         routes: Routes,
         metrics: Arc<Metrics>,
         audit: Arc<Audit>,
@@ -86,7 +86,7 @@ impl Api {
     /// Puts other access rules and routes in force: they hold for every request that comes from now on.
     ///
     /// Returns the rules that were in force: where they are many, it takes long to drop them.
-    pub fn set(&self, access: Access, routes: Routes) -> Arc<Access> {
+    pub fn set(&self, access: AccessRules, routes: Routes) -> Arc<AccessRules> {
         let old = self.set_access(access);
         self.routes.store(Arc::new(routes));
         old
@@ -94,17 +94,17 @@ impl Api {
 
     /// Has the certificates that proxies hand on verified otherwise.
     pub fn set_proxies(&self, proxies: Option<Proxies>) {
-        self.set_access(Access::clone(&self.access.load()).with_proxies(proxies));
+        self.set_access(AccessRules::clone(&self.access.load()).with_proxies(proxies));
     }
 
-    fn set_access(&self, access: Access) -> Arc<Access> {
+    fn set_access(&self, access: AccessRules) -> Arc<AccessRules> {
         let old = self.access.swap(Arc::new(access));
         self.access_changes.fetch_add(1, Ordering::Release);
         old
     }
 
     /// Returns the access rules.
-    pub fn access(&self) -> Arc<Access> {
+    pub fn access(&self) -> Arc<AccessRules> {
         self.access.load_full()
     }
 

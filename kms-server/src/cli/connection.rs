@@ -40,12 +40,12 @@ pub struct Connection {
     #[arg(short = 's', long, value_name = "HOST[:PORT]")]
     server: Option<String>,
     #[command(flatten)]
-    access: Access,
+    access: AccessFlags,
 }
 
 /// The flags that say as whom a command connects, and whether it trusts the server.
 #[derive(Args)]
-pub struct Access {
+pub struct AccessFlags {
     /// Authenticate with this API key instead of $KES_API_KEY. Other users of this machine can see it.
     #[arg(short = 'a', long, value_name = "KEY")]
     api_key: Option<String>,
@@ -67,7 +67,7 @@ impl Connection {
     }
 }
 
-impl Access {
+impl AccessFlags {
     /// Creates the client for `server`, or for the server of the environment if that is `None`.
     pub fn client(&self, server: Option<&str>, call: Call<'_>) -> Result<Client, Failure> {
         let environment = call.environment;

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::frames::Frames;
 use super::heads::Heads;
-use super::requests::{self, Followed, Requests};
+use super::requests::{self, Followed, RefusedHead, Requests};
 use super::watch::Watch;
 
 /// A TLS stream under watch.
@@ -111,7 +111,7 @@ impl WatchedIo {
                 if passed == bytes.len() {
                     return Poll::Ready(Ok(()));
                 }
-                if let Some((refusal, number, stand_in)) = refused {
+                if let Some(RefusedHead { refusal, number, stand_in }) = refused {
                     self.watch.http1_refuse(number, refusal);
                     self.unread = stand_in.into();
                 } else if requests.is_over().is_none() {
@@ -143,7 +143,7 @@ impl WatchedIo {
             self.held = bytes[passed..].to_vec();
         }
         bytes.truncate(passed);
-        if let Some((refusal, number, stand_in)) = refused {
+        if let Some(RefusedHead { refusal, number, stand_in }) = refused {
             self.watch.http1_refuse(number, refusal);
             bytes.extend_from_slice(&stand_in);
         }
@@ -157,7 +157,7 @@ impl WatchedIo {
             return;
         }
         self.held = Vec::new();
-        let (refusal, number, stand_in) = requests.refuse_for_want_of_room();
+        let RefusedHead { refusal, number, stand_in } = requests.refuse_for_want_of_room();
         self.watch.http1_refuse(number, refusal);
         self.unread = [self.unread.split_off(0), stand_in.into()].concat().into();
     }

@@ -1,9 +1,10 @@
 //! The transport of one connection, and the bounds on what a peer may do there.
 
 pub mod frames;
+pub mod guard;
 pub mod heads;
+pub mod http2_executor;
 pub mod io;
 pub mod memory;
 pub mod requests;
-pub mod streams;
 pub mod watch;

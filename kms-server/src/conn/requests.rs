@@ -73,8 +73,19 @@ enum Place {
 pub struct Followed {
     /// So many of them can be passed on. What is left is a part of a head.
     pub passed: usize,
-    /// The head after them is refused: why, the number of the request, and the head that stands in for it.
-    pub refused: Option<(Refusal, u32, Vec<u8>)>,
+    /// The head after them, if it is refused.
+    pub refused: Option<RefusedHead>,
+}
+
+/// A head that is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RefusedHead {
+    /// Why it is refused.
+    pub refusal: Refusal,
+    /// The number of the request on its connection.
+    pub number: u32,
+    /// The head that hyper gets in its place.
+    pub stand_in: Vec<u8>,
 }
 
 impl Requests {
@@ -107,7 +118,8 @@ impl Requests {
                     Err((refusal, stand_in)) => {
                         self.count = self.count.wrapping_add(1);
                         self.place = Place::Over;
-                        return Followed { passed, refused: Some((refusal, self.count, stand_in)) };
+                        let refused = RefusedHead { refusal, number: self.count, stand_in };
+                        return Followed { passed, refused: Some(refused) };
                     }
                 },
                 Place::Body(left) => {
@@ -128,10 +140,10 @@ impl Requests {
     }
 
     /// Refuses the head of which a part came, since there is no room for all of it.
-    pub fn refuse_for_want_of_room(&mut self) -> (Refusal, u32, Vec<u8>) {
+    pub fn refuse_for_want_of_room(&mut self) -> RefusedHead {
         self.count = self.count.wrapping_add(1);
         self.place = Place::Over;
-        (NO_ROOM, self.count, stand_in(None))
+        RefusedHead { refusal: NO_ROOM, number: self.count, stand_in: stand_in(None) }
     }
 
     /// Follows a chunked body to the end of a line, and returns its length in `rest`.
@@ -269,7 +281,7 @@ mod tests {
             held.extend_from_slice(part);
             let followed = requests.follow(&held);
             passed.extend(held.drain(..followed.passed));
-            if let Some((refusal, number, _)) = followed.refused {
+            if let Some(RefusedHead { refusal, number, .. }) = followed.refused {
                 return (passed, Some(refusal), number);
             }
         }
@@ -315,7 +327,7 @@ mod tests {
     #[test]
     fn a_fragment_is_no_part_of_a_target() {
         let head = b"DELETE /v1/key/delete/frag#1 HTTP/1.1\r\n\r\n";
-        let (refusal, number, stand_in) = Requests::new().follow(head).refused.unwrap();
+        let RefusedHead { refusal, number, stand_in } = Requests::new().follow(head).refused.unwrap();
         assert_eq!((refusal, number), (FRAGMENT, 1));
         assert_eq!(stand_in, b"DELETE /v1/key/delete/frag HTTP/1.1\r\n\r\n");
     }

@@ -1,6 +1,5 @@
 //! API keys: an Ed25519 seed as text, from which a client makes the certificate that it shows.
 
-use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::AsBigEndian as _;
@@ -102,36 +101,24 @@ impl ApiKey {
 }
 
 /// Why a text is no API key. It holds nothing of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidApiKey {
     /// It does not begin with `kes:v1:`.
+    #[error("invalid API key: expected it to begin with '{PREFIX}'")]
     Prefix,
     /// What follows is not standard base64.
+    #[error("invalid API key: expected standard base64 with padding, and nothing else, after '{PREFIX}'")]
     Base64,
     /// Its first byte names a type that is not Ed25519.
+    #[error("invalid API key: type {0} is not supported, expected 0 (Ed25519)")]
     Type(u8),
     /// It holds another number of bytes than a type and 32 bytes of seed.
+    #[error("invalid API key: it holds {0} bytes, expected 33")]
     Length(usize),
     /// The cryptographic library refused the seed.
+    #[error("invalid API key: the seed is not usable")]
     Seed,
 }
-
-impl fmt::Display for InvalidApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("invalid API key: ")?;
-        match self {
-            Self::Prefix => write!(f, "expected it to begin with '{PREFIX}'"),
-            Self::Base64 => {
-                write!(f, "expected standard base64 with padding, and nothing else, after '{PREFIX}'")
-            }
-            Self::Type(byte) => write!(f, "type {byte} is not supported, expected 0 (Ed25519)"),
-            Self::Length(len) => write!(f, "it holds {len} bytes, expected 33"),
-            Self::Seed => f.write_str("the seed is not usable"),
-        }
-    }
-}
-
-impl std::error::Error for InvalidApiKey {}
 
 /// Signs certificates with the key pair itself, so that no copy of it is made for [`rcgen`].
 struct Signer(Ed25519KeyPair);

@@ -1,10 +1,11 @@
 //! X.509 certificates: self-signed ones are made, and what matters of others is read.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use kms_core::{Error, ErrorKind, Identity};
 use kms_trust::{describe_io_error, describe_pem_error, read_file, wrong_in_pem};
@@ -21,6 +22,9 @@ use super::private_key;
 
 /// Certificates are valid from a little before they were made, for clocks that are behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// The length of a line of PEM.
+const LINE: usize = 64;
 
 /// A certificate chain, leaf first, and the private key of the leaf. It has no `Debug`.
 pub struct CertifiedKey {
@@ -42,12 +46,23 @@ impl CertifiedKey {
 
     /// Writes the chain as PEM.
     pub fn chain_pem(&self) -> String {
-        self.chain.iter().map(|certificate| to_pem("CERTIFICATE", certificate)).collect()
+        self.chain.iter().map(|certificate| certificate_pem(certificate)).collect()
     }
 
     /// Writes the private key, which was made here and so is PKCS #8, as PEM: a secret.
     pub fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(to_pem("PRIVATE KEY", self.key.secret_der()))
+        // Not by the crate `pem`, which leaves the base64 in buffers that it does not wipe.
+        let text = Zeroizing::new(STANDARD.encode(self.key.secret_der()));
+        let (begin, end) = ("-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----\n");
+        let len = begin.len() + text.len() + text.len().div_ceil(LINE) + end.len();
+        let mut pem = Zeroizing::new(String::with_capacity(len));
+        pem.push_str(begin);
+        for line in text.as_bytes().chunks(LINE) {
+            pem.extend(line.iter().map(|byte| char::from(*byte)));
+            pem.push('\n');
+        }
+        pem.push_str(end);
+        pem
     }
 }
 
@@ -209,27 +224,18 @@ pub fn read_chain(cert: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// Why there is no certificate to be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCertificate {
     /// Nothing in the file looks like a certificate.
+    #[error("it holds no certificate, expected PEM or DER")]
     None,
     /// The PEM is damaged.
+    #[error("it is no PEM file: {0}")]
     Pem(String),
     /// The DER is no X.509 certificate.
+    #[error("it is no X.509 certificate: {0}")]
     Der(String),
 }
-
-impl fmt::Display for InvalidCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("it holds no certificate, expected PEM or DER"),
-            Self::Pem(why) => write!(f, "it is no PEM file: {why}"),
-            Self::Der(why) => write!(f, "it is no X.509 certificate: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for InvalidCertificate {}
 
 fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes)
@@ -238,15 +244,10 @@ fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-pub(crate) fn to_pem(label: &str, der: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(der));
-    let mut lines = Zeroizing::new(String::with_capacity(text.len() + text.len() / 64 + 1));
-    for line in text.as_bytes().chunks(64) {
-        lines.extend(line.iter().map(|byte| char::from(*byte)));
-        lines.push('\n');
-    }
-    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", *lines)
+/// Returns a certificate as PEM.
+pub(crate) fn certificate_pem(der: &[u8]) -> String {
+    let lines = ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF);
+    ::pem::encode_config(&::pem::Pem::new("CERTIFICATE", der), lines)
 }
 
 #[cfg(test)]

@@ -3,8 +3,6 @@
 //! Two forms of encryption are in use. PKCS #8 (RFC 5958, RFC 8018) is that of today. RFC 1423, section 1.1, is that of
 //! `openssl ec -aes256` and of KES: a key is derived from the password by one round of MD5, as OpenSSL does it.
 
-use std::fmt;
-
 use aes::{Aes128, Aes192, Aes256};
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{
@@ -28,45 +26,32 @@ const PKCS8: &str = "ENCRYPTED PRIVATE KEY";
 const SALT_LEN: usize = 8;
 
 /// Why a private key cannot be had.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// It is encrypted, and there is no password.
+    #[error("its private key is encrypted, and there is no password: set tls.password")]
     Encrypted,
     /// The password does not open it.
+    #[error("its private key is damaged, or encrypted with another password than tls.password")]
     WrongPassword,
     /// It is encrypted in a way that is not known; by what.
+    #[error(
+        "its private key is encrypted by {0}, expected AES or DES in CBC mode: 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
+         makes such a one"
+    )]
     Cipher(String),
     /// To derive its key from the password would take too long, or too much memory; by what.
+    #[error(
+        "its private key is encrypted in a way that is too costly to undo ({0}): 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
+         makes another"
+    )]
     TooCostly(String),
-    /// The PEM is damaged, or holds no private key.
+    /// The PEM is damaged, or holds no private key. The error is no source: it may quote the key.
+    #[error("{}", kms_trust::describe_pem_error(.0, "private key"))]
     Pem(pem::Error),
     /// The PEM of an encrypted key is damaged.
+    #[error("the PEM of its encrypted private key is damaged")]
     Damaged,
-}
-
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Encrypted => {
-                f.write_str("its private key is encrypted, and there is no password: set tls.password")
-            }
-            Self::WrongPassword => f.write_str(
-                "its private key is damaged, or encrypted with another password than tls.password",
-            ),
-            Self::Cipher(cipher) => write!(
-                f,
-                "its private key is encrypted by {cipher}, expected AES or DES in CBC mode: 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
-                 makes such a one"
-            ),
-            Self::TooCostly(how) => write!(
-                f,
-                "its private key is encrypted in a way that is too costly to undo ({how}): 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
-                 makes another"
-            ),
-            Self::Pem(error) => f.write_str(&kms_trust::describe_pem_error(error, "private key")),
-            Self::Damaged => f.write_str("the PEM of its encrypted private key is damaged"),
-        }
-    }
 }
 
 impl Unreadable {

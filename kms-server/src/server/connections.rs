@@ -25,12 +25,13 @@ use crate::access::expiry::{self, Expiry};
 use crate::access::forwarded;
 use crate::access::identify::{self, Peer};
 use crate::api::{self, AnswerBody, Api, Client};
+use crate::conn::guard::{Alarm, Bounds, Guard};
 use crate::conn::heads::{HeadRoom, Heads};
+use crate::conn::http2_executor::{Batch, Http2Executor};
 use crate::conn::io::WatchedIo;
 use crate::conn::memory::Reclaim;
 use crate::conn::requests::MAX_HEAD;
-use crate::conn::streams::{Batch, Streams};
-use crate::conn::watch::{AccessEnd, Alarm, Bounds, Guard, Stop, Watch};
+use crate::conn::watch::{AccessEnd, Stop, Watch};
 use crate::host::listen;
 use crate::telemetry::log_limit::LogLimit;
 use crate::tls::handshake;
@@ -280,10 +281,10 @@ impl Connections {
     ) {
         let (max_streams, window) =
             if is_known { (MAX_STREAMS, CONNECTION_WINDOW) } else { (MAX_STRANGER_STREAMS, STRANGER_WINDOW) };
-        let streams = Streams::new(Arc::clone(&watch));
+        let executor = Http2Executor::new(Arc::clone(&watch));
         let remote = client.remote();
         let mut connection = Box::pin(
-            http2::Builder::new(streams.clone())
+            http2::Builder::new(executor.clone())
                 .max_concurrent_streams(max_streams)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
                 .initial_connection_window_size(window)
@@ -293,7 +294,7 @@ impl Connections {
         let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
         let shutdown = http2::Connection::graceful_shutdown;
         while let End::Rested =
-            self.drive(connection.as_mut(), shutdown, Some(&streams), &mut guard, remote, &watch).await
+            self.drive(connection.as_mut(), shutdown, Some(&executor), &mut guard, remote, &watch).await
         {
         }
     }
@@ -341,7 +342,7 @@ impl Connections {
         &self,
         mut connection: Pin<&mut C>,
         graceful_shutdown: fn(Pin<&mut C>),
-        streams: Option<&Streams>,
+        executor: Option<&Http2Executor>,
         guard: &mut Guard,
         remote: SocketAddr,
         watch: &Watch,
@@ -357,8 +358,8 @@ impl Connections {
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(end.map(|()| End::Ended).map_err(|error| error.to_string()));
                 }
-                if streams
-                    .is_some_and(|streams| streams.run(cx, &mut batch, self.api.routes().longest_timeout()))
+                if executor
+                    .is_some_and(|executor| executor.run(cx, &mut batch, self.api.routes().longest_timeout()))
                 {
                     // Their answers wait to be sent.
                     continue;

@@ -17,9 +17,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::connections::Connections;
 use self::probes::Probes;
 use self::reload::{Reloader, Seen};
-use crate::access::policy::Access;
+use crate::access::policy::AccessRules;
 use crate::api::{Api, Routes};
-pub use crate::conn::watch::Bounds;
+pub use crate::conn::guard::Bounds;
 use crate::error::StartError;
 use crate::host::listen::listen;
 use crate::host::process;
@@ -49,7 +49,7 @@ pub struct Server {
     seen: Seen,
     tls: rustls::ServerConfig,
     kms: Arc<dyn Kms>,
-    access: Access,
+    access: AccessRules,
     routes: Routes,
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
@@ -102,17 +102,19 @@ impl Server {
         tickets: tls::Tickets,
         kms: Arc<dyn Kms>,
     ) -> Result<Self, StartError> {
-        let access = Access::new(settings.admin, &settings.policies)
-            .map_err(|error| StartError::new(error.to_string()))?
+        let access = AccessRules::new(settings.admin, &settings.policies)
+            .map_err(StartError::of)?
             .with_proxies(tls::proxies(&settings.tls)?);
         for warning in tls::certificate_warnings(&settings.tls.cert) {
             tracing::warn!("{warning}");
         }
         let audit = Audit::open(&settings.log).map_err(|(file, error)| {
             let why = describe_io_error(&error);
-            StartError::new(format!("log.audit_file: cannot open '{}': {why}", file.display()))
+            let line = format!("log.audit_file: cannot open '{}': {why}", file.display());
+            StartError::with_source(line, error)
         })?;
-        let metrics = Metrics::new().map_err(|error| StartError::new(format!("metrics: {error}")))?;
+        let metrics =
+            Metrics::new().map_err(|error| StartError::with_source(format!("metrics: {error}"), error))?;
         if let Some(end) = tls::certificate_end(&settings.tls.cert) {
             metrics.certificate_ends(end);
         }
@@ -139,13 +141,15 @@ impl Server {
     pub async fn listen(self) -> Result<Listening, StartError> {
         let unusable = |error: std::io::Error| {
             let why = describe_io_error(&error);
-            StartError::new(format!("address: cannot listen on {}: {why}", self.settings.address))
+            let line = format!("address: cannot listen on {}: {why}", self.settings.address);
+            StartError::with_source(line, error)
         };
         let (listener, address) = listen(self.settings.address).map_err(unusable)?;
         let probes = match self.settings.probes {
             Some(address) => Some(Probes::listen(address).map_err(|error| {
                 let why = describe_io_error(&error);
-                StartError::new(format!("probes.address: cannot listen on {address}: {why}"))
+                let line = format!("probes.address: cannot listen on {address}: {why}");
+                StartError::with_source(line, error)
             })?),
             None => None,
         };
@@ -164,7 +168,7 @@ impl Server {
             Some(timeout) => self.routes.with_timeout(timeout),
             None => self.routes,
         };
-        let no_thread = |error| StartError::new(format!("cannot start: {error}"));
+        let no_thread = |error| StartError::with_source(format!("cannot start: {error}"), error);
         self.audit.start(Arc::clone(&self.metrics)).map_err(no_thread)?;
         let recorder = tokio::spawn(Arc::clone(&self.audit).watch());
         let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use kms_core::Identity;
 use tokio::sync::Notify;
 
-use crate::access::policy::Access;
+use crate::access::policy::AccessRules;
 use crate::conn::watch::{Stop, Watch};
 
 /// How many connections may be on their way out beside those within the limit.
@@ -130,7 +130,13 @@ impl Slots {
     }
 
     /// Notes who is at the other end, when the handshake is done. True if `access` knows it.
-    pub fn identify(&self, number: u64, peer: Option<Identity>, is_http2: bool, access: &Access) -> bool {
+    pub fn identify(
+        &self,
+        number: u64,
+        peer: Option<Identity>,
+        is_http2: bool,
+        access: &AccessRules,
+    ) -> bool {
         let is_known = peer.is_some_and(|peer| access.knows(&peer));
         let mut table = self.table();
         if let Some(slot) = table.live.get_mut(&number) {
@@ -154,7 +160,7 @@ impl Slots {
     ///
     /// An HTTP/2 connection that was made for a stranger, who is none now, ends after its requests: the next one has
     /// more streams.
-    pub fn look_again(&self, access: &Access) {
+    pub fn look_again(&self, access: &AccessRules) {
         let mut table = self.table();
         let numbers: Vec<_> = table.live.keys().copied().collect();
         for number in numbers {
@@ -367,8 +373,8 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn access(known: Identity) -> Access {
-        Access::new(Some(known), &BTreeMap::default()).unwrap()
+    fn access(known: Identity) -> AccessRules {
+        AccessRules::new(Some(known), &BTreeMap::default()).unwrap()
     }
 
     fn take(slots: &Slots, last: u8) -> (u64, Arc<Watch>) {
@@ -426,7 +432,7 @@ mod tests {
             "hog".to_owned(),
             crate::settings::PolicySettings { identities: vec![hog], ..Default::default() },
         )]);
-        let access = Access::new(Some(other), &policies).unwrap();
+        let access = AccessRules::new(Some(other), &policies).unwrap();
         let come = |peer| {
             let (number, watch) = take(&slots, 1);
             assert!(slots.identify(number, Some(peer), false, &access));

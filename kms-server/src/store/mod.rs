@@ -172,8 +172,8 @@ async fn refuse_other_root(store: &impl KeyStore) -> Result<(), StartError> {
     }
     match refused {
         Some(error) => {
-            let why = error.chain();
-            Err(StartError::new(format!("the root key under [kms] is not that of the key store: {why}")))
+            let line = format!("the root key under [kms] is not that of the key store: {}", error.chain());
+            Err(StartError::with_source(line, error))
         }
         None => Ok(()),
     }
@@ -181,6 +181,6 @@ async fn refuse_other_root(store: &impl KeyStore) -> Result<(), StartError> {
 
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
-        Self::new(error.to_string())
+        Self::of(error)
     }
 }

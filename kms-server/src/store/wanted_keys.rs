@@ -80,11 +80,8 @@ impl WantedKeys {
         if let Some(error) = &why
             && !error.kind().is_outage()
         {
-            return Err(StartError::new(format!(
-                "keys: cannot create {}: {}",
-                list(&missing),
-                error.chain()
-            )));
+            let line = format!("keys: cannot create {}: {}", list(&missing), error.chain());
+            return Err(StartError::with_source(line, error.clone()));
         }
         let mut state = State { number: 0, creator, open: Vec::new(), are_missing: false, told: None };
         state.note(0, missing, why.as_ref());

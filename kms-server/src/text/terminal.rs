@@ -6,6 +6,8 @@ use std::io;
 
 use serde_json::ser::Formatter;
 
+use crate::json;
+
 /// Writes a text so that a terminal shows all of it in one line: control characters as `\u{1b}`, line ends as `\n`.
 ///
 /// Every other text stays as it is, in whatever language.
@@ -69,14 +71,7 @@ impl Formatter for ShownJson {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some((at, found)) = rest.char_indices().find(|(_, c)| is_obeyed(*c)) {
-            let (before, after) = rest.split_at(at);
-            writer.write_all(before.as_bytes())?;
-            write!(writer, "{}", JsonEscape(found))?;
-            rest = after.get(found.len_utf8()..).unwrap_or_default();
-        }
-        writer.write_all(rest.as_bytes())
+        json::write_escaped(writer, fragment, is_obeyed)
     }
 }
 

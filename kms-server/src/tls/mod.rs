@@ -31,7 +31,7 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
     } else {
         // Whoever names a file wants it read, also while nobody is verified by it.
         if let Some(ca) = &settings.ca {
-            Trusted::of(ca).map_err(|why| StartError::new(format!("tls.ca: {why}")))?;
+            Trusted::of(ca).map_err(|why| StartError::with_source(format!("tls.ca: {why}"), why))?;
         }
         ProvenKey::new(needs_certificates, &provider)
     };
@@ -39,7 +39,7 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
         .map_err(StartError::new)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| StartError::new(format!("TLS: {error}")))?
+        .map_err(|error| StartError::with_source(format!("TLS: {error}"), error))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified(settings, pair)?)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -68,7 +68,8 @@ impl Tickets {
     /// Waits until they are ready, and gives them to `config`, which was made of `settings`.
     pub fn give(self, config: &mut ServerConfig, settings: &TlsSettings) -> Result<(), StartError> {
         let made = self.0.join().map_err(|_| StartError::new("TLS tickets: their thread panicked"))?;
-        let tickets = made.map_err(|error| StartError::new(format!("TLS tickets: {error}")))?;
+        let tickets =
+            made.map_err(|error| StartError::with_source(format!("TLS tickets: {error}"), error))?;
         config.ticketer = if settings.verify_clients { Arc::new(EndingTickets(tickets)) } else { tickets };
         Ok(())
     }
@@ -135,9 +136,10 @@ fn client_verifier(
 /// Reads the CAs that sign client certificates from a PEM file or a directory of such, else from the system.
 fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
     match ca {
-        Some(ca) => Trusted::of(ca).map_err(|why| StartError::new(format!("tls.ca: {why}"))),
+        Some(ca) => Trusted::of(ca).map_err(|why| StartError::with_source(format!("tls.ca: {why}"), why)),
         None => Trusted::of_system().map_err(|why| {
-            StartError::new(format!("TLS: clients are to be verified, and tls.ca is not set: {why}"))
+            let line = format!("TLS: clients are to be verified, and tls.ca is not set: {why}");
+            StartError::with_source(line, why)
         }),
     }
 }
@@ -146,16 +148,17 @@ fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
 fn certified(settings: &TlsSettings, pair: CertifiedKey) -> Result<sign::CertifiedKey, StartError> {
     let (cert, key) = (settings.cert.display(), settings.key.display());
     let signer = aws_lc_rs::default_provider().key_provider.load_private_key(pair.key.clone_key());
-    let signer = signer.map_err(|_| {
+    let signer = signer.map_err(|error| {
         // What kind of key it is stands in the certificate, too.
         let kind = pair.chain.first().and_then(UnusableKey::of_certificate);
         let kind =
             kind.map_or_else(|| "expected ECDSA, Ed25519 or RSA".to_owned(), |kind| format!("it is {kind}"));
-        StartError::new(format!("{key}: the private key cannot be used: {kind}"))
+        StartError::with_source(format!("{key}: the private key cannot be used: {kind}"), error)
     })?;
-    let is_match = pair
-        .matches()
-        .map_err(|error| StartError::new(format!("{cert}: the first certificate cannot be used: {error}")))?;
+    let is_match = pair.matches().map_err(|error| {
+        let line = format!("{cert}: the first certificate cannot be used: {error}");
+        StartError::with_source(line, error)
+    })?;
     if !is_match {
         let message = format!("{key}: the private key does not belong to the first certificate of {cert}");
         return Err(StartError::new(message));

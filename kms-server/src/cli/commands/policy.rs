@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::identity::identity_of;
-use crate::access::policy::{Access, Role, Target};
+use crate::access::policy::{AccessRules, Role, Target};
 use crate::api::{self, Routes};
 use crate::cli::client::{Patterns, parse, path_of};
 use crate::cli::colour::Style;
@@ -172,8 +172,8 @@ fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
     };
     let flags = Flags { root: args.root.clone(), ..Flags::default() };
     let settings = config::load_with(&args.config, &flags, environment)?.settings;
-    let access =
-        Access::new(settings.admin, &settings.policies).map_err(|error| Failure::new(error.to_string()))?;
+    let access = AccessRules::new(settings.admin, &settings.policies)
+        .map_err(|error| Failure::new(error.to_string()))?;
     let role = access.role(&identity);
     let routes = Routes::standard().with_settings(&settings.routes);
     let decision = decide(&role, &routes, &args.path);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::client::{Client, parse};
 use crate::cli::colour::Style;
-use crate::cli::connection::Access;
+use crate::cli::connection::AccessFlags;
 use crate::cli::failure::Failure;
 use crate::cli::format;
 use crate::cli::name::Call;
@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST[:PORT]")]
     server: Option<String>,
     #[command(flatten)]
-    access: Access,
+    access: AccessFlags,
 }
 
 /// The part of a server's answer that is printed for people.

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 pub(crate) use self::inputs::Seen;
 use self::inputs::{TlsInputs, Watched};
 use super::connections::Connections;
-use crate::access::policy::{Access, Proxies};
+use crate::access::policy::{AccessRules, Proxies};
 use crate::api::{Api, Routes};
 use crate::error::StartError;
 use crate::settings::{ErrorLevel, KeyStoreSettings, LogSettings, Settings, TlsSettings};
@@ -62,7 +62,7 @@ struct Current {
 
 /// A configuration that can be put in force.
 struct Made {
-    access: Access,
+    access: AccessRules,
     routes: Routes,
     tls: Option<MadeTls>,
     log_least: Option<ErrorLevel>,
@@ -196,8 +196,8 @@ impl Made {
         in_force: TlsInputs,
         route_timeout: Option<Duration>,
     ) -> Result<Self, StartError> {
-        let access = Access::new(settings.admin, &settings.policies)
-            .map_err(|error| StartError::new(error.to_string()))?
+        let access = AccessRules::new(settings.admin, &settings.policies)
+            .map_err(StartError::of)?
             .with_proxies(tls::proxies(&settings.tls)?);
         let routes = Routes::standard().with_settings(&settings.routes);
         let routes = match route_timeout {
@@ -287,12 +287,12 @@ impl AtStart {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
-    let ended = |error| StartError::new(format!("it was cut off: {error}"));
+    let ended = |error| StartError::with_source(format!("it was cut off: {error}"), error);
     tokio::task::spawn_blocking(work).await.map_err(ended)?
 }
 
 /// Drops rules that were replaced, once no request holds them, on a thread that serves nobody.
-fn retire(old: Arc<Access>) {
+fn retire(old: Arc<AccessRules>) {
     tokio::spawn(async move {
         while Arc::strong_count(&old) > 1 {
             tokio::time::sleep(RETIRE_CHECK).await;

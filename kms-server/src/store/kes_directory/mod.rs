@@ -22,6 +22,7 @@ use self::lists::List;
 pub use self::store::KesDirectory;
 use super::embedded;
 use crate::error::StartError;
+use crate::host::files::{failed, private_directory};
 use crate::host::mounts;
 use crate::host::shell::shell_quote;
 use crate::settings::RootKeySource;
@@ -104,7 +105,7 @@ async fn deleted(store_path: &Path, imported: &List, opened: &Opened) -> List {
         }
     }
     if let Err(error) = deleted.write() {
-        tracing::error!("{}", crate::host::files::failed(deleted.file(), &error));
+        tracing::error!("{}", failed(deleted.file(), &error));
     }
     deleted
 }
@@ -182,14 +183,14 @@ fn open_with_own_root_key(path: &Path, store: &Path, create: bool) -> Result<(Op
             Err(_) => {}
         }
     }
-    match refused.as_slice() {
-        [] => Err(embedded::root_key_missing(store, &own.all())),
-        [(_, error)] => Err(StartError::new(error.to_string())),
-        several => {
-            let all: Vec<_> =
-                several.iter().map(|(file, error)| format!("{}: {error}", file.display())).collect();
-            Err(StartError::new(format!("no root key opens the store: {}", all.join("; "))))
-        }
+    if refused.len() > 1 {
+        let all: Vec<_> =
+            refused.iter().map(|(file, error)| format!("{}: {error}", file.display())).collect();
+        return Err(StartError::new(format!("no root key opens the store: {}", all.join("; "))));
+    }
+    match refused.pop() {
+        Some((_, error)) => Err(error.into()),
+        None => Err(embedded::root_key_missing(store, &own.all())),
     }
 }
 
@@ -226,8 +227,7 @@ fn is_about(error: &OpenError, file: &Path) -> bool {
 
 /// Makes directory, store and root key: beside the directory where that is on the same mount and can be written, else in it.
 fn make(path: &Path, store: &Path) -> Result<(Opened, PathBuf), StartError> {
-    crate::host::files::private_directory(path)
-        .map_err(|error| StartError::new(crate::host::files::failed(path, &error)))?;
+    private_directory(path).map_err(|error| StartError::with_source(failed(path, &error), error))?;
     let (beside, inside) = (root_key_file(path), path.join(ROOT_KEY));
     if is_safe_beside(path, &beside) {
         match embedded::make(store, &beside) {

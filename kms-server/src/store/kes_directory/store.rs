@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, RwLock};
 
 use super::files::{Beside, Directory, KeyFile, Looked, Stamp, Unusable, fingerprint};
 use super::lists::List;
+use crate::host::files::failed;
 
 /// How long what is known of files that cannot be used is told before they are looked at again.
 const LOOKED_AGAIN: Duration = Duration::from_secs(5);
@@ -131,7 +132,7 @@ impl KesDirectory {
             }
         }
         if let Err(error) = lists.imported.write() {
-            tracing::error!("{}", crate::host::files::failed(lists.imported.file(), &error));
+            tracing::error!("{}", failed(lists.imported.file(), &error));
         }
         drop(lists);
         let _ = self.known(Looking::Again).await;
@@ -177,7 +178,7 @@ impl KesDirectory {
             Ok(()) => {
                 tracing::warn!("key file {} imported into the encrypted store", file.display());
                 if let Err(error) = lists.imported.append(name.as_str(), fingerprint) {
-                    tracing::error!("{}", crate::host::files::failed(lists.imported.file(), &error));
+                    tracing::error!("{}", failed(lists.imported.file(), &error));
                 }
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
@@ -380,7 +381,7 @@ impl KeyStore for KesDirectory {
         if is_new {
             // What the list names does not come back from its file.
             deleted.append(name.as_str(), fingerprint).map_err(|error| {
-                let why = crate::host::files::failed(deleted.file(), &error);
+                let why = failed(deleted.file(), &error);
                 Error::with_source(ErrorKind::ReadOnly, format!("delete entry '{name}'"), why)
             })?;
         }

@@ -1,15 +1,17 @@
 //! The lines of the audit log, which are those of KES and some members more.
 
 use std::borrow::Cow;
-use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use std::{fmt, io};
 
 use http::StatusCode;
 use jiff::Timestamp;
 use kms_core::Identity;
+use serde::Serialize;
+use serde_json::ser::Formatter;
 
-use crate::json;
+use crate::json::{self, Displayed};
 use crate::text::mask::mask;
 use crate::text::terminal;
 
@@ -40,7 +42,7 @@ pub struct AuditEvent<'a> {
 }
 
 /// Requests that have no line, by the reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// They came from identities without a policy, and there were many.
     pub strangers: u64,
@@ -65,41 +67,74 @@ pub fn max_len(path: &str) -> usize {
 
 /// Appends the line of an event.
 pub fn push(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
-    let AuditEvent { time, ip, identity, status, took, .. } = event;
     let end = (0..=MAX_PATH.min(event.path.len())).rev().find(|&at| event.path.is_char_boundary(at));
     let path = event.path.get(..end.unwrap_or_default()).unwrap_or_default();
-    let cut = event.path.len() - path.len();
+    let path_bytes_cut = event.path.len() - path.len();
     // Only what is no path of a key has one of these.
     let is_odd = path.bytes().any(|byte| matches!(byte, b':' | b'%'));
     let path = if is_odd { mask(path) } else { Cow::Borrowed(path) };
-    let _ = write!(out, "{{\"time\":\"{time}\",\"request\":{{\"ip\":\"{ip}\",\"path\":");
-    if path.chars().any(terminal::is_obeyed) {
-        let mut text = Vec::new();
-        json::push_string(&mut text, &path);
-        out.extend_from_slice(terminal::escape_json(&String::from_utf8_lossy(&text)).as_bytes());
-    } else {
-        json::push_string(out, &path);
-    }
-    if cut != 0 {
-        let _ = write!(out, ",\"path_bytes_cut\":{cut}");
-    }
-    let (code, nanos) = (status.as_u16(), took.as_nanos());
-    let sent = if event.sent { "" } else { ",\"sent\":false" };
-    let _ = writeln!(
-        out,
-        ",\"identity\":\"{identity}\"}},\"response\":{{\"code\":{code},\"time\":{nanos}{sent}}}}}"
-    );
+    let request = Request { ip: event.ip, path: &path, path_bytes_cut, identity: Displayed(event.identity) };
+    let is_unsent = (!event.sent).then_some(false);
+    let response = Response { code: event.status.as_u16(), time: event.took.as_nanos(), sent: is_unsent };
+    let line = Line { time: Displayed(event.time), request, response, left_out: None };
+    json::push_with(out, AuditJson, &line);
+    out.push(b'\n');
 }
 
-/// Returns a line that tells how many requests have none. It has KES's members too, for readers that want them.
-pub fn of_left_out(left_out: &LeftOut, time: Timestamp) -> Vec<u8> {
-    let LeftOut { strangers, lost, refused } = left_out;
-    let line = format!(
-        "{{\"time\":\"{time}\",\"request\":{{\"ip\":\"0.0.0.0\",\"path\":\"\",\"identity\":\"\"}},\
-         \"response\":{{\"code\":0,\"time\":0}},\
-         \"left_out\":{{\"strangers\":{strangers},\"lost\":{lost},\"refused\":{refused}}}}}\n"
-    );
-    line.into_bytes()
+/// Returns a line that says how many requests have none.
+///
+/// It has KES's members too, for readers that want them.
+pub fn of_left_out(left_out: LeftOut, time: Timestamp) -> Vec<u8> {
+    let request =
+        Request { ip: Ipv4Addr::UNSPECIFIED.into(), path: "", path_bytes_cut: 0, identity: Displayed(&"") };
+    let response = Response { code: 0, time: 0, sent: None };
+    json::line(&Line { time: Displayed(time), request, response, left_out: Some(left_out) })
+}
+
+/// A line of the log. The members that KES does not have are left out where they say nothing.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: Displayed<Timestamp>,
+    request: Request<'a>,
+    response: Response,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<LeftOut>,
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    ip: IpAddr,
+    path: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    path_bytes_cut: usize,
+    identity: Displayed<&'a dyn fmt::Display>,
+}
+
+#[derive(Serialize)]
+struct Response {
+    code: u16,
+    /// In nanoseconds.
+    time: u128,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<bool>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Go's escapes, and those of what a terminal obeys: operators look at the file with `tail`.
+struct AuditJson;
+
+impl Formatter for AuditJson {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        json::write_escaped(writer, fragment, |c| json::is_escaped_by_go(c) || terminal::is_obeyed(c))
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +190,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_told_in_a_line_like_the_others() {
         let left_out = LeftOut { strangers: 3, lost: 2, refused: 1 };
-        let line = of_left_out(&left_out, Timestamp::UNIX_EPOCH);
+        let line = of_left_out(left_out, Timestamp::UNIX_EPOCH);
         let event: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(event["left_out"], serde_json::json!({"strangers": 3, "lost": 2, "refused": 1}));
         assert_eq!((&event["response"]["code"], &event["request"]["path"]), (&0.into(), &"".into()));

@@ -6,102 +6,33 @@
 
 mod line;
 mod output;
+mod queue;
 mod writer;
 
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::Notify;
 
 pub use self::line::{AuditEvent, LeftOut};
 use self::output::Output;
+pub use self::queue::LineRoom;
+use self::queue::{FULL, MAX_WAITING, Shared};
 use self::writer::Writer;
 use super::hub::Hub;
-use super::log_limit::LogLimit;
 use super::metrics::Metrics;
 use crate::settings::{AuditFailure, LogSettings};
 
-/// The most bytes that wait to be written; beyond it events are lost, or requests refused.
-const MAX_WAITING: usize = 8 << 20;
-
-/// From so many on requests are refused, where they are: those that have begun need room for their lines.
-const FULL: usize = MAX_WAITING / 2;
-
-/// How long the log may take for what waits before that is told, and requests refused where they are.
-const OVERDUE: Duration = Duration::from_secs(2);
-
 /// How often is looked whether the log takes lines.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// How many requests of strangers get a line, and in what time.
-const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 256);
 
 /// The audit log of a server.
 pub struct Audit {
     shared: Arc<Shared>,
     /// What the writing thread begins with.
     writer: Mutex<Option<Writer>>,
-}
-
-/// What requests and the thread that writes share.
-struct Shared {
-    is_somewhere: bool,
-    on_failure: AuditFailure,
-    waiting: Mutex<Waiting>,
-    wake: Condvar,
-    hub: Hub,
-    strangers: LogLimit,
-    /// Events that were handed to `write()`, of those that were put in line.
-    handed: AtomicU64,
-    /// Told after each write.
-    progress: Notify,
-    is_failing: AtomicBool,
-    is_overdue: AtomicBool,
-    /// So much waits that requests have to be refused, where they are.
-    is_full: AtomicBool,
-}
-
-/// What is to be written.
-#[derive(Default)]
-struct Waiting {
-    lines: Vec<u8>,
-    events: u64,
-    /// Events that were ever put in line.
-    put: u64,
-    /// Bytes and events that the thread has taken and not written, and since when it tries.
-    in_hand: usize,
-    in_hand_events: u64,
-    since: Option<Instant>,
-    /// Bytes that are kept free for the lines of what has begun and not ended.
-    reserved: usize,
-    left_out: LeftOut,
-    /// Events without room that no metric tells yet.
-    dropped: u64,
-    reopen: bool,
-    end: bool,
-    has_ended: bool,
-}
-
-impl Waiting {
-    fn bytes(&self) -> usize {
-        self.lines.len() + self.in_hand + self.reserved
-    }
-}
-
-/// Room for one line, kept free until this is dropped, where requests are refused that could not be recorded.
-pub struct LineRoom {
-    shared: Arc<Shared>,
-    len: usize,
-}
-
-impl Drop for LineRoom {
-    fn drop(&mut self) {
-        self.shared.waiting().reserved -= self.len;
-    }
 }
 
 /// A request cannot be recorded.
@@ -128,19 +59,7 @@ impl Audit {
             None if settings.audit => Output::stdout().map_err(|error| (PathBuf::from("stdout"), error))?,
             None => Output::nowhere(),
         };
-        let shared = Arc::new(Shared {
-            is_somewhere: output.is_somewhere(),
-            on_failure: settings.audit_failure,
-            waiting: Mutex::default(),
-            wake: Condvar::new(),
-            hub: Hub::new(),
-            strangers: LogLimit::new(STRANGERS.0, STRANGERS.1),
-            handed: AtomicU64::new(0),
-            progress: Notify::new(),
-            is_failing: AtomicBool::new(false),
-            is_overdue: AtomicBool::new(false),
-            is_full: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(output.is_somewhere(), settings.audit_failure));
         let writer = Mutex::new(Some(Writer::new(Arc::clone(&shared), output)));
         Ok(Arc::new(Self { shared, writer }))
     }
@@ -301,32 +220,6 @@ impl Drop for Audit {
     fn drop(&mut self) {
         self.shared.waiting().end = true;
         self.shared.wake.notify_one();
-    }
-}
-
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells whether an answer waits for its line.
-    fn must_write(&self) -> bool {
-        self.on_failure == AuditFailure::Refuse && self.is_somewhere
-    }
-
-    fn look(&self) {
-        let is_overdue = self.waiting().since.is_some_and(|since| since.elapsed() >= OVERDUE);
-        let was_overdue = self.is_overdue.swap(is_overdue, Ordering::AcqRel);
-        // A log that fails has told why.
-        if is_overdue && !was_overdue && !self.is_failing.load(Ordering::Relaxed) {
-            let consequence = self.on_failure.consequence();
-            tracing::error!("the audit log has taken nothing for {OVERDUE:?}: {consequence}");
-        } else if was_overdue && !is_overdue {
-            tracing::warn!("the audit log takes lines again");
-        }
-        if is_overdue {
-            self.progress.notify_waiters();
-        }
     }
 }
 

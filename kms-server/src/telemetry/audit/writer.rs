@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::line::{self, LeftOut};
 use super::output::{Failed, Output};
-use super::{FULL, Shared};
+use super::queue::{FULL, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{error_log, lines};
 
@@ -115,7 +115,7 @@ impl Writer {
     /// What cannot be written is lost, or stays until it can be where requests are refused meanwhile.
     pub fn turn(&mut self, is_last: bool) -> Turn {
         let left_out = self.take(is_last);
-        let note = (!left_out.is_none()).then(|| line::of_left_out(&left_out, Timestamp::now()));
+        let note = (!left_out.is_none()).then(|| line::of_left_out(left_out, Timestamp::now()));
         let (mut turn, failure) = self.write(note.as_deref());
         self.tell(failure.as_ref());
         let mut waiting = self.shared.waiting();

@@ -96,7 +96,7 @@ pub fn stderr_layer() -> &'static Lines {
 }
 
 /// A layer that sends warnings and errors to the readers of the stream, and counts them.
-pub fn stream_layer() -> &'static Lines {
+pub fn readers_layer() -> &'static Lines {
     TO_READERS.get_or_init(|| Lines { merge: Mutex::default(), counts: true, out: send_line })
 }
 
@@ -173,7 +173,7 @@ mod tests {
     #[tokio::test]
     async fn warnings_and_errors_are_one_line_of_json_each() {
         let mut reader = HUB.subscribe(None, ()).unwrap();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(stream_layer()), || {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(readers_layer()), || {
             tracing::warn!(path = "/a\"b", code = 7, "first {}", "line\nbreak");
             tracing::error!(remote = %"192.0.2.1:1", path = "/".repeat(1000), "second");
             for port in 2..10 {

@@ -31,7 +31,7 @@ pub fn start(environment: &Environment) -> Result<(), Failure> {
         .with_default(LevelFilter::WARN)
         .with_target("sled", LevelFilter::OFF)
         .with_target("aws_config", LevelFilter::OFF);
-    let stream = error_log::stream_layer().with_filter(stream);
+    let stream = error_log::readers_layer().with_filter(stream);
     let _ = tracing_subscriber::registry().with(stderr).with(stream).try_init();
     std::panic::set_hook(Box::new(report_panic));
     error_log::start().map_err(|error| Failure::new(format!("cannot start: {error}")))

@@ -9,21 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
 use std::time::Duration;
 
-use super::watch::{ActiveStream, Watch};
+use super::watch::{ActiveRequest, Watch};
 
 /// How long an answer may wait for the peer to take it, beyond the route's time.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
-type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The executor that hyper gives the streams of one connection to.
 #[derive(Clone)]
-pub struct Streams {
-    queue: Arc<Mutex<Vec<(Stream, ActiveStream)>>>,
+pub struct Http2Executor {
+    queue: Arc<Mutex<Vec<(Answering, ActiveRequest)>>>,
     watch: Arc<Watch>,
 }
 
-impl Streams {
+impl Http2Executor {
     /// Makes an executor for the connection that `watch` watches.
     pub fn new(watch: Arc<Watch>) -> Self {
         Self { queue: Arc::default(), watch }
@@ -53,11 +53,11 @@ impl Streams {
 
 /// The streams being polled; kept so that its memory is used again.
 #[derive(Default)]
-pub struct Batch(Vec<(Stream, ActiveStream)>);
+pub struct Batch(Vec<(Answering, ActiveRequest)>);
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Http2Executor {
     fn execute(&self, stream: F) {
-        let entry = (Box::pin(stream) as Stream, self.watch.http2_begin());
+        let entry = (Box::pin(stream) as Answering, self.watch.http2_begin());
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 }

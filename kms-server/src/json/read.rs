@@ -1,4 +1,4 @@
-//! JSON as KES reads and writes it: member names in any case, base64 with line ends, Go's escapes.
+//! Bodies of requests, read as KES reads them: member names in any case, base64 with line ends.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -77,45 +77,8 @@ impl Drop for Text<'_> {
     }
 }
 
-/// Appends `bytes` as a JSON string of base64.
-pub fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'"');
-    let start = out.len();
-    out.resize(start + base64_len(bytes.len()), 0);
-    // The room is exact, so this cannot fail; if it did, the answer would end short and not be JSON.
-    let written = BASE64.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
-    out.truncate(start + written);
-    out.push(b'"');
-}
-
-/// Returns the length of the base64 of `len` bytes.
-pub const fn base64_len(len: usize) -> usize {
-    len.div_ceil(3) * 4
-}
-
-/// Appends `text` as a JSON string with the escapes of Go's encoder, which is safe inside HTML.
-pub fn push_string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    for character in text.chars() {
-        match character {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\u{8}' => out.extend_from_slice(b"\\b"),
-            '\u{c}' => out.extend_from_slice(b"\\f"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
-            }
-            other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    out.push(b'"');
-}
-
 /// Go's decoder does not look at the bits after the last byte.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
@@ -353,24 +316,6 @@ mod tests {
             deep.as_str(),
         ] {
             assert!(context(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn strings_are_escaped_as_by_go() {
-        let mut out = Vec::new();
-        push_string(&mut out, "ü<>&\"\\\n\r\t\u{1}\u{2028}\u{7f}");
-        assert_eq!(out, "\"ü\\u003c\\u003e\\u0026\\\"\\\\\\n\\r\\t\\u0001\\u2028\u{7f}\"".as_bytes());
-    }
-
-    #[test]
-    fn base64_is_padded() {
-        for (bytes, text) in
-            [(&b""[..], "\"\""), (b"h", "\"aA==\""), (b"hi", "\"aGk=\""), (b"hi!", "\"aGkh\"")]
-        {
-            let mut out = Vec::new();
-            push_base64(&mut out, bytes);
-            assert_eq!(out, text.as_bytes());
         }
     }
 }

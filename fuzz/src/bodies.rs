@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::server::json;
+use crate::json;
 
 const NAMES: [&str; 2] = ["plaintext", "context"];
 /// The most objects of an array that is read.
@@ -51,7 +51,7 @@ fn reads_back(bytes: &[u8]) {
 pub fn audit_escape(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut written = Vec::new();
-    json::push_string(&mut written, &text);
+    json::push(&mut written, &text);
     assert!(written.iter().all(|&byte| byte >= b' '), "a control character");
     assert!(!written.iter().any(|&byte| matches!(byte, b'<' | b'>' | b'&')));
     assert!(written.len() <= 2 + 6 * text.len());

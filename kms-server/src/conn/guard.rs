@@ -1,0 +1,194 @@
+//! The bounds of one connection: compares the notes of its [`Watch`] with the clock.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use super::watch::{Answer, LINGERING, Watch};
+
+/// How long each thing on a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// A handshake, and each head or HTTP/2 frame from its first byte to its last.
+    pub head: Duration,
+    /// One HTTP/2 frame with a part of a body.
+    pub data: Duration,
+    /// How long a peer may leave what was sent to it unread.
+    pub write: Duration,
+    /// How long a connection may be without a request.
+    pub idle: Duration,
+    /// How long a connection that was told to end may take.
+    pub close: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(5),
+            data: Duration::from_secs(15),
+            write: Duration::from_secs(15),
+            idle: Duration::from_secs(90),
+            close: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How long what a peer still sends is read and forgotten after the last answer, lest the answer is lost.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the task of a connection has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// Drop the connection at once, for this reason.
+    Close(&'static str),
+    /// Let no further request come: the connection was idle for long.
+    End,
+    /// Give back what memory can be given back: the connection has become quiet.
+    Rest,
+    /// Poll the connection once more: its request is out of time.
+    Overdue,
+}
+
+/// The longest time between two looks at a busy connection.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Compares the notes of a [`Watch`] with the clock, on one timer.
+///
+/// A busy connection never sets its timer: it goes off once a tick, and only then is looked when the next bound
+/// is. The timer of a connection that was quiet for a tick is set to the bound itself, and set nearer by the next
+/// request.
+pub struct Guard {
+    bounds: Bounds,
+    timer: Pin<Box<Sleep>>,
+    tick: Duration,
+    quiet: bool,
+    open: Since,
+    stalled: Since,
+    idle: Option<Since>,
+    close_at: Option<Instant>,
+}
+
+/// The number of what goes on, and since when it does.
+#[derive(Clone, Copy)]
+struct Since {
+    number: u32,
+    at: Instant,
+}
+
+impl Guard {
+    /// Guards a connection whose requests have at least `shortest_timeout` each.
+    pub fn new(watch: &Watch, bounds: Bounds, shortest_timeout: Duration) -> Self {
+        let tick =
+            [bounds.head, bounds.data, bounds.write, shortest_timeout].into_iter().fold(TICK, Duration::min);
+        Self {
+            bounds,
+            timer: Box::pin(tokio::time::sleep_until((watch.started + tick).into())),
+            tick,
+            quiet: false,
+            open: Since { number: watch.open.load(Ordering::Relaxed), at: watch.started },
+            stalled: Since { number: 0, at: watch.started },
+            idle: None,
+            close_at: None,
+        }
+    }
+
+    /// Notes that the connection was told to end: it is dropped if it does not.
+    pub fn ending(&mut self) {
+        if self.close_at.is_none() {
+            let at = Instant::now() + self.bounds.close;
+            self.close_at = Some(at);
+            self.arm(at);
+        }
+    }
+
+    /// Looks at the notes, after the connection was polled and is waiting.
+    pub fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Alarm> {
+        self.note(watch);
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let was_quiet = self.quiet;
+            let (at, alarm) = self.next_bound(watch, now);
+            if at <= now {
+                self.arm(now + self.tick);
+                if alarm == Alarm::Overdue {
+                    watch.set_answer(Answer::Overdue);
+                    self.close_at = Some(now + self.bounds.close);
+                }
+                return Poll::Ready(alarm);
+            }
+            self.arm(if self.quiet { at } else { at.min(now + self.tick) });
+            if self.quiet && !was_quiet {
+                return Poll::Ready(Alarm::Rest);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Takes the time of what has just begun, and wakes up a quiet connection's timer.
+    fn note(&mut self, watch: &Watch) {
+        let open = watch.open.load(Ordering::Relaxed);
+        let stalled = watch.stalled.load(Ordering::Relaxed);
+        let woke = self.quiet
+            && (open != 0
+                || self.idle.is_none_or(|idle| idle.number != watch.served.load(Ordering::Relaxed)));
+        if open == self.open.number && stalled == self.stalled.number && !woke {
+            return;
+        }
+        let now = Instant::now();
+        if open != self.open.number {
+            self.open = Since { number: open, at: now };
+        }
+        if stalled != self.stalled.number {
+            self.stalled = Since { number: stalled, at: now };
+        }
+        if woke || open == LINGERING {
+            self.quiet = false;
+            self.arm(now + if open == LINGERING { LINGER_TIMEOUT } else { self.tick });
+        }
+    }
+
+    /// Finds the nearest bound and what to do when it is reached.
+    fn next_bound(&mut self, watch: &Watch, now: Instant) -> (Instant, Alarm) {
+        let mut bounds = [None; 5];
+        bounds[0] = self.close_at.map(|at| (at, Alarm::Close("it did not end")));
+        if self.open.number != 0 {
+            let limit = match self.open.number {
+                LINGERING => LINGER_TIMEOUT,
+                _ if watch.open_is_data.load(Ordering::Relaxed) => self.bounds.data,
+                _ => self.bounds.head,
+            };
+            bounds[1] =
+                Some((self.open.at + limit, Alarm::Close("a head or frame was not completed in time")));
+        }
+        if self.stalled.number != 0 {
+            bounds[2] = Some((
+                self.stalled.at + self.bounds.write,
+                Alarm::Close("the peer does not read its answers"),
+            ));
+        }
+        let answer_by = watch.answer_by.load(Ordering::Relaxed);
+        if answer_by != 0 && !watch.http1_is_overdue() {
+            bounds[3] = Some((watch.started + Duration::from_millis(answer_by), Alarm::Overdue));
+        }
+        let served = watch.served.load(Ordering::Relaxed);
+        if watch.is_idle() && self.open.number == 0 {
+            let known = self.idle.filter(|idle| idle.number == served);
+            self.quiet = known.is_some();
+            let idle = known.unwrap_or(Since { number: served, at: now });
+            self.idle = Some(idle);
+            bounds[4] = Some((idle.at + self.bounds.idle, Alarm::End));
+        } else {
+            self.quiet = false;
+            self.idle = None;
+        }
+        let far = (now + self.bounds.idle, Alarm::End);
+        bounds.into_iter().flatten().min_by_key(|&(at, _)| at).unwrap_or(far)
+    }
+
+    fn arm(&mut self, at: Instant) {
+        self.timer.as_mut().reset(at.into());
+    }
+}
