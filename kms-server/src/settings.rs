@@ -1,4 +1,4 @@
-//! What a server needs to know, checked: the form into which every configuration is brought.
+//! The checked settings of a server: the form into which every configuration is brought.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,64 +10,64 @@ use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
 use kms_vault::{Secret, TlsConfig, VaultConfig};
 
-/// The configuration of a server after all checks that need no other machine.
+/// The settings of a server, after all checks that need no other machine.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where to listen.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// The identity that may do everything; `None` when it is switched off.
+    /// The identity that may do everything, or `None` if there is none.
     pub admin: Option<Identity>,
-    /// Certificate, key, and what is asked of clients.
+    /// Certificate and key of the server, and the rule for clients' certificates.
     pub tls: TlsSettings,
-    /// Who may do what, by policy name.
+    /// The policies by their names.
     pub policies: BTreeMap<String, PolicySettings>,
     /// How long keys stay in memory.
     pub cache: CacheConfig,
-    /// Keys to create at the start if they are absent.
+    /// The keys to create at the start if they are absent.
     pub keys: Vec<KeyName>,
-    /// Where the keys rest.
+    /// Where the keys are stored.
     pub key_store: KeyStoreSettings,
-    /// Which events go to the process's own output.
+    /// The events that go to the process's own output.
     pub log: LogSettings,
-    /// What is different from the usual for a route, by its path as `Routes` has it.
+    /// The routes with settings of their own, by the path in `Routes`.
     pub routes: BTreeMap<String, RouteSettings>,
-    /// Where to answer probes over plain HTTP, if anywhere.
+    /// The address of the plain HTTP listener for probes, if there is one.
     pub probes: Option<SocketAddr>,
 }
 
 impl Settings {
-    /// Tells whether every client has to present a certificate: no route is open to everybody.
+    /// Returns whether every client has to present a certificate, because no route is open to everybody.
     pub fn needs_certificates(&self) -> bool {
         !self.routes.values().any(|route| route.skip_auth)
     }
 }
 
-/// Which events go to the process's own output.
+/// The events that go to the process's own output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// Errors; on unless told.
+    /// Whether errors are logged. On by default.
     pub error: bool,
-    /// Which of them: from which level on.
+    /// The least level of an error that is logged.
     pub error_level: ErrorLevel,
-    /// Requests, to stdout unless there is a file for them; off unless told.
+    /// Whether requests are logged. Off by default. They go to stdout unless a file is set.
     pub audit: bool,
-    /// The file that requests are written to.
+    /// The file for the log of requests.
     pub audit_file: Option<PathBuf>,
-    /// What happens to requests that cannot be written.
+    /// What happens to a request that cannot be logged.
     pub audit_failure: AuditFailure,
 }
 
 impl LogSettings {
-    /// Returns the least level of an event that goes to the process's own output; `None` if none does.
+    /// Returns the least level of an event that goes to the process's own output, or `None` if no event does.
     pub fn least(&self) -> Option<ErrorLevel> {
         self.error.then_some(self.error_level)
     }
 }
 
-/// From which level on events go to the error log.
+/// The least level of an event that goes to the error log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ErrorLevel {
-    /// All that `KMS_LOG` lets through.
+    /// Everything that `KMS_LOG` lets through.
     #[default]
     All,
     /// Warnings and errors.
@@ -76,10 +76,10 @@ pub enum ErrorLevel {
     Error,
 }
 
-/// What happens when the audit log cannot be written.
+/// What happens while the audit log cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AuditFailure {
-    /// Requests are served, and their events lost and counted.
+    /// Requests are served. Their events are lost and counted.
     #[default]
     Drop,
     /// Requests are refused until the log can be written again.
@@ -87,7 +87,7 @@ pub enum AuditFailure {
 }
 
 impl AuditFailure {
-    /// Says what goes on, for the log.
+    /// Returns the consequence as words for the log.
     pub fn consequence(self) -> &'static str {
         match self {
             Self::Drop => "requests are served, and their events are lost",
@@ -108,58 +108,58 @@ impl Default for LogSettings {
     }
 }
 
-/// What is different from the usual for a route.
+/// The settings of one route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteSettings {
     /// Whether clients need neither a certificate nor a policy.
     pub skip_auth: bool,
-    /// How long a request may take, if not as long as usual.
+    /// The timeout of a request, or `None` for the default of the route.
     pub timeout: Option<Duration>,
 }
 
-/// TLS of the server.
+/// The TLS settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// PEM file of the certificate chain, leaf first.
+    /// The PEM file of the certificate chain, leaf first.
     pub cert: PathBuf,
-    /// PEM file of its private key.
+    /// The PEM file of the private key.
     pub key: PathBuf,
-    /// What the private key is encrypted with, if it is.
+    /// The password of the private key, if the key is encrypted.
     pub password: Option<Secret>,
-    /// PEM file, or directory of such, of the CAs that sign client certificates; the system's if absent.
+    /// The PEM file, or directory of PEM files, of the CAs that sign client certificates. `None` means the system's CAs.
     pub ca: Option<PathBuf>,
     /// Whether the chain of a client's certificate is verified (KES: `--auth=on`).
     pub verify_clients: bool,
-    /// Who may speak for other clients, and how.
+    /// The proxies that may speak for other clients.
     pub proxy: Option<ProxySettings>,
 }
 
 impl TlsSettings {
-    /// Lends the password of the private key.
+    /// Returns the password of the private key.
     pub fn password(&self) -> Option<&str> {
         self.password.as_ref().map(Secret::expose)
     }
 }
 
-/// Proxies that end the TLS of clients and hand their certificates on.
+/// Proxies that terminate the TLS connections of clients and pass the clients' certificates on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxySettings {
     /// The identities of the proxies.
     pub identities: Vec<Identity>,
-    /// The header that holds the client's certificate, as URL-escaped PEM.
+    /// The header with the client's certificate as URL-escaped PEM.
     pub cert_header: String,
 }
 
 /// One policy.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PolicySettings {
-    /// Path patterns of which one has to match.
+    /// Path patterns. One of them has to match.
     pub allow: Vec<String>,
-    /// Path patterns of which none may match.
+    /// Path patterns. None of them may match.
     pub deny: Vec<String>,
-    /// Path patterns that allow as well, in the form of 2020: `*`, `?` and `[…]` stand for anything but a `/`.
+    /// Path patterns in the form of 2020, which allow as well. In them `*`, `?` and `[…]` match anything but a `/`.
     pub paths: Vec<String>,
-    /// Who has this policy.
+    /// The identities that have this policy.
     pub identities: Vec<Identity>,
 }
 
@@ -170,18 +170,18 @@ pub enum KeyStoreSettings {
     Fs {
         /// The directory.
         path: PathBuf,
-        /// Where its root key comes from.
+        /// The source of its root key.
         root_key: RootKeySource,
-        /// Whether a store that is not there is made, with its root key if that is not there either.
+        /// Whether a missing store is created, together with its root key if that is missing too.
         create: bool,
     },
-    /// A directory of key files in the clear, as KES keeps them: each is imported into an encrypted store below it.
+    /// A directory of plaintext key files, as KES keeps them. Each file is imported into an encrypted store below it.
     KesDirectory {
         /// The directory of the key files.
         path: PathBuf,
-        /// Where the root key of the store comes from, if not from a file beside the directory or in it.
+        /// The source of the store's root key. `None` means a file beside the directory or in it.
         root_key: Option<RootKeySource>,
-        /// Whether a store is made whose root key is there and that is not there itself.
+        /// Whether a missing store is created when its root key exists.
         create: bool,
     },
     /// A HashiCorp Vault or OpenBao.
@@ -190,21 +190,21 @@ pub enum KeyStoreSettings {
     AwsKms(Box<AwsConfig>),
     /// AWS Secrets Manager.
     AwsSecrets(Box<SecretsConfig>),
-    /// A key store whose records are wrapped under a root key that lives elsewhere.
+    /// A key store whose records are wrapped under an external root key.
     Wrapped {
-        /// Where the records rest.
+        /// Where the records are stored.
         store: BareStore,
         /// Where the root key is.
         kms: OuterKms,
     },
-    /// Memory: every key dies with the process.
+    /// Memory. Every key is lost when the process ends.
     Memory,
-    /// A local one of those above, of which what can be read is served, and to which nothing is written.
+    /// One of the local stores above, opened read-only. Whatever can be read is served.
     Salvage(Box<KeyStoreSettings>),
 }
 
 impl KeyStoreSettings {
-    /// Returns what is trusted and shown to a Vault, for each of those that are asked.
+    /// Returns the TLS settings of every Vault that the key store uses.
     pub fn vault_tls(&self) -> Vec<&TlsConfig> {
         match self {
             Self::Vault(vault) => vec![&vault.tls],
@@ -222,7 +222,7 @@ impl KeyStoreSettings {
         }
     }
 
-    /// Lets a local store be made that is not there; tells whether there is such a store.
+    /// Allows a missing local store to be created. Returns whether this key store is local.
     pub fn allow_create(&mut self) -> bool {
         match self {
             Self::Fs { create, .. } | Self::KesDirectory { create, .. } => {
@@ -234,16 +234,16 @@ impl KeyStoreSettings {
     }
 }
 
-/// A key store that can be put under a root key elsewhere.
+/// A key store that can be put under an external root key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BareStore {
-    /// A local directory, at this path.
+    /// The local directory at this path.
     Fs(PathBuf),
     /// A HashiCorp Vault or OpenBao.
     Vault(Box<VaultConfig>),
 }
 
-/// A root key that lives elsewhere.
+/// An external root key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OuterKms {
     /// A CMK of AWS KMS.
@@ -252,14 +252,14 @@ pub enum OuterKms {
     Vault(Box<VaultConfig>),
 }
 
-/// Where the root key of a local store comes from.
+/// The source of a local store's root key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootKeySource {
     /// A file that only its owner may read.
     File(PathBuf),
-    /// A file of systemd's directory of credentials, which is there before the first start.
+    /// A file of systemd's credentials directory, which exists before the first start.
     Credential(PathBuf),
-    /// An environment variable of this name.
+    /// The environment variable with this name.
     Environment(String),
 }
 
@@ -273,5 +273,5 @@ impl RootKeySource {
     }
 }
 
-/// The time that a route may take unless the configuration says otherwise.
+/// The timeout of a route unless the configuration sets another.
 pub const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! The header in which a proxy hands on the client's certificates, in the forms of the proxies in use.
+//! The header in which a proxy passes the client's certificates on, in the forms of the common proxies.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Why the header with a client's certificate cannot be read.
+/// Why the header with a client's certificates cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
-    /// It is there more than once.
+    /// It occurs more than once.
     #[error("it is there more than once, or its value was put together from several")]
     Repeated,
-    /// It has other characters than those of ASCII.
+    /// It has characters outside ASCII.
     #[error("its value is not ASCII")]
     NotAscii,
     /// It is neither PEM nor base64.
@@ -24,25 +24,25 @@ pub enum HeaderFault {
     /// Its PEM is damaged.
     #[error("the PEM in its value is damaged")]
     DamagedPem,
-    /// What it holds is no X.509 certificate.
+    /// Its content is not an X.509 certificate.
     #[error("what its value holds is no X.509 certificate")]
     NoCertificate,
 }
 
-/// Reads the certificates in the value of the header, the client's own first; there is at least one.
+/// Reads the certificates in the value of the header, the client's own first. There is at least one.
 ///
-/// - Percent-encoded PEM: nginx's `$ssl_client_escaped_cert`, AWS ALB, Envoy; also as a form encodes it, with `+` for a blank
-///   (Go's `url.QueryEscape`), and in one line with blanks for its ends (Apache's `SSL_CLIENT_CERT`).
-/// - Base64 of the DER: HAProxy's `%[ssl_c_der,base64]`, Caddy's `{tls_client_certificate_der_base64}`, in colons (RFC 9440),
-///   percent-encoded and with commas between several (Traefik).
+/// - Percent-encoded PEM: nginx's `$ssl_client_escaped_cert`, AWS ALB, Envoy. It may be encoded as a form, with `+` for
+///   a space (Go's `url.QueryEscape`), or be one line with spaces as line ends (Apache's `SSL_CLIENT_CERT`).
+/// - Base64 of the DER: HAProxy's `%[ssl_c_der,base64]`, Caddy's `{tls_client_certificate_der_base64}`, between colons
+///   (RFC 9440), or percent-encoded with commas between several certificates (Traefik).
 pub fn read(value: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
-    // Values that somebody put together: what the client sent itself, and what the proxy added behind it. Of those without a blank
-    // Traefik makes chains.
+    // A list was joined from several values: the client's own header, and the one that the proxy added. But a list of base64
+    // without spaces is a chain of Traefik.
     let is_list = if value.contains("BEGIN") { value.contains(',') } else { value.contains(", ") };
     if is_list {
         return Err(HeaderFault::Repeated);
     }
-    // Else a '+' is one of base64.
+    // Otherwise a '+' belongs to base64.
     let is_form = value.contains("BEGIN+CERTIFICATE");
     let text = if is_form { Cow::Owned(value.replace('+', " ")) } else { Cow::Borrowed(value) };
     let text = percent_decode_str(&text).decode_utf8().map_err(|_| HeaderFault::NotAscii)?;
@@ -55,7 +55,7 @@ pub fn read(value: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
     Ok(chain)
 }
 
-/// Blanks count as line ends.
+/// Reads PEM. Spaces count as line ends.
 fn of_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
     let words: Vec<_> = text.split_ascii_whitespace().collect();
     let lines = words
@@ -69,7 +69,7 @@ fn of_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, HeaderFault> {
     chain.collect::<Result<_, _>>().map_err(|_| HeaderFault::DamagedPem)
 }
 
-/// Tells whether there is text before, between or behind certificates, which a parser would pass over.
+/// Returns whether there is text outside the certificates, which a parser would skip.
 fn has_more_than_pem(lines: &str) -> bool {
     let mut is_inside = false;
     !lines.lines().all(|line| {

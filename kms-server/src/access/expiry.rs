@@ -1,6 +1,6 @@
-//! When a client's certificates end: found at its handshake, kept in its session tickets, and waited for.
+//! The end of a client's certificates: found at its handshake, kept in its session tickets, and waited for.
 //!
-//! Only where clients are verified. Elsewhere no certificate has an end, as with KES.
+//! This applies only where clients are verified. Elsewhere the dates of certificates are ignored, as in KES.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
-/// How long is slept at most: the system's clock may be set meanwhile.
+/// The longest sleep. The system's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// How many further ends of a chain are looked at, before the next one counts as that of the client.
+/// How many earlier ends of intermediates are checked. The next one counts as the client's end without a check.
 const MAX_LOOKS: usize = 4;
 
 /// The last second, since 1970, in which a client's certificates are accepted.
@@ -26,13 +26,13 @@ const MAX_LOOKS: usize = 4;
 pub struct Expiry(u64);
 
 impl Expiry {
-    /// What stands in the ticket of a client that has none.
+    /// The value in the ticket of a client without an expiry.
     const NEVER: u64 = u64::MAX;
 
-    /// Finds it for a chain that `verifier` accepts now.
+    /// Returns the expiry of a chain that `verifier` accepts now.
     ///
-    /// A certificate that a client sends beside those of its chain may end without any effect, and so may an authority.
-    /// So where one ends before the client's own, `verifier` is asked about the time after that.
+    /// An expired certificate does not matter if the chain works without it. That may be a surplus certificate that the
+    /// client sent, or an authority. So for each end before the leaf's own, `verifier` judges the chain after that end.
     pub fn of(
         verifier: &ClientVerifier,
         leaf: &CertificateDer<'_>,
@@ -50,7 +50,8 @@ impl Expiry {
         let mut looks = ends.into_iter().enumerate();
         let first = looks.find(|(index, end)| *index == MAX_LOOKS || !is_accepted_after(*end));
         let end = first.map_or(leaf_end, |(_, end)| end);
-        // Of authorities there may be many; once the one that it needs has ended, all that follows is refused.
+        // There may be many authorities, so this is a binary search. After the end of the needed one, the chain is always
+        // refused.
         let now = UnixTime::now().as_secs();
         let ends = verifier.ends_of_authorities().map(|end| end.as_secs());
         let mut ends: Vec<_> = ends.filter(|other| (now..end).contains(other)).collect();
@@ -59,7 +60,7 @@ impl Expiry {
         Ok(Self(ends.get(accepted).copied().unwrap_or(end)))
     }
 
-    /// Waits until it has passed.
+    /// Waits until the expiry has passed.
     pub async fn passed(self) {
         let end = Duration::from_secs(self.0.saturating_add(1));
         loop {
@@ -79,11 +80,11 @@ fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
 }
 
 tokio::task_local! {
-    /// The client of the handshake that is being polled: rustls tells neither its verifier nor its tickets whose they are.
+    /// The client of the handshake that is being polled. rustls does not tell its verifier or its tickets whose they are.
     static CLIENT: Cell<Option<Expiry>>;
 }
 
-/// Runs a handshake whose verifier and tickets are those below, and tells when the client's certificates end.
+/// Runs a handshake with the verifier and the tickets below. Also returns the expiry of the client's certificates.
 pub async fn of_client<T>(handshake: impl Future<Output = T>) -> (T, Option<Expiry>) {
     let noted = async {
         let outcome = handshake.await;
@@ -92,7 +93,7 @@ pub async fn of_client<T>(handshake: impl Future<Output = T>) -> (T, Option<Expi
     CLIENT.scope(Cell::new(None), noted).await
 }
 
-/// Verifies clients, and notes when the certificates of those that it accepts end.
+/// Verifies clients, and notes the expiry of those that it accepts.
 #[derive(Debug)]
 pub struct NotingVerifier(pub Arc<ClientVerifier>);
 
@@ -147,9 +148,9 @@ impl ClientCertVerifier for NotingVerifier {
 
 /// Session tickets that end with the client's certificates.
 ///
-/// A session that is resumed never comes to the verifier. A ticket that has ended is as none: the client shakes hands in
-/// full, and may present a certificate that was renewed. Closing a resumed connection instead would leave such a
-/// client with a ticket that it tries again and again.
+/// A resumed session never reaches the verifier. So an expired ticket is ignored: the client makes a full handshake, in
+/// which it may present a renewed certificate. If resumed connections were closed instead, such a client would try the
+/// same ticket again and again.
 #[derive(Debug)]
 pub struct EndingTickets(pub Arc<dyn ProducesTickets>);
 
@@ -194,7 +195,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// A certificate that is valid for so many hours and signed by `by`, or by itself.
+    /// Creates a certificate that is valid for `hours` and signed by `by`, or by itself.
     fn certificate(
         name: &str,
         hours: u32,
@@ -243,7 +244,7 @@ mod tests {
         assert_eq!(of(&leaf, &[&middle]), end(&middle));
         assert_eq!(of(&direct, &[&middle, &others[0]]), end(&direct), "it needs neither");
         assert_eq!(of(&leaf, &[&others[0], &middle, &others[5]]), end(&middle));
-        // The effort has a bound; beyond it a client ends too early and never too late.
+        // The effort is bounded. Beyond the bound a client ends too early, and never too late.
         let all: Vec<_> = others.iter().collect();
         assert_eq!(of(&direct, &all), end(&others[MAX_LOOKS]));
     }

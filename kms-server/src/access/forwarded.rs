@@ -1,4 +1,4 @@
-//! What a proxy that ends the TLS of clients says of the client for whom it speaks.
+//! Reads what a TLS-terminating proxy says about its client.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,10 +14,12 @@ use super::identify::{self, Peer, Refusal, TOLD, TOLD_PER};
 use super::policy::Proxies;
 use crate::telemetry::log_limit::{LeftOut, LogLimit};
 
-/// The header to which each proxy adds whom it has the request from.
+/// The header to which each proxy appends the address of its own peer.
 const ADDRESSES: &str = "x-forwarded-for";
 
-/// Returns the client for whom the proxy at `proxy` asks for `path`, and its address: the proxy's where none can be read.
+/// Returns the client for whom the proxy at `proxy` requests `path`, and its address.
+///
+/// The address is the proxy's own if none can be read.
 pub fn client(headers: &HeaderMap, path: &str, proxies: &Proxies, proxy: IpAddr) -> (Peer, IpAddr) {
     let ip = address(headers).unwrap_or(proxy);
     let peer = certificates(headers, &proxies.settings.cert_header)
@@ -45,7 +47,7 @@ fn certificates(headers: &HeaderMap, name: &str) -> Result<Vec<CertificateDer<'s
     certificate_header::read(text).map_err(Refusal::UnreadableHeader)
 }
 
-/// Identifies the client by its certificates; where clients are verified, these are too, by `verifier`.
+/// Identifies the client by its certificates. Where clients are verified, `verifier` has to accept the certificates too.
 fn accept(
     chain: &[CertificateDer<'_>],
     verifier: Option<&ClientVerifier>,
@@ -66,14 +68,14 @@ fn accept(
 }
 
 static CHAINS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
-/// Only proxies that the config names cause these: what is wrong with each kind of request is seen at once.
+/// Only configured proxies can cause these lines. The limit leaves room for the faults of each kind of request.
 static HEADERS: LogLimit = LogLimit::new(HEADERS_TOLD.0, HEADERS_TOLD.1);
 const HEADERS_TOLD: (Duration, u32) = (TOLD_PER, 20);
 
-/// A proxy may well ask by itself, and have clients without a certificate: once a minute is enough to be found.
+/// Proxies may send requests of their own, or have clients without a certificate. A line a minute is enough to notice.
 static MISSING: LogLimit = LogLimit::new(Duration::from_secs(60), 1);
 
-/// Tells in the error log how many lines about what proxies hand on were left out last.
+/// Logs how many lines about proxies' headers were left out last.
 pub fn tell_left_out(at_the_end: bool) {
     let kinds = [
         (&CHAINS, "certificates that proxies hand on"),
@@ -108,13 +110,13 @@ fn tell_header(name: &str, why: HeaderFault, path: &str, proxy: IpAddr) {
     }
 }
 
-/// Reads the address of the client: what the proxy itself added, which stands last. What stands before it is the client's word.
+/// Returns the client's address: the last entry, which the proxy itself added. Clients can forge all entries before it.
 fn address(headers: &HeaderMap) -> Option<IpAddr> {
     let last_line = headers.get_all(ADDRESSES).iter().next_back()?.to_str().ok()?;
     parse_address(last_line.rsplit(',').next()?.trim()).map(|ip| ip.to_canonical())
 }
 
-/// Reads an address as proxies write it: alone, with a port, and that of IPv6 in brackets or without.
+/// Reads an address as proxies write it: with or without a port, and IPv6 with or without brackets.
 fn parse_address(text: &str) -> Option<IpAddr> {
     if let Ok(ip) = text.parse() {
         return Some(ip);
@@ -138,7 +140,7 @@ mod tests {
             ("2001:db8::7", Some("2001:db8::7")),
             ("[2001:db8::7]", Some("2001:db8::7")),
             ("[2001:db8::7]:4711", Some("2001:db8::7")),
-            // It may be an address of IPv6, and so it is one.
+            // This is ambiguous. It is a valid IPv6 address, and so it is read as one.
             ("2001:db8::7:4711", Some("2001:db8::7:4711")),
             ("", None),
             ("unknown", None),

@@ -1,9 +1,9 @@
-//! Shell globs over paths, as the policies of 2020 are written in (Go's `path.Match`).
+//! Shell globs over paths (Go's `path.Match`), which the policies of 2020 use.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// A path pattern in which `*` stands for any characters but `/`, `?` for one of them, and `[…]` for one of a set.
+/// A path pattern. `*` matches any characters but `/`, `?` one of them, and `[…]` one of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob(Box<[Part]>);
 
@@ -16,7 +16,7 @@ enum Part {
 }
 
 impl Glob {
-    /// Reads a pattern; fails with what is wrong with it.
+    /// Reads a pattern. The error says what is wrong with it.
     pub fn new(pattern: &str) -> Result<Self, &'static str> {
         let mut parts = Vec::new();
         let mut chars = pattern.chars().peekable();
@@ -32,11 +32,11 @@ impl Glob {
         Ok(Self(parts.into()))
     }
 
-    /// Tells whether the whole of `path` is as the pattern says.
+    /// Returns whether the pattern matches the whole of `path`.
     pub fn matches(&self, path: &str) -> bool {
         let chars: Vec<char> = path.chars().collect();
         let (mut part, mut at) = (0, 0);
-        // Where to go on when the last star has to take one character more.
+        // The place to go back to, where the last star takes one more character.
         let mut retry = None;
         loop {
             match self.0.get(part) {

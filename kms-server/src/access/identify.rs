@@ -1,4 +1,4 @@
-//! Who is at the other end: the identity that a client's certificates prove.
+//! The identity that a client's certificates prove.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,20 +11,19 @@ use super::certificate_header::HeaderFault;
 use super::expiry::Expiry;
 use crate::telemetry::log_limit::{LeftOut, LogLimit};
 
-/// Who is at the other end of a connection, or behind a proxy there.
+/// The client of a connection, or of a proxy there.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// The identity, or why there is none.
+    /// The identity, or the reason why there is none.
     pub identity: Result<Identity, Refusal>,
-    /// When its certificates end, where clients are verified.
+    /// The expiry of its certificates, where clients are verified.
     pub expiry: Option<Expiry>,
 }
 
-/// Returns the identity of the first certificate of `chain`, the one whose key the handshake proved.
+/// Returns the identity of the first certificate of `chain`, whose key the handshake proved.
 ///
-/// It must not be a CA, and every further one must be. The rule is stricter than that of KES 0.24, which
-/// takes the one certificate that is no CA wherever it stands, and so the identity of a certificate whose key
-/// was never proven.
+/// The first certificate must not be a CA, and all others must be. The rule is stricter than that of KES 0.24. KES takes
+/// the one certificate that is not a CA, wherever it stands, and so may take a certificate whose key was never proven.
 pub fn identify(chain: &[CertificateDer<'_>]) -> Result<Identity, Refusal> {
     let (first, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
     let (_, leaf) = X509Certificate::from_der(first).map_err(|_| Refusal::Unreadable)?;
@@ -51,20 +50,20 @@ pub enum Refusal {
     NoCertificate,
     /// Its certificate cannot be read.
     Unreadable,
-    /// It presented a CA alone; whose key it proved.
+    /// It presented a CA alone. The identity is that of the proven key.
     OnlyCa(Identity),
-    /// It presented a CA, and others behind it; whose key it proved.
+    /// It presented a CA first, and others behind it. The identity is that of the proven key.
     CaFirst(Identity),
-    /// It presented a second certificate that is no CA; whose key it proved.
+    /// It presented a second certificate that is not a CA. The identity is that of the proven key.
     ManyCertificates(Identity),
-    /// The header in which a proxy hands on the certificate cannot be read.
+    /// The header in which a proxy passes the certificate on cannot be read.
     UnreadableHeader(HeaderFault),
-    /// The certificate that a proxy handed on is not accepted.
+    /// The certificate that a proxy passed on is not accepted.
     NotAccepted,
 }
 
 impl Refusal {
-    /// Returns what the client is told, as KES 0.24 puts it.
+    /// Returns the message for the client, in the words of KES 0.24.
     pub fn message(self) -> &'static str {
         match self {
             Self::ManyCertificates(_) => "tls: received more than one client certificate",
@@ -77,7 +76,7 @@ impl Refusal {
         }
     }
 
-    /// Leaves a line in the error log about certificates of the client at `ip`, unless there were many of late.
+    /// Logs a refusal of the certificates of the client at `ip`, unless too many were logged lately.
     pub fn tell(self, ip: IpAddr) {
         let (limit, proven, what) = match self {
             Self::OnlyCa(proven) => (
@@ -110,7 +109,7 @@ impl Refusal {
 static MISTAKES: LogLimit = LogLimit::new(TOLD_PER, TOLD);
 static ATTEMPTS: LogLimit = LogLimit::new(TOLD_PER, TOLD);
 
-/// Tells in the error log how many lines about clients' certificates were left out last.
+/// Logs how many lines about clients' certificates were left out last.
 pub fn tell_left_out(at_the_end: bool) {
     let kinds = [(&MISTAKES, "cannot be used"), (&ATTEMPTS, "try for another's identity")];
     for (limit, what) in kinds {
@@ -120,12 +119,12 @@ pub fn tell_left_out(at_the_end: bool) {
     }
 }
 
-/// How many lines about clients' certificates there are in a time, of each kind.
+/// The most lines about clients' certificates in [`TOLD_PER`], for each kind.
 pub const TOLD: u32 = 5;
-/// The time in which there are as many.
+/// The time in which there are at most [`TOLD`] lines.
 pub const TOLD_PER: Duration = Duration::from_secs(10);
 
-/// Tells whether the basic constraints say `CA:TRUE`; `None` when they cannot be read.
+/// Returns whether the basic constraints say `CA:TRUE`, or `None` if they cannot be read.
 fn is_ca(certificate: &X509Certificate<'_>) -> Option<bool> {
     let constraints = certificate.basic_constraints().ok()?;
     Some(constraints.is_some_and(|constraints| constraints.value.ca))

@@ -1,4 +1,4 @@
-//! Who is at the other end, and what they may do.
+//! Who the client is, and what it may do.
 
 pub mod certificate_header;
 pub mod expiry;

@@ -1,4 +1,4 @@
-//! Who may do what: the admin, and the path patterns of everyone else.
+//! The access rules: the admin, and a policy of path patterns for everybody else.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -11,7 +11,7 @@ use kms_trust::ClientVerifier;
 use super::glob::Glob;
 use crate::settings::{PolicySettings, ProxySettings};
 
-/// The access rules of a server: what each identity may do. A clone costs little, whatever their number.
+/// The access rules of a server. A clone is cheap, however many rules there are.
 #[derive(Clone, Debug)]
 pub struct AccessRules {
     admin: Option<Identity>,
@@ -25,7 +25,7 @@ pub struct AccessRules {
 impl AccessRules {
     /// Compiles the policies of a configuration.
     ///
-    /// Fails when an identity has two policies, or is the admin and has one.
+    /// Fails if an identity has two policies, or if the admin has one.
     pub fn new(
         admin: Option<Identity>,
         policies: &BTreeMap<String, PolicySettings>,
@@ -58,51 +58,51 @@ impl AccessRules {
         })
     }
 
-    /// Lets proxies speak for other clients.
+    /// Allows proxies to speak for other clients.
     #[must_use]
     pub fn with_proxies(mut self, proxies: Option<Proxies>) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// Returns how `identity` speaks for other clients, if it is a proxy.
+    /// Returns the proxies' settings if `identity` is a proxy.
     pub fn proxy(&self, identity: &Identity) -> Option<&Proxies> {
         self.proxies.as_ref().filter(|proxies| proxies.settings.identities.contains(identity))
     }
 
-    /// Returns the admin's identity, unless it is switched off.
+    /// Returns the admin's identity, unless the admin is switched off.
     pub fn admin(&self) -> Option<&Identity> {
         self.admin.as_ref()
     }
 
-    /// Tells whether `identity` may do anything, for itself or for others. Whom it does not know is a stranger.
+    /// Returns whether `identity` may do anything, for itself or for others. All other identities are strangers.
     pub fn knows(&self, identity: &Identity) -> bool {
         self.admin.as_ref() == Some(identity)
             || self.policies.contains_key(identity)
             || self.proxy(identity).is_some()
     }
 
-    /// Returns when these rules were made of the configuration.
+    /// Returns when these rules were made from the configuration.
     pub fn created_at(&self) -> Timestamp {
         self.created_at
     }
 
-    /// Finds a policy by its name.
+    /// Returns the policy with this name.
     pub fn policy(&self, name: &str) -> Option<&Policy> {
         self.by_name.get(name).map(Arc::as_ref)
     }
 
-    /// Goes through the names of the policies in byte order.
+    /// Returns the names of the policies in byte order.
     pub fn policy_names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }
 
-    /// Goes through all who may do anything, in no order.
+    /// Returns everybody who may do anything, in no particular order.
     pub fn identities(&self) -> impl Iterator<Item = &Identity> {
         self.admin.iter().chain(self.policies.keys())
     }
 
-    /// Finds what `identity` may do.
+    /// Returns the role of `identity`.
     pub fn role(&self, identity: &Identity) -> Role {
         if self.admin.as_ref() == Some(identity) {
             return Role::Admin;
@@ -110,7 +110,7 @@ impl AccessRules {
         self.policies.get(identity).map_or(Role::None, |policy| Role::Policy(Arc::clone(policy)))
     }
 
-    /// Decides whether a request of `identity` may pass.
+    /// Checks whether `identity` may make a request for `target`.
     pub fn authorize(&self, identity: &Identity, target: &Target<'_>) -> Result<(), Denial<'_>> {
         if self.admin.as_ref() == Some(identity) {
             return Ok(());
@@ -123,9 +123,9 @@ impl AccessRules {
 /// Proxies that speak for other clients.
 #[derive(Clone, Debug)]
 pub struct Proxies {
-    /// Who they are, and the header in which they hand on certificates.
+    /// Their identities, and the header in which they pass certificates on.
     pub settings: ProxySettings,
-    /// What verifies the certificates, where those of clients are verified.
+    /// Verifies these certificates, where clients' certificates are verified.
     pub verifier: Option<Arc<ClientVerifier>>,
 }
 
@@ -140,21 +140,21 @@ pub enum Role {
     None,
 }
 
-/// What a request asks for, as policies see it.
+/// The object of a request, as policies see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// The path that was asked for, decoded.
+    /// The decoded path of the request.
     pub path: &'a str,
-    /// What else leads to the same: paths of routes,
+    /// The other routes to the same object, by the beginnings of their paths.
     pub aliases: &'static [&'static str],
-    /// and what follows each of them.
+    /// The rest of the path, which follows each alias.
     pub rest: &'a str,
 }
 
 /// A named list of path patterns.
 ///
-/// A request passes if at least one allow pattern matches the path that was asked for, and no deny pattern matches it
-/// or another path of its route: what is denied under one name is denied under all.
+/// A request passes if an allow pattern matches its own path, and no deny pattern matches that path or one of its
+/// aliases. So an object that is denied under one name is denied under all.
 #[derive(Debug)]
 pub struct Policy {
     name: Box<str>,
@@ -179,17 +179,17 @@ impl Policy {
         &self.name
     }
 
-    /// Lends the patterns of which one has to match.
+    /// Returns the patterns of which one has to match.
     pub fn allow(&self) -> &[Pattern] {
         &self.allow
     }
 
-    /// Lends the patterns of which none may match.
+    /// Returns the patterns of which none may match.
     pub fn deny(&self) -> &[Pattern] {
         &self.deny
     }
 
-    /// Finds the rule that allows what is asked for, if none denies it.
+    /// Returns the rule that allows `target`, unless a rule denies it.
     pub fn rule_for(&self, target: &Target<'_>) -> Result<&Pattern, Denial<'_>> {
         let Target { path, aliases, rest } = *target;
         for pattern in &self.deny {
@@ -203,14 +203,14 @@ impl Policy {
     }
 }
 
-/// A path, or with a `*` at its end all paths that begin so; in policies of 2020 a [`Glob`].
+/// A path, a prefix (written with a `*` at the end), or a [`Glob`] in policies of 2020.
 #[derive(Debug)]
 pub enum Pattern {
-    /// This path.
+    /// Exactly this path.
     Exact(Box<str>),
-    /// All paths that begin so.
+    /// All paths with this prefix.
     Prefix(Box<str>),
-    /// All paths that match, and the pattern as it was written.
+    /// All paths that match the glob, and the pattern as it was written.
     Glob(Glob, Box<str>),
 }
 
@@ -222,7 +222,7 @@ impl Pattern {
         }
     }
 
-    /// Reads a pattern of 2020; a broken one, which no configuration lets through, allows nothing.
+    /// Reads a pattern of 2020. A broken pattern allows nothing, but no configuration lets one through.
     fn glob(text: &str) -> Option<Self> {
         Some(Self::Glob(Glob::new(text).ok()?, text.into()))
     }
@@ -235,7 +235,7 @@ impl Pattern {
         }
     }
 
-    /// Tells whether the path matches that `start` and `rest` are together, which is not made for it.
+    /// Returns whether the pattern matches `start` and `rest` joined, without joining them.
     fn matches_joined(&self, start: &str, rest: &str) -> bool {
         match self {
             Self::Exact(exact) => exact.strip_prefix(start) == Some(rest),
@@ -257,10 +257,10 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Why a request was denied, for the log; the client is told only that it was.
+/// Why a request was denied, for the log. The client learns only that it was denied.
 #[derive(Debug, thiserror::Error)]
 pub enum Denial<'a> {
-    /// The identity stands in no policy.
+    /// The identity has no policy.
     #[error("the identity has no policy")]
     NoPolicy,
     /// This rule of its policy denies the path.
@@ -270,7 +270,7 @@ pub enum Denial<'a> {
         policy: &'a str,
         /// The rule.
         pattern: &'a Pattern,
-        /// Whether it names another path of the route.
+        /// Whether the rule names an alias of the path.
         is_alias: bool,
     },
     /// No rule of its policy allows the path.
@@ -281,7 +281,7 @@ pub enum Denial<'a> {
     },
 }
 
-/// An identity that stands in two places, so that nobody could tell what it may do.
+/// An identity with two roles, so that its permissions are ambiguous.
 #[derive(Debug, thiserror::Error)]
 #[error("identity '{identity}' is {first} and stands in policy '{second}', too")]
 pub struct AmbiguousIdentity {
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// A path of a route that has no other.
+    /// Returns the target of a route without aliases.
     fn only(path: &str) -> Target<'_> {
         Target { path, aliases: &[], rest: "" }
     }

@@ -1,4 +1,4 @@
-//! What is told of each request when it is over: one count, and one line of the audit log, however it ends.
+//! Accounts for each request when it is over: one count and one line of the audit log, whatever its end is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,19 +13,19 @@ use super::state::Api;
 use crate::telemetry::audit::{AuditEvent, LineRoom, Recorded};
 use crate::telemetry::metrics::Tally;
 
-/// What a request that was given up comes to, as far as nothing had begun: by its code at other servers.
+/// Returns the status, as other servers use it, of a request that was given up before anything had begun.
 pub fn client_closed_request() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 /// The account of a request, which its handler gives.
 ///
-/// Dropped without, as when the client hangs up, it tells that nothing came of the request.
+/// If it is dropped before, for example because the client hangs up, it records that nothing came of the request.
 pub struct Account<'a> {
     pub api: &'a Arc<Api>,
     pub caller: &'a Caller,
     pub path: &'a str,
-    /// Where it is counted if it is not refused.
+    /// Where the request is counted, unless it is refused.
     tally: Tally,
     pub received: Instant,
     is_given: AtomicBool,
@@ -34,7 +34,7 @@ pub struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    /// Opens the account of a request.
+    /// Creates the account of a request.
     pub fn open(
         api: &'a Arc<Api>,
         caller: &'a Caller,
@@ -68,7 +68,7 @@ impl<'a> Account<'a> {
         if self.has_passed.load(Ordering::Relaxed) { self.tally } else { Tally::Refused }
     }
 
-    /// Tells what is to be answered, unless somebody else does. The answer may have to wait for its line.
+    /// Records the answer, unless the account was given already. The answer may have to wait for its line.
     pub fn answered(&self, status: StatusCode) -> Recorded {
         if self.is_given.load(Ordering::Relaxed) {
             return Recorded::Done;
@@ -77,19 +77,19 @@ impl<'a> Account<'a> {
         self.tell(status, true)
     }
 
-    /// Waits for the line of an answer, which must not be given without: what is given instead is a refusal.
+    /// Waits for the line of an answer. If it cannot be written, the error is the refusal to send instead.
     pub async fn recorded(&self, recorded: Recorded, status: StatusCode) -> Result<(), Reject> {
         await_line(self.api, recorded, Count::new(self.api, self.tally(), self.received, status)).await
     }
 
-    /// Refuses a request since it cannot be recorded: it has no line of its own.
+    /// Refuses a request that cannot be recorded. The refusal has no line either.
     pub fn refuse(&self) -> Reject {
         self.is_given.store(true, Ordering::Relaxed);
         self.api.audit.refused();
         Count::new(self.api, self.tally, self.received, StatusCode::OK).refuse()
     }
 
-    /// Leaves the account to a task that goes on without the handler.
+    /// Passes the account on to a task that continues without the handler.
     pub fn hand_over(&self, room: Option<LineRoom>) -> OwnAccount {
         self.is_given.store(true, Ordering::Relaxed);
         OwnAccount {
@@ -110,7 +110,7 @@ impl<'a> Account<'a> {
     }
 }
 
-/// Counts an answer when this is dropped, whoever still waits for it.
+/// Counts an answer when it is dropped, even if nobody waits for it any more.
 struct Count<'a> {
     api: &'a Api,
     tally: Tally,
@@ -123,7 +123,7 @@ impl<'a> Count<'a> {
         Self { api, tally, received, status }
     }
 
-    /// Says that a request is not served, or its answer not given, since it is not recorded.
+    /// Returns the refusal of a request, or of its answer, that is not recorded.
     fn refuse(mut self) -> Reject {
         let refused = Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be recorded");
         self.status = refused.status();
@@ -147,14 +147,14 @@ impl Drop for Account<'_> {
         if !*self.is_given.get_mut() {
             let status = client_closed_request();
             if self.tell(status, false) != Recorded::Done {
-                // Nobody is left to wait for the line.
+                // Nobody is left who could wait for the line.
                 drop(Count::new(self.api, self.tally(), self.received, status));
             }
         }
     }
 }
 
-/// The account of an effect, which is given when it has ended, whoever still listens.
+/// The account of an effect. It is given when the effect ends, even if the client has left.
 pub struct OwnAccount {
     api: Arc<Api>,
     caller: Caller,
@@ -165,7 +165,7 @@ pub struct OwnAccount {
 }
 
 impl OwnAccount {
-    /// Tells what came of it, and whether there is anybody left to be answered, and waits until that may be.
+    /// Records the result, and whether the client is still there. Waits until the answer may be sent.
     pub async fn give(mut self, status: StatusCode, sent: bool) -> Result<(), Reject> {
         match self.tell(status, sent) {
             Recorded::Done => Ok(()),
@@ -187,7 +187,7 @@ impl OwnAccount {
 impl Drop for OwnAccount {
     fn drop(&mut self) {
         if !self.is_given {
-            // Its task ended by a defect, or with the process.
+            // The task ended by a defect, or with the process.
             let identity = self.caller.identity.ok().map(tracing::field::display);
             tracing::error!(identity, path = self.path, "what came of this is not known");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -198,7 +198,7 @@ impl Drop for OwnAccount {
     }
 }
 
-/// What is told of a request that is over.
+/// The facts about a request that is over.
 struct Told<'a> {
     path: &'a str,
     tally: Tally,
@@ -209,7 +209,7 @@ struct Told<'a> {
 }
 
 impl Caller {
-    /// Records a request that is over, if the client has an identity, and counts it unless its answer waits for the line.
+    /// Records a request if its client has an identity. Counts it, unless its answer waits for the line.
     fn account_for(&self, api: &Api, told: &Told<'_>, room: Option<&LineRoom>) -> Recorded {
         let Told { path, tally, is_authorized, received, status, sent } = *told;
         let took = received.elapsed();

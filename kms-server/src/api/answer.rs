@@ -1,4 +1,4 @@
-//! What goes back to the client: one buffer of known length under few headers.
+//! Answers: one buffer of known length with few headers, or events without an end.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Says 200 and nothing else.
+    /// Answers 200 without a body.
     pub fn done() -> Self {
         Self {
             status: StatusCode::OK,
@@ -49,12 +49,12 @@ impl Answer {
         }
     }
 
-    /// Says 200 with metrics in the text format of Prometheus.
+    /// Answers 200 with metrics in Prometheus's text format.
     pub fn metrics(body: Vec<u8>) -> Self {
         Self { content_type: Some(METRICS), body: Zeroizing::new(body), ..Self::done() }
     }
 
-    /// Says 200 with lines of JSON that have no end, but that of their reader's certificate.
+    /// Answers 200 with lines of JSON that end only with their reader's certificate.
     pub fn events(lines: Reader, expiry: Option<Expiry>) -> Self {
         let until = expiry.map(|expiry| Box::pin(expiry.passed()) as _);
         Self {
@@ -69,12 +69,12 @@ impl Answer {
         self.status
     }
 
-    /// Tells whether the answer has no end.
+    /// Returns whether the answer has no end of its own.
     pub fn is_endless(&self) -> bool {
         self.events.is_some()
     }
 
-    /// Tells the watch of the connection that this answer has no end, until it ends after all.
+    /// Notes in the connection's `watch` that this answer has no end, and later its end.
     pub fn watch(&mut self, watch: &Arc<Watch>, is_http2: bool) {
         if let Some(events) = &mut self.events {
             watch.endless_begins(is_http2);
@@ -92,7 +92,7 @@ impl Answer {
         Self { content_type: Some(JSON), body: Zeroizing::new(body), ..Self::done() }
     }
 
-    /// Says that there is no such route, as Go's HTTP server does.
+    /// Answers that there is no such route, as Go's HTTP server does.
     pub fn no_such_route() -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
@@ -103,7 +103,7 @@ impl Answer {
         }
     }
 
-    /// Sends a client that left out the `/` at the end to where it is, as Go's HTTP server does.
+    /// Redirects a client that omitted the `/` at the end, as Go's HTTP server does.
     pub fn redirect(method: &http::Method, path: &'static str) -> Self {
         let is_read = method == http::Method::GET || method == http::Method::HEAD;
         let page =
@@ -124,19 +124,19 @@ impl Answer {
         self
     }
 
-    /// Holds on to the room that a large request took until this answer is sent.
+    /// Keeps the permit of a large request until this answer is sent.
     #[must_use]
     pub fn holding(mut self, permit: Option<BodyPermit>) -> Self {
         self.permit = permit;
         self
     }
 
-    /// Tells whether the connection is to be closed.
+    /// Returns whether the connection is closed after the answer.
     pub fn closes(&self) -> bool {
         self.close
     }
 
-    /// Makes it an HTTP response; to a `HEAD` request, without the body whose length it tells.
+    /// Converts it into an HTTP response. The response to a `HEAD` request has the length of the body, and no body.
     pub fn into_response(self, to_head: bool, is_http2: bool) -> Response<AnswerBody> {
         let len = self.body.len();
         let body = if to_head || len == 0 {
@@ -181,7 +181,7 @@ const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson")
 const METRICS: HeaderValue = HeaderValue::from_static(TEXT_FORMAT);
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// A refusal: the status and the text that clients of KES compare.
+/// A refusal: its status, and the text that clients of KES compare.
 #[derive(Debug)]
 pub struct Reject {
     status: StatusCode,
@@ -191,7 +191,7 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// Refuses with `status` and `message`.
+    /// Creates a refusal with `status` and `message`.
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, message: message.into(), expected: None, close: false }
     }
@@ -201,23 +201,23 @@ impl Reject {
         self.status
     }
 
-    /// Refuses what the client sent, with 400.
+    /// Creates a refusal with 400 of what the client sent.
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// Refuses a method that the route does not have.
+    /// Creates the refusal of a method that the route does not have.
     pub fn wrong_method(method: &http::Method, expected: Verb) -> Self {
         let message = format!("received method '{method}' expected '{}'", expected.name());
         Self { expected: Some(expected), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
     }
 
-    /// Says that the client may not do this.
+    /// Creates the refusal of a request that no policy allows.
     pub fn not_authorized() -> Self {
         Self::new(StatusCode::FORBIDDEN, "not authorized: insufficient permissions")
     }
 
-    /// Says that the route's time ran out.
+    /// Creates the refusal of a request whose timeout is over.
     pub fn timed_out() -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "request timed out")
     }
@@ -230,7 +230,7 @@ impl Reject {
     }
 }
 
-/// An answer that only tells something.
+/// A body that is only a message.
 #[derive(Serialize)]
 pub struct Message<'a> {
     pub message: &'a str,
@@ -254,23 +254,23 @@ impl From<Reject> for Answer {
     }
 }
 
-/// The body of an answer: at most one buffer, which is wiped when it has been sent, or events without an end.
+/// The body of an answer: at most one buffer, which is wiped after it was sent, or events without an end.
 pub struct AnswerBody {
     chunk: Option<Chunk>,
     events: Option<Box<Events>>,
 }
 
-/// Events that are sent as they come.
+/// Events, which are sent as they come.
 struct Events {
     lines: Reader,
-    /// Done when the reader's certificate has ended, if it does.
+    /// Completes when the reader's certificate has ended, if it ends.
     until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     watch: Option<(Arc<Watch>, bool)>,
 }
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // The end of a reader that was cut off was noted then.
+        // The end of a reader that was cut off is noted already.
         if let Some((watch, is_http2)) = &self.watch
             && !(*is_http2 && self.lines.is_cut_off())
         {
@@ -312,7 +312,7 @@ impl Body for AnswerBody {
     }
 }
 
-/// The bytes of an answer, wiped when dropped since they may hold a key.
+/// The bytes of an answer. They are wiped when dropped, because they may hold a key.
 pub struct Chunk {
     bytes: Zeroizing<Vec<u8>>,
     sent: usize,

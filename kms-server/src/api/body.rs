@@ -1,4 +1,4 @@
-//! Request bodies: read within limits, or got out of the way.
+//! Reads request bodies within limits, or discards them.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -9,28 +9,28 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use kms_core::Identity;
 use zeroize::Zeroizing;
 
-/// A body that comes in one piece needs no permit up to this size.
+/// The size up to which a body that comes in one piece needs no permit.
 const SMALL: usize = 16 * 1024;
 
-/// How much of a body that nobody wants is read so that the connection can go on.
+/// The most bytes of an unwanted body that are read to keep the connection usable.
 const MAX_IGNORED: usize = 64 * 1024;
 
-/// The most bytes of bodies that did not come in one piece, and that all requests together may hold.
+/// The most bytes of bodies in several pieces, for all requests together.
 const MAX_HELD: usize = 16 * 1024 * 1024;
 
-/// The most of these that the requests of one identity may hold.
+/// The most of these bytes for the requests of one identity.
 const MAX_HELD_BY_ONE: usize = MAX_HELD / 4;
 
-/// A request body, whole.
+/// A complete request body.
 pub enum RequestBody {
-    /// It came in one piece.
+    /// A body that came in one piece.
     One(Bytes),
-    /// It came in several, or empty.
+    /// A body that came in several pieces, or empty.
     Joined(Zeroizing<Vec<u8>>, Option<BodyPermit>),
 }
 
 impl RequestBody {
-    /// Hands out the permit of a body, to be held until the answer is sent.
+    /// Takes the permit of a body, which has to be kept until the answer is sent.
     pub fn take_permit(&mut self) -> Option<BodyPermit> {
         match self {
             Self::One(_) => None,
@@ -50,18 +50,18 @@ impl Deref for RequestBody {
     }
 }
 
-/// Why there is no body to work with.
+/// Why a body cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It is, or claims to be, longer than the limit.
+    /// It is longer than the limit, or announces to be.
     TooLarge,
-    /// The client went away, or does not speak HTTP properly.
+    /// The client left, or violated HTTP.
     Broken,
-    /// Too many large bodies are held already.
+    /// There are too many large bodies already.
     Busy,
 }
 
-/// Reads a body of at most `limit` bytes, which `who` sends.
+/// Reads a body of at most `limit` bytes, which is sent by `who`.
 pub async fn read(
     body: &mut Incoming,
     limit: usize,
@@ -72,7 +72,7 @@ pub async fn read(
     if announced > limit as u64 {
         return Err(Unreadable::TooLarge);
     }
-    // What it claims to be it will be at most; a body of unknown length may take all that is allowed.
+    // An announced length is an upper bound. A body of unknown length may take the whole limit.
     let most =
         body.size_hint().upper().map_or(limit, |length| usize::try_from(length).unwrap_or(limit).min(limit));
     let mut joined = Zeroizing::new(Vec::new());
@@ -87,11 +87,11 @@ pub async fn read(
             return Err(Unreadable::TooLarge);
         }
         if total > joined.capacity() {
-            // Room is taken for what came and about as much again, and not for what was only announced.
+            // The buffer is sized for the received bytes and about as many again, and not for the announced length.
             let size = total.next_power_of_two().min(most).max(total);
-            // Also for a small one: what is kept until the rest comes is bounded, however many requests there are.
+            // Small bodies need a permit too: they are kept until their rest comes, and there may be many.
             permit.get_or_insert_with(|| BodyPermit::none_yet(room, who)).grow(size)?;
-            // By hand: a vector that grows by itself leaves a copy behind that nobody wipes.
+            // The buffer grows by hand, because a growing vector leaves an unwiped copy behind.
             let mut larger = Zeroizing::new(Vec::with_capacity(size));
             larger.extend_from_slice(&joined);
             joined = larger;
@@ -101,9 +101,9 @@ pub async fn read(
     Ok(RequestBody::Joined(joined, permit))
 }
 
-/// Reads and forgets what is left of a body, and tells whether it came to its end.
+/// Reads and discards the rest of a body. Returns whether it came to its end.
 ///
-/// Not more than 64 KiB, and nothing at all when the client waits to be told to go on.
+/// It reads at most 64 KiB, and nothing if the client waits for `100 Continue`.
 pub async fn ignore(body: &mut Incoming, expects_continue: bool) -> bool {
     let mut left = MAX_IGNORED;
     while !body.is_end_stream() {
@@ -125,8 +125,9 @@ pub async fn ignore(body: &mut Incoming, expects_continue: bool) -> bool {
     true
 }
 
-/// The room for bodies that come in parts, shared by all requests, so that no number of clients can fill the memory, and nobody
-/// alone can fill the room.
+/// The memory for bodies in several pieces, shared by all requests.
+///
+/// It has a limit for all clients together, and one for each identity, so that nobody alone can use all of it.
 #[derive(Debug, Default)]
 pub struct BodyRoom {
     held: Mutex<Held>,
@@ -144,10 +145,10 @@ impl BodyRoom {
     }
 }
 
-/// Room taken by one body, given back when dropped.
+/// The permit of one body. Dropping it gives the memory back.
 pub struct BodyPermit(Box<Taken>);
 
-/// Boxed: every answer has place for a permit, and few have one.
+/// The permit is boxed, because every answer has a field for one, and few have one.
 struct Taken {
     room: Arc<BodyRoom>,
     who: Option<Identity>,

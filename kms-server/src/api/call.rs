@@ -1,4 +1,4 @@
-//! A request that passed all checks which need no body and no key.
+//! A request that has passed all checks that need no body and no key.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -20,30 +20,31 @@ use crate::access::policy::AccessRules;
 use crate::conn::watch::AccessEnd;
 use crate::json::{self, Malformed};
 
-/// What is kept of a route's time for telling the client that the key store did not answer; of a short time, a tenth.
+/// The end of a route's timeout that is reserved for the answer that the key store did not answer. Of a short timeout it is
+/// a tenth.
 pub const MARGIN: Duration = Duration::from_millis(200);
 
-/// A request that may be served: it passed all checks that need no body and no key.
+/// A request that may be served. It has passed all checks that need no body and no key.
 pub struct Call<'a> {
     pub client: &'a Client,
     pub route: &'a Route,
     pub path: &'a str,
-    /// What follows the route's own path: a name or a pattern.
+    /// The rest of the path after the route's own: a name or a pattern.
     pub rest: &'a str,
     pub access: &'a AccessRules,
-    /// How often these rules had been changed.
+    /// The number of changes of the access rules up to these.
     pub access_changes: u32,
     pub routes: &'a Routes,
-    /// Who asks, where it is known.
+    /// The identity of the client, if it is known.
     pub identity: Option<Identity>,
-    /// When that client's certificates end.
+    /// The expiry of this client's certificates.
     pub expiry: Option<Expiry>,
     pub received: Instant,
     pub account: &'a Account<'a>,
 }
 
 impl Call<'_> {
-    /// Reads the key's name off the path.
+    /// Returns the name of the key, from the path.
     pub fn key_name(&self) -> Result<KeyName, Reject> {
         KeyName::new(self.rest).map_err(|_| {
             let message =
@@ -52,7 +53,7 @@ impl Call<'_> {
         })
     }
 
-    /// Reads a listing's prefix off the path, and the name after which it goes on.
+    /// Returns the prefix of a listing, and the name after which it continues, from the path.
     pub fn listing(&self) -> Result<(&str, Option<&str>), Reject> {
         let invalid = || {
             let message = format!("listing pattern '{}' is empty, too long or is invalid", self.rest);
@@ -63,7 +64,7 @@ impl Call<'_> {
             None => (self.rest, None),
         };
         let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
-        // `_` is no name, but names begin with it.
+        // `_` is not a name, but names may begin with it.
         let valid = KeyName::is_valid_prefix(prefix) || pattern == "_*" || (prefix == "_" && after.is_some());
         if !valid || after.is_some_and(|last| !KeyName::is_valid(last)) {
             return Err(invalid());
@@ -71,9 +72,9 @@ impl Call<'_> {
         Ok((prefix, after))
     }
 
-    /// Makes the request as the key management service sees it.
+    /// Returns the request for the key management service.
     pub fn request(&self) -> Result<Request, Reject> {
-        // A route that anyone may call has nothing to do with keys.
+        // A route that is open to everybody has nothing to do with keys.
         let identity = self.identity.ok_or_else(|| Reject::bad_request(Refusal::NoCertificate.message()))?;
         let deadline = self.received + self.route.timeout.saturating_sub(self.margin());
         Ok(Request::at(identity, self.received, deadline))
@@ -83,12 +84,12 @@ impl Call<'_> {
         MARGIN.min(self.route.timeout / 10)
     }
 
-    /// Returns until when an effect is waited for: a little longer than for it to begin, and less than the route's time.
+    /// Returns how long an effect is waited for: a little longer than it has to begin, and less than the route's timeout.
     pub fn effect_deadline(&self) -> Instant {
         self.received + self.route.timeout.saturating_sub(self.margin() / 2)
     }
 
-    /// Reads the body, and checks again what was allowed before it came.
+    /// Reads the body, and then checks the access rules again.
     pub async fn read(&self, body: &mut Incoming) -> Result<RequestBody, Reject> {
         let room = &self.client.api.room;
         let read = body::read(body, self.route.max_body, room, self.identity).await;
@@ -98,12 +99,12 @@ impl Call<'_> {
                 Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many large requests").and_close()
             }
         })?;
-        // It may have been long in coming.
+        // The body may have taken long.
         self.authorize_again()?;
         Ok(body)
     }
 
-    /// Reads base64 members of a JSON object.
+    /// Reads the base64 members of a JSON object.
     pub fn decode<const N: usize>(
         &self,
         body: &[u8],
@@ -128,12 +129,12 @@ impl Call<'_> {
         self.asked().failed(self.path, error)
     }
 
-    /// Returns what the log tells of the request when it fails.
+    /// Returns the facts for the log if the request fails.
     pub fn asked(&self) -> Asked {
         Asked { operation: self.route.operation, identity: self.identity, remote: self.client.remote }
     }
 
-    /// Checks by the rules that are now in force what was allowed before the body came.
+    /// Checks by the current rules what earlier rules allowed before the body came.
     fn authorize_again(&self) -> Result<(), Reject> {
         if self.client.watch.access_end() == Some(AccessEnd::Expired) {
             return Err(access_ended(AccessEnd::Expired));
@@ -156,11 +157,11 @@ impl Call<'_> {
     }
 }
 
-/// Says why nothing is answered any more on a connection that is about to end.
+/// Returns the refusal on a connection that is about to end.
 pub fn access_ended(why: AccessEnd) -> Reject {
     let refusal = match why {
         AccessEnd::Expired => Reject::bad_request("tls: client certificate has expired"),
-        // On another connection it may be accepted: clients try again.
+        // Another connection may be accepted, so clients should try again.
         AccessEnd::RuleChanged => {
             let message = "the rule for client certificates has changed, connect again";
             Reject::new(StatusCode::SERVICE_UNAVAILABLE, message)
@@ -169,7 +170,7 @@ pub fn access_ended(why: AccessEnd) -> Reject {
     refusal.and_close()
 }
 
-/// What was asked, and by whom.
+/// The request and its client, for the log.
 #[derive(Clone, Copy)]
 pub struct Asked {
     operation: Operation,
@@ -178,13 +179,13 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Says what KES says to the client, and all that is known to the log.
+    /// Returns KES's refusal for the client, and logs everything that is known.
     pub fn failed(&self, path: &str, error: &Error) -> Reject {
         let (status, message) = match error.kind() {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "key does not exist"),
             ErrorKind::AlreadyExists => (StatusCode::BAD_REQUEST, "key already exists"),
             ErrorKind::NotAuthentic => {
-                // What is more to tell than that may be news to the operator: the key is not the one that it was.
+                // A further cause may be news to the operator: the key was replaced by another one.
                 if std::error::Error::source(error).is_some() {
                     let identity = self.identity.map(tracing::field::display);
                     tracing::warn!(identity, path, remote = %self.remote, "ciphertext is not authentic: {}", error.chain());
@@ -196,7 +197,7 @@ impl Asked {
             ErrorKind::Unsupported => {
                 (StatusCode::NOT_IMPLEMENTED, "operation is not supported by the key store")
             }
-            // Nobody hears it.
+            // Nobody receives this answer.
             ErrorKind::Abandoned => return Reject::timed_out(),
             kind => return self.store_failed(kind, path, error),
         };

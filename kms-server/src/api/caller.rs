@@ -1,4 +1,4 @@
-//! Who makes a request: the client of a connection, and the one for whom a proxy speaks.
+//! The caller of a request: the client of the connection, or the one for whom a proxy speaks.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::access::identify::{Peer, Refusal};
 use crate::access::policy::AccessRules;
 use crate::conn::watch::Watch;
 
-/// The client of one connection, as all its requests see it.
+/// The client of one connection, as all of its requests see it.
 pub struct Client {
     pub(super) api: Arc<Api>,
     pub(super) peer: Peer,
@@ -23,7 +23,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Describes a client whose handshake is done.
+    /// Creates the client of a connection after its handshake.
     pub fn new(api: Arc<Api>, peer: Peer, remote: SocketAddr, is_http2: bool, watch: Arc<Watch>) -> Self {
         if let Err(refusal) = peer.identity {
             refusal.tell(remote.ip());
@@ -31,18 +31,18 @@ impl Client {
         Self { api, peer, remote, is_http2, watch }
     }
 
-    /// Returns the address that it connected from.
+    /// Returns the address of the client.
     pub fn remote(&self) -> SocketAddr {
         self.remote
     }
 
-    /// Tells whether it may do anything by these rules.
+    /// Returns whether these rules allow it anything.
     pub(super) fn is_known(&self, access: &AccessRules) -> bool {
         self.peer.identity.as_ref().is_ok_and(|peer| access.knows(peer))
     }
 }
 
-/// Who makes a request: the client at the other end of the connection, or one for whom a proxy speaks.
+/// The caller of a request: the client of the connection, or the one for whom a proxy speaks.
 #[derive(Clone)]
 pub struct Caller {
     pub identity: Result<Identity, Refusal>,
@@ -51,7 +51,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Finds out who makes the request with this head.
+    /// Finds the caller of the request with this head.
     pub fn new(client: &Client, access: &AccessRules, head: &Parts, path: &str) -> Self {
         let (Peer { identity, expiry }, ip) = (client.peer, client.remote.ip());
         let Some(proxies) = identity.as_ref().ok().and_then(|peer| access.proxy(peer)) else {

@@ -1,8 +1,8 @@
-//! Creates, imports and deletes: what has begun is finished and recorded, whoever still listens.
+//! Creates, imports and deletes. An effect that has begun is finished and recorded, even if the client has left.
 //!
-//! A handler is dropped when its client hangs up, and when its route's time is over. So an effect runs in a task of its
-//! own, which owns its line of the audit log and its count; the handler only waits for it. What waits for its turn in the
-//! key store has not begun, and ends when the handler does.
+//! A handler is dropped when its client hangs up, or when the route's timeout is over. So an effect runs in a task of its
+//! own, which owns the audit line and the count. The handler only waits for it. An effect that still waits for its turn in
+//! the key store has not begun, and ends with the handler.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::account::client_closed_request;
 use super::answer::{Answer, Reject};
 use super::call::Call;
 
-/// Has an effect, and answers 200 when it has taken place.
+/// Runs an effect, and answers 200 after it.
 pub async fn run<F>(
     call: &Call<'_>,
     request: Request,
@@ -57,7 +57,7 @@ where
     drop(waiter);
     match outcome {
         Ok(Ok(answer)) => answer,
-        // Its task ended by a defect.
+        // The task ended by a defect.
         Ok(Err(_)) => Err(Reject::new(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")),
         Err(_) => {
             tracing::error!(path = call.path, remote = %call.client.remote(), "request timed out, and what it began goes on");

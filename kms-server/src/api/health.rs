@@ -1,4 +1,4 @@
-//! `/version`, `/v1/ready` and `/v1/status`.
+//! `/version`, `/v1/ready`, `/v1/status` and `/v1/api`.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::readiness::Readiness;
 use crate::host::platform::{COMMIT, VERSION, go_arch, go_os};
 use crate::host::process::Memory;
 
-/// Returns version and commit.
+/// Answers with version and commit.
 pub fn version() -> Answer {
     Answer::json(&VersionAnswer { version: VERSION, commit: COMMIT })
 }
@@ -20,7 +20,7 @@ struct VersionAnswer {
     commit: &'static str,
 }
 
-/// Lists the routes of KES 0.24 with their limits; a log's time is told as 0, since its answer has no end.
+/// Answers with the routes of KES 0.24 and their limits. A log has no timeout, which is written as 0.
 pub fn api(call: &Call<'_>) -> Answer {
     let listed = call.routes.iter().filter(|route| route.is_listed());
     let routes = listed.map(|route| RouteAnswer {
@@ -40,7 +40,7 @@ struct RouteAnswer {
     timeout: u64,
 }
 
-/// Tells whether requests can be served.
+/// Answers whether requests can be served.
 pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
     match call.client.api.readiness().await {
         Readiness { status: StatusCode::OK, amiss: None } => Ok(Answer::done()),
@@ -51,12 +51,12 @@ pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
     }
 }
 
-/// Tells about the process and its key store.
+/// Answers with facts about the process and its key store.
 pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
     let api = &call.client.api;
     let memory = Memory::of_this_process();
     let tokio_workers = tokio::runtime::Handle::current().metrics().num_workers();
-    // Away: keys are served from their offline copies, or not at all.
+    // While the store is away, keys are served from offline copies, or not at all.
     let store = api.store_status.ask().await.ok().filter(|store| store.reachable);
     let is_away = store.is_none().then_some(true);
     Ok(Answer::json(&StatusAnswer {
@@ -84,12 +84,12 @@ struct StatusAnswer {
     num_cpu_used: usize,
     mem_heap_used: u64,
     mem_stack_used: u64,
-    /// Milliseconds, and never 0, which Go's encoder would have left out.
+    /// In milliseconds, and never 0, because Go's encoder would have omitted a 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     keystore_latency: Option<u128>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keystore_unavailable: Option<bool>,
-    /// The SDK rejects an answer that has this without `keystore_unavailable`.
+    /// The SDK rejects an answer with this member and without `keystore_unavailable`.
     #[serde(skip_serializing_if = "Option::is_none")]
     keystore_unreachable: Option<bool>,
 }

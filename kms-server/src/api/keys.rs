@@ -1,4 +1,4 @@
-//! `/v1/key/…`: what clients do with keys.
+//! `/v1/key/…`: the operations with keys.
 
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -15,17 +15,17 @@ use crate::json;
 /// The most ciphertexts of one request.
 const MAX_BULK: usize = 1000;
 
-/// Describes keys of old records, whose time of creation nobody knows, as KES does.
+/// The time of creation that KES reports for keys of old records, whose time is not known.
 const UNKNOWN_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// Makes a key.
+/// Creates a key.
 pub async fn create(call: &Call<'_>) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
     effects::run(call, request, |kms, request| async move { kms.create(&request, &name).await }).await
 }
 
-/// Stores a key that the client brings: `{"key", "cipher"}`, or `{"bytes"}` as in 2020.
+/// Imports a key of the client: `{"key", "cipher"}`, or `{"bytes"}` as in 2020.
 pub async fn import(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
@@ -72,9 +72,9 @@ struct KeyAnswer<'a> {
     created_by: &'a str,
 }
 
-/// Lists keys: by a prefix, one that ends in `*`, or the token that continues a listing.
+/// Lists keys by a prefix, a prefix with `*`, or the token that continues a listing.
 ///
-/// The token is the prefix, a `~` and the last name, so the policy that allowed the first page allows the next.
+/// The token is the prefix, a `~` and the last name. So a policy that allows the first page allows the next one.
 pub async fn list(call: &Call<'_>) -> Result<Answer, Reject> {
     let (prefix, after) = call.listing()?;
     let request = call.request()?;
@@ -93,14 +93,14 @@ struct PageAnswer<'a> {
     continue_at: Option<String>,
 }
 
-/// Removes a key.
+/// Deletes a key.
 pub async fn delete(call: &Call<'_>) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
     effects::run(call, request, |kms, request| async move { kms.delete(&request, &name).await }).await
 }
 
-/// Makes a data encryption key: `{"context"?}`, or no body.
+/// Generates a data encryption key: `{"context"?}`, or no body.
 pub async fn generate(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
@@ -124,7 +124,7 @@ pub async fn encrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Rej
     Ok(base64_members(&[("ciphertext", &ciphertext)]).holding(body.take_permit()))
 }
 
-/// Decrypts: `{"ciphertext", "context"?}`.
+/// Decrypts a ciphertext: `{"ciphertext", "context"?}`.
 pub async fn decrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
@@ -136,7 +136,7 @@ pub async fn decrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Rej
     Ok(base64_members(&[("plaintext", plaintext.expose())]).holding(body.take_permit()))
 }
 
-/// Decrypts many at once: an array of `{"ciphertext", "context"?}`; the first that does not open fails all.
+/// Decrypts many ciphertexts: an array of `{"ciphertext", "context"?}`. The first failure fails the request.
 pub async fn bulk_decrypt(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     let name = call.key_name()?;
     let request = call.request()?;
@@ -172,7 +172,7 @@ pub async fn hmac(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject
     Ok(base64_members(&[("hmac", &mac)]))
 }
 
-/// Returns the cipher by today's name or by that of KES 0.19 to 0.22.
+/// Returns a cipher by its current name, or by its name in KES 0.19 to 0.22.
 fn cipher_by_name(name: &str) -> Option<Cipher> {
     match name {
         "AES256" | "AES256-GCM_SHA256" => Some(Cipher::Aes256),
@@ -181,7 +181,7 @@ fn cipher_by_name(name: &str) -> Option<Cipher> {
     }
 }
 
-/// Answers with an object of base64 members, written into one buffer of the exact size.
+/// Answers with an object of base64 members. It is written into one buffer of the exact size, which is wiped.
 fn base64_members(members: &[(&str, &[u8])]) -> Answer {
     // {"name":"base64","name":"base64"} and a line end
     let len =

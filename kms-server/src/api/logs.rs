@@ -1,4 +1,4 @@
-//! `/v1/log/…`: events as they happen, for as long as the client listens and may.
+//! `/v1/log/…`: events as they happen, for as long as the client listens and has the right to.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use crate::access::policy::Target;
 use crate::conn::watch::Watch;
 use crate::telemetry::hub::{Hub, Rules, TooMany};
 
-/// Answers with the events of `hub` from now on, until a reload takes the client's right to them, its certificate
-/// ends, or it is too slow.
+/// Answers with the events of `hub` from now on.
+///
+/// The answer ends when a reload takes the client's right to read, when its certificate ends, or when it is too slow.
 pub fn follow(call: &Call<'_>, hub: &Hub) -> Result<Answer, Reject> {
-    let rules = Reader {
+    let rules = LogReader {
         api: Arc::clone(&call.client.api),
         watch: Arc::clone(&call.client.watch),
         is_http2: call.client.is_http2,
@@ -30,16 +31,16 @@ pub fn follow(call: &Call<'_>, hub: &Hub) -> Result<Answer, Reject> {
         };
         Reject::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    // By rules that came between the look at this request and the place among the readers, it may not any more.
+    // A reload between the first check and the subscription does not end this reader, so the right is checked again.
     if !rules.may_read() {
         return Err(Reject::not_authorized());
     }
     Ok(Answer::events(lines, call.expiry))
 }
 
-/// Who reads, and where.
+/// The reader of a log.
 #[derive(Clone)]
-struct Reader {
+struct LogReader {
     api: Arc<Api>,
     watch: Arc<Watch>,
     is_http2: bool,
@@ -48,7 +49,7 @@ struct Reader {
     aliases: &'static [&'static str],
 }
 
-impl Rules for Reader {
+impl Rules for LogReader {
     fn may_read(&self) -> bool {
         let access = self.api.access.load();
         let target = Target { path: self.path, aliases: self.aliases, rest: "" };
@@ -58,7 +59,7 @@ impl Rules for Reader {
 
     fn is_cut_off(&self) {
         if self.is_http2 {
-            // A peer that opens no window never takes the end of its stream either: the usual time holds from now on.
+            // A peer with a closed window never receives the end of its stream. So the usual timeout applies from now on.
             self.watch.endless_ends(true);
         }
     }

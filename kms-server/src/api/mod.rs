@@ -1,4 +1,4 @@
-//! The API of KES: from a request to its answer.
+//! The API of KES, from a request to its answer.
 //!
 //! The order of checks is that of KES 0.24: path, method, certificate, policy, name, body, existence.
 
@@ -48,17 +48,17 @@ use crate::telemetry::audit::Recorded;
 use crate::telemetry::error_log;
 use crate::telemetry::metrics::Tally;
 
-/// How long the rest of a body is awaited that nobody wants: of a stranger on HTTP/1.1, of all others on HTTP/2.
+/// How long the rest of an unwanted body is awaited: from strangers on HTTP/1.1, from known clients on HTTP/2.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers one request. It always does, and inside the time of its route.
+/// Answers one request, always and within the route's timeout.
 pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
     let to_head = head.method == Method::HEAD;
     let path = OwnPath::new(&decode(head.uri.path()));
     let path = path.as_str();
-    // Before the rules themselves: what changes in between is seen.
+    // The count is read before the rules. So a change between the two is noticed later.
     let access_changes = client.api.access_changes.load(Ordering::Acquire);
     let (access, routes) = (client.api.access.load(), client.api.routes.load());
     let found = routes.find(path);
@@ -74,7 +74,7 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     let waits = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let in_force = InForce { access: &access, access_changes, routes: &routes };
     let checked = check(client, &head, found, &account, in_force);
-    // Its 16 kB are not kept while a body or the key store is awaited.
+    // The head's 16 kB are freed before a body or the key store is awaited.
     drop(head);
     let outcome = match checked {
         Ok(call) => within(client, deadline, execute(&call, &mut body)).await.unwrap_or_else(|| {
@@ -92,7 +92,7 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     }
     let mut lingers = false;
     if body.is_end_stream() {
-        // Behind a request that is refused there may be others.
+        // Other requests may follow a refused one.
         lingers = client.watch.http1_refusal().is_some();
     } else if client.is_http2 {
         leave(client, &access, body, waits);
@@ -110,10 +110,10 @@ pub async fn serve(client: &Client, request: Request<Incoming>) -> Response<Answ
     answer.into_response(to_head, client.is_http2)
 }
 
-/// Gets what is left of a body out of the way of an HTTP/2 answer, which does not wait for it.
+/// Discards the rest of an HTTP/2 body. The answer does not wait for it.
 ///
-/// The stream is reset when the answer is sent. It stays open for a moment to those who may call something, since
-/// what they still send is counted against the connection once the stream is forgotten.
+/// The stream is reset after the answer. For known clients it stays open a little longer: what a peer sends to a forgotten
+/// stream counts against the connection.
 fn leave(client: &Client, access: &AccessRules, mut body: Incoming, waits: bool) {
     if client.is_known(access) {
         tokio::spawn(async move {
@@ -122,8 +122,9 @@ fn leave(client: &Client, access: &AccessRules, mut body: Incoming, waits: bool)
     }
 }
 
-/// Reads what is left of a short HTTP/1.1 body before the answer is sent: not every client takes an answer while it
-/// is still sending. False if the connection cannot go on.
+/// Reads and discards the rest of a short HTTP/1.1 body before the answer is sent.
+///
+/// Some clients do not read an answer while they are sending. Returns false if the connection cannot be used further.
 async fn ignore(
     client: &Client,
     access: &AccessRules,
@@ -137,11 +138,11 @@ async fn ignore(
     within(client, deadline, body::ignore(body, waits)).await == Some(true)
 }
 
-/// The rules by which one request is judged from its beginning to its end.
+/// The rules that apply to one request from its beginning to its end.
 #[derive(Clone, Copy)]
 struct InForce<'a> {
     access: &'a AccessRules,
-    /// How often the access rules had been changed.
+    /// The number of changes of the access rules up to these.
     access_changes: u32,
     routes: &'a Routes,
 }
@@ -195,7 +196,7 @@ fn check<'a>(
     })
 }
 
-/// Returns the identity of a client that may ask for `target`.
+/// Returns the identity of a client that may request `target`.
 fn authorize(
     client: &Client,
     account: &Account<'_>,
@@ -208,7 +209,7 @@ fn authorize(
         account.authorized();
         return Ok(identity);
     };
-    // Anybody can make an identity that has no policy, and many of them.
+    // Anybody can make many identities without a policy, so these lines are limited.
     let left_out = match denial {
         Denial::NoPolicy => client.api.strangers.allow(),
         _ => Some(0),
@@ -221,7 +222,7 @@ fn authorize(
 }
 
 async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
-    // What is asked less often is boxed: each request carries the room for the largest of the others.
+    // Rare operations are boxed, because every request has the size of the largest one that is not.
     match call.route.operation {
         Operation::Generate => keys::generate(call, body).await,
         Operation::Decrypt => keys::decrypt(call, body).await,
@@ -250,10 +251,10 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
     }
 }
 
-/// Waits for `work` until `deadline`; `None` when that comes first.
+/// Waits for `work` until `deadline`. Returns `None` if the deadline comes first.
 ///
-/// Work that is done at once, as with a cached key it is, never sets a timer. On HTTP/1.1 the connection's own
-/// timer does it; a request of HTTP/2 gets one when it has to wait.
+/// Work that completes at once, as with a cached key, never sets a timer. On HTTP/1.1 the connection's own timer is used.
+/// An HTTP/2 request gets a timer when it has to wait.
 async fn within<T>(client: &Client, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     if client.is_http2 {

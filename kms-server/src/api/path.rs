@@ -1,11 +1,11 @@
-//! The path of a request, apart from the head that it came in.
+//! The path of a request, without the head that it came in.
 
-/// How long a path may be that needs no memory of its own. Those of the API with a name of usual length are shorter.
+/// The longest path that needs no allocation. Paths with a name of usual length are shorter.
 const SHORT: usize = 120;
 
-/// A path that keeps nothing else alive.
+/// A path that owns its text.
 ///
-/// A slice of the head would keep all of it, and on HTTP/2 the block of frames that it was read with.
+/// A slice of the head would keep the whole head in memory, and on HTTP/2 the frames that it was read with.
 pub struct OwnPath {
     short: [u8; SHORT],
     len: usize,
@@ -23,7 +23,7 @@ impl OwnPath {
         own
     }
 
-    /// Lends the path.
+    /// Returns the path.
     pub fn as_str(&self) -> &str {
         let short = || self.short.get(..self.len).and_then(|bytes| std::str::from_utf8(bytes).ok());
         self.long.as_deref().or_else(short).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `/v1/policy/…` and `/v1/identity/…`: who may do what, as the configuration has it.
+//! `/v1/policy/…` and `/v1/identity/…`: the access rules of the configuration.
 
 use std::collections::BTreeSet;
 
@@ -14,16 +14,16 @@ use crate::access::identify::Refusal;
 use crate::access::policy::{AccessRules, Pattern, Policy, Role};
 use crate::json::Displayed;
 
-/// Returns when and by whom a policy was made.
+/// Answers when and by whom a policy was made.
 pub fn describe_policy(call: &Call<'_>) -> Result<Answer, Reject> {
     let policy = call.policy()?;
     Ok(Answer::json(&PolicyAnswer { name: policy.name(), rules: None, origin: Origin::of(call.access) }))
 }
 
-/// Returns what a policy allows and denies.
+/// Answers what a policy allows and denies.
 pub fn read_policy(call: &Call<'_>) -> Result<Answer, Reject> {
     let policy = call.policy()?;
-    let (rules, origin) = (Some(Rules::of(policy)), Origin::of(call.access));
+    let (rules, origin) = (Some(RulesAnswer::of(policy)), Origin::of(call.access));
     Ok(Answer::json(&PolicyAnswer { name: policy.name(), rules, origin }))
 }
 
@@ -33,7 +33,7 @@ pub fn list_policies(call: &Call<'_>) -> Result<Answer, Reject> {
     list(call, names, Listed::Policies)
 }
 
-/// Tells whether an identity is the admin, or else its policy.
+/// Answers whether an identity is the admin, or else which policy it has.
 pub fn describe_identity(call: &Call<'_>) -> Result<Answer, Reject> {
     if !KeyName::is_valid(call.rest) {
         let message = format!("identity '{}' is empty, too long or contains invalid characters", call.rest);
@@ -49,20 +49,20 @@ pub fn describe_identity(call: &Call<'_>) -> Result<Answer, Reject> {
     }
 }
 
-/// Lists the admin and the identities that have a policy, by a prefix.
+/// Lists the admin and the identities with a policy, by a prefix.
 pub fn list_identities(call: &Call<'_>) -> Result<Answer, Reject> {
     let mut identities: Vec<_> = call.access.identities().map(ToString::to_string).collect();
     identities.sort_unstable();
     list(call, identities, Listed::Identities)
 }
 
-/// Tells a client who it is and what it may do; one that may do nothing is told that it does not exist.
+/// Answers a client's own identity and permissions. A client without permissions is told that it does not exist.
 ///
-/// KES 0.24 tells the admin only.
+/// KES 0.24 answers the admin only.
 pub fn describe_self(call: &Call<'_>) -> Result<Answer, Reject> {
     if let Err(refusal @ (Refusal::UnreadableHeader(_) | Refusal::NotAccepted)) = call.account.caller.identity
     {
-        // There is a certificate, and nobody could be told by 404 what is wrong with it.
+        // The client has a certificate. An answer of 404 would not say what is wrong with it.
         return Err(Reject::bad_request(refusal.message()));
     }
     let Some(identity) = &call.identity else { return Err(no_such_identity()) };
@@ -71,14 +71,14 @@ pub fn describe_self(call: &Call<'_>) -> Result<Answer, Reject> {
         Role::Admin => Ok(Answer::json(&IdentityAnswer::of_admin(shown, access))),
         Role::Policy(policy) => {
             let answer = IdentityAnswer::of_holder(shown, policy, access);
-            Ok(Answer::json(&IdentityAnswer { rules: Some(Rules::of(policy)), ..answer }))
+            Ok(Answer::json(&IdentityAnswer { rules: Some(RulesAnswer::of(policy)), ..answer }))
         }
         Role::None => Err(no_such_identity()),
     }
 }
 
 impl Call<'_> {
-    /// Finds the policy that the path names.
+    /// Returns the policy that the path names.
     fn policy(&self) -> Result<&Policy, Reject> {
         if !KeyName::is_valid(self.rest) {
             let message =
@@ -96,7 +96,7 @@ fn no_such_identity() -> Reject {
 
 /// Answers with a page of sorted `names`.
 ///
-/// The member that continues the listing is there at the end too, unlike in a listing of keys.
+/// Unlike in a listing of keys, the last page has the member `continue_at` too.
 fn list(call: &Call<'_>, names: Vec<String>, listed: fn(Vec<String>) -> Listed) -> Result<Answer, Reject> {
     let (prefix, after) = call.listing()?;
     let mut page: Vec<_> = names
@@ -118,7 +118,7 @@ struct PageAnswer {
     continue_at: String,
 }
 
-/// The names of a page. The member that holds them is called after what they are.
+/// The names of a page. Their kind decides the name of the member.
 #[derive(Serialize)]
 enum Listed {
     #[serde(rename = "names")]
@@ -131,12 +131,12 @@ enum Listed {
 struct PolicyAnswer<'a> {
     name: &'a str,
     #[serde(flatten)]
-    rules: Option<Rules>,
+    rules: Option<RulesAnswer>,
     #[serde(flatten)]
     origin: Origin<'a>,
 }
 
-/// What an identity may do, and who says so.
+/// The permissions of an identity, and their origin.
 #[derive(Serialize)]
 struct IdentityAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +146,7 @@ struct IdentityAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
     #[serde(flatten)]
-    rules: Option<Rules>,
+    rules: Option<RulesAnswer>,
     #[serde(flatten)]
     origin: Origin<'a>,
 }
@@ -158,7 +158,7 @@ impl<'a> IdentityAnswer<'a> {
         Self { identity, admin: Some(true), policy: None, rules: None, origin }
     }
 
-    /// Describes an identity that has `policy`.
+    /// Describes an identity with `policy`.
     fn of_holder(
         identity: Option<Displayed<&'a Identity>>,
         policy: &'a Policy,
@@ -169,16 +169,16 @@ impl<'a> IdentityAnswer<'a> {
     }
 }
 
-/// What a policy allows and denies. A list without patterns is left out.
+/// What a policy allows and denies. An empty list is omitted.
 #[derive(Serialize)]
-struct Rules {
+struct RulesAnswer {
     #[serde(skip_serializing_if = "Patterns::is_empty")]
     allow: Patterns,
     #[serde(skip_serializing_if = "Patterns::is_empty")]
     deny: Patterns,
 }
 
-impl Rules {
+impl RulesAnswer {
     fn of(policy: &Policy) -> Self {
         Self { allow: Patterns::of(policy.allow()), deny: Patterns::of(policy.deny()) }
     }
@@ -205,7 +205,7 @@ impl Serialize for Patterns {
     }
 }
 
-/// When the configuration was read, and the admin as the one who wrote it.
+/// The time when the configuration was read, and the admin as its author.
 #[derive(Serialize)]
 struct Origin<'a> {
     created_at: Displayed<Timestamp>,

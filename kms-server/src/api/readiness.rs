@@ -3,16 +3,16 @@
 use http::StatusCode;
 use kms_core::StoreStatus;
 
-/// Whether requests can be served: the status of an answer to a probe, and what is amiss.
+/// Whether requests can be served: the status of the answer to a probe, and a message.
 pub struct Readiness {
-    /// 200 while keys can be served, be it from an offline copy.
+    /// 200 while keys can be served, even if only from an offline copy.
     pub status: StatusCode,
     /// What is wrong, if anything is.
     pub amiss: Option<String>,
 }
 
 impl Readiness {
-    /// Judges by what the key store answered, and by what is told of keys that the configuration names.
+    /// Judges the answer of the key store, and the message about keys of the configuration that are missing.
     pub fn of(store: kms_core::Result<StoreStatus>, wanted: Option<String>) -> Self {
         let (status, of_store) = match store {
             Ok(store) => (StatusCode::OK, store.degraded),

@@ -1,4 +1,4 @@
-//! The routes as data: method, path, limits, who may call, and what is done.
+//! The routes as data: method, path, limits, permission and operation.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use crate::access::policy::Target;
 use crate::settings::{DEFAULT_ROUTE_TIMEOUT, RouteSettings};
 use crate::telemetry::metrics::Tally;
 
-/// Stands between the prefix and the last name in the token that continues a listing; no name has it.
+/// Separates the prefix from the last name in the token that continues a listing. No name contains it.
 pub const CONTINUES: char = '~';
 
-/// The most bytes of a request body that is read at all: one megabyte, of a thousand thousand.
+/// The most bytes of any request body: one million.
 pub const MAX_BODY: usize = 1_000_000;
 
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,32 +22,32 @@ const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One route of the API.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The method that it answers.
+    /// The method.
     pub verb: Verb,
-    /// The path; one that ends in `/` is followed by a name or pattern.
+    /// The path. If it ends in `/`, a name or pattern follows.
     pub path: &'static str,
-    /// The paths of routes that lead to the same: a policy that denies one of them denies this one.
+    /// The paths of other routes to the same object. A policy that denies one of them denies this route.
     pub aliases: &'static [&'static str],
-    /// The most bytes of a request body; 0 when it takes none.
+    /// The most bytes of a request body, or 0 for no body.
     pub max_body: usize,
-    /// How long a request may take from its headers to its answer.
+    /// The time from the headers of a request to its answer.
     pub timeout: Duration,
     /// Who may call it.
     pub gate: Gate,
     /// Whether a configuration may open it to everybody.
     pub may_skip_auth: bool,
-    /// What it does.
+    /// The operation.
     pub operation: Operation,
 }
 
 impl Route {
-    /// Tells whether KES 0.24 has it: not the routes of 2020 to 2022, nor ours.
+    /// Returns whether KES 0.24 has it. The routes of 2020 to 2022 and our own are not in KES 0.24.
     pub fn is_listed(&self) -> bool {
         !matches!(self.operation, Operation::BulkDecrypt | Operation::AllMetrics)
             && !self.path.ends_with("/trace")
     }
 
-    /// Tells where a request for it is counted, as KES 0.24 does.
+    /// Returns where a request for it is counted, as in KES 0.24.
     pub fn tally(&self) -> Tally {
         match self.operation {
             Operation::Version
@@ -62,14 +62,14 @@ impl Route {
         }
     }
 
-    /// Tells whether no policy is asked about it.
+    /// Returns whether it needs no policy.
     pub fn is_open(&self) -> bool {
         self.gate == Gate::Anyone
     }
 
-    /// Describes to a policy a request for `path`, in which `rest` follows the route's own path.
+    /// Returns the target of a request for `path`, as policies see it. `rest` is the part after the route's own path.
     ///
-    /// A listing of `my-`, of `my-*` and each further page of it are one.
+    /// A listing of `my-`, a listing of `my-*` and each further page of them are the same target.
     pub fn target<'a>(&self, path: &'a str, rest: &'a str) -> Target<'a> {
         let rest = match self.operation {
             Operation::List | Operation::ListPolicies | Operation::ListIdentities => {
@@ -81,12 +81,12 @@ impl Route {
         Target { path, aliases: self.aliases, rest }
     }
 
-    /// Names paths that lead to the same; its own, where not only one rest does.
+    /// Sets the paths of routes to the same object. A route is its own alias if several rests lead to the same.
     fn with_aliases(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
     }
 
-    /// Tells whether its answer has no end.
+    /// Returns whether its answer has no end.
     pub fn is_endless(&self) -> bool {
         matches!(self.operation, Operation::ErrorLog | Operation::AuditLog)
     }
@@ -104,7 +104,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Returns the method's name, as KES names it to a client that used another.
+    /// Returns the method's name, as KES writes it to a client that used another method.
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -121,7 +121,7 @@ impl Verb {
         }
     }
 
-    /// Tells whether `method` is one of the route's.
+    /// Returns whether the route answers `method`.
     pub fn accepts(self, method: &Method) -> bool {
         match self {
             Self::Get => method == Method::GET,
@@ -134,71 +134,71 @@ impl Verb {
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
-    /// Whoever finished the handshake.
+    /// Everybody who completed the handshake.
     Anyone,
     /// An identity that is the admin, or whose policy allows the path.
     Policy,
 }
 
-/// What a route does.
+/// The operation of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Tells version and commit.
+    /// Version and commit.
     Version,
-    /// Tells whether the key store can serve.
+    /// Whether the key store can serve.
     Ready,
-    /// Tells about the process and its key store.
+    /// Facts about the process and its key store.
     Status,
-    /// Makes a key.
+    /// Creates a key.
     Create,
-    /// Stores a key that the client brings.
+    /// Imports a key of the client.
     Import,
     /// Describes a key.
     Describe,
     /// Lists keys.
     List,
-    /// Removes a key.
+    /// Deletes a key.
     Delete,
-    /// Makes a data encryption key.
+    /// Generates a data encryption key.
     Generate,
     /// Encrypts a few bytes.
     Encrypt,
-    /// Decrypts.
+    /// Decrypts a ciphertext.
     Decrypt,
-    /// Decrypts many at once, as MinIO of 2021 to 2023 asks.
+    /// Decrypts many ciphertexts, as MinIO of 2021 to 2023 requests it.
     BulkDecrypt,
     /// Computes a MAC.
     Hmac,
-    /// Tells when and by whom a policy was made.
+    /// When and by whom a policy was made.
     DescribePolicy,
-    /// Tells what a policy allows and denies.
+    /// What a policy allows and denies.
     ReadPolicy,
     /// Lists policies.
     ListPolicies,
-    /// Tells the policy of an identity.
+    /// The policy of an identity.
     DescribeIdentity,
     /// Lists identities.
     ListIdentities,
-    /// Tells a client who it is and what it may do.
+    /// The client's own identity and permissions.
     DescribeSelf,
     /// Lists the routes.
     Api,
-    /// Tells the metrics of KES.
+    /// The metrics of KES.
     Metrics,
-    /// Tells all metrics.
+    /// All metrics.
     AllMetrics,
-    /// Sends errors as they happen.
+    /// Errors, as they happen.
     ErrorLog,
-    /// Sends requests as they are answered.
+    /// Requests, as they are answered.
     AuditLog,
 }
 
-/// The routes of a server, in the order in which they are tried: what MinIO sends most stands first.
+/// The routes of a server, in the order in which they are tried. MinIO's most frequent requests come first.
 #[derive(Clone, Debug)]
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// Returns all routes with their usual limits.
+    /// Returns all routes with their default limits.
     pub fn standard() -> Self {
         use Operation as Op;
         use Verb::{Delete, Get, Put};
@@ -233,12 +233,12 @@ impl Routes {
             // Their names in 2020.
             route(Get, "/v1/log/error/trace", 0, Op::ErrorLog).with_aliases(&["/v1/log/error"]),
             route(Get, "/v1/log/audit/trace", 0, Op::AuditLog).with_aliases(&["/v1/log/audit"]),
-            // Ours; KES has none such.
+            // This route is ours. KES has none like it.
             route(Get, "/metrics", 0, Op::AllMetrics).with_aliases(&["/v1/metrics"]),
         ])
     }
 
-    /// Applies what a configuration says of routes, by their paths.
+    /// Applies the settings of the configuration, by the routes' paths.
     #[must_use]
     pub fn with_settings(mut self, settings: &BTreeMap<String, RouteSettings>) -> Self {
         for route in &mut self.0 {
@@ -251,12 +251,12 @@ impl Routes {
         self
     }
 
-    /// Goes through the routes.
+    /// Returns the routes in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.0.iter()
     }
 
-    /// Gives every route the same time.
+    /// Sets the same timeout for all routes.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         for route in &mut self.0 {
@@ -265,25 +265,25 @@ impl Routes {
         self
     }
 
-    /// Returns the shortest time that any route has.
+    /// Returns the shortest timeout of all routes.
     pub fn shortest_timeout(&self) -> Duration {
         self.0.iter().map(|route| route.timeout).min().unwrap_or(DEFAULT_ROUTE_TIMEOUT)
     }
 
-    /// Returns the time of the route that does this.
+    /// Returns the timeout of the route with this operation.
     pub fn timeout_of(&self, operation: Operation) -> Duration {
         let route = self.0.iter().find(|route| route.operation == operation);
         route.map_or(DEFAULT_ROUTE_TIMEOUT, |route| route.timeout)
     }
 
-    /// Returns the longest time that any route has.
+    /// Returns the longest timeout of all routes.
     pub fn longest_timeout(&self) -> Duration {
         self.0.iter().map(|route| route.timeout).max().unwrap_or(DEFAULT_ROUTE_TIMEOUT)
     }
 
-    /// Finds the route of a [decoded](decode) path, and what follows the route's own path in it.
+    /// Returns the route of a [decoded](decode) path, and the rest of the path after the route's own.
     ///
-    /// A path with an empty segment, `.` or `..` in it is never found.
+    /// A path with an empty segment, `.` or `..` has no route.
     pub fn find<'r, 'p>(&'r self, path: &'p str) -> Option<(&'r Route, &'p str)> {
         self.0.iter().find_map(|route| {
             let rest = path.strip_prefix(route.path)?;
@@ -292,7 +292,7 @@ impl Routes {
         })
     }
 
-    /// Finds the route that a path means which lacks the `/` at the end, as the SDK asks for a list of all keys.
+    /// Returns the route whose path lacks only the `/` at the end. The SDK requests a list of all keys that way.
     pub fn find_without_slash(&self, path: &str) -> Option<&Route> {
         self.0.iter().find(|route| route.path.strip_suffix('/') == Some(path))
     }
@@ -311,13 +311,13 @@ fn route(verb: Verb, path: &'static str, max_body: usize, operation: Operation) 
     }
 }
 
-/// How a `/` that a client percent-encoded stands in a decoded path.
+/// A percent-encoded `/`, as it stands in a decoded path.
 const ENCODED_SLASH: &str = "%2F";
 
-/// Decodes the path of a request, once, to what routes, policies, handlers and logs see.
+/// Decodes the path of a request once, for routes, policies, handlers and logs.
 ///
-/// A percent-encoded `/` is part of a segment and ends none (RFC 3986, section 2.2). It stays encoded, which no
-/// route and no name can have in it.
+/// A percent-encoded `/` belongs to a segment and does not end it (RFC 3986, section 2.2). It stays encoded. No route and
+/// no name can contain it.
 pub fn decode(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
@@ -337,7 +337,7 @@ pub fn decode(path: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Tells whether no segment of `rest` means another place; a `/` at its very end is left to the name's check.
+/// Returns whether no segment of `rest` leads elsewhere. The check of names judges a `/` at the very end.
 fn is_clean(rest: &str) -> bool {
     let mut segments = rest.split('/');
     let last = segments.next_back().unwrap_or_default();
@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     fn find(path: &str) -> Option<(Operation, &str)> {
-        // Leaked so that the test can look at what was found.
+        // The routes are leaked, so that the result can borrow from them.
         let routes: &'static Routes = Box::leak(Box::new(Routes::standard()));
         routes.find(path).map(|(route, rest)| (route.operation, rest))
     }

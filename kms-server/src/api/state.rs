@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,30 +18,30 @@ use crate::telemetry::audit::Audit;
 use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::metrics::Metrics;
 
-/// How many lines of the error log are about identities that have no policy, and in what time.
+/// The most log lines about identities without a policy, and the interval for them.
 const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 20);
 
-/// What all requests share.
+/// The state that all requests share.
 pub struct Api {
     pub(super) kms: Arc<dyn Kms>,
     pub(super) store_status: SharedStatus,
     wanted: Arc<WantedKeys>,
     pub(super) access: ArcSwap<AccessRules>,
-    /// How often the access rules were changed.
+    /// The number of changes of the access rules.
     pub(super) access_changes: AtomicU32,
     pub(super) routes: ArcSwap<Routes>,
     pub(super) room: Arc<BodyRoom>,
-    /// When the process began to serve.
+    /// The time when the process began to serve.
     pub(super) started: Instant,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Arc<Audit>,
     pub(super) effects: Arc<Effects>,
-    /// Lines of the error log about identities that have no policy.
+    /// Limits the log lines about identities without a policy.
     pub(super) strangers: LogLimit,
 }
 
 impl Api {
-    /// Serves `kms` to those whom `access` lets pass.
+    /// Creates the state for serving `kms` to everybody whom `access` lets pass.
     pub fn new(
         kms: Arc<dyn Kms>,
         access: AccessRules,
@@ -66,33 +66,33 @@ impl Api {
         }
     }
 
-    /// Tells in the error log how many lines about strangers were left out last.
+    /// Logs how many lines about strangers were left out last.
     pub fn tell_left_out(&self, at_the_end: bool) {
         if let Some(count) = self.strangers.ended(at_the_end) {
             tracing::warn!("not authorized: {count} more requests of identities without a policy");
         }
     }
 
-    /// Lends the effects that are under way.
+    /// Returns the effects under way.
     pub fn effects(&self) -> &Effects {
         &self.effects
     }
 
-    /// Lends the audit log.
+    /// Returns the audit log.
     pub fn audit(&self) -> &Arc<Audit> {
         &self.audit
     }
 
-    /// Puts other access rules and routes in force: they hold for every request that comes from now on.
+    /// Puts other access rules and routes in force, for all further requests.
     ///
-    /// Returns the rules that were in force: where they are many, it takes long to drop them.
+    /// Returns the old rules, because dropping many rules takes long.
     pub fn set(&self, access: AccessRules, routes: Routes) -> Arc<AccessRules> {
         let old = self.set_access(access);
         self.routes.store(Arc::new(routes));
         old
     }
 
-    /// Has the certificates that proxies hand on verified otherwise.
+    /// Replaces the rule for the certificates that proxies pass on.
     pub fn set_proxies(&self, proxies: Option<Proxies>) {
         self.set_access(AccessRules::clone(&self.access.load()).with_proxies(proxies));
     }
@@ -113,28 +113,27 @@ impl Api {
         self.routes.load_full()
     }
 
-    /// Lends what is counted.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Lends the key management service.
+    /// Returns the key management service.
     pub fn kms(&self) -> &Arc<dyn Kms> {
         &self.kms
     }
 
-    /// Lends the keys that the configuration names.
+    /// Returns the keys that the configuration names.
     pub fn wanted_keys(&self) -> &Arc<WantedKeys> {
         &self.wanted
     }
 
-    /// Tells whether requests can be served, and what is amiss, by one question to the key store for all who ask in the
-    /// same second.
+    /// Returns whether requests can be served. The key store is asked at most once a second, for all who ask.
     pub(super) async fn readiness(&self) -> Readiness {
         Readiness::of(self.store_status.ask().await, self.wanted.describe())
     }
 
-    /// Tells the same within the time of the route `/v1/ready`; `None` when that is over.
+    /// Returns the same within the timeout of the route `/v1/ready`, or `None` if that is over.
     pub async fn readiness_in_time(&self) -> Option<Readiness> {
         let timeout = self.routes.load().timeout_of(Operation::Ready);
         tokio::time::timeout(timeout, self.readiness()).await.ok()

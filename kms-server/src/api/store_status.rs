@@ -1,4 +1,4 @@
-//! One question to the key store about its health, for all who ask.
+//! Asks the key store for its status, once for all who want to know.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,36 +6,36 @@ use std::time::{Duration, Instant};
 use kms_core::{Error, ErrorKind, Kms, Result, StoreStatus};
 use tokio::sync::watch;
 
-/// How long an answer of the key store is told to whoever asks.
+/// How long an answer of the key store is reused.
 const KEPT: Duration = Duration::from_secs(1);
 
-/// Asks the key store how it is, one question at a time.
+/// Asks the key store for its status, one question at a time.
 ///
-/// Whoever asks while a question is under way waits for its answer, so clients that ask often, or all at once, cost the
-/// key store one request a second at most.
+/// Everybody who asks meanwhile waits for the same answer. So clients that ask often, or all at once, cost the key store
+/// at most one request a second.
 pub struct SharedStatus {
     kms: Arc<dyn Kms>,
     latest: Mutex<Option<Question>>,
 }
 
-/// A question to the key store: `None` until the answer is there.
-type Question = watch::Receiver<Option<Answer>>;
+/// A question to the key store. Its value is `None` until the answer comes.
+type Question = watch::Receiver<Option<Reply>>;
 
 #[derive(Clone)]
-struct Answer {
+struct Reply {
     status: Result<StoreStatus>,
     came: Instant,
 }
 
 impl SharedStatus {
-    /// Asks the store of `kms`, when somebody wants to know.
+    /// Creates the status of the store of `kms`, which is asked on demand.
     pub fn new(kms: Arc<dyn Kms>) -> Self {
         Self { kms, latest: Mutex::default() }
     }
 
-    /// Tells how the key store is, or was less than a second ago.
+    /// Returns the status of the key store, which is less than a second old.
     ///
-    /// Waits for as long as the key store takes to answer; whoever has less time gives up, and the question goes on.
+    /// Waits for as long as the key store takes. A caller with less time may give up, and the question continues.
     pub async fn ask(&self) -> Result<StoreStatus> {
         let mut question = self.question();
         let answer = question.wait_for(Option::is_some).await;
@@ -44,7 +44,7 @@ impl SharedStatus {
         )
     }
 
-    /// Returns the question whose answer is to be told, which begins now if there is none.
+    /// Returns the current question, or begins one.
     fn question(&self) -> Question {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(question) = latest.as_ref().filter(|question| is_of_use(question)) {
@@ -57,14 +57,14 @@ impl SharedStatus {
             if let Err(error) = &status {
                 tracing::error!(error = %error.chain(), "key store is not ready");
             }
-            sender.send_replace(Some(Answer { status, came: Instant::now() }));
+            sender.send_replace(Some(Reply { status, came: Instant::now() }));
         });
         *latest = Some(question.clone());
         question
     }
 }
 
-/// Tells whether the answer is under way, or young enough.
+/// Returns whether the answer is still to come, or is recent enough.
 fn is_of_use(question: &Question) -> bool {
     let is_under_way = question.has_changed().is_ok();
     question.borrow().as_ref().map_or(is_under_way, |answer| answer.came.elapsed() < KEPT)

@@ -1,4 +1,4 @@
-//! The creates, imports and deletes that are under way, which a server that stops waits for.
+//! The creates, imports and deletes under way, for which a stopping server waits.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// The effects that are under way.
+/// The effects under way.
 #[derive(Debug, Default)]
 pub struct Effects {
     running: AtomicUsize,
@@ -15,13 +15,13 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Notes that one begins; it ends when what is returned is dropped.
+    /// Notes that an effect begins. It ends when the returned value is dropped.
     pub fn begin(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::SeqCst);
         Running(Arc::clone(self))
     }
 
-    /// Waits until none is under way, for as long as `patience`; returns how many are left.
+    /// Waits until no effect is under way, for at most `patience`. Returns how many are left.
     pub async fn end(&self, patience: Duration) -> usize {
         let all_ended = async {
             loop {
@@ -38,7 +38,7 @@ impl Effects {
     }
 }
 
-/// An effect that is under way, until this is dropped.
+/// An effect under way, until this is dropped.
 pub struct Running(Arc<Effects>);
 
 impl Drop for Running {

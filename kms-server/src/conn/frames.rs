@@ -1,7 +1,7 @@
-//! Where the frames of an HTTP/2 connection begin and end (RFC 9113, section 4.1).
+//! Tracks the frames of an HTTP/2 connection (RFC 9113, section 4.1).
 //!
-//! Only that is followed, so that a peer cannot take for ever over one frame or one run of header frames:
-//! hyper has a bound for HTTP/1.1 heads but none for these.
+//! Only their beginnings and ends are tracked. This bounds the time that a peer may take for one frame, or for one run of
+//! header frames. hyper has such a bound for HTTP/1.1 heads, but none for these.
 
 const PREFACE_LEN: usize = 24;
 const HEADER_LEN: usize = 9;
@@ -11,7 +11,7 @@ const HEADERS: u8 = 0x1;
 const CONTINUATION: u8 = 0x9;
 const END_HEADERS: u8 = 0x4;
 
-/// The place in the stream of frames that a client sends.
+/// The position in the frames that a client sends.
 #[derive(Debug)]
 pub struct Frames {
     preface_left: usize,
@@ -19,18 +19,18 @@ pub struct Frames {
     header_len: usize,
     payload_left: usize,
     is_data: bool,
-    /// The frame is one of headers.
+    /// Whether the current frame holds headers.
     is_head: bool,
-    /// The bytes of headers that came and are not ended.
+    /// The bytes received of an incomplete header block.
     head_len: usize,
-    /// Headers have begun that a later frame will end.
+    /// Whether a later frame ends the header block.
     in_headers: bool,
-    /// The number of the frame, or run of frames with one head, that is being received.
+    /// The number of the frame that is being received. A run of frames with one header block has one number.
     number: u32,
 }
 
 impl Frames {
-    /// Begins with the client's preface.
+    /// Creates a position before the client's preface.
     pub fn new() -> Self {
         Self {
             preface_left: PREFACE_LEN,
@@ -45,8 +45,7 @@ impl Frames {
         }
     }
 
-    /// Follows `bytes`; returns the number of what has begun and not ended, 0 for nothing, and whether it is
-    /// a frame of body data.
+    /// Follows `bytes`. Returns the number of the incomplete frame, or 0 if there is none, and whether it is a DATA frame.
     ///
     /// The preface and the first frame after it count as one, number 1.
     pub fn advance(&mut self, mut bytes: &[u8]) -> (u32, bool) {
@@ -78,7 +77,7 @@ impl Frames {
         (if is_open { self.number } else { 0 }, self.header_len == HEADER_LEN && self.is_data)
     }
 
-    /// Returns how many bytes came of headers that are not ended.
+    /// Returns the bytes received of an incomplete header block.
     pub fn head_len(&self) -> usize {
         self.head_len
     }
@@ -97,7 +96,7 @@ impl Frames {
         self.header_len = 0;
         if !self.in_headers {
             self.head_len = 0;
-            // Neither 0, nothing, nor 1, the beginning, nor the number that a watch uses for itself.
+            // Reserved numbers: 0 is nothing, 1 is the beginning, and the watch uses the largest one.
             self.number = if self.number >= u32::MAX - 1 { 2 } else { self.number + 1 };
         }
     }

@@ -1,4 +1,4 @@
-//! The bounds of one connection: compares the notes of its [`Watch`] with the clock.
+//! Enforces the time limits of one connection: compares the notes of its [`Watch`] with the clock.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use super::watch::{Answer, LINGERING, Watch};
+use super::watch::{AnswerState, LINGERING, Watch};
 
-/// How long each thing on a connection may take.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// A handshake, and each head or HTTP/2 frame from its first byte to its last.
+    /// For a handshake, and for each head or HTTP/2 frame from its first byte to its last.
     pub head: Duration,
-    /// One HTTP/2 frame with a part of a body.
+    /// For one HTTP/2 frame with a part of a body.
     pub data: Duration,
-    /// How long a peer may leave what was sent to it unread.
+    /// For the peer to read what was sent to it.
     pub write: Duration,
-    /// How long a connection may be without a request.
+    /// For a connection without a request.
     pub idle: Duration,
-    /// How long a connection that was told to end may take.
+    /// For a connection to end after it was told to.
     pub close: Duration,
 }
 
@@ -36,7 +36,7 @@ impl Default for Bounds {
     }
 }
 
-/// How long what a peer still sends is read and forgotten after the last answer, lest the answer is lost.
+/// How long a peer's remaining data is read and discarded after the last answer, so that the answer is not lost.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the task of a connection has to do.
@@ -44,22 +44,21 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum Alarm {
     /// Drop the connection at once, for this reason.
     Close(&'static str),
-    /// Let no further request come: the connection was idle for long.
+    /// Accept no further request, because the connection was idle for too long.
     End,
-    /// Give back what memory can be given back: the connection has become quiet.
+    /// Free unused memory, because the connection has become quiet.
     Rest,
-    /// Poll the connection once more: its request is out of time.
+    /// Poll the connection once more, because the timeout of its request is over.
     Overdue,
 }
 
-/// The longest time between two looks at a busy connection.
+/// The longest time between two checks of a busy connection.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Compares the notes of a [`Watch`] with the clock, on one timer.
 ///
-/// A busy connection never sets its timer: it goes off once a tick, and only then is looked when the next bound
-/// is. The timer of a connection that was quiet for a tick is set to the bound itself, and set nearer by the next
-/// request.
+/// A busy connection never sets its timer. The timer fires once in a tick, and only then the next limit is computed. For
+/// a connection that was quiet for a tick, the timer is set to the limit itself. The next request sets it to a tick.
 pub struct Guard {
     bounds: Bounds,
     timer: Pin<Box<Sleep>>,
@@ -71,7 +70,7 @@ pub struct Guard {
     close_at: Option<Instant>,
 }
 
-/// The number of what goes on, and since when it does.
+/// The number of an event, and when it began.
 #[derive(Clone, Copy)]
 struct Since {
     number: u32,
@@ -79,7 +78,7 @@ struct Since {
 }
 
 impl Guard {
-    /// Guards a connection whose requests have at least `shortest_timeout` each.
+    /// Creates the guard of a connection whose requests have a timeout of at least `shortest_timeout`.
     pub fn new(watch: &Watch, bounds: Bounds, shortest_timeout: Duration) -> Self {
         let tick =
             [bounds.head, bounds.data, bounds.write, shortest_timeout].into_iter().fold(TICK, Duration::min);
@@ -95,7 +94,7 @@ impl Guard {
         }
     }
 
-    /// Notes that the connection was told to end: it is dropped if it does not.
+    /// Notes that the connection was told to end. The guard drops it if it does not.
     pub fn ending(&mut self) {
         if self.close_at.is_none() {
             let at = Instant::now() + self.bounds.close;
@@ -104,7 +103,7 @@ impl Guard {
         }
     }
 
-    /// Looks at the notes, after the connection was polled and is waiting.
+    /// Checks the notes, after the connection was polled and is waiting.
     pub fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Alarm> {
         self.note(watch);
         while self.timer.as_mut().poll(cx).is_ready() {
@@ -114,7 +113,7 @@ impl Guard {
             if at <= now {
                 self.arm(now + self.tick);
                 if alarm == Alarm::Overdue {
-                    watch.set_answer(Answer::Overdue);
+                    watch.set_answer(AnswerState::Overdue);
                     self.close_at = Some(now + self.bounds.close);
                 }
                 return Poll::Ready(alarm);
@@ -127,7 +126,7 @@ impl Guard {
         Poll::Pending
     }
 
-    /// Takes the time of what has just begun, and wakes up a quiet connection's timer.
+    /// Notes when an event began, and sets the timer of a quiet connection nearer.
     fn note(&mut self, watch: &Watch) {
         let open = watch.open.load(Ordering::Relaxed);
         let stalled = watch.stalled.load(Ordering::Relaxed);
@@ -150,7 +149,7 @@ impl Guard {
         }
     }
 
-    /// Finds the nearest bound and what to do when it is reached.
+    /// Returns the nearest limit, and what to do when it is reached.
     fn next_bound(&mut self, watch: &Watch, now: Instant) -> (Instant, Alarm) {
         let mut bounds = [None; 5];
         bounds[0] = self.close_at.map(|at| (at, Alarm::Close("it did not end")));

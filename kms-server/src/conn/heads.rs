@@ -1,28 +1,27 @@
-//! The room for heads that come in parts, shared by all connections, so that no number of them can fill the memory.
+//! The memory for incomplete heads. All connections share its limit, so that no number of them can fill the memory.
 //!
-//! A head that came at once is dropped after its checks. One of which the rest does not come is kept until its time is
-//! over.
+//! A head that comes at once is dropped after its checks. An incomplete head is kept until its time limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The part of a head that needs no room.
+/// The size of a head up to which no permit is needed.
 const SMALL: usize = 2 * 1024;
 
-/// The most connections that hold more than that, with 16 kB each at most.
+/// The most connections with a larger head, of 16 kB each at most.
 const MAX_HELD: usize = 1024;
 
-/// The most of these that are strangers'.
+/// The most strangers among these connections.
 const MAX_STRANGERS: usize = MAX_HELD / 2;
 
-/// The room of a server.
+/// The limit of a server.
 #[derive(Debug, Default)]
 pub struct HeadRoom {
     all: AtomicUsize,
     strangers: AtomicUsize,
 }
 
-/// The part of the room that one connection has taken.
+/// The permit of one connection.
 #[derive(Debug)]
 pub struct Heads {
     room: Arc<HeadRoom>,
@@ -31,12 +30,12 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Takes nothing yet.
+    /// Creates a permit that is not taken yet.
     pub fn new(room: Arc<HeadRoom>, is_known: bool) -> Self {
         Self { room, is_known, holds: false }
     }
 
-    /// Takes room for a head of which `len` bytes came, or gives it back. False if there is none.
+    /// Takes or gives back the permit, for a head of which `len` bytes came. Returns false if there is no permit left.
     pub fn hold(&mut self, len: usize) -> bool {
         if len <= SMALL {
             self.give_back();

@@ -1,8 +1,8 @@
-//! How the requests of an HTTP/2 connection are run: in the connection's own task as far as they go.
+//! Runs the requests of an HTTP/2 connection in the connection's own task, as far as they do not have to wait.
 //!
-//! A key that is cached is used within a microsecond, so a task of its own and two hand-overs would cost more
-//! than the request. hyper hands all requests that one read brought to the executor, the task of the connection
-//! polls each once, and their answers leave in one write. What has to wait for the store goes on in its own task.
+//! A request for a cached key takes about a microsecond. A task of its own with two handovers would cost more. hyper
+//! passes all requests of one read to this executor. The connection's task polls each of them once, so their answers
+//! leave in one write. A request that has to wait for the key store continues in its own task.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::watch::{ActiveRequest, Watch};
 
-/// How long an answer may wait for the peer to take it, beyond the route's time.
+/// How long the peer may take to receive an answer, beyond the route's timeout.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The executor that hyper gives the streams of one connection to.
+/// The executor to which hyper passes the streams of one connection.
 #[derive(Clone)]
 pub struct Http2Executor {
     queue: Arc<Mutex<Vec<(Answering, ActiveRequest)>>>,
@@ -24,14 +24,14 @@ pub struct Http2Executor {
 }
 
 impl Http2Executor {
-    /// Makes an executor for the connection that `watch` watches.
+    /// Creates the executor of the connection that `watch` watches.
     pub fn new(watch: Arc<Watch>) -> Self {
         Self { queue: Arc::default(), watch }
     }
 
-    /// Polls the streams that have come since the last time; tells whether there were any.
+    /// Polls the streams that came since the last call. Returns whether there were any.
     ///
-    /// Those that have to wait get a task, and at most `longest` and a little more to be done.
+    /// A stream that has to wait continues in its own task, for at most `longest` and a little more.
     pub fn run(&self, cx: &mut Context<'_>, batch: &mut Batch, longest: Duration) -> bool {
         std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), &mut batch.0);
         let some = !batch.0.is_empty();
@@ -39,7 +39,7 @@ impl Http2Executor {
             if stream.as_mut().poll(cx).is_pending() {
                 let watch = Arc::clone(&self.watch);
                 tokio::spawn(async move {
-                    // Dropping the stream at the end of its time resets it. A log that is read has no such time.
+                    // A stream that is dropped at its timeout is reset. An endless answer has no timeout.
                     while tokio::time::timeout(longest + SEND_TIMEOUT, &mut stream).await.is_err()
                         && watch.has_endless()
                     {}
@@ -51,7 +51,7 @@ impl Http2Executor {
     }
 }
 
-/// The streams being polled; kept so that its memory is used again.
+/// The streams that are being polled, kept to reuse the memory.
 #[derive(Default)]
 pub struct Batch(Vec<(Answering, ActiveRequest)>);
 

@@ -1,5 +1,4 @@
-//! The transport of one connection, which notes for its [`Watch`] what comes and goes, and which requests of HTTP/1.1
-//! are refused.
+//! The transport of one connection. It notes in a [`Watch`] what comes and goes, and which HTTP/1.1 requests are refused.
 
 use std::io;
 use std::pin::Pin;
@@ -16,21 +15,21 @@ use super::heads::Heads;
 use super::requests::{self, Followed, RefusedHead, Requests};
 use super::watch::Watch;
 
-/// A TLS stream under watch.
+/// A TLS connection that is watched.
 pub struct WatchedIo {
     tls: TlsStream<TcpStream>,
     watch: Arc<Watch>,
     follows: Follows,
-    /// What may be passed on and was not yet.
+    /// Bytes that may be passed on and were not read yet.
     unread: Bytes,
-    /// HTTP/1.1: the part of a head that came.
+    /// HTTP/1.1: the received part of an incomplete head.
     held: Vec<u8>,
     heads: Heads,
     writes: u32,
     is_shut_down: bool,
 }
 
-/// What is followed in the bytes that come.
+/// The tracker of incoming bytes.
 enum Follows {
     Http1(Requests),
     Http2(Frames),
@@ -52,15 +51,15 @@ impl WatchedIo {
         Self { tls, watch, follows, unread, held, heads, writes: 0, is_shut_down: false }
     }
 
-    /// Puts back what was read and not used.
+    /// Puts back bytes that were read and not used.
     pub fn unread(&mut self, bytes: Bytes) {
         self.unread =
             if self.unread.is_empty() { bytes } else { [bytes, self.unread.split_off(0)].concat().into() };
     }
 
-    /// Waits for something to read, without a buffer to read it into.
+    /// Waits for something to read, without a buffer to read into.
     ///
-    /// What the TLS session holds already counts.
+    /// Data inside the TLS session counts.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.unread.is_empty() {
             return Poll::Ready(());
@@ -70,12 +69,12 @@ impl WatchedIo {
             Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {
                 let ready = tcp.poll_read_ready(cx).map(|_| ());
                 if ready.is_pending() {
-                    // The session looks at its buffer's size where it is read into: it gives half of it back.
+                    // A session shrinks its buffer only when it is read into. This call makes it give back half of it.
                     let _ = session.read_tls(&mut NothingYet);
                 }
                 ready
             }
-            // There is something, or an error, for whoever reads next.
+            // There is data or an error, which the next read returns.
             _ => Poll::Ready(()),
         }
     }
@@ -91,7 +90,7 @@ impl WatchedIo {
             let Follows::Http1(requests) = &mut self.follows else { return Poll::Ready(Ok(())) };
             match requests.is_over() {
                 None => {}
-                // The answer ends the connection; what the peer sends is not read before.
+                // The answer ends the connection, so nothing more is read before it.
                 Some(false) => return Poll::Pending,
                 Some(true) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
             }
@@ -134,7 +133,7 @@ impl WatchedIo {
         }
     }
 
-    /// Follows a head that came in parts, and what came with the last of them.
+    /// Follows a head that came in parts, and the data that came with its last part.
     fn follow_held(&mut self) {
         let Follows::Http1(requests) = &mut self.follows else { return };
         let mut bytes = std::mem::take(&mut self.held);
@@ -150,7 +149,7 @@ impl WatchedIo {
         self.unread = bytes.into();
     }
 
-    /// Takes or gives back room for the part of a head that is held; refuses the request if there is none.
+    /// Takes or gives back the permit for an incomplete head. Refuses the request if there is no permit left.
     fn keep_room(&mut self) {
         let Follows::Http1(requests) = &mut self.follows else { return };
         if self.heads.hold(self.held.len()) {
@@ -162,7 +161,7 @@ impl WatchedIo {
         self.unread = [self.unread.split_off(0), stand_in.into()].concat().into();
     }
 
-    /// Notes that a head has begun, if one has.
+    /// Notes the beginning of a head, if there is one.
     fn note_head(&self) {
         if !self.held.is_empty() {
             self.watch.http1_head_begins();
@@ -179,7 +178,7 @@ impl WatchedIo {
         outcome
     }
 
-    /// Reads and forgets what the peer still sends, until it ends or fails.
+    /// Reads and discards data until the peer ends the connection or an error occurs.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         loop {
@@ -192,7 +191,7 @@ impl WatchedIo {
     }
 }
 
-/// A source that has nothing at the moment.
+/// A source without data.
 struct NothingYet;
 
 impl io::Read for NothingYet {
@@ -235,8 +234,8 @@ impl AsyncWrite for WatchedIo {
         self.note_write(outcome)
     }
 
-    /// Denied on HTTP/2: there each answer of more than 256 bytes would be a write, a TLS record and a packet of its
-    /// own, however many wait; so it is one of more than 1,024.
+    /// Returns false for HTTP/2. Otherwise each answer of more than 256 bytes would be a write, a TLS record and a packet of
+    /// its own, even if others wait. Without vectored writes this holds only for answers of more than 1,024 bytes.
     fn is_write_vectored(&self) -> bool {
         matches!(self.follows, Follows::Http1(_)) && self.tls.is_write_vectored()
     }
@@ -252,8 +251,10 @@ impl AsyncWrite for WatchedIo {
         outcome
     }
 
-    /// Ends the TLS session and the sending side; then, if the last answer came before the whole request was
-    /// read, waits for the peer a little, since closing at once would make its system forget the answer.
+    /// Ends the TLS session and the sending side.
+    ///
+    /// If the last answer was sent before the whole request was read, this waits a little for the peer. If the socket were
+    /// closed at once, the peer's system would discard the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_shut_down {
             let outcome = Pin::new(&mut self.tls).poll_shutdown(cx);

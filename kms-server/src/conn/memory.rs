@@ -1,22 +1,22 @@
-//! When memory is given back: after a wave of connections, and never while a request waits for it.
+//! Returns freed memory to the system: after a wave of connections, and never while a request waits for it.
 
 use std::time::{Duration, Instant};
 
 use crate::host::process;
 
-/// How often is looked.
+/// The time between two checks.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many connections have to have ended, at least.
+/// The least number of ended connections that makes a wave.
 const MANY: usize = 64;
 
-/// How much memory makes it worth while.
+/// The growth of memory that is worth the effort.
 const MUCH: u64 = 16 * 1024 * 1024;
 
-/// How often is done without a wave, if memory has grown.
+/// The time after which memory is returned without a wave, if it has grown.
 const LONG: Duration = Duration::from_secs(20);
 
-/// What there was when memory was given back last.
+/// The state when memory was returned last.
 pub struct Reclaim {
     at: Instant,
     resident: u64,
@@ -24,7 +24,7 @@ pub struct Reclaim {
 }
 
 impl Reclaim {
-    /// Looks now and then, without an end. `connections` tells how many there are, and the most that there were.
+    /// Checks now and then, forever. `connections` returns how many there are now, and the most that there were.
     pub async fn run(connections: impl Fn() -> (usize, usize)) {
         let mut last = Self { at: Instant::now(), resident: process::resident_bytes(), connections: 0 };
         loop {
@@ -34,7 +34,7 @@ impl Reclaim {
             if !last.is_due(live, Instant::now(), process::resident_bytes) {
                 continue;
             }
-            // It is work of milliseconds and system calls: not for a thread that serves.
+            // It takes milliseconds and system calls, so it does not run on a thread that serves.
             let _ = tokio::task::spawn_blocking(process::return_freed_memory).await;
             last = Self { at: Instant::now(), resident: process::resident_bytes(), connections: live };
         }

@@ -1,4 +1,4 @@
-//! The transport of one connection, and the bounds on what a peer may do there.
+//! The transport of one connection, and the limits on its peer.
 
 pub mod frames;
 pub mod guard;

@@ -1,29 +1,29 @@
-//! Where the requests of an HTTP/1.1 connection begin and end (RFC 9112), and which of them are refused.
+//! Tracks the requests of an HTTP/1.1 connection (RFC 9112), and decides which of them are refused.
 //!
-//! hyper passes on neither two lengths of one body nor what follows a `#`, takes two `Host` headers, and answers other
-//! transfer codings with 400. So every head is looked at before hyper gets it, with the parser that hyper has, also one
-//! that was sent ahead. In place of a head that is refused hyper gets another, whose answer is known.
+//! hyper does not report two lengths of one body, nor what follows a `#`. It accepts two `Host` headers, and answers
+//! unknown transfer codings with 400. So every head, even of a pipelined request, is checked before hyper reads it, with
+//! the parser that hyper uses. A refused head is replaced by another one, whose answer is known.
 
 use std::mem::MaybeUninit;
 
 use http::StatusCode;
 use httparse::{Header, Status};
 
-/// The most bytes of a request's head that are read.
+/// The most bytes of a request's head.
 pub const MAX_HEAD: usize = 16 * 1024;
 
-/// The most fields of a head, as many as hyper takes.
+/// The most fields of a head, as in hyper.
 const MAX_FIELDS: usize = 100;
 
-/// The longest length of a body; what is above means something else to hyper.
+/// The largest length of a body. hyper gives larger numbers another meaning.
 const MAX_LENGTH: u64 = u64::MAX / 2;
 
-/// Why a request is refused whatever it asks for. The connection ends with the answer.
+/// Why a request is refused whatever its path is. The connection ends with the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The status of the answer.
     pub status: StatusCode,
-    /// What the client is told.
+    /// The message for the client.
     pub message: &'static str,
 }
 
@@ -43,11 +43,11 @@ const INVALID_LENGTH: Refusal = bad_request("invalid content length");
 const TWO_HOSTS: Refusal = bad_request("too many host headers");
 const FRAGMENT: Refusal = bad_request("invalid request target");
 
-/// The place in the stream of requests that a client sends.
+/// The position in the requests that a client sends.
 #[derive(Debug)]
 pub struct Requests {
     place: Place,
-    /// The part of a line of a chunked body that came already.
+    /// The received part of a line in a chunked body.
     line: Vec<u8>,
     count: u32,
 }
@@ -55,46 +55,46 @@ pub struct Requests {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Head,
-    /// A body of which so much is to come, and is not nothing.
+    /// A body of which this many bytes, at least one, are still to come.
     Body(u64),
     ChunkSize,
-    /// A chunk of which so much is to come.
+    /// A chunk of which this many bytes are still to come.
     Chunk(u64),
     ChunkEnd,
     Trailer,
-    /// A request was refused: nothing after it is one.
+    /// A request was refused. Nothing after it is a request.
     Over,
     /// A chunked body is malformed.
     Broken,
 }
 
-/// What was found in bytes that came.
+/// The result of following some bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// So many of them can be passed on. What is left is a part of a head.
+    /// The number of bytes that can be passed on. The rest is a part of a head.
     pub passed: usize,
-    /// The head after them, if it is refused.
+    /// The head behind these bytes, if it is refused.
     pub refused: Option<RefusedHead>,
 }
 
-/// A head that is refused.
+/// A refused head.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RefusedHead {
-    /// Why it is refused.
+    /// The reason.
     pub refusal: Refusal,
     /// The number of the request on its connection.
     pub number: u32,
-    /// The head that hyper gets in its place.
+    /// The head that replaces it for hyper.
     pub stand_in: Vec<u8>,
 }
 
 impl Requests {
-    /// Begins before the first request.
+    /// Creates a position before the first request.
     pub fn new() -> Self {
         Self { place: Place::Head, line: Vec::new(), count: 0 }
     }
 
-    /// Tells whether nothing more is to be read, and whether that is an error.
+    /// Returns `None` while more can be read, or else whether the end is an error.
     pub fn is_over(&self) -> Option<bool> {
         match self.place {
             Place::Over => Some(false),
@@ -103,7 +103,7 @@ impl Requests {
         }
     }
 
-    /// Follows `bytes`, which begin with the part of a head that was left the last time.
+    /// Follows `bytes`, which begin with the part of a head that was left over the last time.
     pub fn follow(&mut self, bytes: &[u8]) -> Followed {
         let mut passed = 0;
         while let Some(rest) = bytes.get(passed..).filter(|rest| !rest.is_empty()) {
@@ -139,14 +139,14 @@ impl Requests {
         Followed { passed, refused: None }
     }
 
-    /// Refuses the head of which a part came, since there is no room for all of it.
+    /// Refuses an incomplete head, because there is no memory for all of it.
     pub fn refuse_for_want_of_room(&mut self) -> RefusedHead {
         self.count = self.count.wrapping_add(1);
         self.place = Place::Over;
         RefusedHead { refusal: NO_ROOM, number: self.count, stand_in: stand_in(None) }
     }
 
-    /// Follows a chunked body to the end of a line, and returns its length in `rest`.
+    /// Follows a chunked body to the end of a line, and returns the line's length in `rest`.
     fn follow_line(&mut self, rest: &[u8]) -> usize {
         let end = rest.iter().position(|&byte| byte == b'\n');
         let len = end.map_or(rest.len(), |end| end + 1);
@@ -161,14 +161,14 @@ impl Requests {
                 (Place::Trailer, [field @ .., b'\r', b'\n']) if !field.contains(&b'\r') => Place::Trailer,
                 _ => Place::Broken,
             };
-            // Not kept: an idle connection shall not carry the room for a long line.
+            // The buffer is not kept, so that an idle connection does not hold the memory of a long line.
             self.line = Vec::new();
         }
         len
     }
 }
 
-/// Tells whether the head in `bytes` may be whole, of which the first `before` bytes are not.
+/// Returns whether the head in `bytes` may be complete, if its first `before` bytes were not.
 pub fn may_be_whole(bytes: &[u8], before: usize) -> bool {
     let new = &bytes[before.saturating_sub(3)..];
     bytes.len() > MAX_HEAD
@@ -192,10 +192,10 @@ fn after_size(line: &[u8]) -> Place {
     }
 }
 
-/// Why a head is refused, and the head that stands in for it.
+/// Why a head is refused, and the head that replaces it.
 type Refused = (Refusal, Vec<u8>);
 
-/// Reads a head; `None` if it is not whole yet. Returns its length, and the place where it leads.
+/// Reads a head. Returns its length and the next position, or `None` if it is incomplete.
 fn read_head(bytes: &[u8]) -> Result<Option<(usize, Place)>, Refused> {
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
@@ -211,11 +211,11 @@ fn read_head(bytes: &[u8]) -> Result<Option<(usize, Place)>, Refused> {
     }
 }
 
-/// Decides whether a request can be passed on, and what follows its head.
+/// Decides whether a request can be passed on. Returns the position after its head.
 fn judge(request: &httparse::Request<'_, '_>) -> Result<Place, Refusal> {
     let (mut hosts, mut codings, mut length) = (0, 0, None);
     for field in &*request.headers {
-        // By their lengths first: this is done for every field of every request.
+        // The lengths are compared first, because this runs for every field of every request.
         match field.name.len() {
             4 if field.name.eq_ignore_ascii_case("host") => hosts += 1,
             14 if field.name.eq_ignore_ascii_case("content-length") => {
@@ -241,7 +241,7 @@ fn judge(request: &httparse::Request<'_, '_>) -> Result<Place, Refusal> {
         return Err(TWO_HOSTS);
     }
     match (codings, length) {
-        // Two lengths for one body are how requests are smuggled past a proxy (RFC 9112, section 6.1).
+        // Two lengths for one body allow request smuggling through a proxy (RFC 9112, section 6.1).
         (1, Some(_)) => Err(TWO_LENGTHS),
         // HTTP/1.0 has no transfer codings.
         (1, None) if request.version != Some(1) => Err(TWO_LENGTHS),
@@ -257,7 +257,7 @@ fn read_length(value: &[u8]) -> Option<u64> {
     digits.parse().ok().filter(|&length| length <= MAX_LENGTH)
 }
 
-/// Makes the head that hyper gets in place of one that is refused: it names what was asked for, for the audit log.
+/// Creates the head that replaces a refused one. It keeps method and target for the audit log.
 fn stand_in(request: Option<&httparse::Request<'_, '_>>) -> Vec<u8> {
     let method = request.and_then(|request| request.method).unwrap_or("GET");
     let target = request.and_then(|request| request.path?.split('#').next());
@@ -274,7 +274,7 @@ mod tests {
     const CHUNKED: &str = "POST /b HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n\
                            3;x=y\r\na\r\n\r\n10\r\n0123456789abcdef\r\n0\r\nt: u\r\n\r\n";
 
-    /// Feeds `stream` in parts of `size`; returns what is passed on, the refusal, and how many requests there were.
+    /// Feeds `stream` in parts of `size`. Returns the bytes passed on, the refusal, and the number of requests.
     fn follow(stream: &[u8], size: usize) -> (Vec<u8>, Option<Refusal>, u32) {
         let (mut requests, mut held, mut passed) = (Requests::new(), Vec::new(), Vec::new());
         for part in stream.chunks(size) {

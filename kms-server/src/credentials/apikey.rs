@@ -1,4 +1,4 @@
-//! API keys: an Ed25519 seed as text, from which a client makes the certificate that it shows.
+//! API keys: an Ed25519 seed as text, from which a client makes its certificate.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use zeroize::Zeroizing;
 
 use super::certificate::{self, CertifiedKey, NewCertificate};
 
-/// What every API key begins with.
+/// The beginning of every API key.
 pub const PREFIX: &str = "kes:v1:";
 
-/// How long the certificate holds that a client makes from its API key, as in KES's SDK: 90 days.
+/// The validity of the certificate that a client makes from its API key: 90 days, as in KES's SDK.
 const CLIENT_CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// The type byte of an Ed25519 seed, the only type there is.
+/// The type byte of an Ed25519 seed, which is the only type.
 const TYPE_ED25519: u8 = 0;
 
 /// An API key of KES: `kes:v1:` and the base64 of a zero byte and a 32-byte Ed25519 seed.
 ///
-/// Whoever holds it is the [`Identity`] of its public key. It has no `Debug`, and is wiped when dropped.
+/// The holder of an API key has the [`Identity`] of its public key. The type has no `Debug`, and is wiped when dropped.
 pub struct ApiKey {
     seed: SecretKey,
     signer: Signer,
 }
 
 impl ApiKey {
-    /// Makes an API key from the operating system's random generator.
+    /// Creates an API key from the operating system's random generator.
     pub fn generate() -> kms_core::Result<Self> {
         Self::of_seed(SecretKey::random()?)
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
@@ -52,7 +52,7 @@ impl ApiKey {
         }
     }
 
-    /// Takes the private key of a certificate, which an API key is if it is Ed25519; `None` if it is not.
+    /// Creates an API key from the private key of a certificate. Returns `None` unless that is an Ed25519 key.
     ///
     /// `pkcs8` is the DER of PKCS #8.
     pub fn of_private_key(pkcs8: &[u8]) -> Option<Self> {
@@ -61,7 +61,7 @@ impl ApiKey {
         Self::of_seed(SecretKey::from_slice(seed.as_ref())?).ok()
     }
 
-    /// Writes the API key as text: a secret.
+    /// Returns the API key as text, which is a secret.
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; 33]);
         bytes[1..].copy_from_slice(self.seed.expose());
@@ -71,20 +71,19 @@ impl ApiKey {
         text
     }
 
-    /// Returns who the holder of this API key is.
+    /// Returns the identity of the API key's holder.
     pub fn identity(&self) -> Identity {
         Identity::of_public_key(&self.signer.subject_public_key_info())
     }
 
-    /// Makes a throw-away client certificate as KES's SDK does: self-signed, named by the identity, valid for
-    /// 90 days.
+    /// Creates a short-lived client certificate as KES's SDK does: self-signed, named by the identity, valid for 90 days.
     pub fn client_certificate(&self) -> kms_core::Result<CertifiedKey> {
         let name = self.identity().to_string();
         let certificate = NewCertificate::client(name, CLIENT_CERTIFICATE_VALIDITY);
         self.certify(&certificate)
     }
 
-    /// Makes a self-signed certificate for the key pair of this API key.
+    /// Creates a self-signed certificate for the key pair of this API key.
     pub fn certify(&self, certificate: &NewCertificate) -> kms_core::Result<CertifiedKey> {
         let failed = |_| Error::new(ErrorKind::Internal, "encode the private key of an API key");
         let pkcs8 = self.signer.0.to_pkcs8v1().map_err(failed)?;
@@ -100,7 +99,7 @@ impl ApiKey {
     }
 }
 
-/// Why a text is no API key. It holds nothing of the text.
+/// Why a text is not an API key. No part of the text is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidApiKey {
     /// It does not begin with `kes:v1:`.
@@ -112,7 +111,7 @@ pub enum InvalidApiKey {
     /// Its first byte names a type that is not Ed25519.
     #[error("invalid API key: type {0} is not supported, expected 0 (Ed25519)")]
     Type(u8),
-    /// It holds another number of bytes than a type and 32 bytes of seed.
+    /// It does not hold exactly a type byte and 32 bytes of seed.
     #[error("invalid API key: it holds {0} bytes, expected 33")]
     Length(usize),
     /// The cryptographic library refused the seed.
@@ -120,7 +119,7 @@ pub enum InvalidApiKey {
     Seed,
 }
 
-/// Signs certificates with the key pair itself, so that no copy of it is made for [`rcgen`].
+/// Signs certificates with the key pair itself, so that [`rcgen`] needs no copy of it.
 struct Signer(Ed25519KeyPair);
 
 impl PublicKeyData for Signer {

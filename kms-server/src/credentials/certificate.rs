@@ -1,4 +1,4 @@
-//! X.509 certificates: self-signed ones are made, and what matters of others is read.
+//! X.509 certificates: creates self-signed ones, and reads facts of others.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -20,22 +20,22 @@ use zeroize::Zeroizing;
 
 use super::private_key;
 
-/// Certificates are valid from a little before they were made, for clocks that are behind.
+/// Certificates are valid from a little before now, because some clocks are behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// The length of a line of PEM.
 const LINE: usize = 64;
 
-/// A certificate chain, leaf first, and the private key of the leaf. It has no `Debug`.
+/// A certificate chain, leaf first, and the private key of the leaf. The type has no `Debug`.
 pub struct CertifiedKey {
-    /// The certificates as they are presented.
+    /// The certificates in the order in which they are presented.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The private key of the first.
+    /// The private key of the first certificate.
     pub key: PrivateKeyDer<'static>,
 }
 
 impl CertifiedKey {
-    /// Tells whether the private key is that of the first certificate; a key that cannot be used is that of none.
+    /// Returns whether the private key belongs to the first certificate. An unusable key belongs to none.
     pub fn matches(&self) -> Result<bool, InvalidCertificate> {
         let first = self.chain.first().ok_or(InvalidCertificate::None)?;
         let facts = Facts::of(first)?;
@@ -44,14 +44,14 @@ impl CertifiedKey {
         Ok(key.and_then(|key| Some(key.public_key()?.as_ref() == facts.public_key)).unwrap_or_default())
     }
 
-    /// Writes the chain as PEM.
+    /// Returns the chain as PEM.
     pub fn chain_pem(&self) -> String {
         self.chain.iter().map(|certificate| certificate_pem(certificate)).collect()
     }
 
-    /// Writes the private key, which was made here and so is PKCS #8, as PEM: a secret.
+    /// Returns the private key as PEM, which is a secret. The key was made here and so is PKCS #8.
     pub fn key_pem(&self) -> Zeroizing<String> {
-        // Not by the crate `pem`, which leaves the base64 in buffers that it does not wipe.
+        // The crate `pem` is not used here: it leaves the base64 in buffers that it does not wipe.
         let text = Zeroizing::new(STANDARD.encode(self.key.secret_der()));
         let (begin, end) = ("-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----\n");
         let len = begin.len() + text.len() + text.len().div_ceil(LINE) + end.len();
@@ -66,27 +66,27 @@ impl CertifiedKey {
     }
 }
 
-/// What a self-signed certificate is to say.
+/// The content of a new self-signed certificate.
 pub struct NewCertificate {
     /// The common name of subject and issuer.
     pub common_name: String,
-    /// The DNS names it is for.
+    /// The DNS names that it is valid for.
     pub dns_names: Vec<String>,
-    /// The addresses it is for.
+    /// The addresses that it is valid for.
     pub ip_addresses: Vec<IpAddr>,
-    /// How long it is valid from now.
+    /// The validity from now.
     pub validity: Duration,
-    /// Whether a server may use it, too.
+    /// Whether a server may use it too.
     pub server: bool,
 }
 
 impl NewCertificate {
-    /// Describes a certificate that only a client uses.
+    /// Creates the description of a certificate for a client alone.
     pub fn client(common_name: String, validity: Duration) -> Self {
         Self { common_name, dns_names: Vec::new(), ip_addresses: Vec::new(), validity, server: false }
     }
 
-    /// Makes it with a fresh ECDSA P-256 key, which every TLS client understands.
+    /// Creates the certificate with a new ECDSA P-256 key, which every TLS client supports.
     pub fn with_new_key(&self) -> kms_core::Result<CertifiedKey> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
             .map_err(|source| Error::with_source(ErrorKind::Internal, "make an ECDSA key", source))?;
@@ -95,9 +95,9 @@ impl NewCertificate {
     }
 }
 
-/// Makes a certificate for the key of `signer`, signed by itself. It is no CA.
+/// Creates a self-signed certificate for the key of `signer`. It is not a CA.
 ///
-/// Fails with `InvalidInput` when a name cannot stand in a certificate.
+/// Fails with `InvalidInput` if a name is not allowed in a certificate.
 pub fn self_sign(
     new: &NewCertificate,
     signer: &impl SigningKey,
@@ -128,20 +128,20 @@ pub fn self_sign(
     Ok(params.self_signed(signer).map_err(invalid)?.into())
 }
 
-/// What matters of a certificate to this program and to the operator.
+/// The facts of a certificate that this program and its operator need.
 #[derive(Debug)]
 pub struct Facts {
-    /// Who the holder of its key is.
+    /// The identity of its key.
     pub identity: Identity,
     /// The subject as text.
     pub subject: String,
-    /// The DNS names it is for.
+    /// The DNS names that it is valid for.
     pub dns_names: Vec<String>,
-    /// The addresses it is for.
+    /// The addresses that it is valid for.
     pub ip_addresses: Vec<IpAddr>,
-    /// From when it is valid.
+    /// The beginning of its validity.
     pub not_before: Timestamp,
-    /// Until when it is valid.
+    /// The end of its validity.
     pub not_after: Timestamp,
     /// Whether its basic constraints say `CA:TRUE`.
     pub is_ca: bool,
@@ -150,7 +150,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads them off the DER of a certificate.
+    /// Reads the facts from the DER of a certificate.
     pub fn of(der: &[u8]) -> Result<Self, InvalidCertificate> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der)
             .map_err(|error| InvalidCertificate::Der(error.to_string()))?;
@@ -179,13 +179,13 @@ impl Facts {
         Ok(facts)
     }
 
-    /// Tells whether it names neither a host nor an address, which Go clients refuse.
+    /// Returns whether it names neither a host nor an address. Go clients refuse such a certificate.
     pub fn names_nothing(&self) -> bool {
         self.dns_names.is_empty() && self.ip_addresses.is_empty()
     }
 }
 
-/// Finds the first certificate in a file's content, PEM (other text around it is passed over) or DER.
+/// Returns the first certificate of a file, which is PEM or DER. Other text around PEM is skipped.
 pub fn first_of(content: &[u8]) -> Result<CertificateDer<'static>, InvalidCertificate> {
     if content.starts_with(&[0x30]) {
         return Ok(CertificateDer::from(content.to_vec()));
@@ -197,7 +197,7 @@ pub fn first_of(content: &[u8]) -> Result<CertificateDer<'static>, InvalidCertif
     }
 }
 
-/// Reads a PEM file of a certificate chain and one of its private key, by `password` if that is encrypted.
+/// Reads a PEM file with a certificate chain, and one with its private key. `password` is for an encrypted key.
 ///
 /// The message of an error names the file.
 pub fn read_pair(cert: &Path, key: &Path, password: Option<&str>) -> Result<CertifiedKey, String> {
@@ -208,7 +208,7 @@ pub fn read_pair(cert: &Path, key: &Path, password: Option<&str>) -> Result<Cert
     Ok(CertifiedKey { chain, key })
 }
 
-/// Reads a PEM file of at least one certificate.
+/// Reads a PEM file with at least one certificate.
 ///
 /// The message of an error names the file.
 pub fn read_chain(cert: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -223,16 +223,16 @@ pub fn read_chain(cert: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
-/// Why there is no certificate to be read.
+/// Why a certificate cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCertificate {
-    /// Nothing in the file looks like a certificate.
+    /// The file holds no certificate.
     #[error("it holds no certificate, expected PEM or DER")]
     None,
     /// The PEM is damaged.
     #[error("it is no PEM file: {0}")]
     Pem(String),
-    /// The DER is no X.509 certificate.
+    /// The DER is not an X.509 certificate.
     #[error("it is no X.509 certificate: {0}")]
     Der(String),
 }

@@ -1,4 +1,4 @@
-//! Certificates, private keys and API keys, as files and texts have them.
+//! Certificates, private keys and API keys, in files and as text.
 
 pub mod apikey;
 pub mod certificate;

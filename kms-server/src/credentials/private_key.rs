@@ -1,7 +1,7 @@
-//! Private keys in PEM files, also encrypted ones.
+//! Private keys in PEM files, encrypted or not.
 //!
-//! Two forms of encryption are in use. PKCS #8 (RFC 5958, RFC 8018) is that of today. RFC 1423, section 1.1, is that of
-//! `openssl ec -aes256` and of KES: a key is derived from the password by one round of MD5, as OpenSSL does it.
+//! Two forms of encryption are in use. Today's form is PKCS #8 (RFC 5958, RFC 8018). RFC 1423, section 1.1, is the form
+//! of `openssl ec -aes256` and of KES. It derives a key from the password by one round of MD5, as OpenSSL does.
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::cipher::block_padding::Pkcs7;
@@ -19,34 +19,34 @@ use x509_parser::der_parser::asn1_rs::{FromDer as _, Sequence};
 use x509_parser::x509::AlgorithmIdentifier;
 use zeroize::Zeroizing;
 
-/// The label of an encrypted key of PKCS #8.
+/// The label of an encrypted PKCS #8 key.
 const PKCS8: &str = "ENCRYPTED PRIVATE KEY";
 
-/// How much of the initialization vector is the salt of the password.
+/// The part of the initialization vector that is the salt of the password.
 const SALT_LEN: usize = 8;
 
-/// Why a private key cannot be had.
+/// Why a private key cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// It is encrypted, and there is no password.
     #[error("its private key is encrypted, and there is no password: set tls.password")]
     Encrypted,
-    /// The password does not open it.
+    /// The password does not decrypt it.
     #[error("its private key is damaged, or encrypted with another password than tls.password")]
     WrongPassword,
-    /// It is encrypted in a way that is not known; by what.
+    /// It is encrypted by this unsupported algorithm.
     #[error(
         "its private key is encrypted by {0}, expected AES or DES in CBC mode: 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
          makes such a one"
     )]
     Cipher(String),
-    /// To derive its key from the password would take too long, or too much memory; by what.
+    /// Deriving its key from the password would take too much time or memory, for this reason.
     #[error(
         "its private key is encrypted in a way that is too costly to undo ({0}): 'openssl pkcs8 -topk8 -v2 aes-256-cbc' \
          makes another"
     )]
     TooCostly(String),
-    /// The PEM is damaged, or holds no private key. The error is no source: it may quote the key.
+    /// The PEM is damaged or holds no private key. The error is not a `source`, because it may quote the key.
     #[error("{}", kms_trust::describe_pem_error(.0, "private key"))]
     Pem(pem::Error),
     /// The PEM of an encrypted key is damaged.
@@ -55,7 +55,7 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
-    /// Says it where no config, but a person, gave the password.
+    /// Returns the message for a password that a person typed and no config sets.
     pub fn with_password_asked(&self) -> String {
         match self {
             Self::WrongPassword => "the password is wrong, or the private key is damaged".to_owned(),
@@ -65,7 +65,7 @@ impl Unreadable {
     }
 }
 
-/// Reads the first private key of a file, by `password` if it is encrypted.
+/// Reads the first private key of a file. `password` is for an encrypted key.
 pub fn read(content: &[u8], password: Option<&str>) -> Result<PrivateKeyDer<'static>, Unreadable> {
     match Encryption::of_first_key(content) {
         None => PrivateKeyDer::from_pem_slice(content).map_err(Unreadable::Pem),
@@ -76,7 +76,7 @@ pub fn read(content: &[u8], password: Option<&str>) -> Result<PrivateKeyDer<'sta
     }
 }
 
-/// Tells whether the first private key of a file is encrypted.
+/// Returns whether the first private key of a file is encrypted.
 pub fn is_encrypted(content: &[u8]) -> bool {
     Encryption::of_first_key(content).is_some()
 }
@@ -88,7 +88,7 @@ enum Encryption {
 }
 
 impl Encryption {
-    /// Looks at the lines of the first private key, and no further: what is not encrypted is read elsewhere.
+    /// Reads the lines of the first private key, and nothing after it. A key that is not encrypted is read elsewhere.
     fn of_first_key(content: &[u8]) -> Option<Self> {
         let mut lines = content.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
         let begin =
@@ -130,7 +130,7 @@ fn decrypt_pkcs8(der: &[u8], password: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unre
     Ok(Zeroizing::new(document.as_bytes().to_vec()))
 }
 
-/// Fails for what would keep the server busy for long, or take its memory: a file must not end a server that runs.
+/// Fails if decryption would keep the server busy for long or take its memory. A file must not end a running server.
 fn check_cost(kdf: &Kdf) -> Result<(), Unreadable> {
     match kdf {
         Kdf::Pbkdf2(of) if of.iteration_count > MAX_ITERATIONS => {
@@ -154,14 +154,14 @@ fn check_cost(kdf: &Kdf) -> Result<(), Unreadable> {
     }
 }
 
-/// Some seconds; openssl's own number is 2,048.
+/// This many take some seconds. The default of openssl is 2,048.
 const MAX_ITERATIONS: u32 = 10_000_000;
 
-/// In bytes; openssl takes 16 MiB, in one pass.
+/// In bytes. openssl takes 16 MiB in one pass.
 const MAX_SCRYPT_MEMORY: u64 = 128 * 1024 * 1024;
 const MAX_SCRYPT_PASSES: u16 = 16;
 
-/// Returns the object identifier of the algorithm that a key of PKCS #8 is encrypted by.
+/// Returns a name for the algorithm by which a PKCS #8 key is encrypted: its object identifier if it has no other.
 fn algorithm_of(der: &[u8]) -> String {
     let algorithm = Sequence::from_der(der).ok().and_then(|(_, sequence)| {
         let (_, algorithm) = AlgorithmIdentifier::from_der(&sequence.content).ok()?;
@@ -205,9 +205,9 @@ fn decrypt_cbc<C: BlockCipherDecrypt + KeyInit>(
     Ok(plain)
 }
 
-/// Encrypts a private key of PKCS #8 as KES does: AES-256 by RFC 1423, which MinIO reads too. `iv` has to be random.
+/// Encrypts a PKCS #8 key as KES does: with AES-256 by RFC 1423, which MinIO reads too. `iv` has to be random.
 ///
-/// The form has no sum: whoever can write the file can change the key.
+/// The form has no checksum. Whoever can write the file can change the key.
 pub fn encrypt(der: &[u8], password: &[u8], iv: [u8; 16]) -> String {
     let key = derive(password, &iv[..SALT_LEN], 32);
     let key: Zeroizing<[u8; 32]> = Zeroizing::new(std::array::from_fn(|at| key[at]));
@@ -216,7 +216,7 @@ pub fn encrypt(der: &[u8], password: &[u8], iv: [u8; 16]) -> String {
     let headers =
         [("Proc-Type", "4,ENCRYPTED".to_owned()), ("DEK-Info", format!("AES-256-CBC,{}", hex::encode(iv)))];
     for (name, value) in headers {
-        // Fails for names with a colon.
+        // Only names with a colon fail.
         let _ = block.headers_mut().add(name, &value);
     }
     ::pem::encode_config(&block, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF))
@@ -244,7 +244,7 @@ mod tests {
 
     const PASSWORD: &str = "open-sesame";
 
-    /// Made by openssl, with 2,147,483,647 iterations put into it.
+    /// Made by openssl, then changed to 2,147,483,647 iterations.
     const ITERATIONS: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
 MIGdMFkGCSqGSIb3DQEFDTBMMCsGCSqGSIb3DQEFDDAeBAikwYaPzwHMFgIEf///
 /zAMBggqhkiG9w0CCQUAMB0GCWCGSAFlAwQBKgQQUIymzVJ57rwyZucIAWwyHQRA
@@ -253,7 +253,7 @@ RaOf1DFiSCV4VN9wR/WndMCFEOAjXFe4SAQ/shzNvCJvIiMhd8ZC5u90h3EwAlmr
 -----END ENCRYPTED PRIVATE KEY-----
 ";
 
-    /// Made by openssl, with r = 127 put into it: 254 MiB.
+    /// Made by openssl, then changed to r = 127, which takes 254 MiB.
     const SCRYPT: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
 MIGTME8GCSqGSIb3DQEFDTBCMCEGCSsGAQQB2kcECzAUBAi1mi4dAfdNlQICQAAC
 AX8CAQEwHQYJYIZIAWUDBAEqBBCXhpmJrb+nH9FswUQ/ZO2DBEBrmZm9h07A8bVa

@@ -1,4 +1,4 @@
-//! Small files that must be whole, private and never overwritten by mistake.
+//! Small files that must be complete and private, and that must not be overwritten by mistake.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -16,25 +16,27 @@ pub const PRIVATE: u32 = 0o600;
 /// The mode of a file that everybody may read.
 pub const PUBLIC: u32 = 0o644;
 
-/// Writes a file that is not there yet; it appears whole, on the disk, or not at all.
+/// Writes a new file. The file appears complete and synced, or not at all.
 ///
-/// Fails with `AlreadyExists` if there is one, which is left as it was.
+/// Fails with `AlreadyExists` if the file exists, and leaves that file as it is.
 pub fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write(path, content, mode, rename_new)
 }
 
-/// Writes a file in the place of one that may be there, in one step.
+/// Writes a file atomically. An existing file is replaced.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write(path, content, mode, |from, to| fs::rename(from, to))
 }
 
-/// Writes to what is there, or makes a file: a link is followed, and a device, a pipe, a file with more names than one and one
-/// that was mounted stay what they are. A file of its own is replaced in one step.
+/// Writes to an existing file, or creates one.
+///
+/// A link is followed. Devices, pipes, mounted files and files with several names keep what they are and get the new
+/// content. Any other file is replaced atomically.
 pub fn overwrite(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let is_own_file = |found: fs::Metadata| found.is_file() && found.nlink() == 1;
     if path.metadata().is_ok_and(is_own_file) {
         match replace(&path.canonicalize()?, content, mode) {
-            // It is mounted, or its directory is not ours.
+            // It is mounted, or its directory belongs to somebody else.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -52,18 +54,18 @@ pub fn overwrite(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     }
     file.write_all(content)?;
     match file.sync_all() {
-        // A device or a pipe has nothing to sync.
+        // Devices and pipes have nothing to sync.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         synced => synced,
     }
 }
 
-/// Makes a directory, and those above it, that only its owner may enter. One that exists is left as it is.
+/// Creates a directory and its parents, which only their owner may enter. An existing directory is left as it is.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Who may read what others must not change.
+/// Who may read a file that others must not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     /// Its owner alone.
@@ -72,10 +74,10 @@ pub enum Readers {
     All,
 }
 
-/// Refuses what others can write, or read if that is for its owner alone, and what belongs to another user than this
-/// process's or root. What is not there is fine.
+/// Refuses a file that others can change, or that others can read although it is for its owner alone.
 ///
-/// The error is a line that names it, says what is wrong and how that is mended.
+/// A file that belongs to another user than this process's or root is refused too. A missing file is accepted. The error
+/// is one line that names the file, says what is wrong and how to mend it.
 pub fn refuse_exposed(path: &Path, readers: Readers) -> Result<(), String> {
     let found = match path.metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -98,7 +100,7 @@ pub fn refuse_exposed(path: &Path, readers: Readers) -> Result<(), String> {
     Err(format!("{name}: its mode {mode:04o} lets others {what} it; run: chmod {change} {quoted}"))
 }
 
-/// Says which file an error is about.
+/// Returns the error as a line that names the file.
 pub fn failed(path: &Path, error: &io::Error) -> String {
     format!("{}: {}", path.display(), describe_io_error(error))
 }
@@ -123,7 +125,7 @@ fn write(
 
 fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    // The mode above is cut by the umask.
+    // The umask has reduced the mode above.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.sync_all()
@@ -221,7 +223,7 @@ mod tests {
             assert_eq!(*kms_core::primitives::read_secret_file(&file, 10_000).unwrap(), content);
         }
         assert!(kms_core::primitives::read_secret_file(&file, 9_999).is_err());
-        // A file that says that it is empty.
+        // This file reports a length of zero.
         assert!(
             !kms_core::primitives::read_secret_file(Path::new("/proc/self/status"), 1 << 20)
                 .unwrap()

@@ -1,4 +1,4 @@
-//! Where a server listens: on every interface of IPv4 and IPv6 unless an address of one of them is given.
+//! The listening socket: on every interface of IPv4 and IPv6 unless the address names one.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::TcpListener;
 
-/// The most connections that wait to be accepted; the system has a bound of its own below it.
+/// The most connections that wait to be accepted. The system may have a lower limit.
 const BACKLOG: i32 = 4096;
 
-/// Begins to listen, and returns the address with the port that the system chose if none was asked for.
+/// Listens on `address`. Returns the address with the port that the system chose if none was asked for.
 ///
-/// An address that is none, of either family, means both of them with one socket, as in every server written in Go. On a
+/// An unspecified address of either family means both families on one socket, as in every server written in Go. On a
 /// machine without IPv6 it means IPv4.
 pub fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let port = address.port();
@@ -32,7 +32,7 @@ pub fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, SocketAddr::new(ip, port)))
 }
 
-/// Returns the address of a client of either family; IPv6 as the form of IPv4 ends here, so that nobody has two addresses.
+/// Returns the address of a client. An IPv4 address in IPv6 form becomes IPv4, so that nobody has two addresses.
 pub fn client(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip if ip.is_ipv4() => SocketAddr::new(ip, address.port()),
@@ -43,7 +43,7 @@ pub fn client(address: SocketAddr) -> SocketAddr {
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // The system's default may be otherwise (net.ipv6.bindv6only).
+        // The system's default may be the other one (net.ipv6.bindv6only).
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
@@ -53,7 +53,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Tells whether IPv6 is what fails, and not the port: that is in use or not allowed for IPv4 either.
+/// Returns whether IPv6 is the cause. A port that is in use or not allowed would fail for IPv4 too.
 fn is_without_ipv6(error: &io::Error) -> bool {
     !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
 }

@@ -1,4 +1,4 @@
-//! Which mount a path lies on: what a container, or a volume that comes back elsewhere, takes with it.
+//! The mount that a path lies on. A root key and its store can be lost separately if their mounts differ.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-/// Tells whether two paths lie on one mount. Of a path that is not there the nearest directory above counts.
+/// Returns whether two paths lie on the same mount. For a missing path, its nearest existing parent counts.
 ///
-/// Mounts are told apart by their ids, where the kernel has them (Linux 5.8): a directory that is mounted into a container may
-/// be of the same device as the container's own layer.
+/// Mounts are compared by their ids where the kernel has them (Linux 5.8). Device numbers are not enough: a directory
+/// that is mounted into a container may be on the same device as the container's own layer.
 pub fn are_together(one: &Path, other: &Path) -> io::Result<bool> {
     let (one, other) = (present(one)?, present(other)?);
     Ok(match (mount_id(&one), mount_id(&other)) {
@@ -18,13 +18,13 @@ pub fn are_together(one: &Path, other: &Path) -> io::Result<bool> {
     })
 }
 
-/// Returns the id of the mount that a path lies on; a container's filter of system calls may keep it back.
+/// Returns the id of the mount that a path lies on. A container's system call filter may hide it.
 fn mount_id(path: &Path) -> Option<u64> {
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
     (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id)
 }
 
-/// Returns the path, or the nearest one above it that is there.
+/// Returns the path, or its nearest existing parent.
 fn present(path: &Path) -> io::Result<PathBuf> {
     let full = std::path::absolute(path)?;
     for path in full.ancestors() {

@@ -1,20 +1,20 @@
-//! What this program is, and what it runs on, by the names that Go gives them.
+//! The program's version, and its platform by the names that Go uses.
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit it was built from, as the build was told in the environment variable `KMS_COMMIT`.
+/// The commit of the build, from the environment variable `KMS_COMMIT` at build time.
 pub const COMMIT: &str = match option_env!("KMS_COMMIT") {
     Some(commit) => commit,
     None => "<unknown>",
 };
 
-/// The operating system and the architecture by the names that Go gives them, as in `linux/amd64`.
+/// Returns the operating system and the architecture by Go's names, as in `linux/amd64`.
 pub fn platform() -> String {
     format!("{}/{}", go_os(), go_arch())
 }
 
-/// The operating system by the name that Go gives it.
+/// Returns the operating system by Go's name.
 pub fn go_os() -> &'static str {
     match std::env::consts::OS {
         "macos" => "darwin",
@@ -22,7 +22,7 @@ pub fn go_os() -> &'static str {
     }
 }
 
-/// The architecture by the name that Go gives it.
+/// Returns the architecture by Go's name.
 pub fn go_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

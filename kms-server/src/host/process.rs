@@ -1,4 +1,4 @@
-//! What the process asks of the operating system: many descriptors, and that nobody reads its memory.
+//! The process's limits, and the protection of its memory.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,27 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// Descriptors that are kept free for what is not a connection: the store, logs, listeners.
+/// The descriptors that are reserved for everything but connections: the store, logs, listeners.
 const RESERVED_FILES: u64 = 100;
 
-/// What locking all memory needs.
+/// What it takes to lock all memory.
 const NEEDED: &str = "it needs CAP_IPC_LOCK or an unlimited memlock (ulimit -l, LimitMEMLOCK=infinity)";
 
-/// Every page, as it is used.
+/// Locks every page when it is first used.
 const LOCK_ALL: MlockAllFlags =
     MlockAllFlags::CURRENT.union(MlockAllFlags::FUTURE).union(MlockAllFlags::ONFAULT);
 
 /// The most connections at once, however many descriptors there are.
 const MAX_CONNECTIONS: u64 = 16_384;
 
-/// What keeps others from reading the memory of this process; each is an error in words where the system refused it.
+/// The measures that keep others from reading this process's memory. A refused measure holds the system's reason.
 #[derive(Clone, Debug)]
 pub struct Protection {
     /// What is never written to a swap device.
     pub locked: Result<Locked, String>,
     /// A crash leaves no core dump.
     pub no_core_dump: Result<(), String>,
-    /// No other process of the same user can look into it.
+    /// Other processes of the same user cannot read it.
     pub not_dumpable: Result<(), String>,
 }
 
@@ -35,17 +35,17 @@ pub struct Protection {
 pub enum Locked {
     /// Every page.
     Everything,
-    /// The pages on which master keys lie, as far as this many KiB go.
+    /// The pages with master keys, up to this many KiB.
     MasterKeys(u64),
 }
 
 static PROTECTION: OnceLock<Protection> = OnceLock::new();
 
-/// Protects the memory of this process, once, and tells what holds.
+/// Protects the memory of this process, once, and returns the result.
 ///
-/// Memory is locked as it is used, with `CAP_IPC_LOCK` or an unlimited `RLIMIT_MEMLOCK`: under a limit every later
-/// allocation could fail, so only the pages of master keys are. A process that is not dumpable cannot open `/dev/stdout` or its own `/proc` files that show
-/// memory.
+/// All memory is locked if the process has `CAP_IPC_LOCK` or an unlimited `RLIMIT_MEMLOCK`. Under a limit every later
+/// allocation could fail, so only the pages of master keys are locked. Beware: a process that is not dumpable cannot
+/// open `/dev/stdout`, nor those of its own `/proc` files that show memory.
 pub fn protect_memory() -> &'static Protection {
     PROTECTION.get_or_init(|| {
         let refused = |error: rustix::io::Errno| error.to_string();
@@ -65,13 +65,13 @@ pub fn protect_memory() -> &'static Protection {
     })
 }
 
-/// Returns what protects the memory of this process, if anything was asked for.
+/// Returns the protection of this process, or `None` if [`protect_memory`] was not called.
 pub fn protection() -> Option<&'static Protection> {
     PROTECTION.get()
 }
 
 impl Protection {
-    /// Names what holds.
+    /// Returns the measures that hold.
     pub fn held(&self) -> Vec<String> {
         let locked = match self.locked {
             Ok(Locked::Everything) => Some("locked in memory".to_owned()),
@@ -84,7 +84,7 @@ impl Protection {
         locked.into_iter().chain(others.map(|(name, _)| name.to_owned())).collect()
     }
 
-    /// Names what does not hold, with the reason.
+    /// Returns the measures that do not hold, with the reasons.
     pub fn missing(&self) -> Vec<String> {
         let locked = match &self.locked {
             Ok(Locked::Everything) => None,
@@ -110,7 +110,7 @@ fn may_lock_memory() -> bool {
     capabilities & (1 << CAP_IPC_LOCK) != 0 || getrlimit(Resource::Memlock).current.is_none()
 }
 
-/// Raises the limit of open files to what the system allows this process, and returns it.
+/// Raises the limit of open files to the most that this process may have, and returns it.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -120,32 +120,32 @@ pub fn raise_file_limit() -> u64 {
     limit.maximum.unwrap_or(u64::MAX)
 }
 
-/// Has large blocks of memory go back to the system as soon as they are freed.
+/// Makes the allocator return large blocks to the system as soon as they are freed.
 ///
-/// By default glibc learns to keep what was once large: among thousands of connections, a few large bodies leave
-/// holes of a megabyte behind.
+/// By default glibc learns to keep large blocks. With thousands of connections, a few large bodies then leave holes of
+/// a megabyte behind.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn return_large_blocks() {
     const LARGE: libc::c_int = 128 * 1024;
-    // SAFETY: it sets one number of the allocator, and is called before there are threads that could allocate.
+    // SAFETY: this sets one number of the allocator, before there are threads that could allocate.
     #[expect(unsafe_code, reason = "there is no safe way to tell glibc")]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
 
-/// Has large blocks of memory go back to the system as soon as they are freed, where the allocator has to be told.
+/// Makes the allocator return large blocks to the system. This allocator does so by itself.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_large_blocks() {}
 
-/// Gives memory that was freed back to the system, and takes milliseconds for it.
+/// Returns freed memory to the system. This takes milliseconds.
 ///
-/// glibc keeps what was freed in small blocks, since other blocks lie among them. Locked pages cannot be given back, so
-/// for this moment they are not locked; where there is a swap device to which they could be written meanwhile, they stay.
+/// glibc keeps small freed blocks, because other blocks lie among them. Locked pages cannot be returned, so all pages
+/// are unlocked for this moment. They stay locked if there is a swap device to which they could be written meanwhile.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn return_freed_memory() {
     let unlocks = is_locked() && has_no_swap() && munlockall().is_ok();
-    // SAFETY: it takes a number, and gives back pages in which no block is in use.
+    // SAFETY: this takes a number, and returns only pages in which no block is in use.
     #[expect(unsafe_code, reason = "there is no safe way to tell glibc")]
     unsafe {
         libc::malloc_trim(0);
@@ -156,9 +156,9 @@ pub fn return_freed_memory() {
     }
 }
 
-/// Ends the process as a program ends whose reader went away: scripts tell this (141 in a shell) from a failure.
+/// Ends the process by `SIGPIPE`, as a program ends whose reader has gone. A script can tell this (141) from a failure.
 pub fn die_of_broken_pipe() {
-    // SAFETY: the default action takes no memory of ours, and no thread has to clean up behind a command.
+    // SAFETY: the default action touches none of our memory, and a command has no threads to clean up.
     #[expect(
         unsafe_code,
         reason = "Rust ignores this signal from the start, and there is no safe way to have it act"
@@ -169,42 +169,42 @@ pub fn die_of_broken_pipe() {
     }
 }
 
-/// Set when memory that was locked could not be locked again.
+/// Whether memory that was locked could not be locked again.
 static IS_UNLOCKED: AtomicBool = AtomicBool::new(false);
 
-/// Tells whether every page is locked now.
+/// Returns whether every page is locked now.
 pub fn is_locked() -> bool {
     protection().is_some_and(|held| held.locked == Ok(Locked::Everything))
         && !IS_UNLOCKED.load(Ordering::Relaxed)
 }
 
-/// Gives memory that was freed back to the system, where the allocator has to be told.
+/// Returns freed memory to the system. This allocator does so by itself.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_freed_memory() {}
 
-/// Tells whether the system has no device that memory could be written to.
+/// Returns whether the system has no swap device.
 fn has_no_swap() -> bool {
     // The first line is a heading.
     std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
 }
 
-/// Returns how many bytes of memory this process takes, or 0 where the system does not tell.
+/// Returns the resident memory of this process in bytes, or 0 if the system does not report it.
 pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0u64);
     pages.saturating_mul(rustix::param::page_size() as u64)
 }
 
-/// Returns how many connections fit into the present limit of open files.
+/// Returns how many connections fit into the current limit of open files.
 pub fn max_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let connections = files.saturating_sub(RESERVED_FILES).clamp(16, MAX_CONNECTIONS);
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-/// What memory is in use, in bytes, and the number of threads.
+/// The memory in use, in bytes, and the number of threads.
 pub struct Memory {
-    /// What was allocated.
+    /// Allocated memory.
     pub heap: u64,
     /// The stack of the main thread.
     pub stack: u64,
@@ -213,7 +213,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads it from `/proc`; where there is none, 1 byte each, since the SDK takes 0 for an error.
+    /// Reads the figures from `/proc`. Without it each figure is 1, because the SDK takes 0 for an error.
     pub fn of_this_process() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let field = |name: &str| {

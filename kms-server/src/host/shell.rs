@@ -1,8 +1,8 @@
-//! Text for shells.
+//! Quoting for shells.
 
 use std::path::Path;
 
-/// Writes a path so that a shell takes it for one word.
+/// Quotes a path so that a shell reads it as one word.
 pub fn shell_quote(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(&byte);

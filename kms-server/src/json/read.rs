@@ -9,15 +9,15 @@ use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// A body that is no JSON object, or has a member of the wrong kind.
+/// A body that is not a JSON object, or that has a member of the wrong type.
 #[derive(Debug)]
 pub struct Malformed;
 
-/// Reads the members `names` of a JSON object, each a string.
+/// Reads the members `names` of a JSON object. Each of them is a string.
 ///
-/// A member that is absent or `null`, and every member of a body that is `null`, is `None`. Names match in
-/// any case, unknown members are passed over. A member that occurs twice and text after the object are
-/// errors, unlike in KES, and so is nesting deeper than 128 levels.
+/// A member that is absent or `null` is `None`, and so is every member of a body that is `null`. Names match in any
+/// case. Unknown members are skipped. Unlike in KES, three things are errors: a member that occurs twice, text after
+/// the object, and nesting deeper than 128 levels.
 pub fn members<'a, const N: usize>(
     body: &'a [u8],
     names: [&'static str; N],
@@ -28,7 +28,7 @@ pub fn members<'a, const N: usize>(
     Ok(members)
 }
 
-/// Reads an array of at most `limit` objects as [`members`] reads one.
+/// Reads an array of at most `limit` objects. Each object is read as by [`members`].
 pub fn array_of_members<'a, const N: usize>(
     body: &'a [u8],
     names: [&'static str; N],
@@ -40,22 +40,22 @@ pub fn array_of_members<'a, const N: usize>(
     Ok(objects)
 }
 
-/// A string member of a request, borrowed from the body unless it has escapes.
+/// A string member of a request. It is borrowed from the body unless it has escapes.
 #[derive(Default)]
 pub struct Text<'a>(Option<Cow<'a, str>>);
 
 impl Text<'_> {
-    /// Tells whether the member was there and not `null`.
+    /// Returns whether the member is there and not `null`.
     pub fn is_present(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Returns the text, empty if there is none.
+    /// Returns the text, or an empty text if there is none.
     pub fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// Decodes standard base64, between whose characters line ends may stand, as in Go; empty if there is none.
+    /// Decodes standard base64. As in Go, line ends may stand between its characters. No text decodes to no bytes.
     pub fn decode(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
         let text = self.as_str().as_bytes();
         let decoded = if text.iter().any(|&byte| is_line_end(byte)) {
@@ -77,7 +77,7 @@ impl Drop for Text<'_> {
     }
 }
 
-/// Go's decoder does not look at the bits after the last byte.
+/// Go's decoder ignores the bits after the last byte.
 pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
@@ -207,7 +207,7 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// A value that nobody asked for. serde's own `IgnoredAny` would pass over nesting of any depth.
+/// A value of an unknown member. serde's own `IgnoredAny` would accept nesting of any depth.
 struct Skipped;
 
 impl<'de> Deserialize<'de> for Skipped {

@@ -1,7 +1,7 @@
-//! JSON as Go's `encoding/json` writes it: what KES answers, and what its audit log holds.
+//! JSON as Go's `encoding/json` writes it, for KES's answers and audit log.
 //!
-//! Values are written through serde. Secrets are not: serde_json would leave their base64 in buffers that nobody wipes,
-//! so [`push_base64`] writes them straight into the buffer of the answer.
+//! Values are written through serde. Secrets are not, because serde_json would leave their base64 in buffers that nobody
+//! wipes. [`push_base64`] writes them directly into the buffer of the answer.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use serde_json::ser::Formatter;
 
 use super::read::BASE64;
 
-/// Go's escapes, which make JSON safe inside HTML. serde_json itself escapes quotes, backslashes and controls only.
+/// Go's escapes, which make JSON safe inside HTML. serde_json itself escapes only quotes, backslashes and controls.
 pub struct GoJson;
 
 impl Formatter for GoJson {
@@ -30,7 +30,7 @@ pub fn is_escaped_by_go(c: char) -> bool {
     matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}')
 }
 
-/// Writes a part of a JSON string, with `\u` and hex digits for every character that `is_escaped`.
+/// Writes a part of a JSON string. Each character that `is_escaped` becomes `\u` and four hex digits.
 pub fn write_escaped<W: ?Sized + io::Write>(
     writer: &mut W,
     text: &str,
@@ -63,11 +63,11 @@ pub fn push(out: &mut Vec<u8>, value: &impl Serialize) {
 
 /// Appends `value` as JSON with the escapes of `formatter`.
 pub fn push_with(out: &mut Vec<u8>, formatter: impl Formatter, value: &impl Serialize) {
-    // Neither memory nor our own values fail. If one did, the text would end short and not be JSON.
+    // Writing to memory does not fail, and neither do our own values. If one did, the text would not be whole JSON.
     let _ = value.serialize(&mut serde_json::Serializer::with_formatter(out, formatter));
 }
 
-/// A value that JSON holds as the text that it is displayed as.
+/// A value that is written to JSON as its `Display` text.
 pub struct Displayed<T>(pub T);
 
 impl<T: fmt::Display> Serialize for Displayed<T> {
@@ -81,7 +81,7 @@ pub fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     let start = out.len();
     out.resize(start + base64_len(bytes.len()), 0);
-    // The room is exact, so this cannot fail. If it did, the answer would end short and not be JSON.
+    // The buffer has the exact size, so this cannot fail. If it did, the answer would not be whole JSON.
     let written = BASE64.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
     out.truncate(start + written);
     out.push(b'"');

@@ -1,4 +1,4 @@
-//! Connections: accepted, shaken hands with, served within bounds, and ended.
+//! The life of connections: accepted, handshake, served within limits, ended.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -39,28 +39,28 @@ use crate::tls::handshake;
 /// The most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
-/// The most requests at once on one HTTP/2 connection of a client that may do nothing.
+/// The most requests at once on one HTTP/2 connection of a stranger.
 const MAX_STRANGER_STREAMS: u32 = 8;
 
-/// How much body data one HTTP/2 connection may send ahead of being read.
+/// The most body data that one HTTP/2 connection may send before it is read.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// The same for a client that may do nothing, whose bodies nobody reads: the least that HTTP/2 allows.
+/// The same for strangers, whose bodies nobody reads: the least that HTTP/2 allows.
 const STRANGER_WINDOW: u32 = 65_535;
 
-/// How much of what an HTTP/1.1 client sends is read at once; hyper would take 400 KiB.
+/// The most data of an HTTP/1.1 client that is read at once. hyper's default is 400 KiB.
 const HTTP1_BUFFER: usize = 32 * 1024;
 
-/// How long to wait when the system has no descriptor for a further connection.
+/// The pause after the system had no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The shortest time between two lines of the log about connections that were closed to make room.
+/// The shortest time between two log lines about connections that were closed to make room.
 const TELL_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many lines of the error log are about handshakes that failed, and in what time.
+/// The most log lines about failed handshakes, and the interval for them.
 const FAILED_HANDSHAKES: (Duration, u32) = (Duration::from_secs(10), 20);
 
-/// A connection after its handshake, to be polled to its end.
+/// A connection after its handshake, as a future that runs it to its end.
 type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// All connections of a server.
@@ -71,12 +71,12 @@ pub struct Connections {
     slots: Slots,
     heads: Arc<HeadRoom>,
     stop: AtomicU8,
-    /// Lines of the error log about handshakes that failed.
+    /// Limits the log lines about failed handshakes.
     failed_handshakes: LogLimit,
 }
 
 impl Connections {
-    /// Prepares to serve `api` on at most `limit` connections at once.
+    /// Creates the connections of `api`, at most `limit` at once.
     pub fn new(api: Arc<Api>, tls: rustls::ServerConfig, limit: usize, bounds: Bounds) -> Arc<Self> {
         Arc::new(Self {
             api,
@@ -89,7 +89,7 @@ impl Connections {
         })
     }
 
-    /// Accepts connections until it is dropped. Handshakes never hold it up.
+    /// Accepts connections until it is dropped. Handshakes never delay it.
     pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
         tokio::select! {
             () = self.take_all(listener) => {}
@@ -127,7 +127,7 @@ impl Connections {
         }
     }
 
-    /// Ends all connections: idle ones now, others after their requests, and what is left after `patience`.
+    /// Ends all connections: idle ones now, others after their requests, and the rest after `patience`.
     ///
     /// Returns how many had to be cut off.
     pub async fn end(&self, patience: Duration) -> usize {
@@ -141,9 +141,9 @@ impl Connections {
         cut_off
     }
 
-    /// Shakes hands by another TLS configuration from now on.
+    /// Uses another TLS configuration for handshakes from now on.
     ///
-    /// Where `rule_changed`, connections that were accepted by the old one end after the requests that have begun.
+    /// If `rule_changed`, connections that the old rule accepted end after their current requests.
     pub fn set_tls(&self, tls: rustls::ServerConfig, rule_changed: bool) {
         self.tls.store(Arc::new(tls));
         if !rule_changed {
@@ -162,12 +162,12 @@ impl Connections {
         });
     }
 
-    /// Returns how long a connection that was told to end may take: its last request, and then to close.
+    /// Returns how long a connection may take to end: the time of its last request, and the time to close.
     fn last_answer(&self) -> Duration {
         self.api.routes().longest_timeout() + self.bounds.close
     }
 
-    /// Tells in the error log how many lines about strangers were left out last.
+    /// Logs how many lines about strangers were left out last.
     pub fn tell_left_out(&self, at_the_end: bool) {
         if let Some(count) = self.failed_handshakes.ended(at_the_end) {
             tracing::warn!("TLS handshake failed: {count} more times");
@@ -177,7 +177,7 @@ impl Connections {
         forwarded::tell_left_out(at_the_end);
     }
 
-    /// Looks again at who may do anything, after the access rules were changed.
+    /// Finds out again who is a stranger, after the access rules have changed.
     pub fn look_again(&self) {
         self.slots.look_again(&self.api.access());
     }
@@ -187,12 +187,12 @@ impl Connections {
         self.slots.tell(stop);
     }
 
-    /// The life of one connection.
+    /// Runs one connection from its handshake to its end.
     async fn connect(self: Arc<Self>, tcp: TcpStream, remote: SocketAddr, watch: Arc<Watch>, entry: Entry) {
         if self.stop.load(Ordering::SeqCst) != 0 {
             return;
         }
-        // An answer is one write; waiting for more to send would only delay it.
+        // An answer is one write. Waiting for more data would only delay it.
         let _ = tcp.set_nodelay(true);
         let Some((mut served, expiry)) = self.shake_hands(tcp, remote, &watch, entry.number).await else {
             return;
@@ -204,7 +204,7 @@ impl Connections {
                 () = &mut served => return,
                 () = &mut passed => watch.end_access(AccessEnd::Expired),
             }
-            // A peer of HTTP/2 can put the end of its connection off.
+            // An HTTP/2 peer could delay the end of its connection forever.
             let _ = tokio::time::timeout(self.last_answer(), served).await;
         } else {
             served.await;
@@ -219,7 +219,7 @@ impl Connections {
         number: u64,
     ) -> Option<(Driven, Option<Expiry>)> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
-        // Boxed, as the connection is below: an idle one shall not carry the room for what it did before.
+        // Boxed like the connection below, so that an idle connection does not hold the memory of its handshake.
         let handshake = expiry::of_client(acceptor.accept(tcp));
         let mut handshake = Box::pin(tokio::time::timeout(self.bounds.head, handshake));
         let outcome = poll_fn(|cx| match watch.told(cx.waker()) {
@@ -232,7 +232,7 @@ impl Connections {
             }
             Ok((Err(error), _)) => {
                 if let Some(why) = handshake::describe_failure(&error) {
-                    // Anybody can have them fail.
+                    // Anybody can cause failures, so their lines are limited.
                     if let Some(left_out) = self.failed_handshakes.allow() {
                         let left_out = Some(left_out).filter(|&count| count != 0);
                         tracing::warn!(%remote, left_out, "TLS handshake failed: {why}");
@@ -246,7 +246,7 @@ impl Connections {
         None
     }
 
-    /// Makes the connection that speaks the version of HTTP that was agreed on, ready to be driven.
+    /// Creates the future that runs the connection, for the negotiated version of HTTP.
     fn serve(
         self: &Arc<Self>,
         tls: TlsStream<TcpStream>,
@@ -299,15 +299,14 @@ impl Connections {
         }
     }
 
-    /// Serves HTTP/1.1. While no request is there, neither are hyper's buffers: they are most of the memory that
-    /// an idle connection takes.
+    /// Serves HTTP/1.1. Without a request, hyper's buffers are freed. They are most of an idle connection's memory.
     async fn serve_http1(self: Arc<Self>, mut io: Box<WatchedIo>, client: Client, watch: Arc<Watch>) {
         let remote = client.remote();
         let mut service = service(client);
         let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
         loop {
             if !rest(&mut io, &mut guard, &watch).await {
-                // Say goodbye, if the peer listens; there is no time for it where another waits for the place.
+                // Close the TLS session properly, unless another client waits for the place.
                 let makes_room = watch.is_told_now();
                 let patience = if makes_room { Duration::ZERO } else { self.bounds.close };
                 let _ = tokio::time::timeout(patience, io.shutdown()).await;
@@ -318,7 +317,7 @@ impl Connections {
                     .header_read_timeout(None)
                     .max_header_size(MAX_HEAD)
                     .max_buf_size(HTTP1_BUFFER)
-                    // Answers are sent from where they are wiped, not from a copy.
+                    // Answers are sent from the buffer that is wiped, and not from a copy.
                     .writev(true)
                     .serve_connection(TokioIo::new(io), service),
             );
@@ -329,7 +328,7 @@ impl Connections {
                     let parts = Pin::into_inner(connection).into_parts();
                     (io, service) = (parts.io.into_inner(), parts.service);
                     if !parts.read_buf.is_empty() {
-                        // A part of a head that was sent ahead, with the request before.
+                        // It is the beginning of a pipelined head.
                         io.unread(parts.read_buf);
                     }
                 }
@@ -337,7 +336,7 @@ impl Connections {
         }
     }
 
-    /// Polls a connection until it ends, by itself, by its bounds or because it was told to, or becomes quiet.
+    /// Polls a connection until it has ended, was told to end, exceeds a limit, or becomes quiet.
     async fn drive<C, E>(
         &self,
         mut connection: Pin<&mut C>,
@@ -361,7 +360,7 @@ impl Connections {
                 if executor
                     .is_some_and(|executor| executor.run(cx, &mut batch, self.api.routes().longest_timeout()))
                 {
-                    // Their answers wait to be sent.
+                    // The connection has to send their answers.
                     continue;
                 }
                 match watch.told(cx.waker()) {
@@ -397,15 +396,15 @@ impl Connections {
     }
 }
 
-/// Why a connection is not polled any more.
+/// Why a connection is no longer polled.
 enum End {
-    /// It is over.
+    /// It has ended.
     Ended,
     /// It is quiet.
     Rested,
 }
 
-/// Makes the service that answers the requests of one client.
+/// Creates the service that answers the requests of one client.
 fn service(
     client: Client,
 ) -> impl Service<
@@ -421,7 +420,7 @@ fn service(
     })
 }
 
-/// Waits until there is something to read on a quiet connection; false if it has to end before.
+/// Waits for data on a quiet connection. Returns false if the connection has to end before.
 async fn rest(io: &mut WatchedIo, guard: &mut Guard, watch: &Watch) -> bool {
     poll_fn(|cx| {
         if io.poll_readable(cx).is_ready() {
@@ -441,7 +440,7 @@ async fn rest(io: &mut WatchedIo, guard: &mut Guard, watch: &Watch) -> bool {
     .await
 }
 
-/// Connections that were closed to make room, told about now and then.
+/// Counts connections that were closed to make room, and logs them now and then.
 #[derive(Default)]
 struct Evictions {
     count: u64,
@@ -458,7 +457,7 @@ impl Evictions {
     }
 }
 
-/// A connection's place among the live ones, given back when it ends, however it ends.
+/// The place of a connection, which is given back when this is dropped.
 struct Entry {
     connections: Arc<Connections>,
     number: u64,

@@ -1,4 +1,4 @@
-//! The server: built and checked, then listening, then serving until it is told to stop.
+//! The server: built and checked, then listening, then serving until it is stopped.
 
 mod connections;
 mod probes;
@@ -34,16 +34,16 @@ use crate::{store, tls};
 /// How long a stopping server waits for requests that have begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it waits for creates, imports and deletes whose clients have left: longer than a call to the key store may take.
+/// How long it waits for effects whose clients have left. A call to the key store may take less than this.
 const EFFECTS_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// How often is looked whether lines of the error log about strangers were left out.
+/// The time between two looks for left-out log lines about strangers.
 const TELL_LEFT_OUT: Duration = Duration::from_secs(5);
 
-/// How long it waits at last for the audit log to take what waits.
+/// How long it finally waits for the audit log.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server whose configuration, certificate and key store are known to be good, and that does not listen yet.
+/// A server with a checked configuration, certificate and key store, which does not listen yet.
 pub struct Server {
     settings: Settings,
     seen: Seen,
@@ -57,19 +57,19 @@ pub struct Server {
     limits: Limits,
 }
 
-/// The bounds of a server that are not those of the protocol.
+/// The limits of a server that the protocol does not define.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long every route may take; `None` for the usual time of each.
+    /// The timeout of all routes, or `None` for the default of each.
     pub route_timeout: Option<Duration>,
-    /// How many connections there may be at once; of more, those of clients that may do nothing end, or they wait.
+    /// The most connections at once. Beyond it, strangers' connections end, or new ones wait.
     pub connections: usize,
-    /// How long each thing on a connection may take.
+    /// The time limits of each connection.
     pub bounds: Bounds,
 }
 
 impl Default for Limits {
-    /// The usual times, and as many connections as there may be open files, less some.
+    /// Returns the default times, and as many connections as the limit of open files allows.
     fn default() -> Self {
         Self { route_timeout: None, connections: process::max_connections(), bounds: Bounds::default() }
     }
@@ -80,7 +80,7 @@ impl Server {
     ///
     /// An error is one line that names the file or key at fault and what was expected.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
-        // First what is cheap and has no effect.
+        // What is cheap and has no effect comes first.
         let seen = Seen::of(&settings);
         let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
         let tickets = tls::Tickets::begin();
@@ -88,7 +88,7 @@ impl Server {
         Self::assemble(settings, seen, tls, tickets, kms).await
     }
 
-    /// Serves a key management service of the caller's; the key store of `settings` is not opened.
+    /// Creates a server for the caller's key management service. The key store of `settings` is not opened.
     pub async fn with_kms(settings: Settings, kms: Arc<dyn Kms>) -> Result<Self, StartError> {
         let seen = Seen::of(&settings);
         let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
@@ -126,14 +126,14 @@ impl Server {
         Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, wanted, limits })
     }
 
-    /// Sets other bounds than the usual ones.
+    /// Sets other limits than the defaults.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Begins to listen, and says so in one line of the log.
+    /// Begins to listen, and logs it in one line.
     #[allow(
         clippy::unused_async,
         reason = "it needs the runtime that it is awaited on, for its listeners and tasks"
@@ -154,7 +154,7 @@ impl Server {
             None => None,
         };
         let backend = self.kms.capabilities().backend;
-        // Beside serving: a long listing must hold up nobody.
+        // The listing may be long, so it runs beside serving.
         let kms = Arc::clone(&self.kms);
         tokio::spawn(async move {
             match count_keys(&*kms).await {
@@ -181,7 +181,7 @@ impl Server {
     }
 }
 
-/// A server that listens and does not serve yet: connections wait.
+/// A server that listens and does not serve yet. Clients' connections wait.
 pub struct Listening {
     listener: TcpListener,
     address: SocketAddr,
@@ -193,28 +193,30 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Returns the address that it listens on, with the port that the system chose if none was asked for.
+    /// Returns the address, with the port that the system chose if none was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns the address where probes are answered, if they are.
+    /// Returns the address of the listener for probes, if there is one.
     pub fn probes_addr(&self) -> Option<SocketAddr> {
         self.probes.as_ref().map(Probes::local_addr)
     }
 
-    /// Returns what puts another configuration in force while it serves.
+    /// Returns the handle that changes the configuration of the running server.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
     }
 
-    /// Lends the key management service.
+    /// Returns the key management service.
     pub fn kms(&self) -> &Arc<dyn Kms> {
         self.api.kms()
     }
 
-    /// Serves until `shutdown` is done; then takes no further connection, lets requests that have begun end
-    /// within 10 s, and what they began within 12 s, and returns when no connection is left.
+    /// Serves until `shutdown` completes, and then stops.
+    ///
+    /// While stopping, it accepts no connection. Requests under way have 10 s to end, and their effects 12 s. It returns
+    /// when no connection is left.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let connections = self.connections;
         let probes = self.probes.map(|probes| tokio::spawn(probes.serve(Arc::clone(&self.api))));
@@ -225,7 +227,7 @@ impl Listening {
                 connections.tell_left_out(false);
             }
         };
-        // It ends when this is dropped.
+        // These tasks end when the set is dropped.
         let mut keys = JoinSet::new();
         keys.spawn(Arc::clone(self.api.wanted_keys()).run(Arc::clone(self.api.kms())));
         tokio::select! {

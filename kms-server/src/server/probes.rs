@@ -1,4 +1,4 @@
-//! Health and metrics over plain HTTP, for probes that have no certificate. Nothing of keys is here.
+//! Health and metrics over plain HTTP, for probes without a certificate. Nothing here gives access to keys.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,13 +23,13 @@ use crate::api::{Api, Readiness};
 use crate::host::listen::listen;
 use crate::telemetry::metrics::TEXT_FORMAT;
 
-/// The most connections at once; the oldest makes room for another.
+/// The most connections at once. The oldest one makes room for another.
 const MAX_CONNECTIONS: usize = 64;
 
 /// How long a probe may take to send its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a connection may last, whatever happens on it.
+/// How long a connection may last in any case.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A listener for probes.
@@ -73,7 +73,7 @@ impl Probes {
     }
 }
 
-/// The connections that there are, the oldest first.
+/// The current connections, oldest first.
 #[derive(Default)]
 struct Live(VecDeque<AbortHandle>);
 
@@ -111,7 +111,7 @@ async fn serve_one(tcp: TcpStream, router: Router) {
         .await;
 }
 
-/// 200 while keys can be served; what is wrong is the body.
+/// Answers 200 while keys can be served. The body says what is wrong.
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
     if api.audit().refuses() {
         return (StatusCode::SERVICE_UNAVAILABLE, "requests cannot be recorded\n".to_owned());

@@ -1,9 +1,9 @@
-//! Who holds a connection, and whose ends when there is no room for another.
+//! The places for connections, and who has to leave when there is none for another.
 //!
-//! A stranger is a client that may do nothing: without a usable certificate, in no policy, or not done with its
-//! handshake. Strangers never hold all connections, and of theirs the one that has been idle longest makes room for the
-//! next, so that whoever comes can show who it is. Known clients do not hold all either: where they are too many, one of
-//! the identity that holds most makes room, so that no identity keeps another one out.
+//! A stranger is a client that may do nothing: it has no usable certificate, is in no policy, or has not finished its
+//! handshake. Strangers never hold all places. The stranger that has been idle longest makes room for the next one, so
+//! that every new client can show who it is. Known clients do not hold all places either. If there are too many, a
+//! connection of the identity with most connections ends, so that no identity keeps another one out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,16 +16,16 @@ use tokio::sync::Notify;
 use crate::access::policy::AccessRules;
 use crate::conn::watch::{Stop, Watch};
 
-/// How many connections may be on their way out beside those within the limit.
+/// The most connections beyond the limit that were told to end and have not ended.
 const MAX_LEAVING: usize = 32;
 
-/// How many strangers are looked at to find one that is idle.
+/// The most strangers that are checked to find an idle one.
 const MAX_LOOKS: usize = 64;
 
-/// A connection is not called idle before this: it shakes hands.
+/// A younger connection is not called idle, because it may be in its handshake.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// All connections of a server, within a limit.
+/// The places for connections, up to a limit.
 pub struct Slots {
     limits: Limits,
     table: Mutex<Table>,
@@ -35,11 +35,11 @@ pub struct Slots {
 #[derive(Clone, Copy)]
 struct Limits {
     all: usize,
-    /// Strangers among them.
+    /// The most strangers among them.
     strangers: usize,
-    /// Strangers of one address among these.
+    /// The most strangers of one address among these.
     of_one_address: usize,
-    /// Known clients: the rest is for those who have yet to show who they are.
+    /// The most known clients. The rest is for clients that have yet to show who they are.
     known: usize,
 }
 
@@ -49,9 +49,9 @@ struct Table {
     next: u64,
     next_turn: u64,
     leaving: usize,
-    /// The most that there were since somebody asked.
+    /// The most connections since the last time that somebody asked.
     most: usize,
-    /// Strangers in the order in which they are looked at.
+    /// The strangers, in the order in which they are checked.
     strangers: BTreeMap<u64, u64>,
     by_address: HashMap<IpAddr, BTreeSet<u64>>,
     known: usize,
@@ -63,7 +63,7 @@ struct Slot {
     watch: Arc<Watch>,
     address: IpAddr,
     peer: Option<Identity>,
-    /// It was made for a stranger, who gets few streams.
+    /// Whether it has few streams because it was made for a stranger.
     is_narrow: bool,
     class: Class,
 }
@@ -71,7 +71,7 @@ struct Slot {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Known,
-    /// It is looked at in this turn, and had made so many requests when it was looked at last.
+    /// The place in the order of checks, and the number of requests at the last check.
     Stranger {
         turn: u64,
         served: u32,
@@ -81,17 +81,17 @@ enum Class {
 }
 
 impl Slots {
-    /// Makes room for `limit` connections.
+    /// Creates `limit` places.
     pub fn new(limit: usize) -> Self {
         let strangers = (limit / 4 * 3).max(limit.min(2));
-        // Small limits are those of tests and of machines without descriptors; one address is all there is.
+        // Small limits occur in tests and on machines with few descriptors. There, one address may be all there is.
         let of_one_address = (strangers / 2).max(strangers.min(16));
         let (all, known) = (limit.max(1), limit.max(1) - limit / 16);
         let limits = Limits { all, strangers: strangers.max(1), of_one_address, known };
         Self { limits, table: Mutex::default(), freed: Notify::new() }
     }
 
-    /// Waits until another connection can be taken.
+    /// Waits until another connection can get a place.
     pub async fn room(&self) {
         loop {
             let mut freed = std::pin::pin!(self.freed.notified());
@@ -103,9 +103,9 @@ impl Slots {
         }
     }
 
-    /// Takes a connection from `address`, and tells its number and whether another has to end for it.
+    /// Gives a place to a connection from `address`. Returns its number, and whether another connection has to end for it.
     ///
-    /// `None` while there is no [room](Self::room).
+    /// Returns `None` while there is no [room](Self::room).
     pub fn take(&self, address: IpAddr, watch: &Arc<Watch>) -> Option<(u64, bool)> {
         let address = network(address);
         let mut table = self.table();
@@ -129,7 +129,7 @@ impl Slots {
         Some((number, evicts))
     }
 
-    /// Notes who is at the other end, when the handshake is done. True if `access` knows it.
+    /// Notes the identity of a client after its handshake. Returns whether `access` knows it.
     pub fn identify(
         &self,
         number: u64,
@@ -150,16 +150,16 @@ impl Slots {
         }
         drop(table);
         if is_known {
-            // There may be room for strangers now.
+            // This may have made room for strangers.
             self.freed.notify_waiters();
         }
         is_known
     }
 
-    /// Looks again at who is a stranger, by other rules.
+    /// Finds out again who is a stranger, by other rules.
     ///
-    /// An HTTP/2 connection that was made for a stranger, who is none now, ends after its requests: the next one has
-    /// more streams.
+    /// If an HTTP/2 connection was made for a stranger who is now known, it ends after its requests. The next connection
+    /// gets more streams.
     pub fn look_again(&self, access: &AccessRules) {
         let mut table = self.table();
         let numbers: Vec<_> = table.live.keys().copied().collect();
@@ -186,7 +186,7 @@ impl Slots {
         }
     }
 
-    /// Gives a connection's place back.
+    /// Gives back the place of a connection.
     pub fn give_back(&self, number: u64) {
         let mut table = self.table();
         table.unset_known(number);
@@ -198,7 +198,7 @@ impl Slots {
             }
         }
         if table.live.is_empty() {
-            // What a wave took.
+            // This frees the memory that a wave of connections took.
             let Table { next, next_turn, most, .. } = *table;
             *table = Table { next, next_turn, most, ..Table::default() };
         }
@@ -206,19 +206,19 @@ impl Slots {
         self.freed.notify_waiters();
     }
 
-    /// Returns how many connections there are.
+    /// Returns the number of connections.
     pub fn len(&self) -> usize {
         self.table().live.len()
     }
 
-    /// Returns how many connections there are, and the most that there were since it was asked last.
+    /// Returns the number of connections, and the largest number since the last call.
     pub fn len_and_most(&self) -> (usize, usize) {
         let mut table = self.table();
         let len = table.live.len();
         (len, std::mem::replace(&mut table.most, len))
     }
 
-    /// Waits until there is none.
+    /// Waits until there is no connection.
     pub async fn all_ended(&self) {
         loop {
             let mut freed = std::pin::pin!(self.freed.notified());
@@ -237,7 +237,7 @@ impl Slots {
         }
     }
 
-    /// Returns the watches of all connections.
+    /// Returns the notes of all connections.
     pub fn watches(&self) -> Vec<Arc<Watch>> {
         self.table().live.values().map(|slot| Arc::clone(&slot.watch)).collect()
     }
@@ -248,7 +248,7 @@ impl Slots {
 }
 
 impl Table {
-    /// Returns how many connections there are that were not told to make room.
+    /// Returns the number of connections that were not told to make room.
     fn present(&self) -> usize {
         self.live.len() - self.leaving
     }
@@ -257,10 +257,12 @@ impl Table {
         self.leaving < MAX_LEAVING && (self.present() < limits.all || !self.strangers.is_empty())
     }
 
-    /// Has the stranger end that has been idle longest, of one address or of all; false if there is none.
+    /// Ends the connection of the stranger that has been idle longest, of one address or of all.
     ///
-    /// One that has made a request since it was looked at last gets another turn, and so does one that is busy. When
-    /// all that are looked at are, the first of them ends.
+    /// Returns false if there is none.
+    ///
+    /// A stranger that is busy, or has made a request since its last check, goes back to the end of the order. If all
+    /// checked strangers do, the first of them has to leave.
     fn evict(&mut self, address: Option<IpAddr>) -> bool {
         let mut first = None;
         for _ in 0..MAX_LOOKS {
@@ -292,7 +294,7 @@ impl Table {
         true
     }
 
-    /// Finds whose turn it is to be looked at.
+    /// Returns the stranger that is to be checked next.
     fn first(&self, address: Option<IpAddr>) -> Option<(u64, u64)> {
         let turn = match address {
             Some(address) => *self.by_address.get(&address)?.first()?,
@@ -314,7 +316,7 @@ impl Table {
         }
     }
 
-    /// Takes a known client's connection out of the counts of its identity.
+    /// Removes a known client's connection from the counts of its identity.
     fn unset_known(&mut self, number: u64) {
         let Some(slot) = self.live.get(&number).filter(|slot| slot.class == Class::Known) else { return };
         self.known -= 1;
@@ -328,7 +330,7 @@ impl Table {
         }
     }
 
-    /// Has a connection end of the identity that holds most: of those that are idle the oldest, else the oldest.
+    /// Ends a connection of the identity with most connections: its oldest idle one, or else its oldest.
     fn evict_known(&mut self) {
         let most = self.by_identity.iter().max_by_key(|(_, count)| **count).map(|(peer, _)| *peer);
         let of_most = self.live.iter().filter(|(_, slot)| slot.class == Class::Known && slot.peer == most);
@@ -361,7 +363,7 @@ impl Table {
     }
 }
 
-/// Returns what one holder of addresses has: an IPv4 address, or 64 bits of an IPv6 address.
+/// Returns the network that one holder of addresses has: an IPv4 address, or 64 bits of an IPv6 address.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),

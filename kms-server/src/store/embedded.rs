@@ -1,4 +1,4 @@
-//! The local encrypted store with its root key: which of them may be made, and what an operator has to hear.
+//! The local encrypted store with its root key: when it may be created, and what the operator has to know.
 
 use std::path::Path;
 
@@ -8,13 +8,14 @@ use crate::error::StartError;
 use crate::host::mounts;
 use crate::settings::RootKeySource;
 
-/// What makes a new store where there may have been one.
+/// What creates a new store although there may have been one.
 const HOW_TO_CREATE: &str = "'kms server --create', or 'create = true' under [keystore.fs],";
 
 /// Opens the store in `path` under the root key that the config names.
 ///
-/// A store is made if its root key is from a variable or a credential, which nobody can tell from that of a store that is away;
-/// with a file only if `create` says so, or to complete a first start that was cut off. Warnings go to the log.
+/// With a root key from a variable or a credential, a missing store is created, because nobody can tell whether it is new
+/// or away. With a root key file, it is created only if `create` says so, or to complete a first start that was cut off.
+/// Warnings are logged.
 pub fn open(path: &Path, root_key: &RootKeySource, create: bool) -> Result<Opened, StartError> {
     match root_key {
         RootKeySource::File(file) => open_with_file(path, file, create),
@@ -26,7 +27,7 @@ pub fn open(path: &Path, root_key: &RootKeySource, create: bool) -> Result<Opene
     }
 }
 
-/// Refuses a place of a local store that is a file, before something is looked for below it.
+/// Refuses the path of a local store if it is a file, before anything is looked for below it.
 pub fn refuse_no_directory(path: &Path) -> Result<(), StartError> {
     match path.metadata() {
         Ok(found) if !found.is_dir() => {
@@ -69,7 +70,7 @@ fn open_with_file(path: &Path, file: &Path, create: bool) -> Result<Opened, Star
     }
 }
 
-/// Opens a store that is there under the root key in `file`.
+/// Opens an existing store under the root key in `file`.
 pub fn open_present(path: &Path, file: &Path) -> Result<Opened, StartError> {
     match open_by(path, file, OpenMode::Existing) {
         Err(OpenError::NoStore { .. }) => Err(is_it_mounted(path, file)),
@@ -77,7 +78,7 @@ pub fn open_present(path: &Path, file: &Path) -> Result<Opened, StartError> {
     }
 }
 
-/// Opens a store under the root key in `file`, without a word to the log but that of the root key.
+/// Opens a store under the root key in `file`. Only the warnings of the root key are logged.
 pub fn open_by(path: &Path, file: &Path, mode: OpenMode) -> Result<Opened, OpenError> {
     let loaded = RootKey::from_file(file)?;
     let opened = kms_fs::open(&FsConfig::new(path), &loaded.key, mode)?;
@@ -85,7 +86,7 @@ pub fn open_by(path: &Path, file: &Path, mode: OpenMode) -> Result<Opened, OpenE
     Ok(opened)
 }
 
-/// Makes a store in `path` and its root key in `file`, neither of which is there.
+/// Creates a store in `path` and its root key in `file`. Neither of them exists yet.
 pub fn make(path: &Path, file: &Path) -> Result<Opened, OpenError> {
     let opened = kms_fs::create_with_root_key_file(&FsConfig::new(path), file)?;
     tracing::warn!(
@@ -107,7 +108,7 @@ pub fn complete(path: &Path, file: &Path) -> Result<Opened, StartError> {
     Ok(told(path, opened))
 }
 
-/// Refuses a start that would put an empty store in the place of one that is away.
+/// Returns the error of a start that would replace a missing store by an empty one.
 pub fn is_it_mounted(path: &Path, file: &Path) -> StartError {
     StartError::new(format!(
         "{}: this root key is there, and its store in {} is not: is the volume mounted? {HOW_TO_CREATE} makes a new store",
@@ -116,7 +117,7 @@ pub fn is_it_mounted(path: &Path, file: &Path) -> StartError {
     ))
 }
 
-/// Refuses a start that would make a root key which nobody asked for.
+/// Returns the error of a start that would create a root key which nobody asked for.
 pub fn neither(path: &Path, file: &Path) -> StartError {
     StartError::new(format!(
         "{}: there is no root key, and no store in {}: is the volume mounted? {HOW_TO_CREATE} makes both; \
@@ -126,7 +127,7 @@ pub fn neither(path: &Path, file: &Path) -> StartError {
     ))
 }
 
-/// Says that a store is there and its root key is not in any of `files`.
+/// Returns the error of a store whose root key is in none of `files`.
 pub fn root_key_missing(path: &Path, files: &[&Path]) -> StartError {
     let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     StartError::new(format!(
@@ -137,7 +138,7 @@ pub fn root_key_missing(path: &Path, files: &[&Path]) -> StartError {
     ))
 }
 
-/// Tells the log of a store that was opened.
+/// Logs the warnings of an opened store.
 pub fn told(path: &Path, opened: Opened) -> Opened {
     opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if opened.is_new {
@@ -146,14 +147,14 @@ pub fn told(path: &Path, opened: Opened) -> Opened {
     opened
 }
 
-/// Warns of a store without a key whose root key says nothing of whether there was one.
+/// Logs a warning if the store is empty. Its root key does not show whether it ever held keys.
 pub fn warn_if_empty(path: &Path, keys: usize) {
     if keys == 0 {
         tracing::warn!("{}", emptiness(path));
     }
 }
 
-/// Says what an empty store may mean.
+/// Returns the warning about an empty store.
 pub fn emptiness(path: &Path) -> String {
     format!(
         "the key store in {} is empty: if keys were made before, its volume is not mounted, and MinIO would make its keys anew",

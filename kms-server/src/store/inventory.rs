@@ -1,22 +1,22 @@
-//! What is in a key store, as the start asks it.
+//! The keys in a key store, as the start counts them.
 
 use std::fmt;
 use std::time::Duration;
 
 use kms_core::{Identity, Kms, ListQuery, Request};
 
-/// How long the start may wait for the key store, for each question.
+/// How long the start may wait for each answer of the key store.
 pub const START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Pages of names that the start reads to tell how many keys there are.
+/// The most pages of names that the start counts.
 const MAX_COUNTED_PAGES: usize = 100;
 
-/// How many keys there are, or that there are more than were counted.
+/// The number of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyCount {
-    /// Exactly so many.
+    /// Exactly this many.
     Exactly(usize),
-    /// More than so many.
+    /// More than this many, because counting stopped.
     MoreThan(usize),
 }
 
@@ -46,7 +46,7 @@ pub async fn count_keys(kms: &dyn Kms) -> kms_core::Result<KeyCount> {
     Ok(KeyCount::MoreThan(count))
 }
 
-/// The identity of the server itself where no admin is set: one that no certificate has.
+/// Returns the identity of the server itself if there is no admin. No certificate has it.
 pub fn nobody() -> Identity {
     Identity::from_hex("0000000000000000000000000000000000000000000000000000000000000000")
         .unwrap_or_else(|| Identity::of_public_key(&[]))

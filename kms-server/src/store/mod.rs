@@ -1,4 +1,4 @@
-//! From the settings of a key store to a running key management service.
+//! Opens the configured key store as a running key management service.
 
 pub mod embedded;
 pub mod inventory;
@@ -17,7 +17,7 @@ use kms_vault::Transit;
 use crate::error::StartError;
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, Settings};
 
-/// Opens the key store that `settings` names, with the cache in front of it.
+/// Opens the key store that `settings` name, with the cache in front of it.
 ///
 /// Needs a tokio runtime, on which the cache does its background work.
 pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
@@ -61,10 +61,10 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
     }
 }
 
-/// The section of a Vault that keeps the keys.
+/// The section of a Vault that stores the keys.
 const VAULT: &str = "keystore.vault";
 
-/// Names the setting of `section` that an error is about.
+/// Returns a function that adds `section` to an error.
 fn of(section: &str) -> impl Fn(kms_core::Error) -> StartError {
     move |error| StartError::of_section(section, &error)
 }
@@ -77,16 +77,17 @@ async fn outer(kms: &OuterKms) -> Result<Arc<dyn Wrapper>, StartError> {
     open_outer(kms).await.map_err(of(section))
 }
 
-/// How long after the start all keys of a local store are looked through.
+/// How long after the start all keys of a local store are checked.
 const CHECK_AFTER: Duration = Duration::from_millis(300);
 
-/// Puts the cache in front of a local store, and reads all its keys in the background: a key that cannot be used is told
-/// before a client needs it.
+/// Puts the cache in front of a local store, and reads all its keys in the background.
+///
+/// So an unusable key is reported before a client needs it.
 fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
     let ring = Arc::new(KeyRing::new(store, settings.cache));
     let checked = Arc::downgrade(&ring);
     tokio::spawn(async move {
-        // The first clients, who waited for the start, do not wait for this too.
+        // The first clients have waited for the start, and do not wait for this too.
         tokio::time::sleep(CHECK_AFTER).await;
         let Some(ring) = checked.upgrade() else { return };
         if let Err(error) = ring.check_all().await {
@@ -96,7 +97,7 @@ fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
     ring
 }
 
-/// Opens what can be read of a local store.
+/// Opens a local store read-only, with whatever can be read of it.
 async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
     let (path, root_key) = match key_store {
         KeyStoreSettings::Fs { path, root_key, .. } => (path.clone(), root_key.clone()),
@@ -122,7 +123,7 @@ async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Ar
     Ok(local(opened.store, settings))
 }
 
-/// Opens the holder of a root key; whether it is there shows at the first use.
+/// Opens the holder of a root key. Whether it can be reached shows at the first use.
 pub async fn open_outer(kms: &OuterKms) -> kms_core::Result<Arc<dyn Wrapper>> {
     Ok(match kms {
         OuterKms::Aws(config) => Arc::new(AwsWrapper::open((**config).clone()).await?),
@@ -146,10 +147,10 @@ fn open_bare(store: &BareStore) -> Result<Arc<dyn KeyStore>, StartError> {
     })
 }
 
-/// Reads a few records, so that a server with another root key than that of its store does not start.
+/// Reads a few records, so that a server with another store's root key does not start.
 ///
-/// One that opens is enough: the others are damaged. A root key, or a store, that is away says nothing of that; it is tried
-/// when a key is used.
+/// One readable record is enough: then the others are damaged. If the root key or the store cannot be reached, nothing is
+/// known, and the first use of a key decides.
 async fn refuse_other_root(store: &impl KeyStore) -> Result<(), StartError> {
     const TRIED: usize = 16;
     let names = match store.list(&ListQuery { limit: TRIED, ..ListQuery::prefix("") }).await {

@@ -1,4 +1,4 @@
-//! Keys that the configuration wants to be there: made at the start, or later where the key store is away then.
+//! Keys that the configuration names: created at the start, or later if the key store is away at the start.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,39 +9,39 @@ use tokio::sync::{Notify, watch};
 use super::inventory::START_TIMEOUT;
 use crate::error::StartError;
 
-/// How long the start waits for each key, before it goes on without.
+/// How long the start waits for each key before it continues without.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause after a key store could not make a key; it doubles with each further one, up to the longest.
+/// The pause after a key could not be created. It doubles each time, up to the longest one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How many names are told.
+/// The most names in a message.
 const TOLD: usize = 3;
 
 /// The keys that the configuration in force names.
 pub struct WantedKeys {
     state: Mutex<State>,
-    /// There is another list.
+    /// Notified when there is another list.
     changed: Notify,
     /// The number of the last list that was tried.
     tried: watch::Sender<u64>,
 }
 
 struct State {
-    /// The number of the list, to tell it from the one before.
+    /// The number of this list.
     number: u64,
     creator: Identity,
-    /// Those that may be missing.
+    /// The keys that may be missing.
     open: Vec<KeyName>,
-    /// They were tried, and are missing.
+    /// Whether these were tried, and are missing.
     are_missing: bool,
-    /// What the log was told of that.
+    /// The last line that was logged about them.
     told: Option<String>,
 }
 
 impl State {
-    /// Takes in what came of the list of this number, and tells the log what is new about it.
+    /// Takes the result for the list with this number, and logs it if it is new.
     fn note(&mut self, number: u64, missing: Vec<KeyName>, why: Option<&Error>) {
         if self.number != number {
             return;
@@ -60,17 +60,17 @@ impl State {
     }
 }
 
-/// What came of a try.
+/// The result of a try.
 struct Outcome {
     missing: Vec<KeyName>,
-    /// Of the first of them.
+    /// The error of the first missing key.
     why: Option<Error>,
 }
 
 impl WantedKeys {
-    /// Makes the keys at a start; those that a key store that is away cannot make are made later, by [`run`](Self::run).
+    /// Creates the keys at a start. If the key store is away, [`run`](Self::run) creates them later.
     ///
-    /// An error is one that waiting does not mend, and the line that says so.
+    /// Fails with an error that waiting does not mend.
     pub async fn at_start(
         creator: Identity,
         names: &[KeyName],
@@ -88,7 +88,7 @@ impl WantedKeys {
         Ok(Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), tried: watch::Sender::new(0) }))
     }
 
-    /// Takes another list, and waits a moment until its keys are there or cannot be made now.
+    /// Takes another list. Waits a moment until its keys exist or cannot be created now.
     pub async fn set(&self, creator: Identity, names: Vec<KeyName>) {
         let number = {
             let mut state = self.state();
@@ -102,7 +102,7 @@ impl WantedKeys {
         let _ = tokio::time::timeout(FIRST_PAUSE, tried.wait_for(|tried| *tried >= number)).await;
     }
 
-    /// Says which keys are missing, if any are.
+    /// Returns a message about missing keys, if there are any.
     pub fn describe(&self) -> Option<String> {
         let state = self.state();
         let names = Some(&state.open).filter(|open| state.are_missing && !open.is_empty())?;
@@ -112,7 +112,7 @@ impl WantedKeys {
         })
     }
 
-    /// Makes the keys that are missing, until it is dropped.
+    /// Creates missing keys, until it is dropped.
     pub async fn run(self: Arc<Self>, kms: Arc<dyn Kms>) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -141,7 +141,7 @@ impl WantedKeys {
     }
 }
 
-/// Creates keys unless they are there. A key store that is away is not asked for one after the other.
+/// Creates those keys that do not exist. It stops at the first outage, instead of waiting once for each key.
 async fn create(kms: &dyn Kms, creator: Identity, names: &[KeyName], timeout: Duration) -> Outcome {
     let mut outcome = Outcome { missing: Vec::new(), why: None };
     for (index, name) in names.iter().enumerate() {
@@ -162,7 +162,7 @@ async fn create(kms: &dyn Kms, creator: Identity, names: &[KeyName], timeout: Du
     outcome
 }
 
-/// Names the first of some keys.
+/// Returns the first names as text.
 fn list(names: &[KeyName]) -> String {
     let told: Vec<_> = names.iter().take(TOLD).map(|name| format!("'{name}'")).collect();
     let more = names.len().saturating_sub(TOLD);

@@ -1,4 +1,4 @@
-//! Events for readers who stay: each gets every event from when it came, and none can hold up the others.
+//! Passes the events of a log to its readers: each gets every event from its arrival on, and none delays the others.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,36 +14,36 @@ const MAX_READERS: usize = 64;
 /// The most readers of one identity.
 const MAX_READERS_OF_ONE: usize = 8;
 
-/// How many bytes a reader may be behind before it is cut off.
+/// The most bytes that a reader may be behind. Beyond it the reader is cut off.
 const MAX_BEHIND: usize = 4 << 20;
 
-/// The most bytes that are handed on at once: what a connection has taken is out of the bound.
+/// The most bytes that are passed on at once. Bytes that a connection has taken do not count as being behind.
 const MAX_PIECE: usize = 16 << 10;
 
-/// Hands events to its readers.
+/// Passes events to readers.
 #[derive(Default)]
 pub struct Hub {
     readers: Mutex<Vec<Entry>>,
     count: AtomicUsize,
 }
 
-/// A reader as the hub sees it.
+/// A reader, as seen by the hub.
 struct Entry {
     identity: Option<Identity>,
     queue: Arc<Queue>,
     rules: Box<dyn Rules>,
 }
 
-/// What decides about a reader.
+/// The rules for a reader.
 pub trait Rules: Send + Sync + 'static {
-    /// Tells whether it may still read, by the rules in force.
+    /// Returns whether the reader may still read, by the rules in force.
     fn may_read(&self) -> bool;
 
-    /// Hears that the reader was too slow and gets no more.
+    /// Called when the reader was too slow and gets nothing more.
     fn is_cut_off(&self) {}
 }
 
-/// What a reader has not read yet.
+/// The events that a reader has not read yet.
 #[derive(Debug, Default)]
 struct Queue(Mutex<Behind>);
 
@@ -51,10 +51,10 @@ struct Queue(Mutex<Behind>);
 struct Behind {
     lines: VecDeque<Bytes>,
     bytes: usize,
-    /// No more will come: what is there is the rest.
+    /// Whether nothing more will come.
     is_closed: bool,
     is_cut_off: bool,
-    /// Where a reader stands: behind a line's end.
+    /// Whether the reader has read up to the end of a line.
     is_at_line: bool,
     waker: Option<Waker>,
 }
@@ -64,10 +64,10 @@ impl Queue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds lines; false if they are too many for a reader that is behind.
+    /// Adds lines. Returns false if the reader is behind and these are too many.
     fn add(&self, lines: &Bytes) -> bool {
         let mut behind = self.behind();
-        // A reader that has read all may take any number at once.
+        // A reader that has read everything may take any number at once.
         if behind.bytes != 0 && behind.bytes + lines.len() > MAX_BEHIND {
             return false;
         }
@@ -105,7 +105,7 @@ impl Behind {
     }
 }
 
-/// What a reader still gets that gets no more.
+/// What a reader still gets after its end.
 #[derive(Clone, Copy)]
 enum Rest {
     All,
@@ -122,12 +122,12 @@ fn wake(mut behind: MutexGuard<'_, Behind>) {
     }
 }
 
-/// The lines of a hub, for one reader. Its place is free when it is dropped.
+/// The events for one reader. Dropping it frees the reader's place.
 #[derive(Debug)]
 pub struct Reader(Arc<Queue>);
 
 impl Reader {
-    /// Takes the next lines, or a part of them; `None` at the end.
+    /// Takes the next lines, or a part of them. Returns `None` at the end.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut behind = self.0.behind();
         if let Some(lines) = behind.lines.front_mut() {
@@ -146,7 +146,7 @@ impl Reader {
         Poll::Pending
     }
 
-    /// Tells whether it was too slow and gets no more.
+    /// Returns whether the reader was too slow and gets nothing more.
     pub fn is_cut_off(&self) -> bool {
         self.0.behind().is_cut_off
     }
@@ -164,22 +164,22 @@ impl Drop for Reader {
     }
 }
 
-/// A log has as many readers as it may.
+/// Why there is no place for another reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooMany {
-    /// All together.
+    /// There are too many readers.
     Readers,
-    /// Of one identity.
+    /// There are too many readers of this identity.
     OfOne,
 }
 
 impl Hub {
-    /// Makes one without readers.
+    /// Creates a hub without readers.
     pub const fn new() -> Self {
         Self { readers: Mutex::new(Vec::new()), count: AtomicUsize::new(0) }
     }
 
-    /// Adds a reader, for as long as its rules let it read.
+    /// Adds a reader, which may read as long as its rules allow it.
     pub fn subscribe(&self, identity: Option<Identity>, rules: impl Rules) -> Result<Reader, TooMany> {
         let mut readers = self.readers();
         readers.retain(|reader| !reader.queue.behind().is_closed);
@@ -195,13 +195,12 @@ impl Hub {
         Ok(Reader(queue))
     }
 
-    /// Tells whether anybody reads.
+    /// Returns whether there are readers.
     pub fn has_readers(&self) -> bool {
         self.count.load(Ordering::Relaxed) != 0
     }
 
-    /// Hands one or more whole lines to all readers. Returns the identities of those that are cut off, since they are
-    /// too far behind.
+    /// Passes whole lines to all readers. Returns the identities of the readers that are now cut off for being too slow.
     pub fn send(&self, lines: &Bytes) -> Vec<Option<Identity>> {
         let mut cut_off = Vec::new();
         if lines.is_empty() || !self.has_readers() {
@@ -224,7 +223,7 @@ impl Hub {
         cut_off
     }
 
-    /// Ends the streams of those who may no longer read: the rules have changed.
+    /// Ends the readers that may no longer read, after the rules have changed.
     pub fn end_refused(&self) {
         let mut readers = self.readers();
         readers.retain(|reader| {
@@ -237,7 +236,7 @@ impl Hub {
         self.count.store(readers.len(), Ordering::Relaxed);
     }
 
-    /// Ends all streams.
+    /// Ends all readers.
     pub fn close(&self) {
         let mut readers = self.readers();
         readers.drain(..).for_each(|reader| reader.queue.close(Rest::All));

@@ -1,19 +1,19 @@
-//! Lines on their way to an output that may take a part of them.
+//! Writes lines to an output that may take only a part of them.
 
 use std::io::{self, Write};
 
 /// How far a write came.
 #[derive(Debug)]
 pub struct Progress {
-    /// So many bytes were written.
+    /// The number of bytes written.
     pub written: usize,
-    /// So many of them are whole lines.
+    /// The number of these bytes that belong to complete lines.
     pub whole: usize,
-    /// Why it did not come further.
+    /// The error that stopped the write.
     pub error: Option<io::Error>,
 }
 
-/// Writes lines until they have all been written, or an error.
+/// Writes lines until all are written or an error occurs.
 pub fn write(out: &mut impl Write, lines: &[u8]) -> Progress {
     let (mut written, mut error) = (0, None);
     while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {
@@ -36,7 +36,7 @@ pub fn count(lines: &[u8]) -> u64 {
     u64::try_from(lines.split_inclusive(|&byte| byte == b'\n').count()).unwrap_or(u64::MAX)
 }
 
-/// Returns the first lines that fit into `most` bytes, and the others; of a line that is longer, the whole line.
+/// Splits off the first lines that fit into `most` bytes. A longer first line is split off whole.
 pub fn split(lines: &[u8], most: usize) -> (&[u8], &[u8]) {
     if lines.len() <= most {
         return (lines, &[]);

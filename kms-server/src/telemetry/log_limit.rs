@@ -1,10 +1,10 @@
-//! Lines of the error log that strangers can cause: only so many in a time, and the number of those left out.
+//! Limits the lines of the error log that strangers can cause, and counts those left out.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lets the first lines of each stretch of time pass, and counts the others.
+/// Lets the first lines in each interval pass, and counts the others.
 pub struct LogLimit {
     per: Duration,
     burst: u32,
@@ -12,28 +12,28 @@ pub struct LogLimit {
 }
 
 struct State {
-    /// When the stretch began: with its first line.
+    /// The beginning of the interval, which is its first line.
     began: Option<Instant>,
-    /// How many lines of it have passed.
+    /// The number of its lines that passed.
     passed: u32,
-    /// How many were left out since the last one that passed.
+    /// The number of lines left out since the last line that passed.
     left_out: u64,
 }
 
 impl LogLimit {
-    /// Lets `burst` lines pass in each stretch of `per`.
+    /// Creates a limit of `burst` lines in each interval of `per`.
     pub const fn new(per: Duration, burst: u32) -> Self {
         Self { per, burst, state: Mutex::new(State { began: None, passed: 0, left_out: 0 }) }
     }
 
-    /// Asks for one line: how many were left out since the last one, or `None` when this one is to be left out too.
+    /// Asks to log one line. Returns how many were left out since the last line, or `None` if this one is left out too.
     pub fn allow(&self) -> Option<u64> {
         self.allow_at(Instant::now())
     }
 
-    /// Takes the number of lines that were left out, once the stretch is over and no line has told it.
+    /// Takes the number of lines left out, if the interval is over and no line has reported it.
     ///
-    /// At the end of all nothing waits for the end of the stretch.
+    /// At the end of the process it does not wait for the end of the interval.
     pub fn ended(&self, at_the_end: bool) -> Option<u64> {
         self.ended_at(Instant::now(), at_the_end)
     }
@@ -60,7 +60,7 @@ impl LogLimit {
     }
 }
 
-/// How many lines were left out before this one, at its end.
+/// The number of lines left out before this one, as the end of its text.
 pub struct LeftOut(pub u64);
 
 impl fmt::Display for LeftOut {

@@ -1,7 +1,7 @@
-//! What is counted: KES's families for its clients, and our own.
+//! The metrics: KES's families for its clients, and our own.
 //!
-//! The SDK's reader of `/v1/metrics` fails on any other family that has more than one series, so ours have a registry
-//! of their own. Handles are made once: a request costs a few additions to atomics.
+//! The SDK's reader of `/v1/metrics` fails on any other family with more than one series, so our families have a registry
+//! of their own. Handles are created once, so that a request costs only a few atomic additions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use crate::host::process::{self, Locked, Memory};
 type Counter = GenericCounter<Integer>;
 type CounterVec = GenericCounterVec<Integer>;
 
-/// The media type of the text format that everything understands.
+/// The media type of Prometheus's text format.
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The upper bounds of KES's buckets, in seconds.
 const KES_BUCKETS: [f64; 10] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 3.0, 5.0, 10.0];
 
-/// Ours: a warm request takes a tenth of a millisecond.
+/// The upper bounds of our buckets, in seconds. A request for a cached key takes a tenth of a millisecond.
 const BUCKETS: [f64; 14] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
 
-/// Every counter of a server.
+/// All metrics of a server.
 pub struct Metrics {
     started: Instant,
     kes: Registry,
@@ -46,12 +46,12 @@ pub struct Metrics {
     cache: Cache,
     certificate_expiry: Gauge,
     protection: [IntGauge; 4],
-    /// What was counted when the process-wide error log was last looked at.
+    /// The count of the process-wide error log at the last look.
     errors_seen: AtomicU64,
 }
 
 impl Metrics {
-    /// Makes all counters, at zero.
+    /// Creates all metrics, at zero.
     pub fn new() -> prometheus::Result<Self> {
         let (kes, ours) = (Registry::new(), Registry::new());
         let by_code = ByCode::new(&kes)?;
@@ -124,7 +124,7 @@ impl Metrics {
         })
     }
 
-    /// Notes that a request begins; it ends when what is returned is dropped.
+    /// Counts a request as active until the returned value is dropped.
     pub fn begin(&self) -> Active<'_> {
         self.active.inc();
         Active(&self.active)
@@ -147,13 +147,13 @@ impl Metrics {
         }
     }
 
-    /// Counts events of the audit log that were written, or are lost.
+    /// Counts events of the audit log that were written or lost.
     pub fn audited(&self, written: u64, dropped: u64) {
         self.audit_events.inc_by(written);
         self.audit_dropped.inc_by(dropped);
     }
 
-    /// Counts a request that is refused since it cannot be recorded.
+    /// Counts a request that was refused because it cannot be recorded.
     pub fn unrecorded(&self) {
         self.unrecorded.inc();
     }
@@ -163,13 +163,13 @@ impl Metrics {
         self.evicted.inc();
     }
 
-    /// Notes when the server's certificate ends.
+    /// Sets the end of the server's certificate.
     pub fn certificate_ends(&self, unix_seconds: i64) {
         #[expect(clippy::cast_precision_loss, reason = "it is exact for some hundred million years")]
         self.certificate_expiry.set(unix_seconds as f64);
     }
 
-    /// Returns KES's families, and nothing else, in the text format.
+    /// Returns KES's families alone, in the text format.
     pub fn kes_text(&self) -> Vec<u8> {
         self.look();
         encode(&self.kes)
@@ -192,7 +192,7 @@ impl Metrics {
         text
     }
 
-    /// Takes the figures that are only looked up when somebody asks.
+    /// Updates the figures that are only read on demand.
     fn look(&self) {
         self.system.look(self.started);
         let errors = crate::telemetry::error_log::events();
@@ -201,15 +201,17 @@ impl Metrics {
     }
 }
 
-/// Where a request is counted. The families of KES hold what a client asks of keys, policies and identities and may ask:
-/// who watches a server would else see little but himself.
+/// The families in which a request is counted.
+///
+/// KES's families count permitted requests for keys, policies and identities. Otherwise a monitoring client would mostly
+/// see itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tally {
-    /// A request of the families of KES.
+    /// A request that KES's families count.
     Request,
-    /// One of the version, of health, of routes, of metrics, or of a log.
+    /// A request for the version, health, routes, metrics or a log.
     Monitoring,
-    /// One that was refused for its path, its method, its certificate or a policy.
+    /// A request that was refused for its path, its method, its certificate or a policy.
     Refused,
 }
 
@@ -222,7 +224,7 @@ impl Drop for Active<'_> {
     }
 }
 
-/// Requests by what came of them.
+/// The requests by their result.
 struct ByCode {
     success: CounterVec,
     error: CounterVec,
@@ -231,7 +233,7 @@ struct ByCode {
 
 impl ByCode {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
-        // A series that appears with its first failure has no increase that an alert could see: each begins at zero.
+        // A series that first appears with a failure shows no increase to an alert, so each begins at zero.
         let family = |name: &str, help: &str, codes: &[&str]| {
             let family = register(registry, CounterVec::new(Opts::new(name, help), &["code"])?)?;
             for code in codes {
@@ -268,7 +270,7 @@ impl ByCode {
     }
 }
 
-/// The process and its machine.
+/// Figures of the process and its machine.
 struct System {
     up_time: IntGauge,
     cpus: IntGauge,
@@ -308,7 +310,7 @@ impl System {
     }
 }
 
-/// What the cache tells of itself. The ring counts; here is only what it said last.
+/// Figures of the cache. The key ring counts them. These are copies of its last report.
 struct Cache {
     families: [IntGauge; 5],
 }
@@ -363,7 +365,7 @@ where
 
 fn encode(registry: &Registry) -> Vec<u8> {
     let mut text = Vec::new();
-    // Writing to memory cannot fail, and what is registered has well-formed names.
+    // Writing to memory does not fail, and the registered families have valid names.
     let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
     text
 }

@@ -1,4 +1,4 @@
-//! What the server tells about its work: the error log, the audit log and the metrics.
+//! What the server reports about its work: the error log, the audit log and the metrics.
 
 pub mod audit;
 pub mod error_log;

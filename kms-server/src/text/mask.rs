@@ -1,4 +1,4 @@
-//! Secrets that were put where an identity belongs: they are told of, and not shown.
+//! Masks secrets that were entered in place of an identity.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,21 +9,21 @@ use zeroize::Zeroizing;
 use super::terminal::Escaped;
 use crate::credentials::apikey::{ApiKey, PREFIX};
 
-/// What takes the place of a secret.
+/// The text in place of a secret.
 const HIDDEN: &str = "(not shown)";
 
-/// How an API key begins, and how it begins in the path of a request.
+/// The beginning of an API key, as it is and as it is escaped in the path of a request.
 const BEGINNINGS: [&str; 2] = [PREFIX, "kes%3av1%3a"];
 
-/// The least length of a text that may be a secret for how it looks alone.
+/// The least length of a text that may be a secret because of its characters.
 const SUSPICIOUS_LEN: usize = 24;
 
-/// The most characters that are shown of a text that is no identity.
+/// The most characters of an invalid identity that are shown.
 const MAX_SHOWN: usize = 100;
 
-/// A text that stands where an identity belongs and is none, as a message may call it.
+/// A text that is not an identity, as a message may show it.
 ///
-/// An API key is a likely mistake there: it stands beside its identity wherever one is made.
+/// An API key is a likely mistake, because it is printed beside its identity wherever one is made.
 pub struct NoIdentity<'a>(pub &'a str);
 
 impl fmt::Display for NoIdentity<'_> {
@@ -40,19 +40,19 @@ impl fmt::Display for NoIdentity<'_> {
     }
 }
 
-/// A secret, as far as a text looks like one.
+/// A secret that was recognised in a text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Secret {
-    /// An API key; of a whole one the identity is known.
+    /// An API key, with its identity if the key is complete.
     ApiKey(Option<Identity>),
     /// A private key in PEM.
     PrivateKey,
-    /// Something in base64, of this length.
+    /// Something in base64 with this many characters.
     Unknown(usize),
 }
 
 impl Secret {
-    /// Looks for a secret in a text that should be an identity, which is in hex.
+    /// Looks for a secret in a text that should be an identity in hex.
     pub fn in_text(text: &str) -> Option<Self> {
         if text.contains("PRIVATE KEY") {
             return Some(Self::PrivateKey);
@@ -62,7 +62,7 @@ impl Secret {
         if lower.starts_with("kes:") || BEGINNINGS.iter().any(|beginning| lower.contains(beginning)) {
             return Some(Self::ApiKey(ApiKey::parse(text).ok().map(|key| key.identity())));
         }
-        // One that lost its beginning.
+        // It may have lost its beginning.
         if let Ok(key) = ApiKey::parse(&Zeroizing::new(format!("{PREFIX}{text}"))) {
             return Some(Self::ApiKey(Some(key.identity())));
         }
@@ -82,11 +82,11 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Hides the API keys and private keys that stand somewhere in a message.
+/// Masks the API keys and private keys anywhere in a message.
 pub fn mask(message: &str) -> Cow<'_, str> {
     let mut masked = Cow::Borrowed(message);
     if let Some((before, after)) = message.split_once("PRIVATE KEY-----") {
-        // To the end: a key that was cut off has no other.
+        // Up to the end: a key that was cut off has no end line.
         let start = before.rfind("-----BEGIN").unwrap_or(before.len());
         let end = after.rfind("PRIVATE KEY-----").and_then(|end| after.get(end + "PRIVATE KEY-----".len()..));
         let before = before.get(..start).unwrap_or_default();
@@ -101,7 +101,7 @@ pub fn mask(message: &str) -> Cow<'_, str> {
     masked
 }
 
-/// Hides what follows each `beginning`; `None` if there is nothing to hide.
+/// Masks the text after each `beginning`. Returns `None` if there is nothing to mask.
 fn mask_after(message: &str, beginning: &str) -> Option<String> {
     let lower = message.to_ascii_lowercase();
     let (mut masked, mut done) = (String::new(), 0);
@@ -122,7 +122,7 @@ fn is_base64(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '/')
 }
 
-/// Tells whether this is a long text of all the kinds of characters that base64 has, which a name seldom is.
+/// Returns whether this is a long text with every kind of base64 character, which is rare for a name.
 fn is_suspicious(run: &str) -> bool {
     let has = |kind: fn(&u8) -> bool| run.bytes().any(|byte| kind(&byte));
     run.len() >= SUSPICIOUS_LEN

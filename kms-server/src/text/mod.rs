@@ -1,4 +1,4 @@
-//! Text from elsewhere, made fit to be shown.
+//! Makes text from elsewhere safe to show.
 
 pub mod mask;
 pub mod terminal;

@@ -1,4 +1,4 @@
-//! Text from elsewhere on its way to a terminal: what a terminal would obey is shown instead.
+//! Escapes the characters that a terminal would obey instead of showing them.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -8,14 +8,14 @@ use serde_json::ser::Formatter;
 
 use crate::json;
 
-/// Writes a text so that a terminal shows all of it in one line: control characters as `\u{1b}`, line ends as `\n`.
+/// Escapes a text so that a terminal shows all of it in one line. Controls become `\u{1b}`, line ends become `\n`.
 ///
-/// Every other text stays as it is, in whatever language.
+/// All other characters stay as they are, in every language.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_obeyed) { Cow::Owned(Escaped(text).to_string()) } else { Cow::Borrowed(text) }
 }
 
-/// A value whose text is [escaped](escape) as it is written.
+/// A value whose `Display` text is [escaped](escape).
 pub struct Escaped<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
@@ -24,7 +24,7 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
-/// The same for a text of several lines, all of which are meant.
+/// A value whose `Display` text is escaped, except for its line ends.
 pub struct EscapedText<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for EscapedText<T> {
@@ -33,7 +33,7 @@ impl<T: fmt::Display> fmt::Display for EscapedText<T> {
     }
 }
 
-/// Escapes what is written through it.
+/// A writer that escapes.
 struct Escaping<W> {
     to: W,
     keeps_lines: bool,
@@ -53,16 +53,16 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
     }
 }
 
-/// Tells whether a terminal does something else with a character than to show it where it stands.
+/// Returns whether a terminal obeys a character instead of showing it.
 ///
-/// These are the controls C0, DEL and C1, what ends lines and paragraphs, and what turns the direction of text.
+/// These are the controls of C0 and C1, DEL, the ends of lines and paragraphs, and the changes of text direction.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
 }
 
-/// Writes JSON whose texts a terminal shows, as `\u001b`; serde_json itself escapes less.
+/// Escapes in JSON what a terminal would obey, as `\u001b`. serde_json itself escapes less.
 pub struct ShownJson;
 
 impl Formatter for ShownJson {
@@ -75,9 +75,9 @@ impl Formatter for ShownJson {
     }
 }
 
-/// Escapes the texts of JSON that comes from elsewhere, and leaves its order and its numbers as they are.
+/// Escapes the strings of JSON from elsewhere. Its order and its numbers stay as they are.
 ///
-/// What is not JSON comes out as something that is not JSON either, and that a terminal shows.
+/// A text that is not JSON becomes another text that is not JSON, and that a terminal shows.
 pub fn escape_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     let (mut in_text, mut after_backslash) = (false, false);
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// What is obeyed, and how it is shown as text and in JSON.
+    /// Characters that a terminal obeys, with their escapes in text and in JSON.
     const OBEYED: [(char, &str, &str); 17] = [
         ('\0', r"\u{0}", r"\u0000"),
         ('\x07', r"\u{7}", r"\u0007"),

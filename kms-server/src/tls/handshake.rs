@@ -1,11 +1,11 @@
-//! What a failed handshake was about, in words for operators, with a hint for what they meet in the field.
+//! Describes a failed handshake for operators, with a hint for common causes.
 
 use jiff::Timestamp;
 use kms_trust::UnusableKey;
 use rustls::{CertificateError, Error, OtherError, PeerMisbehaved};
 use rustls_pki_types::UnixTime;
 
-/// Tells it; `None` for what is no news: a peer that goes away, or is no TLS client.
+/// Returns the description of a failure, or `None` if it is not worth a line: the peer left, or does not speak TLS.
 pub fn describe_failure(error: &std::io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     if let Some(why) = UnusableKey::in_error(error) {

@@ -1,4 +1,4 @@
-//! TLS of the server: versions, ciphers, its own certificate, and what is asked of clients.
+//! TLS of the server: versions, ciphers, its own certificate, and the verification of clients.
 
 pub mod handshake;
 
@@ -20,16 +20,15 @@ use crate::credentials::certificate::{self, CertifiedKey, Facts};
 use crate::error::StartError;
 use crate::settings::TlsSettings;
 
-/// Builds the TLS configuration: TLS 1.2 and 1.3, `h2` before `http/1.1`, and a client certificate, which may only be
-/// left out if not all routes need one.
+/// Builds the TLS configuration: TLS 1.2 and 1.3, `h2` before `http/1.1`, and client certificates.
 ///
-/// An error names the file and what was expected in it.
+/// A client may omit its certificate only if some route needs none. An error names the file and what was expected in it.
 pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result<ServerConfig, StartError> {
     let provider = Arc::new(provider());
     let verifier: Arc<dyn ClientCertVerifier> = if settings.verify_clients {
         Arc::new(NotingVerifier(client_verifier(settings, needs_certificates, &provider)?))
     } else {
-        // Whoever names a file wants it read, also while nobody is verified by it.
+        // A configured file has to be readable, even while nobody is verified by it.
         if let Some(ca) = &settings.ca {
             Trusted::of(ca).map_err(|why| StartError::with_source(format!("tls.ca: {why}"), why))?;
         }
@@ -44,28 +43,28 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified(settings, pair)?)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
-    // One ticket a handshake, since each holds the client's certificate.
+    // One ticket for each handshake, because each ticket holds the client's certificate.
     config.send_tls13_tickets = 1;
     if settings.verify_clients {
-        // Sessions of TLS 1.2 that clients without tickets would resume by their number, whatever has ended.
+        // Otherwise clients without tickets could resume sessions of TLS 1.2 by their id, after their certificates ended.
         config.session_storage = Arc::new(NoServerSessionStorage {});
     }
     Ok(config)
 }
 
-/// Makes session tickets in the place of a session cache: a resumed handshake costs a third less.
+/// The session tickets, which replace a session cache. A resumed handshake costs a third less.
 ///
-/// The first use of the provider's random generator takes tens of milliseconds, so this runs on a thread of its own
-/// while the key store is opened.
+/// The first use of the provider's random generator takes tens of milliseconds. So the tickets are made on a thread of
+/// their own while the key store is opened.
 pub struct Tickets(std::thread::JoinHandle<Result<Arc<dyn ProducesTickets>, rustls::Error>>);
 
 impl Tickets {
-    /// Begins to make them.
+    /// Begins to make the tickets.
     pub fn begin() -> Self {
         Self(std::thread::spawn(aws_lc_rs::Ticketer::new))
     }
 
-    /// Waits until they are ready, and gives them to `config`, which was made of `settings`.
+    /// Waits until the tickets are ready, and sets them in `config`, which was made from `settings`.
     pub fn give(self, config: &mut ServerConfig, settings: &TlsSettings) -> Result<(), StartError> {
         let made = self.0.join().map_err(|_| StartError::new("TLS tickets: their thread panicked"))?;
         let tickets =
@@ -75,7 +74,7 @@ impl Tickets {
     }
 }
 
-/// Tells what clients will not like about the server's own certificate, one line each.
+/// Returns the faults of the server's certificate that clients may refuse it for, one line each.
 pub fn certificate_warnings(cert: &Path) -> Vec<String> {
     let Some(facts) = facts_of(cert) else { return Vec::new() };
     let file = cert.display();
@@ -96,7 +95,7 @@ pub fn certificate_warnings(cert: &Path) -> Vec<String> {
     warnings
 }
 
-/// Returns when the certificate in `cert` ends, in seconds since 1970.
+/// Returns the end of the certificate in `cert`, in seconds since 1970.
 pub fn certificate_end(cert: &Path) -> Option<i64> {
     Some(facts_of(cert)?.not_after.as_second())
 }
@@ -106,7 +105,7 @@ fn facts_of(cert: &Path) -> Option<Facts> {
     Facts::of(&CertificateDer::from_pem_slice(&content).ok()?).ok()
 }
 
-/// The provider of rustls with its cipher suites in our order: AES-128 first, whose key schedule uses SHA-256.
+/// Returns rustls's provider with AES-128 as the first cipher suite, because its key schedule uses SHA-256.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     let first = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
@@ -114,7 +113,7 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-/// Makes what verifies certificates that proxies hand on, by the rule for those of clients; `None` without proxies.
+/// Creates the rule for clients' certificates that proxies pass on. Returns `None` without proxies.
 pub fn proxies(settings: &TlsSettings) -> Result<Option<Proxies>, StartError> {
     let Some(proxy) = settings.proxy.clone() else { return Ok(None) };
     let verifier = if settings.verify_clients {
@@ -133,7 +132,7 @@ fn client_verifier(
     Ok(ClientVerifier::new(trusted(settings.ca.as_deref())?, mandatory, provider))
 }
 
-/// Reads the CAs that sign client certificates from a PEM file or a directory of such, else from the system.
+/// Reads the CAs of clients from a PEM file or a directory of such files, or else from the system.
 fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
     match ca {
         Some(ca) => Trusted::of(ca).map_err(|why| StartError::with_source(format!("tls.ca: {why}"), why)),
@@ -144,12 +143,14 @@ fn trusted(ca: Option<&Path>) -> Result<Trusted, StartError> {
     }
 }
 
-/// Makes what is shown to clients. rustls's own way to it refuses a certificate of version 1, which is the clients' to judge.
+/// Checks the server's key pair for rustls.
+///
+/// rustls's own constructor would refuse a certificate of version 1. Whether to accept it is up to the clients.
 fn certified(settings: &TlsSettings, pair: CertifiedKey) -> Result<sign::CertifiedKey, StartError> {
     let (cert, key) = (settings.cert.display(), settings.key.display());
     let signer = aws_lc_rs::default_provider().key_provider.load_private_key(pair.key.clone_key());
     let signer = signer.map_err(|error| {
-        // What kind of key it is stands in the certificate, too.
+        // The certificate also tells the kind of its key.
         let kind = pair.chain.first().and_then(UnusableKey::of_certificate);
         let kind =
             kind.map_or_else(|| "expected ECDSA, Ed25519 or RSA".to_owned(), |kind| format!("it is {kind}"));

@@ -1,4 +1,4 @@
-//! The files of a TLS configuration: whether they were written, and whether they hold something else.
+//! The files of a TLS configuration: whether they were written, and whether their content has changed.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -8,31 +8,31 @@ use zeroize::Zeroizing;
 
 use crate::settings::{KeyStoreSettings, Settings, TlsSettings};
 
-/// The files of a TLS configuration as they were before it was made of them, so that no later change is missed.
+/// The state of the files before a TLS configuration was made from them, so that no later change is missed.
 pub(crate) struct Seen {
     pub(super) watched: Watched,
     pub(super) inputs: TlsInputs,
 }
 
 impl Seen {
-    /// Looks at the files that `settings` name.
+    /// Reads the state of the files that `settings` name.
     pub(crate) fn of(settings: &Settings) -> Self {
         let watched = Watched::of(&settings.tls);
         Self { watched, inputs: TlsInputs::of(&settings.tls, settings.needs_certificates()) }
     }
 }
 
-/// What a TLS configuration is made of, to see whether it is another.
+/// Hashes of everything that a TLS configuration is made from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct TlsInputs {
     /// The server's own certificate and key.
     pub(super) pair: u64,
-    /// By what rule clients are accepted.
+    /// The rule for clients' certificates.
     pub(super) rule: u64,
 }
 
 impl TlsInputs {
-    /// Reads the files; one that cannot be read, or is no regular file, counts as one that holds nothing.
+    /// Reads the files. An unreadable file, or one that is not a regular file, counts as empty.
     pub(super) fn of(settings: &TlsSettings, needs_certificates: bool) -> Self {
         let TlsSettings { cert, key, ca, verify_clients, proxy, .. } = settings;
         let mut pair = DefaultHasher::new();
@@ -51,7 +51,7 @@ impl TlsInputs {
     }
 }
 
-/// Tells whether the files of the TLS connections to a Vault hold something else than another time.
+/// Returns a hash of the files for the TLS connections to a Vault.
 pub(super) fn of_vault(key_store: &KeyStoreSettings) -> u64 {
     let mut hasher = DefaultHasher::new();
     for tls in key_store.vault_tls() {
@@ -67,11 +67,11 @@ fn content(file: &Path) -> Option<Zeroizing<Vec<u8>>> {
     kms_trust::read_file(file).ok()
 }
 
-/// What was known of the files of a TLS configuration without reading them.
+/// The metadata of the files of a TLS configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Watched(Vec<(PathBuf, Option<Stamp>)>);
 
-/// Which file it is, when it was written, and how long it is.
+/// The identity of a file, its times and its length.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),

@@ -1,4 +1,4 @@
-//! Another configuration for a server that runs: all of it or nothing.
+//! Changes the configuration of a running server: completely, or not at all.
 
 mod inputs;
 
@@ -20,47 +20,47 @@ use crate::store::inventory::nobody;
 use crate::telemetry::error_log;
 use crate::tls;
 
-/// How often is looked whether nobody holds rules any more that were replaced.
+/// The time between two checks whether replaced rules are still in use.
 const RETIRE_CHECK: Duration = Duration::from_millis(200);
 
-/// What can be changed on a server that runs.
+/// Changes the configuration of a running server.
 ///
-/// Files are read, and what takes long is made, on threads that serve nobody.
+/// Files are read, and slow work is done, on threads that serve nobody.
 #[derive(Clone)]
 pub struct Reloader {
     api: Arc<Api>,
     connections: Arc<Connections>,
     route_timeout: Option<Duration>,
     started: Arc<AtStart>,
-    /// One change at a time.
+    /// The configuration in force. The lock allows one change at a time.
     current: Arc<tokio::sync::Mutex<Current>>,
 }
 
-/// What a server reads at its start only.
+/// The settings that a server reads only at its start.
 #[derive(PartialEq, Eq)]
 struct AtStart {
     address: SocketAddr,
     probes: Option<SocketAddr>,
     key_store: KeyStoreSettings,
-    /// What the files of its TLS connection hold.
+    /// The hash of the files for the TLS connections to a Vault.
     vault_files: u64,
     cache: CacheConfig,
     /// The error log is not compared: it follows at once.
     log: LogSettings,
 }
 
-/// What is in force of what can be changed.
+/// The part in force that can be changed.
 struct Current {
     tls: Arc<TlsSettings>,
     needs_certificates: bool,
-    /// The files as they were before they were read.
+    /// The state of the files before they were read.
     watched: Watched,
     inputs: TlsInputs,
-    /// Why the files as they are now cannot be used: they are tried again at each look.
+    /// Why the current files cannot be used. They are tried again at each check.
     refused: Option<StartError>,
 }
 
-/// A configuration that can be put in force.
+/// A new configuration that is ready to be put in force.
 struct Made {
     access: AccessRules,
     routes: Routes,
@@ -72,7 +72,7 @@ struct Made {
     current: Current,
 }
 
-/// A TLS configuration, and what is to be told of it.
+/// A TLS configuration, and the facts to report about it.
 struct MadeTls {
     config: ServerConfig,
     rule_changed: bool,
@@ -80,20 +80,20 @@ struct MadeTls {
     warnings: Vec<String>,
 }
 
-/// What became of the files of a TLS configuration.
+/// The result of a check of the TLS files.
 enum Looked {
-    /// They are as they were.
+    /// They were not written.
     Unchanged,
-    /// They were written, and hold the same.
+    /// They were written with the same content.
     Same(Watched),
-    /// They hold something else, which can be used.
+    /// They have another content, which is usable.
     Other(Watched, TlsInputs, Box<MadeTls>, Option<Proxies>),
-    /// They hold something else, which cannot be used.
+    /// They have another content, which is not usable.
     Refused(StartError),
 }
 
 impl Reloader {
-    /// Makes one for a server that was made of `settings` when the files were as they were `seen`.
+    /// Creates the reloader of a server that was made from `settings` and from the files in state `seen`.
     pub(crate) fn new(
         settings: Settings,
         seen: Seen,
@@ -111,15 +111,15 @@ impl Reloader {
 
     /// Puts `settings` in force, or fails and leaves everything as it was.
     ///
-    /// Requests under way are not disturbed, and neither are connections and cached keys; but where the rule by which
-    /// clients are accepted has changed, connections that were accepted by the old one end after the requests that have
-    /// begun. Returns the settings that are not those of the start, and take effect at the next one only.
+    /// Requests, connections and cached keys are not disturbed, with one exception: if the rule for clients' certificates
+    /// has changed, connections that the old rule accepted end after their current requests. Returns the names of changed
+    /// settings that take effect only at the next start.
     pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, StartError> {
         let mut current = self.current.lock().await;
         let (started, inputs, timeout) = (Arc::clone(&self.started), current.inputs, self.route_timeout);
         let made = blocking(move || Made::of(settings, &started, inputs, timeout)).await?;
 
-        // From here on nothing fails. First who may do what, so that nobody is accepted by a new rule under an old policy.
+        // Nothing fails from here on. The policies come first, so that the new rule accepts nobody under an old policy.
         let old = self.api.set(made.access, made.routes);
         self.connections.look_again();
         if let Some(tls) = made.tls {
@@ -135,9 +135,9 @@ impl Reloader {
         Ok(made.later)
     }
 
-    /// Loads certificate, key and CAs again if their files have changed, or could not be used when they had.
+    /// Loads certificate, key and CAs again if their files have changed, or if the changed files were unusable.
     ///
-    /// `None` if there is nothing new about them: a reason why they cannot be used is told once.
+    /// Returns `None` if there is no news. The reason why files are unusable is returned only once.
     pub async fn reload_certificates(&self) -> Option<Result<(), StartError>> {
         let mut current = self.current.lock().await;
         let (settings, needs_certificates) = (Arc::clone(&current.tls), current.needs_certificates);
@@ -181,7 +181,7 @@ impl Reloader {
         }
     }
 
-    /// Ends the log streams of those who may no longer read.
+    /// Ends the readers of logs that may no longer read.
     fn end_refused_streams(&self) {
         for log in [self.api.audit().hub(), error_log::hub()] {
             log.end_refused();
@@ -205,7 +205,7 @@ impl Made {
             None => routes,
         };
         let needs_certificates = settings.needs_certificates();
-        // Before they are read, so that no later change is missed.
+        // The state is taken before the files are read, so that no later change is missed.
         let Seen { watched, inputs } = Seen::of(&settings);
         let tls = if inputs == in_force {
             None
@@ -234,7 +234,7 @@ impl MadeTls {
 }
 
 impl Looked {
-    /// Looks at the files, which are as they were if they are still as `seen`; what is in force was made of `in_force`.
+    /// Checks the files. They are unchanged if their state is `seen`. The current configuration was made from `in_force`.
     fn at(
         settings: &TlsSettings,
         needs_certificates: bool,
@@ -258,7 +258,7 @@ impl Looked {
 }
 
 impl AtStart {
-    /// Takes out of `settings` what is read at the start only, and what TLS is made of.
+    /// Splits `settings` into those that are read only at the start, and those for TLS.
     fn split(settings: Settings) -> (Self, TlsSettings) {
         let Settings { address, probes, key_store, cache, log, tls, .. } = settings;
         let LogSettings { error, error_level, .. } = LogSettings::default();
@@ -267,7 +267,7 @@ impl AtStart {
         (Self { address, probes, key_store, vault_files, cache, log }, tls)
     }
 
-    /// Names the settings that differ.
+    /// Returns the names of the settings that differ.
     fn differences(&self, other: &Self) -> Vec<&'static str> {
         [
             ("address", self.address != other.address),
@@ -283,7 +283,7 @@ impl AtStart {
     }
 }
 
-/// Runs what reads files or takes long on a thread for such.
+/// Runs slow work, or work that reads files, on a thread for blocking work.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
@@ -291,7 +291,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(ended)?
 }
 
-/// Drops rules that were replaced, once no request holds them, on a thread that serves nobody.
+/// Drops replaced rules on a thread that serves nobody, after the last request has released them.
 fn retire(old: Arc<AccessRules>) {
     tokio::spawn(async move {
         while Arc::strong_count(&old) > 1 {

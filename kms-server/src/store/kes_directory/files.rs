@@ -1,4 +1,4 @@
-//! The key files of a directory, looked at so that nothing that has a key's name is taken for absent.
+//! The key files of a directory. Whatever has the name of a key is never taken for absent.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
@@ -19,41 +19,41 @@ use crate::host::files;
 /// The most bytes of a key file, with white space around the record.
 const MAX_FILE_LEN: u64 = 64 * 1024;
 
-/// The most bytes of a record, less than the store takes; KES's have some 200.
+/// The most bytes of a record, less than the store's own limit. KES's records have some 200.
 const MAX_RECORD_LEN: usize = 6000;
 
-/// How long after a directory has changed a change may leave its time as it is, on coarse file systems.
+/// On coarse file systems, a change this soon after another may leave the directory's time as it is.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// A directory of key files, by its path, and which directory that was when it was first looked at.
+/// A directory of key files: its path, and the identity that it had at first.
 #[derive(Clone)]
 pub struct Directory {
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
 
-/// What has a key's name.
+/// What has the name of a key.
 pub enum Looked {
-    /// Nothing: the name is free.
+    /// Nothing. The name is free.
     Nothing,
     /// A key.
     Key(KeyFile),
-    /// Something that cannot be used.
+    /// Something unusable.
     Unusable(Unusable),
 }
 
 /// The content of a key file.
 pub struct KeyFile {
-    /// The record, as it is to be stored.
+    /// The record, as it is stored.
     pub content: SecretBytes,
-    /// The key in it.
+    /// The key in the record.
     pub record: KeyRecord,
 }
 
-/// Why something that has a key's name cannot be used, or a directory not be looked at.
+/// Why something with a key's name cannot be used, or why the directory cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
-    /// `Corrupt`, or `Denied` where the system refuses; `Unreachable` of a directory.
+    /// For a file, `Corrupt`, or `Denied` if the system refuses. For a directory, `Unreachable` or `Denied`.
     pub kind: ErrorKind,
     /// The reason, as the end of a line that names the file.
     pub why: String,
@@ -62,9 +62,9 @@ pub struct Unusable {
 /// The names in a directory.
 #[derive(Default)]
 pub struct Names {
-    /// Those that a key may have, whatever it is that has them.
+    /// The names that a key may have, whatever has them.
     pub keys: Vec<KeyName>,
-    /// Files with a name that no key can have, a line each.
+    /// The files with a name that no key may have, one line each.
     pub misnamed: Vec<String>,
 }
 
@@ -76,22 +76,22 @@ pub struct Stamp {
 }
 
 impl Directory {
-    /// Describes the directory that `path` leads to now.
+    /// Creates the description of the directory that `path` leads to now.
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned(), identity: path.metadata().ok().map(|found| identity(&found)) }
     }
 
-    /// Returns its path.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the path of what has this name in it.
+    /// Returns the path of this name in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Looks at what has this name. Fails if nobody can know.
+    /// Looks at whatever has this name. Fails if that cannot be known.
     pub fn look(&self, name: &str) -> Result<Looked, Unusable> {
         let file = self.file(name);
         let found = match file.symlink_metadata() {
@@ -103,13 +103,13 @@ impl Directory {
         };
         Ok(match read(&file) {
             Ok(key) => Looked::Key(key),
-            // A link whose target is missing is something; a file that went meanwhile is not.
+            // A dangling link is something. A file that disappeared meanwhile is not.
             Err(_) if !found.is_symlink() && is_gone(&file) => Looked::Nothing,
             Err(unusable) => Looked::Unusable(unusable),
         })
     }
 
-    /// Lists the names in it, but for those that begin with a dot, as no key's does.
+    /// Lists the names in the directory, without those that begin with a dot. No key has such a name.
     pub fn names(&self) -> Result<Names, Unusable> {
         self.is_still_there()?;
         let mut names = Names::default();
@@ -121,7 +121,7 @@ impl Directory {
             }
             match KeyName::new(name) {
                 Ok(name) => names.keys.push(name),
-                // A directory such as `lost+found` is nobody's key.
+                // A directory such as `lost+found` is not a key.
                 Err(_) if entry.file_type().is_ok_and(|found| found.is_dir()) => {}
                 Err(_) => {
                     let file = entry.path();
@@ -134,7 +134,7 @@ impl Directory {
         Ok(names)
     }
 
-    /// Returns when names in it came or went last; `None` if that was so lately that the time does not tell.
+    /// Returns when names came or went last, or `None` if that is too recent for the time to be conclusive.
     pub fn stamp(&self) -> Result<Option<Stamp>, Unusable> {
         let found = self.is_still_there()?;
         let stamp = Stamp {
@@ -145,7 +145,7 @@ impl Directory {
         Ok(age.is_some_and(|age| age > COARSE).then_some(stamp))
     }
 
-    /// Makes sure that the path leads to the directory that it led to at first: a volume may have gone from below it.
+    /// Checks that the path still leads to the same directory. A volume may have been unmounted from it.
     fn is_still_there(&self) -> Result<Metadata, Unusable> {
         let found = self.path.metadata().map_err(|error| self.away(&error))?;
         if self.identity.is_some_and(|before| before != identity(&found)) {
@@ -180,7 +180,7 @@ fn is_gone(file: &Path) -> bool {
     file.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Reads a key file. Nothing but a regular file is opened: a pipe would wait for its writer, a device may do anything.
+/// Reads a key file. Only regular files are opened: a pipe would block, and a device may do anything.
 fn read(file: &Path) -> Result<KeyFile, Unusable> {
     let corrupt = |why: &str| Unusable { kind: ErrorKind::Corrupt, why: why.to_owned() };
     refuse_other_types(file.metadata().map_err(|error| failed(file, &error))?.file_type())?;
@@ -231,5 +231,5 @@ fn failed(file: &Path, error: &io::Error) -> Unusable {
     Unusable { kind, why }
 }
 
-/// Names in a directory that the store does not have: why each cannot be used, or `None` for a key that is not imported yet.
+/// The names in a directory that the store lacks, each with its fault. `None` is a key that is not imported yet.
 pub type Beside = BTreeMap<KeyName, Option<Unusable>>;

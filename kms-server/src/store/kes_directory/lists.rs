@@ -1,4 +1,4 @@
-//! Lists of key files: of what was imported, and of what was deleted since, so that it does not come back from its file.
+//! Lists of key files: those that were imported, and those whose keys were deleted and must not come back.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -10,14 +10,14 @@ use rustix::fs::OFlags;
 
 use crate::host::files;
 
-/// Names and fingerprints of keys, in a file with a line each. The last line of a name counts.
+/// Names and fingerprints of keys, in a file with one line each. The last line of a name counts.
 pub struct List {
     file: PathBuf,
     list: BTreeMap<String, String>,
 }
 
 impl List {
-    /// Reads the list in `file`; one that cannot be read is empty, which costs no key, and told to the log.
+    /// Reads the list in `file`. An unreadable list is logged and counts as empty, which loses no key.
     pub fn read(file: PathBuf) -> Self {
         let text = Self::text(&file).unwrap_or_else(|error| {
             tracing::error!("{}; the list counts as empty", files::failed(&file, &error));
@@ -35,7 +35,7 @@ impl List {
         }
     }
 
-    /// Tells whether there is a list on the disk.
+    /// Returns whether the list exists on the disk.
     pub fn is_there(file: &Path) -> bool {
         file.symlink_metadata().is_ok()
     }
@@ -45,22 +45,22 @@ impl List {
         self.list.iter().map(|(name, fingerprint)| (name.as_str(), fingerprint.as_str()))
     }
 
-    /// Returns where the list is.
+    /// Returns the file of the list.
     pub fn file(&self) -> &PathBuf {
         &self.file
     }
 
-    /// Tells whether this very key is in it under this name.
+    /// Returns whether the list has exactly this key under this name.
     pub fn has(&self, name: &str, fingerprint: &str) -> bool {
         self.list.get(name).is_some_and(|known| known == fingerprint)
     }
 
-    /// Notes a key, to be written with others.
+    /// Adds a key, to be written later with others.
     pub fn note(&mut self, name: &str, fingerprint: String) {
         self.list.insert(name.to_owned(), fingerprint);
     }
 
-    /// Writes the whole list, if it is not what is there.
+    /// Writes the whole list, unless the file already holds it.
     pub fn write(&self) -> io::Result<()> {
         let mut text = String::new();
         for (name, fingerprint) in &self.list {
@@ -72,10 +72,10 @@ impl List {
         files::replace(&self.file, text.as_bytes(), files::PRIVATE)
     }
 
-    /// Notes a key durably, with a line at the end.
+    /// Adds a key and writes it durably, as a line at the end.
     pub fn append(&mut self, name: &str, fingerprint: String) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        // A pipe would wait for its reader.
+        // Opening a pipe would block.
         options
             .append(true)
             .create(true)
@@ -85,7 +85,7 @@ impl List {
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
-        // After a line that was cut short this one begins anew.
+        // This begins a new line, even after one that was cut short.
         file.write_all(format!("\n{name} {fingerprint}\n").as_bytes())?;
         file.sync_all()?;
         self.note(name, fingerprint);

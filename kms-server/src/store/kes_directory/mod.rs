@@ -1,10 +1,11 @@
-//! A directory of key files in the clear, as KES keeps them, served from an encrypted store below it.
+//! A directory of plaintext key files, as KES keeps them, served from an encrypted store below it.
 //!
-//! `<path>/<name>` are KES's files, which stay as they are. `<path>/.kms` is the encrypted store that they are imported
-//! into. Its root key is in `<path>.root-key`, unless another is named; or in `<path>/.root-key`, where the directory is a
-//! volume of its own: beside it the root key would die with the container. `<path>/.kms/imported` lists what was imported,
-//! and
-//! `<path>/.kms/deleted` what was deleted since and does not come back.
+//! - `<path>/<name>` are KES's files, which stay as they are.
+//! - `<path>/.kms` is the encrypted store into which they are imported.
+//! - `<path>.root-key` is the store's root key, unless another one is configured. If the directory is a volume of its own,
+//!   the root key is in `<path>/.root-key`, because beside the directory it would be lost with the container.
+//! - `<path>/.kms/imported` lists the imported keys.
+//! - `<path>/.kms/deleted` lists the keys that were deleted since and do not come back.
 
 mod files;
 mod lists;
@@ -27,27 +28,27 @@ use crate::host::mounts;
 use crate::host::shell::shell_quote;
 use crate::settings::RootKeySource;
 
-/// The directory of the encrypted store, in that of the key files.
+/// The encrypted store, in the directory of the key files.
 const STORE: &str = ".kms";
 
-/// The file in the store's directory that lists what was imported.
+/// The file in the store's directory that lists the imported keys.
 const IMPORTED: &str = "imported";
 
-/// The file beside it that lists what was deleted since, and does not come back from its file.
+/// The file beside it that lists the deleted keys, which do not come back from their files.
 const DELETED: &str = "deleted";
 
-/// The root key's file in the directory of the key files.
+/// The root key file in the directory of the key files.
 const ROOT_KEY: &str = ".root-key";
 
-/// Returns where the encrypted store of the directory `path` lies.
+/// Returns the path of the encrypted store of the directory `path`.
 pub fn store_path(path: &Path) -> PathBuf {
     path.join(STORE)
 }
 
-/// Opens the encrypted store of the directory `path`, both made if absent, and imports the key files that it lacks.
+/// Opens the encrypted store of the directory `path`, and imports the key files that it lacks.
 ///
-/// The root key is made only if none is `configured` and there is no store yet. What has a key's name and cannot be used is
-/// named in the log, and the rest is served.
+/// Both are created if they are missing. A root key is created only if none is `configured` and there is no store yet. An
+/// unusable key file is logged, and the other keys are served.
 pub async fn open(
     path: &Path,
     configured: Option<&RootKeySource>,
@@ -89,8 +90,10 @@ pub async fn open(
     Ok(store)
 }
 
-/// Reads which keys were deleted since their import; a release that had no list of them served none that was imported and is
-/// not in the store.
+/// Reads which keys were deleted since their import.
+///
+/// Older releases had no such list. They did not serve an imported key that was missing in the store, so such a key
+/// counts as deleted.
 async fn deleted(store_path: &Path, imported: &List, opened: &Opened) -> List {
     let file = store_path.join(DELETED);
     let is_first = !List::is_there(&file);
@@ -110,14 +113,14 @@ async fn deleted(store_path: &Path, imported: &List, opened: &Opened) -> List {
     deleted
 }
 
-/// The files in which the root key of a directory may be whose config names none, and what was found of each.
+/// The possible root key files of a directory without a configured root key, and what was found there.
 pub struct OwnRootKey {
-    /// The better place first.
+    /// The files, the better one first.
     pub places: Vec<(PathBuf, Found)>,
 }
 
 impl OwnRootKey {
-    /// Looks for them, and makes nothing.
+    /// Looks for the files, and creates nothing.
     pub fn look(path: &Path) -> Result<Self, OpenError> {
         let store = store_path(path);
         let (beside, inside) = (root_key_file(path), path.join(ROOT_KEY));
@@ -130,17 +133,17 @@ impl OwnRootKey {
         Ok(Self { places: looked.collect::<Result<_, _>>()? })
     }
 
-    /// Tells whether there is a store.
+    /// Returns whether there is a store.
     pub fn has_store(&self) -> bool {
         self.places.iter().any(|(_, found)| found.store)
     }
 
-    /// Returns the files that are there.
+    /// Returns the existing files.
     pub fn present(&self) -> impl Iterator<Item = &Path> {
         self.places.iter().filter(|(_, found)| found.root_key).map(|(file, _)| file.as_path())
     }
 
-    /// Returns those that wait for their name since a first start was cut off.
+    /// Returns the files of a first start that was cut off before they got their names.
     pub fn begun(&self) -> impl Iterator<Item = &Path> {
         let begun = self.places.iter().filter(|(_, found)| found.begun && !found.root_key);
         begun.map(|(file, _)| file.as_path())
@@ -151,7 +154,7 @@ impl OwnRootKey {
     }
 }
 
-/// Opens the store under the root key that lies beside the directory or in it; the first start makes it.
+/// Opens the store under the root key beside the directory or in it. The first start creates both.
 fn open_with_own_root_key(path: &Path, store: &Path, create: bool) -> Result<(Opened, PathBuf), StartError> {
     let own = OwnRootKey::look(path)?;
     let present: Vec<_> = own.present().collect();
@@ -194,9 +197,9 @@ fn open_with_own_root_key(path: &Path, store: &Path, create: bool) -> Result<(Op
     }
 }
 
-/// Returns the file with the root key that opens the store of the directory `path`, whose config names none.
+/// Returns the root key file that opens the store of the directory `path`, if the config names none.
 ///
-/// Where there is one file it is not tried.
+/// If there is only one file, it is not tried.
 pub fn root_key_in_force(path: &Path) -> Result<PathBuf, StartError> {
     let (store, own) = (store_path(path), OwnRootKey::look(path)?);
     let present: Vec<_> = own.present().collect();
@@ -216,7 +219,7 @@ pub fn root_key_in_force(path: &Path) -> Result<PathBuf, StartError> {
     }
 }
 
-/// Tells whether another root key may still open the store.
+/// Returns whether another root key may still open the store.
 fn is_about(error: &OpenError, file: &Path) -> bool {
     match error {
         OpenError::WrongRootKey { .. } | OpenError::BadRootKey { .. } => true,
@@ -225,14 +228,15 @@ fn is_about(error: &OpenError, file: &Path) -> bool {
     }
 }
 
-/// Makes directory, store and root key: beside the directory where that is on the same mount and can be written, else in it.
+/// Creates directory, store and root key. The root key is put beside the directory if that is on the same mount and
+/// writable, or else into the directory.
 fn make(path: &Path, store: &Path) -> Result<(Opened, PathBuf), StartError> {
     private_directory(path).map_err(|error| StartError::with_source(failed(path, &error), error))?;
     let (beside, inside) = (root_key_file(path), path.join(ROOT_KEY));
     if is_safe_beside(path, &beside) {
         match embedded::make(store, &beside) {
             Ok(opened) => return Ok((embedded::told(store, opened), beside)),
-            // The directory above cannot be written; with a store that is there it would be too late to choose.
+            // The parent directory is not writable. With an existing store it would be too late to choose another place.
             Err(OpenError::Io { path: at, .. })
                 if at.parent() == beside.parent() && at != path && !kms_fs::look(store, &beside)?.store => {}
             Err(error) => return Err(error.into()),
@@ -241,22 +245,22 @@ fn make(path: &Path, store: &Path) -> Result<(Opened, PathBuf), StartError> {
     Ok((embedded::told(store, embedded::make(store, &inside)?), inside))
 }
 
-/// Tells whether a root key beside the directory lives as long as what is in it.
+/// Returns whether a root key beside the directory lives as long as the directory's content.
 fn is_safe_beside(path: &Path, beside: &Path) -> bool {
     let above = beside.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     mounts::are_together(above, path).unwrap_or(false)
 }
 
-/// A place of a root key that no config names, and that an operator has to know of.
+/// A place of an unconfigured root key that the operator has to know of.
 pub enum Dubious {
-    /// It lies with what it encrypts.
+    /// The root key is beside the data that it encrypts.
     Inside(String),
-    /// It may be lost without the store.
+    /// The root key may be lost without the store.
     Elsewhere(String),
 }
 
 impl Dubious {
-    /// Returns what a status says of it.
+    /// Returns the text for the status, if the status mentions it.
     fn into_status(self) -> Option<String> {
         match self {
             Self::Inside(_) => None,
@@ -272,7 +276,7 @@ impl std::fmt::Display for Dubious {
     }
 }
 
-/// Tells what is dubious about a root key in `file` that no config names.
+/// Returns what is dubious about the place of an unconfigured root key.
 pub fn dubious_place(path: &Path, file: &Path) -> Option<Dubious> {
     let is_inside = match (file.canonicalize(), path.canonicalize()) {
         (Ok(file), Ok(path)) => file.starts_with(path),
@@ -303,7 +307,7 @@ pub fn dubious_place(path: &Path, file: &Path) -> Option<Dubious> {
 
 /// Returns `<path>.root-key`, beside the directory and not in it.
 fn root_key_file(path: &Path) -> PathBuf {
-    // `/keys/` and `/keys` are one directory.
+    // `/keys/` and `/keys` are the same directory.
     let mut name: OsString = path.components().as_path().as_os_str().to_owned();
     name.push(".root-key");
     PathBuf::from(name)

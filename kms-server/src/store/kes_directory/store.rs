@@ -1,4 +1,4 @@
-//! The directory as a key store: the encrypted store below it, and the key files that it does not have.
+//! The directory as a key store: its encrypted store, and the key files that the store lacks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,56 +15,56 @@ use super::files::{Beside, Directory, KeyFile, Looked, Stamp, Unusable, fingerpr
 use super::lists::List;
 use crate::host::files::failed;
 
-/// How long what is known of files that cannot be used is told before they are looked at again.
+/// How long the result for unusable files is used before they are looked at again.
 const LOOKED_AGAIN: Duration = Duration::from_secs(5);
 
-/// The most names that a status tells.
+/// The most names in a status.
 const MOST_NAMES: usize = 5;
 
 /// An encrypted store, and the directory of key files that it is made from.
 ///
-/// A key file that the store lacks is imported when its name is read. What has a key's name and cannot be used is there all
-/// the same: it is listed, reads fail, and nothing is created in its place or deleted.
+/// A key file that the store lacks is imported when its name is read. An unusable file still occupies its name: it is
+/// listed, its reads fail, and nothing is created in its place or deleted.
 pub struct KesDirectory {
     directory: Directory,
     store: FsStore,
-    /// Held shared where a name that is free is taken, alone where a file is imported or its key deleted.
+    /// Locked shared to take a free name, and exclusively to import a file or to delete its key.
     lists: RwLock<Lists>,
     beside: Mutex<Known>,
-    /// What should be known of the root key.
+    /// The warning about the place of the root key.
     root_key: Option<String>,
 }
 
-/// What is known of key files.
+/// The lists of key files.
 struct Lists {
-    /// Those whose very key was imported.
+    /// The keys that were imported.
     imported: List,
-    /// Those whose key was deleted, and is not to come back from its file.
+    /// The keys that were deleted and do not come back from their files.
     deleted: List,
 }
 
-/// What was seen of the names that the store does not have.
+/// What is known of the names that the store lacks.
 #[derive(Default)]
 struct Known {
     beside: Arc<Beside>,
-    /// Of which state of the directory that is; `None` if it is to be read again.
+    /// The state of the directory when it was read, or `None` if it has to be read again.
     stamp: Option<Stamp>,
     looked: Option<Instant>,
 }
 
-/// What the start found.
+/// The result of the import at the start.
 #[derive(Default)]
 pub struct Counts {
-    /// Files that hold a key.
+    /// The number of files with a key.
     pub keys: usize,
-    /// How many of them were imported now.
+    /// The number of these that were imported now.
     pub new: usize,
-    /// How many of them were deleted since their import.
+    /// The number of these that were deleted since their import.
     pub deleted: usize,
 }
 
 impl KesDirectory {
-    /// Puts `directory` before `store`.
+    /// Creates a key store from `directory` and `store`.
     pub fn new(
         directory: Directory,
         store: FsStore,
@@ -81,7 +81,7 @@ impl KesDirectory {
         }
     }
 
-    /// Imports the files that the store lacks. What cannot be used is told to the log, a line each.
+    /// Imports the files that the store lacks. Each unusable file is logged.
     pub async fn import_all(&self) -> Counts {
         let mut counts = Counts::default();
         let names = match self.directory.names() {
@@ -162,7 +162,7 @@ impl KesDirectory {
         Ok(outcome)
     }
 
-    /// Serves a key from its file, and imports it if it was not deleted since an earlier import.
+    /// Serves a key from its file, and imports it, unless it was deleted after an earlier import.
     async fn import(&self, name: &EntryName, key: KeyFile) -> Result<SecretBytes> {
         let mut lists = self.lists.write().await;
         match self.store.get(name).await {
@@ -188,7 +188,7 @@ impl KesDirectory {
                     error,
                 ));
             }
-            // The store takes no writes now; the key is there all the same.
+            // The store takes no writes now, but the key exists.
             Err(error) => {
                 tracing::warn!(
                     "key file {} is served and cannot be imported: {}",
@@ -200,12 +200,12 @@ impl KesDirectory {
         Ok(key.content)
     }
 
-    /// Serves a key whose record the store has lost from the file that it was imported from.
+    /// Serves a key from the file that it was imported from, because the store has lost its record.
     async fn read_imported(&self, name: &EntryName, lost: Error) -> Result<SecretBytes> {
         let Ok(Looked::Key(key)) = self.look(name, "read").await else { return Err(lost) };
         let lists = self.lists.read().await;
         let fingerprint = fingerprint(&key.record);
-        // Another key under that name would open nothing that was sealed, and seal what the lost one does not open.
+        // With another key, old ciphertexts would not open, and new ones would not open with the lost key.
         if !lists.imported.has(name.as_str(), &fingerprint) || lists.deleted.has(name.as_str(), &fingerprint)
         {
             return Err(lost);
@@ -215,7 +215,7 @@ impl KesDirectory {
         Ok(key.content)
     }
 
-    /// Looks at the file of this name, beside the threads that serve.
+    /// Looks at the file with this name, on a thread that does not serve.
     async fn look(&self, name: &EntryName, doing: &str) -> Result<Looked> {
         let (directory, file) = (self.directory.clone(), name.as_str().to_owned());
         let looked = tokio::task::spawn_blocking(move || directory.look(&file)).await;
@@ -235,11 +235,11 @@ impl KesDirectory {
         Error::with_source(kind, format!("{doing} entry '{name}'"), why)
     }
 
-    /// Returns the names that the store does not have.
+    /// Returns the names that the store lacks.
     async fn known(&self, looking: Looking) -> std::result::Result<Arc<Beside>, Unusable> {
         let mut known = self.beside.lock().await;
         let is_late = known.looked.is_none_or(|looked| looked.elapsed() > LOOKED_AGAIN);
-        // Taken before the names are read, and noted when they were: a reading that fails is made again.
+        // The stamp is taken before the names are read and kept only afterwards, so a failed reading is repeated.
         let stamp = {
             let directory = self.directory.clone();
             blocking(move || directory.stamp()).await?
@@ -281,25 +281,25 @@ impl KesDirectory {
         Ok(Arc::clone(&known.beside))
     }
 
-    /// Has the directory read again at the next listing.
+    /// Makes the next listing read the directory again.
     async fn forget_names(&self) {
         self.beside.lock().await.stamp = None;
     }
 }
 
-/// What became of a file at the start.
+/// The result for one file at the start.
 enum Import {
     New,
     Present,
     Deleted,
 }
 
-/// How much of the directory is looked at again.
+/// How much of the directory is read again.
 #[derive(Clone, Copy)]
 enum Looking {
     /// The names, if any came or went.
     AtNames,
-    /// The names, and after a while what could not be used.
+    /// The names, and the unusable files after a while.
     Now,
     /// Everything.
     Again,
@@ -337,7 +337,7 @@ impl KeyStore for KesDirectory {
             Ok(Looked::Unusable(unusable)) => {
                 let error = self.unusable(ErrorKind::AlreadyExists, name, "create", &unusable);
                 if self.lacks(name).await {
-                    // The client hears only that the key is there.
+                    // The client learns only that the key exists.
                     tracing::error!("{}", error.chain());
                 }
                 Err(error)
@@ -379,14 +379,14 @@ impl KeyStore for KesDirectory {
         let is_new = !deleted.has(name.as_str(), &fingerprint);
         let is_stored = !self.lacks(name).await;
         if is_new {
-            // What the list names does not come back from its file.
+            // A listed key does not come back from its file.
             deleted.append(name.as_str(), fingerprint).map_err(|error| {
                 let why = failed(deleted.file(), &error);
                 Error::with_source(ErrorKind::ReadOnly, format!("delete entry '{name}'"), why)
             })?;
         }
         let outcome = if is_new && !is_stored { Ok(()) } else { self.store.delete(name).await };
-        // Whoever looks at the names takes these locks the other way round.
+        // The other functions that take both locks do so in the other order.
         drop(lists);
         self.forget_names().await;
         outcome
@@ -410,7 +410,7 @@ impl KeyStore for KesDirectory {
     }
 }
 
-/// Tells in a few words which names cannot be used.
+/// Returns a short text about unusable files, if there are any.
 fn told(directory: &Directory, beside: &Beside) -> Option<String> {
     let names: Vec<_> =
         beside.iter().filter_map(|(name, unusable)| unusable.as_ref().map(|_| name.as_str())).collect();
@@ -427,10 +427,10 @@ fn told(directory: &Directory, beside: &Beside) -> Option<String> {
     }
 }
 
-/// Puts further names, which are sorted, into a page of a store.
+/// Merges further sorted names into a page of the store.
 fn merged<'a>(page: Page, further: impl Iterator<Item = &'a KeyName>, query: &ListQuery<'_>) -> Page {
     let last = page.names.last().filter(|_| page.more).cloned();
-    // What comes after the last name of a page that is not the last one belongs to a later page.
+    // Names after the last one of an incomplete page belong to a later page.
     let further = further
         .filter(|name| query.matches(name.as_str()))
         .filter(|name| last.as_ref().is_none_or(|last| *name < last));
@@ -458,7 +458,7 @@ mod tests {
         for mask in 0..32 {
             let part = |stored: bool| -> Vec<KeyName> {
                 let chosen = all.iter().enumerate().filter(|(index, _)| is_in_store(mask, *index) == stored);
-                // A name that both have is listed once.
+                // A name in both sources is listed once.
                 let both = |index: usize| index % 7 == 3;
                 let chosen: BTreeSet<_> = chosen
                     .map(|(_, name)| name)

@@ -1,4 +1,4 @@
-//! The lines of the audit log, which are those of KES and some members more.
+//! The lines of the audit log: those of KES, with some more members.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,53 +15,53 @@ use crate::json::{self, Displayed};
 use crate::text::mask::mask;
 use crate::text::terminal;
 
-/// The most bytes of a path in a line: more than the path of any key has.
+/// The most bytes of a path in a line. The path of every key is shorter.
 const MAX_PATH: usize = 512;
 
-/// The most bytes of a line beside its path.
+/// The most bytes of a line without its path.
 const MAX_REST: usize = 512;
 
 /// One answered request.
 pub struct AuditEvent<'a> {
-    /// When it came.
+    /// When the request came.
     pub time: Timestamp,
-    /// Where it came from.
+    /// The address of the client.
     pub ip: IpAddr,
-    /// Its path, percent-decoded.
+    /// The path, percent-decoded.
     pub path: &'a str,
-    /// Who asked.
+    /// The identity of the client.
     pub identity: &'a Identity,
-    /// Whether that identity may do anything at all.
+    /// Whether this identity may do anything at all.
     pub is_known: bool,
-    /// What was answered.
+    /// The status of the answer.
     pub status: StatusCode,
-    /// How long it took.
+    /// The duration of the request.
     pub took: Duration,
-    /// Whether there was anybody left to be answered.
+    /// Whether the client was still there to receive the answer.
     pub sent: bool,
 }
 
-/// Requests that have no line, by the reason.
+/// The numbers of requests without a line, by the reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// They came from identities without a policy, and there were many.
+    /// Requests of identities without a policy, of which there were too many.
     pub strangers: u64,
-    /// The log could not be written.
+    /// Requests that could not be written.
     pub lost: u64,
-    /// They were refused, since they could not be recorded.
+    /// Requests that were refused because they could not be recorded.
     pub refused: u64,
 }
 
 impl LeftOut {
-    /// Tells whether there are none.
+    /// Returns whether there are none.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Returns the most bytes that a line for `path` has.
+/// Returns the most bytes that the line for `path` can have.
 pub fn max_len(path: &str) -> usize {
-    // JSON makes at most six bytes of one.
+    // JSON writes at most six bytes for one.
     MAX_REST + 6 * path.len().min(MAX_PATH)
 }
 
@@ -70,7 +70,7 @@ pub fn push(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
     let end = (0..=MAX_PATH.min(event.path.len())).rev().find(|&at| event.path.is_char_boundary(at));
     let path = event.path.get(..end.unwrap_or_default()).unwrap_or_default();
     let path_bytes_cut = event.path.len() - path.len();
-    // Only what is no path of a key has one of these.
+    // The path of a key has none of these characters.
     let is_odd = path.bytes().any(|byte| matches!(byte, b':' | b'%'));
     let path = if is_odd { mask(path) } else { Cow::Borrowed(path) };
     let request = Request { ip: event.ip, path: &path, path_bytes_cut, identity: Displayed(event.identity) };
@@ -81,9 +81,9 @@ pub fn push(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
     out.push(b'\n');
 }
 
-/// Returns a line that says how many requests have none.
+/// Returns a line with the numbers of requests that have none.
 ///
-/// It has KES's members too, for readers that want them.
+/// It also has KES's members, for readers that need them.
 pub fn of_left_out(left_out: LeftOut, time: Timestamp) -> Vec<u8> {
     let request =
         Request { ip: Ipv4Addr::UNSPECIFIED.into(), path: "", path_bytes_cut: 0, identity: Displayed(&"") };
@@ -91,7 +91,7 @@ pub fn of_left_out(left_out: LeftOut, time: Timestamp) -> Vec<u8> {
     json::line(&Line { time: Displayed(time), request, response, left_out: Some(left_out) })
 }
 
-/// A line of the log. The members that KES does not have are left out where they say nothing.
+/// A line of the log. A member that KES does not have is omitted if it has nothing to say.
 #[derive(Serialize)]
 struct Line<'a> {
     time: Displayed<Timestamp>,
@@ -124,7 +124,7 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// Go's escapes, and those of what a terminal obeys: operators look at the file with `tail`.
+/// Go's escapes, and those for a terminal, because operators view the file with `tail`.
 struct AuditJson;
 
 impl Formatter for AuditJson {

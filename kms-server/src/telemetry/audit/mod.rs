@@ -1,8 +1,8 @@
-//! The audit log: who asked for what and what came of it, a JSON object a line.
+//! The audit log: who requested what, with which result. Each line is a JSON object without body, context or key.
 //!
-//! Lines go into one buffer that a thread of its own writes: every 20 ms, since a write each would cost more than most
-//! requests; or, where requests are refused that cannot be recorded, at once, and each answer waits until its line was
-//! handed to `write()`. There is no body, no context and no key in a line.
+//! Requests put their lines into one buffer, which a thread of its own writes. It writes every 20 ms, because a write for
+//! each line would cost more than most requests. If requests that cannot be recorded are refused, it writes at once, and
+//! each answer waits until its line was passed to `write()`.
 
 mod line;
 mod output;
@@ -25,34 +25,34 @@ use super::hub::Hub;
 use super::metrics::Metrics;
 use crate::settings::{AuditFailure, LogSettings};
 
-/// How often is looked whether the log takes lines.
+/// The time between two checks whether the log takes lines.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The audit log of a server.
 pub struct Audit {
     shared: Arc<Shared>,
-    /// What the writing thread begins with.
+    /// The writer, until its thread starts.
     writer: Mutex<Option<Writer>>,
 }
 
-/// A request cannot be recorded.
+/// The error of a request that cannot be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
-/// What has become of an event.
+/// The result of recording an event.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// Nobody has to wait for it.
+    /// Nobody has to wait for the line.
     Done,
-    /// It is the one with this number, and its answer waits for it.
+    /// The answer has to wait for the line with this number.
     InLine(u64),
-    /// It has no room, and there must be no answer without it.
+    /// There is no room for the line, and so there must be no answer.
     Lost,
 }
 
 impl Audit {
-    /// Opens the log that `settings` name. Fails when its file cannot be opened.
+    /// Opens the log that `settings` describe. Fails if its file cannot be opened.
     pub fn open(settings: &LogSettings) -> Result<Arc<Self>, (PathBuf, io::Error)> {
         let output = match &settings.audit_file {
             Some(path) => Output::file(path).map_err(|error| (path.clone(), error))?,
@@ -64,7 +64,7 @@ impl Audit {
         Ok(Arc::new(Self { shared, writer }))
     }
 
-    /// Starts the thread that writes.
+    /// Starts the writing thread.
     pub fn start(&self, metrics: Arc<Metrics>) -> io::Result<()> {
         let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
@@ -72,33 +72,32 @@ impl Audit {
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&metrics)).map(drop)
     }
 
-    /// Lends the stream of events.
+    /// Returns the hub for readers of the log.
     pub fn hub(&self) -> &Hub {
         &self.shared.hub
     }
 
-    /// Tells whether anybody wants events.
+    /// Returns whether events are written or read anywhere.
     pub fn is_on(&self) -> bool {
         self.shared.is_somewhere || self.shared.hub.has_readers()
     }
 
-    /// Tells whether requests have to be refused since they could not be recorded.
+    /// Returns whether requests have to be refused, because they could not be recorded.
     pub fn refuses(&self) -> bool {
         let Shared { is_failing, is_overdue, is_full, .. } = &*self.shared;
         self.shared.on_failure == AuditFailure::Refuse
             && [is_failing, is_overdue, is_full].iter().any(|state| state.load(Ordering::Relaxed))
     }
 
-    /// Counts a request that is refused since it cannot be recorded: it has no line, or refusals would fill the log.
+    /// Counts a refused request. It gets no line, because otherwise refusals would fill the log.
     pub fn refused(&self) {
         self.shared.waiting().left_out.refused += 1;
         self.shared.wake.notify_one();
     }
 
-    /// Takes the room that the line of a request for `path` may need, before the request has an effect.
+    /// Reserves room for the line of a request for `path`, before the request has an effect.
     ///
-    /// Fails where the request has to be refused since it could not be recorded. Where lines may be dropped there is
-    /// nothing to take.
+    /// Fails if the request has to be refused. If lines may be dropped, nothing is reserved.
     pub fn reserve(&self, path: &str) -> Result<Option<LineRoom>, NoRoom> {
         if !self.shared.must_write() {
             return Ok(None);
@@ -112,7 +111,7 @@ impl Audit {
         Ok(Some(LineRoom { shared: Arc::clone(&self.shared), len }))
     }
 
-    /// Records an event, if anybody wants it; never dropped where there is `room` for it.
+    /// Records an event, if anybody wants it. An event with `room` is never dropped.
     pub fn record(&self, event: &AuditEvent<'_>, room: Option<&LineRoom>) -> Recorded {
         if !self.is_on() {
             return Recorded::Done;
@@ -124,7 +123,7 @@ impl Audit {
             let is_first = waiting.left_out.strangers == 1;
             drop(waiting);
             if is_first {
-                // It is told after a while.
+                // The thread reports the number after a while.
                 shared.wake.notify_one();
             }
             return Recorded::Done;
@@ -155,7 +154,7 @@ impl Audit {
         if shared.must_write() { Recorded::InLine(number) } else { Recorded::Done }
     }
 
-    /// Waits until an event was handed to `write()`; false if it was not in time: the answer to it must not be given.
+    /// Waits until a line was passed to `write()`. Returns false if it was not in time. Then there must be no answer.
     pub async fn is_written(&self, recorded: Recorded) -> bool {
         let number = match recorded {
             Recorded::Done => return true,
@@ -175,18 +174,18 @@ impl Audit {
         }
     }
 
-    /// Tells whether the log does not take lines, beside being full.
+    /// Returns whether the log takes no lines, for another reason than being full.
     fn refuses_now(&self) -> bool {
         self.shared.is_failing.load(Ordering::Acquire) || self.shared.is_overdue.load(Ordering::Acquire)
     }
 
-    /// Opens the file again before the next line, as after it was renamed.
+    /// Opens the file again before the next line, for example after it was renamed.
     pub fn reopen(&self) {
         self.shared.waiting().reopen = true;
         self.shared.wake.notify_one();
     }
 
-    /// Looks from time to time whether the log takes lines, and tells when it does not, until it is dropped.
+    /// Checks now and then whether the log takes lines, and logs when it does not. Runs until it is dropped.
     pub async fn watch(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(LOOK);
         loop {
@@ -195,7 +194,7 @@ impl Audit {
         }
     }
 
-    /// Writes what waits, for the last time and for as long as `patience`; tells what was not written.
+    /// Writes the waiting lines for the last time, for at most `patience`. Returns what was not written.
     pub async fn end(&self, patience: Duration) -> LeftOut {
         self.shared.waiting().end = true;
         self.shared.wake.notify_one();

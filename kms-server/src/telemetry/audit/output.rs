@@ -1,4 +1,4 @@
-//! Where the lines of the audit log go: a file, a pipe, or stdout.
+//! The output of the audit log: a file, a pipe, or stdout.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,13 +10,13 @@ use rustix::fs::OFlags;
 
 use crate::telemetry::lines::{self, Progress};
 
-/// Where lines go beside the readers of the stream.
+/// The output for lines, beside the readers of the log.
 #[derive(Debug)]
 pub struct Output {
     place: Place,
-    /// A part of a line was written that could not be taken back: the next one begins on a line of its own.
+    /// Whether a part of a line was written and could not be taken back. Then the next line begins with a line end.
     owes_line_end: bool,
-    /// The last write failed: the file may be another one by now.
+    /// Whether the last write failed. By now there may be another file at this path.
     has_failed: bool,
 }
 
@@ -24,33 +24,33 @@ pub struct Output {
 enum Place {
     Nowhere,
     Stdout(File),
-    /// Not open while nobody reads a named pipe.
+    /// A file, or a named pipe. It is not open while nobody reads the pipe.
     File(PathBuf, Option<File>),
 }
 
-/// Lines were not written, or not all of them.
+/// The error of lines that were not completely written.
 #[derive(Debug)]
 pub struct Failed {
-    /// So many bytes were, which are whole lines.
+    /// The number of bytes written, which are complete lines.
     pub written: usize,
     pub error: io::Error,
 }
 
 impl Output {
-    /// Returns the one that takes everything and keeps nothing.
+    /// Returns an output that discards everything.
     pub fn nowhere() -> Self {
         Self::to(Place::Nowhere)
     }
 
-    /// Returns that of the process itself.
+    /// Returns the process's stdout.
     ///
-    /// It is written without the lock and the buffer of [`io::stdout`], which a stalled write would hold.
+    /// It bypasses the lock and the buffer of [`io::stdout`], which a stalled write would hold.
     pub fn stdout() -> io::Result<Self> {
         let stdout = io::stdout().as_fd().try_clone_to_owned()?;
         Ok(Self::to(Place::Stdout(File::from(stdout))))
     }
 
-    /// Opens a file, or a named pipe, whose reader may come later.
+    /// Opens a file, or a named pipe, which may get its reader later.
     pub fn file(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         Ok(Self::to(Place::File(path.to_owned(), file)))
@@ -60,21 +60,21 @@ impl Output {
         Self { place, owes_line_end: false, has_failed: false }
     }
 
-    /// Tells whether lines are kept somewhere.
+    /// Returns whether lines are kept.
     pub fn is_somewhere(&self) -> bool {
         !matches!(self.place, Place::Nowhere)
     }
 
-    /// Opens the file again, as after it was renamed.
+    /// Opens the file again, for example after it was renamed.
     pub fn reopen(&mut self) -> io::Result<()> {
         if let Place::File(path, file) = &mut self.place {
-            // The old file stays in use where there is no new one.
+            // If this fails, the old file stays in use.
             *file = open(path)?;
         }
         Ok(())
     }
 
-    /// Writes all lines; where it fails, it tells how many bytes were written, and leaves no half of a line if it can.
+    /// Writes all lines. On failure it returns the number of bytes written, and leaves no incomplete line if possible.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), Failed> {
         if lines.is_empty() {
             return Ok(());
@@ -109,7 +109,7 @@ impl Output {
         let Some(error) = error else { return Ok(()) };
         let has_part = written != whole;
         match &mut self.place {
-            // After its reader has gone, a pipe is opened again for the next one, which gets the whole line.
+            // The pipe is opened again for its next reader, which gets the line from its beginning.
             Place::File(_, file) if error.kind() == io::ErrorKind::BrokenPipe => *file = None,
             Place::File(_, Some(file)) if before.is_file() && has_part => {
                 self.owes_line_end = !take_back(file, before.len(), written, whole);
@@ -120,7 +120,7 @@ impl Output {
     }
 }
 
-/// Takes back a part of a line; false if something else was done to the file meanwhile.
+/// Takes back a part of a line. Returns false if the file was changed by somebody else meanwhile.
 fn take_back(file: &File, before: u64, written: usize, whole: usize) -> bool {
     let after = |count: usize| u64::try_from(count).ok().and_then(|count| before.checked_add(count));
     let now = file.metadata().map(|found| found.len()).ok();
@@ -128,7 +128,7 @@ fn take_back(file: &File, before: u64, written: usize, whole: usize) -> bool {
     is_as_left && after(whole).is_some_and(|end| file.set_len(end).is_ok())
 }
 
-/// Opens a file to append to it; `None` for a named pipe that nobody reads, which would hold up whoever opens it.
+/// Opens a file for appending. Returns `None` for a named pipe without a reader, because opening it would block.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let opened = File::options().create(true).append(true).mode(0o640).custom_flags(flags).open(path);
@@ -165,7 +165,7 @@ mod tests {
         output.write(b"1\n").unwrap();
         let mut lines = BufReader::new(reader).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "1");
-        // More than the pipe holds: the reader leaves in the middle of it, and of a line.
+        // This is more than the pipe holds. The reader leaves in the middle of a line.
         let many: Vec<u8> = (0..200).flat_map(|_| [&[b'x'; 999][..], b"\n"].concat()).collect();
         let (rest, failed) = std::thread::scope(|scope| {
             let writer = scope.spawn(|| output.write(&many));

@@ -1,4 +1,4 @@
-//! What requests and the thread that writes the audit log share: the lines that wait, and how the log is.
+//! The state of the audit log that requests share with the writing thread: the waiting lines, and how the log is doing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,19 @@ use crate::settings::AuditFailure;
 use crate::telemetry::hub::Hub;
 use crate::telemetry::log_limit::LogLimit;
 
-/// The most bytes that wait to be written; beyond it events are lost, or requests refused.
+/// The most bytes that wait. Beyond it events are lost, or requests refused.
 pub const MAX_WAITING: usize = 8 << 20;
 
-/// From so many on requests are refused, where they are: those that have begun need room for their lines.
+/// The waiting bytes from which on requests are refused. Requests under way still need room for their lines.
 pub const FULL: usize = MAX_WAITING / 2;
 
-/// How long the log may take for what waits before that is told, and requests refused where they are.
+/// How long the log may take for waiting lines. Then this is logged, and requests are refused if the settings say so.
 const OVERDUE: Duration = Duration::from_secs(2);
 
-/// How many requests of strangers get a line, and in what time.
+/// The most lines of strangers, and the interval for them.
 const STRANGERS: (Duration, u32) = (Duration::from_secs(10), 256);
 
-/// What requests and the thread that writes share.
+/// The shared state.
 pub struct Shared {
     pub is_somewhere: bool,
     pub on_failure: AuditFailure,
@@ -31,31 +31,31 @@ pub struct Shared {
     pub wake: Condvar,
     pub hub: Hub,
     pub strangers: LogLimit,
-    /// Events that were handed to `write()`, of those that were put in line.
+    /// The number of events passed to `write()`, of those put in line.
     pub handed: AtomicU64,
-    /// Told after each write.
+    /// Notified after each write.
     pub progress: Notify,
     pub is_failing: AtomicBool,
     pub is_overdue: AtomicBool,
-    /// So much waits that requests have to be refused, where they are.
+    /// Whether so much waits that requests have to be refused, if the settings say so.
     pub is_full: AtomicBool,
 }
 
-/// What is to be written.
+/// The lines to be written.
 #[derive(Default)]
 pub struct Waiting {
     pub lines: Vec<u8>,
     pub events: u64,
-    /// Events that were ever put in line.
+    /// The number of events that were ever put in line.
     pub put: u64,
-    /// Bytes and events that the thread has taken and not written, and since when it tries.
+    /// The bytes and the events that the thread has taken and not written, and since when it has tried.
     pub in_hand: usize,
     pub in_hand_events: u64,
     pub since: Option<Instant>,
-    /// Bytes that are kept free for the lines of what has begun and not ended.
+    /// The bytes reserved for the lines of effects under way.
     pub reserved: usize,
     pub left_out: LeftOut,
-    /// Events without room that no metric tells yet.
+    /// The events without room that no metric counts yet.
     pub dropped: u64,
     pub reopen: bool,
     pub end: bool,
@@ -68,7 +68,7 @@ impl Waiting {
     }
 }
 
-/// Room for one line, kept free until this is dropped, where requests are refused that could not be recorded.
+/// The reserved room for one line, until this is dropped. It exists only if unrecorded requests are refused.
 pub struct LineRoom {
     pub(super) shared: Arc<Shared>,
     pub(super) len: usize,
@@ -101,7 +101,7 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whether an answer waits for its line.
+    /// Returns whether each answer waits for its line.
     pub fn must_write(&self) -> bool {
         self.on_failure == AuditFailure::Refuse && self.is_somewhere
     }
@@ -109,7 +109,7 @@ impl Shared {
     pub fn look(&self) {
         let is_overdue = self.waiting().since.is_some_and(|since| since.elapsed() >= OVERDUE);
         let was_overdue = self.is_overdue.swap(is_overdue, Ordering::AcqRel);
-        // A log that fails has told why.
+        // A failing log has already reported why.
         if is_overdue && !was_overdue && !self.is_failing.load(Ordering::Relaxed) {
             let consequence = self.on_failure.consequence();
             tracing::error!("the audit log has taken nothing for {OVERDUE:?}: {consequence}");

@@ -138,7 +138,7 @@ fn strangers_have_so_many_lines_and_the_number_of_the_others() {
     assert_eq!(count("\"strangers\":744"), 1, "{:?}", text.lines().last());
 }
 
-/// The last ones of a flood are left out, and nothing comes after them.
+/// A flood's last lines are left out, and nothing comes after them.
 #[test]
 fn the_number_of_strangers_is_told_though_nothing_else_happens() {
     let directory = tempfile::tempdir().unwrap();
@@ -163,7 +163,7 @@ fn the_number_of_strangers_is_told_though_nothing_else_happens() {
         std::thread::sleep(Duration::from_millis(300));
         (0..10).for_each(|_| drop_recorded(record_of(&audit, "/stranger", false, None)));
         let told = written("\"strangers\":10");
-        // The writer ends before anything is asserted: the scope waits for it.
+        // The writer has to end before the assertion, because the scope waits for it.
         audit.shared.waiting().end = true;
         audit.shared.wake.notify_one();
         assert!(known && told);

@@ -1,4 +1,4 @@
-//! The thread that writes the audit log, so that a log that stalls holds up nothing but itself.
+//! The thread that writes the audit log. A log that stalls delays nothing but this thread.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,34 +14,34 @@ use super::queue::{FULL, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{error_log, lines};
 
-/// How long a line waits for others before all are written, where no answer waits for it.
+/// How long a line waits for others to be written with, if no answer waits for it.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How long to wait before a log that could not be written is tried again.
+/// The pause before a failed write is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How often is told how many lines of strangers were left out.
+/// The time between two reports of left-out lines of strangers.
 const TELL_STRANGERS: Duration = Duration::from_secs(10);
 
-/// The most bytes of one write: those whose lines are in it need not wait for all others.
+/// The most bytes of one write. Answers whose lines are in it need not wait for all others.
 const MAX_WRITE: usize = 256 << 10;
 
-/// How large a buffer may stay while nothing waits.
+/// The largest buffer that is kept while nothing waits.
 const MAX_SPARE: usize = 1 << 20;
 
 /// Writes the lines of a log.
 pub struct Writer {
     shared: Arc<Shared>,
     output: Output,
-    /// Lines that could not be written and are not given up.
+    /// The lines that could not be written and are not given up.
     kept: Vec<u8>,
     kept_events: u64,
     told_strangers: Instant,
-    /// How often is told how many lines of strangers were left out.
+    /// The time between two reports of left-out lines of strangers.
     pub tell_strangers: Duration,
 }
 
-/// What came of a turn.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     pub written: u64,
@@ -49,7 +49,7 @@ pub struct Turn {
 }
 
 impl Writer {
-    /// Prepares to write to `output`.
+    /// Creates the writer to `output`.
     pub fn new(shared: Arc<Shared>, output: Output) -> Self {
         let (kept, told_strangers) = (Vec::new(), Instant::now());
         Self { shared, output, kept, kept_events: 0, told_strangers, tell_strangers: TELL_STRANGERS }
@@ -69,7 +69,7 @@ impl Writer {
         }
     }
 
-    /// Waits until there is something to do; true when it is the last.
+    /// Waits until there is something to do. Returns true for the last time.
     fn wait(&self) -> bool {
         let mut waiting = self.shared.waiting();
         let is_failing = self.shared.is_failing.load(Ordering::Relaxed);
@@ -103,16 +103,16 @@ impl Writer {
         false
     }
 
-    /// Tells whether a line about those that are left out is due. Of strangers there may always be more.
+    /// Returns whether a report of left-out lines is due. More strangers may always come, so theirs are reported rarely.
     fn has_to_tell(&self, left_out: &LeftOut) -> bool {
         left_out.lost != 0
             || left_out.refused != 0
             || (left_out.strangers != 0 && self.told_strangers.elapsed() >= self.tell_strangers)
     }
 
-    /// Writes what waits, and hands it to the readers of the stream.
+    /// Writes the waiting lines, and passes them to the readers of the log.
     ///
-    /// What cannot be written is lost, or stays until it can be where requests are refused meanwhile.
+    /// A line that cannot be written is lost. If requests are refused meanwhile, it is kept instead.
     pub fn turn(&mut self, is_last: bool) -> Turn {
         let left_out = self.take(is_last);
         let note = (!left_out.is_none()).then(|| line::of_left_out(left_out, Timestamp::now()));
@@ -125,7 +125,7 @@ impl Writer {
         waiting.left_out.lost += turn.lost;
         turn.lost += std::mem::take(&mut waiting.dropped);
         if failure.is_some() {
-            // Nobody was told.
+            // The report was not written.
             waiting.left_out.strangers += left_out.strangers;
             waiting.left_out.lost += left_out.lost;
             waiting.left_out.refused += left_out.refused;
@@ -142,13 +142,13 @@ impl Writer {
         turn
     }
 
-    /// Takes what waits; returns what is to be told of requests without a line.
+    /// Takes the waiting lines. Returns the numbers of requests without a line that are to be reported.
     fn take(&mut self, is_last: bool) -> LeftOut {
         let mut waiting = self.shared.waiting();
         let reopens = std::mem::take(&mut waiting.reopen);
         let before = self.kept.len();
         if before == 0 {
-            // Both buffers are used again, unless they have become large.
+            // Both buffers are reused, unless they have become large.
             self.kept.shrink_to(MAX_SPARE);
             std::mem::swap(&mut waiting.lines, &mut self.kept);
         } else {
@@ -175,7 +175,7 @@ impl Writer {
         left_out
     }
 
-    /// Writes what is kept, then the note.
+    /// Writes the kept lines, then the note.
     fn write(&mut self, note: Option<&[u8]>) -> (Turn, Option<io::Error>) {
         let mut turn = Turn::default();
         let mut done = 0;
@@ -197,7 +197,7 @@ impl Writer {
             if error.is_some() {
                 break error;
             }
-            // A log that takes some of it is slow, and not stalled.
+            // A log that takes a part is slow, but not stalled.
             self.shared.waiting().since = Some(Instant::now());
         };
         self.kept.drain(..done);
@@ -213,7 +213,7 @@ impl Writer {
         (turn, outcome.err().map(|Failed { error, .. }| error))
     }
 
-    /// Tells in the error log when the log begins to fail, and when it ends to.
+    /// Logs when the audit log begins and stops to fail.
     fn tell(&self, failure: Option<&io::Error>) {
         let was_failing = self.shared.is_failing.swap(failure.is_some(), Ordering::AcqRel);
         match failure {

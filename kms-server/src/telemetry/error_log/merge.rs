@@ -1,14 +1,14 @@
-//! Equal lines, told once and then by their number.
+//! Merges equal lines: the first is logged, and the others are counted.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-/// How long equal lines are gathered.
+/// The interval in which equal lines are merged.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The most lines that are looked for; beyond it all are told.
+/// The most lines that are remembered. Beyond it all lines are logged.
 const MAX_KNOWN: usize = 256;
 
 /// The lines of the last seconds.
@@ -25,27 +25,27 @@ struct Known {
     more: u64,
 }
 
-/// A line that may be told again.
+/// A line that may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub level: Level,
     pub text: String,
-    /// It is about a client, of which there may be many lines.
+    /// Whether it is about a client, which may cause many lines.
     pub of_client: bool,
 }
 
-/// A line that came again.
+/// A repeated line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Repeated {
     pub line: Line,
-    /// How often, beside the time when it was told.
+    /// The number of repetitions.
     pub more: u64,
-    /// In how many seconds.
+    /// The seconds in which they came.
     pub seconds: u64,
 }
 
 impl Merge {
-    /// Tells whether a line is to be told: it was not in the last seconds. Lines are equal where their `key` is.
+    /// Returns whether a line is to be logged, because no line with the same `key` came in the last seconds.
     pub fn is_new(&mut self, key: &str, line: impl FnOnce() -> Line, now: Instant) -> bool {
         if let Some(known) = self.known.get_mut(key) {
             known.more += 1;
@@ -58,7 +58,7 @@ impl Merge {
         true
     }
 
-    /// Takes what is to be told of lines that came again.
+    /// Takes the repeated lines that are due.
     pub fn due(&mut self, now: Instant) -> Vec<Repeated> {
         let mut due = Vec::new();
         self.known.retain(|_, known| {
@@ -78,7 +78,7 @@ impl Merge {
         in_order(due)
     }
 
-    /// Takes what was not told yet, for the last time.
+    /// Takes all repeated lines, for the last time.
     pub fn end(&mut self, now: Instant) -> Vec<Repeated> {
         let repeated = self.known.drain().filter(|(_, known)| known.more != 0);
         let told = repeated.map(|(_, Known { line, since, last, more })| {
@@ -88,7 +88,7 @@ impl Merge {
     }
 }
 
-/// Puts what came last at the end.
+/// Sorts by the time of the last repetition.
 fn in_order(mut told: Vec<(Instant, Repeated)>) -> Vec<Repeated> {
     told.sort_by_key(|(last, _)| *last);
     told.into_iter().map(|(_, repeated)| repeated).collect()

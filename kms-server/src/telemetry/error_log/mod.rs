@@ -1,7 +1,7 @@
-//! The error log: on stderr, and its warnings and errors as a stream for `/v1/log/error`.
+//! The error log: on stderr, and its warnings and errors for the readers of `/v1/log/error`.
 //!
-//! No line waits for its readers (`sink.rs`, [`Hub`]), none can make a terminal do something or is endless (`text.rs`), and equal
-//! ones are told by their number (`merge.rs`).
+//! Whoever logs never waits for a reader (`sink.rs`, [`Hub`]). No line can control a terminal or be endless (`text.rs`).
+//! Equal lines are merged into a number (`merge.rs`).
 
 mod merge;
 mod sink;
@@ -24,7 +24,7 @@ use self::text::Text;
 use super::hub::Hub;
 use crate::settings::ErrorLevel;
 
-/// How often is looked for equal lines whose number is to be told.
+/// The time between two looks for merged lines that are due.
 const TICK: Duration = Duration::from_secs(1);
 
 static HUB: Hub = Hub::new();
@@ -32,21 +32,21 @@ static STDERR: Sink = Sink::new();
 static TO_STDERR: OnceLock<Lines> = OnceLock::new();
 static TO_READERS: OnceLock<Lines> = OnceLock::new();
 static EVENTS: AtomicU64 = AtomicU64::new(0);
-/// From which level on events go to stderr: none 0, errors 1, warnings 2, all 3.
+/// The least level of events for stderr: none 0, errors 1, warnings 2, all 3.
 static LEAST: AtomicU8 = AtomicU8::new(ALL);
 const ALL: u8 = 3;
 
-/// Lends the stream of the process's warnings and errors: a JSON object `{"message"}` a line.
+/// Returns the hub of the process's warnings and errors. Each line is a JSON object `{"message"}`.
 pub fn hub() -> &'static Hub {
     &HUB
 }
 
-/// Returns how many warnings and errors there were.
+/// Returns the number of warnings and errors so far.
 pub fn events() -> u64 {
     EVENTS.load(Ordering::Relaxed)
 }
 
-/// Keeps events below this level off the process's own output; all of them if there is none.
+/// Keeps events below this level off the process's own output. `None` keeps all of them off.
 pub fn set_least(least: Option<ErrorLevel>) {
     let least = match least {
         None => 0,
@@ -57,7 +57,7 @@ pub fn set_least(least: Option<ErrorLevel>) {
     LEAST.store(least, Ordering::Relaxed);
 }
 
-/// Tells whether events of this level go to the process's own output.
+/// Returns whether events of this level go to the process's own output.
 fn is_told(level: Level) -> bool {
     let least = match level {
         Level::ERROR => 1,
@@ -73,7 +73,7 @@ pub fn start() -> io::Result<()> {
     std::thread::Builder::new().name("log".to_owned()).spawn(run).map(drop)
 }
 
-/// Has what waits written, for as long as `patience`: the process is about to end. False if stderr does not take it.
+/// Writes all waiting lines before the process ends, for at most `patience`. Returns false if stderr does not take them.
 pub fn end(patience: Duration) -> bool {
     tell_repeated(|merge| merge.end(Instant::now()));
     STDERR.drain(patience)
@@ -90,17 +90,17 @@ fn tell_repeated(take: impl Fn(&mut Merge) -> Vec<Repeated>) {
     }
 }
 
-/// A layer that sends events to stderr.
+/// Returns the layer that sends events to stderr.
 pub fn stderr_layer() -> &'static Lines {
     TO_STDERR.get_or_init(|| Lines { merge: Mutex::default(), counts: false, out: write_line })
 }
 
-/// A layer that sends warnings and errors to the readers of the stream, and counts them.
+/// Returns the layer that sends warnings and errors to the readers of the log, and counts them.
 pub fn readers_layer() -> &'static Lines {
     TO_READERS.get_or_init(|| Lines { merge: Mutex::default(), counts: true, out: send_line })
 }
 
-/// Makes lines of events.
+/// Turns events into lines.
 pub struct Lines {
     merge: Mutex<Merge>,
     counts: bool,
@@ -120,7 +120,7 @@ impl Lines {
         }
         let text = Text::of(event);
         let line = Line { level, text: text.line(), of_client: text.is_of_client() };
-        // What is about no client tells how something is now: the same line again is news.
+        // A line without a client describes the current state of something, so its repetition is news.
         if level <= Level::WARN && line.of_client {
             let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
             if !merge.is_new(&text.key(), || line.clone(), Instant::now()) {
@@ -153,12 +153,12 @@ fn write_line(Line { level, text, of_client }: &Line) {
 fn send_line(Line { text, .. }: &Line) {
     let line = serde_json::json!({ "message": text }).to_string() + "\n";
     for identity in HUB.send(&Bytes::from(line)) {
-        // Not as an event: this is where events end.
+        // This is not an event, because events end up here.
         write_line(&Line { level: Level::WARN, text: told_cut_off("error", identity), of_client: true });
     }
 }
 
-/// Says that a reader of a log was too slow.
+/// Returns the line about a reader that was too slow.
 pub fn told_cut_off(log: &str, identity: Option<Identity>) -> String {
     let who = identity.map(|identity| format!(" identity={identity}")).unwrap_or_default();
     format!("a reader of the {log} log was too slow and is cut off{who}")

@@ -1,7 +1,7 @@
-//! Lines for an output that may be slow, stopped or gone: whoever logs never waits for it.
+//! Lines for an output that may be slow, stopped or gone. Whoever logs never waits for it.
 //!
-//! A thread of its own writes. What waits has a bound in bytes; what does not fit is left out, and the log itself tells
-//! how many lines these were. (`tracing-appender` bounds the number of lines, not their bytes, and tells nothing.)
+//! A thread of its own writes. The waiting lines are bounded in bytes. Further lines are left out, and the log reports
+//! their number. (`tracing-appender` bounds the number of lines, not their bytes, and reports nothing.)
 
 use std::io::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,13 @@ use crate::telemetry::lines::{self, Progress};
 /// The most bytes that wait.
 const MAX_WAITING: usize = 8 << 20;
 
-/// The most bytes that wait of lines about clients.
+/// The most waiting bytes of lines about clients.
 const MAX_OF_CLIENTS: usize = 6 << 20;
 
-/// The most bytes of one write, so that what was taken makes room.
+/// The most bytes of one write. Each write makes room for further lines.
 const MAX_WRITE: usize = 64 << 10;
 
-/// Lines on their way to an output.
+/// The waiting lines of an output.
 #[derive(Debug, Default)]
 pub struct Sink {
     state: Mutex<State>,
@@ -31,22 +31,22 @@ pub struct Sink {
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<u8>,
-    /// Bytes that the thread has taken and not written.
+    /// The bytes that the thread has taken and not written.
     in_hand: usize,
-    /// Lines that had no room, or were not taken, since the log last told.
+    /// The number of lines without room, or not taken by the output, since the last report.
     left_out: u64,
 }
 
 impl Sink {
-    /// Makes one where nothing waits.
+    /// Creates a sink without lines.
     pub const fn new() -> Self {
         let state = State { lines: Vec::new(), in_hand: 0, left_out: 0 };
         Self { state: Mutex::new(state), wake: Condvar::new(), rested: Condvar::new() }
     }
 
-    /// Has a line written, or left out where too much waits. Never waits.
+    /// Queues a line, or leaves it out if too much waits. Never blocks.
     ///
-    /// A client may cause any number of lines: a part of the room is not for those that are `of_client`.
+    /// Clients may cause any number of lines, so lines that are `of_client` may not use all of the room.
     pub fn push(&self, line: &str, of_client: bool) {
         let most = if of_client { MAX_OF_CLIENTS } else { MAX_WAITING };
         let mut state = self.state();
@@ -59,7 +59,7 @@ impl Sink {
         self.wake.notify_one();
     }
 
-    /// Writes to `out` what comes, and calls `tick` from time to time, for ever.
+    /// Writes lines to `out` as they come, forever. Calls `tick` each time that `every` has passed.
     pub fn run(&self, mut out: impl Write, every: Duration, tick: impl Fn()) -> ! {
         let mut next = Instant::now() + every;
         let mut owes_line_end = false;
@@ -72,7 +72,7 @@ impl Sink {
         }
     }
 
-    /// Writes what waits, or what comes until `until`.
+    /// Writes the waiting lines, or those that come before `until`.
     fn write_next(&self, out: &mut impl Write, owes_line_end: &mut bool, until: Instant) {
         let mut state = self.state();
         while state.lines.is_empty() && state.left_out == 0 {
@@ -101,7 +101,7 @@ impl Sink {
             rest = others;
             self.state().in_hand = rest.len();
         }
-        // What was left out is told once all others were written, and until it could be told.
+        // The left-out lines are reported after all others, and again until the report was written.
         let mut left_out = left_out.saturating_add(lines::count(rest));
         let mut failed = !rest.is_empty() || *owes_line_end;
         if left_out != 0 && !failed {
@@ -116,12 +116,12 @@ impl Sink {
         state.left_out = state.left_out.saturating_add(left_out);
         self.rested.notify_all();
         if failed {
-            // An output that fails at once would have this loop turn without a rest.
+            // Without this pause, an output that fails at once would make the loop spin.
             drop(self.wake.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    /// Waits until all is written, for as long as `patience`; false if something is left.
+    /// Waits until everything is written, for at most `patience`. Returns false if something is left.
     pub fn drain(&self, patience: Duration) -> bool {
         let is_busy = |state: &mut State| !state.lines.is_empty() || state.in_hand != 0;
         let waited = self.rested.wait_timeout_while(self.state(), patience, is_busy);
@@ -133,13 +133,13 @@ impl Sink {
     }
 }
 
-/// Tells of lines that were left out.
+/// Returns the report of left-out lines.
 fn note(count: u64) -> String {
     let lines = if count == 1 { "line was" } else { "lines were" };
     format!("{:.6}  WARN {count} {lines} left out: this log's output did not take them\n", Timestamp::now())
 }
 
-/// How long to wait before an output that failed is tried again.
+/// The pause before a failed output is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// An output that takes a write when it is told to, and fails when it is told so.
+    /// An output that takes or fails each write as the test tells it.
     struct Gated {
         takes: mpsc::Receiver<bool>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -207,7 +207,7 @@ mod tests {
     fn lines_that_an_output_refuses_are_counted_until_that_could_be_told() {
         let (sink, tell, output) = started();
         (0..5).for_each(|_| sink.push("lost\n", false));
-        // The lines, and then twice what is told of them.
+        // The lines, and then their report twice.
         (0..3).for_each(|_| tell.send(false).unwrap());
         drop(tell);
         let patience = Instant::now() + Duration::from_secs(30);
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(sink.state().left_out, before);
     }
 
-    /// An output that takes half of a line before it fails.
+    /// The output takes a part of a line before it fails.
     #[test]
     fn half_of_a_line_is_ended_before_the_next() {
         let sink = Sink::new();

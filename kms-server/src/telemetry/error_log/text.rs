@@ -1,4 +1,4 @@
-//! The text of an event: one line, whatever was received, and of bounded length.
+//! The text of an event: one line of bounded length, whatever was received.
 
 use std::fmt::{self, Debug, Write};
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use crate::text::terminal;
 /// The fields that name a client.
 const CLIENTS: [&str; 4] = ["identity", "ip", "proxy", "remote"];
 
-/// The most bytes of a field: enough for the path of every key.
+/// The most bytes of a field. The path of every key is shorter.
 const MAX_FIELD: usize = 512;
 
-/// The most bytes of a message, and of the chain of an error.
+/// The most bytes of a message, and of an error with its sources.
 const MAX_MESSAGE: usize = 4096;
 
 /// An event as one line: its message, then its fields.
@@ -23,13 +23,13 @@ const MAX_MESSAGE: usize = 4096;
 pub struct Text {
     message: String,
     fields: String,
-    /// The fields by which lines are equal: a client is its address, whatever its port.
+    /// The fields by which lines are compared. A client is its address without the port.
     key: String,
     is_of_client: bool,
 }
 
 impl Text {
-    /// Takes the text of an event.
+    /// Reads the text of an event.
     pub fn of(event: &Event<'_>) -> Self {
         let mut text = Self::default();
         event.record(&mut text);
@@ -41,12 +41,12 @@ impl Text {
         format!("{}{}", self.message, self.fields)
     }
 
-    /// Tells whether it is about a client, which may cause any number of such.
+    /// Returns whether it is about a client, which may cause any number of lines.
     pub fn is_of_client(&self) -> bool {
         self.is_of_client
     }
 
-    /// Returns what is the same for equal lines of one client.
+    /// Returns the text by which lines of one client are compared.
     pub fn key(&self) -> String {
         format!("{}{}", self.message, self.key)
     }
@@ -79,10 +79,10 @@ impl Visit for Text {
     }
 }
 
-/// Appends a text that may have been received: escaped, cut after `most` bytes, and without an API key.
+/// Appends a received text: escaped, without API keys, and cut after `most` bytes.
 fn push_bounded(out: &mut String, text: fmt::Arguments<'_>, most: usize) {
     let mut bounded = Bounded { out, left: most, cut: 0 };
-    // Each text by itself: what one of them hides takes nothing of the next. Writing to a string does not fail.
+    // Each text is masked alone, so that a mask never extends into the next text. Writing to a string does not fail.
     let _ = bounded.write_str(&mask(&text.to_string()));
     if bounded.cut != 0 {
         let cut = bounded.cut;
