@@ -7,7 +7,7 @@ use crate::server::config::layers::{Language, Layers};
 use crate::server::config::node::Node;
 use crate::server::config::problem::{Problem, Warning};
 use crate::server::config::{expand, extract, pattern, toml, yaml};
-use crate::split;
+use crate::split::split;
 
 /// The longest that a message about one file may be, beside what it quotes of it.
 const MESSAGE: usize = 4096;

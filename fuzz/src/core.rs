@@ -5,7 +5,7 @@ use kms_core::primitives::{Cipher, SealingKey, SecretKey};
 use kms_core::store::KeyRecord;
 
 use crate::server::aws_format::{self, Kind};
-use crate::split;
+use crate::split::split;
 
 /// A record in any form of KES: what was read is written in a form that reads the same.
 pub fn record(input: &[u8]) {

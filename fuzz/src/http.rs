@@ -2,7 +2,7 @@
 
 use crate::server::conn::frames::Frames;
 use crate::server::conn::requests::{MAX_HEAD, Requests};
-use crate::split;
+use crate::split::split;
 
 /// Frames of HTTP/2: however they are cut, the place is the same.
 pub fn http2_frames(input: &[u8]) {

@@ -20,6 +20,7 @@ mod identity;
 #[path = "../../kms-server/src/json/mod.rs"]
 mod json;
 mod server;
+mod split;
 #[allow(dead_code, missing_docs, reason = "parts of another crate")]
 mod text;
 
@@ -49,9 +50,3 @@ pub const TARGETS: [Target; 14] = [
     ("proxy_header", proxy_header),
     ("audit_escape", audit_escape),
 ];
-
-/// Takes a part of `input` whose length its first byte says.
-fn split(input: &[u8]) -> (&[u8], &[u8]) {
-    let Some((&len, rest)) = input.split_first() else { return (&[], &[]) };
-    rest.split_at_checked(usize::from(len)).unwrap_or((rest, &[]))
-}

@@ -62,6 +62,8 @@ mod kms;
 mod listing;
 mod name;
 pub mod primitives;
+#[cfg(doctest)]
+mod readme;
 mod ring;
 pub mod single_flight;
 mod status;
@@ -77,7 +79,3 @@ pub use name::{InvalidName, KeyName};
 pub use primitives::seal::DataKey;
 pub use ring::{CacheConfig, KeyRing};
 pub use status::StoreStatus;
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

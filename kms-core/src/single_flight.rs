@@ -11,7 +11,7 @@
 //! use kms_core::single_flight::{SingleFlight, Wanted};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> kms_core::Result<()> {
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (token, calls) = (Arc::new(SingleFlight::default()), Arc::new(AtomicUsize::new(0)));
 //! let get = async || {
 //!     let deadline = Instant::now() + Duration::from_secs(5);
@@ -37,8 +37,8 @@ use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard, spawn, timeout_at, watch};
-use crate::{Error, ErrorKind, Result};
 
 /// How long after a failed fetch [`SingleFlight::refresh`] starts no other one.
 pub const REFRESH_PAUSE: Duration = Duration::from_secs(1);

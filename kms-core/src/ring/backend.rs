@@ -8,10 +8,13 @@ use tracing::{debug, error, warn};
 use super::away::{Away, Outage};
 use super::gate::Gate;
 use super::policy::{CALL_TIMEOUT, CALLS};
+use crate::error::{Error, ErrorKind, Result};
+use crate::listing::{ListQuery, Page};
+use crate::name::KeyName;
 use crate::primitives::SecretBytes;
+use crate::status::StoreStatus;
 use crate::store::{EntryName, KeyStore};
 use crate::sync::{sleep, spawn, timeout_at};
-use crate::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 
 /// Writes in flight at once: in all, and for one identity. They have a gate of their own, because a slow create must
 /// not hold up reads.

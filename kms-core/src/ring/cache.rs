@@ -13,12 +13,16 @@ use super::key::CachedKey;
 use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
 use super::slot::{Due, HeldKey, Refused, Slot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Request;
+use crate::listing::{ListQuery, Page};
+use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SecretBytes};
 use crate::single_flight::{Flight, Outcome, Turn};
+use crate::status::StoreStatus;
 use crate::store::survey::{self, Surveyed};
 use crate::store::{EntryName, KeyRecord, KeyStore};
 use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
-use crate::{Error, ErrorKind, KeyName, ListQuery, Page, Request, Result, StoreStatus};
 
 pub struct Cache<S> {
     pub backend: Arc<Backend<S>>,

@@ -1,8 +1,8 @@
 //! What is counted of a cache.
 
+use crate::error::{Error, ErrorKind};
 use crate::kms::CacheCounters;
 use crate::sync::{AtomicU64, Ordering};
-use crate::{Error, ErrorKind};
 
 /// A number that many tasks advance.
 #[derive(Default)]

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use std::mem;
 use std::sync::PoisonError;
 
+use crate::error::{Error, ErrorKind};
+use crate::name::KeyName;
 use crate::primitives::Fingerprint;
 use crate::sync::{Mutex, MutexGuard};
-use crate::{Error, ErrorKind, KeyName};
 
 /// The number of names that are remembered: at least this, and at most twice as many.
 const NAMES: usize = 2048;

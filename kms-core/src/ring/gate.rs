@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Identity, Request};
 use crate::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn, timeout_at};
-use crate::{Error, ErrorKind, Identity, Request, Result};
 
 /// The operation of a caller that waits, for errors.
 const WAIT: &str = "wait for a free call to the key store";

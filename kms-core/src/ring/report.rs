@@ -7,8 +7,9 @@ use tracing::{error, warn};
 use super::former::Former;
 use super::slot::Finished;
 use super::unreadable::Unreadable;
+use crate::error::{Error, ErrorKind};
+use crate::name::KeyName;
 use crate::primitives::Fingerprint;
-use crate::{Error, ErrorKind, KeyName};
 
 /// Remembers what reads brought, for as long as the log, the status or an error may have to speak of it.
 #[derive(Default)]

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::config::CacheConfig;
 use super::key::CachedKey;
 use super::policy::refresh_age;
+use crate::error::{ErrorKind, Result};
 use crate::primitives::Fingerprint;
 use crate::single_flight::{Flight, Held, Outcome, SingleFlight, Turn, Waiting};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
-use crate::{ErrorKind, Result};
 
 /// The most reads of one key a second whose only reason is a ciphertext that did not open.
 const REREADS_PER_SECOND: usize = 10;

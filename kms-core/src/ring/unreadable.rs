@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use crate::error::ErrorKind;
+use crate::name::KeyName;
+use crate::status::StoreStatus;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
-use crate::{ErrorKind, KeyName, StoreStatus};
 
 /// The most names that are remembered.
 const MOST: usize = 1024;

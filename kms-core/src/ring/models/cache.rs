@@ -6,8 +6,9 @@ use shuttle::future::spawn;
 
 use super::fixtures::{name, request};
 use super::{CacheConfig, Ring, check, ring};
+use crate::error::ErrorKind;
+use crate::kms::Kms as _;
 use crate::sync::Ordering;
-use crate::{ErrorKind, Kms as _};
 
 /// Starts a client that asks for the key twice. Any outcome is right.
 fn reader(ring: &Ring, who: &'static str) -> shuttle::future::JoinHandle<()> {

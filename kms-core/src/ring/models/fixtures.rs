@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::super::key::CachedKey;
+use crate::identity::{Identity, Request};
+use crate::name::KeyName;
 use crate::primitives::{Cipher, SecretKey};
 use crate::store::KeyRecord;
-use crate::{Identity, KeyName, Request};
 
 /// Later than anything that a model waits for.
 pub const FAR: Duration = Duration::from_secs(86_400);

@@ -8,8 +8,9 @@ use shuttle::future::{spawn, yield_now};
 use super::super::gate::Gate;
 use super::check;
 use super::fixtures::request;
+use crate::error::ErrorKind;
+use crate::identity::{Identity, Request};
 use crate::sync::{AtomicUsize, Ordering};
-use crate::{ErrorKind, Identity, Request};
 
 const ALL: usize = 2;
 

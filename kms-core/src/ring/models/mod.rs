@@ -18,7 +18,8 @@ use shuttle::future::block_on;
 use self::fixtures::name;
 use self::store::Store;
 use super::{CacheConfig, KeyRing};
-use crate::Request;
+use crate::error::Result;
+use crate::identity::Request;
 use crate::primitives::Fingerprint;
 
 /// Switches in a schedule with few of them.
@@ -44,7 +45,7 @@ fn ring(config: CacheConfig) -> (Ring, Arc<Store>) {
 
 impl KeyRing<Arc<Store>> {
     /// Returns the fingerprint of the key that a client would be served with now.
-    async fn served(&self, request: &Request) -> crate::Result<Fingerprint> {
+    async fn served(&self, request: &Request) -> Result<Fingerprint> {
         self.cache.key(request, &name()).await.map(|key| *key.fingerprint())
     }
 }

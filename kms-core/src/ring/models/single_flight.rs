@@ -7,9 +7,9 @@ use shuttle::future::{JoinHandle, spawn};
 
 use super::check;
 use super::fixtures::FAR;
+use crate::error::{Error, ErrorKind, Result};
 use crate::single_flight::{SingleFlight, Wanted};
 use crate::sync::{AtomicU64, Ordering, sleep};
-use crate::{Error, ErrorKind, Result};
 
 /// A source whose value is the number of changes that it has seen.
 #[derive(Default)]

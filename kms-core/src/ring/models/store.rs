@@ -7,10 +7,12 @@ use async_trait::async_trait;
 
 use super::super::key::CachedKey;
 use super::fixtures::{name, record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::listing::{ListQuery, Page};
 use crate::primitives::{Fingerprint, SecretBytes};
+use crate::status::StoreStatus;
 use crate::store::{EntryName, KeyRecord, KeyStore, StoreCapabilities};
 use crate::sync::{AtomicUsize, Mutex, Ordering, sleep};
-use crate::{Error, ErrorKind, ListQuery, Page, Result, StoreStatus};
 
 /// A call of the backend takes any time that the checker likes.
 const SOME_TIME: Duration = Duration::ZERO;
