@@ -1,4 +1,7 @@
 //! Failed calls to Vault, and the kinds of error that they are.
+//!
+//! A status is judged in three places: `foreign` if it has no body of Vault's, `is_passing` for whether the same request
+//! is sent again now, and `kind` for what callers hear. An unknown status is an outage.
 
 use std::error::Error as StdError;
 
@@ -47,6 +50,8 @@ impl Failure {
     }
 
     /// Creates a failure from a status without a body of Vault's. Something between us and Vault sent it.
+    ///
+    /// Only statuses by which proxies report an outage are statuses of Vault. All others say that this is no Vault.
     pub fn foreign(code: u16) -> Self {
         match code {
             429 | 500.. => Self::Status { code, says: String::new() },
@@ -57,7 +62,9 @@ impl Failure {
         }
     }
 
-    /// Returns whether the same request may succeed at once. After a timeout it may not: that took its time.
+    /// Returns whether the same request may succeed at once, and is sent again now. After a timeout it is not: that took its time.
+    ///
+    /// `ErrorKind::is_retryable` is about later: it tells callers that another request may succeed.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Transport { timeout, connect, .. } => !timeout && !connect,

@@ -23,7 +23,9 @@ pub struct CacheConfig {
 }
 
 impl CacheConfig {
-    /// Returns KES's defaults: 5 minutes, 30 seconds, no offline copies, and a ping every 10 seconds.
+    /// Returns the defaults. `any` and `unused` are those of KES: 5 minutes and 30 seconds. There are no offline copies.
+    ///
+    /// README.md, `docs/` and `examples/server.toml` name these times.
     pub const fn new() -> Self {
         Self {
             any: Duration::from_secs(300),

@@ -43,6 +43,8 @@ impl Client {
 }
 
 /// The caller of a request: the client of the connection, or the one for whom a proxy speaks.
+///
+/// Accounts and effects outlive the connection, so they keep a copy of this and know nothing else of the client.
 #[derive(Clone)]
 pub struct Caller {
     pub identity: Result<Identity, Refusal>,

@@ -47,6 +47,7 @@ pub fn server_config(settings: &TlsSettings, needs_certificates: bool) -> Result
     config.send_tls13_tickets = 1;
     if settings.verify_clients {
         // Otherwise clients without tickets could resume sessions of TLS 1.2 by their id, after their certificates ended.
+        // TLS 1.3 resumes by tickets only.
         config.session_storage = Arc::new(NoServerSessionStorage {});
     }
     Ok(config)

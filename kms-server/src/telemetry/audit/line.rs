@@ -18,10 +18,10 @@ use crate::text::terminal;
 /// The most bytes of a path in a line. The path of every key is shorter.
 const MAX_PATH: usize = 512;
 
-/// The most bytes of a line without its path.
+/// The most bytes of a line without its path. A new member has to fit: room for a line is reserved by this.
 const MAX_REST: usize = 512;
 
-/// One answered request.
+/// One answered request. `api::account` fills it in.
 pub struct AuditEvent<'a> {
     /// When the request came.
     pub time: Timestamp,
