@@ -1,7 +1,7 @@
 //! The places in the streams of a connection.
 
 use crate::server::conn::frames::Frames;
-use crate::server::conn::requests::{MAX_HEAD, Requests};
+use crate::server::conn::requests::{MAX_HEAD, RefusedHead, Requests};
 use crate::split::split;
 
 /// Frames of HTTP/2: however they are cut, the place is the same.
@@ -33,7 +33,7 @@ fn follow(parts: &[&[u8]]) -> (Vec<u8>, Option<String>) {
         held.extend_from_slice(part);
         let followed = requests.follow(&held);
         passed.extend(held.drain(..followed.passed));
-        if let Some((refusal, number, stand_in)) = followed.refused {
+        if let Some(RefusedHead { refusal, number, stand_in }) = followed.refused {
             let mut fields = [httparse::EMPTY_HEADER; 1];
             let mut request = httparse::Request::new(&mut fields);
             let len = request.parse(&stand_in).expect("what stands in is a request");
