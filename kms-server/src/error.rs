@@ -32,6 +32,12 @@ impl StartError {
         Self::with_source(source.to_string(), source)
     }
 
+    /// Puts another line in the place of this one, and keeps the cause.
+    #[must_use]
+    pub fn with_line(self, line: impl Into<String>) -> Self {
+        Self { line: line.into(), source: self.source }
+    }
+
     /// Creates an error of what `section` of the config describes. Its line names the setting at fault.
     pub(crate) fn of_section(section: &str, error: &Error) -> Self {
         let line = match InvalidSetting::under(error) {

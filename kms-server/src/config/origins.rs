@@ -38,8 +38,9 @@ impl Origins {
 
     /// Puts the place of the setting at fault in front of an error.
     #[must_use]
-    pub fn place(&self, error: &StartError) -> StartError {
-        StartError::new(self.tell(&error.to_string()))
+    pub fn place(&self, error: StartError) -> StartError {
+        let line = self.tell(&error.to_string());
+        error.with_line(line)
     }
 
     /// Notes that `place`, such as `flag --addr`, sets a key.

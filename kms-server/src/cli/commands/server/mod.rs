@@ -79,7 +79,7 @@ async fn start_and_serve(start: Arc<Start>, mut signals: Signals) -> Result<End,
     let Some(Built { server, origins }) = built.map_err(|failure| explain(failure, banner.as_ref()))? else {
         return Ok(End::BeforeItWasUp);
     };
-    let listening = server.listen().await.map_err(|error| origins.place(&error))?;
+    let listening = server.listen().await.map_err(|error| origins.place(error))?;
     logs::report_protection();
     let text = if let Some(banner) = &banner {
         let keys = count_keys(&**listening.kms()).await?;
@@ -122,7 +122,7 @@ struct Built {
 
 fn build(settings: Settings, origins: Origins) -> Result<Built, Failure> {
     let built = Handle::current().block_on(Server::build(settings));
-    let server = built.map_err(|error| origins.place(&error))?;
+    let server = built.map_err(|error| origins.place(error))?;
     Ok(Built { server, origins })
 }
 

@@ -20,7 +20,7 @@ pub async fn reload_at(mut hangup: Signal, reloader: Reloader, start: Arc<Start>
         let loaded = tokio::task::spawn_blocking(move || start.load()).await;
         let outcome = match loaded {
             Ok(Ok((settings, origins))) => {
-                reloader.reload(settings).await.map_err(|error| origins.place(&error).into())
+                reloader.reload(settings).await.map_err(|error| origins.place(error).into())
             }
             Ok(Err(failure)) => Err(failure),
             Err(error) => Err(Failure::new(format!("it was cut off: {error}"))),
