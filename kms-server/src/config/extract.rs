@@ -34,14 +34,17 @@ pub fn extract(
         };
         let misfit = Misfit { message: describe(&error.kind, layers.language), path: error.path };
         let is_unknown = matches!(error.kind, Kind::UnknownField(..));
-        let unknown = if is_unknown { unknown_in_yaml(layers, &misfit.path) } else { Vec::new() };
+        let mut unknown = if is_unknown { unknown_in_yaml(layers, &misfit.path) } else { Vec::new() };
+        let message = format!("passed over: {}", misfit.message);
+        unknown.retain(|path| {
+            let warning = Warning::no_effect(layers.problem(path, &message));
+            // An element of a list is no key, and stays.
+            let is_taken = layers.tree.take(path).is_some();
+            warnings.extend(is_taken.then_some(warning));
+            is_taken
+        });
         if unknown.is_empty() {
             return Err(first_cause(layers, failures, misfit));
-        }
-        let message = format!("passed over: {}", misfit.message);
-        for path in unknown {
-            warnings.push(Warning::no_effect(layers.problem(&path, &message)));
-            layers.tree.take(&path);
         }
     }
 }

@@ -235,3 +235,15 @@ fn what_is_dubious_is_a_warning_with_its_place() {
     let nobody = good(&GOOD.replace(ADMIN, "disabled").replace(APP, "nobody"), &[]);
     assert!(nobody.warnings.iter().any(|line| line.to_string().contains("every request will be refused")));
 }
+
+#[test]
+fn a_list_in_the_place_of_a_table_is_an_error_although_a_variable_names_an_element() {
+    let load = |text: &str, variable: &str| {
+        let environment = Environment::from_iter([(variable, "x")]);
+        load_text(text, "kes.yml", &environment).map(drop).unwrap_err().to_string()
+    };
+    let told = load("address: 127.0.0.1:0\ntls:\n- x\n", "KMS_TLS__0");
+    assert_eq!(told, "kes.yml:2: tls: found a list, expected a mapping");
+    let told = load("address: 127.0.0.1:0\npolicy:\n  p:\n  - x\n", "KMS_POLICY__P__0");
+    assert_eq!(told, "kes.yml:3: policy.p: found a list, expected a mapping");
+}
