@@ -14,7 +14,7 @@ use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::SdkError;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
-use kms_core::single_flight::{Held, REFRESH_PAUSE, SingleFlight, Wanted};
+use kms_core::single_flight::{Held, SingleFlight, Wanted};
 use kms_core::{Error, ErrorKind, Result};
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
@@ -89,8 +89,8 @@ impl Login {
     async fn credentials(self: Arc<Self>) -> Result<Credentials> {
         if let Some(held) = self.found.get() {
             let left = time_left(&held);
-            // Some credentials end soon although they are new. The pause keeps each call from asking for others.
-            if left < RENEWAL && held.began().elapsed() >= REFRESH_PAUSE {
+            // Some credentials end soon although they are new. The pause of a refresh keeps each call from asking for others.
+            if left < RENEWAL {
                 self.found.refresh(|| Arc::clone(&self).ask());
             }
             if !left.is_zero() {

@@ -246,11 +246,18 @@ impl<T> SingleFlight<T> {
         self.fetches().under_way()
     }
 
-    /// Begins a fetch in the background, unless one is under way or failed within [`REFRESH_PAUSE`].
-    pub(crate) fn begin_refresh(&self, now: Instant) -> Option<Flight<T>> {
+    /// Begins a fetch in the background, unless one is under way or failed within [`REFRESH_PAUSE`], or the value is not
+    /// due. The value is looked at under the lock, so one that arrived a moment ago is seen.
+    pub(crate) fn begin_refresh(
+        &self,
+        now: Instant,
+        is_due: impl FnOnce(&Held<T>) -> bool,
+    ) -> Option<Flight<T>> {
         let mut fetches = self.fetches();
-        let may_begin = fetches.refresh_not_before.is_none_or(|moment| now >= moment);
-        (may_begin && fetches.under_way().is_none()).then(|| fetches.begin())
+        let may_begin = fetches.refresh_not_before.is_none_or(|moment| now >= moment)
+            && fetches.under_way().is_none()
+            && self.get().is_none_or(|held| is_due(&held));
+        may_begin.then(|| fetches.begin())
     }
 
     /// Decides under the lock what a caller has to do. `admit` is asked before a fetch begins.
@@ -305,6 +312,10 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
     /// - [`ErrorKind::Timeout`]: no outcome came until the deadline.
     /// - [`ErrorKind::Internal`]: the task that fetched ended without an outcome.
     /// - Any other kind: that of `leave`, or of the fetch.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
     pub async fn fetch<G, L, F>(
         self: &Arc<Self>,
         wanted: Wanted,
@@ -341,12 +352,18 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
         }
     }
 
-    /// Starts a fetch in the background, unless one is under way or failed within [`REFRESH_PAUSE`].
+    /// Starts a fetch in the background, unless one is under way, failed within [`REFRESH_PAUSE`], or began within it and
+    /// brought the value.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
     pub fn refresh<F>(self: &Arc<Self>, fetch: impl FnOnce() -> F)
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        if let Some(flight) = self.begin_refresh(Instant::now()) {
+        let now = Instant::now();
+        if let Some(flight) = self.begin_refresh(now, |held| held.age(now) >= REFRESH_PAUSE) {
             let _ = self.start(flight, fetch(), ());
         }
     }
@@ -405,6 +422,23 @@ mod tests {
         let (joined, later) = (wanted(None, LONG), wanted(Some(Instant::now()), LONG));
         let (joined, later) = tokio::join!(get(&flight, &source, joined), get(&flight, &source, later));
         assert_eq!((joined.unwrap(), later.unwrap()), (0, 1), "the first began too early for the other");
+    }
+
+    #[tokio::test]
+    async fn a_refresh_brings_no_second_value_right_after_the_first() {
+        let (flight, source) = (Arc::<SingleFlight<usize>>::default(), Arc::<Source>::default());
+        flight.refresh(|| Arc::clone(&source).count());
+        while flight.get().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Whoever looked before the value arrived asks for it after.
+        flight.refresh(|| Arc::clone(&source).count());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let first = flight.get().unwrap();
+        assert!(
+            *first.value() == 0 && source.0.load(Ordering::SeqCst) == 1
+                || first.age(Instant::now()) >= REFRESH_PAUSE
+        );
     }
 
     #[tokio::test]

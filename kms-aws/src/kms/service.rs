@@ -59,6 +59,10 @@ impl AwsKms {
     /// # Errors
     ///
     /// - [`ErrorKind::InvalidInput`]: a setting cannot be used, or no region was found.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
     pub async fn open(config: AwsConfig) -> Result<Self> {
         config.validate()?;
         Self::start(config).await
@@ -104,15 +108,30 @@ impl AwsKms {
         context: &[u8],
     ) -> Result<Arc<WorkingKey>> {
         let cmk = self.names.usable(request, name).await?;
-        let mut key = self.keys.sealing_key(request, &cmk, context).await;
-        if key.as_ref().is_err_and(|error| error.kind() == ErrorKind::Disabled) {
-            // The alias may stand for another CMK since it was read.
-            let now = self.names.view_after(request, name, Some(request.received)).await?;
-            if now.cmk.id != cmk.id {
-                key = self.keys.sealing_key(request, now.usable()?, context).await;
+        let key = match self.keys.sealing_key(request, &cmk, context).await {
+            Err(error) if error.kind() == ErrorKind::Disabled => {
+                self.sealing_key_of_another(request, name, &cmk, error, context).await
             }
-        }
+            key => key,
+        };
         self.noted(name, key)
+    }
+
+    /// Returns a key to seal with under the CMK that the alias was moved to. Fails with `error` if it was not moved from
+    /// the disabled `cmk`.
+    async fn sealing_key_of_another(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        cmk: &Cmk,
+        error: Error,
+        context: &[u8],
+    ) -> Result<Arc<WorkingKey>> {
+        let now = self.names.view_after(request, name, Some(request.received)).await?;
+        if now.cmk.id == cmk.id {
+            return Err(error);
+        }
+        self.keys.sealing_key(request, now.usable()?, context).await
     }
 
     /// Opens a ciphertext, and says that it is not authentic only of the CMK that the name stands for now.

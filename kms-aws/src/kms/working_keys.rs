@@ -122,10 +122,14 @@ impl WorkingKeys {
         (kind, parts): &(Kind, Parts<'_>),
         context: &[u8],
     ) -> std::result::Result<SecretBytes, NotOpened> {
-        let in_memory = cmk.opened.pin().get(parts.blob).and_then(|entry| {
+        // A key that is bound to a context is never kept. Its ciphertext always goes to AWS, which judges the context.
+        let look = || {
+            let opened = cmk.opened.pin();
+            let entry = opened.get(parts.blob).filter(|_| *kind == Kind::Working)?;
             self.backend.touch(&entry.used);
             entry.flight.get()
-        });
+        };
+        let in_memory = look();
         let key = if let Some(held) = in_memory {
             Arc::clone(held.value())
         } else {

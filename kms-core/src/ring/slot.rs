@@ -118,7 +118,7 @@ impl Slot {
     /// Begins a background read, unless one is under way or failed a moment ago.
     pub fn start_refresh(&self, now: Instant) -> Option<Flight<CachedKey>> {
         let rules = self.rules();
-        if rules.is_out { None } else { self.key.begin_refresh(now) }
+        if rules.is_out { None } else { self.key.begin_refresh(now, |_| true) }
     }
 
     /// Takes in the outcome of a read. Returns `None` if the key was created or deleted here meanwhile.
