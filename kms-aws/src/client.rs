@@ -189,8 +189,7 @@ impl<C: Sync> Upstream<C> {
     }
 }
 
-/// Waits until it is time to look again for something that has to become visible. Returns false at once if the
-/// deadline
+/// Waits until it is time to look again for something that has to become visible. Returns false at once if the deadline
 /// comes first.
 pub async fn look_again(deadline: Instant) -> bool {
     let next = Instant::now() + LOOK_AGAIN;

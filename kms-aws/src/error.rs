@@ -5,10 +5,8 @@ use std::fmt;
 
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use kms_core::primitives::{quote, texts};
 use kms_core::{Error, ErrorKind};
-
-/// The most characters of AWS's text that are quoted.
-const MAX_QUOTE: usize = 300;
 
 /// The outcome of a call.
 pub type Attempt<T> = std::result::Result<T, Failure>;
@@ -30,7 +28,8 @@ impl Failure {
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
-        let plain = |kind, error: &dyn StdError| Self { kind, code: String::new(), why: texts(error) };
+        let plain =
+            |kind, error: &dyn StdError| Self { kind, code: String::new(), why: quote(&texts(error)) };
         if !matches!(error, SdkError::ServiceError(_))
             && let Some(login) = source_of::<Error>(error)
         {
@@ -87,8 +86,7 @@ impl Failure {
     /// Returns whether AWS refuses a ciphertext.
     ///
     /// `NotFoundException` counts too: an emulator gives it for a blob from which it cannot read the key. AWS gives it
-    /// for a
-    /// CMK that is absent.
+    /// for a CMK that is absent.
     pub fn is_refused_ciphertext(&self) -> bool {
         matches!(
             self.code.as_str(),
@@ -102,8 +100,7 @@ impl Failure {
     }
 
     /// Returns whether Secrets Manager refuses because the secret is scheduled for deletion. AWS has no code for this,
-    /// so the
-    /// text decides.
+    /// so the text decides.
     pub fn is_about_deletion(&self) -> bool {
         let texts = ["scheduled for deletion", "marked for deletion", "marked deleted"];
         // The same texts may be about the KMS key.
@@ -189,26 +186,6 @@ pub fn source_of<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static))
         next = error.source();
     }
     None
-}
-
-/// Returns a received text as one short line.
-fn quote(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().filter(|c| !c.is_control()).take(MAX_QUOTE).collect()
-}
-
-/// Returns the texts of an error and its sources, each once.
-fn texts(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = source.source();
-    }
-    quote(&text)
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ impl Sources {
         }
     }
 
-    /// Returns the places that were looked at if the container's endpoint ended the search.
+    /// Returns the places that were searched, for a search that ended at the container's endpoint.
     pub fn upto_container(&self, why: &str) -> String {
         format!(
             "{}; {NO_TOKEN}; {why}. It serves the credentials of the task's or the pod's role \

@@ -18,3 +18,6 @@ mod tls;
 
 pub use error::StartError;
 pub use server::{Bounds, Limits, Listening, Server};
+
+#[cfg(doctest)]
+mod readme;

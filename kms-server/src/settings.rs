@@ -157,7 +157,7 @@ pub struct PolicySettings {
     pub allow: Vec<String>,
     /// Path patterns. None of them may match.
     pub deny: Vec<String>,
-    /// Path patterns in the form of 2020, which allow as well. In them `*`, `?` and `[…]` match anything but a `/`.
+    /// Further patterns that allow, in the form that KES had in 2020. In them `*`, `?` and `[…]` match anything but a `/`.
     pub paths: Vec<String>,
     /// The identities that have this policy.
     pub identities: Vec<Identity>,

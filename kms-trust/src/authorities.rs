@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::dates::Dates;
 
-/// Authorities, and the verifier that was made last, of those that were valid then.
+/// All authorities, and the latest verifier. It knows those that were valid when it was made.
 #[derive(Debug)]
 pub struct Authorities<V: ?Sized> {
     all: Vec<Authority>,

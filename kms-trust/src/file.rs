@@ -1,4 +1,4 @@
-//! Files of certificates that an operator names. They may be anything.
+//! Files that an operator names as certificates. Such a path may lead to anything: a FIFO, a directory, a huge file.
 
 use std::io;
 use std::path::Path;

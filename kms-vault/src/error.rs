@@ -3,12 +3,8 @@
 //! A status is judged in three places: `foreign` if it has no body of Vault's, `is_passing` for whether the same request
 //! is sent again now, and `kind` for what callers hear. An unknown status is an outage.
 
-use std::error::Error as StdError;
-
+use kms_core::primitives::texts;
 use kms_core::{Error, ErrorKind};
-
-/// The longest quote of a text from Vault, in characters.
-const MAX_QUOTE: usize = 300;
 
 /// A call without an answer, or without a useful one.
 #[derive(Debug, thiserror::Error)]
@@ -119,38 +115,6 @@ fn behind_colon(says: &str) -> String {
     if says.is_empty() { String::new() } else { format!(": {says}") }
 }
 
-/// Joins Vault's error texts in one short line.
-pub fn quote(errors: &[String]) -> String {
-    let mut quoted: String = errors
-        .join("; ")
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_QUOTE + 1)
-        .collect();
-    if quoted.chars().count() > MAX_QUOTE {
-        quoted.pop();
-        quoted.push('…');
-    }
-    quoted
-}
-
-/// Joins an error and its sources, each once.
-fn texts(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = source.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,14 +140,5 @@ mod tests {
             assert_eq!(status(code).kind_of_login(), ErrorKind::LoginRefused, "{code}");
         }
         assert_eq!(status(503).kind_of_login(), ErrorKind::Unreachable);
-    }
-
-    #[test]
-    fn quotes_are_short_and_in_one_line() {
-        assert_eq!(
-            quote(&["1 error occurred:\n\t* permission denied\n\n".to_owned()]),
-            "1 error occurred: * permission denied"
-        );
-        assert!(quote(&["x".repeat(10_000)]).chars().count() <= MAX_QUOTE + 1);
     }
 }

@@ -28,8 +28,11 @@ const MOST_LOOKED_AT: usize = 1000;
 /// Checks all that lies between this process and the AWS KMS that `config` names, in the order in which things fail.
 ///
 /// Makes one key behind `alias/kms/check/probe` if it is not there, and leaves it. The check ends at a problem on
-/// which
-/// the further steps depend. It needs a tokio runtime.
+/// which the further steps depend.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime.
 pub async fn check(config: AwsConfig) -> Vec<Finding> {
     let mut findings = Findings::default();
     if let Err((what, error)) = look(config, &mut findings).await {

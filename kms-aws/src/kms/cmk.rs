@@ -37,7 +37,7 @@ pub struct Cmk {
     refused: Mutex<HashMap<Digest, Instant>>,
     /// The ARN of the CMK that makes the HMACs.
     pub hmac: Arc<SingleFlight<String>>,
-    /// The CMK was deleted here, so that it is not used whatever AWS still shows.
+    /// Whether the CMK was deleted here. If so it is not used, whatever AWS still shows.
     deleted: AtomicBool,
 }
 

@@ -18,13 +18,11 @@ pub struct AwsConfig {
     pub prefix: String,
     /// The limits of one working key: how long it seals, and how often.
     pub reuse: Reuse,
-    /// The number of days after which AWS erases a deleted key, from 7 to 30. Until then the key can be restored
-    /// there. The
-    /// default is 30.
+    /// The number of days after which AWS erases a deleted key, from 7 to 30. Until then the key can be restored there.
+    /// The default is 30.
     pub deletion_window: u32,
     /// How long an answer about a name is believed. A key that was disabled may go on working for as long. The default
-    /// is 5
-    /// minutes.
+    /// is 5 minutes.
     pub any: Duration,
     /// How long after the last good answer keys in memory serve while AWS is away. Zero is never.
     pub offline: Duration,
@@ -42,9 +40,8 @@ pub struct WrapperConfig {
 /// The limits of one working key: how long it seals, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// How long it seals. This counts from its first use, which may be up to a fifth of this time after it was
-    /// fetched. Zero
-    /// asks AWS for each data encryption key. The default is 5 minutes.
+    /// How long it seals. This counts from its first use, which may be up to a fifth of this time after it was fetched.
+    /// Zero asks AWS for each data encryption key. The default is 5 minutes.
     pub max_age: Duration,
     /// How often it seals. It bounds how much a leaked working key can open. The default is 2^32.
     pub max_uses: u64,

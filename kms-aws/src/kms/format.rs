@@ -1,8 +1,8 @@
 //! The form of ciphertexts of keys in AWS KMS, and of records that are wrapped there.
 //!
 //! A header holds the wrapped key, and the sealing under that key follows: magic (4 bytes), kind (1 byte), length of
-//! the
-//! blob (2 bytes, big-endian), blob, then the sealing of [`SealingKey`](kms_core::primitives::SealingKey). The associated data is
+//! the blob (2 bytes, big-endian), blob, then the sealing of [`SealingKey`](kms_core::primitives::SealingKey). The
+//! associated data is
 //! the whole header followed by the context, so no byte of the header can be changed.
 
 /// The first bytes of every ciphertext. Neither a structured ciphertext of KES nor JSON begins with them.

@@ -21,7 +21,7 @@ use crate::client::look_again;
 const IDLE: Duration = Duration::from_secs(3600);
 /// The most opened working keys in memory.
 const MOST_OPENED: usize = 16_384;
-/// The most names in memory of which AWS has told nothing that can be kept.
+/// The most names in memory for which AWS has given no answer that can be kept.
 const MOST_UNKNOWN: usize = 10_000;
 
 /// All names in use.

@@ -25,15 +25,12 @@ const CONTEXT_ENTRY: &str = "kms:entry";
 /// A CMK of AWS KMS as a [`Wrapper`]: any store keeps its records under it.
 ///
 /// Each record is sealed in this process under a key of its own, which `GenerateDataKey` gives and AWS wraps. So each
-/// read of a record costs one `Decrypt`, and AWS never sees a record. The entry's name is in the encryption context
-/// and
+/// read of a record costs one `Decrypt`, and AWS never sees a record. The entry's name is in the encryption context and
 /// in the associated data.
 ///
-/// A wrapped record is text, as K/V engines want it: the base64 of 4 magic bytes, the kind 4, the length of the blob
-/// (2
+/// A wrapped record is text, as K/V engines want it: the base64 of 4 magic bytes, the kind 4, the length of the blob (2
 /// bytes, big-endian), the blob, and the sealing of [`SealingKey`]. Records that the outer KMS of KES's releases of
-/// 2020
-/// wrapped have another form. They are not read.
+/// 2020 wrapped have another form. They are not read.
 pub struct AwsWrapper {
     key: String,
     upstream: Upstream,

@@ -23,7 +23,11 @@ const NOBODY: &str = "kms-check-probe";
 /// fail.
 ///
 /// Nothing is written, because a deleted secret stays for days. The check ends at a problem on which the further steps
-/// depend. It needs a tokio runtime.
+/// depend.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime.
 pub async fn check_secrets(config: SecretsConfig) -> Vec<Finding> {
     let mut findings = Findings::default();
     if let Err((what, error)) = look(config, &mut findings).await {

@@ -12,8 +12,7 @@ pub struct SecretsConfig {
     /// Id, alias or ARN of the KMS key that encrypts the secrets. If absent, it is AWS's own, `aws/secretsmanager`.
     pub kms_key: Option<String>,
     /// The number of days for which a deleted key can be restored, from 7 to 30. Zero erases it at once, as KES does.
-    /// The
-    /// default is 7.
+    /// The default is 7.
     pub recovery_window: u32,
 }
 

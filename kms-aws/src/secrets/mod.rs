@@ -1,6 +1,5 @@
 //! AWS Secrets Manager as a store of keys, in the form of KES: the secret has the key's name, and its value is the
-//! key's
-//! record.
+//! key's record.
 
 mod check;
 mod config;

@@ -24,7 +24,7 @@ pub fn key(name: &str) -> KeyName {
 }
 
 pub fn caller() -> Identity {
-    Identity::of_public_key(b"the contract suite")
+    Identity::of_program("the contract suite")
 }
 
 pub fn request() -> Request {

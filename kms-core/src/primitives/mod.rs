@@ -20,6 +20,7 @@ mod cipher;
 mod file;
 mod legacy;
 pub(crate) mod lock;
+mod quote;
 pub(crate) mod seal;
 mod secret;
 
@@ -29,5 +30,7 @@ pub use self::cipher::{Cipher, Fingerprint};
 pub use self::file::rename_new;
 pub use self::file::{open_file, read_secret_file};
 pub use self::lock::lock_keys_in_memory;
+#[doc(hidden)]
+pub use self::quote::{quote, texts};
 pub use self::seal::SealingKey;
 pub use self::secret::{SecretBytes, SecretKey, fill_random};

@@ -72,6 +72,10 @@ impl Gate {
     /// - [`ErrorKind::Abandoned`]: the caller left before the call began.
     /// - [`ErrorKind::Internal`]: the task ended without an outcome.
     /// - Any other kind: that of the call.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         request: &Request,
@@ -105,6 +109,10 @@ impl Pass {
     ///
     /// - [`ErrorKind::Internal`]: the task ended without an outcome.
     /// - Any other kind: that of the call.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
     pub async fn run<T: Send + 'static>(
         self,
         call: impl Future<Output = Result<T>> + Send + 'static,

@@ -42,6 +42,7 @@ impl fmt::Display for Level {
 /// assert_eq!(findings[1].to_string(), "lease: the token has no end");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// How much it matters.
     pub level: Level,
@@ -54,19 +55,24 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Creates a finding.
+    pub fn new(level: Level, what: &'static str, detail: impl Into<String>) -> Self {
+        Self { level, what, detail: detail.into() }
+    }
+
     /// Creates a finding of something that is as it should be.
     pub fn good(what: &'static str, detail: impl Into<String>) -> Self {
-        Self { level: Level::Good, what, detail: detail.into() }
+        Self::new(Level::Good, what, detail)
     }
 
     /// Creates a finding of something that works and deserves attention.
     pub fn warning(what: &'static str, detail: impl Into<String>) -> Self {
-        Self { level: Level::Warning, what, detail: detail.into() }
+        Self::new(Level::Warning, what, detail)
     }
 
     /// Creates a finding of something that does not work.
     pub fn problem(what: &'static str, detail: impl Into<String>) -> Self {
-        Self { level: Level::Problem, what, detail: detail.into() }
+        Self::new(Level::Problem, what, detail)
     }
 }
 
@@ -84,7 +90,7 @@ pub struct Findings(Vec<Finding>);
 impl Findings {
     /// Adds a finding.
     pub fn add(&mut self, level: Level, what: &'static str, detail: impl Into<String>) {
-        self.0.push(Finding { level, what, detail: detail.into() });
+        self.0.push(Finding::new(level, what, detail));
     }
 
     /// Adds a finding of something that is as it should be.

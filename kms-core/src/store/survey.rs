@@ -169,7 +169,7 @@ struct OfKms<'a> {
 
 impl OfKms<'_> {
     fn request(&self) -> Request {
-        Request::new(Identity::of_public_key(b"a survey of all keys"), self.timeout)
+        Request::new(Identity::of_program("a survey of all keys"), self.timeout)
     }
 }
 

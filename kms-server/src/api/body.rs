@@ -25,7 +25,7 @@ const MAX_HELD_BY_ONE: usize = MAX_HELD / 4;
 pub enum RequestBody {
     /// A body that came in one piece.
     One(Bytes),
-    /// A body that came in several pieces, or empty.
+    /// A body that came in several pieces, or an empty one.
     Joined(Zeroizing<Vec<u8>>, Option<BodyPermit>),
 }
 

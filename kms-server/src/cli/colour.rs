@@ -9,7 +9,7 @@ pub enum Colour {
     Auto,
     /// Like `Auto`, but `CLICOLOR_FORCE` counts in a pipe, too.
     ///
-    /// This is what commands do that have no `--color` in KES.
+    /// Commands that have no `--color` in KES do this.
     #[value(skip)]
     AutoOrForced,
     /// Never print in colours.

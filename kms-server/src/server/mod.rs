@@ -34,13 +34,13 @@ use crate::{store, tls};
 /// How long a stopping server waits for requests that have begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it waits for effects whose clients have left. A call to the key store may take less than this.
+/// How long a stopping server waits for effects whose clients have left. A call to the key store may take less than this.
 const EFFECTS_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The time between two looks for left-out log lines about strangers.
 const TELL_LEFT_OUT: Duration = Duration::from_secs(5);
 
-/// How long it finally waits for the audit log.
+/// How long a stopping server waits for the audit log, last of all.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A server with a checked configuration, certificate and key store, which does not listen yet.

@@ -15,7 +15,7 @@ const HIDDEN: &str = "(not shown)";
 /// The beginning of an API key, as it is and as it is escaped in the path of a request.
 const BEGINNINGS: [&str; 2] = [PREFIX, "kes%3av1%3a"];
 
-/// The least length of a text that may be a secret because of its characters.
+/// A text shorter than this is not masked because of its characters.
 const SUSPICIOUS_LEN: usize = 24;
 
 /// The most characters of an invalid identity that are shown.

@@ -1,10 +1,11 @@
 //! An answer of Vault.
 
+use kms_core::primitives::quote;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
-use crate::error::{Failure, quote};
+use crate::error::Failure;
 
 /// The longest name of a field in a message, in characters.
 const MAX_KEY: usize = 80;
@@ -60,7 +61,7 @@ impl Answer {
         let complaint = self.complaint();
         let says: Vec<String> =
             [complaint.errors, complaint.warnings].into_iter().flatten().flatten().collect();
-        Failure::Status { code: self.code, says: quote(&says) }
+        Failure::Status { code: self.code, says: quote(&says.join("; ")) }
     }
 
     /// Reads the body as `T`. The error quotes no value from it.

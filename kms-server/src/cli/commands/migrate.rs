@@ -20,7 +20,7 @@ pub struct Args {
     /// Skip keys that exist.
     #[arg(long)]
     merge: bool,
-    /// Only the keys whose names begin with this.
+    /// Move only the keys whose names begin with this.
     pattern: Option<String>,
     /// The server of another product, to which KES moves keys.
     #[arg(short, long, hide = true)]

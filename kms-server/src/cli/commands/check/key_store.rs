@@ -105,7 +105,7 @@ fn refuse_at_once(settings: &KeyStoreSettings) -> Result<(), StartError> {
 
 /// Converts a finding of a backend into one of the key store.
 fn of_backend(backend: &str, finding: &Finding) -> Finding {
-    Finding { level: finding.level, what: SUBJECT, detail: format!("{backend}: {finding}") }
+    Finding::new(finding.level, SUBJECT, format!("{backend}: {finding}"))
 }
 
 /// Checks a root key that lives elsewhere, and then the records that are encrypted under it.

@@ -46,7 +46,7 @@ impl Report {
                 findings.push(Finding::good("config", path.display().to_string()));
                 findings.extend(loaded.warnings.iter().map(|warning| {
                     let level = if warning.has_no_effect { Level::Problem } else { Level::Warning };
-                    Finding { level, what: "config", detail: warning.to_string() }
+                    Finding::new(level, "config", warning.to_string())
                 }));
                 findings.extend(policy::check(&loaded.settings.policies));
                 let mut of_files = certificate::check(&loaded.settings.tls);
@@ -70,7 +70,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { level, what, detail } in &self.findings {
+        for Finding { level, what, detail, .. } in &self.findings {
             writeln!(f, "{level:<8} {what:<12} {}", Escaped(detail))?;
         }
         for Grant { identity, policy, allow, deny } in &self.identities {

@@ -25,7 +25,7 @@ pub struct InfoArgs {
 
 /// Prints the rights of an identity.
 pub fn run(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
-    /// The answer of a server. About the caller it has more than about other identities.
+    /// A server's answer. It has more fields about the caller than about other identities.
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Info {

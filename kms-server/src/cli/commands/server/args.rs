@@ -55,7 +55,7 @@ pub struct Former {
     /// Has no effect, as in KES 0.24: `tls.auth` of the config decides.
     #[arg(long, hide = true, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ["on", "off"])]
     auth: Option<String>,
-    /// Verify the certificates of clients or not, if the config does not say.
+    /// Whether to verify the certificates of clients, if the config does not say.
     #[arg(long, hide = true, value_name = "verify|ignore", value_parser = ["verify", "ignore"])]
     mtls_auth: Option<String>,
     /// Has no effect.

@@ -18,8 +18,8 @@ pub fn start(environment: &Environment) -> Result<(), Failure> {
     let wanted = environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info");
     let filter = EnvFilter::try_new(wanted);
     let mut filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    // The messages of sled about damage are for its makers; kms-fs logs their meaning. It is the same with the SDK of AWS:
-    // its messages about regions and credentials show its own structures; kms-aws logs the places where they were searched.
+    // The messages of sled about damage are for its makers; kms-fs logs their meaning. The AWS SDK's
+    // messages about regions and credentials show its internals, so kms-aws logs where it searched instead.
     // A filter that names `aws_config` gets its messages.
     let quiet = ["sled=off", "aws_config=off"];
     for quiet in &quiet[..if wanted.contains("aws_config") { 1 } else { 2 }] {
