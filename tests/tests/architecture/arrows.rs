@@ -48,6 +48,22 @@ pub fn arrows(package: &Package) -> Vec<Arrow> {
     arrows
 }
 
+/// Returns all re-exports that lead to another file. A face of a folder has many; only where they lead may matter.
+pub fn re_exports(package: &Package) -> Vec<Arrow> {
+    let names = Names::of(package);
+    let mut arrows = Vec::new();
+    for (at, node) in package.nodes.iter().enumerate() {
+        for import in node.module.imports.iter().filter(|import| import.public) {
+            let Some(found) = names.resolve(at, &import.path.segments) else { continue };
+            let (from, to) = (node.file.clone(), file(package, found).to_owned());
+            if from != to {
+                arrows.push(Arrow { from, line: import.path.line, path: import.path.to_string(), to });
+            }
+        }
+    }
+    arrows
+}
+
 /// Returns the file that a `use` item makes its file depend on, and the line.
 fn target<'a>(
     package: &'a Package,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::arrows::{Arrow, arrows};
 use super::package::Package;
 
-/// Returns a line for each circle among the files of a package: the shortest one of each group.
+/// Returns lines for the circles among the files of a package: for each file the shortest one, unless another line shows it.
 pub fn circles(package: &Package) -> Vec<String> {
     let arrows = arrows(package);
     let mut from: BTreeMap<&str, Vec<&Arrow>> = BTreeMap::new();

@@ -10,12 +10,12 @@ impl Floors {
     pub fn of(markdown: &str, name: &str) -> Self {
         let start = format!("```text {name}");
         let mut lines = markdown.lines().skip_while(|line| line.trim_end() != start);
-        assert!(lines.next().is_some(), "ARCHITECTURE.md has no block `{start}`");
+        assert!(lines.next().is_some(), "ARCHITECTURE.md has no block {start}");
         let floors = lines.take_while(|line| !line.starts_with("```")).filter(|line| !line.trim().is_empty());
         Self(floors.map(floor).collect())
     }
 
-    /// Returns how many floors above that of a name are, if the block has the name.
+    /// Returns the number of floors above the name's own; `None` if the block lacks the name.
     pub fn depth(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|floor| floor.iter().any(|of| of == name))
     }

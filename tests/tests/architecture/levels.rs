@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::arrows::arrows;
+use super::arrows::{arrows, re_exports};
 use super::floors::Floors;
 use super::package::Package;
 
-/// Returns a line for each import that leads up, and for each room that is not in the block or only there.
+/// Returns a line for each import or re-export that leads up, and for each room that is not in the block or only there.
 ///
 /// Rooms of one line may import each other; circles of files have a rule of their own.
 pub fn breaches_of_rooms(package: &Package, rooms: &Floors) -> Vec<String> {
     let files: BTreeSet<_> = package.nodes.iter().map(|node| node.file.as_str()).filter_map(room).collect();
     let mut breaches = unnamed(&files, rooms, "room");
-    for arrow in arrows(package) {
+    for arrow in arrows(package).into_iter().chain(re_exports(package)) {
         let (Some(from), Some(to)) = (room(&arrow.from), room(&arrow.to)) else { continue };
         if let (Some(above), Some(below)) = (rooms.depth(to), rooms.depth(from))
             && above < below
@@ -98,6 +98,25 @@ mod tests {
                 "x/src/json.rs:3: `crate::Api` imports x/src/api/mod.rs, and in ARCHITECTURE.md the room `api` is \
                  above the room `json`"
             ]
+        );
+    }
+
+    #[test]
+    fn a_re_export_that_leads_up_is_told_and_one_of_a_face_is_not() {
+        let server = package(
+            "kms-x",
+            &[
+                ("lib.rs", "mod api;\nmod host;\npub use host::Shell;"),
+                ("api/mod.rs", "mod keys;\npub use self::keys::Key;\npub use crate::host::Shell;"),
+                ("api/keys.rs", "pub struct Key;"),
+                ("host.rs", "pub struct Shell;\npub(crate) use crate::api::Key as Other;"),
+            ],
+        );
+        let breaches = breaches_of_rooms(&server, &floors("rooms", "lib\napi\nhost"));
+        let [breach] = breaches.as_slice() else { panic!("{breaches:?}") };
+        assert!(
+            breach.starts_with("x/src/host.rs:2: `crate::api::Key` imports x/src/api/keys.rs"),
+            "{breach}"
         );
     }
 

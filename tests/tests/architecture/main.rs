@@ -1,7 +1,7 @@
 //! The sources keep the structure that `ARCHITECTURE.md` describes.
 //!
 //! There are four rules. No files of a crate import each other in a circle. No import leads up the rooms of the server.
-//! No crate imports a crate above it. No file has more than 500 lines.
+//! No crate imports a crate above it. No Rust file has more than 500 lines.
 //!
 //! The suite reads sources as tokens. It counts code for every target and feature, and unit tests as well. It does not
 //! expand macros and sees no paths in strings, such as those of serde's attributes.

@@ -33,7 +33,7 @@ impl Names {
         self.server.exports().run_binary(&self.dir.path().join("kes"), arguments, b"")
     }
 
-    /// Returns the first line that a command without an end prints after `kms EVENT` has run.
+    /// Starts an endless command, runs `kms EVENT`, and returns the first line that the endless command then prints.
     fn first_line(&self, program: &Path, arguments: &[&str], event: &[&str]) -> String {
         let mut command = Command::new(program);
         command.args(arguments).env_clear();

@@ -39,13 +39,20 @@ async fn nothing_of_a_key_is_left_when_it_has_ended() {
         secrets.extend(Secret::all_of(&bao, &name).await);
     }
     for _ in 0..3 {
-        for n in 0..KEYS {
-            let used = client.send("PUT", &format!("/v1/key/generate/my-key-{n}"), "{}").await.unwrap();
-            assert_eq!(used.code(), 200, "{}", used.text());
+        // On a busy machine the first keys may have ended before the last one is used.
+        let mut master_keys = 0;
+        for _ in 0..10 {
+            for n in 0..KEYS {
+                let used = client.send("PUT", &format!("/v1/key/generate/my-key-{n}"), "{}").await.unwrap();
+                assert_eq!(used.code(), 200, "{}", used.text());
+            }
+            let found = found_in(server.pid(), &secrets);
+            master_keys = found.iter().filter(|secret| secret.what == "master key").count();
+            if master_keys >= KEYS {
+                break;
+            }
         }
-        let found = found_in(server.pid(), &secrets);
-        let master_keys = found.iter().filter(|secret| secret.what == "master key").count();
-        assert!(master_keys >= KEYS, "the search finds keys where they are: {found:?}");
+        assert!(master_keys >= KEYS, "the search finds keys where they are: {master_keys}");
         tokio::time::sleep(Duration::from_millis(2500)).await;
     }
     let left = found_in(server.pid(), &secrets);

@@ -71,7 +71,8 @@ async fn race(test: &str, version: KvVersion, rounds: Rounds) -> BTreeMap<String
                 .args([test, "--exact", "--nocapture"])
                 .env(RACER, told.to_string())
                 .stdin(Stdio::null())
-                .stderr(Stdio::inherit())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
                 .kill_on_drop(true)
                 .output()
         })
@@ -81,7 +82,7 @@ async fn race(test: &str, version: KvVersion, rounds: Rounds) -> BTreeMap<String
     for process in processes {
         let output = process.await.unwrap().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{text}");
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
         for line in text.lines().filter_map(|line| line.split_once("won ")) {
             let (name, fingerprint) = line.1.split_once(' ').unwrap();
             let before = won.insert(name.to_owned(), fingerprint.to_owned());
