@@ -238,6 +238,13 @@ async fn no_changed_byte_opens_and_others_do_not_pay_for_it() {
         assert_eq!(kind(kms.decrypt(&request(), &name, &changed, b"c").await), Some(ErrorKind::NotAuthentic));
     }
     assert_eq!(count(&aws.take_seen(), "Decrypt"), 1);
+    // The kind that says that AWS bound the key to the context. AWS judges it, although the key is in memory.
+    let mut bound = dek.ciphertext.clone();
+    bound[4] = 3;
+    for _ in 0..2 {
+        assert_eq!(kind(kms.decrypt(&request(), &name, &bound, b"c").await), Some(ErrorKind::NotAuthentic));
+    }
+    assert_eq!(count(&aws.take_seen(), "Decrypt"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
