@@ -3,6 +3,7 @@
 import base64
 import collections
 import ctypes
+import functools
 import hashlib
 import http.client
 import json
@@ -14,12 +15,15 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
+import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOOLS = pathlib.Path(os.environ.get("KMS_TEST_TOOLS", ROOT / "target/test-tools"))
 SERVER_CPU, LOAD_CPU = "0", "1"
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # so that what a script has started ends with it
 CONTEXT = base64.b64encode(b'{"bucket":"bucket/object"}').decode()  # as MinIO makes it for SSE-S3
 
 
@@ -68,19 +72,30 @@ class Files:
 class Server:
     """A running key server whose memory is not locked.
 
-    `program` is "kms" or "kes". `store` is a directory, or for "kms" the section of another key store. `binary` is another
-    program than `KMS_BIN`. `stderr` takes the log instead of a file. `extra` is text at the end of the config of "kms".
-    `write_config` is a function that writes another config: it takes the port, and returns the file.
+    `program` is "kms", "kes", or "bare" for the bare server, which has no store. `store` is a directory, or for "kms" the section
+    of another key store. `binary` is another program than `KMS_BIN`. `stderr` takes the log instead of a file. `extra` is text at
+    the end of the config of "kms". `write_config` is a function that writes another config: it takes the port, and returns the
+    file. `workers` is the number of threads that serve requests.
     """
 
-    def __init__(self, name, files, store, pin=True, program=None, binary=None, stderr=None, extra="", write_config=None):
-        program = program or name
+    def __init__(self, name, files, store=None, pin=True, program=None, binary=None, stderr=None, extra="", write_config=None,
+                 workers=None):
+        self.program = program = program or name
+        binary, environment, threads = binary or kms_binary(), dict(os.environ), ""
+        if workers and program == "kes":
+            environment["GOMAXPROCS"] = str(workers)
+        elif workers and program == "kms" and takes_threads(binary):
+            threads = f"threads = {workers}\n"
+        elif workers and program == "kms":
+            environment["TOKIO_WORKER_THREADS"] = str(workers)
         self.name, self.files, self.port = name, files, free_port()
         self.tls = ssl._create_unverified_context()
         self.tls.load_cert_chain(files.dir / "client.crt", files.dir / "client.key")
         config, self.log = files.dir / f"{name}.config", files.dir / f"{name}.log"
         if write_config:
-            command = [binary or kms_binary(), "server", "--config", write_config(self.port)]
+            command = [binary, "server", "--config", write_config(self.port)]
+        elif program == "bare":
+            command = [bare_server(), "--listen", f"127.0.0.1:{self.port}", "--workers", str(workers or 1)]
         elif program == "kes":
             config.write_text(
                 f"version: v1\naddress: 127.0.0.1:{self.port}\nadmin:\n  identity: {files.identity}\n"
@@ -93,24 +108,29 @@ class Server:
             if not str(store).startswith("["):
                 store = f'[keystore.fs]\npath = "{store}"\nroot_key_file = "{files.root_key}"\ncreate = true\n'
             config.write_text(
-                f'address = "127.0.0.1:{self.port}"\n[admin]\nidentity = "{files.identity}"\n'
+                f'address = "127.0.0.1:{self.port}"\n{threads}[admin]\nidentity = "{files.identity}"\n'
                 f'[tls]\nkey = "{files.dir}/server.key"\ncert = "{files.dir}/server.crt"\n'
                 f'[cache.expiry]\nany = "5m"\nunused = "5m"\n{store}{extra}')
-            command = [binary or kms_binary(), "server", "--config", config]
+            command = [binary, "server", "--config", config]
         if pin:
             command = ["taskset", "-c", SERVER_CPU, *command]
         with open(self.log, "a", encoding="utf-8") as log:
             began = time.monotonic()
-            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr or log, preexec_fn=unlock_memory)
-        while not self.listens():
-            if self.process.poll() is not None or time.monotonic() - began > 60:
-                raise SystemExit(f"{name} does not start: {self.log.read_text()[-2000:]}")
-            time.sleep(0.001)
-        self.call("GET", "/version")
-        self.start_seconds, self.start_cpu_seconds = time.monotonic() - began, self.cpu_seconds()
-        if self.memory_mb("VmLck") > 0:
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr or log, env=environment,
+                                            preexec_fn=unlock_memory)
+        try:
+            while not self.listens():
+                if self.process.poll() is not None or time.monotonic() - began > 60:
+                    raise SystemExit(f"{name} does not start: {self.log.read_text()[-2000:]}")
+                time.sleep(0.001)
+            if program != "bare":
+                self.call("GET", "/version")
+            self.start_seconds, self.start_cpu_seconds = time.monotonic() - began, self.cpu_seconds()
+            if self.memory_mb("VmLck") > 0:
+                raise SystemExit(f"{name} has locked its memory; figures of its size would mean nothing")
+        except BaseException:
             self.stop()
-            raise SystemExit(f"{name} has locked its memory; figures of its size would mean nothing")
+            raise
 
     def listens(self):
         with socket.socket() as probe:
@@ -128,8 +148,7 @@ class Server:
         return json.loads(content) if content else None
 
     def cpu_seconds(self):
-        """Returns the CPU time of the process, by the clock that clock_getcpuclockid(3) names."""
-        return time.clock_gettime(~self.process.pid << 3 | 2)
+        return process_seconds(self.process)
 
     def memory_mb(self, figure="VmRSS"):
         """Returns a figure of /proc/PID/status in MB: VmRSS is resident memory, VmLck locked memory."""
@@ -138,19 +157,17 @@ class Server:
                 return int(line.split()[1]) / 1024
         raise SystemExit(f"{self.name} has ended: {self.log.read_text()[-2000:]}")
 
-    def load(self, path, **options):
-        """Runs the load generator on its CPU and returns its figures, with this server's CPU time a request."""
-        command = ["taskset", "-c", LOAD_CPU, self.files.load, "-address", f"127.0.0.1:{self.port}", "-path", path,
+    def load(self, path, cpu=LOAD_CPU, **options):
+        """Runs the load generator on its CPU and returns its figures, with this server's CPU time a request.
+
+        `cpu` is "" for a generator that may run on any CPU.
+        """
+        command = [*(("taskset", "-c", cpu) if cpu else ()), self.files.load, "-address", f"127.0.0.1:{self.port}", "-path", path,
                    "-cert", self.files.dir / "client.crt", "-key", self.files.dir / "client.key", "-pid", str(self.process.pid)]
         return json.loads(sh(*command, *(f"-{name.replace('_', '-')}={value}" for name, value in options.items())))
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
 
 class LocalStack:
@@ -193,6 +210,56 @@ class LocalStack:
     def stop(self):
         self.process.kill()
         self.process.wait()
+
+
+def end(process):
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def process_seconds(process):
+    """Returns the CPU time of a process, by the clock that clock_getcpuclockid(3) names."""
+    return time.clock_gettime(~process.pid << 3 | 2)
+
+
+@functools.cache
+def bare_server():
+    """Returns the program of the bare server, which it builds: the yardstick, on the same crates."""
+    same_crates(ROOT / "Cargo.lock", ROOT / "benches/bare-server/Cargo.lock")
+    target = ROOT / "target/bare-server"
+    sh("cargo", "build", "--release", "--locked", "--manifest-path", ROOT / "benches/bare-server/Cargo.toml", "--target-dir", target)
+    return target / "release/bare-server"
+
+
+def same_crates(product, bare):
+    """Fails if the bare server has another version of a crate than the product."""
+    theirs, ours = crates(bare), crates(product)
+    other = {f"{name} {', '.join(versions - ours[name])}" for name, versions in theirs.items() if name in ours and versions - ours[name]}
+    if other:
+        raise SystemExit(f"{bare} has other versions than {product}: {', '.join(sorted(other))}\n"
+                         f"copy {product} to {bare} and run `cargo metadata --format-version 1` there, which leaves out what is not used")
+
+
+def crates(lock):
+    """Returns the versions of each crate that a Cargo.lock names."""
+    versions = {}
+    for package in tomllib.loads(lock.read_text())["package"]:
+        versions.setdefault(package["name"], set()).add(package["version"])
+    return versions
+
+
+@functools.cache
+def takes_threads(binary):
+    """Returns whether a build of the server has the setting `threads`; a former one names what it has instead."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+        config.write("threads = 1\n")
+        config.flush()
+        said = subprocess.run([binary, "check", "--config", config.name], capture_output=True, text=True)
+    return "unknown key" not in said.stdout + said.stderr
 
 
 def free_port():
@@ -253,6 +320,7 @@ def own_seconds(*servers):
 def prepare(server):
     """Creates the key and returns the body of a request for each operation."""
     request = {"context": CONTEXT}
-    server.call("POST", "/v1/key/create/my-key")
+    if server.program != "bare":
+        server.call("POST", "/v1/key/create/my-key")
     generated = server.call("POST", "/v1/key/generate/my-key", json.dumps(request))
     return {"generate": json.dumps(request), "decrypt": json.dumps({"ciphertext": generated["ciphertext"], **request})}

@@ -76,7 +76,12 @@ fn members_are_read_from_the_manifest() {
 #[test]
 fn the_repository_is_read_whole() {
     let sources = Sources::of_repository();
-    for place in ["fuzz/src/lib.rs", "examples/own-store/src/lib.rs", "tests/tests/architecture/main.rs"] {
+    for place in [
+        "benches/bare-server/src/main.rs",
+        "examples/own-store/src/lib.rs",
+        "fuzz/src/lib.rs",
+        "tests/tests/architecture/main.rs",
+    ] {
         assert!(sources.rust.contains_key(place), "{place}");
     }
     assert!(sources.rust.keys().all(|place| !place.contains("target/")));
