@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -64,6 +65,11 @@ class Files:
         self.root_key = self.dir / "root.key"
         self.root_key.touch(mode=0o600)
         self.root_key.write_bytes(base64.b64encode(os.urandom(32)))
+
+    def s3_load(self):
+        """Builds the load generator for S3 and returns its file."""
+        sh("go", "-C", ROOT / "benches/load", "build", "-o", self.dir / "s3-load", "./s3")
+        return self.dir / "s3-load"
 
     def remove(self):
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -138,6 +144,11 @@ class Server:
 
     def call(self, method, path, body=b""):
         """Sends one request over a new connection and returns the decoded body of the answer, or None."""
+        content = self.ask(method, path, body)
+        return json.loads(content) if content else None
+
+    def ask(self, method, path, body=b""):
+        """Sends one request over a new connection and returns the body of the answer."""
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls, timeout=30)
         connection.request(method, path, body)
         answer = connection.getresponse()
@@ -145,7 +156,13 @@ class Server:
         connection.close()
         if answer.status != 200:
             raise SystemExit(f"{self.name}: {method} {path}: {answer.status} {content.decode(errors='replace')}")
-        return json.loads(content) if content else None
+        return content
+
+    def requests(self):
+        """Returns how many requests the server has answered, but for this one."""
+        counted = re.findall(r"^kes_http_request_(?:success|error|failure)(?:{.*})? (\S+)$", self.ask("GET", "/v1/metrics").decode(), re.M)
+        self.asked = getattr(self, "asked", -1) + 1
+        return sum(map(float, counted)) - self.asked
 
     def cpu_seconds(self):
         return process_seconds(self.process)
@@ -165,6 +182,74 @@ class Server:
         command = [*(("taskset", "-c", cpu) if cpu else ()), self.files.load, "-address", f"127.0.0.1:{self.port}", "-path", path,
                    "-cert", self.files.dir / "client.crt", "-key", self.files.dir / "client.key", "-pid", str(self.process.pid)]
         return json.loads(sh(*command, *(f"-{name.replace('_', '-')}={value}" for name, value in options.items())))
+
+    def stop(self):
+        end(self.process)
+
+
+class Storage:
+    """A running MinIO with one drive.
+
+    `drive` is the directory for its data. `encryption` is a key server, "static" for a key that MinIO has itself, or None.
+    """
+
+    USER, PASSWORD = "minio-user", "minio-password"
+
+    def __init__(self, name, files, drive, encryption=None):
+        self.name, self.port, self.log = name, free_port(), files.dir / f"{name}-minio.log"
+        environment = {
+            "HOME": str(files.dir), "PATH": "/usr/bin:/bin", "MINIO_ROOT_USER": self.USER, "MINIO_ROOT_PASSWORD": self.PASSWORD,
+            "MINIO_BROWSER": "off", "MINIO_UPDATE": "off"}
+        if encryption == "static":
+            environment["MINIO_KMS_SECRET_KEY"] = "my-key:" + base64.b64encode(os.urandom(32)).decode()
+        elif encryption:
+            environment |= {
+                "MINIO_KMS_KES_ENDPOINT": f"https://127.0.0.1:{encryption.port}", "MINIO_KMS_KES_KEY_NAME": "my-key",
+                "MINIO_KMS_KES_CERT_FILE": str(files.dir / "client.crt"), "MINIO_KMS_KES_KEY_FILE": str(files.dir / "client.key"),
+                "MINIO_KMS_KES_CAPATH": str(files.dir / "server.crt")}
+        command = [TOOLS / "bin/minio", "server", "--quiet", "--address", f"127.0.0.1:{self.port}", drive]
+        with open(self.log, "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self):
+        """Waits until MinIO answers that it is ready, as it says of itself."""
+        began = time.monotonic()
+        while True:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection.request("GET", "/minio/health/ready")
+                if connection.getresponse().status == 200:
+                    return
+            except (OSError, http.client.HTTPException):
+                pass
+            if self.process.poll() is not None or time.monotonic() - began > 60:
+                raise SystemExit(f"MinIO does not start: {self.log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def make_bucket(self, load):
+        """Makes the bucket that load generators use. A MinIO that has just started may need some tries."""
+        began = time.monotonic()
+        while True:
+            try:
+                return self.load(load, operation="bucket")
+            except SystemExit:
+                if time.monotonic() - began > 30:
+                    raise
+                time.sleep(0.2)
+
+    def load(self, load, **options):
+        """Runs the load generator of benches/load/s3, and returns its figures, if it has any."""
+        command = [load, "-address", f"127.0.0.1:{self.port}", "-user", self.USER, "-password", self.PASSWORD]
+        said = sh(*command, *(f"-{name.replace('_', '-')}={value}" for name, value in options.items()))
+        return json.loads(said) if said else None
+
+    def cpu_seconds(self):
+        return process_seconds(self.process)
 
     def stop(self):
         end(self.process)

@@ -4,9 +4,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
+
+	"kms.test/load/cpu"
 )
 
 // A meter hands out requests and counts their answers between begin and end.
@@ -107,18 +107,12 @@ func (m *meter) figures() map[string]float64 {
 	}
 }
 
-// cpuTime returns the user and system time that a process has taken. It reads the clock of clock_getcpuclockid(3), because
-// /proc/PID/stat counts in ticks of 10 ms.
+// cpuTime returns the CPU time of the server, or 0 if its process is not known.
 func cpuTime(pid int) time.Duration {
 	if pid == 0 {
 		return 0
 	}
-	const perProcess, scheduled = 0, 2
-	clock := int32(^pid<<3 | perProcess | scheduled)
-	var now syscall.Timespec
-	_, _, failed := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&now)), 0)
-	if failed != 0 {
-		check(failed)
-	}
-	return time.Duration(now.Nano())
+	taken, err := cpu.Time(pid)
+	check(err)
+	return taken
 }
