@@ -29,6 +29,20 @@ fn sealing(c: &mut Criterion) {
     let sealed = key.seal(&DEK, CONTEXT);
     c.bench_function("seal AES256 by aws-lc-rs", |b| b.iter(|| key.seal(black_box(&DEK), CONTEXT)));
     c.bench_function("open AES256 by aws-lc-rs", |b| b.iter(|| key.open(black_box(&sealed), CONTEXT)));
+    c.bench_function("60 random bytes from aws-lc-rs", |b| {
+        b.iter(|| {
+            let mut random = [0; 60];
+            aws_lc_rs::rand::fill(black_box(&mut random)).unwrap();
+            random
+        });
+    });
+    c.bench_function("60 random bytes from the system", |b| {
+        b.iter(|| {
+            let mut random = [0; 60];
+            kms_core::primitives::fill_random(black_box(&mut random)).unwrap();
+            random
+        });
+    });
     c.bench_function("28 random bytes from the system", |b| {
         b.iter(|| {
             let mut random = [0; 28];

@@ -21,6 +21,7 @@ mod file;
 mod legacy;
 pub(crate) mod lock;
 mod quote;
+mod random;
 pub(crate) mod seal;
 mod secret;
 
@@ -32,5 +33,6 @@ pub use self::file::{open_file, read_secret_file};
 pub use self::lock::lock_keys_in_memory;
 #[doc(hidden)]
 pub use self::quote::{quote, texts};
+pub use self::random::fill_random;
 pub use self::seal::SealingKey;
-pub use self::secret::{SecretBytes, SecretKey, fill_random};
+pub use self::secret::{SecretBytes, SecretKey};

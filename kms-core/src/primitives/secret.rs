@@ -3,7 +3,8 @@
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::{Error, ErrorKind, Result};
+use super::random::fill_random;
+use crate::error::Result;
 
 /// A key: 32 secret bytes.
 ///
@@ -33,7 +34,7 @@ impl SecretKey {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Internal`]: the generator failed.
+    /// - [`ErrorKind::Internal`](crate::ErrorKind::Internal): the generator failed.
     pub fn random() -> Result<Self> {
         let mut key = Box::new(Zeroizing::new([0; 32]));
         fill_random(key.as_mut_slice())?;
@@ -95,14 +96,3 @@ impl PartialEq for SecretBytes {
 }
 
 impl Eq for SecretBytes {}
-
-/// Fills `bytes` from the operating system's random generator.
-///
-/// # Errors
-///
-/// - [`ErrorKind::Internal`]: the generator failed.
-pub fn fill_random(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|source| {
-        Error::with_source(ErrorKind::Internal, "read the system's random generator", source.to_string())
-    })
-}
