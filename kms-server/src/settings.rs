@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use kms_vault::{Secret, TlsConfig, VaultConfig};
 pub struct Settings {
     /// The address to listen on.
     pub address: SocketAddr,
+    /// The number of threads that serve connections, or `None` for as many as the process has CPUs.
+    pub threads: Option<NonZeroUsize>,
     /// The identity that may do everything, or `None` if there is none.
     pub admin: Option<Identity>,
     /// Certificate and key of the server, and the rule for clients' certificates.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,7 @@ impl TestServer {
         let admin = TestIdentity::new();
         let settings = Settings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            threads: None,
             admin: Some(admin.identity()),
             tls: TlsSettings { cert, key, password: None, ca: None, verify_clients: false, proxy: None },
             policies: BTreeMap::new(),
@@ -159,6 +161,13 @@ impl TestServerBuilder {
     #[must_use]
     pub fn route_timeout(mut self, timeout: Duration) -> Self {
         self.limits.route_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the number of threads that serve connections.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.settings.threads = NonZeroUsize::new(threads);
         self
     }
 

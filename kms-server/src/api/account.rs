@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::answer::Reject;
 use super::caller::Caller;
 use super::state::Api;
+use crate::conn::here;
 use crate::telemetry::audit::{AuditEvent, LineRoom, Recorded};
 use crate::telemetry::metrics::Tally;
 
@@ -139,7 +140,7 @@ impl Drop for Count<'_> {
 }
 
 async fn await_line(api: &Api, recorded: Recorded, count: Count<'_>) -> Result<(), Reject> {
-    if api.audit.is_written(recorded).await { Ok(()) } else { Err(count.refuse()) }
+    if here::stay(api.audit.is_written(recorded)).await { Ok(()) } else { Err(count.refuse()) }
 }
 
 impl Drop for Account<'_> {

@@ -9,6 +9,8 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use kms_core::Identity;
 use zeroize::Zeroizing;
 
+use crate::conn::here;
+
 /// The size up to which a body that comes in one piece needs no permit.
 const SMALL: usize = 16 * 1024;
 
@@ -77,7 +79,7 @@ pub async fn read(
         body.size_hint().upper().map_or(limit, |length| usize::try_from(length).unwrap_or(limit).min(limit));
     let mut joined = Zeroizing::new(Vec::new());
     let mut permit = None;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = here::stay(body.frame()).await {
         let Ok(data) = frame.map_err(|_| Unreadable::Broken)?.into_data() else { continue };
         if joined.is_empty() && body.is_end_stream() && data.len() <= limit.min(SMALL) {
             return Ok(RequestBody::One(data));
@@ -110,7 +112,7 @@ pub async fn ignore(body: &mut Incoming, expects_continue: bool) -> bool {
         if expects_continue || body.size_hint().lower() > MAX_IGNORED as u64 {
             return false;
         }
-        match body.frame().await {
+        match here::stay(body.frame()).await {
             None => return true,
             Some(Err(_)) => return false,
             Some(Ok(frame)) => {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::answer::{Answer, Message, Reject};
 use super::call::Call;
 use super::readiness::Readiness;
+use crate::conn::here;
 use crate::host::platform::{COMMIT, VERSION, go_arch, go_os};
 use crate::host::process::Memory;
 
@@ -53,9 +54,10 @@ pub async fn ready(call: &Call<'_>) -> Result<Answer, Reject> {
 
 /// Answers with facts about the process and its key store.
 pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
+    // The memory is read from files.
+    here::leave().await;
     let api = &call.client.api;
     let memory = Memory::of_this_process();
-    let tokio_workers = tokio::runtime::Handle::current().metrics().num_workers();
     // While the store is away, keys are served from offline copies, or not at all.
     let store = api.store_status.ask().await.ok().filter(|store| store.reachable);
     let is_away = store.is_none().then_some(true);
@@ -64,14 +66,27 @@ pub async fn status(call: &Call<'_>) -> Result<Answer, Reject> {
         os: go_os(),
         arch: go_arch(),
         uptime: api.started.elapsed().as_secs(),
-        num_cpu: std::thread::available_parallelism().map_or(tokio_workers, usize::from),
-        num_cpu_used: tokio_workers,
+        num_cpu: std::thread::available_parallelism().map_or(api.threads, usize::from),
+        num_cpu_used: api.threads,
         mem_heap_used: memory.heap,
         mem_stack_used: memory.stack,
         keystore_latency: store.map(|store| store.latency.as_millis().max(1)),
         keystore_unavailable: is_away,
         keystore_unreachable: is_away,
     }))
+}
+
+/// Answers with the metrics that KES has.
+pub async fn metrics(call: &Call<'_>) -> Result<Answer, Reject> {
+    here::leave().await;
+    Ok(Answer::metrics(call.client.api.metrics.kes_text()))
+}
+
+/// Answers with all metrics.
+pub async fn all_metrics(call: &Call<'_>) -> Result<Answer, Reject> {
+    here::leave().await;
+    let api = &call.client.api;
+    Ok(Answer::metrics(api.metrics.text(&*api.kms)))
 }
 
 #[derive(Serialize)]

@@ -44,6 +44,7 @@ use self::route::{Gate, Operation, Route};
 pub use self::route::{Routes, decode};
 pub use self::state::Api;
 use crate::access::policy::{AccessRules, Denial, Target};
+use crate::conn::here;
 use crate::telemetry::audit::Recorded;
 use crate::telemetry::error_log;
 use crate::telemetry::metrics::Tally;
@@ -132,8 +133,10 @@ async fn ignore(
     waits: bool,
     deadline: Instant,
 ) -> bool {
+    let mut deadline = deadline;
     if !client.is_known(access) {
-        client.watch.http1_due(deadline.min(Instant::now() + REST_TIMEOUT));
+        deadline = deadline.min(Instant::now() + REST_TIMEOUT);
+        client.watch.http1_due(deadline);
     }
     within(client, deadline, body::ignore(body, waits)).await == Some(true)
 }
@@ -244,8 +247,8 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::ListIdentities => policies::list_identities(call),
         Operation::DescribeSelf => policies::describe_self(call),
         Operation::Api => Ok(health::api(call)),
-        Operation::Metrics => Ok(Answer::metrics(call.client.api.metrics.kes_text())),
-        Operation::AllMetrics => Ok(Answer::metrics(call.client.api.metrics.text(&*call.client.api.kms))),
+        Operation::Metrics => Box::pin(health::metrics(call)).await,
+        Operation::AllMetrics => Box::pin(health::all_metrics(call)).await,
         Operation::ErrorLog => logs::follow(call, error_log::hub()),
         Operation::AuditLog => logs::follow(call, call.client.api.audit.hub()),
     }
@@ -253,24 +256,19 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
 
 /// Waits for `work` until `deadline`. Returns `None` if the deadline comes first.
 ///
-/// Work that completes at once, as with a cached key, never sets a timer. On HTTP/1.1 the connection's own timer is used.
-/// An HTTP/2 request gets a timer when it has to wait.
+/// Work that completes at once, as with a cached key, never sets a timer. Work in the connection's task has the
+/// connection's own timer. Work elsewhere gets a timer when it has to wait.
 async fn within<T>(client: &Client, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    if client.is_http2 {
-        let at_once = poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => Poll::Ready(None),
-        });
-        return match at_once.await {
-            Some(done) => Some(done),
-            None => tokio::time::timeout_at(deadline.into(), work).await.ok(),
-        };
-    }
+    let mut timer = None;
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if client.watch.http1_is_overdue() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+        Poll::Pending if !client.is_http2 && client.watch.http1_is_overdue() => Poll::Ready(None),
+        Poll::Pending if here::is_here() => Poll::Pending,
+        Poll::Pending => {
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+            timer.as_mut().poll(cx).map(|()| None)
+        }
     })
     .await
 }

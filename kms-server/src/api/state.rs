@@ -36,6 +36,8 @@ pub struct Api {
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Arc<Audit>,
     pub(super) effects: Arc<Effects>,
+    /// The number of threads that serve connections.
+    pub(super) threads: usize,
     /// Limits the log lines about identities without a policy.
     pub(super) strangers: LogLimit,
 }
@@ -62,8 +64,16 @@ impl Api {
             metrics,
             audit,
             effects: Arc::default(),
+            threads: 1,
             strangers: LogLimit::new(STRANGERS.0, STRANGERS.1),
         }
+    }
+
+    /// Sets the number of threads that serve connections, for answers about the process.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// Logs how many lines about strangers were left out last.

@@ -8,8 +8,10 @@ use super::log_level::LogLevel;
 use super::value::{Element, GoDuration, RawName, Switch, list, number, switch_or_empty};
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 11] =
-    ["address", "admin", "tls", "policy", "cache", "keys", "keystore", "kms", "log", "api", "probes"];
+pub const TOP_LEVEL: [&str; 12] = [
+    "address", "admin", "tls", "policy", "cache", "keys", "keystore", "kms", "log", "api", "probes",
+    "threads",
+];
 
 /// Declares sections: tables in which each key may be missing, and other keys are errors.
 macro_rules! sections {
@@ -36,6 +38,8 @@ sections! {
         log: RawLog,
         api: RawApi,
         probes: RawProbes,
+        #[serde(deserialize_with = "number")]
+        threads: Option<usize>,
     }
 
     /// `admin`.

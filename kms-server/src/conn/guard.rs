@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use super::watch::{AnswerState, LINGERING, Watch};
+use super::watch::{LINGERING, Watch};
 
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,7 @@ pub struct Guard {
     stalled: Since,
     idle: Option<Since>,
     close_at: Option<Instant>,
+    ticked: bool,
 }
 
 /// The number of an event, and when it began.
@@ -91,6 +92,7 @@ impl Guard {
             stalled: Since { number: 0, at: watch.started },
             idle: None,
             close_at: None,
+            ticked: false,
         }
     }
 
@@ -103,17 +105,26 @@ impl Guard {
         }
     }
 
+    /// Returns whether a tick has passed since the last call.
+    pub fn has_ticked(&mut self) -> bool {
+        std::mem::take(&mut self.ticked)
+    }
+
     /// Checks the notes, after the connection was polled and is waiting.
     pub fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Alarm> {
         self.note(watch);
         while self.timer.as_mut().poll(cx).is_ready() {
+            self.ticked = true;
             let now = Instant::now();
             let was_quiet = self.quiet;
             let (at, alarm) = self.next_bound(watch, now);
             if at <= now {
                 self.arm(now + self.tick);
                 if alarm == Alarm::Overdue {
-                    watch.set_answer(AnswerState::Overdue);
+                    if !watch.http1_becomes_overdue() {
+                        // Its answer was made in this moment, elsewhere.
+                        continue;
+                    }
                     self.close_at = Some(now + self.bounds.close);
                 }
                 return Poll::Ready(alarm);

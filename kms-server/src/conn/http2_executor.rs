@@ -1,63 +1,111 @@
-//! Runs the requests of an HTTP/2 connection in the connection's own task, as far as they do not have to wait.
+//! Runs the requests of an HTTP/2 connection in the connection's own task, as far as they wait for nothing but the peer.
 //!
 //! A request for a cached key takes about a microsecond. A task of its own with two handovers would cost more. hyper
-//! passes all requests of one read to this executor. The connection's task polls each of them once, so their answers
-//! leave in one write. A request that has to wait for the key store continues in its own task.
+//! passes all requests of one read to this executor. The connection's task polls them, so their answers leave in one
+//! write. A request whose body comes later waits here for it. One that has to wait for the key store, or for long,
+//! continues in its own task.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, Stream as _};
+use tokio::runtime::Handle;
+
+use super::here::{self, Polled};
 use super::watch::{ActiveRequest, Watch};
 
 /// How long the peer may take to receive an answer, beyond the route's timeout.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
-type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// The executor to which hyper passes the streams of one connection.
 #[derive(Clone)]
 pub struct Http2Executor {
-    queue: Arc<Mutex<Vec<(Answering, ActiveRequest)>>>,
+    new: Arc<Mutex<Vec<Request>>>,
     watch: Arc<Watch>,
+    /// Where requests continue that have to wait.
+    elsewhere: Handle,
+}
+
+/// A request until its answer is sent.
+struct Request {
+    answering: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _active: ActiveRequest,
+}
+
+/// A request that is polled here. It ends with its answer, or comes out when it has to wait elsewhere.
+struct Served(Option<Request>);
+
+impl Future for Served {
+    type Output = Option<Request>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Request>> {
+        let Some(request) = &mut self.0 else { return Poll::Ready(None) };
+        match here::poll(request.answering.as_mut(), cx) {
+            Polled::Done(()) => Poll::Ready(None),
+            Polled::Stays => Poll::Pending,
+            Polled::Leaves => Poll::Ready(self.0.take()),
+        }
+    }
+}
+
+/// The requests of a connection that its task polls.
+#[derive(Default)]
+pub struct Streams {
+    new: Vec<Request>,
+    served: FuturesUnordered<Served>,
 }
 
 impl Http2Executor {
-    /// Creates the executor of the connection that `watch` watches.
-    pub fn new(watch: Arc<Watch>) -> Self {
-        Self { queue: Arc::default(), watch }
+    /// Creates the executor of the connection that `watch` watches. Requests that wait continue on `elsewhere`.
+    pub fn new(watch: Arc<Watch>, elsewhere: Handle) -> Self {
+        Self { new: Arc::default(), watch, elsewhere }
     }
 
-    /// Polls the streams that came since the last call. Returns whether there were any.
+    /// Polls the requests that are new or were woken. Returns how many were answered, or continue elsewhere.
     ///
-    /// A stream that has to wait continues in its own task, for at most `longest` and a little more.
-    pub fn run(&self, cx: &mut Context<'_>, batch: &mut Batch, longest: Duration) -> bool {
-        std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), &mut batch.0);
-        let some = !batch.0.is_empty();
-        for (mut stream, active) in batch.0.drain(..) {
-            if stream.as_mut().poll(cx).is_pending() {
-                let watch = Arc::clone(&self.watch);
-                tokio::spawn(async move {
-                    // A stream that is dropped at its timeout is reset. An endless answer has no timeout.
-                    while tokio::time::timeout(longest + SEND_TIMEOUT, &mut stream).await.is_err()
-                        && watch.has_endless()
-                    {}
-                    drop(active);
-                });
+    /// A request has at most the time that `longest` returns, and a little more, elsewhere.
+    pub fn run(&self, cx: &mut Context<'_>, streams: &mut Streams, longest: impl Fn() -> Duration) -> usize {
+        std::mem::swap(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner), &mut streams.new);
+        streams.served.extend(streams.new.drain(..).map(|request| Served(Some(request))));
+        if streams.served.is_empty() {
+            return 0;
+        }
+        let _entered = self.elsewhere.enter();
+        let mut advanced = 0;
+        while let Poll::Ready(Some(waits)) = Pin::new(&mut streams.served).poll_next(cx) {
+            advanced += 1;
+            if let Some(request) = waits {
+                self.part(request, longest());
             }
         }
-        some
+        advanced
+    }
+
+    /// Has all requests that wait for their bodies continue in tasks of their own, with timers of their own.
+    pub fn part_all(&self, streams: &mut Streams, longest: impl Fn() -> Duration) {
+        for served in std::mem::take(&mut streams.served) {
+            if let Some(request) = served.0 {
+                self.part(request, longest());
+            }
+        }
+    }
+
+    fn part(&self, mut request: Request, longest: Duration) {
+        let watch = Arc::clone(&self.watch);
+        self.elsewhere.spawn(async move {
+            // A stream that is dropped at its timeout is reset. An endless answer has no timeout.
+            while tokio::time::timeout(longest + SEND_TIMEOUT, request.answering.as_mut()).await.is_err()
+                && watch.has_endless()
+            {}
+        });
     }
 }
 
-/// The streams that are being polled, kept to reuse the memory.
-#[derive(Default)]
-pub struct Batch(Vec<(Answering, ActiveRequest)>);
-
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Http2Executor {
     fn execute(&self, stream: F) {
-        let entry = (Box::pin(stream) as Answering, self.watch.http2_begin());
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        let request = Request { answering: Box::pin(stream), _active: self.watch.http2_begin() };
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     }
 }

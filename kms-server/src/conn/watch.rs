@@ -30,19 +30,21 @@
 //! | `served` | the handler (HTTP/1.1), the executor (HTTP/2) | the guard, the slots |
 //! | `active` | the handler and the transport (1.1); the executor and each request's end (2) | the guard, the slots |
 //! | `endless` | the handler, the answer's end, and the hub of a log (2) | the request's own task |
-//! | `answer_by`, `answer`, `lingers` | the handler and the transport (1.1); `Overdue` by the guard | all of these |
+//! | `answer_by`, `answer`, `lingers` | the handler and the transport (1.1); `Overdue` by the guard, if it is due | all of these |
 //! | `refused` | the transport (1.1) | the handler |
 //! | `stop` | the server, the slots | the connection's task |
 //! | `waker` | the connection's task | whoever writes `stop` |
 //! | `ended` | the server, the connection's task | the handlers, and the rules for readers of logs |
 //!
-//! The transport, the guard, the executor and all HTTP/1.1 handlers run in the connection's own task. Requests of HTTP/2
-//! may have tasks of their own. The server, the slots and the hub run on any thread.
+//! The transport, the guard and the executor run in the connection's own task, and so do the handlers of requests that
+//! wait for nothing but their bodies. A handler that waits for the key store has a task of its own. The server, the slots
+//! and the hub run on any thread.
 //!
 //! # Why `Relaxed` is enough
 //!
 //! No note publishes other memory, so nobody needs to see two of them in order. Notes of one task are seen by that task
-//! in program order. Counters that several tasks change are changed by atomic additions. The slots take an old value for
+//! in program order. The connection's task sees what a handler noted elsewhere when it gets the answer from there, and it
+//! never takes back that an answer was made. Counters that several tasks change are changed by atomic additions. The slots take an old value for
 //! an estimate, and a handler that misses a new `ended` is a request that came just before it. Only `stop` and `waker`
 //! need an order: each side writes its own and then reads the other's, with a `SeqCst` fence between.
 
@@ -125,8 +127,14 @@ impl Watch {
         (*number == self.served.load(Ordering::Relaxed)).then_some(*refusal)
     }
 
+    /// Notes that the deadline of the HTTP/1.1 request has passed. Returns false if its answer is made already.
+    pub(super) fn http1_becomes_overdue(&self) -> bool {
+        let (due, overdue) = (AnswerState::Due as u8, AnswerState::Overdue as u8);
+        self.answer.compare_exchange(due, overdue, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     /// Notes the state of the answer to the HTTP/1.1 request.
-    pub(super) fn set_answer(&self, answer: AnswerState) {
+    fn set_answer(&self, answer: AnswerState) {
         self.answer.store(answer as u8, Ordering::Relaxed);
     }
 
@@ -289,7 +297,7 @@ impl Watch {
 
 /// The state of the answer to the current HTTP/1.1 request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AnswerState {
+enum AnswerState {
     /// There is no request, or its answer was sent.
     None = 0,
     /// It is being made.

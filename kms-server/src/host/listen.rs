@@ -1,15 +1,14 @@
 //! The listening socket: on every interface of IPv4 and IPv6 unless the address names one.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::TcpListener;
 
 /// The most connections that wait to be accepted. The system may have a lower limit.
 const BACKLOG: i32 = 4096;
 
-/// Listens on `address`. Returns the address with the port that the system chose if none was asked for.
+/// Listens on `address`, without blocking. Returns the address with the port that the system chose if none was asked for.
 ///
 /// An unspecified address of either family means both families on one socket, as in every server written in Go. On a
 /// machine without IPv6 it means IPv4.
@@ -27,7 +26,7 @@ pub fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     } else {
         (bind(address)?, address.ip())
     };
-    let listener = TcpListener::from_std(socket.into())?;
+    let listener = TcpListener::from(socket);
     let port = listener.local_addr()?.port();
     Ok((listener, SocketAddr::new(ip, port)))
 }

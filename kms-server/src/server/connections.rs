@@ -17,17 +17,20 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::drive::{End, drive, rest};
 use super::slots::Slots;
 use crate::access::expiry::{self, Expiry};
 use crate::access::forwarded;
 use crate::access::identify::{self, Peer};
 use crate::api::{self, AnswerBody, Api, Client};
-use crate::conn::guard::{Alarm, Bounds, Guard};
+use crate::conn::guard::{Bounds, Guard};
 use crate::conn::heads::{HeadRoom, Heads};
-use crate::conn::http2_executor::{Batch, Http2Executor};
+use crate::conn::here::Movable;
+use crate::conn::http2_executor::Http2Executor;
 use crate::conn::io::WatchedIo;
 use crate::conn::memory::Reclaim;
 use crate::conn::requests::MAX_HEAD;
@@ -70,6 +73,8 @@ pub struct Connections {
     bounds: Bounds,
     slots: Slots,
     heads: Arc<HeadRoom>,
+    /// The runtime on which requests wait.
+    elsewhere: Handle,
     stop: AtomicU8,
     /// Limits the log lines about failed handshakes.
     failed_handshakes: LogLimit,
@@ -77,27 +82,34 @@ pub struct Connections {
 
 impl Connections {
     /// Creates the connections of `api`, at most `limit` at once.
-    pub fn new(api: Arc<Api>, tls: rustls::ServerConfig, limit: usize, bounds: Bounds) -> Arc<Self> {
+    ///
+    /// They are served by the runtime that accepts them. What requests wait for runs `elsewhere`.
+    pub fn new(
+        api: Arc<Api>,
+        tls: rustls::ServerConfig,
+        limit: usize,
+        bounds: Bounds,
+        elsewhere: Handle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             api,
             tls: ArcSwap::from_pointee(tls),
             bounds,
             slots: Slots::new(limit),
             heads: Arc::default(),
+            elsewhere,
             stop: AtomicU8::new(0),
             failed_handshakes: LogLimit::new(FAILED_HANDSHAKES.0, FAILED_HANDSHAKES.1),
         })
     }
 
-    /// Accepts connections until it is dropped. Handshakes never delay it.
-    pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
-        tokio::select! {
-            () = self.take_all(listener) => {}
-            () = Reclaim::run(|| self.slots.len_and_most()) => {}
-        }
+    /// Gives freed memory back to the system, until it is dropped.
+    pub async fn reclaim_memory(&self) {
+        Reclaim::run(|| self.slots.len_and_most()).await;
     }
 
-    async fn take_all(self: &Arc<Self>, listener: TcpListener) {
+    /// Accepts connections until it is dropped. Handshakes never delay it.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut evictions = Evictions::default();
         loop {
             self.slots.room().await;
@@ -122,8 +134,8 @@ impl Connections {
                     None => self.slots.room().await,
                 }
             };
-            let entry = Entry { connections: Arc::clone(self), number };
-            tokio::spawn(Arc::clone(self).connect(tcp, remote, watch, entry));
+            let entry = Entry { connections: Arc::clone(&self), number };
+            tokio::spawn(Arc::clone(&self).connect(tcp, remote, watch, entry));
         }
     }
 
@@ -199,10 +211,14 @@ impl Connections {
         };
         if let Some(expiry) = expiry {
             let mut passed = Box::pin(expiry.passed());
+            let passed = poll_fn(|cx| {
+                let _elsewhere = self.elsewhere.enter();
+                passed.as_mut().poll(cx)
+            });
             tokio::select! {
                 biased;
                 () = &mut served => return,
-                () = &mut passed => watch.end_access(AccessEnd::Expired),
+                () = passed => watch.end_access(AccessEnd::Expired),
             }
             // An HTTP/2 peer could delay the end of its connection forever.
             let _ = tokio::time::timeout(self.last_answer(), served).await;
@@ -272,6 +288,15 @@ impl Connections {
         }
     }
 
+    /// Creates the guard of a connection.
+    ///
+    /// Its timer belongs to the runtime elsewhere. So the threads that serve never sleep for a limited time, which would
+    /// make the system set and unset a timer of its own at each request.
+    fn guard(&self, watch: &Watch) -> Guard {
+        let _elsewhere = self.elsewhere.enter();
+        Guard::new(watch, self.bounds, self.api.routes().shortest_timeout())
+    }
+
     async fn serve_http2(
         self: Arc<Self>,
         io: Box<WatchedIo>,
@@ -281,7 +306,7 @@ impl Connections {
     ) {
         let (max_streams, window) =
             if is_known { (MAX_STREAMS, CONNECTION_WINDOW) } else { (MAX_STRANGER_STREAMS, STRANGER_WINDOW) };
-        let executor = Http2Executor::new(Arc::clone(&watch));
+        let executor = Http2Executor::new(Arc::clone(&watch), self.elsewhere.clone());
         let remote = client.remote();
         let mut connection = Box::pin(
             http2::Builder::new(executor.clone())
@@ -289,12 +314,12 @@ impl Connections {
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
                 .initial_connection_window_size(window)
                 .initial_stream_window_size(None)
-                .serve_connection(TokioIo::new(io), service(client)),
+                .serve_connection(TokioIo::new(io), service_http2(client)),
         );
-        let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
+        let mut guard = self.guard(&watch);
         let shutdown = http2::Connection::graceful_shutdown;
         while let End::Rested =
-            self.drive(connection.as_mut(), shutdown, Some(&executor), &mut guard, remote, &watch).await
+            drive(&self.api, connection.as_mut(), shutdown, Some(&executor), &mut guard, remote, &watch).await
         {
         }
     }
@@ -302,8 +327,8 @@ impl Connections {
     /// Serves HTTP/1.1. Without a request, hyper's buffers are freed. They are most of an idle connection's memory.
     async fn serve_http1(self: Arc<Self>, mut io: Box<WatchedIo>, client: Client, watch: Arc<Watch>) {
         let remote = client.remote();
-        let mut service = service(client);
-        let mut guard = Guard::new(&watch, self.bounds, self.api.routes().shortest_timeout());
+        let mut service = service_http1(client, self.elsewhere.clone());
+        let mut guard = self.guard(&watch);
         loop {
             if !rest(&mut io, &mut guard, &watch).await {
                 // Close the TLS session properly, unless another client waits for the place.
@@ -322,7 +347,7 @@ impl Connections {
                     .serve_connection(TokioIo::new(io), service),
             );
             let shutdown = http1::Connection::graceful_shutdown;
-            match self.drive(connection.as_mut(), shutdown, None, &mut guard, remote, &watch).await {
+            match drive(&self.api, connection.as_mut(), shutdown, None, &mut guard, remote, &watch).await {
                 End::Ended => return,
                 End::Rested => {
                     let parts = Pin::into_inner(connection).into_parts();
@@ -335,77 +360,27 @@ impl Connections {
             }
         }
     }
-
-    /// Polls a connection until it has ended, was told to end, exceeds a limit, or becomes quiet.
-    async fn drive<C, E>(
-        &self,
-        mut connection: Pin<&mut C>,
-        graceful_shutdown: fn(Pin<&mut C>),
-        executor: Option<&Http2Executor>,
-        guard: &mut Guard,
-        remote: SocketAddr,
-        watch: &Watch,
-    ) -> End
-    where
-        C: Future<Output = Result<(), E>>,
-        E: std::fmt::Display,
-    {
-        let mut batch = Batch::default();
-        let mut ending = false;
-        let end = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(end) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(end.map(|()| End::Ended).map_err(|error| error.to_string()));
-                }
-                if executor
-                    .is_some_and(|executor| executor.run(cx, &mut batch, self.api.routes().longest_timeout()))
-                {
-                    // The connection has to send their answers.
-                    continue;
-                }
-                match watch.told(cx.waker()) {
-                    Some(Stop::Now) => return Poll::Ready(Ok(End::Ended)),
-                    Some(Stop::WhenIdle) if !ending => {
-                        ending = true;
-                        graceful_shutdown(connection.as_mut());
-                        if watch.is_idle() {
-                            guard.ending();
-                        }
-                        continue;
-                    }
-                    _ => {}
-                }
-                match guard.poll(cx, watch) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Alarm::Overdue) => {}
-                    Poll::Ready(Alarm::Rest) if ending => {}
-                    Poll::Ready(Alarm::Rest) => return Poll::Ready(Ok(End::Rested)),
-                    Poll::Ready(Alarm::End) => {
-                        ending = true;
-                        graceful_shutdown(connection.as_mut());
-                        guard.ending();
-                    }
-                    Poll::Ready(Alarm::Close(why)) => return Poll::Ready(Err(why.to_owned())),
-                }
-            }
-        });
-        end.await.unwrap_or_else(|why| {
-            tracing::debug!(%remote, "connection closed: {why}");
-            End::Ended
-        })
-    }
 }
 
-/// Why a connection is no longer polled.
-enum End {
-    /// It has ended.
-    Ended,
-    /// It is quiet.
-    Rested,
+/// Creates the service that answers the requests of one HTTP/1.1 client.
+fn service_http1(
+    client: Client,
+    elsewhere: Handle,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<AnswerBody>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
+> {
+    let client = Arc::new(client);
+    service_fn(move |request| {
+        let client = Arc::clone(&client);
+        Movable::new(async move { Ok(api::serve(&client, request).await) }, elsewhere.clone())
+    })
 }
 
-/// Creates the service that answers the requests of one client.
-fn service(
+/// Creates the service that answers the requests of one HTTP/2 client. Their executor decides where they run.
+fn service_http2(
     client: Client,
 ) -> impl Service<
     Request<Incoming>,
@@ -418,26 +393,6 @@ fn service(
         let client = Arc::clone(&client);
         async move { Ok(api::serve(&client, request).await) }
     })
-}
-
-/// Waits for data on a quiet connection. Returns false if the connection has to end before.
-async fn rest(io: &mut WatchedIo, guard: &mut Guard, watch: &Watch) -> bool {
-    poll_fn(|cx| {
-        if io.poll_readable(cx).is_ready() {
-            return Poll::Ready(true);
-        }
-        loop {
-            if watch.told(cx.waker()).is_some() {
-                return Poll::Ready(false);
-            }
-            match guard.poll(cx, watch) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Alarm::Rest | Alarm::Overdue) => {}
-                Poll::Ready(Alarm::Close(_) | Alarm::End) => return Poll::Ready(false),
-            }
-        }
-    })
-    .await
 }
 
 /// Counts connections that were closed to make room, and logs them now and then.

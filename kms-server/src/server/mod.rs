@@ -1,9 +1,11 @@
 //! The server: built and checked, then listening, then serving until it is stopped.
 
 mod connections;
+mod drive;
 mod probes;
 pub mod reload;
 mod slots;
+mod threads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,11 +14,13 @@ use std::time::{Duration, Instant};
 use kms_core::Kms;
 use kms_trust::describe_io_error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::connections::Connections;
 use self::probes::Probes;
 use self::reload::{Reloader, Seen};
+use self::threads::Threads;
 use crate::access::policy::AccessRules;
 use crate::api::{Api, Routes};
 pub use crate::conn::guard::Bounds;
@@ -144,7 +148,13 @@ impl Server {
             let line = format!("address: cannot listen on {}: {why}", self.settings.address);
             StartError::with_source(line, error)
         };
+        let no_thread = |error| StartError::with_source(format!("cannot start: {error}"), error);
+        let threads = Threads::start(self.settings.threads).map_err(no_thread)?;
         let (listener, address) = listen(self.settings.address).map_err(unusable)?;
+        let listener = {
+            let _serving = threads.handle().enter();
+            TcpListener::from_std(listener).map_err(unusable)?
+        };
         let probes = match self.settings.probes {
             Some(address) => Some(Probes::listen(address).map_err(|error| {
                 let why = describe_io_error(&error);
@@ -168,21 +178,23 @@ impl Server {
             Some(timeout) => self.routes.with_timeout(timeout),
             None => self.routes,
         };
-        let no_thread = |error| StartError::with_source(format!("cannot start: {error}"), error);
         self.audit.start(Arc::clone(&self.metrics)).map_err(no_thread)?;
         let recorder = tokio::spawn(Arc::clone(&self.audit).watch());
-        let api = Arc::new(Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted));
-        let connections =
-            Connections::new(Arc::clone(&api), self.tls, self.limits.connections, self.limits.bounds);
+        let api = Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted);
+        let api = Arc::new(api.with_threads(threads.count()));
+        let Limits { connections: limit, bounds, .. } = self.limits;
+        let elsewhere = Handle::current();
+        let connections = Connections::new(Arc::clone(&api), self.tls, limit, bounds, elsewhere);
         let timeout = self.limits.route_timeout;
         let reloader =
             Reloader::new(self.settings, self.seen, Arc::clone(&api), Arc::clone(&connections), timeout);
-        Ok(Listening { listener, address, probes, api, connections, recorder, reloader })
+        Ok(Listening { threads, listener, address, probes, api, connections, recorder, reloader })
     }
 }
 
 /// A server that listens and does not serve yet. Clients' connections wait.
 pub struct Listening {
+    threads: Threads,
     listener: TcpListener,
     address: SocketAddr,
     probes: Option<Probes>,
@@ -230,11 +242,15 @@ impl Listening {
         // These tasks end when the set is dropped.
         let mut keys = JoinSet::new();
         keys.spawn(Arc::clone(self.api.wanted_keys()).run(Arc::clone(self.api.kms())));
+        let mut accepting = self.threads.handle().spawn(Arc::clone(&connections).accept(self.listener));
         tokio::select! {
-            () = connections.accept(self.listener) => {}
+            _ = &mut accepting => {}
+            () = connections.reclaim_memory() => {}
             () = tell_left_out => {}
             () = shutdown => {}
         }
+        accepting.abort();
+        let _ = accepting.await;
         keys.abort_all();
         tracing::info!("server stops");
         // Readers of a log would never leave by themselves.

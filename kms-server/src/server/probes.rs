@@ -42,7 +42,7 @@ impl Probes {
     /// Begins to listen.
     pub fn listen(address: SocketAddr) -> std::io::Result<Self> {
         let (listener, address) = listen(address)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener: TcpListener::from_std(listener)?, address })
     }
 
     /// Returns the address that it listens on.

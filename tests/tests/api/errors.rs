@@ -55,8 +55,12 @@ async fn a_failing_store_gives_the_texts_of_kes_and_no_detail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_and_status_tell_of_the_store() {
     let store = FaultyStore::new();
-    let server =
-        TestServer::builder().store(store.clone()).route_timeout(Duration::from_secs(2)).start().await;
+    let server = TestServer::builder()
+        .store(store.clone())
+        .route_timeout(Duration::from_secs(2))
+        .threads(3)
+        .start()
+        .await;
     let mut admin = server.admin(Protocol::Http1);
     let ready = admin.send("GET", "/v1/ready", "").await.unwrap();
     assert_eq!((ready.code(), ready.text()), (200, ""));
@@ -65,6 +69,7 @@ async fn readiness_and_status_tell_of_the_store() {
     for fact in ["num_cpu", "num_cpu_used", "mem_heap_used", "mem_stack_used", "keystore_latency"] {
         assert!(status[fact].as_u64().unwrap() > 0, "{fact} in {status}");
     }
+    assert_eq!(status["num_cpu_used"], 3, "the threads that serve: {status}");
     assert!(status["mem_heap_used"].as_u64().unwrap() > 100_000, "bytes, not pages: {status}");
     for (kind, code, message) in [
         (ErrorKind::Unreachable, 504, "key store is not reachable"),

@@ -13,6 +13,7 @@ mod tls;
 mod vault;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 
 use kms_core::{CacheConfig, KeyName};
 
@@ -26,6 +27,9 @@ use crate::settings::Settings;
 
 /// The address of a server whose config names none.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
+
+/// The most threads that serve connections.
+const MAX_THREADS: usize = 1024;
 
 /// Checks a configuration as a whole.
 pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> {
@@ -44,6 +48,7 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
     let address = context::given(raw.address);
     Ok(Settings {
         address: self::address(address, "address", context)?.unwrap_or(DEFAULT_ADDRESS),
+        threads: threads(raw.threads, context)?,
         probes: self::address(raw.probes.address, "probes.address", context)?,
         admin,
         tls,
@@ -59,6 +64,14 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
 fn address(text: Option<String>, key: &str, context: &Context<'_>) -> Result<Option<SocketAddr>, Problem> {
     let parsed = text.map(|text| parse_address(&text)).transpose();
     parsed.map_err(|message| context.problem(key, message))
+}
+
+/// Checks the number of threads that serve connections.
+fn threads(raw: Option<usize>, context: &Context<'_>) -> Result<Option<NonZeroUsize>, Problem> {
+    let Some(number) = raw else { return Ok(None) };
+    let usable = NonZeroUsize::new(number).filter(|number| number.get() <= MAX_THREADS);
+    let message = || format!("{number} is not usable: at least 1 thread and at most {MAX_THREADS}");
+    usable.map(Some).ok_or_else(|| context.problem("threads", message()))
 }
 
 /// Returns the names of the keys to create, each once.

@@ -3,6 +3,7 @@
 mod inputs;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub struct Reloader {
 #[derive(PartialEq, Eq)]
 struct AtStart {
     address: SocketAddr,
+    threads: Option<NonZeroUsize>,
     probes: Option<SocketAddr>,
     key_store: KeyStoreSettings,
     /// The hash of the files for the TLS connections to a Vault.
@@ -260,17 +262,18 @@ impl Looked {
 impl AtStart {
     /// Splits `settings` into those that are read only at the start, and those for TLS.
     fn split(settings: Settings) -> (Self, TlsSettings) {
-        let Settings { address, probes, key_store, cache, log, tls, .. } = settings;
+        let Settings { address, threads, probes, key_store, cache, log, tls, .. } = settings;
         let LogSettings { error, error_level, .. } = LogSettings::default();
         let log = LogSettings { error, error_level, ..log };
         let vault_files = inputs::of_vault(&key_store);
-        (Self { address, probes, key_store, vault_files, cache, log }, tls)
+        (Self { address, threads, probes, key_store, vault_files, cache, log }, tls)
     }
 
     /// Returns the names of the settings that differ.
     fn differences(&self, other: &Self) -> Vec<&'static str> {
         [
             ("address", self.address != other.address),
+            ("threads", self.threads != other.threads),
             ("probes", self.probes != other.probes),
             ("keystore", self.key_store != other.key_store),
             ("the files of keystore.vault.tls", self.vault_files != other.vault_files),

@@ -107,6 +107,10 @@ fn the_examples_are_good() {
         .replace("# root_key_env", "root_key_env");
     let full = good(&text, &[("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP)]).settings;
     assert!(full.tls.ca.is_some());
+    assert_eq!(full.threads, None, "as many as there are CPUs");
+    let three = text.replace("# threads = 2", "threads = 3");
+    let three = good(&three, &[("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP)]).settings;
+    assert_eq!(three.threads.map(usize::from), Some(3));
     let wrapped = fs::read_to_string(examples.join("wrapped.toml")).unwrap();
     let (store, outer) = wrapped.split_once("[kms.aws]").unwrap();
     let (_, outer) = outer.split_once("# [kms.vault]").unwrap();

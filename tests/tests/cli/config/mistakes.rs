@@ -43,6 +43,13 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             "'127.0.0.1'",
             &["kms.toml:1: address: invalid address '127.0.0.1'", "'0.0.0.0:7373'"],
         ),
+        (
+            "[admin]",
+            "threads = 0\n[admin]",
+            &["kms.toml:3: threads: 0 is not usable: at least 1 thread and at most 1024"],
+        ),
+        ("[admin]", "threads = 1025\n[admin]", &["threads: 1025 is not usable"]),
+        ("[admin]", "threads = 'all'\n[admin]", &["threads: invalid value 'all', expected a whole number"]),
         ("127.0.0.1:7373", "127.0.0.1:99999", &["address: invalid address"]),
         (admin, "identity = true", &["kms.toml:4: admin.identity: found a boolean, expected a string"]),
         (

@@ -117,6 +117,7 @@ impl DevServer {
     ) -> Self {
         let settings = Settings {
             address,
+            threads: None,
             admin: Some(admin.identity()),
             tls: TlsSettings {
                 cert: cert.clone(),

@@ -1,0 +1,52 @@
+//! The threads that serve connections. Key stores, probes and reloads run on other threads.
+
+use std::io;
+use std::num::NonZeroUsize;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// The threads that serve connections. They end when this is dropped.
+pub struct Threads {
+    /// It is taken out only to end it.
+    runtime: Option<Runtime>,
+    handle: Handle,
+    count: usize,
+}
+
+impl Threads {
+    /// Starts `count` threads, or as many as the process has CPUs by its affinity and its control group.
+    pub fn start(count: Option<NonZeroUsize>) -> io::Result<Self> {
+        let count = count.map_or_else(Self::of_machine, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(count)
+            .thread_name("kms-serve")
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        Ok(Self { runtime: Some(runtime), handle, count })
+    }
+
+    /// Returns the number of CPUs that this process may use.
+    pub fn of_machine() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// Returns how many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Returns the handle of their runtime.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // A task may drop this, and no task may wait for threads.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
