@@ -3,7 +3,9 @@
 //! This applies only where clients are verified. Elsewhere the dates of certificates are ignored, as in KES.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kms_trust::ClientVerifier;
@@ -12,8 +14,11 @@ use rustls::server::ProducesTickets;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::time::Instant;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
+
+use crate::conn::timer::Timer;
 
 /// The longest sleep. The system's clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -60,18 +65,41 @@ impl Expiry {
         Ok(Self(ends.get(accepted).copied().unwrap_or(end)))
     }
 
-    /// Waits until the expiry has passed.
-    pub async fn passed(self) {
+    /// Waits until the expiry has passed, on a timer of the current runtime.
+    pub fn passed(self) -> Passed {
         let end = Duration::from_secs(self.0.saturating_add(1));
+        Passed { end, timer: Timer::new(next_look(end)) }
+    }
+}
+
+/// A wait for an expiry.
+pub struct Passed {
+    /// Since 1970.
+    end: Duration,
+    timer: Timer,
+}
+
+impl Future for Passed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let left = end.saturating_sub(now);
-            if left.is_zero() {
-                return;
+            ready!(self.timer.poll(cx));
+            if left_until(self.end).is_zero() {
+                return Poll::Ready(());
             }
-            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+            let next = next_look(self.end);
+            self.timer.set(next);
         }
     }
+}
+
+fn next_look(end: Duration) -> Instant {
+    Instant::now() + left_until(end).min(LONGEST_SLEEP)
+}
+
+fn left_until(end: Duration) -> Duration {
+    end.saturating_sub(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {

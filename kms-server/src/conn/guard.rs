@@ -1,12 +1,10 @@
 //! Enforces the time limits of one connection: compares the notes of its [`Watch`] with the clock.
 
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
-
+use super::timer::Timer;
 use super::watch::{LINGERING, Watch};
 
 /// The time limits of a connection.
@@ -61,7 +59,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// a connection that was quiet for a tick, the timer is set to the limit itself. The next request sets it to a tick.
 pub struct Guard {
     bounds: Bounds,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
     tick: Duration,
     quiet: bool,
     open: Since,
@@ -85,7 +83,7 @@ impl Guard {
             [bounds.head, bounds.data, bounds.write, shortest_timeout].into_iter().fold(TICK, Duration::min);
         Self {
             bounds,
-            timer: Box::pin(tokio::time::sleep_until((watch.started + tick).into())),
+            timer: Timer::new((watch.started + tick).into()),
             tick,
             quiet: false,
             open: Since { number: watch.open.load(Ordering::Relaxed), at: watch.started },
@@ -113,7 +111,7 @@ impl Guard {
     /// Checks the notes, after the connection was polled and is waiting.
     pub fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Alarm> {
         self.note(watch);
-        while self.timer.as_mut().poll(cx).is_ready() {
+        while self.timer.poll(cx).is_ready() {
             self.ticked = true;
             let now = Instant::now();
             let was_quiet = self.quiet;
@@ -199,6 +197,6 @@ impl Guard {
     }
 
     fn arm(&mut self, at: Instant) {
-        self.timer.as_mut().reset(at.into());
+        self.timer.set(at.into());
     }
 }

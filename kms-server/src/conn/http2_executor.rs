@@ -37,6 +37,12 @@ struct Request {
 /// A request that is polled here. It ends with its answer, or comes out when it has to wait elsewhere.
 struct Served(Option<Request>);
 
+impl Served {
+    fn new(request: Request) -> Self {
+        Self(Some(request))
+    }
+}
+
 impl Future for Served {
     type Output = Option<Request>;
 
@@ -54,7 +60,10 @@ impl Future for Served {
 #[derive(Default)]
 pub struct Streams {
     new: Vec<Request>,
-    served: FuturesUnordered<Served>,
+    /// The only request that waits for its body. It is polled whenever the connection is.
+    lone: Option<Request>,
+    /// The requests that wait for their bodies, if there are several. Each is polled when its own part comes.
+    many: FuturesUnordered<Served>,
 }
 
 impl Http2Executor {
@@ -67,14 +76,25 @@ impl Http2Executor {
     ///
     /// A request has at most the time that `longest` returns, and a little more, elsewhere.
     pub fn run(&self, cx: &mut Context<'_>, streams: &mut Streams, longest: impl Fn() -> Duration) -> usize {
-        std::mem::swap(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner), &mut streams.new);
-        streams.served.extend(streams.new.drain(..).map(|request| Served(Some(request))));
-        if streams.served.is_empty() {
+        let Streams { new, lone, many } = streams;
+        std::mem::swap(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner), new);
+        if new.is_empty() && lone.is_none() && many.is_empty() {
             return 0;
         }
         let _entered = self.elsewhere.enter();
         let mut advanced = 0;
-        while let Poll::Ready(Some(waits)) = Pin::new(&mut streams.served).poll_next(cx) {
+        for mut request in lone.take().into_iter().chain(new.drain(..)) {
+            match here::poll(request.answering.as_mut(), cx) {
+                Polled::Done(()) => advanced += 1,
+                Polled::Stays if lone.is_none() && many.is_empty() => *lone = Some(request),
+                Polled::Stays => many.extend(lone.take().into_iter().chain([request]).map(Served::new)),
+                Polled::Leaves => {
+                    advanced += 1;
+                    self.part(request, longest());
+                }
+            }
+        }
+        while let Poll::Ready(Some(waits)) = Pin::new(&mut *many).poll_next(cx) {
             advanced += 1;
             if let Some(request) = waits {
                 self.part(request, longest());
@@ -85,10 +105,9 @@ impl Http2Executor {
 
     /// Has all requests that wait for their bodies continue in tasks of their own, with timers of their own.
     pub fn part_all(&self, streams: &mut Streams, longest: impl Fn() -> Duration) {
-        for served in std::mem::take(&mut streams.served) {
-            if let Some(request) = served.0 {
-                self.part(request, longest());
-            }
+        let many = std::mem::take(&mut streams.many).into_iter().filter_map(|served| served.0);
+        for request in streams.lone.take().into_iter().chain(many) {
+            self.part(request, longest());
         }
     }
 

@@ -9,4 +9,5 @@ pub mod io;
 pub mod memory;
 pub mod own_waker;
 pub mod requests;
+pub mod timer;
 pub mod watch;

@@ -210,11 +210,10 @@ impl Connections {
             return;
         };
         if let Some(expiry) = expiry {
-            let mut passed = Box::pin(expiry.passed());
-            let passed = poll_fn(|cx| {
+            let passed = {
                 let _elsewhere = self.elsewhere.enter();
-                passed.as_mut().poll(cx)
-            });
+                expiry.passed()
+            };
             tokio::select! {
                 biased;
                 () = &mut served => return,
@@ -373,10 +372,7 @@ fn service_http1(
     Future = impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
 > {
     let client = Arc::new(client);
-    service_fn(move |request| {
-        let client = Arc::clone(&client);
-        Movable::new(async move { Ok(api::serve(&client, request).await) }, elsewhere.clone())
-    })
+    service_fn(move |request| Movable::new(api::serve(Arc::clone(&client), request), elsewhere.clone()))
 }
 
 /// Creates the service that answers the requests of one HTTP/2 client. Their executor decides where they run.
@@ -389,10 +385,7 @@ fn service_http2(
     Future = impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
 > {
     let client = Arc::new(client);
-    service_fn(move |request| {
-        let client = Arc::clone(&client);
-        async move { Ok(api::serve(&client, request).await) }
-    })
+    service_fn(move |request| api::serve(Arc::clone(&client), request))
 }
 
 /// Counts connections that were closed to make room, and logs them now and then.

@@ -1,0 +1,89 @@
+//! A timer that is polled far more often than it fires.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A timer of the runtime on which it was made, wherever it is polled.
+///
+/// tokio's own notes its waker at each poll. This one does so only if it fires for somebody else, or was set anew.
+pub struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// Whom the timer wakes, if it was polled since it was set.
+    wakes: Option<Waker>,
+}
+
+impl Timer {
+    /// Creates a timer that fires at `at`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no current tokio runtime.
+    pub fn new(at: Instant) -> Self {
+        Self { sleep: Box::pin(sleep_until(at)), wakes: None }
+    }
+
+    /// Has the timer fire at `at` instead, once more if it has fired.
+    pub fn set(&mut self, at: Instant) {
+        self.sleep.as_mut().reset(at);
+        self.wakes = None;
+    }
+
+    /// Returns whether the timer has fired since it was set. If not, it wakes the task when it does.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let wakes_this_task = self.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if wakes_this_task && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        let outcome = self.sleep.as_mut().poll(cx);
+        self.wakes = outcome.is_pending().then(|| cx.waker().clone());
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Task(AtomicU32);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn it_wakes_whoever_polled_it_last_each_time_it_is_set() {
+        let (soon, hour) = (Duration::from_millis(10), Duration::from_secs(3600));
+        let tasks = [Arc::<Task>::default(), Arc::<Task>::default()];
+        let wakes = || tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed));
+        let wakers = tasks.each_ref().map(|task| Waker::from(Arc::clone(task)));
+        let mut timer = Timer::new(Instant::now() + soon);
+        for waker in [&wakers[0], &wakers[0], &wakers[1], &wakers[1]] {
+            assert!(timer.poll(&mut Context::from_waker(waker)).is_pending());
+        }
+        tokio::time::sleep(soon * 10).await;
+        assert_eq!(wakes(), [0, 1]);
+        assert!(timer.poll(&mut Context::from_waker(&wakers[1])).is_ready());
+
+        for at in [soon, hour] {
+            timer.set(Instant::now() + at);
+            assert!(timer.poll(&mut Context::from_waker(&wakers[1])).is_pending());
+        }
+        tokio::time::sleep(soon * 10).await;
+        assert_eq!(wakes(), [0, 1], "it was set to later");
+        timer.set(Instant::now() + soon);
+        assert!(timer.poll(&mut Context::from_waker(&wakers[1])).is_pending());
+        tokio::time::sleep(soon * 10).await;
+        assert_eq!(wakes(), [0, 2]);
+        assert!(timer.poll(&mut Context::from_waker(&wakers[0])).is_ready());
+    }
+}
