@@ -19,7 +19,7 @@ const BEFORE_KEYS: &str = "/";
 
 /// A store of bytes in a local directory. It does not encrypt them itself.
 ///
-/// The memory holds all entries as they are on the disk, some 400 bytes a key. Reads and listings come from
+/// The memory holds all entries as they are on the disk, and some ten bytes more a key. Reads and listings come from
 /// there without a system call, and go on while the disk refuses writes. Creates and deletes return when they
 /// are on the disk. While the disk refuses writes, they fail with [`ErrorKind::ReadOnly`].
 pub struct SledStore {
@@ -37,7 +37,7 @@ impl SledStore {
     /// Returns the number of keys.
     pub fn keys(&self) -> usize {
         let entries = self.index.entries();
-        let slots = entries.range::<str, _>((Bound::Unbounded, Bound::Included(BEFORE_KEYS)));
+        let slots = entries.iter().take_while(|(name, _)| *name <= BEFORE_KEYS);
         entries.len() - slots.count()
     }
 
@@ -45,21 +45,20 @@ impl SledStore {
     ///
     /// A store with such a doubt takes no writes.
     pub fn doubt(&self) -> Option<String> {
-        self.index.doubt().map(str::to_owned)
+        self.index.doubt()
     }
 
     /// Returns the names whose records are lost.
     pub fn lost(&self) -> Vec<String> {
         let entries = self.index.entries();
-        entries.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect()
+        entries.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Returns the names whose records are lost, or are refused by `opens`.
     pub(crate) fn illegible(&self, opens: impl Fn(&str, &[u8]) -> bool) -> Vec<String> {
         let entries = self.index.entries();
-        let bad =
-            entries.iter().filter(|(name, value)| !value.as_ref().is_some_and(|value| opens(name, value)));
-        bad.map(|(name, _)| name.clone()).collect()
+        let bad = entries.iter().filter(|(name, value)| !value.is_some_and(|value| opens(name, value)));
+        bad.map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Removes an entry for ever, even if its record is lost.
@@ -103,13 +102,21 @@ impl KeyStore for SledStore {
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
         let corrupt =
             |why: String| Error::with_source(ErrorKind::Corrupt, format!("read entry '{name}'"), why);
-        match (self.index.entries().get(name.as_str()), self.index.doubt()) {
-            (Some(Some(value)), _) => Ok(SecretBytes::from(value.as_ref())),
-            (Some(None), _) => Err(corrupt(
+        let find = || self.index.entries().get(name.as_str()).map(|value| value.map(SecretBytes::from));
+        let mut found = find();
+        if found.is_none() && !self.index.is_compared() {
+            self.index.compared().await;
+            found = find();
+        }
+        match found {
+            Some(Some(value)) => Ok(value),
+            Some(None) => Err(corrupt(
                 "its record was damaged in the journal and in the database, and is lost unless a backup has it".to_owned(),
             )),
-            (None, None) => Err(Error::new(ErrorKind::NotFound, format!("read entry '{name}'"))),
-            (None, Some(doubt)) => Err(corrupt(format!("it is not found, and may have been lost: {doubt}"))),
+            None => Err(match self.index.doubt() {
+                None => Error::new(ErrorKind::NotFound, format!("read entry '{name}'")),
+                Some(doubt) => corrupt(format!("it is not found, and may have been lost: {doubt}")),
+            }),
         }
     }
 
@@ -123,12 +130,13 @@ impl KeyStore for SledStore {
             _ if query.prefix.is_empty() => Bound::Included(BEFORE_KEYS),
             _ => Bound::Included(query.prefix),
         };
+        self.index.compared().await;
         let entries = self.index.entries();
         let mut names = entries
-            .range::<str, _>((start, Bound::Unbounded))
+            .from(start)
             .map(|(name, _)| name)
             .take_while(|name| name.starts_with(query.prefix))
-            .filter_map(|name| KeyName::new(name.as_str()).ok()); // a slot's name is no key's name
+            .filter_map(|name| KeyName::new(name).ok()); // a slot's name is no key's name
         let page = names.by_ref().take(query.limit).collect();
         Ok(Page { names: page, more: names.next().is_some() })
     }
@@ -136,7 +144,7 @@ impl KeyStore for SledStore {
     async fn status(&self) -> Result<StoreStatus> {
         let began = Instant::now();
         let read_only = self.index.read_only().map(|why| format!("read-only: {why}"));
-        let lost = Some(self.index.lost()).filter(|lost| *lost > 0);
+        let lost = Some(self.index.entries().lost()).filter(|lost| *lost > 0);
         let lost = lost.map(|lost| format!("the records of {lost} keys are lost, see 'kms check'"));
         let status = StoreStatus::ok(began.elapsed());
         let amiss: Vec<String> = read_only.into_iter().chain(lost).collect();

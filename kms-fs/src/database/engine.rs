@@ -8,8 +8,8 @@ use super::directory::{
     DATABASE, SLED_LOG, UNFINISHED, refuse_other_types, settle_snapshots, wait_until_released,
 };
 use super::quiet::quietly;
-use super::read;
 use super::trees::{DAMAGED, Trees, failed, into_io};
+use super::{compare, read};
 use crate::config::FsConfig;
 use crate::disk::{self, sync_directory};
 use crate::entries::{Change, Entries};
@@ -53,9 +53,9 @@ impl Engine {
         }
         let trees = Trees::open(&unfinished, config)?;
         let written = quietly(|| {
-            for (name, record) in entries {
+            for (name, record) in entries.iter() {
                 if let Some(record) = record {
-                    trees.records.insert(name, record.as_ref())?;
+                    trees.records.insert(name, record)?;
                 }
             }
             trees.meta.insert(BATCH, &batch.to_be_bytes())?;
@@ -132,6 +132,13 @@ impl Engine {
         read::entries(&self.trees.records, &self.path)
     }
 
+    /// Returns whether the database holds exactly those of `entries` whose values are not lost.
+    ///
+    /// On all processors, if it `is_urgent`; otherwise on this thread.
+    pub fn holds(&self, entries: &Entries, is_urgent: bool) -> Result<bool, OpenError> {
+        compare::holds(&self.trees.records, entries, is_urgent, &self.path)
+    }
+
     /// Reads the legible entries. Also returns the number of places that cannot be read.
     pub fn legible_entries(&self) -> (Entries, usize) {
         read::legible_entries(&self.trees.records)
@@ -164,6 +171,15 @@ impl Engine {
             self.sync()
         })
         .unwrap_or_else(|| Err(io::Error::other(DAMAGED)))
+    }
+
+    /// Closes the database, and opens it again without the pages that it has read.
+    ///
+    /// Whatever its capacity, sled keeps each page until 64 pages were read in the same one of 256 groups. With less than
+    /// some 200,000 entries that is every page.
+    pub fn reopen(self, config: &FsConfig) -> Result<Self, OpenError> {
+        self.close();
+        Self::open(config)
     }
 
     /// Returns the store's directory.

@@ -19,6 +19,7 @@
 //! * sled's own messages about damage, and its panics, never reach an operator. They become errors that say
 //!   what they mean.
 
+mod compare;
 mod directory;
 mod engine;
 mod quiet;

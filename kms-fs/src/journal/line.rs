@@ -67,19 +67,17 @@ pub enum Parsed<'a> {
 }
 
 impl Says<'_> {
-    /// Decodes the record. Returns `None` where the line has none.
-    pub fn record(&self) -> Option<Box<[u8]>> {
-        match self {
-            Self::Record(text) => STANDARD_NO_PAD.decode(text).ok().map(Into::into),
-            Self::Deleted | Self::Lost => None,
-        }
+    /// Decodes the record into a buffer, in place of what is there. Returns `None` where the line has none.
+    pub fn record_in<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
+        buffer.clear();
+        self.push_record(buffer)?;
+        Some(buffer)
     }
 
-    /// Returns whether the line holds this record. The buffer `scratch` is reused by the next call.
-    pub fn is_record(&self, record: &[u8], scratch: &mut Vec<u8>) -> bool {
-        let Self::Record(text) = self else { return false };
-        scratch.clear();
-        STANDARD_NO_PAD.decode_vec(text, scratch).is_ok() && scratch == record
+    /// Decodes the record behind what is in a buffer. Returns `None` where the line has none.
+    pub fn push_record(&self, buffer: &mut Vec<u8>) -> Option<()> {
+        let Self::Record(text) = self else { return None };
+        STANDARD_NO_PAD.decode_vec(text, buffer).ok()
     }
 }
 

@@ -11,9 +11,12 @@
 mod file;
 mod line;
 mod mark;
+mod names;
 mod scan;
+mod whole;
 
 pub use file::{JOURNAL_FILE, Journal};
 pub use line::{Head, Says};
 pub use mark::{MARK_FILE, Mark};
 pub use scan::{Damage, Line, Scan};
+pub use whole::Whole;

@@ -1,13 +1,11 @@
 //! Reading a journal, whole or damaged.
 
-use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::thread;
 
 use super::line::{Head, NOBODY, Parsed, Says, parse};
-
-/// The largest number of names for which memory is reserved in advance.
-const MOST_RESERVED: usize = 1 << 20;
+use super::names::Names;
+use crate::entries::{Builder, Entries};
 
 /// Everything that could be read of a journal.
 #[derive(Default)]
@@ -15,7 +13,7 @@ pub struct Scan<'a> {
     /// The head. `None` where both of its lines are damaged.
     pub head: Option<Head>,
     /// For each name, the last legible line about it.
-    pub names: HashMap<&'a str, Line<'a>>,
+    pub names: Names<'a>,
     /// Unreadable lines up to the end of the last whole batch.
     pub damage: Vec<Damage<'a>>,
     /// The number of the last whole batch.
@@ -58,6 +56,18 @@ impl<'a> Scan<'a> {
         self.damage.iter().chain(&self.tail).map(|damage| damage.batch).fold(self.last, u64::max)
     }
 
+    /// Decodes the entries of which the journal holds at least the names.
+    pub fn entries(&self) -> Entries {
+        let (mut entries, mut record) = (Builder::default(), Vec::new());
+        for (name, line) in self.names.iter() {
+            match line.says {
+                Says::Deleted => {}
+                says => entries.push(name, says.record_in(&mut record)),
+            }
+        }
+        entries.finish()
+    }
+
     /// Returns whether nothing is damaged up to the end of the last whole batch.
     pub fn is_whole(&self) -> bool {
         self.head.is_some() && self.damage.is_empty()
@@ -74,8 +84,10 @@ struct Reader<'a> {
     began: bool,
     /// Damage since the last whole batch.
     pending: Vec<Damage<'a>>,
-    /// Lines of the present batch. They count only when the batch is whole and was not refused.
+    /// Lines of all batches.
     lines: Vec<(&'a str, Line<'a>)>,
+    /// The number of those that count. Lines of the present batch count only when it is whole and was not refused.
+    taken: usize,
     unreadable: bool,
 }
 
@@ -117,8 +129,6 @@ impl<'a> Reader<'a> {
             self.scan.head = Some(head);
             (self.batch, self.of) = (batch, count);
             self.began = true;
-            // A damaged number must not reserve more than there can be.
-            self.scan.names.reserve(usize::try_from(count).unwrap_or_default().min(MOST_RESERVED));
         }
         self.unreadable = false;
         if self.of == 0 {
@@ -150,9 +160,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take_lines(&mut self) {
-        for (name, line) in self.lines.drain(..) {
-            self.scan.names.insert(name, line);
-        }
+        self.taken = self.lines.len();
     }
 
     fn end(mut self) -> Scan<'a> {
@@ -161,19 +169,25 @@ impl<'a> Reader<'a> {
             self.take_lines();
             self.pending.push(Damage { batch: self.batch, name: None });
             self.scan.damage.append(&mut self.pending);
-            return self.scan;
+            return self.named();
         }
         let began_another = self.batch > self.scan.last || self.come < self.of;
         if began_another || self.unreadable || !self.pending.is_empty() {
             let batch = if began_another { self.batch } else { self.scan.last + 1 };
             // Each line that came is legible. Those that did not come are not.
-            let names = self.lines.iter().map(|(name, _)| Damage { batch, name: Some(name) });
+            let names = self.lines[self.taken..].iter().map(|(name, _)| Damage { batch, name: Some(name) });
             self.scan.tail.extend(names);
             self.scan.tail.append(&mut self.pending);
             if self.unreadable || self.come < self.of {
                 self.scan.tail.push(Damage { batch, name: None });
             }
         }
+        self.named()
+    }
+
+    fn named(mut self) -> Scan<'a> {
+        self.lines.truncate(self.taken);
+        self.scan.names = Names::of(self.lines);
         self.scan
     }
 }

@@ -10,7 +10,7 @@ use crate::entries::Entries;
 use crate::error::OpenError;
 use crate::journal::{Head, Journal, Mark, Scan};
 use crate::keys::Header;
-use crate::recovery::{self, Found, Known, Merged, merge};
+use crate::recovery::{self, Agreed, Found, Known, Look, Merged, merge};
 use crate::store::SledStore;
 use crate::writer::{Files, Index, Writer};
 
@@ -32,6 +32,8 @@ pub struct Stored {
     /// Why a name that is not found may have been there.
     pub doubt: Option<String>,
     pub access: Access,
+    /// Whether the database was compared with the journal.
+    pub is_compared: bool,
     pub notes: Vec<String>,
 }
 
@@ -82,7 +84,8 @@ impl<R> Parts<R> {
         let entries = Entries::new();
         let (engine, journal) = recovery::settle(config, &head, &entries, Known::default(), &mut notes)?;
         let access = Access::ReadWrite(engine, journal);
-        let stored = Stored { lock: Some(lock), header, head, entries, last: 0, doubt: None, access, notes };
+        let (lock, is_compared) = (Some(lock), true);
+        let stored = Stored { lock, header, head, entries, last: 0, doubt: None, access, is_compared, notes };
         Ok(Self { stored, root, is_new: true })
     }
 }
@@ -96,13 +99,20 @@ impl Stored {
     ) -> Result<(Self, R), OpenError> {
         let path = &config.path;
         let mut notes = Vec::new();
+        let opened = match mode {
+            OpenMode::Salvage => None,
+            _ => match recovery::look(config) {
+                Look::Agreed(agreed) => return Self::agreed(*agreed, lock, unwrap),
+                Look::Differs(opened) => opened,
+            },
+        };
         let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
         let scan = text.as_deref().map(Scan::of);
         let mark = Mark::read(path);
         let last = mark.map_or(0, |(_, last)| last);
         let found = match mode {
             OpenMode::Salvage => salvage(config, scan.as_ref(), &mut notes)?,
-            _ => recovery::find(config, scan.as_ref(), last, &mut notes)?,
+            _ => recovery::find(config, scan.as_ref(), last, opened, &mut notes)?,
         };
         let headers = headers(found.as_ref(), scan.as_ref(), path)?;
         let (n, root) = unwrap(&headers)?;
@@ -126,7 +136,17 @@ impl Stored {
             let why = "it is being salvaged".to_owned();
             let doubt = doubt.or_else(|| Some(why.clone()));
             return Ok((
-                Self { lock, header, head, entries, last, doubt, access: Access::ReadOnly(why), notes },
+                Self {
+                    lock,
+                    header,
+                    head,
+                    entries,
+                    last,
+                    doubt,
+                    access: Access::ReadOnly(why),
+                    is_compared: true,
+                    notes,
+                },
                 root,
             ));
         }
@@ -145,27 +165,37 @@ impl Stored {
                 Err(error) => return Err(error),
             }
         };
-        Ok((Self { lock, header, head, entries, last, doubt, access, notes }, root))
+        Ok((Self { lock, header, head, entries, last, doubt, access, is_compared: true, notes }, root))
+    }
+
+    /// Takes over a store in which everything agrees.
+    fn agreed<R>(
+        agreed: Agreed,
+        lock: Option<Lock>,
+        mut unwrap: impl FnMut(&[Header]) -> Result<(usize, R), OpenError>,
+    ) -> Result<(Self, R), OpenError> {
+        let Agreed { header, head, entries, engine, journal, is_compared } = agreed;
+        let (_, root) = match unwrap(std::slice::from_ref(&header)) {
+            Ok(unwrapped) => unwrapped,
+            Err(error) => {
+                engine.close();
+                return Err(error);
+            }
+        };
+        let (last, access) = (journal.batch(), Access::ReadWrite(engine, journal));
+        let notes = Vec::new();
+        Ok((Self { lock, header, head, entries, last, doubt: None, access, is_compared, notes }, root))
     }
 
     /// Begins to serve the store. Also returns the warnings.
     pub fn start(self, config: &FsConfig) -> Result<(SledStore, Vec<String>), OpenError> {
-        let Self { lock, head, entries, doubt, access, notes, .. } = self;
-        let at = |text: String| format!("store '{}': {text}", config.path.display());
-        let mut told: Vec<String> = Vec::new();
-        if !notes.is_empty() {
-            told.push(at(notes.join("; ")));
-        }
-        let lost: Vec<&str> =
-            entries.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_str()).collect();
-        if !lost.is_empty() {
-            told.push(at(format!(
-                "the records of {} keys are lost unless a backup has them: {}",
-                lost.len(),
-                few(&lost)
-            )));
-        }
-        let index = Arc::new(Index::new(entries, doubt));
+        let Self { lock, head, entries, doubt, access, is_compared, notes, .. } = self;
+        let read_only = match &access {
+            Access::ReadOnly(why) => Some(why.clone()),
+            _ => None,
+        };
+        let told = recovery::told(&config.path, &notes, &entries, read_only.as_deref());
+        let index = Arc::new(Index::new(entries, doubt, is_compared));
         let started = |why| OpenError::io("start the writer of", &config.path)(why);
         let writer = match access {
             Access::ReadWrite(engine, journal) => {
@@ -176,24 +206,11 @@ impl Stored {
                 Some(Writer::start(config.clone(), head, Err(why), &index).map_err(started)?)
             }
             Access::ReadOnly(why) => {
-                told.push(at(format!(
-                    "it is read-only, and a key that is not found may have been lost: {why}; restore a backup, or see \
-                     'kms key discard'"
-                )));
                 index.set_read_only(Some(why));
                 None
             }
         };
         Ok((SledStore::new(index, writer, lock), told))
-    }
-}
-
-/// Lists the first names for a line of the log. `kms check` lists all of them.
-fn few(names: &[&str]) -> String {
-    const MOST: usize = 20;
-    match names.len().checked_sub(MOST) {
-        None | Some(0) => names.join(", "),
-        Some(rest) => format!("{} and {rest} more", names[..MOST].join(", ")),
     }
 }
 

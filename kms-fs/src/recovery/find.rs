@@ -3,7 +3,9 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use super::directory::{COPY, names_in, remove_directory};
 use super::merge::Database;
@@ -28,29 +30,30 @@ pub struct Found {
 /// Returns `None` where nothing of it can be read. sled may erase what it cannot read, so a copy is tried
 /// before the database itself. Only where the journal alone could replace the database is it opened at once.
 ///
-/// `last` is the number of the last batch that is known to be acknowledged, or 0.
+/// `last` is the number of the last batch that is known to be acknowledged, or 0. `opened` is what came of an earlier
+/// attempt to open the database in place.
 pub fn find(
     config: &FsConfig,
     scan: Option<&Scan<'_>>,
     last: u64,
+    opened: Option<Result<Engine, OpenError>>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Found>, OpenError> {
     // A journal with a torn end is whole if it is known how far it has to reach.
     let has_all =
         |scan: &Scan<'_>| scan.is_whole() && scan.last >= last && (scan.tail.is_empty() || last > 0);
-    if scan.is_some_and(has_all) {
-        match open_in_place(config) {
+    if let Some(scan) = scan.filter(|scan| has_all(scan)) {
+        match open_in_place(config, Some(scan), opened) {
             Ok(found) => return Ok(Some(found)),
             Err(error) if !is_unusable(&error) => return Err(error),
             Err(OpenError::Corrupt { why, .. }) => notes.push(why),
             Err(error) => notes.push(error.to_string()),
         }
         // The journal holds enough, except for a batch at its end that may have been damaged since.
-        return if scan.is_some_and(|scan| scan.tail.is_empty()) {
-            Ok(None)
-        } else {
-            read_copy(config, &config.path.join(COPY))
-        };
+        return if scan.tail.is_empty() { Ok(None) } else { read_copy(config, &config.path.join(COPY)) };
+    }
+    if let Some(Ok(engine)) = opened {
+        engine.close();
     }
     let copy = config.path.join(COPY);
     match read_copy(config, &copy) {
@@ -60,7 +63,7 @@ pub fn find(
                 && (scan.is_some() || last > 0 || found.database.batch.is_none())
                 && found.database.batch.max(scan.map(Scan::newest)).unwrap_or_default() >= last =>
         {
-            open_in_place(config).map(Some)
+            open_in_place(config, None, None).map(Some)
         }
         Ok(found) => {
             if found.as_ref().is_some_and(|found| !found.opens) {
@@ -70,7 +73,7 @@ pub fn find(
             Ok(found)
         }
         // There is no room for a copy. As long as that is so, nothing else is written either.
-        Err(error) if error.is_full() => open_in_place(config).map(Some),
+        Err(error) if error.is_full() => open_in_place(config, None, None).map(Some),
         Err(error) => Err(error),
     }
 }
@@ -89,26 +92,47 @@ fn is_unusable(error: &OpenError) -> bool {
     }
 }
 
-fn open_in_place(config: &FsConfig) -> Result<Found, OpenError> {
-    let engine = Engine::open(config).or_else(|error| {
+/// Opens the database itself.
+///
+/// Where there is a whole journal, its entries are decoded meanwhile. Nearly always the database holds the same, which
+/// is found out without a second copy of them.
+fn open_in_place(
+    config: &FsConfig,
+    journal: Option<&Scan<'_>>,
+    opened: Option<Result<Engine, OpenError>>,
+) -> Result<Found, OpenError> {
+    let (engine, journal) = thread::scope(|scope| {
+        let opening = scope.spawn(|| opened.unwrap_or_else(|| open_with_room(config)));
+        let journal = journal.map(|scan| (scan.entries(), scan.last));
+        (opening.join().unwrap_or_else(|why| resume_unwind(why)), journal)
+    });
+    let engine = engine?;
+    if let (Ok(header), Ok(batch)) = (engine.header(), engine.batch())
+        && header.is_some()
+    {
+        let journal = journal.filter(|(_, last)| batch.is_some_and(|batch| batch <= *last));
+        let same = journal.filter(|(entries, _)| engine.holds(entries, true).unwrap_or(false));
+        let is_as_journal = same.is_some();
+        if let Ok(entries) = same.map_or_else(|| engine.entries(), |(entries, _)| Ok(entries)) {
+            let database = Database { entries, batch, damage: None, is_as_journal };
+            return Ok(Found { header, database, engine: Some(engine), opens: true });
+        }
+    }
+    let found = look_into(&engine);
+    engine.close();
+    Ok(found)
+}
+
+/// Opens the database, and gives up the ballast for that where the disk is full.
+pub fn open_with_room(config: &FsConfig) -> Result<Engine, OpenError> {
+    Engine::open(config).or_else(|error| {
         if !error.is_full() {
             return Err(error);
         }
         let given = Ballast::new(config).give_up();
         given.map_err(OpenError::io("give up the reserve on the disk of", &config.path))?;
         Engine::open(config)
-    })?;
-    match (engine.header(), engine.batch(), engine.entries()) {
-        (Ok(header), Ok(batch), Ok(entries)) if header.is_some() => {
-            let database = Database { entries, batch, damage: None };
-            Ok(Found { header, database, engine: Some(engine), opens: true })
-        }
-        _ => {
-            let found = look_into(&engine);
-            engine.close();
-            Ok(found)
-        }
-    }
+    })
 }
 
 /// Reads a copy of the database. Returns `None` where there is nothing to be read.
@@ -176,7 +200,7 @@ fn look_into(engine: &Engine) -> Found {
     });
     Found {
         header,
-        database: Database { entries, batch: batch.ok().flatten(), damage },
+        database: Database { entries, batch: batch.ok().flatten(), damage, is_as_journal: false },
         engine: None,
         opens: true,
     }

@@ -4,8 +4,6 @@
 //! without a legible record is known to have been there. Where not even the names are known, a name that is not
 //! found must not be taken for absent.
 
-use std::thread;
-
 use crate::entries::Entries;
 use crate::journal::{Damage, Line, Says, Scan};
 
@@ -17,6 +15,8 @@ pub struct Database {
     pub batch: Option<u64>,
     /// What of the database cannot be read, or was left out of its replay.
     pub damage: Option<String>,
+    /// Whether the database was found to hold what the journal says, so that `entries` are the journal's.
+    pub is_as_journal: bool,
 }
 
 /// The judged content of a store.
@@ -54,7 +54,7 @@ fn judge(scan: Option<&Scan<'_>>, database: Option<Database>, last: u64) -> Merg
         (None, None) => {
             Merged { doubt: Some("neither journal nor database can be read".into()), ..Merged::default() }
         }
-        (None, Some(Database { entries, batch, damage })) => {
+        (None, Some(Database { entries, batch, damage, .. })) => {
             let unknown = batch.is_some() && last == 0;
             let unknown = unknown.then(|| "nothing says how far the database has to reach".to_owned());
             Merged {
@@ -67,10 +67,16 @@ fn judge(scan: Option<&Scan<'_>>, database: Option<Database>, last: u64) -> Merg
         }
         (Some(scan), None) => by_journal(scan, Entries::new(), None),
         (Some(scan), Some(database)) => {
-            let Database { entries, batch, damage } = database;
+            let Database { entries, batch, damage, is_as_journal } = database;
             match (batch, damage) {
                 (Some(batch), None) if !(scan.is_whole() && scan.last >= batch) => {
                     by_database(scan, entries, batch, last)
+                }
+                (Some(batch), None) if is_as_journal => {
+                    let mut merged =
+                        Merged { entries, journal_agrees: true, database_agrees: true, ..Merged::default() };
+                    merged.lose_tail(scan, batch, last);
+                    merged
                 }
                 (Some(batch), None) => by_whole_journal(scan, entries, batch, last),
                 (None, None) => by_journal(scan, entries, None),
@@ -85,37 +91,26 @@ fn judge(scan: Option<&Scan<'_>>, database: Option<Database>, last: u64) -> Merg
 /// Entries of which the journal says nothing are kept. Two lives of one store may have been mixed, and nobody
 /// knows whose key that is.
 fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> Merged {
-    let mut scratch = Vec::new();
+    let mut buffer = Vec::new();
     let (mut put_back, mut recovered) = (0_usize, 0_usize);
-    let before = entries.len();
-    // Nearly always both say the same. This test finds that out without a search in the tree.
-    let lives = scan.names.values().filter(|line| !matches!(line.says, Says::Deleted)).count();
-    if lives == before && says_the_same(scan, &entries) {
-        let mut merged = Merged { entries, journal_agrees: true, database_agrees: true, ..Merged::default() };
-        merged.lose_tail(scan, batch, last);
-        return merged;
-    }
-    for (name, line) in &scan.names {
-        match (line.says, entries.get_mut(*name)) {
-            (Says::Deleted, _) => {}
-            (Says::Lost, Some(_)) => recovered += 1,
-            (Says::Lost, None) => drop(entries.insert((*name).to_owned(), None)),
-            (says, Some(Some(record))) if says.is_record(record, &mut scratch) => {}
-            (says, Some(record)) => {
-                put_back += 1;
-                *record = says.record();
+    let strays = entries.iter().filter(|(name, _)| scan.names.get(name).is_none()).count();
+    let mut deleted = 0;
+    for (name, line) in scan.names.iter() {
+        match (line.says, entries.get(name)) {
+            (Says::Deleted, found) => {
+                deleted += usize::from(found.is_some());
+                entries.remove(name);
             }
-            (says, None) => {
-                put_back += 1;
-                entries.insert((*name).to_owned(), says.record());
+            (Says::Lost, Some(_)) => recovered += 1,
+            (Says::Lost, None) => entries.insert(name, None),
+            (says, found) => {
+                let says = says.record_in(&mut buffer);
+                if found != Some(says) {
+                    put_back += 1;
+                    entries.insert(name, says);
+                }
             }
         }
-    }
-    let is_deleted = |name: &str| scan.names.get(name).is_some_and(|line| matches!(line.says, Says::Deleted));
-    let strays = entries.keys().filter(|name| !scan.names.contains_key(name.as_str())).count();
-    let deleted = entries.keys().filter(|name| is_deleted(name)).count();
-    if deleted > 0 {
-        entries.retain(|name, _| !is_deleted(name));
     }
     let mut merged = Merged {
         entries,
@@ -135,37 +130,17 @@ fn by_whole_journal(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64
     merged
 }
 
-/// Returns whether the journal holds each of these entries as it is.
-///
-/// All processors take part, since every start compares them.
-fn says_the_same(scan: &Scan<'_>, entries: &Entries) -> bool {
-    let entries: Vec<_> = entries.iter().collect();
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
-    let same = &|part: &[(&String, &Option<Box<[u8]>>)]| {
-        let mut scratch = Vec::new();
-        part.iter().all(|(name, record)| {
-            let (Some(line), Some(record)) = (scan.names.get(name.as_str()), record) else { return false };
-            line.says.is_record(record, &mut scratch)
-        })
-    };
-    thread::scope(|scope| {
-        let parts = entries.chunks(entries.len().div_ceil(threads).max(1));
-        let readers: Vec<_> = parts.map(|part| scope.spawn(move || same(part))).collect();
-        readers.into_iter().all(|reader| reader.join().unwrap_or(false))
-    })
-}
-
 /// Judges by a database that is whole, where the journal is damaged or older.
 ///
 /// What the database has not seen comes from the journal.
 fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> Merged {
     let newest = scan.newest();
-    let mut applied = 0;
+    let (mut applied, mut buffer) = (0, Vec::new());
     for (name, Line { says, .. }) in scan.names.iter().filter(|(_, line)| line.batch > batch) {
         applied += 1;
         match says {
-            Says::Deleted => drop(entries.remove(*name)),
-            _ => drop(entries.insert((*name).to_owned(), says.record())),
+            Says::Deleted => drop(entries.remove(name)),
+            _ => entries.insert(name, says.record_in(&mut buffer)),
         }
     }
     // The first batch after the database's last one was never acknowledged if no further batch came.
@@ -184,7 +159,7 @@ fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> 
     let more = scan
         .names
         .iter()
-        .filter(|(name, line)| matches!(line.says, Says::Record(_)) && !merged.entries.contains_key(**name));
+        .filter(|(name, line)| matches!(line.says, Says::Record(_)) && !merged.entries.contains(name));
     let more = more.count();
     merged.journal_has_more = more > 0;
     note(&mut merged.notes, more, "entries of the journal that the database, which is newer, does not have");
@@ -196,10 +171,11 @@ fn by_database(scan: &Scan<'_>, mut entries: Entries, batch: u64, last: u64) -> 
 ///
 /// Entries that only the database has are kept.
 fn by_journal(scan: &Scan<'_>, mut entries: Entries, damage: Option<String>) -> Merged {
-    for (name, line) in &scan.names {
+    let mut buffer = Vec::new();
+    for (name, line) in scan.names.iter() {
         match line.says {
-            Says::Deleted => drop(entries.remove(*name)),
-            says => drop(entries.insert((*name).to_owned(), says.record())),
+            Says::Deleted => drop(entries.remove(name)),
+            says => entries.insert(name, says.record_in(&mut buffer)),
         }
     }
     let lost: Vec<_> = scan.damage.iter().chain(&scan.tail).copied().collect();
@@ -229,9 +205,9 @@ impl Merged {
             match name {
                 // A later line about the same name decides.
                 Some(name) if scan.names.get(name).is_some_and(|line| line.batch > *batch) => {}
-                Some(name) if self.entries.get(*name).is_some_and(Option::is_some) => {}
+                Some(name) if self.entries.get(name).is_some_and(|value| value.is_some()) => {}
                 Some(name) => {
-                    self.entries.insert((*name).to_owned(), None);
+                    self.entries.insert(name, None);
                     self.journal_agrees = false;
                 }
                 None => unnamed = true,

@@ -6,12 +6,16 @@
 //! Every step can be interrupted. The next start finds the journal as it was or as it will be. If it finds no
 //! database, it makes one of the journal.
 
+mod agreed;
 mod directory;
 mod find;
 mod merge;
 mod settle;
+mod told;
 
+pub use agreed::{Agreed, Look, look};
 pub use directory::{clean_up, exists, foreign_file};
 pub use find::{Found, find, read_copy};
 pub use merge::{Merged, merge};
 pub use settle::{Known, settle};
+pub use told::told;

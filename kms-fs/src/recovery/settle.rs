@@ -86,13 +86,12 @@ fn bring_up_to_date(
     let failed = |error| OpenError::io("write to the database of", engine.path())(error);
     if !agrees {
         let found = engine.entries()?;
-        let differs =
-            |name: &String, value: &Option<Box<[u8]>>, other: &Entries| other.get(name) != Some(value);
-        let surplus = found.iter().filter(|(name, value)| differs(name, value, entries));
-        let missing = entries.iter().filter(|(name, value)| value.is_some() && differs(name, value, &found));
+        let surplus = found.iter().filter(|(name, value)| entries.get(name) != Some(*value));
+        let missing =
+            entries.iter().filter(|(name, value)| value.is_some() && found.get(name) != Some(*value));
         let changes: Vec<Change<'_>> = surplus
             .map(|(name, _)| Change::Delete(name))
-            .chain(missing.filter_map(|(name, value)| Some(Change::Create(name, value.as_deref()?))))
+            .chain(missing.filter_map(|(name, value)| Some(Change::Create(name, value?))))
             .collect();
         let chunks = changes.chunks(MAX_COMMIT_LEN / MAX_VALUE_LEN);
         chunks.into_iter().try_for_each(|changes| engine.commit(changes, batch)).map_err(failed)?;

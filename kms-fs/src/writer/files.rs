@@ -10,11 +10,21 @@ use crate::database::{self, Engine};
 use crate::entries::{Change, Entries};
 use crate::error::OpenError;
 use crate::journal::{Head, Journal, Mark, Scan};
-use crate::recovery::{self, Known, merge};
+use crate::recovery::{self, Known, Merged, merge};
 
 pub struct Files {
     engine: Engine,
     journal: Journal,
+}
+
+/// What a store holds, judged while it is open.
+pub struct Judged<F> {
+    pub entries: Entries,
+    /// Why a name that is not found may have been there.
+    pub doubt: Option<String>,
+    pub notes: Vec<String>,
+    /// The open files, or why there is no room to write.
+    pub files: Result<F, String>,
 }
 
 impl Files {
@@ -51,6 +61,52 @@ impl Files {
             warn!(path = %path.display(), "how far the journal reaches could not be noted: {error}");
         }
         Ok(self)
+    }
+
+    /// Returns whether the database holds exactly these entries.
+    pub fn hold(&self, entries: &Entries) -> bool {
+        self.engine.holds(entries, false).unwrap_or(false)
+    }
+
+    /// Gives back the memory of a database of which everything was read.
+    pub fn reopen(self, config: &FsConfig) -> Result<Self, OpenError> {
+        let Self { engine, journal } = self;
+        let engine = engine.reopen(config)?;
+        if engine.batch()? == Some(journal.batch()) {
+            return Ok(Self { engine, journal });
+        }
+        engine.close();
+        Err(OpenError::corrupt(&config.path, "its database was changed by somebody else"))
+    }
+
+    /// Judges what the store `head` holds and repairs it, as a start does.
+    pub fn judge(config: &FsConfig, head: &Head) -> Result<Judged<Self>, OpenError> {
+        let path = &config.path;
+        let mut notes = Vec::new();
+        let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
+        let scan = text.as_deref().map(Scan::of);
+        let last = Mark::read(path).filter(|(id, _)| *id == head.store_id).map_or(0, |(_, last)| last);
+        let found = recovery::find(config, scan.as_ref(), last, None, &mut notes)?;
+        let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
+        let batch = database.as_ref().and_then(|database| database.batch);
+        let Merged { entries, doubt, notes: told, journal_agrees, database_agrees, journal_has_more } =
+            merge(scan.as_ref(), database, last);
+        notes.extend(told);
+        if doubt.is_some() {
+            if let Some(engine) = engine {
+                engine.close();
+            }
+            return Ok(Judged { entries, doubt, notes, files: Err(String::new()) });
+        }
+        let scan = scan.filter(|scan| journal_agrees && scan.head.as_ref() == Some(head));
+        let engine = engine.map(|engine| (engine, batch));
+        let known = Known { scan: scan.as_ref(), engine, database_agrees, journal_has_more, last };
+        let files = match recovery::settle(config, head, &entries, known, &mut notes) {
+            Ok((engine, journal)) => Ok(Self { engine, journal }),
+            Err(error) if error.is_full() => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        Ok(Judged { entries, doubt, notes, files })
     }
 
     /// Notes that `name` was deleted, whose value had `len` bytes.
@@ -106,7 +162,7 @@ impl Files {
         let scan = text.as_deref().map(Scan::of);
         let mut notes = Vec::new();
         let last = Mark::read(path).map_or(0, |(_, last)| last);
-        let found = recovery::find(config, scan.as_ref(), last, &mut notes)?;
+        let found = recovery::find(config, scan.as_ref(), last, None, &mut notes)?;
         let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
         let engine = engine.map(|engine| (engine, database.as_ref().and_then(|database| database.batch)));
         let merged = merge(scan.as_ref(), database, last);

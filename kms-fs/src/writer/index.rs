@@ -2,34 +2,57 @@
 
 use std::sync::PoisonError;
 
-use super::sync::{AtomicUsize, Mutex, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::watch;
+
+use super::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::entries::Entries;
 
 /// All entries, as they are on the disk.
 pub struct Index {
     entries: RwLock<Entries>,
-    /// The number of entries whose values are lost.
-    lost: AtomicUsize,
+    /// Whether the database was compared with the journal. Until then it may have entries that are not here.
+    is_compared: watch::Sender<bool>,
     /// Why a name that is not found may have been there.
-    doubt: Option<String>,
+    doubt: Mutex<Option<String>>,
     /// Why the store is read-only, if it is.
     read_only: Mutex<Option<String>>,
 }
 
 impl Index {
-    pub fn new(entries: Entries, doubt: Option<String>) -> Self {
-        let lost = AtomicUsize::new(entries.values().filter(|value| value.is_none()).count());
-        Self { entries: RwLock::new(entries), lost, doubt, read_only: Mutex::new(None) }
+    pub fn new(entries: Entries, doubt: Option<String>, is_compared: bool) -> Self {
+        let is_compared = watch::Sender::new(is_compared);
+        Self {
+            entries: RwLock::new(entries),
+            is_compared,
+            doubt: Mutex::new(doubt),
+            read_only: Mutex::new(None),
+        }
     }
 
-    /// Returns the number of entries whose values are lost.
-    pub fn lost(&self) -> usize {
-        self.lost.load(Ordering::Relaxed)
+    /// Waits until it is known that there are no other entries, or why that is in doubt.
+    pub async fn compared(&self) {
+        if !*self.is_compared.borrow() {
+            // The sender lives as long as this.
+            let _ = self.is_compared.subscribe().wait_for(|is_compared| *is_compared).await;
+        }
+    }
+
+    pub fn is_compared(&self) -> bool {
+        *self.is_compared.borrow()
+    }
+
+    /// Notes that entries and doubt are known, and wakes whoever waits for that.
+    pub fn set_compared(&self) {
+        self.is_compared.send_replace(true);
     }
 
     /// Returns why a name that is not found may have been there.
-    pub fn doubt(&self) -> Option<&str> {
-        self.doubt.as_deref()
+    pub fn doubt(&self) -> Option<String> {
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_doubt(&self, doubt: Option<String>) {
+        *self.doubt.lock().unwrap_or_else(PoisonError::into_inner) = doubt;
     }
 
     pub fn entries(&self) -> RwLockReadGuard<'_, Entries> {
@@ -37,9 +60,8 @@ impl Index {
     }
 
     /// Begins a change of the entries. Readers see it as a whole when it is dropped.
-    pub fn change(&self) -> IndexChange<'_> {
-        let entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        IndexChange { entries, lost: &self.lost }
+    pub fn change(&self) -> RwLockWriteGuard<'_, Entries> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn read_only(&self) -> Option<String> {
@@ -48,27 +70,5 @@ impl Index {
 
     pub fn set_read_only(&self, why: Option<String>) {
         *self.read_only.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-}
-
-/// A change of the index that readers do not see yet.
-pub struct IndexChange<'a> {
-    entries: RwLockWriteGuard<'a, Entries>,
-    lost: &'a AtomicUsize,
-}
-
-impl IndexChange<'_> {
-    /// Adds an entry.
-    pub fn insert(&mut self, name: String, value: Box<[u8]>) {
-        self.entries.insert(name, Some(value));
-    }
-
-    /// Removes an entry, and returns its value unless that was lost.
-    pub fn remove(&mut self, name: &str) -> Option<Box<[u8]>> {
-        let before = self.entries.remove(name).flatten();
-        if before.is_none() {
-            self.lost.fetch_sub(1, Ordering::Relaxed);
-        }
-        before
     }
 }

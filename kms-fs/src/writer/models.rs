@@ -37,8 +37,12 @@ struct Store {
 }
 
 fn store(disk: Disk) -> Arc<Store> {
+    store_of(disk, Entries::new(), true)
+}
+
+fn store_of(disk: Disk, entries: Entries, is_compared: bool) -> Arc<Store> {
     let disk = disk.insert();
-    let index = Arc::new(Index::new(Entries::new(), None));
+    let index = Arc::new(Index::new(entries, None, is_compared));
     let head = Head { store_id: [0; 16], header: Vec::new() };
     let writer = Writer::start(FsConfig::new("model"), head, Ok(Files::of_model()), &index).unwrap();
     Arc::new(Store { index, writer, disk })
@@ -57,12 +61,12 @@ impl Store {
     }
 
     fn is_seen(&self, name: &str) -> bool {
-        self.index.entries().contains_key(name)
+        self.index.entries().contains(name)
     }
 
     /// Checks that everything that readers see is on the disk.
     fn look(&self) {
-        let seen: Vec<String> = self.index.entries().keys().cloned().collect();
+        let seen: Vec<String> = self.index.entries().iter().map(|(name, _)| name.to_owned()).collect();
         let synced = self.disk.lock();
         for name in seen {
             assert!(synced.contains_key(&name), "'{name}' is seen and not on the disk");
@@ -97,11 +101,11 @@ fn what_is_acknowledged_is_seen_and_synced_and_what_is_refused_is_neither() {
         let (index, disk) = (Arc::clone(&store.index), Arc::clone(&store.disk));
         drop(store);
         for (name, is_done) in outcomes {
-            assert_eq!(index.entries().contains_key(name), is_done);
+            assert_eq!(index.entries().contains(name), is_done);
             assert!(disk.lock().contains_key(name) || !is_done, "acknowledged and not on the disk");
         }
         if index.read_only().is_none() {
-            assert!(*index.entries() == *disk.lock(), "a refused change is on the disk");
+            assert!(*index.entries() == disk.entries(), "a refused change is on the disk");
         }
     });
 }
@@ -119,9 +123,9 @@ fn of_two_creates_of_one_name_one_succeeds() {
         let done = created.iter().flatten().count();
         assert!((1..=1 + usize::from(deleted)).contains(&done), "{done} creates, {deleted}");
         let entries = store.index.entries();
-        assert_eq!(entries.contains_key("a"), done > usize::from(deleted));
+        assert_eq!(entries.contains("a"), done > usize::from(deleted));
         if let (Some(Some(there)), 1) = (entries.get("a"), done) {
-            assert_eq!(Some(&**there), created.iter().flatten().next().copied());
+            assert_eq!(Some(there), created.iter().flatten().next().copied());
         }
     });
 }
@@ -163,5 +167,66 @@ fn a_writer_that_ends_answers_what_was_asked() {
             block_on(outcome).expect("nobody answered").unwrap();
         }
         assert_eq!(index.entries().len(), 2);
+    });
+}
+
+#[test]
+fn what_only_the_database_has_is_never_absent_and_never_lost() {
+    check(|| {
+        let disk = Disk { fails_one_of: 4, ..Disk::default() };
+        for name in ["a", "stray"] {
+            disk.lock().insert(name.to_owned(), Some(b"value"[..].into()));
+        }
+        let of_journal = [("a", Some(b"value"))].into_iter().collect();
+        let store = store_of(disk, of_journal, false);
+        assert!(store.is_seen("a"));
+        let reader = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                block_on(store.index.compared());
+                // A doubt is noted before the store takes the name for absent, and given up after it is there.
+                let doubt = store.index.doubt();
+                assert!(store.is_seen("stray") || doubt.is_some(), "absent");
+            })
+        };
+        let writer = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                let outcome = store.change("stray", Some(b"other"));
+                assert!(matches!(kind(&outcome), Some(ErrorKind::AlreadyExists | ErrorKind::ReadOnly)));
+                let outcome = store.change("b", Some(b"value"));
+                assert!(matches!(kind(&outcome), None | Some(ErrorKind::ReadOnly)));
+                (outcome.is_ok(), store.is_seen("b"))
+            })
+        };
+        reader.join().unwrap();
+        let (is_done, is_seen) = writer.join().unwrap();
+        assert_eq!(is_done, is_seen);
+        let disk = Arc::clone(&store.disk);
+        drop(store);
+        for name in ["a", "stray"] {
+            assert_eq!(disk.lock().get(name).cloned().flatten().as_deref(), Some(&b"value"[..]), "{name}");
+        }
+        assert!(disk.lock().contains_key("b") || !is_done);
+    });
+}
+
+#[test]
+fn a_database_that_agrees_is_taken_as_it_is() {
+    check(|| {
+        let disk = Disk { fails_one_of: 3, ..Disk::default() };
+        disk.lock().insert("a".to_owned(), Some(b"value"[..].into()));
+        let store = store_of(disk, [("a", Some(b"value"))].into_iter().collect(), false);
+        let deleter = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || store.change("a", None).is_ok())
+        };
+        block_on(store.index.compared());
+        assert_eq!(store.index.doubt(), None);
+        let deleted = deleter.join().unwrap();
+        assert_eq!(store.is_seen("a"), !deleted);
+        let disk = Arc::clone(&store.disk);
+        drop(store);
+        assert!(!deleted || !disk.lock().contains_key("a"));
     });
 }

@@ -7,7 +7,6 @@
 
 #[cfg(not(all(test, feature = "model")))]
 mod primitives {
-    pub use std::sync::atomic::{AtomicUsize, Ordering};
     pub use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     pub use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
     pub use std::thread::{Builder as Thread, JoinHandle};

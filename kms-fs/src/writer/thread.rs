@@ -4,8 +4,8 @@
 //! to the database with one sync, shows them to readers, and answers. A batch that the database refuses is cut
 //! off the journal again.
 //!
-//! Readers see only the [`Index`], which holds all entries in memory. A key takes some 400 bytes, and a read
-//! needs no system call. A failed change is never seen, and reads go on whatever happens to the disk.
+//! Readers see only the [`Index`], which holds all entries in memory. A key takes its own bytes and some ten more, and a
+//! read needs no system call. A failed change is never seen, and reads go on whatever happens to the disk.
 //!
 //! After an error the store is read-only. sled shows what it failed to write, and takes nothing more until it
 //! is opened anew. So it is closed, and opened again when the disk has room. Then its content is made to agree
@@ -26,6 +26,7 @@ use kms_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
+use super::files::Judged;
 use super::index::Index;
 use super::sync::{Ballast, Files, Instant, JoinHandle, Receiver, SyncSender, Thread, sync_channel};
 use crate::config::FsConfig;
@@ -34,6 +35,7 @@ use crate::disk::BALLAST_FILE;
 use crate::entries::Change;
 use crate::error::is_full;
 use crate::journal::Head;
+use crate::recovery::told;
 
 /// The largest number of changes that one sync covers.
 const BATCH: usize = 256;
@@ -103,6 +105,8 @@ impl Writer {
             ballast,
             unsynced: false,
             displaced: false,
+            is_judged: index.is_compared(),
+            is_hopeless: false,
             retry_at: Instant::now(),
             pause: FIRST_PAUSE,
         };
@@ -142,23 +146,30 @@ struct State {
     unsynced: bool,
     /// Whether the directory was seen to be another one.
     displaced: bool,
+    /// Whether the index is what journal and database hold together, so that both can be made to agree with it.
+    is_judged: bool,
+    /// Whether nothing may be written until an operator decides.
+    is_hopeless: bool,
     retry_at: Instant,
     pause: Duration,
 }
 
 impl State {
     fn run(mut self, incoming: &Receiver<Job>) {
+        if !self.is_judged {
+            self.compare();
+        }
         loop {
             let patience = match self.index.read_only() {
-                Some(_) => self.retry_at.saturating_duration_since(Instant::now()),
-                None => LOOK,
+                Some(_) if !self.is_hopeless => self.retry_at.saturating_duration_since(Instant::now()),
+                _ => LOOK,
             };
             let first = match incoming.recv_timeout(patience) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            if self.index.read_only().is_some() && Instant::now() >= self.retry_at {
+            if self.index.read_only().is_some() && !self.is_hopeless && Instant::now() >= self.retry_at {
                 self.recover();
             }
             if self.index.read_only().is_none() {
@@ -171,6 +182,64 @@ impl State {
         if let Some(files) = self.open.take() {
             files.end(&self.config.path);
         }
+    }
+
+    /// Compares the database with the index, which the start took from the journal.
+    fn compare(&mut self) {
+        let same = catch_unwind(AssertUnwindSafe(|| {
+            self.open.as_ref().is_some_and(|files| files.hold(&self.index.entries()))
+        }));
+        if !same.unwrap_or(false) {
+            self.judge();
+            return;
+        }
+        self.is_judged = true;
+        self.index.set_compared();
+        let Some(files) = self.open.take() else { return };
+        match files.reopen(&self.config) {
+            Ok(files) => self.open = Some(files),
+            Err(error) => {
+                self.fail(&io::Error::other(error.to_string()));
+                self.recover();
+            }
+        }
+    }
+
+    /// Judges what the store holds, since journal and database differ. Nothing was written since the start.
+    fn judge(&mut self) {
+        if let Some(files) = self.open.take() {
+            files.close();
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| Files::judge(&self.config, &self.head)));
+        let outcome = outcome.map_or_else(
+            |_| Err("the database panicked".to_owned()),
+            |judged| judged.map_err(|error| error.to_string()),
+        );
+        let path = &self.config.path;
+        match outcome {
+            Ok(Judged { entries, doubt, notes, files }) => {
+                for told in told(path, &notes, &entries, doubt.as_deref()) {
+                    warn!("{told}");
+                }
+                *self.index.change() = entries;
+                if let Some(why) = doubt.clone().or_else(|| files.as_ref().err().cloned()) {
+                    self.index.set_read_only(Some(why));
+                }
+                // An operator has to decide about a doubt, so nothing is tried again.
+                self.is_hopeless = doubt.is_some();
+                self.index.set_doubt(doubt);
+                self.open = files.ok();
+                self.is_judged = true;
+                (self.retry_at, self.pause) = (Instant::now(), FIRST_PAUSE);
+            }
+            Err(why) => {
+                error!(path = %path.display(), "store is read-only until its database can be read: {why}");
+                self.index.set_read_only(Some(why.clone()));
+                self.index.set_doubt(Some(why));
+                (self.retry_at, self.pause) = (Instant::now() + self.pause, LAST_PAUSE.min(self.pause * 2));
+            }
+        }
+        self.index.set_compared();
     }
 
     /// Goes read-only if the directory is no longer the one that was opened.
@@ -244,7 +313,7 @@ impl State {
             // A name whose value is lost is in no database.
             let is_there = |change: &&Change<'_>| match change {
                 Change::Create(..) => true,
-                Change::Delete(name) => !matches!(entries.get(*name), Some(None)),
+                Change::Delete(name) => !matches!(entries.get(name), Some(None)),
             };
             changes.iter().filter(is_there).copied().collect()
         };
@@ -260,7 +329,7 @@ impl State {
         let (mut accepted, mut refused) = (Vec::with_capacity(jobs.len()), Vec::new());
         // A caller that stopped waiting would not hear the outcome, so its change is dropped.
         for job in jobs.into_iter().filter(|job| !job.reply.is_closed()) {
-            let is_there = changed.get(&job.name).copied().unwrap_or_else(|| entries.contains_key(&job.name));
+            let is_there = changed.get(&job.name).copied().unwrap_or_else(|| entries.contains(&job.name));
             match (&job.value, is_there) {
                 (Some(_), true) => refused.push((job, ErrorKind::AlreadyExists)),
                 (None, false) => refused.push((job, ErrorKind::NotFound)),
@@ -282,9 +351,9 @@ impl State {
             let mut entries = self.index.change();
             for job in done {
                 if let Some(value) = job.value {
-                    entries.insert(job.name, value);
+                    entries.insert(&job.name, Some(&value));
                 } else {
-                    let before = entries.remove(&job.name).map_or(0, |value| value.len());
+                    let before = entries.remove(&job.name).unwrap_or_default();
                     if let Some(files) = &mut self.open {
                         files.note_deleted(&job.name, before);
                     }
@@ -310,6 +379,10 @@ impl State {
 
     /// Tries to take writes again.
     fn recover(&mut self) {
+        if !self.is_judged {
+            self.judge();
+            return;
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| self.try_to_recover()))
             .unwrap_or_else(|_| Err("the database panicked".to_owned()));
         match outcome {

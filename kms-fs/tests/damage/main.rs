@@ -4,5 +4,6 @@
 
 mod files;
 mod formats;
+mod later;
 mod store;
 mod unreadable;

@@ -11,6 +11,10 @@ use crate::settings::RootKeySource;
 /// What creates a new store although there may have been one.
 const HOW_TO_CREATE: &str = "'kms server --create', or 'create = true' under [keystore.fs],";
 
+/// The number of keys from which on a server answers before its database was compared with the journal. With fewer the
+/// comparison takes some ten milliseconds.
+const COMPARE_LATER: usize = 10_000;
+
 /// Opens the store in `path` under the root key that the config names.
 ///
 /// With a root key from a variable or a credential, a missing store is created, because nobody can tell whether it is new
@@ -22,7 +26,7 @@ pub fn open(path: &Path, root_key: &RootKeySource, create: bool) -> Result<Opene
         RootKeySource::Credential(_) | RootKeySource::Environment(_) => {
             let loaded = root_key.load()?;
             loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Ok(told(path, kms_fs::open(&FsConfig::new(path), &loaded.key, OpenMode::CreateOrOpen)?))
+            Ok(told(path, kms_fs::open(&config(path), &loaded.key, OpenMode::CreateOrOpen)?))
         }
     }
 }
@@ -81,9 +85,13 @@ pub fn open_present(path: &Path, file: &Path) -> Result<Opened, StartError> {
 /// Opens a store under the root key in `file`. Only the warnings of the root key are logged.
 pub fn open_by(path: &Path, file: &Path, mode: OpenMode) -> Result<Opened, OpenError> {
     let loaded = RootKey::from_file(file)?;
-    let opened = kms_fs::open(&FsConfig::new(path), &loaded.key, mode)?;
+    let opened = kms_fs::open(&config(path), &loaded.key, mode)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(opened)
+}
+
+fn config(path: &Path) -> FsConfig {
+    FsConfig { compare_later: COMPARE_LATER, ..FsConfig::new(path) }
 }
 
 /// Creates a store in `path` and its root key in `file`. Neither of them exists yet.

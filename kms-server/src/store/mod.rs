@@ -15,6 +15,7 @@ use kms_fs::{FsConfig, OpenError, OpenMode};
 use kms_vault::Transit;
 
 use crate::error::StartError;
+use crate::host::process;
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, Settings};
 
 /// Opens the key store that `settings` name, with the cache in front of it.
@@ -93,6 +94,8 @@ fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
         if let Err(error) = ring.check_all().await {
             tracing::error!("the keys could not be looked through: {}", error.chain());
         }
+        // The start and the look have read every key, and freed most of what they took for that.
+        let _ = tokio::task::spawn_blocking(process::return_freed_memory).await;
     });
     ring
 }

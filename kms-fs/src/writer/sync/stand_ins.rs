@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError, atomic};
 use std::time::Duration;
 
 use shuttle::rand::{Rng as _, thread_rng};
-pub use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::sync::mpsc;
 pub use shuttle::sync::mpsc::SyncSender;
 pub use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -20,6 +19,7 @@ use crate::database::Engine;
 use crate::entries::{Change, Entries};
 use crate::error::OpenError;
 use crate::journal::{Head, Journal};
+use crate::writer::files::Judged;
 
 /// Stand-in of the clock. It advances at every look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +97,11 @@ impl Disk {
         self.synced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns everything that is on the disk.
+    pub fn entries(&self) -> Entries {
+        self.lock().iter().map(|(name, value)| (name, value.as_deref())).collect()
+    }
+
     fn fails(&self) -> bool {
         self.fails_one_of > 0 && thread_rng().gen_range(0..self.fails_one_of) == 0
     }
@@ -136,6 +141,27 @@ impl Files {
         Ok(self)
     }
 
+    pub fn hold(&self, entries: &Entries) -> bool {
+        *entries == self.0.entries()
+    }
+
+    pub fn reopen(self, _: &FsConfig) -> Result<Self, OpenError> {
+        if self.0.fails() {
+            return Err(OpenError::io("open", Path::new("model"))(io::ErrorKind::StorageFull.into()));
+        }
+        Ok(self)
+    }
+
+    /// Judges as the original does: the database has what the journal lacks.
+    pub fn judge(_: &FsConfig, _: &Head) -> Result<Judged<Self>, OpenError> {
+        let files = Self::of_model();
+        if files.0.fails_one_of > 0 && thread_rng().r#gen() {
+            return Err(OpenError::io("read", Path::new("model"))(io::ErrorKind::Other.into()));
+        }
+        let entries = files.0.entries();
+        Ok(Judged { entries, doubt: None, notes: Vec::new(), files: Ok(files) })
+    }
+
     pub fn note_deleted(&mut self, _: &str, _: usize) {}
 
     pub fn compact(&mut self, _: &Path, _: &Head, _: &Entries) {}
@@ -153,7 +179,8 @@ impl Files {
         if files.0.stays_bad || thread_rng().r#gen() {
             return Err(OpenError::io("open", Path::new("model"))(io::ErrorKind::StorageFull.into()));
         }
-        entries.clone_into(&mut files.0.lock());
+        let owned = |(name, value): (&str, Option<&[u8]>)| (name.to_owned(), value.map(Into::into));
+        *files.0.lock() = entries.iter().map(owned).collect();
         Ok(files)
     }
 }
