@@ -1,6 +1,12 @@
 //! Some entries in the order of their names, in one piece of memory.
 
-use super::Value;
+/// The longest entry that is kept, in bytes. A longer value counts as lost.
+///
+/// No store has one: values of more than some kilobytes were never taken. So the numbers in a block are small.
+pub const MAX_ENTRY_LEN: usize = 64 << 20;
+
+/// The value of an entry. `None` stands for a record that is lost: only its name is known.
+pub type Value<'a> = Option<&'a [u8]>;
 
 /// The most entries of a block.
 const MOST: usize = 64;
@@ -163,7 +169,7 @@ impl Block {
 }
 
 /// Converts a place in a block or a length. Each is far below the largest number, since entries are not longer than
-/// [`MAX_ENTRY_LEN`](super::MAX_ENTRY_LEN).
+/// [`MAX_ENTRY_LEN`].
 fn number(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }

@@ -10,15 +10,8 @@ mod tests;
 
 use std::ops::Bound;
 
-use block::Block;
-
-/// The longest entry that is kept, in bytes. A longer value counts as lost.
-///
-/// No store has one: values of more than some kilobytes were never taken. So the numbers in a block are small.
-pub const MAX_ENTRY_LEN: usize = 64 << 20;
-
-/// The value of an entry. `None` stands for a record that is lost: only its name is known.
-pub type Value<'a> = Option<&'a [u8]>;
+pub use block::Value;
+use block::{Block, MAX_ENTRY_LEN};
 
 /// The entries of a store by name.
 #[derive(Default)]

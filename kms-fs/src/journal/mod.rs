@@ -18,5 +18,6 @@ mod whole;
 pub use file::{JOURNAL_FILE, Journal};
 pub use line::{Head, Says};
 pub use mark::{MARK_FILE, Mark};
-pub use scan::{Damage, Line, Scan};
+pub use names::Line;
+pub use scan::{Damage, Scan};
 pub use whole::Whole;

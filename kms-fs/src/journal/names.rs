@@ -1,6 +1,14 @@
 //! What a journal says last about each name.
 
-use super::scan::Line;
+use super::line::Says;
+
+/// A line about a name.
+#[derive(Clone, Copy)]
+pub struct Line<'a> {
+    pub batch: u64,
+    pub says: Says<'a>,
+    pub len: u32,
+}
 
 /// The last line about each name, in the order of the names.
 #[derive(Default)]
@@ -59,7 +67,6 @@ pub fn last_of_each<'a>(count: usize, name: impl Fn(usize) -> &'a str) -> Vec<us
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::line::Says;
     use super::*;
 
     #[test]

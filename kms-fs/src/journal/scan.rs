@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use super::line::{Head, NOBODY, Parsed, Says, parse};
-use super::names::Names;
+use super::names::{Line, Names};
 use crate::entries::{Builder, Entries};
 
 /// Everything that could be read of a journal.
@@ -22,14 +22,6 @@ pub struct Scan<'a> {
     pub len: u64,
     /// Unreadable lines behind that batch. It was torn while it was written, or damaged since.
     pub tail: Vec<Damage<'a>>,
-}
-
-/// A line about a name.
-#[derive(Clone, Copy)]
-pub struct Line<'a> {
-    pub batch: u64,
-    pub says: Says<'a>,
-    pub len: u32,
 }
 
 /// A line that cannot be read.
