@@ -171,21 +171,32 @@ pub(crate) enum Turn<T, R = Infallible> {
 
 /// The fetches of one value, kept under the lock.
 struct Fetches<T> {
-    last: Option<Waiting<T>>,
+    /// Boxed, because most values are not being fetched, and were fetched without an error.
+    rare: Option<Box<Rare<T>>>,
     /// Each value that is put in from elsewhere begins another epoch. What was fetched in an earlier one is outdated.
     epoch: u64,
+}
+
+/// A fetch that is under way, or failed a moment ago.
+struct Rare<T> {
+    last: Option<Waiting<T>>,
     refresh_not_before: Option<Instant>,
 }
 
 impl<T> Fetches<T> {
     fn under_way(&self) -> Option<Waiting<T>> {
-        self.last.clone().filter(Waiting::is_alive)
+        self.rare.as_ref()?.last.clone().filter(Waiting::is_alive)
+    }
+
+    fn refresh_not_before(&self) -> Option<Instant> {
+        self.rare.as_ref().and_then(|rare| rare.refresh_not_before)
     }
 
     fn begin(&mut self) -> Flight<T> {
         let (sender, landed) = watch::channel(None);
         let began = Instant::now();
-        self.last = Some(Waiting { began, landed });
+        let (last, refresh_not_before) = (Some(Waiting { began, landed }), self.refresh_not_before());
+        self.rare = Some(Box::new(Rare { last, refresh_not_before }));
         Flight { began, epoch: self.epoch, landed: sender }
     }
 }
@@ -198,7 +209,7 @@ pub struct SingleFlight<T> {
 
 impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
-        let fetches = Fetches { last: None, epoch: 0, refresh_not_before: None };
+        let fetches = Fetches { rare: None, epoch: 0 };
         Self { held: ArcSwapOption::default(), fetches: Mutex::new(fetches) }
     }
 }
@@ -254,7 +265,7 @@ impl<T> SingleFlight<T> {
         is_due: impl FnOnce(&Held<T>) -> bool,
     ) -> Option<Flight<T>> {
         let mut fetches = self.fetches();
-        let may_begin = fetches.refresh_not_before.is_none_or(|moment| now >= moment)
+        let may_begin = fetches.refresh_not_before().is_none_or(|moment| now >= moment)
             && fetches.under_way().is_none()
             && self.get().is_none_or(|held| is_due(&held));
         may_begin.then(|| fetches.begin())
@@ -283,11 +294,15 @@ impl<T> SingleFlight<T> {
     /// The caller announces the outcome.
     pub(crate) fn land(&self, flight: &Flight<T>, result: Result<T>) -> Option<Outcome<T>> {
         let mut fetches = self.fetches();
-        fetches.last = None;
-        if fetches.epoch != flight.epoch {
+        let before = fetches.refresh_not_before();
+        let is_outdated = fetches.epoch != flight.epoch;
+        let refresh_not_before =
+            if is_outdated { before } else { result.is_err().then(|| Instant::now() + REFRESH_PAUSE) };
+        fetches.rare =
+            refresh_not_before.map(|moment| Box::new(Rare { last: None, refresh_not_before: Some(moment) }));
+        if is_outdated {
             return None;
         }
-        fetches.refresh_not_before = result.is_err().then(|| Instant::now() + REFRESH_PAUSE);
         Some(result.map(|value| {
             let held = Arc::new(Held { value, began: flight.began });
             self.held.store(Some(Arc::clone(&held)));

@@ -20,6 +20,7 @@ mod cipher;
 mod file;
 mod legacy;
 pub(crate) mod lock;
+pub(crate) mod mac;
 mod quote;
 mod random;
 pub(crate) mod seal;

@@ -11,13 +11,12 @@ use aes::cipher::BlockCipherEncrypt;
 use aes_gcm::Aes256Gcm;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::cipher::{Cipher, Fingerprint, IV_LEN, NONCE_LEN, TAG_LEN};
 use super::legacy::{self, Algorithm, Parts};
 use super::lock::lock;
+use super::mac::KeyedMac;
 use super::random::fill_for_seal;
 use super::secret::{SecretBytes, SecretKey};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,16 +38,15 @@ pub struct DataKey {
 pub struct SealingKey {
     cipher: Cipher,
     key: SecretKey,
-    /// HMAC-SHA256 in its state after the key: the keys of seals are derived from it.
-    mac: Box<Hmac<Sha256>>,
+    /// The keys of seals are derived from it.
+    mac: KeyedMac,
 }
 
 impl SealingKey {
     /// Creates a sealing key that seals with `cipher` under `key`.
     pub fn new(key: SecretKey, cipher: Cipher) -> Self {
-        let mac = Box::new(keyed_hmac(&key));
+        let mac = KeyedMac::new(&key);
         lock(key.expose());
-        lock(mac.as_ref());
         Self { cipher, key, mac }
     }
 
@@ -64,8 +62,7 @@ impl SealingKey {
 
     /// Computes the fingerprint of the key.
     pub fn fingerprint(&self) -> Fingerprint {
-        let tag: [u8; 32] =
-            Hmac::clone(&self.mac).chain_update(b"kms key fingerprint v1").finalize().into_bytes().into();
+        let tag = self.mac.tag(b"kms key fingerprint v1");
         Fingerprint::from_bytes(array::from_fn(|n| tag[n]))
     }
 
@@ -200,7 +197,7 @@ impl SealingKey {
 
     /// Derives the AES-256-GCM key of one seal: HMAC-SHA256(key, iv).
     fn aes(&self, iv: &[u8; IV_LEN]) -> Aes256Gcm {
-        let mut derived = Hmac::clone(&self.mac).chain_update(iv).finalize().into_bytes();
+        let mut derived = self.mac.tag(iv);
         let aes = Aes256Gcm::new(&derived);
         derived.as_mut_slice().zeroize();
         aes
@@ -213,13 +210,6 @@ impl SealingKey {
         derived.as_mut_slice().zeroize();
         cipher
     }
-}
-
-/// Creates HMAC-SHA256 under `key`, padded to the block of the hash as in RFC 2104.
-pub(crate) fn keyed_hmac(key: &SecretKey) -> Hmac<Sha256> {
-    let mut block = Zeroizing::new([0; 64]);
-    block[..32].copy_from_slice(key.expose());
-    <Hmac<Sha256> as hmac::KeyInit>::new((&*block).into())
 }
 
 fn open_in<A: AeadInOut>(

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::backend::Backend;
 use super::config::CacheConfig;
 use super::counters::Counters;
+use super::creators::Creators;
 use super::gate::Pass;
 use super::key::CachedKey;
 use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
@@ -29,6 +30,7 @@ pub struct Cache<S> {
     config: CacheConfig,
     slots: SharedMap<KeyName, Arc<Slot>>,
     epoch: Instant,
+    creators: Creators,
     pub counters: Counters,
     pub report: Report,
     this: Weak<Self>,
@@ -41,6 +43,7 @@ impl<S: KeyStore> Cache<S> {
             config,
             slots: SharedMap::new(),
             epoch: Instant::now(),
+            creators: Creators::default(),
             counters: Counters::default(),
             report: Report::default(),
             this: Weak::clone(this),
@@ -100,6 +103,13 @@ impl<S: KeyStore> Cache<S> {
         let outcome = read.map(fingerprint).map_err(|error| failed_read(name, error));
         self.report.learn(name, outcome.as_ref().err());
         outcome
+    }
+
+    /// Makes a record ready for use.
+    pub fn ready(&self, record: KeyRecord) -> CachedKey {
+        let mut key = CachedKey::new(record);
+        key.created_by = self.creators.shared(key.created_by);
+        key
     }
 
     /// Returns the slot for a key that is about to be created.
@@ -228,7 +238,7 @@ impl<S: KeyStore> Cache<S> {
         let place = || self.backend.store.place(&EntryName::from(name));
         record
             .and_then(|record| KeyRecord::decode_at(record.expose(), place))
-            .map(CachedKey::new)
+            .map(|record| self.ready(record))
             .map_err(|error| failed_read(name, error))
             .inspect_err(|error| self.counters.read_failed(error))
     }

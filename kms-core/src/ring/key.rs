@@ -1,11 +1,10 @@
 //! A master key in memory, ready for use.
 
-use hmac::{Hmac, Mac};
-use jiff::Timestamp;
-use sha2::Sha256;
+use std::sync::Arc;
 
-use crate::primitives::lock::lock;
-use crate::primitives::seal::keyed_hmac;
+use jiff::Timestamp;
+
+use crate::primitives::mac::KeyedMac;
 use crate::primitives::{Fingerprint, SealingKey};
 use crate::store::KeyRecord;
 
@@ -14,33 +13,29 @@ use crate::store::KeyRecord;
 /// It implements no `Debug`. Its secrets are wiped when the last user drops it.
 pub struct CachedKey {
     pub sealing: SealingKey,
-    mac: Option<Box<Hmac<Sha256>>>,
+    mac: Option<KeyedMac>,
     fingerprint: Fingerprint,
     pub created_at: Option<Timestamp>,
-    pub created_by: String,
+    pub created_by: Arc<str>,
 }
 
 impl CachedKey {
     /// Makes a record ready for use.
     pub fn new(record: KeyRecord) -> Self {
         let sealing = SealingKey::new(record.key, record.cipher);
-        let mac = record.hmac_key.map(|key| Box::new(keyed_hmac(&key.0)));
-        if let Some(mac) = &mac {
-            lock(mac.as_ref());
-        }
+        let mac = record.hmac_key.map(|key| KeyedMac::new(&key.0));
         Self {
             fingerprint: sealing.fingerprint(),
             sealing,
             mac,
             created_at: record.created_at,
-            created_by: record.created_by,
+            created_by: record.created_by.into(),
         }
     }
 
     /// Computes HMAC-SHA256 of `message`; `None` without an HMAC key.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
-        let mac = Hmac::clone(self.mac.as_ref()?);
-        Some(mac.chain_update(message).finalize().into_bytes().into())
+        Some(self.mac.as_ref()?.tag(message).into())
     }
 
     pub fn fingerprint(&self) -> &Fingerprint {

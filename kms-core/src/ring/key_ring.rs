@@ -161,7 +161,7 @@ async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRec
         let detail = "another record was read back";
         return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
     }
-    cache.publish_new(name, &place, CachedKey::new(record), began);
+    cache.publish_new(name, &place, cache.ready(record), began);
     Ok(())
 }
 
@@ -188,7 +188,7 @@ impl<S: KeyStore> Kms for KeyRing<S> {
             name: name.clone(),
             cipher: key.sealing.cipher(),
             created_at: key.created_at,
-            created_by: key.created_by.clone(),
+            created_by: key.created_by.to_string(),
             fingerprint: Some(*key.fingerprint()),
         })
     }

@@ -5,6 +5,7 @@ mod backend;
 mod cache;
 mod config;
 mod counters;
+mod creators;
 mod former;
 mod gate;
 mod key;

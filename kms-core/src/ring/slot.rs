@@ -15,6 +15,8 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 /// The most reads of one key a second whose only reason is a ciphertext that did not open.
 const REREADS_PER_SECOND: usize = 10;
 
+const WINDOW: Duration = Duration::from_secs(1);
+
 /// A key as it was read, or as it was created here and read back.
 pub type HeldKey = Arc<Held<CachedKey>>;
 
@@ -35,8 +37,8 @@ pub struct Slot {
 
 #[derive(Default)]
 struct Rules {
-    /// When the last rereads began.
-    rereads: VecDeque<Instant>,
+    /// When the last rereads began, if there were any lately.
+    rereads: Option<Box<VecDeque<Instant>>>,
     /// The last answer was a refusal, so the key ends at `any` and is no offline copy.
     refused: bool,
     /// The name has no place, or another one. No read begins here any more.
@@ -183,7 +185,8 @@ impl Slot {
 
     /// Ends the key if its time is over, and returns what else there is to do.
     pub fn due(&self, now: Instant, idle: Duration, config: &CacheConfig) -> Due {
-        let rules = self.rules();
+        let mut rules = self.rules();
+        rules.forget_rereads(now);
         let Some(key) = self.key() else {
             return if self.key.under_way().is_some() { Due::Nothing } else { Due::Gone(None) };
         };
@@ -215,16 +218,38 @@ impl Slot {
 impl Rules {
     /// Counts a reread that begins now, unless there were too many.
     fn count_reread(&mut self, now: Instant) -> std::result::Result<(), Refused> {
-        const WINDOW: Duration = Duration::from_secs(1);
-        while self.rereads.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
-            self.rereads.pop_front();
+        let rereads = self.rereads.get_or_insert_default();
+        while rereads.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
+            rereads.pop_front();
         }
-        if let Some(first) = self.rereads.front()
-            && self.rereads.len() >= REREADS_PER_SECOND
+        if let Some(first) = rereads.front()
+            && rereads.len() >= REREADS_PER_SECOND
         {
             return Err(Refused::Until(*first + WINDOW));
         }
-        self.rereads.push_back(now);
+        rereads.push_back(now);
         Ok(())
+    }
+
+    /// Forgets rereads that count no more.
+    fn forget_rereads(&mut self, now: Instant) {
+        let last = self.rereads.as_ref().and_then(|rereads| rereads.back());
+        if last.is_none_or(|last| now.duration_since(*last) >= WINDOW) {
+            self.rereads = None;
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use super::*;
+
+    /// Each cached key has one slot and one held key, each in a block of the heap with its two counts.
+    #[test]
+    fn a_key_in_the_cache_takes_little_memory() {
+        const COUNTS: usize = 16;
+        assert!(COUNTS + size_of::<Slot>() <= 88, "{}", size_of::<Slot>());
+        assert!(COUNTS + size_of::<Held<CachedKey>>() <= 120, "{}", size_of::<Held<CachedKey>>());
     }
 }

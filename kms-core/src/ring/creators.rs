@@ -1,0 +1,47 @@
+//! The creators of the keys in memory. Most keys have the same few, so each is there once.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::Mutex;
+
+/// The most creators that are remembered.
+const MOST: usize = 64;
+
+/// The creators that were seen last.
+#[derive(Default)]
+pub struct Creators(Mutex<VecDeque<Arc<str>>>);
+
+impl Creators {
+    /// Returns the same text, which other keys may share.
+    pub fn shared(&self, creator: Arc<str>) -> Arc<str> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = seen.iter().find(|found| ***found == *creator) {
+            return Arc::clone(found);
+        }
+        if seen.len() == MOST {
+            seen.pop_front();
+        }
+        seen.push_back(Arc::clone(&creator));
+        creator
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_creator_that_was_seen_lately_is_there_once() {
+        let creators = Creators::default();
+        let text = |n: usize| -> Arc<str> { n.to_string().into() };
+        let first = creators.shared(text(0));
+        for n in 1..MOST {
+            assert_eq!(&*creators.shared(text(n)), n.to_string());
+        }
+        assert!(Arc::ptr_eq(&first, &creators.shared(text(0))));
+        creators.shared(text(MOST));
+        assert!(!Arc::ptr_eq(&first, &creators.shared(text(0))), "it was seen longest ago");
+    }
+}
