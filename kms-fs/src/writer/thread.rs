@@ -195,6 +195,10 @@ impl State {
         }
         self.is_judged = true;
         self.index.set_compared();
+        // On a full disk a database may not open again.
+        if self.index.read_only().is_some() {
+            return;
+        }
         let Some(files) = self.open.take() else { return };
         match files.reopen(&self.config) {
             Ok(files) => self.open = Some(files),
