@@ -76,7 +76,7 @@ class Files:
 
 
 class Server:
-    """A running key server whose memory is not locked.
+    """A running key server whose memory is not locked, unless it is to be `locked`.
 
     `program` is "kms", "kes", or "bare" for the bare server, which has no store. `store` is a directory, or for "kms" the section
     of another key store. `binary` is another program than `KMS_BIN`. `stderr` takes the log instead of a file. `extra` is text at
@@ -85,7 +85,7 @@ class Server:
     """
 
     def __init__(self, name, files, store=None, pin=True, program=None, binary=None, stderr=None, extra="", write_config=None,
-                 workers=None):
+                 workers=None, locked=False):
         self.program = program = program or name
         binary, environment, threads = binary or kms_binary(), dict(os.environ), ""
         if workers and program == "kes":
@@ -123,7 +123,7 @@ class Server:
         with open(self.log, "a", encoding="utf-8") as log:
             began = time.monotonic()
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr or log, env=environment,
-                                            preexec_fn=unlock_memory)
+                                            preexec_fn=None if locked else unlock_memory)
         try:
             while not self.listens():
                 if self.process.poll() is not None or time.monotonic() - began > 60:
@@ -132,8 +132,9 @@ class Server:
             if program != "bare":
                 self.call("GET", "/version")
             self.start_seconds, self.start_cpu_seconds = time.monotonic() - began, self.cpu_seconds()
-            if self.memory_mb("VmLck") > 0:
-                raise SystemExit(f"{name} has locked its memory; figures of its size would mean nothing")
+            if (self.memory_mb("VmLck") > 0) != locked:
+                raise SystemExit(f"{name} has locked its memory; figures of its size would mean nothing" if not locked
+                                 else f"{name} may not lock its memory: run this as root, or with an unlimited memlock (ulimit -l)")
         except BaseException:
             self.stop()
             raise

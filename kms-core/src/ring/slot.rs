@@ -38,6 +38,7 @@ pub struct Slot {
 #[derive(Default)]
 struct Rules {
     /// When the last rereads began, if there were any lately.
+    #[expect(clippy::box_collection, reason = "an empty slot is smaller by three words")]
     rereads: Option<Box<VecDeque<Instant>>>,
     /// The last answer was a refusal, so the key ends at `any` and is no offline copy.
     refused: bool,

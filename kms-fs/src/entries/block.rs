@@ -122,7 +122,9 @@ impl Block {
         let start = self.at[half].start as usize;
         let bytes = self.bytes[start..].to_vec();
         let mut at = self.at.split_off(half);
-        at.iter_mut().for_each(|at| at.start -= number(start));
+        for at in &mut at {
+            at.start -= number(start);
+        }
         self.bytes.truncate(start);
         self.shrink();
         Self { bytes, at }

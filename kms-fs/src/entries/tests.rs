@@ -82,7 +82,9 @@ fn entries_are_those_of_a_map_after_any_changes() {
         let (lower, upper) = model.iter().partition::<Vec<_>, _>(|(name, _)| name.as_str() < "key-2");
         let mut built = [lower, upper].map(|part| {
             let mut builder = Builder::default();
-            part.into_iter().for_each(|(name, value)| builder.push(name, value.as_deref()));
+            for (name, value) in part {
+                builder.push(name, value.as_deref());
+            }
             builder.finish()
         });
         let upper = std::mem::take(&mut built[1]);

@@ -136,20 +136,20 @@ impl Whole {
             part.name(line)
         });
         let build = |numbers: &[usize]| {
-            let (mut entries, mut live) = (Builder::default(), 0);
+            let (mut entries, mut bytes) = (Builder::default(), 0);
             for (part, line) in numbers.iter().map(|n| line(*n)).filter(|(_, line)| !line.is_deleted) {
                 entries.push(part.name(line), Some(&part.bytes[line.record..line.end]));
-                live += u64::from(line.len);
+                bytes += u64::from(line.len);
             }
-            (entries.finish(), live)
+            (entries.finish(), bytes)
         };
         let (lower, upper) = order.split_at(order.len() / 2);
-        let ((mut entries, live), (others, others_live)) = thread::scope(|scope| {
+        let ((mut entries, bytes), (others, others_bytes)) = thread::scope(|scope| {
             let upper = scope.spawn(|| build(upper));
             (build(lower), upper.join().unwrap_or_else(|why| resume_unwind(why)))
         });
         entries.append(others);
-        (entries, self.len.saturating_sub(live + others_live))
+        (entries, self.len.saturating_sub(bytes + others_bytes))
     }
 }
 

@@ -217,13 +217,13 @@ fn a_database_that_agrees_is_taken_as_it_is() {
         let disk = Disk { fails_one_of: 3, ..Disk::default() };
         disk.lock().insert("a".to_owned(), Some(b"value"[..].into()));
         let store = store_of(disk, [("a", Some(b"value"))].into_iter().collect(), false);
-        let deleter = {
+        let client = {
             let store = Arc::clone(&store);
             thread::spawn(move || store.change("a", None).is_ok())
         };
         block_on(store.index.compared());
         assert_eq!(store.index.doubt(), None);
-        let deleted = deleter.join().unwrap();
+        let deleted = client.join().unwrap();
         assert_eq!(store.is_seen("a"), !deleted);
         let disk = Arc::clone(&store.disk);
         drop(store);

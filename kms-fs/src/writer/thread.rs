@@ -105,8 +105,7 @@ impl Writer {
             ballast,
             unsynced: false,
             displaced: false,
-            is_judged: index.is_compared(),
-            is_hopeless: false,
+            standing: if index.is_compared() { Standing::Judged } else { Standing::OfJournal },
             retry_at: Instant::now(),
             pause: FIRST_PAUSE,
         };
@@ -135,6 +134,17 @@ impl Drop for Writer {
     }
 }
 
+/// What the index stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The journal says so, and the database may have more.
+    OfJournal,
+    /// Journal and database together say so, and both can be made to agree with it.
+    Judged,
+    /// Nothing may be written until an operator decides.
+    InDoubt,
+}
+
 struct State {
     config: FsConfig,
     head: Head,
@@ -146,22 +156,21 @@ struct State {
     unsynced: bool,
     /// Whether the directory was seen to be another one.
     displaced: bool,
-    /// Whether the index is what journal and database hold together, so that both can be made to agree with it.
-    is_judged: bool,
-    /// Whether nothing may be written until an operator decides.
-    is_hopeless: bool,
+    standing: Standing,
     retry_at: Instant,
     pause: Duration,
 }
 
 impl State {
     fn run(mut self, incoming: &Receiver<Job>) {
-        if !self.is_judged {
+        if self.standing == Standing::OfJournal {
             self.compare();
         }
         loop {
             let patience = match self.index.read_only() {
-                Some(_) if !self.is_hopeless => self.retry_at.saturating_duration_since(Instant::now()),
+                Some(_) if self.standing != Standing::InDoubt => {
+                    self.retry_at.saturating_duration_since(Instant::now())
+                }
                 _ => LOOK,
             };
             let first = match incoming.recv_timeout(patience) {
@@ -169,7 +178,10 @@ impl State {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            if self.index.read_only().is_some() && !self.is_hopeless && Instant::now() >= self.retry_at {
+            if self.index.read_only().is_some()
+                && self.standing != Standing::InDoubt
+                && Instant::now() >= self.retry_at
+            {
                 self.recover();
             }
             if self.index.read_only().is_none() {
@@ -193,7 +205,7 @@ impl State {
             self.judge();
             return;
         }
-        self.is_judged = true;
+        self.standing = Standing::Judged;
         self.index.set_compared();
         // On a full disk a database may not open again.
         if self.index.read_only().is_some() {
@@ -230,10 +242,9 @@ impl State {
                     self.index.set_read_only(Some(why));
                 }
                 // An operator has to decide about a doubt, so nothing is tried again.
-                self.is_hopeless = doubt.is_some();
+                self.standing = if doubt.is_some() { Standing::InDoubt } else { Standing::Judged };
                 self.index.set_doubt(doubt);
                 self.open = files.ok();
-                self.is_judged = true;
                 (self.retry_at, self.pause) = (Instant::now(), FIRST_PAUSE);
             }
             Err(why) => {
@@ -383,7 +394,7 @@ impl State {
 
     /// Tries to take writes again.
     fn recover(&mut self) {
-        if !self.is_judged {
+        if self.standing == Standing::OfJournal {
             self.judge();
             return;
         }
