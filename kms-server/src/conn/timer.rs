@@ -64,14 +64,14 @@ mod tests {
     async fn it_wakes_whoever_polled_it_last_each_time_it_is_set() {
         let (soon, hour) = (Duration::from_millis(10), Duration::from_secs(3600));
         let tasks = [Arc::<Task>::default(), Arc::<Task>::default()];
-        let wakes = || tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed));
+        let counts = || tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed));
         let wakers = tasks.each_ref().map(|task| Waker::from(Arc::clone(task)));
         let mut timer = Timer::new(Instant::now() + soon);
         for waker in [&wakers[0], &wakers[0], &wakers[1], &wakers[1]] {
             assert!(timer.poll(&mut Context::from_waker(waker)).is_pending());
         }
         tokio::time::sleep(soon * 10).await;
-        assert_eq!(wakes(), [0, 1]);
+        assert_eq!(counts(), [0, 1]);
         assert!(timer.poll(&mut Context::from_waker(&wakers[1])).is_ready());
 
         for at in [soon, hour] {
@@ -79,11 +79,11 @@ mod tests {
             assert!(timer.poll(&mut Context::from_waker(&wakers[1])).is_pending());
         }
         tokio::time::sleep(soon * 10).await;
-        assert_eq!(wakes(), [0, 1], "it was set to later");
+        assert_eq!(counts(), [0, 1], "it was set to later");
         timer.set(Instant::now() + soon);
         assert!(timer.poll(&mut Context::from_waker(&wakers[1])).is_pending());
         tokio::time::sleep(soon * 10).await;
-        assert_eq!(wakes(), [0, 2]);
+        assert_eq!(counts(), [0, 2]);
         assert!(timer.poll(&mut Context::from_waker(&wakers[0])).is_ready());
     }
 }
