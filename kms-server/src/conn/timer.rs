@@ -1,8 +1,9 @@
 //! A timer that is polled far more often than it fires.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer of the runtime on which it was made, wherever it is polled.
@@ -36,7 +37,8 @@ impl Timer {
         if wakes_this_task && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
-        let outcome = self.sleep.as_mut().poll(cx);
+        // A task that has used up its budget would get `Pending` from a timer that knows of no waker.
+        let outcome = pin!(unconstrained(self.sleep.as_mut())).poll(cx);
         self.wakes = outcome.is_pending().then(|| cx.waker().clone());
         outcome
     }
@@ -44,10 +46,13 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::task::Wake;
     use std::time::Duration;
+
+    use tokio::task::coop::consume_budget;
 
     use super::*;
 
@@ -85,5 +90,21 @@ mod tests {
         tokio::time::sleep(soon * 10).await;
         assert_eq!(counts(), [0, 2]);
         assert!(timer.poll(&mut Context::from_waker(&wakers[0])).is_ready());
+    }
+
+    #[tokio::test]
+    async fn it_fires_though_its_task_had_no_budget_when_it_was_polled_first() {
+        let mut timer = Timer::new(Instant::now() + Duration::from_millis(10));
+        let fired = tokio::spawn(async move {
+            let mut is_first = true;
+            poll_fn(|cx| {
+                while std::mem::take(&mut is_first) && pin!(consume_budget()).poll(cx).is_ready() {
+                    is_first = true;
+                }
+                timer.poll(cx)
+            })
+            .await;
+        });
+        tokio::time::timeout(Duration::from_secs(10), fired).await.expect("it never fired").unwrap();
     }
 }
