@@ -88,7 +88,7 @@ impl SledStore {
 #[async_trait]
 impl KeyStore for SledStore {
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities::exclusive("fs")
+        StoreCapabilities::exclusive("fs").reading_at_once()
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
@@ -103,9 +103,11 @@ impl KeyStore for SledStore {
         let corrupt =
             |why: String| Error::with_source(ErrorKind::Corrupt, format!("read entry '{name}'"), why);
         let find = || self.index.entries().get(name.as_str()).map(|value| value.map(SecretBytes::from));
-        let mut found = find();
-        if found.is_none() && !self.index.is_compared() {
+        let (mut found, mut doubt) = (find(), None);
+        if found.is_none() {
             self.index.compared().await;
+            // A doubt ends after all entries are there, so it is read first.
+            doubt = self.index.doubt();
             found = find();
         }
         match found {
@@ -113,7 +115,7 @@ impl KeyStore for SledStore {
             Some(None) => Err(corrupt(
                 "its record was damaged in the journal and in the database, and is lost unless a backup has it".to_owned(),
             )),
-            None => Err(match self.index.doubt() {
+            None => Err(match doubt {
                 None => Error::new(ErrorKind::NotFound, format!("read entry '{name}'")),
                 Some(doubt) => corrupt(format!("it is not found, and may have been lost: {doubt}")),
             }),

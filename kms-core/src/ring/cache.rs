@@ -1,6 +1,7 @@
 //! The cache of a key ring: which keys are in memory, how they get there, and when they go.
 
 use std::sync::{Arc, Weak};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -224,12 +225,18 @@ impl<S: KeyStore> Cache<S> {
 
     fn spawn_read(&self, name: KeyName, slot: Arc<Slot>, flight: Flight<CachedKey>, pass: Pass) {
         let Some(this) = self.this.upgrade() else { return };
-        spawn(async move {
+        let mut read = Box::pin(async move {
             let result = this.read_key(&name, flight.began).await;
             let outcome = this.finish(&name, &slot, &flight, result);
             drop(pass);
             flight.announce(outcome);
         });
+        // A task would cost more than such a read. What its first poll noted is noted anew by the task's.
+        let is_done = self.backend.store.capabilities().reads_at_once
+            && read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        if !is_done {
+            spawn(read);
+        }
     }
 
     async fn read_key(&self, name: &KeyName, began: Instant) -> Result<CachedKey> {

@@ -110,22 +110,32 @@ pub struct StoreCapabilities {
     pub sole_writer: bool,
     /// Whether entries outlive the process.
     pub durable: bool,
+    /// Whether [`get`](KeyStore::get) mostly answers from memory, at its first poll and in some microseconds. A key ring
+    /// then reads in the task of the request, and only goes on in a task of its own if the read waits after all.
+    pub reads_at_once: bool,
 }
 
 impl StoreCapabilities {
     /// Creates the capabilities of a durable store that other processes write to as well.
     pub const fn shared(name: &'static str) -> Self {
-        Self { name, sole_writer: false, durable: true }
+        Self { name, sole_writer: false, durable: true, reads_at_once: false }
     }
 
     /// Creates the capabilities of a durable store that only this process can open.
     pub const fn exclusive(name: &'static str) -> Self {
-        Self { name, sole_writer: true, durable: true }
+        Self { name, sole_writer: true, durable: true, reads_at_once: false }
     }
 
     /// Creates the capabilities of a store in the memory of this process.
     pub const fn in_memory(name: &'static str) -> Self {
-        Self { name, sole_writer: true, durable: false }
+        Self { name, sole_writer: true, durable: false, reads_at_once: true }
+    }
+
+    /// Notes that reads mostly come from memory.
+    #[must_use]
+    pub const fn reading_at_once(mut self) -> Self {
+        self.reads_at_once = true;
+        self
     }
 }
 

@@ -29,6 +29,11 @@ pub trait Wrapper: Send + Sync + 'static {
     /// Returns `true` if a wrapped record opens only under the name for which it was wrapped.
     fn binds_name(&self) -> bool;
 
+    /// Returns `true` if records are wrapped and unwrapped in this process, without a wait.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Encrypts `record` for the entry `name`.
     ///
     /// # Errors
@@ -56,6 +61,10 @@ pub trait Wrapper: Send + Sync + 'static {
 impl<W: Wrapper + ?Sized> Wrapper for std::sync::Arc<W> {
     fn binds_name(&self) -> bool {
         (**self).binds_name()
+    }
+
+    fn is_local(&self) -> bool {
+        (**self).is_local()
     }
 
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
@@ -99,7 +108,9 @@ impl<S: KeyStore, W: Wrapper> Wrapped<S, W> {
 #[async_trait]
 impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
     fn capabilities(&self) -> StoreCapabilities {
-        self.store.capabilities()
+        let mut capabilities = self.store.capabilities();
+        capabilities.reads_at_once &= self.wrapper.is_local();
+        capabilities
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
@@ -232,6 +243,7 @@ mod tests {
             }
         }
         let missing = Wrapped::new(MemoryStore::new(), Failing(ErrorKind::NotFound));
+        assert!(!missing.capabilities().reads_at_once, "its root key may be far away");
         let error = missing.create(&name, &SecretBytes::from(b"record".as_slice())).await.unwrap_err();
         assert!(error.chain().to_string().contains("the root key is not there"), "{error:?}");
     }

@@ -1,6 +1,7 @@
 //! The key ring: its cache keeps its promises also when the store does not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod at_once;
 mod creates_and_deletes;
 mod former_keys;
 mod lifetime;

@@ -50,6 +50,10 @@ impl Wrapper for StoreKey {
         true
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
         self.key.seal(record.expose(), &self.context(name.as_str()))
     }
