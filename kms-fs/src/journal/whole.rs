@@ -158,7 +158,10 @@ impl Part {
     fn read(file: &File, from: u64, to: u64) -> io::Result<Option<Self>> {
         let mut part = Self::default();
         // Three quarters of a line are its record. What is not used costs no memory.
-        part.bytes.reserve_exact(usize::try_from(to - from).unwrap_or_default());
+        let len = usize::try_from(to - from).unwrap_or(usize::MAX);
+        if part.bytes.try_reserve_exact(len).is_err() {
+            return Ok(None);
+        }
         let mut buffer = vec![0; BUFFER];
         // The line before ends with the byte before `from`, or somewhere behind it.
         let mut offset = from.saturating_sub(1);

@@ -16,6 +16,6 @@ mod told;
 pub use agreed::{Agreed, Look, look};
 pub use directory::{clean_up, exists, foreign_file};
 pub use find::{Found, find, read_copy};
-pub use merge::{Merged, merge};
+pub use merge::{Database, Merged, merge};
 pub use settle::{Known, settle};
 pub use told::told;

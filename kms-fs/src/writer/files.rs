@@ -10,7 +10,8 @@ use crate::database::{self, Engine};
 use crate::entries::{Change, Entries};
 use crate::error::OpenError;
 use crate::journal::{Head, Journal, Mark, Scan};
-use crate::recovery::{self, Known, Merged, merge};
+use crate::keys::Header;
+use crate::recovery::{self, Database, Found, Known, Merged, merge};
 
 pub struct Files {
     engine: Engine,
@@ -80,18 +81,38 @@ impl Files {
     }
 
     /// Judges what the store `head` holds and repairs it, as a start does.
-    pub fn judge(config: &FsConfig, head: &Head) -> Result<Judged<Self>, OpenError> {
+    ///
+    /// Whatever became of the files meanwhile, the records of `served` stay.
+    pub fn judge(config: &FsConfig, head: &Head, served: &Entries) -> Result<Judged<Self>, OpenError> {
         let path = &config.path;
         let mut notes = Vec::new();
         let text = Journal::read(path).map_err(OpenError::io("read", Journal::path_in(path)))?;
         let scan = text.as_deref().map(Scan::of);
-        let last = Mark::read(path).filter(|(id, _)| *id == head.store_id).map_or(0, |(_, last)| last);
-        let found = recovery::find(config, scan.as_ref(), last, None, &mut notes)?;
-        let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
+        let last = Mark::read(path).map_or(0, |(_, last)| last);
+        let (database, engine) = find(config, head, scan.as_ref(), last, &mut notes)?;
         let batch = database.as_ref().and_then(|database| database.batch);
-        let Merged { entries, doubt, notes: told, journal_agrees, database_agrees, journal_has_more } =
-            merge(scan.as_ref(), database, last);
+        let Merged {
+            mut entries,
+            doubt,
+            notes: told,
+            mut journal_agrees,
+            mut database_agrees,
+            mut journal_has_more,
+        } = merge(scan.as_ref(), database, last);
         notes.extend(told);
+        let mut restored = 0;
+        for (name, value) in served.iter().filter(|(_, value)| value.is_some()) {
+            if entries.get(name) != Some(value) {
+                entries.insert(name, value);
+                restored += 1;
+            }
+        }
+        if restored > 0 {
+            notes.push(format!(
+                "{restored} records that are no longer legible on the disk were still in memory"
+            ));
+            (journal_agrees, database_agrees, journal_has_more) = (false, false, false);
+        }
         if doubt.is_some() {
             if let Some(engine) = engine {
                 engine.close();
@@ -162,8 +183,7 @@ impl Files {
         let scan = text.as_deref().map(Scan::of);
         let mut notes = Vec::new();
         let last = Mark::read(path).map_or(0, |(_, last)| last);
-        let found = recovery::find(config, scan.as_ref(), last, None, &mut notes)?;
-        let (database, engine) = found.map_or((None, None), |found| (Some(found.database), found.engine));
+        let (database, engine) = find(config, head, scan.as_ref(), last, &mut notes)?;
         let engine = engine.map(|engine| (engine, database.as_ref().and_then(|database| database.batch)));
         let merged = merge(scan.as_ref(), database, last);
         let agrees = merged.entries == *entries;
@@ -181,5 +201,124 @@ impl Files {
             warn!(path = %path.display(), "{}", notes.join("; "));
         }
         opened.map(|(engine, journal)| Self { engine, journal })
+    }
+}
+
+/// Finds the database of the store `head`. Fails if its directory holds another store by now.
+fn find(
+    config: &FsConfig,
+    head: &Head,
+    scan: Option<&Scan<'_>>,
+    last: u64,
+    notes: &mut Vec<String>,
+) -> Result<(Option<Database>, Option<Engine>), OpenError> {
+    let path = &config.path;
+    let foreign = || OpenError::corrupt(path, "another store is in its place; nothing was written");
+    let of_mark = Mark::read(path).map(|(store_id, _)| store_id);
+    let of_journal = scan.and_then(|scan| scan.head.as_ref()).map(|head| head.store_id);
+    if of_mark.into_iter().chain(of_journal).any(|store_id| store_id != head.store_id) {
+        return Err(foreign());
+    }
+    let Some(Found { header, database, engine, .. }) = recovery::find(config, scan, last, None, notes)?
+    else {
+        return Ok((None, None));
+    };
+    let header = header.and_then(|header| Header::decode(&header, path).ok());
+    if header.is_some_and(|header| header.store_id != head.store_id) {
+        if let Some(engine) = engine {
+            engine.close();
+        }
+        return Err(foreign());
+    }
+    Ok((Some(database), engine))
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use std::fs;
+
+    use kms_core::KeyName;
+    use kms_core::primitives::SecretBytes;
+    use kms_core::store::{EntryName, KeyStore as _};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{OpenMode, RootKey, open};
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    struct Sample {
+        dir: TempDir,
+        root: RootKey,
+    }
+
+    impl Sample {
+        async fn make() -> Self {
+            let sample = Self { dir: tempfile::tempdir().unwrap(), root: RootKey::random().unwrap() };
+            let store = open(&sample.config(), &sample.root, OpenMode::CreateOrOpen).unwrap().store;
+            for name in NAMES {
+                let entry = EntryName::from(&KeyName::new(name).unwrap());
+                store.create(&entry, &SecretBytes::from(name.as_bytes())).await.unwrap();
+            }
+            sample
+        }
+
+        fn config(&self) -> FsConfig {
+            FsConfig::new(self.dir.path().join("store"))
+        }
+
+        fn journal(&self) -> std::path::PathBuf {
+            Journal::path_in(&self.config().path)
+        }
+
+        fn head_and_entries(&self) -> (Head, Entries) {
+            let text = fs::read(self.journal()).unwrap();
+            let scan = Scan::of(&text);
+            (scan.head.clone().unwrap(), scan.entries())
+        }
+
+        async fn assert_is_whole(&self) {
+            let opened = open(&self.config(), &self.root, OpenMode::Existing).unwrap();
+            assert_eq!(opened.warnings, [""; 0]);
+            for name in NAMES {
+                let entry = EntryName::from(&KeyName::new(name).unwrap());
+                assert!(opened.store.get(&entry).await.unwrap() == SecretBytes::from(name.as_bytes()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_served_stays_whatever_became_of_the_files() {
+        let flip = |sample: &Sample| {
+            let mut text = fs::read(sample.journal()).unwrap();
+            let at = text.windows(5).position(|part| part == b" + b ").unwrap();
+            text[at + 10] ^= 1;
+            fs::write(sample.journal(), text).unwrap();
+        };
+        let no_database = |sample: &Sample| fs::remove_dir_all(sample.config().path.join("sled")).unwrap();
+        for harm in [&flip as &dyn Fn(&Sample), &no_database, &|sample| (flip(sample), no_database(sample)).0]
+        {
+            let sample = Sample::make().await;
+            let (head, served) = sample.head_and_entries();
+            harm(&sample);
+            let judged = Files::judge(&sample.config(), &head, &served).unwrap();
+            assert!(judged.entries == served);
+            judged.files.ok().unwrap().end(&sample.config().path);
+            sample.assert_is_whole().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn another_store_in_its_place_is_not_written_to() {
+        let (ours, theirs) = (Sample::make().await, Sample::make().await);
+        let (head, served) = ours.head_and_entries();
+        let journal = fs::read(theirs.journal()).unwrap();
+        let judged = Files::judge(&theirs.config(), &head, &served).err().unwrap();
+        assert!(judged.to_string().contains("another store is in its place"), "{judged}");
+        let opened = Files::open_anew(&theirs.config(), &head, &served, false).err().unwrap();
+        assert!(opened.to_string().contains("another store is in its place"), "{opened}");
+        assert!(fs::read(theirs.journal()).unwrap() == journal);
+        theirs.assert_is_whole().await;
     }
 }

@@ -207,8 +207,9 @@ impl State {
         }
         self.standing = Standing::Judged;
         self.index.set_compared();
-        // On a full disk a database may not open again.
-        if self.index.read_only().is_some() {
+        // On a full disk a database may not open again, and in another directory there is another one.
+        let is_in_place = self.open.as_ref().is_some_and(Files::is_in_place);
+        if self.index.read_only().is_some() || !is_in_place || self.ballast.take_with_headroom().is_err() {
             return;
         }
         let Some(files) = self.open.take() else { return };
@@ -223,10 +224,21 @@ impl State {
 
     /// Judges what the store holds, since journal and database differ. Nothing was written since the start.
     fn judge(&mut self) {
+        if self.open.as_ref().is_some_and(|files| !files.is_in_place()) {
+            if !self.displaced {
+                self.look();
+            }
+            self.index.set_doubt(Some(NOT_IN_PLACE.to_owned()));
+            self.index.set_compared();
+            self.put_off();
+            return;
+        }
+        self.displaced = false;
         if let Some(files) = self.open.take() {
             files.close();
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| Files::judge(&self.config, &self.head)));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| Files::judge(&self.config, &self.head, &self.index.entries())));
         let outcome = outcome.map_or_else(
             |_| Err("the database panicked".to_owned()),
             |judged| judged.map_err(|error| error.to_string()),
@@ -251,10 +263,16 @@ impl State {
                 error!(path = %path.display(), "store is read-only until its database can be read: {why}");
                 self.index.set_read_only(Some(why.clone()));
                 self.index.set_doubt(Some(why));
-                (self.retry_at, self.pause) = (Instant::now() + self.pause, LAST_PAUSE.min(self.pause * 2));
+                self.put_off();
             }
         }
         self.index.set_compared();
+    }
+
+    /// Has the next attempt wait, each time longer.
+    fn put_off(&mut self) {
+        self.retry_at = Instant::now() + self.pause;
+        self.pause = LAST_PAUSE.min(self.pause * 2);
     }
 
     /// Goes read-only if the directory is no longer the one that was opened.
@@ -407,8 +425,7 @@ impl State {
             }
             Err(why) => {
                 self.index.set_read_only(Some(why));
-                self.retry_at = Instant::now() + self.pause;
-                self.pause = LAST_PAUSE.min(self.pause * 2);
+                self.put_off();
             }
         }
     }

@@ -153,7 +153,7 @@ impl Files {
     }
 
     /// Judges as the original does: the database has what the journal lacks.
-    pub fn judge(_: &FsConfig, _: &Head) -> Result<Judged<Self>, OpenError> {
+    pub fn judge(_: &FsConfig, _: &Head, _: &Entries) -> Result<Judged<Self>, OpenError> {
         let files = Self::of_model();
         if files.0.fails_one_of > 0 && thread_rng().r#gen() {
             return Err(OpenError::io("read", Path::new("model"))(io::ErrorKind::Other.into()));
