@@ -302,12 +302,12 @@ async fn within<T>(
 mod tests {
     use super::*;
 
-    /// malloc has a fast path for blocks of up to 1,032 bytes, and hyper adds some two hundred to each request.
+    /// malloc has a fast path for blocks of up to 1,032 bytes, and hyper adds less than two hundred to each request.
     #[test]
     fn a_request_is_small() {
         fn size<C, F>(_: impl FnOnce(C, Request<Incoming>) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(serve) <= 780, "{} bytes", size(serve));
+        assert!(size(serve) <= 850, "{} bytes", size(serve));
     }
 }
