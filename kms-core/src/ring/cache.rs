@@ -1,5 +1,6 @@
 //! The cache of a key ring: which keys are in memory, how they get there, and when they go.
 
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -194,7 +195,7 @@ impl<S: KeyStore> Cache<S> {
                     Turn::Wait(waiting) => waiting,
                     Turn::Fetch(flight) => {
                         let waiting = flight.waiting();
-                        self.spawn_read(name.clone(), Arc::clone(&slot), flight, pass);
+                        self.begin_read(name, &slot, flight, pass);
                         waiting
                     }
                     Turn::Refused(Refused::Until(moment)) => {
@@ -218,25 +219,39 @@ impl<S: KeyStore> Cache<S> {
     /// Reads a key again in the background, unless that is under way or failed a moment ago.
     fn refresh(&self, name: &KeyName, slot: &Arc<Slot>, now: Instant) {
         let Some(pass) = self.backend.reads.try_background_pass() else { return };
-        if let Some(flight) = slot.start_refresh(now) {
-            self.spawn_read(name.clone(), Arc::clone(slot), flight, pass);
+        // A sweep refreshes many keys, so none of these reads is done in its task.
+        if let Some(flight) = slot.start_refresh(now)
+            && let Some(read) = self.read(name, slot, flight, pass)
+        {
+            spawn(read);
         }
     }
 
-    fn spawn_read(&self, name: KeyName, slot: Arc<Slot>, flight: Flight<CachedKey>, pass: Pass) {
-        let Some(this) = self.this.upgrade() else { return };
-        let mut read = Box::pin(async move {
-            let result = this.read_key(&name, flight.began).await;
-            let outcome = this.finish(&name, &slot, &flight, result);
-            drop(pass);
-            flight.announce(outcome);
-        });
+    /// Begins a read for which a request waits. It may be done when this returns.
+    fn begin_read(&self, name: &KeyName, slot: &Arc<Slot>, flight: Flight<CachedKey>, pass: Pass) {
+        let Some(mut read) = self.read(name, slot, flight, pass) else { return };
         // A task would cost more than such a read. What its first poll noted is noted anew by the task's.
         let is_done = self.backend.store.capabilities().reads_at_once
             && read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
         if !is_done {
             spawn(read);
         }
+    }
+
+    fn read(
+        &self,
+        name: &KeyName,
+        slot: &Arc<Slot>,
+        flight: Flight<CachedKey>,
+        pass: Pass,
+    ) -> Option<Pin<Box<impl Future<Output = ()> + Send + use<S>>>> {
+        let (this, name, slot) = (self.this.upgrade()?, name.clone(), Arc::clone(slot));
+        Some(Box::pin(async move {
+            let result = this.read_key(&name, flight.began).await;
+            let outcome = this.finish(&name, &slot, &flight, result);
+            drop(pass);
+            flight.announce(outcome);
+        }))
     }
 
     async fn read_key(&self, name: &KeyName, began: Instant) -> Result<CachedKey> {

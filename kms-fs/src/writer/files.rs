@@ -236,7 +236,9 @@ fn find(
 #[cfg(test)]
 #[cfg(not(feature = "model"))]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
+    use std::path::PathBuf;
 
     use kms_core::KeyName;
     use kms_core::primitives::SecretBytes;
@@ -268,8 +270,16 @@ mod tests {
             FsConfig::new(self.dir.path().join("store"))
         }
 
-        fn journal(&self) -> std::path::PathBuf {
+        fn journal(&self) -> PathBuf {
             Journal::path_in(&self.config().path)
+        }
+
+        fn all_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+            let directory = self.config().path;
+            let files =
+                [directory.clone(), directory.join("sled")].map(|directory| fs::read_dir(directory).unwrap());
+            let paths = files.into_iter().flatten().map(|file| file.unwrap().path());
+            paths.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
         }
 
         fn head_and_entries(&self) -> (Head, Entries) {
@@ -313,12 +323,12 @@ mod tests {
     async fn another_store_in_its_place_is_not_written_to() {
         let (ours, theirs) = (Sample::make().await, Sample::make().await);
         let (head, served) = ours.head_and_entries();
-        let journal = fs::read(theirs.journal()).unwrap();
+        let before = theirs.all_files();
         let judged = Files::judge(&theirs.config(), &head, &served).err().unwrap();
         assert!(judged.to_string().contains("another store is in its place"), "{judged}");
         let opened = Files::open_anew(&theirs.config(), &head, &served, false).err().unwrap();
         assert!(opened.to_string().contains("another store is in its place"), "{opened}");
-        assert!(fs::read(theirs.journal()).unwrap() == journal);
+        assert!(theirs.all_files() == before, "its database was not even opened");
         theirs.assert_is_whole().await;
     }
 }

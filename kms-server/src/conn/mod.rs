@@ -1,5 +1,7 @@
 //! The transport of one connection, and the limits on its peer.
 
+#[cfg(test)]
+mod counted;
 pub mod frames;
 pub mod guard;
 pub mod heads;

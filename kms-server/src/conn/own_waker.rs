@@ -72,23 +72,13 @@ impl Wake for State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
+    use super::super::counted::Counted;
     use super::*;
-
-    #[derive(Default)]
-    struct Task(AtomicU32);
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     #[test]
     fn a_task_that_is_awake_is_not_woken_and_does_not_sleep() {
-        let (task, own) = (Arc::<Task>::default(), OwnWaker::new());
-        let count = || task.0.load(Ordering::Relaxed);
+        let (task, own) = (Arc::<Counted>::default(), OwnWaker::new());
+        let count = || task.wakes();
         let waker = Waker::from(Arc::clone(&task));
 
         own.begin(&waker);
@@ -107,7 +97,7 @@ mod tests {
 
     #[test]
     fn no_wake_is_lost_whenever_it_comes() {
-        let (task, own) = (Arc::<Task>::default(), OwnWaker::new());
+        let (task, own) = (Arc::<Counted>::default(), OwnWaker::new());
         let waker = Waker::from(Arc::clone(&task));
         for round in 1..=2000 {
             own.begin(&waker);
@@ -116,7 +106,7 @@ mod tests {
             let sleeps = own.sleep();
             other.join().unwrap();
             // Either the task noticed the wake before it slept, or it was woken.
-            assert_eq!(u32::from(sleeps), task.0.swap(0, Ordering::Relaxed), "round {round}");
+            assert_eq!(u32::from(sleeps), task.take(), "round {round}");
         }
     }
 }

@@ -48,28 +48,18 @@ impl Timer {
 mod tests {
     use std::future::poll_fn;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::task::Wake;
     use std::time::Duration;
 
     use tokio::task::coop::consume_budget;
 
+    use super::super::counted::Counted;
     use super::*;
-
-    #[derive(Default)]
-    struct Task(AtomicU32);
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     #[tokio::test]
     async fn it_wakes_whoever_polled_it_last_each_time_it_is_set() {
         let (soon, hour) = (Duration::from_millis(10), Duration::from_secs(3600));
-        let tasks = [Arc::<Task>::default(), Arc::<Task>::default()];
-        let counts = || tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed));
+        let tasks = [Arc::<Counted>::default(), Arc::<Counted>::default()];
+        let counts = || tasks.each_ref().map(|task| task.wakes());
         let wakers = tasks.each_ref().map(|task| Waker::from(Arc::clone(task)));
         let mut timer = Timer::new(Instant::now() + soon);
         for waker in [&wakers[0], &wakers[0], &wakers[1], &wakers[1]] {
