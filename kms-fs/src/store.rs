@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::database::MAX_VALUE_LEN;
 use crate::disk::Lock;
-use crate::writer::{Index, Job, Writer};
+use crate::writer::{Absent, Index, Job, Writer};
 
 /// A text between the names of slots, which sort before it, and the names of keys, which sort after it.
 const BEFORE_KEYS: &str = "/";
@@ -102,23 +102,15 @@ impl KeyStore for SledStore {
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
         let corrupt =
             |why: String| Error::with_source(ErrorKind::Corrupt, format!("read entry '{name}'"), why);
-        let find = || self.index.entries().get(name.as_str()).map(|value| value.map(SecretBytes::from));
-        let (mut found, mut doubt) = (find(), None);
-        if found.is_none() {
-            self.index.compared().await;
-            // A doubt ends after all entries are there, so it is read first.
-            doubt = self.index.doubt();
-            found = find();
-        }
-        match found {
-            Some(Some(value)) => Ok(value),
-            Some(None) => Err(corrupt(
+        match self.index.get(name.as_str()).await {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => Err(corrupt(
                 "its record was damaged in the journal and in the database, and is lost unless a backup has it".to_owned(),
             )),
-            None => Err(match doubt {
-                None => Error::new(ErrorKind::NotFound, format!("read entry '{name}'")),
-                Some(doubt) => corrupt(format!("it is not found, and may have been lost: {doubt}")),
-            }),
+            Err(Absent { doubt: None }) => Err(Error::new(ErrorKind::NotFound, format!("read entry '{name}'"))),
+            Err(Absent { doubt: Some(doubt) }) => {
+                Err(corrupt(format!("it is not found, and may have been lost: {doubt}")))
+            }
         }
     }
 

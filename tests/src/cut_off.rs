@@ -17,6 +17,8 @@ use crate::{Client, Protocol, TestServer};
 const EFFECTS: usize = 200;
 /// How many clients there are at once.
 const CLIENTS: usize = 8;
+/// How many creates and deletes say how long one lasts.
+const TIMED: usize = 32;
 /// How many requests have to be cut off during their effect. With fewer the test proves nothing.
 const MIN_UNHEARD: usize = 5;
 
@@ -26,10 +28,6 @@ pub struct CutOff<'a> {
     pub server: &'a TestServer,
     /// The file of its audit log.
     pub audit_file: &'a Path,
-    /// The longest time that a client waits for a create.
-    pub create: Duration,
-    /// The longest time that a client waits for a delete.
-    pub delete: Duration,
 }
 
 /// The lines of an audit log by path. Each has the status and whether the answer was sent.
@@ -41,8 +39,11 @@ impl CutOff<'_> {
     /// Each request that took effect has one line and one count; `is_there` says which keys exist. No deleted
     /// key seals.
     pub async fn check(&self, is_there: impl AsyncFn(&str) -> bool) {
-        let made: Vec<_> = (0..EFFECTS).map(|n| format!("made-{n}")).collect();
-        self.cut_off("PUT", "/v1/key/create/", &made, self.create).await;
+        let timed = names("timed", TIMED);
+        let create = self.patience("PUT", "/v1/key/create/", &timed).await;
+        let delete = self.patience("DELETE", "/v1/key/delete/", &timed).await;
+        let made = names("made", EFFECTS);
+        self.cut_off("PUT", "/v1/key/create/", &made, create).await;
         let lines = self.lines_at_rest().await;
         let mut there = 0;
         for name in &made {
@@ -58,9 +59,9 @@ impl CutOff<'_> {
         self.assert_counted(&lines).await;
 
         let mut client = self.server.admin(Protocol::Http2);
-        let gone: Vec<_> = (0..EFFECTS).map(|n| format!("gone-{n}")).collect();
+        let gone = names("gone", EFFECTS);
         self.make(&gone).await;
-        self.cut_off("DELETE", "/v1/key/delete/", &gone, self.delete).await;
+        self.cut_off("DELETE", "/v1/key/delete/", &gone, delete).await;
         let lines = self.lines_at_rest().await;
         let mut left = 0;
         for name in &gone {
@@ -77,6 +78,37 @@ impl CutOff<'_> {
         tell(&format!("{gone} of {EFFECTS} deletes took effect, {unheard_deletes} of them unheard"));
         assert!(unheard_deletes >= MIN_UNHEARD, "few deletes were cut off under way");
         self.assert_counted(&all).await;
+    }
+
+    /// Sends requests without interruption, and returns the longest time that a client should wait.
+    ///
+    /// The time comes from this server on this machine, because a store takes many times as long under load. A
+    /// client that waits for at most one and a half times the median leaves most requests under way.
+    async fn patience(&self, method: &'static str, route: &'static str, names: &[String]) -> Duration {
+        let tasks: Vec<_> = names
+            .chunks(names.len().div_ceil(CLIENTS))
+            .map(|names| {
+                let (names, mut client) = (names.to_vec(), self.server.admin(Protocol::Http2));
+                tokio::spawn(async move {
+                    client.connect().await.unwrap();
+                    let mut took = Vec::new();
+                    for name in names {
+                        let began = Instant::now();
+                        assert_eq!(code(&mut client, method, &format!("{route}{name}")).await, 200);
+                        took.push(began.elapsed());
+                    }
+                    took
+                })
+            })
+            .collect();
+        let mut took = Vec::new();
+        for task in tasks {
+            took.extend(task.await.unwrap());
+        }
+        took.sort_unstable();
+        let patience = took[took.len() / 2].mul_f64(1.5);
+        tell(&format!("a client waits up to {patience:?} for a {method}"));
+        patience
     }
 
     /// Creates keys without interruption and uses each of them once.
@@ -173,6 +205,10 @@ impl CutOff<'_> {
 #[expect(clippy::print_stdout, reason = "the output of a test")]
 fn tell(what: &str) {
     println!("{what}");
+}
+
+fn names(what: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{what}-{n}")).collect()
 }
 
 fn unheard(lines: &Lines) -> usize {

@@ -17,22 +17,34 @@ pub(crate) struct KeyedMac(Box<HmacCore<Sha256>>);
 impl KeyedMac {
     /// Takes in `key`, padded to the block of the hash as in RFC 2104.
     pub fn new(key: &SecretKey) -> Self {
-        let mut block = Zeroizing::new([0; 64]);
-        block[..32].copy_from_slice(key.expose());
-        let core = Box::new(<HmacCore<Sha256> as hmac::KeyInit>::new((&*block).into()));
+        let core = Box::new(keyed(key));
         lock(core.as_ref());
         Self(core)
     }
 
     /// Computes the tag of a message.
     pub fn tag(&self, message: &[u8]) -> Output<Sha256> {
-        let mut core = HmacCore::clone(&self.0);
-        let mut buffer = Buffer::<HmacCore<Sha256>>::default();
-        buffer.digest_blocks(message, |blocks| core.update_blocks(blocks));
-        let mut tag = Output::<Sha256>::default();
-        core.finalize_fixed_core(&mut buffer, &mut tag);
-        tag
+        finish(HmacCore::clone(&self.0), message)
     }
+}
+
+/// Computes the tag of one message, for a key that is seldom used.
+pub(crate) fn tag(key: &SecretKey, message: &[u8]) -> Output<Sha256> {
+    finish(keyed(key), message)
+}
+
+fn keyed(key: &SecretKey) -> HmacCore<Sha256> {
+    let mut block = Zeroizing::new([0; 64]);
+    block[..32].copy_from_slice(key.expose());
+    <HmacCore<Sha256> as hmac::KeyInit>::new((&*block).into())
+}
+
+fn finish(mut core: HmacCore<Sha256>, message: &[u8]) -> Output<Sha256> {
+    let mut buffer = Buffer::<HmacCore<Sha256>>::default();
+    buffer.digest_blocks(message, |blocks| core.update_blocks(blocks));
+    let mut tag = Output::<Sha256>::default();
+    core.finalize_fixed_core(&mut buffer, &mut tag);
+    tag
 }
 
 #[cfg(test)]
@@ -50,7 +62,8 @@ mod tests {
             let message = vec![u8::try_from(len % 251).unwrap(); len];
             let mut hmac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key.expose()).unwrap();
             hmac.update(&message);
-            assert_eq!(mac.tag(&message), hmac.finalize().into_bytes(), "{len}");
+            let expected = hmac.finalize().into_bytes();
+            assert_eq!((mac.tag(&message), tag(&key, &message)), (expected, expected), "{len}");
         }
     }
 }

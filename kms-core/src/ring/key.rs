@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::primitives::mac::KeyedMac;
-use crate::primitives::{Fingerprint, SealingKey};
+use crate::primitives::lock::lock;
+use crate::primitives::{Fingerprint, SealingKey, SecretKey, mac};
 use crate::store::KeyRecord;
 
 /// A master key as it was read from a store, with all that is derived from it once.
@@ -13,7 +13,8 @@ use crate::store::KeyRecord;
 /// It implements no `Debug`. Its secrets are wiped when the last user drops it.
 pub struct CachedKey {
     pub sealing: SealingKey,
-    mac: Option<KeyedMac>,
+    /// Few keys compute HMACs. So only the key is kept, and not what [`SealingKey`] derives from its own.
+    hmac_key: Option<SecretKey>,
     fingerprint: Fingerprint,
     pub created_at: Option<Timestamp>,
     pub created_by: Arc<str>,
@@ -23,11 +24,14 @@ impl CachedKey {
     /// Makes a record ready for use.
     pub fn new(record: KeyRecord) -> Self {
         let sealing = SealingKey::new(record.key, record.cipher);
-        let mac = record.hmac_key.map(|key| KeyedMac::new(&key.0));
+        let hmac_key = record.hmac_key.map(|key| key.0);
+        if let Some(key) = &hmac_key {
+            lock(key.expose());
+        }
         Self {
             fingerprint: sealing.fingerprint(),
             sealing,
-            mac,
+            hmac_key,
             created_at: record.created_at,
             created_by: record.created_by.into(),
         }
@@ -35,7 +39,7 @@ impl CachedKey {
 
     /// Computes HMAC-SHA256 of `message`; `None` without an HMAC key.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
-        Some(self.mac.as_ref()?.tag(message).into())
+        Some(mac::tag(self.hmac_key.as_ref()?, message).into())
     }
 
     pub fn fingerprint(&self) -> &Fingerprint {

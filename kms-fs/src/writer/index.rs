@@ -2,10 +2,17 @@
 
 use std::sync::PoisonError;
 
+use kms_core::primitives::SecretBytes;
 use tokio::sync::watch;
 
 use super::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::entries::Entries;
+
+/// Says that a name has no entry.
+pub struct Absent {
+    /// Why it may have had one.
+    pub doubt: Option<String>,
+}
 
 /// All entries, as they are on the disk.
 pub struct Index {
@@ -53,6 +60,18 @@ impl Index {
 
     pub fn set_doubt(&self, doubt: Option<String>) {
         *self.doubt.lock().unwrap_or_else(PoisonError::into_inner) = doubt;
+    }
+
+    /// Returns the record of a name, `None` if it is lost. Says that a name is absent only when that is known.
+    pub async fn get(&self, name: &str) -> Result<Option<SecretBytes>, Absent> {
+        let find = || self.entries().get(name).map(|value| value.map(SecretBytes::from));
+        if let Some(found) = find() {
+            return Ok(found);
+        }
+        self.compared().await;
+        // A doubt ends after all entries are there, so it is read first.
+        let doubt = self.doubt();
+        find().ok_or(Absent { doubt })
     }
 
     pub fn entries(&self) -> RwLockReadGuard<'_, Entries> {

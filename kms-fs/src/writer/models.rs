@@ -12,7 +12,7 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use tokio::sync::oneshot;
 
-use super::index::Index;
+use super::index::{Absent, Index};
 use super::sync::{Disk, Files};
 use super::thread::{Job, Writer};
 use crate::config::FsConfig;
@@ -183,10 +183,10 @@ fn what_only_the_database_has_is_never_absent_and_never_lost() {
         let reader = {
             let store = Arc::clone(&store);
             thread::spawn(move || {
-                block_on(store.index.compared());
-                // A doubt is noted before the store takes the name for absent, and given up after it is there.
-                let doubt = store.index.doubt();
-                assert!(store.is_seen("stray") || doubt.is_some(), "absent");
+                match block_on(store.index.get("stray")) {
+                    Ok(value) => assert!(value.is_some(), "lost"),
+                    Err(Absent { doubt }) => assert!(doubt.is_some(), "absent"),
+                }
             })
         };
         let writer = {

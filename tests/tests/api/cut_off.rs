@@ -28,8 +28,7 @@ async fn effects_in_the_embedded_store_are_recorded_although_the_client_left() {
         builder.settings.log.audit_file = Some(audit_file.clone());
         builder.settings.log.audit_failure = audit_failure;
         let server = builder.kms(ring.clone()).start().await;
-        let longest = Duration::from_millis(4);
-        let cut_off = CutOff { server: &server, audit_file: &audit_file, create: longest, delete: longest };
+        let cut_off = CutOff { server: &server, audit_file: &audit_file };
         cut_off.check(async |name| ring.store().get(&entry(name)).await.is_ok()).await;
     }
 }

@@ -42,8 +42,7 @@ async fn effects_in_aws_kms_are_recorded_and_leave_no_cmk_behind_although_the_cl
     builder.settings.log.audit_file = Some(audit_file.clone());
     let server = builder.kms(aws.open().await).start().await;
     aws.count_anew().await;
-    let longest = Duration::from_millis(120);
-    let cut_off = CutOff { server: &server, audit_file: &audit_file, create: longest, delete: longest };
+    let cut_off = CutOff { server: &server, audit_file: &audit_file };
     cut_off
         .check(async |name| {
             state(&aws, &format!("alias/kms/k/{name}")).await.is_some_and(|state| state == "Enabled")
