@@ -37,9 +37,17 @@ pub fn fill_for_seal(bytes: &mut [u8]) -> Result<()> {
 mod in_process {
     use std::sync::LazyLock;
 
+    /// AWS-LC can be built without its jitter entropy, and then mixes nothing into its answers.
+    const WITHOUT_JITTER: bool = option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY").is_some()
+        || option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY_x86_64_unknown_linux_gnu").is_some()
+        || option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY_x86_64_unknown_linux_musl").is_some()
+        || option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY_aarch64_unknown_linux_gnu").is_some()
+        || option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY_aarch64_unknown_linux_musl").is_some()
+        || cfg!(target_vendor = "apple");
+
     /// Returns whether AWS-LC mixes new random bytes of the CPU into each answer, by the rule of its `cpu_intel.c`.
     pub fn survives_snapshots() -> bool {
-        static YES: LazyLock<bool> = LazyLock::new(has_usable_generator);
+        static YES: LazyLock<bool> = LazyLock::new(|| !WITHOUT_JITTER && has_usable_generator());
         *YES
     }
 

@@ -36,6 +36,11 @@ impl Client {
         self.remote
     }
 
+    /// Returns the notes about its connection.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
     /// Returns whether these rules allow it anything.
     pub(super) fn is_known(&self, access: &AccessRules) -> bool {
         self.peer.identity.as_ref().is_ok_and(|peer| access.knows(peer))

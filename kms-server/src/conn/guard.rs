@@ -187,7 +187,8 @@ impl Guard {
             self.quiet = known.is_some();
             let idle = known.unwrap_or(Since { number: served, at: now });
             self.idle = Some(idle);
-            bounds[4] = Some((idle.at + self.bounds.idle, Alarm::End));
+            // Once it was told to end, only its end is awaited.
+            bounds[4] = self.close_at.is_none().then_some((idle.at + self.bounds.idle, Alarm::End));
         } else {
             self.quiet = false;
             self.idle = None;

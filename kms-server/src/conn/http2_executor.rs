@@ -31,7 +31,7 @@ pub struct Http2Executor {
 /// A request until its answer is sent.
 struct Request {
     answering: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _active: ActiveRequest,
+    active: ActiveRequest,
 }
 
 /// A request that is polled here. It ends with its answer, or comes out when it has to wait elsewhere.
@@ -111,20 +111,23 @@ impl Http2Executor {
         }
     }
 
-    fn part(&self, mut request: Request, longest: Duration) {
+    fn part(&self, request: Request, longest: Duration) {
         let watch = Arc::clone(&self.watch);
         self.elsewhere.spawn(async move {
+            // Both parts are named, so that the task has both: a request counts until its answer is sent.
+            let Request { mut answering, active } = request;
             // A stream that is dropped at its timeout is reset. An endless answer has no timeout.
-            while tokio::time::timeout(longest + SEND_TIMEOUT, request.answering.as_mut()).await.is_err()
+            while tokio::time::timeout(longest + SEND_TIMEOUT, answering.as_mut()).await.is_err()
                 && watch.has_endless()
             {}
+            drop(active);
         });
     }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Http2Executor {
     fn execute(&self, stream: F) {
-        let request = Request { answering: Box::pin(stream), _active: self.watch.http2_begin() };
+        let request = Request { answering: Box::pin(stream), active: self.watch.http2_begin() };
         self.new.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     }
 }

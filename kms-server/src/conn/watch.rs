@@ -8,8 +8,8 @@
 //! On HTTP/1.1 there is one request at a time:
 //!
 //! ```text
-//!   new ────────▶ head ──http1_begin──▶ request ──http1_answered──▶ answer ready ──flushed──▶ idle
-//!   (open=1)      open≠0                active=1, Due               Ready                     active=0, None
+//!   new ────────▶ head ──http1_begin──▶ request ──http1_answered, _arrived──▶ answer ready ──flushed──▶ idle
+//!   (open=1)      open≠0                active=1, Due    Made, Ready                                    active=0, None
 //!                  ▲                     ▲  │                        ▲                         │
 //!                  │                     │  └──▶ Overdue ────────────┘                         │
 //!                  │                     │     (guard: the timeout is over)                    │
@@ -162,11 +162,18 @@ impl Watch {
         self.answer_is(AnswerState::Overdue)
     }
 
-    /// Notes that the answer to an HTTP/1.1 request is ready, though not sent yet.
+    /// Notes that the answer to an HTTP/1.1 request is made. It may be on its way from another task.
     pub fn http1_answered(&self, lingers: bool) {
         self.answer_by.store(0, Ordering::Relaxed);
-        self.set_answer(AnswerState::Ready);
+        self.set_answer(AnswerState::Made);
         self.lingers.store(lingers, Ordering::Relaxed);
+    }
+
+    /// Notes that the connection's task has the answer, though it is not sent yet. What is flushed before is another one.
+    pub fn http1_arrived(&self) {
+        if self.answer_is(AnswerState::Made) {
+            self.set_answer(AnswerState::Ready);
+        }
     }
 
     /// Notes the beginning of an answer that has no end of its own.
@@ -186,6 +193,7 @@ impl Watch {
             let _ = self.endless.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         } else {
             self.http1_answered(false);
+            self.http1_arrived();
         }
     }
 
@@ -304,8 +312,10 @@ enum AnswerState {
     Due = 1,
     /// It is being made, and its deadline has passed.
     Overdue = 2,
+    /// It is made, and the connection's task does not have it yet.
+    Made = 3,
     /// It is made, and not completely sent.
-    Ready = 3,
+    Ready = 4,
 }
 
 /// Why a client that was accepted is refused now.

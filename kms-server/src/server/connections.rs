@@ -372,7 +372,15 @@ fn service_http1(
     Future = impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
 > {
     let client = Arc::new(client);
-    service_fn(move |request| Movable::new(api::serve(Arc::clone(&client), request), elsewhere.clone()))
+    service_fn(move |request| {
+        let watch = Arc::clone(client.watch());
+        let answering = Movable::new(api::serve(Arc::clone(&client), request), elsewhere.clone());
+        async move {
+            let answer = answering.await;
+            watch.http1_arrived();
+            answer
+        }
+    })
 }
 
 /// Creates the service that answers the requests of one HTTP/2 client. Their executor decides where they run.

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::mpsc;
+use std::thread;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -17,6 +19,7 @@ impl Threads {
     /// Starts `count` threads, or as many as the process has CPUs by its affinity and its control group.
     pub fn start(count: Option<NonZeroUsize>) -> io::Result<Self> {
         let count = count.map_or_else(Self::of_machine, usize::from);
+        check_room(count)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(count)
             .thread_name("kms-serve")
@@ -40,6 +43,24 @@ impl Threads {
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
+}
+
+/// Fails if the system does not allow so many threads. The runtime would panic.
+fn check_room(count: usize) -> io::Result<()> {
+    let mut waiting = Vec::with_capacity(count);
+    let mut outcome = Ok(());
+    while outcome.is_ok() && waiting.len() < count {
+        let (keeps, ends) = mpsc::channel::<()>();
+        let spawned = thread::Builder::new().spawn(move || {
+            let _ = ends.recv();
+        });
+        outcome = spawned.map(|thread| waiting.push((keeps, thread)));
+    }
+    for (keeps, thread) in waiting {
+        drop(keeps);
+        let _ = thread.join();
+    }
+    outcome
 }
 
 impl Drop for Threads {

@@ -168,6 +168,19 @@ async fn idle_connections_end_and_busy_ones_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_idle_peer_that_stays_although_it_is_told_to_go_is_closed() {
+    let server = TestServer::builder().bounds(short()).start().await;
+    for (alpn, parts) in
+        [("h2", [PREFACE, SETTINGS]), ("http/1.1", [b"GET /version HTTP/1.1\r\n", b"host: x\r\n\r\n"])]
+    {
+        let mut tls = connect(&server, alpn).await;
+        let (took, _) = until_closed(&mut tls, &parts, Duration::ZERO).await;
+        let bounds = short().idle..short().idle + short().close + Duration::from_secs(2);
+        assert!(bounds.contains(&took), "{alpn}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_does_not_read_is_closed() {
     let server = TestServer::builder().key("a").bounds(short()).start().await;
     let plaintext = "A".repeat(800_000);

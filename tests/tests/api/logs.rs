@@ -87,7 +87,8 @@ async fn who_listens_to_the_error_log_hears_why_a_request_was_denied() {
 
 #[tokio::test]
 async fn a_listener_outlives_quiet_times_and_ends_with_the_server() {
-    let quick = kms_server::Bounds { idle: Duration::from_millis(400), ..kms_server::Bounds::default() };
+    let (idle, close) = (Duration::from_millis(400), Duration::from_millis(300));
+    let quick = kms_server::Bounds { idle, close, ..kms_server::Bounds::default() };
     let mut server = TestServer::builder().bounds(quick).start().await;
     let mut listeners = Vec::new();
     for protocol in Protocol::ALL {

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use kms_server::Bounds;
 use kms_tests::faults::FaultyStore;
 use kms_tests::{Protocol, TestIdentity, TestServer, TestServerBuilder};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_answers_what_it_has_begun() {
     let store = FaultyStore::new();
-    let mut server = TestServer::builder().store(store.clone()).start().await;
+    let bounds = Bounds { close: Duration::from_millis(300), ..Bounds::default() };
+    let mut server = TestServer::builder().store(store.clone()).bounds(bounds).start().await;
     let mut idle = Vec::new();
     let mut running = Vec::new();
     for protocol in Protocol::ALL {
@@ -35,6 +37,8 @@ async fn a_stopping_server_answers_what_it_has_begun() {
     }
     let late = server.admin(Protocol::Http1).send("GET", "/version", "").await;
     assert!(late.is_err(), "{late:?}");
+    // Longer than a connection without a request has to end.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(running.iter().all(|request| !request.is_finished()));
     store.resume();
     for request in running {
