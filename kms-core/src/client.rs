@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::identity::{Identity, Request};
-use crate::kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms};
+use crate::kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo};
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
 use crate::primitives::SecretBytes;
@@ -136,6 +136,39 @@ impl Client {
     /// - The [errors of every method](Kms#errors-of-every-method).
     pub async fn delete(&self, name: &KeyName) -> Result<()> {
         self.kms.delete(&self.request(), name).await
+    }
+
+    /// Makes a new version of a key. See [`Kms::rotate`].
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions.
+    /// - Those that [`Kms::rotate`] lists, and the [errors of every method](Kms#errors-of-every-method).
+    pub async fn rotate(&self, name: &KeyName) -> Result<Rotation> {
+        self.kms.rotate(&self.request(), name, None).await
+    }
+
+    /// Describes the versions of a key, the oldest first. See [`Kms::versions`].
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions.
+    /// - The [errors of every method](Kms#errors-of-every-method).
+    pub async fn versions(&self, name: &KeyName) -> Result<Vec<VersionInfo>> {
+        self.kms.versions(&self.request(), name).await
+    }
+
+    /// Seals a ciphertext anew, under the version that seals. See [`Kms::rewrap`].
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::NotAuthentic`](crate::ErrorKind::NotAuthentic): key, context and ciphertext do not belong together.
+    /// - The [errors of every method](Kms#errors-of-every-method).
+    pub async fn rewrap(&self, name: &KeyName, ciphertext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+        self.kms.rewrap(&self.request(), name, ciphertext, context).await
     }
 
     /// Makes a random data encryption key, and seals it under the master key and `context`. See [`Kms::generate`].

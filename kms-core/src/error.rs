@@ -41,6 +41,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The store cannot take writes, for example because its disk is full or a sync failed. Reads go on.
     ReadOnly,
+    /// The state of the key does not allow the operation. The source of the error says why, in words for the caller.
+    Conflict,
     /// The backend does not have this operation.
     Unsupported,
     /// The caller left before the operation began.
@@ -80,6 +82,7 @@ impl ErrorKind {
                 | Self::NotAuthentic
                 | Self::NoHmacKey
                 | Self::InvalidInput
+                | Self::Conflict
                 | Self::Unsupported
         )
     }
@@ -100,6 +103,7 @@ impl ErrorKind {
             Self::Timeout => "deadline exceeded",
             Self::Corrupt => "stored data is corrupt",
             Self::ReadOnly => "key store does not take writes",
+            Self::Conflict => "the state of the key does not allow it",
             Self::Unsupported => "operation is not supported by the key store",
             Self::Abandoned => "the caller left before it began",
             Self::Internal => "internal error",

@@ -1,9 +1,11 @@
 //! The trait of key management services.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Request;
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
@@ -98,6 +100,88 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()>;
 
+    /// Makes a new version of a key.
+    ///
+    /// Everything that was sealed before stays readable, and HMACs stay the same. The new version opens at once. It seals
+    /// after [`Rotation::seals_after`], so that every server can open it by then.
+    ///
+    /// With `newest` the key is rotated only if that is its newest version. Of several servers that rotate a key for the
+    /// same reason, one succeeds.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a newer version than `newest`.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the key has 1,000 versions already.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the newest version is there and cannot be read.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies their
+    ///   path.
+    async fn rotate(&self, _: &Request, name: &KeyName, _newest: Option<u32>) -> Result<Rotation> {
+        Err(Error::new(ErrorKind::Unsupported, format!("rotate key '{name}'")))
+    }
+
+    /// Describes the versions of a key, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions.
+    async fn versions(&self, _: &Request, name: &KeyName) -> Result<Vec<VersionInfo>> {
+        Err(Error::new(ErrorKind::Unsupported, format!("list the versions of key '{name}'")))
+    }
+
+    /// Disables a version of a key. Nothing is destroyed, and [`enable`](Kms::enable) brings it back.
+    ///
+    /// What is sealed under a disabled version does not open. Other servers of the same store follow within their
+    /// [`CacheConfig::any`](crate::CacheConfig::any).
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): there is no such version, or it may still seal: a newer one has
+    ///   to be twice as old as a server may take to see it.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies the path
+    ///   of markers.
+    async fn retire(&self, _: &Request, name: &KeyName, version: u32) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, format!("retire version {version} of key '{name}'")))
+    }
+
+    /// Enables a version of a key that was disabled. It is no error if the version is enabled already.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): there is no such version.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies the path
+    ///   of markers.
+    async fn enable(&self, _: &Request, name: &KeyName, version: u32) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, format!("enable version {version} of key '{name}'")))
+    }
+
+    /// Returns how often the versions of rotated keys were used by this process.
+    fn version_uses(&self) -> Vec<(KeyName, u32, VersionUse)> {
+        Vec::new()
+    }
+
+    /// Opens a ciphertext and seals its plaintext under the version that seals now, and under the same context.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`decrypt`](Kms::decrypt) and [`encrypt`](Kms::encrypt).
+    async fn rewrap(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        ciphertext: &[u8],
+        context: &[u8],
+    ) -> Result<Vec<u8>> {
+        let plaintext = self.decrypt(request, name, ciphertext, context).await?;
+        self.encrypt(request, name, plaintext.expose(), context).await
+    }
+
     /// Makes a random data encryption key, and seals it under the master key and `context`.
     ///
     /// # Errors
@@ -156,11 +240,14 @@ pub trait Kms: Send + Sync + 'static {
 /// The capabilities of a [`Kms`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a capability of its own")]
 pub struct Capabilities {
     /// The name of the backend in messages.
     pub backend: &'static str,
     /// Whether keys can be imported.
     pub import: bool,
+    /// Whether keys have versions.
+    pub versions: bool,
     /// Whether keys outlive the process.
     pub durable: bool,
     /// Whether a deleted key keeps its name until the backend erases it, and can be restored there until then.
@@ -174,7 +261,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// Creates the capabilities of a service that can do everything, keeps its keys, and forgets deleted ones.
     pub const fn all(backend: &'static str) -> Self {
-        Self { backend, import: true, durable: true, keeps_deleted: false }
+        Self { backend, import: true, versions: true, durable: true, keeps_deleted: false }
     }
 }
 
@@ -210,6 +297,73 @@ impl KeyInfo {
     #[must_use]
     pub fn with_fingerprint(self, fingerprint: Fingerprint) -> Self {
         Self { fingerprint: Some(fingerprint), ..self }
+    }
+}
+
+/// The most versions of a key.
+pub const MAX_VERSIONS: u32 = 1_000;
+
+/// A new version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rotation {
+    /// The number of the version.
+    pub version: u32,
+    /// The time after which it seals.
+    pub seals_after: Duration,
+}
+
+/// The public facts about a version of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VersionInfo {
+    /// The number of the version, from 1.
+    pub version: u32,
+    /// The cipher that seals under the version; `None` if it cannot be read.
+    pub cipher: Option<Cipher>,
+    /// The time of creation; `None` in records of old KES releases.
+    pub created_at: Option<Timestamp>,
+    /// The creator, as the store records it; empty in records of old KES releases.
+    pub created_by: String,
+    /// The fingerprint of this version; `None` if it cannot be read.
+    pub fingerprint: Option<Fingerprint>,
+    /// Why the version cannot be read.
+    pub unreadable: Option<String>,
+    /// Whether the version is disabled.
+    pub is_disabled: bool,
+    /// How often the version was used; `None` for a key that was never rotated.
+    pub used: Option<VersionUse>,
+}
+
+/// How often, and when last, one process used a version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VersionUse {
+    /// When this process began to count.
+    pub since: Timestamp,
+    /// How often it was asked to open a ciphertext of this version.
+    pub opened: u64,
+    /// When it was asked so last.
+    pub last_opened: Option<Timestamp>,
+    /// How often it sealed under this version.
+    pub sealed: u64,
+    /// When it did so last.
+    pub last_sealed: Option<Timestamp>,
+}
+
+impl VersionInfo {
+    /// Creates the facts about a version that cannot be read.
+    pub(crate) fn unreadable(version: u32, error: &Error) -> Self {
+        Self {
+            version,
+            cipher: None,
+            created_at: None,
+            created_by: String::new(),
+            fingerprint: None,
+            unreadable: Some(error.chain().to_string()),
+            is_disabled: false,
+            used: None,
+        }
     }
 }
 

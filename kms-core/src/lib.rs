@@ -73,7 +73,9 @@ mod sync;
 pub use client::Client;
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{Identity, Request, Waiter};
-pub use kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms};
+pub use kms::{
+    CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, MAX_VERSIONS, Rotation, VersionInfo, VersionUse,
+};
 pub use listing::{ListQuery, Page};
 pub use name::{InvalidName, KeyName};
 pub use primitives::seal::DataKey;

@@ -107,3 +107,32 @@ async fn a_service_is_asked_to_use_every_key() {
     assert_eq!(found.good, ListQuery::MAX_LIMIT + 98);
     assert_eq!(names(&found), [("key-1100", ErrorKind::Corrupt), ("key-7", ErrorKind::Corrupt)]);
 }
+
+#[tokio::test]
+async fn a_version_that_is_damaged_or_missing_is_found() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let ring = KeyRing::new(std::sync::Arc::clone(&store), CacheConfig::default());
+    let client = ring.client(kms_core::Identity::of_program("the test"));
+    let names = ["whole", "damaged", "gap"].map(|name| KeyName::new(name).unwrap());
+    for name in &names {
+        client.create(name).await.unwrap();
+        for _ in 0..3 {
+            client.rotate(name).await.unwrap();
+        }
+    }
+    assert_eq!(survey(&store).await.unwrap().good, 3);
+    for (name, number, content) in [(&names[1], 3, Some(b"damaged".as_slice())), (&names[2], 3, None)] {
+        let first = client.describe(name).await.unwrap().fingerprint.unwrap();
+        let entry = EntryName::version(name, &first, number);
+        store.delete(&entry).await.unwrap();
+        if let Some(content) = content {
+            store.create(&entry, &SecretBytes::from(content)).await.unwrap();
+        }
+    }
+    let found = survey(&store).await.unwrap();
+    let unusable: Vec<_> = found.unusable.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
+    assert_eq!(unusable, [("damaged", ErrorKind::Corrupt), ("gap", ErrorKind::Corrupt)]);
+    for (_, error) in &found.unusable {
+        assert!(error.chain().to_string().contains("/3"), "it names the entry: {}", error.chain());
+    }
+}

@@ -28,6 +28,10 @@ pub struct Settings {
     pub cache: CacheConfig,
     /// The keys to create at the start if they are absent.
     pub keys: Vec<KeyName>,
+    /// The keys that get a new version when their newest one has this age.
+    pub rotate_after: Vec<(KeyName, Duration)>,
+    /// Whether the configuration is one of KES. Its user may want to go back.
+    pub is_for_kes: bool,
     /// Where the keys are stored.
     pub key_store: KeyStoreSettings,
     /// The events that go to the process's own output.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kms_core::primitives::{Fingerprint, SecretBytes};
+use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, Finding, Findings, KeyStore, Wrapper};
 use kms_core::{Error, ErrorKind, ListQuery, Result};
 use serde::Deserialize;
@@ -131,7 +131,7 @@ fn engine(config: &VaultConfig, findings: &mut Findings) {
 /// Compares the capabilities that the policy grants with those that are needed.
 async fn capabilities(store: &VaultStore, findings: &mut Findings) -> Result<()> {
     let operation = "ask Vault for our capabilities";
-    let name = probe_name()?;
+    let name = EntryName::probe()?;
     let (record, removal, listing) =
         (store.engine().path(&name), store.engine().path_to_delete(&name), store.engine().path_to_list());
     let body = json_body(operation, &json!({"paths": [record, removal, listing]}))?;
@@ -181,7 +181,7 @@ async fn capabilities(store: &VaultStore, findings: &mut Findings) -> Result<()>
 }
 
 async fn probe(store: &VaultStore) -> Result<()> {
-    let (name, record) = (probe_name()?, SecretBytes::from(b"probe of kms check".as_slice()));
+    let (name, record) = (EntryName::probe()?, SecretBytes::from(b"probe of kms check".as_slice()));
     store.create(&name, &record).await?;
     let read = store.get(&name).await;
     store.delete(&name).await?;
@@ -207,7 +207,7 @@ async fn keys(store: &VaultStore, findings: &mut Findings) -> Result<()> {
 
 async fn transit(config: &VaultConfig, store: &VaultStore, findings: &mut Findings) -> Result<()> {
     let (Some(settings), Some(transit)) = (&config.transit, store.transit()) else { return Ok(()) };
-    let (name, record) = (probe_name()?, SecretBytes::from(b"probe of kms check".as_slice()));
+    let (name, record) = (EntryName::probe()?, SecretBytes::from(b"probe of kms check".as_slice()));
     let sealed = transit.wrap(&name, &record).await?;
     if transit.unwrap(&name, &sealed).await? != record {
         let operation = format!("use transit key '{}'", settings.key);
@@ -231,13 +231,6 @@ async fn transit(config: &VaultConfig, store: &VaultStore, findings: &mut Findin
 #[derive(Deserialize)]
 struct Capabilities {
     data: HashMap<String, Vec<String>>,
-}
-
-/// Names an entry that no key has and no listing shows.
-fn probe_name() -> Result<EntryName> {
-    let mut fingerprint = [0; 16];
-    kms_core::primitives::fill_random(&mut fingerprint)?;
-    Ok(EntryName::slot(&Fingerprint::from_bytes(fingerprint), 2))
 }
 
 fn seconds(length: Duration) -> String {

@@ -65,6 +65,8 @@ impl TestServer {
             policies: BTreeMap::new(),
             cache: CacheConfig::default(),
             keys: Vec::new(),
+            rotate_after: Vec::new(),
+            is_for_kes: false,
             key_store: KeyStoreSettings::Memory,
             log: LogSettings::default(),
             routes: BTreeMap::new(),

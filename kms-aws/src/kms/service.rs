@@ -192,6 +192,7 @@ impl Kms for AwsKms {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::all("AWS KMS");
         capabilities.import = false;
+        capabilities.versions = false;
         capabilities.keeps_deleted = true;
         capabilities
     }

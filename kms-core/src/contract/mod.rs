@@ -23,6 +23,7 @@ mod fixture;
 mod service;
 mod store;
 mod unreadable;
+mod versions;
 
 pub use self::service::kms;
 pub use self::store::key_store;

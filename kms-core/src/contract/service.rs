@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::fixture::{RACERS, assert_kind, caller, key, request};
+use super::versions::a_rotated_key_reads_everything;
 use crate::error::ErrorKind;
 use crate::kms::{ImportedKey, Kms};
 use crate::listing::ListQuery;
@@ -22,6 +23,7 @@ pub async fn kms(kms: Arc<dyn Kms>) {
     a_key_made_anew_is_another(kms.as_ref()).await;
     imports_seal_with_the_bytes_given(kms.as_ref()).await;
     hmac_is_stable_and_apart(kms.as_ref()).await;
+    a_rotated_key_reads_everything(kms.as_ref()).await;
     keys_are_listed(kms.as_ref()).await;
     let status = kms.status().await;
     assert!(

@@ -87,16 +87,16 @@ async fn names_of_all_shapes_are_apart(store: &dyn KeyStore) {
 }
 
 async fn slots_are_hidden_from_listings(store: &dyn KeyStore) {
-    let slot = EntryName::slot(&Fingerprint::from_bytes([0x5a; 16]), 2);
-    let (key, content) = (entry("contract-slots"), record("second version"));
-    store.create(&key, &record("first version")).await.expect("create an entry");
+    let slot = EntryName::version(&key("contract-slots"), &Fingerprint::from_bytes([0x5a; 16]), 2);
+    let (first, content) = (entry("contract-slots"), record("second version"));
+    store.create(&first, &record("first version")).await.expect("create an entry");
     store.create(&slot, &content).await.expect("create the slot of a later version");
     assert_kind(store.create(&slot, &content).await, ErrorKind::AlreadyExists, "creating over a slot");
     assert_holds(store, &slot, &content, "a slot reads as it was created").await;
     assert_eq!(list_all(store, "", 1).await, ["contract-slots"], "a listing shows keys and no slots");
     store.delete(&slot).await.expect("delete the slot");
     assert_kind(store.get(&slot).await, ErrorKind::NotFound, "reading a deleted slot");
-    store.delete(&key).await.expect("delete the entry");
+    store.delete(&first).await.expect("delete the entry");
 }
 
 async fn listings_are_sorted_and_paged(store: &dyn KeyStore) {

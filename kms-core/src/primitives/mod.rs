@@ -18,6 +18,7 @@
 
 mod cipher;
 mod file;
+pub(crate) mod header;
 mod legacy;
 pub(crate) mod lock;
 pub(crate) mod mac;

@@ -6,6 +6,7 @@
 //! KES 0.24 and MinIO's built-in key write the same form.
 
 use std::array;
+use std::borrow::Cow;
 
 use aes::cipher::BlockCipherEncrypt;
 use aes_gcm::Aes256Gcm;
@@ -66,6 +67,11 @@ impl SealingKey {
         Fingerprint::from_bytes(array::from_fn(|n| tag[n]))
     }
 
+    /// Derives 32 bytes for another use, which `what` names.
+    pub(crate) fn derive(&self, what: &[u8]) -> [u8; 32] {
+        self.mac.tag(what).into()
+    }
+
     /// Encrypts `plaintext` and binds it to `context`, the associated data.
     ///
     /// The result is 44 bytes longer than the plaintext.
@@ -74,9 +80,14 @@ impl SealingKey {
     ///
     /// - [`ErrorKind::Internal`]: the system has no random bytes, or the plaintext exceeds the cipher's limit of 64 GiB.
     pub fn seal(&self, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+        self.seal_behind(&[], plaintext, context)
+    }
+
+    /// Seals as [`seal`](Self::seal) does, and puts `header` before the result. The context then begins with it.
+    pub(crate) fn seal_behind(&self, header: &[u8], plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
         let mut random = [0; SEAL_RANDOM_LEN];
         fill_for_seal(&mut random)?;
-        self.seal_with(&random, plaintext, context)
+        self.seal_with(&random, header, plaintext, context)
     }
 
     /// Creates a random data key, and seals it as [`seal`](Self::seal) does.
@@ -85,6 +96,12 @@ impl SealingKey {
     ///
     /// - [`ErrorKind::Internal`]: the system has no random bytes.
     pub fn generate(&self, context: &[u8]) -> Result<DataKey> {
+        self.generate_behind(&[], context)
+    }
+
+    /// Creates a data key as [`generate`](Self::generate) does, and puts `header` before its ciphertext. The context then
+    /// begins with it.
+    pub(crate) fn generate_behind(&self, header: &[u8], context: &[u8]) -> Result<DataKey> {
         // One call draws the bytes of the data key and of its seal, since most of the cost of a call does not depend on their number.
         let mut random = [0; 32 + SEAL_RANDOM_LEN];
         fill_for_seal(&mut random)?;
@@ -93,23 +110,33 @@ impl SealingKey {
         seal.copy_from_slice(&random[32..]);
         random.zeroize();
         let plaintext = SecretKey::take(&mut key);
-        let ciphertext = self.seal_with(&seal, plaintext.expose(), context)?;
+        let ciphertext = self.seal_with(&seal, header, plaintext.expose(), context)?;
         Ok(DataKey { plaintext, ciphertext })
     }
 
     /// Seals with random bytes that the caller drew for this one seal.
-    fn seal_with(&self, random: &[u8; SEAL_RANDOM_LEN], plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+    fn seal_with(
+        &self,
+        random: &[u8; SEAL_RANDOM_LEN],
+        header: &[u8],
+        plaintext: &[u8],
+        context: &[u8],
+    ) -> Result<Vec<u8>> {
         let (iv, nonce) = split(random);
-        let mut sealed = Vec::with_capacity(plaintext.len() + TAG_LEN + random.len());
+        let mut sealed = Vec::with_capacity(header.len() + plaintext.len() + TAG_LEN + random.len());
+        sealed.extend_from_slice(header);
         sealed.extend_from_slice(plaintext);
-        let outcome = match self.cipher {
-            Cipher::Aes256 => self.aes(&iv).encrypt_in_place(&nonce.into(), context, &mut sealed),
-            Cipher::ChaCha20 => self.chacha(&iv).encrypt_in_place(&nonce.into(), context, &mut sealed),
+        let data = associated_data(header, context);
+        let text = (&mut sealed[header.len()..]).into();
+        let tag = match self.cipher {
+            Cipher::Aes256 => self.aes(&iv).encrypt_inout_detached(&nonce.into(), &data, text),
+            Cipher::ChaCha20 => self.chacha(&iv).encrypt_inout_detached(&nonce.into(), &data, text),
         };
-        if outcome.is_err() {
+        let Ok(tag) = tag else {
             sealed.zeroize();
             return Err(Error::new(ErrorKind::Internal, "seal a plaintext"));
-        }
+        };
+        sealed.extend_from_slice(&tag);
         sealed.extend_from_slice(random);
         Ok(sealed)
     }
@@ -124,6 +151,11 @@ impl SealingKey {
         let (sealed, random) = sealed.split_last_chunk::<SEAL_RANDOM_LEN>().ok_or_else(not_authentic)?;
         let (iv, nonce) = split(random);
         self.open_parts(self.cipher, sealed, &iv, &nonce, context).ok_or_else(not_authentic)
+    }
+
+    /// Decrypts what [`seal_behind`](Self::seal_behind) put behind `header`.
+    pub(crate) fn open_behind(&self, header: &[u8], sealed: &[u8], context: &[u8]) -> Result<SecretBytes> {
+        self.open(sealed, &associated_data(header, context))
     }
 
     /// Decrypts a ciphertext of any form that a KES release wrote, raw or structured.
@@ -222,6 +254,11 @@ fn open_in<A: AeadInOut>(
     let nonce = nonce.as_slice().try_into().ok()?;
     aead.decrypt_in_place(nonce, context, &mut *buffer).ok()?;
     Some(SecretBytes::new(std::mem::take(&mut *buffer)))
+}
+
+/// Returns the associated data of a ciphertext behind `header`.
+fn associated_data<'a>(header: &[u8], context: &'a [u8]) -> Cow<'a, [u8]> {
+    if header.is_empty() { Cow::Borrowed(context) } else { Cow::Owned([header, context].concat()) }
 }
 
 fn split(random: &[u8; SEAL_RANDOM_LEN]) -> ([u8; IV_LEN], [u8; NONCE_LEN]) {

@@ -15,14 +15,18 @@ use super::gate::Pass;
 use super::key::CachedKey;
 use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
+use super::search::{self, Denied, Entry, Found, Search};
 use super::slot::{Due, HeldKey, Refused, Slot};
+use super::uses::AllUses;
+use super::versions::{State, Version, Versions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Request;
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
-use crate::primitives::{Fingerprint, SecretBytes};
-use crate::single_flight::{Flight, Outcome, Turn};
+use crate::primitives::SecretBytes;
+use crate::single_flight::{Flight, Outcome, Turn, Wanted};
 use crate::status::StoreStatus;
+use crate::store::belonging::EntryMac;
 use crate::store::survey::{self, Surveyed};
 use crate::store::{EntryName, KeyRecord, KeyStore};
 use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
@@ -35,6 +39,8 @@ pub struct Cache<S> {
     creators: Creators,
     pub counters: Counters,
     pub report: Report,
+    pub uses: AllUses,
+    denied: Denied,
     this: Weak<Self>,
 }
 
@@ -48,6 +54,8 @@ impl<S: KeyStore> Cache<S> {
             creators: Creators::default(),
             counters: Counters::default(),
             report: Report::default(),
+            uses: AllUses::new(config.any.max(config.offline)),
+            denied: Denied::default(),
             this: Weak::clone(this),
         });
         spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
@@ -79,32 +87,25 @@ impl<S: KeyStore> Cache<S> {
         }
     }
 
-    /// Reads the entry of a key past the cache, and does not decode it. Returns when the read began, too.
-    ///
-    /// The caller holds a pass.
-    pub async fn read_entry(&self, name: &KeyName) -> Result<(SecretBytes, Instant)> {
-        let began = Instant::now();
-        let read = self.backend.read(name, began).await;
-        read.map(|record| (record, began)).map_err(|error| {
-            let error = failed_read(name, error);
-            self.report.learn(name, Some(&error));
-            error
-        })
-    }
-
-    /// Reads a key past the cache, and returns its fingerprint.
-    pub async fn try_key_past(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<Fingerprint> {
+    /// Reads the first version of a key past the cache.
+    pub async fn try_key_past(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<CachedKey> {
         let (cache, name, deadline) = (Arc::clone(self), name.clone(), request.deadline);
         let read = async move { cache.try_key_until(&name, deadline).await };
         self.backend.reads.run(request, read).await
     }
 
-    async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<Fingerprint> {
+    pub async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<CachedKey> {
         let read = self.backend.watched(deadline, survey::read_record(&self.backend.store, name)).await;
-        let fingerprint = |record| *CachedKey::new(record).fingerprint();
-        let outcome = read.map(fingerprint).map_err(|error| failed_read(name, error));
+        let outcome = read.map(CachedKey::new).map_err(|error| failed_read(name, error));
         self.report.learn(name, outcome.as_ref().err());
         outcome
+    }
+
+    /// Reads an entry past the cache. Returns when the read began, too.
+    pub async fn read_back(&self, entry: &EntryName) -> Result<(SecretBytes, Instant)> {
+        let began = Instant::now();
+        let read = self.backend.watched(began + CALL_TIMEOUT, self.backend.store.get(entry)).await;
+        read.map(|record| (record, began))
     }
 
     /// Makes a record ready for use.
@@ -247,22 +248,139 @@ impl<S: KeyStore> Cache<S> {
     ) -> Option<Pin<Box<impl Future<Output = ()> + Send + use<S>>>> {
         let (this, name, slot) = (self.this.upgrade()?, name.clone(), Arc::clone(slot));
         Some(Box::pin(async move {
-            let result = this.read_key(&name, flight.began).await;
+            let result = this.read_key(&name, &slot, flight.began).await;
             let outcome = this.finish(&name, &slot, &flight, result);
             drop(pass);
             flight.announce(outcome);
         }))
     }
 
-    async fn read_key(&self, name: &KeyName, began: Instant) -> Result<CachedKey> {
+    async fn read_key(&self, name: &KeyName, slot: &Slot, began: Instant) -> Result<CachedKey> {
         self.counters.reads.add();
-        let record = self.backend.read(name, began).await;
-        let place = || self.backend.store.place(&EntryName::from(name));
-        record
-            .and_then(|record| KeyRecord::decode_at(record.expose(), place))
-            .map(|record| self.ready(record))
+        let read = async {
+            let record = self.backend.read(name, began).await?;
+            let place = || self.backend.store.place(&EntryName::from(name));
+            let mut key = self.ready(KeyRecord::decode_at(record.expose(), place)?);
+            let before = slot.versions_of(&key);
+            key.versions = self.search(name, &key, before, began + CALL_TIMEOUT).await?.versions;
+            Ok(key)
+        };
+        read.await
             .map_err(|error| failed_read(name, error))
             .inspect_err(|error| self.counters.read_failed(error))
+    }
+
+    /// Returns what is known of the later versions of the key whose first version is `first`.
+    pub fn versions_in_memory(&self, name: &KeyName, first: &CachedKey) -> Option<Arc<Versions>> {
+        self.slots.pin().get(name).and_then(|slot| slot.versions_of(first))
+    }
+
+    /// Fails if a key of one version may have others, which the store does not show.
+    pub fn check_shown(&self, name: &KeyName) -> Result<()> {
+        if !self.denied.hides_versions() {
+            return Ok(());
+        }
+        let why = "the ciphertext names a version of the key, and the key store denies the path of versions";
+        Err(Error::with_source(ErrorKind::Denied, format!("read key '{name}'"), why))
+    }
+
+    /// Returns how long a new version only opens.
+    pub fn delay(&self) -> Duration {
+        self.config.any
+    }
+
+    /// Searches for the later versions of a key.
+    pub async fn search(
+        &self,
+        name: &KeyName,
+        first: &CachedKey,
+        before: Option<Arc<Versions>>,
+        deadline: Instant,
+    ) -> Result<Found> {
+        self.search_of(name, first, deadline).run(before, self.config.any, &self.denied).await
+    }
+
+    /// Returns the reader of what belongs to a key.
+    pub fn search_of<'a>(
+        &'a self,
+        name: &'a KeyName,
+        first: &'a CachedKey,
+        deadline: Instant,
+    ) -> Search<'a, S> {
+        Search { backend: &self.backend, name, first, uses: &self.uses, deadline }
+    }
+
+    /// Fails if a version is disabled, as far as its marker was read lately. Returns whether it was.
+    pub fn check_in_memory(&self, name: &KeyName, key: &HeldKey, state: &State) -> Result<bool> {
+        let now = Instant::now();
+        let Some(is_disabled) = state.known(now, self.config.any) else { return Ok(false) };
+        if state.disabled.get().is_some_and(|held| held.age(now) >= refresh_age(self.config.any))
+            && let Some((this, pass)) = self.this.upgrade().zip(self.backend.reads.try_background_pass())
+        {
+            let (name, key, number) = (name.clone(), Arc::clone(key), state.number);
+            state.disabled.refresh(|| async move {
+                let is_disabled = this.read_disabled(&name, &key, number).await;
+                drop(pass);
+                is_disabled
+            });
+        }
+        if is_disabled { Err(search::disabled(name, state.number)) } else { Ok(true) }
+    }
+
+    /// Fails if a version is disabled. Its marker is read at most once in [`CacheConfig::any`]; while the store is away, what
+    /// was read last counts.
+    pub async fn check(&self, request: &Request, name: &KeyName, key: &HeldKey, state: &State) -> Result<()> {
+        let Some(this) = self.this.upgrade() else { return Ok(()) };
+        let operation = "read whether a version of a key is disabled";
+        let wanted = Wanted { after: None, deadline: request.deadline, operation };
+        let (any, now) = (self.config.any, Instant::now());
+        let read = || {
+            let (this, name, key, number) = (Arc::clone(&this), name.clone(), Arc::clone(key), state.number);
+            async move { this.read_disabled(&name, &key, number).await }
+        };
+        let pass = || self.backend.reads.pass(request);
+        let held = state.disabled.fetch(wanted, |held| held.age(now) < any, pass, read).await;
+        let held = match (held, state.disabled.get()) {
+            (Err(error), Some(last)) if error.kind().is_outage() => last,
+            (held, _) => held?,
+        };
+        if **held { Err(search::disabled(name, state.number)) } else { Ok(()) }
+    }
+
+    async fn read_disabled(&self, name: &KeyName, key: &HeldKey, number: u32) -> Result<bool> {
+        let search = self.search_of(name, key, Instant::now() + CALL_TIMEOUT);
+        let is_disabled = search.is_disabled(number, &EntryMac::of(&key.sealing)).await;
+        is_disabled.map_err(|error| failed_read(name, error))
+    }
+
+    /// Returns a version that is there, from memory or from the store. One read serves all who wait for it.
+    pub async fn version(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        key: &HeldKey,
+        number: u32,
+    ) -> Result<Arc<Version>> {
+        let absent = || Error::new(ErrorKind::Internal, format!("read version {number} of key '{name}'"));
+        let (versions, this) = key.versions.as_ref().zip(self.this.upgrade()).ok_or_else(absent)?;
+        let wanted = Wanted { after: None, deadline: request.deadline, operation: "read a version of a key" };
+        let read = || {
+            let (this, name, key) = (Arc::clone(&this), name.clone(), Arc::clone(key));
+            async move { this.read_version(&name, &key, number).await }
+        };
+        let place = versions.place(number);
+        let held = place.fetch(wanted, |_| true, || self.backend.reads.pass(request), read).await?;
+        Ok(Arc::clone(held.value()))
+    }
+
+    async fn read_version(&self, name: &KeyName, key: &HeldKey, number: u32) -> Result<Arc<Version>> {
+        let search = self.search_of(name, key, Instant::now() + CALL_TIMEOUT);
+        let entry = search.read(number, &EntryMac::of(&key.sealing)).await;
+        match entry.map_err(|error| failed_read(name, error))? {
+            Entry::Readable(version) => Ok(version),
+            Entry::Unreadable(error) | Entry::Denied(error) => Err(failed_read(name, error)),
+            Entry::Absent => Err(search.missing(number)),
+        }
     }
 
     /// Takes the outcome of a read into the slot, and logs it. Returns `None` if the read is outdated.
@@ -346,12 +464,14 @@ impl<S: KeyStore> Surveyed for Cache<S> {
     }
 
     async fn try_key(&self, name: &KeyName) -> Result<()> {
-        self.try_key_until(name, Instant::now() + CALL_TIMEOUT).await.map(drop)
+        let first = self.try_key_until(name, Instant::now() + CALL_TIMEOUT).await?;
+        let versions = survey::read_versions(&self.backend.store, name, &first.sealing).await;
+        versions.map_err(|error| failed_read(name, error))
     }
 }
 
 /// Converts the error of a failed read of a key.
-fn failed_read(name: &KeyName, error: Error) -> Error {
+pub fn failed_read(name: &KeyName, error: Error) -> Error {
     let kind = match error.kind() {
         kind @ (ErrorKind::NotFound | ErrorKind::Unsupported) => kind,
         // The store knows nothing of a client's ciphertext or request, so such an answer is a fault.

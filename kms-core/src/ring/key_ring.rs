@@ -5,19 +5,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::cache::Cache;
+use super::change;
 use super::config::CacheConfig;
-use super::key::CachedKey;
+use super::slot::HeldKey;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identity, Request};
-use crate::kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms};
+use crate::kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo, VersionUse};
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
 use crate::primitives::seal::DataKey;
 use crate::primitives::{Cipher, SecretBytes, SecretKey};
 use crate::status::StoreStatus;
 use crate::store::survey;
-use crate::store::{EntryName, KeyRecord, KeyStore, Survey};
+use crate::store::{KeyRecord, KeyStore, Survey};
 
 /// A [`Kms`] in this process over a [`KeyStore`], with a cache of keys.
 ///
@@ -89,16 +90,15 @@ impl<S: KeyStore> KeyRing<S> {
         survey::walk(&*self.cache).await
     }
 
-    /// Stores `record`, and succeeds only if this very record is in the store afterwards.
     async fn store_new(&self, request: &Request, name: &KeyName, record: KeyRecord) -> Result<()> {
         let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let create = async move { store_new(&cache, &name, record).await };
+        let create = async move { change::create(&cache, &name, record).await };
         self.cache.backend.writes.run(request, create).await
     }
 
     /// Opens `ciphertext`; fails as not authentic only if the key is known to be the current one.
     ///
-    /// Another server may have deleted the key and made it anew since this key ring read it.
+    /// Another server may have deleted the key and made it anew since this key ring read it, or made a version.
     async fn open(
         &self,
         request: &Request,
@@ -107,62 +107,105 @@ impl<S: KeyStore> KeyRing<S> {
         context: &[u8],
     ) -> Result<SecretBytes> {
         let key = self.cache.key(request, name).await?;
-        let error = match key.sealing.open_any_form(ciphertext, context) {
-            Ok(plaintext) => return Ok(plaintext),
-            Err(error) => error,
-        };
-        let explained =
-            |error, key: &CachedKey| self.cache.report.former.explain(error, name, key.fingerprint());
-        if self.store().capabilities().sole_writer || key.began() >= request.received {
-            return Err(explained(error, &key));
+        if let Some((plaintext, state)) = key.open(ciphertext, context) {
+            let Some(state) = state else { return Ok(plaintext) };
+            if !self.cache.check_in_memory(name, &key, &state)? {
+                Box::pin(self.cache.check(request, name, &key, &state)).await?;
+            }
+            return Ok(plaintext);
         }
-        let current = Box::pin(self.cache.fetch(request, name, Some(request.received))).await?;
-        if current.fingerprint() == key.fingerprint() {
-            return Err(explained(error, &key));
-        }
-        current.sealing.open_any_form(ciphertext, context).map_err(|error| explained(error, &current))
+        // Boxed, because it is rare: the future of a hit has no room for a wait in it.
+        Box::pin(self.open_slowly(request, name, key, ciphertext, context)).await
     }
-}
 
-/// Stores `record`, and succeeds only if this very record is in the store afterwards.
-///
-/// It never succeeds over an entry that was there before. It never fails with `NotFound`, which means nothing to the
-/// caller of a create.
-async fn store_new<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
-    let operation = || format!("create key '{name}'");
-    let entry = EntryName::from(name);
-    let encoded = record.encode();
-    let place = cache.place(name);
-    let written = cache.backend.write(cache.backend.store.create(&entry, &encoded)).await;
-    match &written {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
-            // A create neither finds nor opens anything, so the backend means something of its own.
-            return Err(Error::with_source(ErrorKind::Internal, operation(), error.clone()));
+    /// Opens what did not open under what is in memory.
+    async fn open_slowly(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        mut key: HeldKey,
+        ciphertext: &[u8],
+        context: &[u8],
+    ) -> Result<SecretBytes> {
+        loop {
+            let named = |key: &HeldKey| key.named_by(ciphertext).map(|(number, _)| number);
+            if named(&key).is_some_and(|number| number > key.newest())
+                && let Some(current) = self.current(request, name, &key).await?
+            {
+                key = current;
+            }
+            if let Some(number) = named(&key).filter(|number| *number <= key.newest()) {
+                self.cache.version(request, name, &key, number).await?;
+            }
+            if let Some((plaintext, state)) = key.open(ciphertext, context) {
+                if let Some(state) = state {
+                    self.cache.check(request, name, &key, &state).await?;
+                }
+                return Ok(plaintext);
+            }
+            if named(&key).is_some_and(|number| number > key.newest()) {
+                self.cache.check_shown(name)?;
+            }
+            match self.current(request, name, &key).await? {
+                // This one was read after the request came. So the next turn is the last.
+                Some(current) if current.fingerprint() != key.fingerprint() => key = current,
+                _ => {
+                    let error = Error::new(ErrorKind::NotAuthentic, "open a ciphertext");
+                    return Err(self.cache.report.former.explain(error, name, key.fingerprint()));
+                }
+            }
         }
-        Err(error) if !error.kind().leaves_outcome_unknown() => return written,
-        _ => {}
     }
-    // The write was acknowledged, or its outcome is unknown: the record that is read back decides. A create is never
-    // sent twice.
-    let (stored, began) = match (cache.read_entry(name).await, written) {
-        (Ok(read), _) => read,
-        (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
-            let detail = "it was acknowledged and is not there: it was deleted at once, or the store lost it";
-            return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
+
+    /// Reads the key anew, unless `key` is known to be the current one: it was read after the request came, or nobody
+    /// else writes to the store.
+    async fn current(&self, request: &Request, name: &KeyName, key: &HeldKey) -> Result<Option<HeldKey>> {
+        if self.store().capabilities().sole_writer || key.began() >= request.received {
+            return Ok(None);
         }
-        (Err(read), Ok(())) => return Err(read),
-        // The outcome of the write is unknown, and the entry holds something else.
-        (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
-            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), read));
-        }
-        (Err(_), Err(written)) => return Err(written),
-    };
-    if stored != encoded {
-        let detail = "another record was read back";
-        return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
+        self.cache.fetch(request, name, Some(request.received)).await.map(Some)
     }
-    cache.publish_new(name, &place, cache.ready(record), began);
-    Ok(())
+
+    /// Reads all versions of `key` that are not in memory, and describes them.
+    async fn describe_versions(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        key: &HeldKey,
+    ) -> Result<Vec<VersionInfo>> {
+        let mut versions = vec![VersionInfo {
+            version: 1,
+            cipher: Some(key.sealing.cipher()),
+            created_at: key.created_at,
+            created_by: key.created_by.as_str().to_owned(),
+            fingerprint: Some(*key.fingerprint()),
+            unreadable: None,
+            is_disabled: false,
+            used: None,
+        }];
+        let Some(known) = &key.versions else { return Ok(versions) };
+        for number in 2..=key.newest() {
+            versions.push(match self.cache.version(request, name, key, number).await {
+                Ok(version) => version.info(),
+                Err(error) if error.kind() == ErrorKind::Corrupt => VersionInfo::unreadable(number, &error),
+                Err(error) => return Err(error),
+            });
+        }
+        for info in &mut versions {
+            info.used = Some(known.uses.counted(info.version));
+            let state = match known.get(info.version) {
+                Some(version) => Arc::clone(&version.state),
+                None if info.version == 1 => Arc::clone(&known.first),
+                None => continue,
+            };
+            info.is_disabled = match self.cache.check(request, name, key, &state).await {
+                Ok(()) => false,
+                Err(error) if error.kind() == ErrorKind::Conflict => true,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(versions)
+    }
 }
 
 #[async_trait]
@@ -188,7 +231,7 @@ impl<S: KeyStore> Kms for KeyRing<S> {
             name: name.clone(),
             cipher: key.sealing.cipher(),
             created_at: key.created_at,
-            created_by: key.created_by.to_string(),
+            created_by: key.created_by.as_str().to_owned(),
             fingerprint: Some(*key.fingerprint()),
         })
     }
@@ -207,29 +250,45 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
         // An unreadable key can be mended, and a deleted one cannot: so only a readable key is deleted. If there is nothing
         // to read, the store still decides, since it may hold the rest of a key that was deleted in the backend.
-        let fingerprint = match self.cache.try_key_past(request, name).await {
-            Ok(fingerprint) => Some(fingerprint),
+        let key = match self.cache.try_key_past(request, name).await {
+            Ok(key) => Some(key),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let delete = async move {
-            let deleted = cache.backend.write(cache.backend.store.delete(&EntryName::from(&name))).await;
-            // Whatever the outcome, the cached key is no longer known to be in the store.
-            cache.forget(&name);
-            if let Some(fingerprint) = fingerprint {
-                cache.report.former.note(&name, fingerprint);
-            }
-            if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
-                cache.report.unreadable.clear(&name);
-            }
-            deleted
-        };
+        let delete = async move { change::delete(&cache, &name, key).await };
         self.cache.backend.writes.run(request, delete).await
     }
 
+    async fn rotate(&self, request: &Request, name: &KeyName, newest: Option<u32>) -> Result<Rotation> {
+        let (cache, caller, name) = (Arc::clone(&self.cache), request.clone(), name.clone());
+        let rotate = async move { change::rotate(&cache, &caller, &name, newest).await };
+        self.cache.backend.writes.run(request, rotate).await
+    }
+
+    async fn retire(&self, request: &Request, name: &KeyName, version: u32) -> Result<()> {
+        let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());
+        let retire = async move { change::retire(&cache, caller, &name, version).await };
+        self.cache.backend.writes.run(request, retire).await
+    }
+
+    async fn enable(&self, request: &Request, name: &KeyName, version: u32) -> Result<()> {
+        let (cache, name) = (Arc::clone(&self.cache), name.clone());
+        let enable = async move { change::enable(&cache, &name, version).await };
+        self.cache.backend.writes.run(request, enable).await
+    }
+
+    fn version_uses(&self) -> Vec<(KeyName, u32, VersionUse)> {
+        self.cache.uses.all()
+    }
+
+    async fn versions(&self, request: &Request, name: &KeyName) -> Result<Vec<VersionInfo>> {
+        let key = self.cache.key(request, name).await?;
+        Box::pin(self.describe_versions(request, name, &key)).await
+    }
+
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
-        self.cache.key(request, name).await?.sealing.generate(context)
+        self.cache.key(request, name).await?.generate(context)
     }
 
     async fn encrypt(
@@ -239,7 +298,7 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         plaintext: &[u8],
         context: &[u8],
     ) -> Result<Vec<u8>> {
-        self.cache.key(request, name).await?.sealing.seal(plaintext, context)
+        self.cache.key(request, name).await?.seal(plaintext, context)
     }
 
     async fn decrypt(

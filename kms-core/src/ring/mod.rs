@@ -3,6 +3,7 @@
 mod away;
 mod backend;
 mod cache;
+mod change;
 mod config;
 mod counters;
 mod creators;
@@ -15,8 +16,11 @@ mod key_ring;
 mod models;
 pub mod policy;
 mod report;
+mod search;
 mod slot;
 mod unreadable;
+mod uses;
+mod versions;
 
 pub use self::away::{Away, Outage};
 pub use self::config::CacheConfig;

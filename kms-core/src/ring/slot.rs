@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::config::CacheConfig;
 use super::key::CachedKey;
 use super::policy::refresh_age;
+use super::versions::Versions;
 use crate::error::{ErrorKind, Result};
 use crate::primitives::Fingerprint;
 use crate::single_flight::{Flight, Held, Outcome, SingleFlight, Turn, Waiting};
@@ -73,6 +74,12 @@ pub enum Due {
 impl Slot {
     pub fn key(&self) -> Option<HeldKey> {
         self.key.get()
+    }
+
+    /// Returns the later versions that are known of the key whose first version is `first`.
+    pub fn versions_of(&self, first: &CachedKey) -> Option<Arc<Versions>> {
+        let key = self.key().filter(|key| key.fingerprint() == first.fingerprint())?;
+        key.versions.clone()
     }
 
     /// Returns the key while its time lasts.

@@ -2,23 +2,41 @@
 
 use std::fmt;
 
+use crate::error::Result;
 use crate::name::KeyName;
-use crate::primitives::Fingerprint;
+use crate::primitives::{Fingerprint, fill_random};
 
-/// The name of an entry in a [`KeyStore`](super::KeyStore): a key, or the slot of one of its later versions.
+/// The name of an entry in a [`KeyStore`](super::KeyStore): a key, or something that belongs to a key.
 ///
-/// Records are immutable, so a later version of a key is an entry beside the first. The name of such a slot is
-/// `.v/<fingerprint of version 1>/<n>`. No key can have that name, and listings hide it.
+/// A record is immutable. So whatever comes to a key later is an entry beside it. The names of such entries begin with a
+/// dot. No key can have such a name, and listings hide it. Name and fingerprint of the key stand in each: a name that
+/// was deleted and made again meets no entry of the key that was there before, and the same bytes under two names
+/// share nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryName(Box<str>);
 
 impl EntryName {
-    /// The prefix of the names of all slots.
-    pub const SLOT_PREFIX: &'static str = ".v/";
+    /// Returns the name of version `version` (2 or more) of the key `name` whose first version has this fingerprint:
+    /// `.v/<name>/<fingerprint>/<version>`.
+    pub fn version(name: &KeyName, first: &Fingerprint, version: u32) -> Self {
+        Self(format!(".v/{name}/{}/{version}", hex::encode(first.as_bytes())).into())
+    }
 
-    /// Returns the name of the slot of version `version` (2 or more) of the key whose first version has this fingerprint.
-    pub fn slot(fingerprint: &Fingerprint, version: u32) -> Self {
-        Self(format!("{}{}/{version}", Self::SLOT_PREFIX, hex::encode(fingerprint.as_bytes())).into())
+    /// Returns the name of the marker that disables version `version` (1 or more) of a key:
+    /// `.x/<name>/<fingerprint>/<version>`.
+    pub fn disabled(name: &KeyName, first: &Fingerprint, version: u32) -> Self {
+        Self(format!(".x/{name}/{}/{version}", hex::encode(first.as_bytes())).into())
+    }
+
+    /// Returns a random name that no key has and no listing shows, for the probe of a check.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`](crate::ErrorKind::Internal): the system has no random bytes.
+    pub fn probe() -> Result<Self> {
+        let mut random = [0; 16];
+        fill_random(&mut random)?;
+        Ok(Self(format!(".v/kms-check/{}/2", hex::encode(random)).into()))
     }
 
     /// Returns the name as text.
@@ -26,9 +44,9 @@ impl EntryName {
         &self.0
     }
 
-    /// Returns `true` if this is the slot of a later version, which listings hide.
-    pub fn is_slot(&self) -> bool {
-        self.0.starts_with(Self::SLOT_PREFIX)
+    /// Returns `true` if this is no key, but something that belongs to one. Listings hide it.
+    pub fn is_hidden(&self) -> bool {
+        self.0.starts_with('.')
     }
 }
 

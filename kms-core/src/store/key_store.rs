@@ -79,7 +79,7 @@ pub trait KeyStore: Send + Sync + 'static {
     /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
     async fn delete(&self, name: &EntryName) -> Result<()>;
 
-    /// Lists the names of keys that match `query`, in byte order. Slots ([`EntryName::is_slot`]) are left out.
+    /// Lists the names of keys that match `query`, in byte order. Slots ([`EntryName::is_hidden`]) are left out.
     ///
     /// # Errors
     ///

@@ -24,6 +24,7 @@
 //!
 //! The other items read what a store holds: [`KeyRecord`] decodes a record, and [`survey`] finds the unusable ones.
 
+pub(crate) mod belonging;
 mod entry;
 mod finding;
 mod key_store;

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::belonging::EntryMac;
 use super::entry::EntryName;
 use super::key_store::KeyStore;
 use super::record::KeyRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identity, Request};
-use crate::kms::Kms;
+use crate::kms::{Kms, MAX_VERSIONS};
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
+use crate::primitives::SealingKey;
 
 /// The number of keys that are read at once.
 const AT_ONCE: usize = 16;
@@ -32,7 +34,7 @@ pub struct Survey {
     pub unusable: Vec<(KeyName, Error)>,
 }
 
-/// Reads and decodes all keys of `store`, 16 at once.
+/// Reads and decodes all keys of `store` with all of their versions, 16 at once.
 ///
 /// A key that is deleted while the survey runs is not counted.
 ///
@@ -62,6 +64,41 @@ pub(crate) async fn read_record(store: &(impl KeyStore + ?Sized), name: &KeyName
     let entry = EntryName::from(name);
     let record = store.get(&entry).await?;
     KeyRecord::decode_at(record.expose(), || store.place(&entry))
+}
+
+/// Reads and decodes the later versions of a key, whose first version is `first`.
+///
+/// Versions are contiguous, so the walk ends at the first that is absent, unless the next one is there.
+pub(crate) async fn read_versions(
+    store: &(impl KeyStore + ?Sized),
+    name: &KeyName,
+    first: &SealingKey,
+) -> Result<()> {
+    let (fingerprint, mac) = (first.fingerprint(), EntryMac::of(first));
+    let mut missing = None;
+    for number in 2..=MAX_VERSIONS {
+        let entry = EntryName::version(name, &fingerprint, number);
+        let place = || store.place(&entry);
+        let corrupt =
+            |place: String, why: &str| Error::with_source(ErrorKind::Corrupt, format!("read {place}"), why);
+        match store.get(&entry).await {
+            Ok(bytes) => {
+                if let Some(missing) = missing {
+                    return Err(corrupt(missing, "it is missing, and a newer version is there"));
+                }
+                let why = "it was made or changed by somebody who does not know the key";
+                let record = mac.verify(&entry, bytes.expose()).ok_or_else(|| corrupt(place(), why))?;
+                KeyRecord::decode_at(record, place)?;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && missing.is_none() && number > 2 => {
+                missing = Some(place());
+            }
+            // Where the path is denied, keys have one version.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// A source of keys for [`walk`].
@@ -158,7 +195,8 @@ impl Surveyed for OfStore<'_> {
     }
 
     async fn try_key(&self, name: &KeyName) -> Result<()> {
-        read_record(self.0, name).await.map(drop)
+        let first = read_record(self.0, name).await?;
+        read_versions(self.0, name, &SealingKey::new(first.key, first.cipher)).await
     }
 }
 

@@ -7,5 +7,7 @@ mod former_keys;
 mod lifetime;
 mod outages;
 mod reads;
+mod retired;
 mod scripted;
 mod unreadable;
+mod versions;

@@ -1,7 +1,7 @@
 //! A mock of a store that fails, hangs and changes at a chosen moment, since no real store does so on demand.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,11 @@ pub struct Scripted {
     gate: Semaphore,
     blocked: Mutex<Block>,
     reads: AtomicU64,
+    hidden_reads: AtomicU64,
+    /// The path of entries that belong to keys is denied.
+    pub denies_hidden: AtomicBool,
+    /// The path of markers is denied.
+    pub denies_markers: AtomicBool,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
     pub created: Mutex<BTreeSet<EntryName>>,
@@ -71,8 +76,14 @@ impl Scripted {
         self.gate.add_permits(100_000);
     }
 
+    /// Returns how many reads of keys there were, without those of what belongs to keys.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many reads there were of what belongs to keys.
+    pub fn hidden_reads(&self) -> u64 {
+        self.hidden_reads.load(Ordering::Relaxed)
     }
 
     pub async fn until_reads(&self, count: u64) {
@@ -85,6 +96,12 @@ impl Scripted {
         let record = KeyRecord::new(key, Cipher::Aes256, "another server").unwrap();
         self.inner.create(&EntryName::from(name), &record.encode()).await.unwrap();
         copy
+    }
+
+    fn denies(&self, name: &EntryName) -> bool {
+        let is_marker = name.is_hidden() && !name.as_str().starts_with(".v/");
+        (name.is_hidden() && self.denies_hidden.load(Ordering::Relaxed))
+            || (is_marker && self.denies_markers.load(Ordering::Relaxed))
     }
 
     fn outcome(&self) -> Result<()> {
@@ -109,6 +126,9 @@ impl KeyStore for Scripted {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        if self.denies(name) {
+            return Err(Error::new(ErrorKind::Denied, "create what belongs to a key"));
+        }
         if take(&self.creates_that_fail) {
             return Err(Error::new(ErrorKind::Unreachable, "fail before writing"));
         }
@@ -126,11 +146,13 @@ impl KeyStore for Scripted {
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        let reads = if name.is_hidden() { &self.hidden_reads } else { &self.reads };
+        reads.fetch_add(1, Ordering::Relaxed);
         let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
         self.wait(Block::BeforeReading).await;
         let outcome = match self.outcome() {
+            Ok(()) if self.denies(name) => Err(Error::new(ErrorKind::Denied, "read what belongs to a key")),
             Ok(()) => self.inner.get(name).await,
             Err(error) => Err(error),
         };
@@ -141,6 +163,9 @@ impl KeyStore for Scripted {
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
         self.outcome()?;
+        if self.denies(name) {
+            return Err(Error::new(ErrorKind::Denied, "delete what belongs to a key"));
+        }
         self.inner.delete(name).await
     }
 
@@ -168,6 +193,9 @@ pub async fn ring(config: CacheConfig) -> (Arc<Scripted>, Arc<KeyRing<Arc<Script
         gate: Semaphore::new(0),
         blocked: Mutex::new(Block::No),
         reads: AtomicU64::new(0),
+        hidden_reads: AtomicU64::new(0),
+        denies_hidden: AtomicBool::new(false),
+        denies_markers: AtomicBool::new(false),
         at_once: AtomicUsize::new(0),
         most_at_once: AtomicUsize::new(0),
         created: Mutex::default(),

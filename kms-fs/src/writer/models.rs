@@ -182,11 +182,9 @@ fn what_only_the_database_has_is_never_absent_and_never_lost() {
         assert!(store.is_seen("a"));
         let reader = {
             let store = Arc::clone(&store);
-            thread::spawn(move || {
-                match block_on(store.index.get("stray")) {
-                    Ok(value) => assert!(value.is_some(), "lost"),
-                    Err(Absent { doubt }) => assert!(doubt.is_some(), "absent"),
-                }
+            thread::spawn(move || match block_on(store.index.get("stray")) {
+                Ok(value) => assert!(value.is_some(), "lost"),
+                Err(Absent { doubt }) => assert!(doubt.is_some(), "absent"),
             })
         };
         let writer = {

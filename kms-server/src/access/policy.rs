@@ -147,14 +147,28 @@ pub struct Target<'a> {
     pub path: &'a str,
     /// The other routes to the same object, by the beginnings of their paths.
     pub aliases: &'static [&'static str],
+    /// The routes that do a part of what the request does, by the beginnings of their paths.
+    pub includes: &'static [&'static str],
+    /// Whether an allow for all operations with keys does not suffice.
+    pub needs_own_allow: bool,
     /// The rest of the path, which follows each alias.
     pub rest: &'a str,
+}
+
+/// The path of all operations with keys. A rule for it is from before there were some of them.
+const ALL_KEYS: &str = "/v1/key/";
+
+impl<'a> Target<'a> {
+    /// Creates the target of a path that only its own rules are about.
+    pub fn of(path: &'a str) -> Self {
+        Self { path, aliases: &[], includes: &[], needs_own_allow: false, rest: "" }
+    }
 }
 
 /// A named list of path patterns.
 ///
 /// A request passes if an allow pattern matches its own path, and no deny pattern matches that path or one of its
-/// aliases. So an object that is denied under one name is denied under all.
+/// aliases. So an object that is denied under one name is denied under all. What a request includes is denied with it.
 #[derive(Debug)]
 pub struct Policy {
     name: Box<str>,
@@ -191,14 +205,22 @@ impl Policy {
 
     /// Returns the rule that allows `target`, unless a rule denies it.
     pub fn rule_for(&self, target: &Target<'_>) -> Result<&Pattern, Denial<'_>> {
-        let Target { path, aliases, rest } = *target;
+        let Target { path, aliases, includes, needs_own_allow, rest } = *target;
         for pattern in &self.deny {
-            let is_alias = !pattern.matches(path);
-            if !is_alias || aliases.iter().any(|alias| pattern.matches_joined(alias, rest)) {
-                return Err(Denial::Rule { policy: &self.name, pattern, is_alias });
-            }
+            let matches = |other: &&str| pattern.matches_joined(other, rest);
+            let relation = if pattern.matches(path) {
+                Relation::Same
+            } else if aliases.iter().any(matches) {
+                Relation::Alias
+            } else if includes.iter().any(matches) {
+                Relation::Part
+            } else {
+                continue;
+            };
+            return Err(Denial::Rule { policy: &self.name, pattern, relation });
         }
-        let allows = self.allow.iter().find(|pattern| pattern.matches(path));
+        let suffices = |pattern: &&Pattern| !needs_own_allow || pattern.literal().len() > ALL_KEYS.len();
+        let allows = self.allow.iter().filter(suffices).find(|pattern| pattern.matches(path));
         allows.ok_or(Denial::NotAllowed { policy: &self.name })
     }
 }
@@ -235,6 +257,14 @@ impl Pattern {
         }
     }
 
+    /// Returns the text before the first wildcard.
+    fn literal(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text,
+            Self::Glob(_, text) => text.split(['*', '?', '[', '\\']).next().unwrap_or_default(),
+        }
+    }
+
     /// Returns whether the pattern matches `start` and `rest` joined, without joining them.
     fn matches_joined(&self, start: &str, rest: &str) -> bool {
         match self {
@@ -257,6 +287,27 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// How a denied path is related to that of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// It is that path.
+    Same,
+    /// It leads to the same object.
+    Alias,
+    /// What it does is a part of the request.
+    Part,
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Same => "",
+            Self::Alias => ", which leads to the same",
+            Self::Part => ", which is a part of it",
+        })
+    }
+}
+
 /// Why a request was denied, for the log. The client learns only that it was denied.
 #[derive(Debug, thiserror::Error)]
 pub enum Denial<'a> {
@@ -264,14 +315,14 @@ pub enum Denial<'a> {
     #[error("the identity has no policy")]
     NoPolicy,
     /// This rule of its policy denies the path.
-    #[error("policy '{policy}' denies '{pattern}'{}", if *is_alias { ", which leads to the same" } else { "" })]
+    #[error("policy '{policy}' denies '{pattern}'{relation}")]
     Rule {
         /// The policy's name.
         policy: &'a str,
         /// The rule.
         pattern: &'a Pattern,
-        /// Whether the rule names an alias of the path.
-        is_alias: bool,
+        /// How the path that the rule names is related to that of the request.
+        relation: Relation,
     },
     /// No rule of its policy allows the path.
     #[error("no rule of policy '{policy}' allows the path")]
@@ -310,7 +361,7 @@ mod tests {
 
     /// Returns the target of a route without aliases.
     fn only(path: &str) -> Target<'_> {
-        Target { path, aliases: &[], rest: "" }
+        Target::of(path)
     }
 
     fn access(allow: &[&str], deny: &[&str]) -> AccessRules {
@@ -350,6 +401,7 @@ mod tests {
             path: if rest == "a" { "/v1/key/decrypt/a" } else { "/v1/key/decrypt/ab" },
             aliases: &["/v1/key/bulk/decrypt/"],
             rest,
+            ..Target::of("")
         };
         for (deny, a, ab) in [
             ("/v1/key/bulk/decrypt/a", false, true),

@@ -193,6 +193,13 @@ impl Asked {
                 (StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic")
             }
             ErrorKind::NoHmacKey => (StatusCode::CONFLICT, "key does not support HMAC"),
+            ErrorKind::Conflict => {
+                let identity = self.identity.map(tracing::field::display);
+                tracing::warn!(identity, path, remote = %self.remote, "{}", error.chain());
+                // The source is in words for the client.
+                let why = std::error::Error::source(error).map(ToString::to_string);
+                return Reject::new(StatusCode::CONFLICT, why.unwrap_or_else(|| error.kind().to_string()));
+            }
             ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid request body"),
             ErrorKind::Unsupported => {
                 (StatusCode::NOT_IMPLEMENTED, "operation is not supported by the key store")
@@ -208,6 +215,9 @@ impl Asked {
         let message = match self.operation {
             Operation::Create | Operation::Import => "failed to create key",
             Operation::Delete => "failed to delete key",
+            Operation::Rotate => "failed to rotate key",
+            Operation::Retire => "failed to retire key version",
+            Operation::Enable => "failed to enable key version",
             Operation::List => "failed to list keys",
             _ => "failed to read key",
         };

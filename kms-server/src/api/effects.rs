@@ -1,4 +1,4 @@
-//! Creates, imports and deletes. An effect that has begun is finished and recorded, even if the client has left.
+//! Creates, imports, rotations and deletes. An effect that has begun is finished and recorded, even if the client has left.
 //!
 //! A handler is dropped when its client hangs up, or when the route's timeout is over. So an effect runs in a task of its
 //! own, which owns the audit line and the count. The handler only waits for it. An effect that still waits for its turn in
@@ -23,6 +23,20 @@ pub async fn run<F>(
 where
     F: Future<Output = kms_core::Result<()>> + Send + 'static,
 {
+    run_for(call, request, effect, |&()| Answer::done()).await
+}
+
+/// Runs an effect, and answers with what it brings.
+pub async fn run_for<T, F>(
+    call: &Call<'_>,
+    request: Request,
+    effect: impl FnOnce(Arc<dyn Kms>, Request) -> F,
+    answer: impl FnOnce(&T) -> Answer + Send + 'static,
+) -> Result<Answer, Reject>
+where
+    T: Send + Sync + 'static,
+    F: Future<Output = kms_core::Result<T>> + Send + 'static,
+{
     let api = &call.client.api;
     let room = api.audit.reserve(call.path).map_err(|_| call.account.refuse())?;
     let (request, waiter) = request.awaited();
@@ -32,7 +46,7 @@ where
     tokio::spawn(async move {
         let outcome = effect.await;
         let answer = match &outcome {
-            Ok(()) => Ok(Answer::done()),
+            Ok(brought) => Ok(answer(brought)),
             Err(error) => Err(asked.failed(&account.path, error)),
         };
         let status = match &outcome {

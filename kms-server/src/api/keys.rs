@@ -182,7 +182,7 @@ fn cipher_by_name(name: &str) -> Option<Cipher> {
 }
 
 /// Answers with an object of base64 members. It is written into one buffer of the exact size, which is wiped.
-fn base64_members(members: &[(&str, &[u8])]) -> Answer {
+pub fn base64_members(members: &[(&str, &[u8])]) -> Answer {
     // {"name":"base64","name":"base64"} and a line end
     let len =
         members.iter().map(|(name, bytes)| name.len() + json::base64_len(bytes.len()) + 6).sum::<usize>();

@@ -52,7 +52,7 @@ struct LogReader {
 impl Rules for LogReader {
     fn may_read(&self) -> bool {
         let access = self.api.access.load();
-        let target = Target { path: self.path, aliases: self.aliases, rest: "" };
+        let target = Target { aliases: self.aliases, ..Target::of(self.path) };
         self.watch.access_end().is_none()
             && self.identity.is_none_or(|identity| access.authorize(&identity, &target).is_ok())
     }

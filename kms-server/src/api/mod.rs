@@ -18,6 +18,7 @@ mod route;
 mod state;
 mod store_status;
 mod under_way;
+mod versions;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -257,6 +258,11 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Create => Box::pin(keys::create(call)).await,
         Operation::Import => Box::pin(keys::import(call, body)).await,
         Operation::List => Box::pin(keys::list(call)).await,
+        Operation::Rotate => Box::pin(versions::rotate(call, body)).await,
+        Operation::Rewrap => Box::pin(versions::rewrap(call, body)).await,
+        Operation::Retire => Box::pin(versions::retire(call, body)).await,
+        Operation::Enable => Box::pin(versions::enable(call, body)).await,
+        Operation::Versions => Box::pin(versions::list(call)).await,
         Operation::Delete => Box::pin(keys::delete(call)).await,
         Operation::Ready => Box::pin(health::ready(call)).await,
         Operation::Status => Box::pin(health::status(call)).await,

@@ -17,6 +17,9 @@ pub const CONTINUES: char = '~';
 /// The most bytes of any request body: one million.
 pub const MAX_BODY: usize = 1_000_000;
 
+/// The most bytes of a body that holds a few words.
+const MAX_WORDS: usize = 4096;
+
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One route of the API.
@@ -28,6 +31,10 @@ pub struct Route {
     pub path: &'static str,
     /// The paths of other routes to the same object. A policy that denies one of them denies this route.
     pub aliases: &'static [&'static str],
+    /// The paths of routes that do a part of what this one does. A policy that denies one of them denies this route.
+    pub includes: &'static [&'static str],
+    /// Whether an allow has to be meant for this route: one for all of `/v1/key/` is older than the route.
+    pub needs_own_allow: bool,
     /// The most bytes of a request body, or 0 for no body.
     pub max_body: usize,
     /// The time from the headers of a request to its answer.
@@ -43,8 +50,16 @@ pub struct Route {
 impl Route {
     /// Returns whether KES 0.24 has it. The routes of 2020 to 2022 and our own are not in KES 0.24.
     pub fn is_listed(&self) -> bool {
-        !matches!(self.operation, Operation::BulkDecrypt | Operation::AllMetrics)
-            && !self.path.ends_with("/trace")
+        !matches!(
+            self.operation,
+            Operation::BulkDecrypt
+                | Operation::AllMetrics
+                | Operation::Rotate
+                | Operation::Rewrap
+                | Operation::Versions
+                | Operation::Retire
+                | Operation::Enable
+        ) && !self.path.ends_with("/trace")
     }
 
     /// Returns where a request for it is counted, as in KES 0.24.
@@ -78,12 +93,18 @@ impl Route {
             }
             _ => rest,
         };
-        Target { path, aliases: self.aliases, rest }
+        let Self { aliases, includes, needs_own_allow, .. } = *self;
+        Target { path, aliases, includes, needs_own_allow, rest }
     }
 
     /// Sets the paths of routes to the same object. A route is its own alias if several rests lead to the same.
     fn with_aliases(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
+    }
+
+    /// Sets the paths of routes that do a part of what this one does.
+    fn including(self, includes: &'static [&'static str]) -> Self {
+        Self { includes, ..self }
     }
 
     /// Returns whether its answer has no end.
@@ -169,6 +190,16 @@ pub enum Operation {
     BulkDecrypt,
     /// Computes a MAC.
     Hmac,
+    /// Makes a new version of a key.
+    Rotate,
+    /// Seals a ciphertext anew, under the version that seals.
+    Rewrap,
+    /// Describes the versions of a key.
+    Versions,
+    /// Disables a version of a key.
+    Retire,
+    /// Enables a version of a key.
+    Enable,
     /// When and by whom a policy was made.
     DescribePolicy,
     /// What a policy allows and denies.
@@ -214,6 +245,14 @@ impl Routes {
             route(Put, "/v1/key/import/", MAX_BODY, Op::Import),
             route(Get, "/v1/key/list/", 0, Op::List).with_aliases(&["/v1/key/list/"]),
             route(Delete, "/v1/key/delete/", 0, Op::Delete),
+            // KES has no versions.
+            route(Put, "/v1/key/rewrap/", MAX_BODY, Op::Rewrap)
+                .including(&["/v1/key/decrypt/", "/v1/key/bulk/decrypt/"]),
+            Route { needs_own_allow: true, ..route(Put, "/v1/key/rotate/", MAX_WORDS, Op::Rotate) },
+            route(Get, "/v1/key/versions/", 0, Op::Versions),
+            Route { needs_own_allow: true, ..route(Put, "/v1/key/retire/", MAX_WORDS, Op::Retire) }
+                .including(&["/v1/key/delete/"]),
+            Route { needs_own_allow: true, ..route(Put, "/v1/key/enable/", MAX_WORDS, Op::Enable) },
             Route { may_skip_auth: true, ..route(Get, "/v1/ready", 0, Op::Ready) },
             Route { may_skip_auth: true, ..route(Get, "/v1/status", 0, Op::Status) },
             Route {
@@ -303,6 +342,8 @@ fn route(verb: Verb, path: &'static str, max_body: usize, operation: Operation) 
         verb,
         path,
         aliases: &[],
+        includes: &[],
+        needs_own_allow: false,
         max_body,
         timeout: DEFAULT_ROUTE_TIMEOUT,
         gate: Gate::Policy,

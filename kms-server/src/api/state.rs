@@ -1,7 +1,7 @@
 //! The state that all requests share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use super::route::{Operation, Routes};
 use super::store_status::SharedStatus;
 use super::under_way::Effects;
 use crate::access::policy::{AccessRules, Proxies};
+use crate::store::rotations::Rotations;
 use crate::store::wanted_keys::WantedKeys;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::log_limit::LogLimit;
@@ -26,6 +27,8 @@ pub struct Api {
     pub(super) kms: Arc<dyn Kms>,
     pub(super) store_status: SharedStatus,
     wanted: Arc<WantedKeys>,
+    rotations: Arc<Rotations>,
+    is_for_kes: AtomicBool,
     pub(super) access: ArcSwap<AccessRules>,
     /// The number of changes of the access rules.
     pub(super) access_changes: AtomicU32,
@@ -51,10 +54,13 @@ impl Api {
         metrics: Arc<Metrics>,
         audit: Arc<Audit>,
         wanted: Arc<WantedKeys>,
+        rotations: Arc<Rotations>,
     ) -> Self {
         Self {
             store_status: SharedStatus::new(Arc::clone(&kms)),
             wanted,
+            rotations,
+            is_for_kes: AtomicBool::new(false),
             kms,
             access: ArcSwap::from_pointee(access),
             access_changes: AtomicU32::new(0),
@@ -131,6 +137,21 @@ impl Api {
     /// Returns the key management service.
     pub fn kms(&self) -> &Arc<dyn Kms> {
         &self.kms
+    }
+
+    /// Returns the keys that are rotated by age.
+    pub fn rotations(&self) -> &Arc<Rotations> {
+        &self.rotations
+    }
+
+    /// Returns whether the configuration is one of KES, to which its user may want to go back.
+    pub fn is_for_kes(&self) -> bool {
+        self.is_for_kes.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the configuration is one of KES.
+    pub fn set_for_kes(&self, is_for_kes: bool) {
+        self.is_for_kes.store(is_for_kes, Ordering::Relaxed);
     }
 
     /// Returns the keys that the configuration names.

@@ -65,14 +65,25 @@ impl Connection {
     pub fn client(&self, call: Call<'_>) -> Result<Client, Failure> {
         self.access.client(self.server.as_deref(), call)
     }
+
+    /// Creates a client for each server that is named, and not one for the first that can be reached.
+    pub fn clients(&self, call: Call<'_>) -> Result<Vec<(String, Client)>, Failure> {
+        let servers = servers(self.server.as_deref(), call.environment);
+        let client = |server: &str| Ok((server.to_owned(), self.access.client(Some(server), call)?));
+        servers.into_iter().map(client).collect()
+    }
+}
+
+fn servers<'a>(flag: Option<&'a str>, environment: &'a Environment) -> Vec<&'a str> {
+    let servers = flag.or_else(|| environment.first_of(&SERVER)).unwrap_or(DEFAULT_SERVER);
+    servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect()
 }
 
 impl AccessFlags {
     /// Creates the client for `server`, or for the server of the environment if that is `None`.
     pub fn client(&self, server: Option<&str>, call: Call<'_>) -> Result<Client, Failure> {
         let environment = call.environment;
-        let servers = server.or_else(|| environment.first_of(&SERVER)).unwrap_or(DEFAULT_SERVER);
-        let servers: Vec<_> = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
+        let servers = servers(server, environment);
         // An endpoint is a URL to KES's SDK.
         let default_port = if call.is_kes() { HTTPS_PORT } else { PORT };
         Ok(Client::new(&servers, default_port, self.certificate(call)?, &self.trust(environment))?)

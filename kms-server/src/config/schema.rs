@@ -258,6 +258,8 @@ sections! {
 #[serde(deny_unknown_fields, expecting = "a table with a name")]
 pub struct RawKey {
     pub name: RawName,
+    #[serde(default)]
+    pub rotate_after: Option<GoDuration>,
 }
 
 impl RawKeyStore {
@@ -290,7 +292,7 @@ impl Element for RawKey {
     const EXPECTED: &'static str = "an array of tables, each with a name";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        RawName::try_from(text.to_owned()).map(|name| Self { name })
+        RawName::try_from(text.to_owned()).map(|name| Self { name, rotate_after: None })
     }
 }
 

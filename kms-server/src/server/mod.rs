@@ -29,6 +29,7 @@ use crate::host::listen::listen;
 use crate::host::process;
 use crate::settings::Settings;
 use crate::store::inventory::{count_keys, nobody};
+use crate::store::rotations::Rotations;
 use crate::store::wanted_keys::WantedKeys;
 use crate::telemetry::audit::{self, Audit};
 use crate::telemetry::error_log;
@@ -58,6 +59,7 @@ pub struct Server {
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
     wanted: Arc<WantedKeys>,
+    rotations: Arc<Rotations>,
     limits: Limits,
 }
 
@@ -124,10 +126,11 @@ impl Server {
         }
         let creator = settings.admin.unwrap_or_else(nobody);
         let wanted = WantedKeys::at_start(creator, &settings.keys, &*kms).await?;
+        let rotations = Rotations::new(creator, settings.rotate_after.clone());
         tickets.give(&mut tls, &settings.tls)?;
         let routes = Routes::standard().with_settings(&settings.routes);
         let (metrics, limits) = (Arc::new(metrics), Limits::default());
-        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, wanted, limits })
+        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, wanted, rotations, limits })
     }
 
     /// Sets other limits than the defaults.
@@ -180,7 +183,9 @@ impl Server {
         };
         self.audit.start(Arc::clone(&self.metrics)).map_err(no_thread)?;
         let recorder = tokio::spawn(Arc::clone(&self.audit).watch());
-        let api = Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted);
+        let api =
+            Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted, self.rotations);
+        api.set_for_kes(self.settings.is_for_kes);
         let api = Arc::new(api.with_threads(threads.count()));
         let Limits { connections: limit, bounds, .. } = self.limits;
         let elsewhere = Handle::current();
@@ -242,6 +247,7 @@ impl Listening {
         // These tasks end when the set is dropped.
         let mut keys = JoinSet::new();
         keys.spawn(Arc::clone(self.api.wanted_keys()).run(Arc::clone(self.api.kms())));
+        keys.spawn(Arc::clone(self.api.rotations()).run(Arc::clone(self.api.kms())));
         let mut accepting = self.threads.handle().spawn(Arc::clone(&connections).accept(self.listener));
         tokio::select! {
             _ = &mut accepting => {}

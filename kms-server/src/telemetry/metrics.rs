@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use kms_core::Kms;
-use prometheus::core::{AtomicU64 as Integer, GenericCounter, GenericCounterVec};
-use prometheus::{Encoder as _, Gauge, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder as _, Gauge, Histogram, IntGauge, Opts, Registry, TextEncoder};
 
+use super::families::{Counter, CounterVec, counter, gauge, histogram, register};
+use super::version_uses::VersionUses;
 use crate::host::process::{self, Locked, Memory};
-
-type Counter = GenericCounter<Integer>;
-type CounterVec = GenericCounterVec<Integer>;
 
 /// The media type of Prometheus's text format.
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -44,6 +42,7 @@ pub struct Metrics {
     unrecorded: Counter,
     evicted: Counter,
     cache: Cache,
+    versions: VersionUses,
     certificate_expiry: Gauge,
     protection: [IntGauge; 4],
     /// The count of the process-wide error log at the last look.
@@ -101,6 +100,7 @@ impl Metrics {
                 "Connections of clients that may do nothing, closed to make room for others.",
             )?,
             cache: Cache::new(&ours)?,
+            versions: VersionUses::new(&ours)?,
             certificate_expiry: register(
                 &ours,
                 Gauge::new(
@@ -179,6 +179,7 @@ impl Metrics {
     pub fn text(&self, kms: &dyn Kms) -> Vec<u8> {
         self.look();
         self.cache.look(kms);
+        self.versions.look(kms);
         if let Some(held) = process::protection() {
             let all = process::is_locked();
             let keys = all || matches!(held.locked, Ok(Locked::MasterKeys(_)));
@@ -340,27 +341,6 @@ impl Cache {
             family.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Counter> {
-    register(registry, Counter::new(name, help)?)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    register(registry, IntGauge::new(name, help)?)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    register(registry, Histogram::with_opts(options)?)
-}
-
-fn register<C>(registry: &Registry, collector: C) -> prometheus::Result<C>
-where
-    C: prometheus::core::Collector + Clone + 'static,
-{
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }
 
 fn encode(registry: &Registry) -> Vec<u8> {

@@ -2,7 +2,9 @@
 
 pub mod audit;
 pub mod error_log;
+mod families;
 pub mod hub;
 mod lines;
 pub mod log_limit;
 pub mod metrics;
+mod version_uses;

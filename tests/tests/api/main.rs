@@ -31,4 +31,5 @@ mod stopped_log;
 mod store_status;
 mod transcript;
 mod unreadable;
+mod versions;
 mod wanted_keys;

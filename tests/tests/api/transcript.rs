@@ -31,6 +31,7 @@ const DIFFERENCES: &[(u64, Expect, &str)] = &[
     (147, Expect::Skipped, "the route of KES 0.18 to 0.22 is there: see the tests of keys"),
     (191, Expect::Skipped, "an identity with a policy is told of it: see the tests of access"),
     (192, Expect::Skipped, "an identity with a policy is told of it: see the tests of access"),
+    (206, Expect::Body(404, "{\"message\":\"key does not exist\"\n}"), "ours: a key has versions"),
     (209, NO_ROUTE, "KES redirects to the cleaned path"),
     (210, NO_ROUTE, "KES redirects to the cleaned path"),
     (215, Expect::Skipped, "ours: all metrics"),

@@ -49,6 +49,52 @@ fn a_key_is_made_used_and_deleted() {
 }
 
 #[test]
+fn a_key_is_rotated_rewrapped_retired_and_enabled() {
+    let server = server();
+    let shell = server.exports();
+    shell.run(&["key", "create", "my-key"]).ok();
+    let sealed = field(&shell.run(&["key", "encrypt", "my-key", "hello", "Yw=="]).ok(), "ciphertext");
+    let made = shell.run(&["key", "rotate", "my-key"]);
+    assert!(made.stderr.contains("KES"), "{made:?}");
+    assert_eq!(made.ok(), "Version 2 of key 'my-key' opens now and seals in 5m0s\n");
+    let json = shell.run(&["key", "rotate", "my-key", "--json"]).ok();
+    assert_eq!(json, "{\"version\":3,\"seals_after_ms\":300000}\n");
+    let rewrapped = shell.run(&["key", "rewrap", "my-key", &sealed, "Yw=="]).ok();
+    let opened = shell.run(&["key", "decrypt", "my-key", &field(&rewrapped, "ciphertext"), "Yw=="]).ok();
+    assert_eq!(STANDARD.decode(field(&opened, "plaintext")).unwrap(), b"hello");
+    let line = format!("{{\"ciphertext\":\"{sealed}\",\"context\":\"Yw==\"}}\n");
+    let lines = shell.run_with(&["key", "rewrap", "my-key", "-"], line.repeat(3).as_bytes()).ok();
+    assert_eq!(lines.lines().count(), 3);
+    for line in lines.lines() {
+        assert_eq!(field(line, "context"), "Yw==");
+        let opened = shell.run(&["key", "decrypt", "my-key", &field(line, "ciphertext"), "Yw=="]).ok();
+        assert_eq!(STANDARD.decode(field(&opened, "plaintext")).unwrap(), b"hello");
+    }
+    let error = shell.run_with(&["key", "rewrap", "my-key", "-"], format!("{line}nonsense\n").as_bytes());
+    assert!(error.stderr.contains("stdin, line 2: expected an object"), "{error:?}");
+
+    let info = shell.run(&["key", "info", "my-key"]).ok();
+    let versions: Vec<_> = info.lines().filter(|line| line.starts_with("Version ")).collect();
+    assert!(versions.len() == 3 && versions[0].contains("opened "), "{info}");
+    let retire =
+        |more: &[&str]| shell.run(&[&["key", "retire", "my-key", "--version", "1"], more].concat()).error();
+    assert!(retire(&[]).contains("was opened at"), "{}", retire(&[]));
+    let quiet = retire(&["--unused-for", "0s"]);
+    assert!(quiet.contains("may still seal"), "its successor is younger than any server may be: {quiet}");
+    let unproven = shell.run(&["key", "retire", "my-key", "--version", "2"]).error();
+    assert!(unproven.contains("has counted only since") && unproven.contains("--unproven"), "{unproven}");
+    let closed = format!("{},127.0.0.1:1", server.export("KES_SERVER"));
+    let away = shell
+        .run(&["key", "retire", "my-key", "--version", "2", "--server", &closed, "--unused-for", "0s"])
+        .error();
+    assert!(away.contains("127.0.0.1:1 did not tell"), "{away}");
+    let enabled = shell.run(&["key", "enable", "my-key", "--version", "1"]).ok();
+    assert_eq!(enabled, "Version 1 of key 'my-key' is enabled\n");
+    let error = shell.run(&["key", "enable", "my-key", "--version", "9"]).error();
+    assert!(error.contains("key 'my-key' has no version 9; the newest is 3"), "{error}");
+}
+
+#[test]
 fn several_keys_are_made_listed_and_deleted_at_once() {
     let server = server();
     let shell = server.exports();

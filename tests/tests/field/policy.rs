@@ -64,6 +64,51 @@ fn a_decision_is_explained_from_the_config_alone() {
 }
 
 #[test]
+fn new_powers_need_an_allow_that_is_meant_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kms.yml");
+    let operations = ["rotate", "rewrap", "versions", "retire", "enable"];
+    // What is allowed, what is denied, and which of the operations pass.
+    let table = [
+        ("allow: ['/v1/key/*']", [false, true, true, false, false]),
+        ("allow: ['/v1/*']", [false, true, true, false, false]),
+        ("allow: ['/*']", [false, true, true, false, false]),
+        ("allow: ['*']", [false, true, true, false, false]),
+        ("allow: ['/v1/key/r*']", [true, true, false, true, false]),
+        ("allow: ['/v1/key/rotate/*']", [true, false, false, false, false]),
+        ("allow: ['/v1/key/rotate/my-key']", [true, false, false, false, false]),
+        ("allow: ['/v1/key/rotate/other']", [false; 5]),
+        ("allow: ['/v1/key/*', '/v1/key/rotate/*']", [true, true, true, false, false]),
+        ("allow: ['/v1/key/enable/*', '/v1/key/retire/my-*']", [false, false, false, true, true]),
+        ("allow: ['/v1/key/*'], deny: ['/v1/key/decrypt/*']", [false, false, true, false, false]),
+        ("allow: ['/v1/key/*'], deny: ['/v1/key/bulk/decrypt/my-*']", [false, false, true, false, false]),
+        ("allow: ['/v1/key/*'], deny: ['/v1/key/decrypt/other']", [false, true, true, false, false]),
+        ("allow: ['/v1/key/r*'], deny: ['/v1/key/rotate/my-key']", [false, true, false, true, false]),
+        ("allow: ['/v1/key/re*'], deny: ['/v1/key/delete/my-key']", [false, true, false, false, false]),
+        ("allow: ['/v1/key/re*'], deny: ['/v1/key/delete/other']", [false, true, false, true, false]),
+        ("allow: ['/v1/key/r*'], deny: ['/v1/key/*']", [false; 5]),
+        ("paths: ['/v1/key/*/*']", [false, true, true, false, false]),
+        ("paths: ['/v1/key/?otate/*']", [false; 5]),
+        ("paths: ['/v1/key/[rx]*/*']", [false, true, false, false, false]),
+        ("paths: ['/v1/key/rot*/*']", [true, false, false, false, false]),
+        ("paths: ['/v1/key/rotate/my-key']", [true, false, false, false, false]),
+    ];
+    for (rules, passes) in table {
+        let content = format!(
+            "admin: {{identity: {ADMIN}}}\ntls: {{key: k, cert: c}}\nkeystore: {{fs: {{path: p}}}}\n\
+             policy: {{app: {{{rules}, identities: [{APP}]}}}}\n"
+        );
+        fs::write(&file, content).unwrap();
+        let seen = operations.map(|operation| {
+            let path = format!("/v1/key/{operation}/my-key");
+            let arguments = ["policy", "test", "--config", text(&file), "--identity", APP, &path];
+            Shell::default().run(&arguments).status.success()
+        });
+        assert_eq!(seen, passes, "{rules}");
+    }
+}
+
+#[test]
 fn a_check_tells_what_a_deny_denies_beyond_its_words() {
     let (_dir, file) = config();
     let found = Shell::default().run(&["check", "--config", text(&file)]).stdout;

@@ -5,5 +5,6 @@ mod aws;
 mod certificates;
 mod minio;
 mod outer;
+mod rotation;
 mod sdk;
 mod setup;

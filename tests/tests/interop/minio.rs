@@ -228,21 +228,27 @@ fn a_denied_and_a_deleted_key_are_told(minio: &Minio, keys: &KeyServer, file: &P
 }
 
 /// A MinIO server with one drive, and its client.
-struct Minio {
+pub struct Minio {
     dir: tempfile::TempDir,
     address: SocketAddr,
     process: Option<Process>,
+    /// The endpoints of further key servers.
+    more_endpoints: Vec<String>,
 }
 
 impl Minio {
-    fn start(keys: &KeyServer) -> Self {
+    pub fn start(keys: &KeyServer) -> Self {
+        Self::start_with(keys, Vec::new())
+    }
+
+    pub fn start_with(keys: &KeyServer, more_endpoints: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut minio = Self { dir, address: free_address(), process: None };
+        let mut minio = Self { dir, address: free_address(), process: None, more_endpoints };
         minio.restart(keys);
         minio
     }
 
-    fn restart(&mut self, keys: &KeyServer) {
+    pub fn restart(&mut self, keys: &KeyServer) {
         self.stop();
         let process = self.process(keys, "minio.log");
         process.until_listening(self.address);
@@ -250,8 +256,25 @@ impl Minio {
         self.until_works(&["ready", "s3"]);
     }
 
+    /// Restarts MinIO, and ends it when it has said `what`.
+    pub fn restart_until_told(&mut self, keys: &KeyServer, what: &str) {
+        self.stop();
+        let process = self.process(keys, "told.log");
+        let log = self.dir.path().join("told.log");
+        let began = Instant::now();
+        loop {
+            let told = fs::read_to_string(&log).unwrap_or_default();
+            if told.contains(what) {
+                drop(process);
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "MinIO does not say '{what}':\n{told}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Starts MinIO, waits until it has given up, and returns its output.
-    fn refuses_to_start(&mut self, keys: &KeyServer) -> String {
+    pub fn refuses_to_start(&mut self, keys: &KeyServer) -> String {
         self.stop();
         self.process(keys, "refused.log").until_failed()
     }
@@ -268,35 +291,38 @@ impl Minio {
             .env("MINIO_ROOT_PASSWORD", PASSWORD)
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off")
-            .env("MINIO_KMS_KES_ENDPOINT", keys.endpoint())
+            .env(
+                "MINIO_KMS_KES_ENDPOINT",
+                self.more_endpoints.iter().fold(keys.endpoint(), |all, more| format!("{all},{more}")),
+            )
             .env("MINIO_KMS_KES_API_KEY", &keys.app_key)
             .env("MINIO_KMS_KES_CAPATH", keys.ca())
             .env("MINIO_KMS_KES_KEY_NAME", "minio-default");
         Process::start(command, &self.dir.path().join(log))
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(process) = self.process.take() {
             process.stop();
         }
     }
 
     /// Runs the client `mc` and expects success.
-    fn mc(&self, args: &[&str]) -> String {
+    pub fn mc(&self, args: &[&str]) -> String {
         let [config, quiet] = self.options();
         let host = self.host();
         let args: Vec<&str> = [config.as_str(), &quiet].into_iter().chain(args.iter().copied()).collect();
         run(&program("mc"), &args, &[("MC_HOST_s3", &host)])
     }
 
-    fn attempt(&self, args: &[&str]) -> Output {
+    pub fn attempt(&self, args: &[&str]) -> Output {
         let [config, quiet] = self.options();
         let host = self.host();
         let args: Vec<&str> = [config.as_str(), &quiet].into_iter().chain(args.iter().copied()).collect();
         attempt(&program("mc"), &args, &[("MC_HOST_s3", &host)])
     }
 
-    fn until_works(&self, args: &[&str]) {
+    pub fn until_works(&self, args: &[&str]) {
         let began = Instant::now();
         loop {
             let output = self.attempt(args);
@@ -308,7 +334,7 @@ impl Minio {
         }
     }
 
-    fn get(&self, object: &str) -> Vec<u8> {
+    pub fn get(&self, object: &str) -> Vec<u8> {
         let output = self.attempt(&["cat", object]);
         assert!(output.status.success(), "{object}: {}", text(&output));
         output.stdout
@@ -319,7 +345,7 @@ impl Minio {
     }
 
     /// Creates a file of random bytes, which do not compress.
-    fn file(&self, name: &str, len: usize) -> PathBuf {
+    pub fn file(&self, name: &str, len: usize) -> PathBuf {
         let file = self.dir.path().join(name);
         let mut bytes = vec![0; len];
         kms_core::primitives::fill_random(&mut bytes).unwrap();
@@ -344,6 +370,6 @@ impl Minio {
     }
 }
 
-fn path(file: &Path) -> String {
+pub fn path(file: &Path) -> String {
     file.display().to_string()
 }

@@ -45,10 +45,15 @@ impl KeyServer {
     /// Starts a server with this section of the config for its key store. `kms check` has to print `told`.
     pub fn start_on(dir: TempDir, key_store: &str, told: &str, allow: &[&str], deny: &[&str]) -> Self {
         let mut server = Self::prepare(dir);
-        let file = |name: &str| server.dir.path().join(name).display().to_string();
+        server.configure(key_store, told, allow, deny);
+        server
+    }
+
+    fn configure(&mut self, key_store: &str, told: &str, allow: &[&str], deny: &[&str]) {
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
         let [admin, app, client] =
-            [&server.admin_key, &server.app_key, &file("client.crt")].map(|of| identity_of(of));
-        let address = server.address;
+            [&self.admin_key, &self.app_key, &file("client.crt")].map(|of| identity_of(of));
+        let address = self.address;
         let mut config = String::new();
         write!(
             config,
@@ -71,8 +76,18 @@ identities = ["{app}", "{client}"]
         fs::write(&path, config).unwrap();
         let found = run(kms(), &["check", "--config", &path], &[]);
         assert!(found.contains(told), "'{told}' is not in:\n{found}");
-        server.restart();
-        server
+        self.restart();
+    }
+
+    /// Starts one more server with the identities and the certificate of this one.
+    pub fn start_beside(&self, key_store: &str, told: &str, allow: &[&str], deny: &[&str]) -> Self {
+        let mut other = Self::prepare(tempfile::tempdir().unwrap());
+        (other.admin_key, other.app_key) = (self.admin_key.clone(), self.app_key.clone());
+        for name in ["server.key", "server.crt"] {
+            fs::copy(self.dir.path().join(name), other.dir.path().join(name)).unwrap();
+        }
+        other.configure(key_store, told, allow, deny);
+        other
     }
 
     /// Starts the real KES on a directory of key files, with the policy of [`KeyServer::start`].

@@ -88,7 +88,7 @@ async fn slots_of_later_versions_do_not_keep_kes_from_serving() {
     let kes = start(&config).await;
     let kms = ring(config, CacheConfig::default());
     kms.create(&request(), &key("key")).await.unwrap();
-    let slot = EntryName::slot(&Fingerprint::from_bytes([7; 16]), 2);
+    let slot = EntryName::version(&key("key"), &Fingerprint::from_bytes([7; 16]), 2);
     kms.store().create(&slot, &record()).await.unwrap();
     assert_eq!(kes.get("key/list/*").await["names"], json!([".v/", "key"]));
     let dek = kes.ask("key/generate/key", json!({})).await;
@@ -98,7 +98,7 @@ async fn slots_of_later_versions_do_not_keep_kes_from_serving() {
 }
 
 /// Starts a KES with the same Vault settings.
-async fn start(config: &VaultConfig) -> Kes {
+pub async fn start(config: &VaultConfig) -> Kes {
     let Login::AppRole(AppRole { id, secret: SecretSource::Value(secret), .. }) = &config.login else {
         unreachable!()
     };

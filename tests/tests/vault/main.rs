@@ -20,3 +20,4 @@ mod server;
 mod tls;
 mod transit;
 mod unreadable;
+mod versions;

@@ -87,9 +87,9 @@ async fn what_we_write_has_the_form_of_kes() {
 async fn slots_of_later_versions_have_paths_that_vault_keeps() {
     let bao = Bao::with_kv(KvVersion::V2).await;
     let store = open(bao.config(KvVersion::V2));
-    let slot = EntryName::slot(&Fingerprint::from_bytes([0xab; 16]), 2);
+    let slot = EntryName::version(&key("key"), &Fingerprint::from_bytes([0xab; 16]), 2);
     store.create(&slot, &record()).await.unwrap();
-    let path = format!("kv/data/minio/.v/{}/2", "ab".repeat(16));
+    let path = format!("kv/data/minio/.v/key/{}/2", "ab".repeat(16));
     let answer = bao.ask(Method::GET, &path, Value::Null).await;
     assert_eq!(answer["data"]["data"][slot.as_str()], "record");
     assert!(store.list(&ListQuery::prefix("")).await.unwrap().names.is_empty());

@@ -209,7 +209,7 @@ fn decide(role: &Role, routes: &Routes, path: &str) -> Result<String, String> {
         return Ok("no policy is asked about this path".to_owned());
     }
     let note = if found.is_none() { ", but no route has this path" } else { "" };
-    let nowhere = Target { path: &path, aliases: &[], rest: "" };
+    let nowhere = Target::of(&path);
     let target = found.map_or(nowhere, |(route, rest)| route.target(&path, rest));
     match role {
         Role::Admin => Ok(format!("the identity is the admin, who may do everything{note}")),

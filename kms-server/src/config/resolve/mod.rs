@@ -14,8 +14,10 @@ mod vault;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use kms_core::{CacheConfig, KeyName};
+use kms_core::{CacheConfig, KeyName, MAX_VERSIONS};
+use kms_vault::KvVersion;
 
 pub use self::address::parse_address;
 pub use self::context::Context;
@@ -23,7 +25,10 @@ use self::policies::Owners;
 use super::node::KeyPath;
 use super::problem::Problem;
 use super::schema::{Raw, RawCache, RawKey};
-use crate::settings::Settings;
+use crate::settings::{BareStore, KeyStoreSettings, Settings};
+
+/// The age of rotations below which the number of versions is used up within three years.
+const SHORT_ROTATION: Duration = Duration::from_secs(24 * 3600);
 
 /// The address of a server whose config names none.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
@@ -46,6 +51,7 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
     }
     let cache = cache(&raw.cache);
     let address = context::given(raw.address);
+    let key_store = key_store::key_store(raw.keystore, raw.kms, &cache, context)?;
     Ok(Settings {
         address: self::address(address, "address", context)?.unwrap_or(DEFAULT_ADDRESS),
         threads: threads(raw.threads, context)?,
@@ -54,8 +60,10 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
         tls,
         policies,
         cache,
+        rotate_after: rotations(&raw.keys, &key_store, &cache, context)?,
+        key_store,
+        is_for_kes: context.is_for_kes,
         keys: keys(raw.keys, context)?,
-        key_store: key_store::key_store(raw.keystore, raw.kms, &cache, context)?,
         log: log::log(raw.log, context)?,
         routes: routes::routes(raw.api, context)?,
     })
@@ -78,7 +86,7 @@ fn threads(raw: Option<usize>, context: &Context<'_>) -> Result<Option<NonZeroUs
 fn keys(raw: Vec<RawKey>, context: &Context<'_>) -> Result<Vec<KeyName>, Problem> {
     let at = |index: usize| format!("keys.{index}.name");
     let mut keys: Vec<KeyName> = Vec::new();
-    for (index, RawKey { name }) in raw.into_iter().enumerate() {
+    for (index, RawKey { name, .. }) in raw.into_iter().enumerate() {
         if let Some(first) = keys.iter().position(|key| *key == name.0) {
             let first = context.layers.name_of(&at(first));
             let message = format!("key '{}' is there twice, first as {first}", name.0);
@@ -87,6 +95,51 @@ fn keys(raw: Vec<RawKey>, context: &Context<'_>) -> Result<Vec<KeyName>, Problem
         keys.push(name.0);
     }
     Ok(keys)
+}
+
+/// Returns why keys in this key store cannot be rotated by age.
+fn cannot_rotate(key_store: &KeyStoreSettings) -> Option<&'static str> {
+    match key_store {
+        KeyStoreSettings::Vault(vault) | KeyStoreSettings::Wrapped { store: BareStore::Vault(vault), .. }
+            if vault.version == KvVersion::V1 =>
+        {
+            Some(
+                "version 1 of Vault's K/V engine cannot decide which of several servers rotates: use version 2, or 'kms key rotate'",
+            )
+        }
+        KeyStoreSettings::AwsKms(_) => Some("a key of AWS KMS is not rotated by its age here"),
+        _ => None,
+    }
+}
+
+/// Returns the keys that are rotated by age.
+fn rotations(
+    raw: &[RawKey],
+    key_store: &KeyStoreSettings,
+    cache: &CacheConfig,
+    context: &mut Context<'_>,
+) -> Result<Vec<(KeyName, Duration)>, Problem> {
+    let mut rotations = Vec::new();
+    for (index, RawKey { name, rotate_after }) in raw.iter().enumerate() {
+        let Some(age) = rotate_after.as_ref().map(|age| age.0) else { continue };
+        let key = format!("keys.{index}.rotate_after");
+        if let Some(why) = cannot_rotate(key_store) {
+            return Err(context.problem(&key, why));
+        }
+        if age <= cache.any {
+            let message = "a new version seals only after cache.expiry.any, so this has to be longer";
+            return Err(context.problem(&key, message));
+        }
+        if age < SHORT_ROTATION {
+            let days = u64::from(MAX_VERSIONS).saturating_mul(age.as_secs()) / (24 * 3600);
+            let message = format!(
+                "a key has at most {MAX_VERSIONS} versions, and these are used up within {days} days"
+            );
+            context.warn(&key, message);
+        }
+        rotations.push((name.0.clone(), age));
+    }
+    Ok(rotations)
 }
 
 fn cache(raw: &RawCache) -> CacheConfig {

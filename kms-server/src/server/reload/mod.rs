@@ -70,6 +70,8 @@ struct Made {
     log_least: Option<ErrorLevel>,
     creator: Identity,
     keys: Vec<KeyName>,
+    rotate_after: Vec<(KeyName, Duration)>,
+    is_for_kes: bool,
     later: Vec<&'static str>,
     current: Current,
 }
@@ -133,6 +135,8 @@ impl Reloader {
         *current = made.current;
         drop(current);
         retire(old);
+        self.api.set_for_kes(made.is_for_kes);
+        self.api.rotations().set(made.creator, made.rotate_after);
         self.api.wanted_keys().set(made.creator, made.keys).await;
         Ok(made.later)
     }
@@ -216,9 +220,11 @@ impl Made {
         };
         let creator = settings.admin.unwrap_or_else(nobody);
         let (log_least, keys) = (settings.log.least(), settings.keys.clone());
+        let (rotate_after, is_for_kes) = (settings.rotate_after.clone(), settings.is_for_kes);
         let (now, of_tls) = AtStart::split(settings);
         let current = Current { tls: Arc::new(of_tls), needs_certificates, watched, inputs, refused: None };
-        Ok(Self { access, routes, tls, log_least, creator, keys, later: started.differences(&now), current })
+        let later = started.differences(&now);
+        Ok(Self { access, routes, tls, log_least, creator, keys, rotate_after, is_for_kes, later, current })
     }
 }
 

@@ -319,7 +319,7 @@ impl KeyStore for KesDirectory {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        if name.is_slot() {
+        if name.is_hidden() {
             return self.store.create(name, record).await;
         }
         let exists = || Error::new(ErrorKind::AlreadyExists, format!("create entry '{name}'"));
@@ -349,8 +349,8 @@ impl KeyStore for KesDirectory {
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
         let missing = match self.store.get(name).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && !name.is_slot() => error,
-            Err(error) if error.kind() == ErrorKind::Corrupt && !name.is_slot() => {
+            Err(error) if error.kind() == ErrorKind::NotFound && !name.is_hidden() => error,
+            Err(error) if error.kind() == ErrorKind::Corrupt && !name.is_hidden() => {
                 return self.read_imported(name, error).await;
             }
             read => return read,
@@ -363,7 +363,7 @@ impl KeyStore for KesDirectory {
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
-        if name.is_slot() {
+        if name.is_hidden() {
             return self.store.delete(name).await;
         }
         let mut lists = self.lists.write().await;

@@ -32,7 +32,11 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
         (allow, "alow = []", &["kms.toml:11: policy.app.alow: unknown key", "allow, deny, identities"]),
         ("[cache.expiry]", "[cache.expire]", &["cache.expire: unknown key, expected expiry"]),
         ("any =", "every =", &["kms.toml:16: cache.expiry.every: unknown key", "any, unused, offline"]),
-        ("name = \"my-key\"", "id = 'my-key'", &["kms.toml:19: keys[0].id: unknown key, expected name"]),
+        (
+            "name = \"my-key\"",
+            "id = 'my-key'",
+            &["kms.toml:19: keys[0].id: unknown key, expected one of name, rotate_after"],
+        ),
         ("[keystore.fs]", "[keystore.sled]", &["kms.toml:21: keystore.sled: unknown key", "fs, memory"]),
         ("root_key_file", "root_key", &["keystore.fs.root_key: unknown key", "root_key_file, root_key_env"]),
         ("[keystore.fs]", "[keystore.memory]", &["keystore.memory.path: unknown key, expected none here"]),

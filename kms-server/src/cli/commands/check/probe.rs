@@ -3,7 +3,7 @@
 use kms_core::store::Finding;
 use std::path::Path;
 
-use kms_core::primitives::{Fingerprint, SecretBytes, SecretKey};
+use kms_core::primitives::{SecretBytes, SecretKey};
 use kms_core::store::{EntryName, KeyStore, Survey, Wrapper, survey};
 
 /// The subject of all findings about the key store.
@@ -69,10 +69,7 @@ async fn exercise(store: &impl KeyStore) -> Result<(), String> {
 
 /// Creates a random entry, under a name that listings hide.
 fn probe() -> kms_core::Result<(EntryName, SecretBytes)> {
-    let mut random = [0; 16];
-    kms_core::primitives::fill_random(&mut random)?;
-    let name = EntryName::slot(&Fingerprint::from_bytes(random), 2);
-    Ok((name, SecretBytes::from(SecretKey::random()?.expose().as_slice())))
+    Ok((EntryName::probe()?, SecretBytes::from(SecretKey::random()?.expose().as_slice())))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]

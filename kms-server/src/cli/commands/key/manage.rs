@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::input::{base64_text, decode_key};
 use super::request::{failed, key_path};
+use super::versions;
 use crate::cli::client::{Client, parse};
 use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
@@ -109,7 +110,8 @@ pub fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
         format_args!("Algorithm   {}", info.algorithm),
         format_args!("Date        {}", format::date(&info.created_at)),
         format_args!("Owner       {}", info.created_by),
-    ])
+    ])?;
+    if call.is_kes() { Ok(()) } else { versions::print(&args.connection.clients(call)?, &args.name, output) }
 }
 
 /// Deletes keys.

@@ -5,12 +5,14 @@ mod discard;
 mod input;
 mod manage;
 mod request;
+mod versions;
 
 use clap::Subcommand;
 
 use self::crypto::{DecryptArgs, DekArgs, EncryptArgs, HmacArgs};
 use self::discard::DiscardArgs;
 use self::manage::{ImportArgs, InfoArgs, NamesArgs};
+use self::versions::{EnableArgs, RetireArgs, RewrapArgs, RotateArgs};
 use crate::cli::failure::Failure;
 use crate::cli::listing::{self, Kind, ListArgs};
 use crate::cli::name::Call;
@@ -30,6 +32,14 @@ pub enum Command {
     /// Delete keys for ever. Everything that was encrypted under them is lost.
     #[command(alias = "delete")]
     Rm(NamesArgs),
+    /// Make a new version of a key. What was sealed before stays readable.
+    Rotate(RotateArgs),
+    /// Seal ciphertexts anew, under the version that seals.
+    Rewrap(RewrapArgs),
+    /// Disable an old version of a key that nobody needs any more. Nothing is destroyed.
+    Retire(RetireArgs),
+    /// Enable a version of a key that was retired.
+    Enable(EnableArgs),
     /// Discard an unreadable key of a local store; the server must not run.
     Discard(DiscardArgs),
     /// Generate a data encryption key.
@@ -51,6 +61,10 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Info(args) => manage::info(&args, call),
         Command::Ls(args) => listing::print(Kind::Keys, &args, call),
         Command::Rm(args) => manage::remove(&args, call),
+        Command::Rotate(args) => versions::rotate(&args, call),
+        Command::Rewrap(args) => versions::rewrap(&args, call),
+        Command::Retire(args) => versions::retire(&args, call),
+        Command::Enable(args) => versions::enable(&args, call),
         Command::Discard(args) => discard::run(&args, call.environment),
         Command::Dek(args) => crypto::dek(&args, call),
         Command::Encrypt(args) => crypto::encrypt(args, call),

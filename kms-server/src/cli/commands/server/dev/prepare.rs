@@ -130,6 +130,8 @@ impl DevServer {
             policies: BTreeMap::new(),
             cache: CacheConfig::default(),
             keys: Vec::new(),
+            rotate_after: Vec::new(),
+            is_for_kes: false,
             key_store,
             log: LogSettings::default(),
             routes: BTreeMap::new(),

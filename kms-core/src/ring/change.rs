@@ -1,0 +1,284 @@
+//! What changes a key in the store: create, rotate, retire, enable, delete.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::cache::{Cache, failed_read};
+use super::key::CachedKey;
+use super::policy::CALL_TIMEOUT;
+use super::search::{Entry, Marker};
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Identity, Request};
+use crate::kms::{MAX_VERSIONS, Rotation};
+use crate::name::KeyName;
+use crate::primitives::{SecretBytes, SecretKey};
+use crate::store::belonging::EntryMac;
+use crate::store::{EntryName, KeyRecord, KeyStore};
+
+/// How often a rotation begins anew because another server made the version.
+const ROTATIONS: usize = 8;
+
+/// Stores the record of a new key, and takes the key into the cache.
+pub async fn create<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
+    let place = cache.place(name);
+    let failed_read = |error| {
+        let error = failed_read(name, error);
+        cache.report.learn(name, Some(&error));
+        error
+    };
+    let (entry, encoded) = (EntryName::from(name), record.encode());
+    let began = store_new(cache, &entry, &encoded, || format!("create key '{name}'"), failed_read).await?;
+    cache.publish_new(name, &place, cache.ready(record), began);
+    Ok(())
+}
+
+/// Makes a new version of a key. With `only_after` it does so only if that is the newest version.
+pub async fn rotate<S: KeyStore>(
+    cache: &Cache<S>,
+    request: &Request,
+    name: &KeyName,
+    only_after: Option<u32>,
+) -> Result<Rotation> {
+    let operation = || format!("rotate key '{name}'");
+    let unsupported = |error: Error| Error::with_source(ErrorKind::Unsupported, operation(), error);
+    for _ in 0..ROTATIONS {
+        let first = cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await?;
+        let before = cache.versions_in_memory(name, &first);
+        let found = cache.search(name, &first, before, Instant::now() + CALL_TIMEOUT).await;
+        let found = found.map_err(|error| failed_read(name, error))?;
+        if let Some(denied) = found.denied {
+            return Err(unsupported(denied));
+        }
+        let newest = found.versions.as_ref().map_or(1, |versions| versions.newest());
+        if let Some(error) = found.versions.and_then(|versions| versions.newest_fails()) {
+            return Err(Error::with_source(error.kind(), operation(), error));
+        }
+        if only_after.is_some_and(|version| version != newest) {
+            let why = format!("version {newest} is the newest");
+            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), why));
+        }
+        if newest == MAX_VERSIONS {
+            let why = format!("it has {MAX_VERSIONS} versions, the most that a key may have");
+            return Err(Error::with_source(ErrorKind::InvalidInput, operation(), why));
+        }
+        let version = newest + 1;
+        let mut record =
+            KeyRecord::new(SecretKey::random()?, first.sealing.cipher(), request.identity.to_string())?;
+        record.hmac_key = None; // HMACs stay those of the first version
+        let entry = EntryName::version(name, first.fingerprint(), version);
+        let content = EntryMac::of(&first.sealing).sign(&entry, record.encode().expose());
+        match store_new(cache, &entry, &content, operation, |error| failed_read(name, error)).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            Err(error) if error.kind() == ErrorKind::Denied => return Err(unsupported(error)),
+            Err(error) => return Err(error),
+        }
+        // The version is there. A read that fails now is made up for by the next refresh.
+        let now = Request::new(request.identity, CALL_TIMEOUT);
+        if let Err(error) = cache.fetch(&now, name, Some(now.received)).await {
+            warn!(key = %name, "version {version} was made, and could not be read again yet: {}", error.chain());
+        }
+        return Ok(Rotation { version, seals_after: cache.delay() });
+    }
+    let why = "other servers made a version each time";
+    Err(Error::with_source(ErrorKind::Throttled, operation(), why))
+}
+
+/// Disables a version of a key.
+pub async fn retire<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    version: u32,
+) -> Result<()> {
+    let operation = || format!("retire version {version} of key '{name}'");
+    let conflict = |why: String| Error::with_source(ErrorKind::Conflict, operation(), why);
+    let (first, newest) = present(cache, name).await?;
+    if version == 0 || version > newest {
+        return Err(conflict(format!("key '{name}' has no version {version}; the newest is {newest}")));
+    }
+    let search = cache.search_of(name, &first, Instant::now() + CALL_TIMEOUT);
+    let (mac, delay) = (EntryMac::of(&first.sealing), cache.delay() * 2);
+    let (mut youngest, mut is_followed) = (None, false);
+    for number in version + 1..=newest {
+        if let Entry::Readable(next) =
+            search.read(number, &mac).await.map_err(|error| failed_read(name, error))?
+            && !search.is_disabled(number, &mac).await.map_err(|error| failed_read(name, error))?
+        {
+            let waits = next.waits(delay);
+            if waits.is_zero() {
+                is_followed = true;
+                break;
+            }
+            youngest.get_or_insert((number, waits));
+        }
+    }
+    if !is_followed {
+        return Err(conflict(match youngest {
+            Some((number, waits)) => format!(
+                "version {version} may still seal on a server that has not seen version {number}: try again in {} s",
+                waits.as_secs() + 1
+            ),
+            None => format!(
+                "version {version} is the newest that can seal: 'kms key rotate {name}' makes another, and after {} s it can be retired",
+                delay.as_secs() + 1
+            ),
+        }));
+    }
+    let marker = EntryName::disabled(name, first.fingerprint(), version);
+    let content = format!(r#"{{"at":"{}","by":"{caller}"}}"#, Timestamp::now());
+    let content = mac.sign(&marker, content.as_bytes());
+    let made = async || {
+        let made = store_new(cache, &marker, &content, operation, |error| failed_read(name, error)).await;
+        made.map(drop).map_err(|error| without_markers(error, operation))
+    };
+    match made().await {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            match search.read_marker(&marker, &mac).await.map_err(|error| failed_read(name, error))? {
+                Marker::There => {}
+                // What has no effect makes room.
+                Marker::Foreign(error) => {
+                    warn!(key = %name, entry = %marker, "a marker without effect is removed: {}", error.chain());
+                    cache.backend.write(cache.backend.store.delete(&marker)).await?;
+                    made().await?;
+                }
+                Marker::Absent => made().await?,
+                Marker::Denied(error) => return Err(without_markers(error, operation)),
+            }
+        }
+        made => made?,
+    }
+    note_disabled(cache, name, &first, version, true);
+    Ok(())
+}
+
+/// Enables a version of a key.
+pub async fn enable<S: KeyStore>(cache: &Cache<S>, name: &KeyName, version: u32) -> Result<()> {
+    let operation = || format!("enable version {version} of key '{name}'");
+    let (first, newest) = present(cache, name).await?;
+    if version == 0 || version > newest {
+        let why = format!("key '{name}' has no version {version}; the newest is {newest}");
+        return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
+    }
+    let marker = EntryName::disabled(name, first.fingerprint(), version);
+    match cache.backend.write(cache.backend.store.delete(&marker)).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(without_markers(error, operation)),
+        _ => {
+            note_disabled(cache, name, &first, version, false);
+            Ok(())
+        }
+    }
+}
+
+/// Reads the first version of a key, and the number of its newest.
+async fn present<S: KeyStore>(cache: &Cache<S>, name: &KeyName) -> Result<(CachedKey, u32)> {
+    let first = cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await?;
+    let before = cache.versions_in_memory(name, &first);
+    let found = cache.search(name, &first, before, Instant::now() + CALL_TIMEOUT).await;
+    let newest =
+        found.map_err(|error| failed_read(name, error))?.versions.map_or(1, |versions| versions.newest());
+    Ok((first, newest))
+}
+
+fn without_markers(error: Error, operation: impl Fn() -> String) -> Error {
+    match error.kind() {
+        ErrorKind::Denied => Error::with_source(ErrorKind::Unsupported, operation(), error),
+        _ => error,
+    }
+}
+
+/// Notes in memory whether a version is disabled.
+fn note_disabled<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    first: &CachedKey,
+    version: u32,
+    is_disabled: bool,
+) {
+    let Some(versions) = cache.versions_in_memory(name, first) else { return };
+    let later = versions.get(version).map(|version| Arc::clone(&version.state));
+    let state = later.or_else(|| (version == 1).then(|| Arc::clone(&versions.first)));
+    if let Some(state) = state {
+        state.disabled.put(is_disabled, Instant::now());
+    }
+}
+
+/// Deletes a key, of which `key` was read just now: its first version, and then the later ones from the newest down.
+pub async fn delete<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Option<CachedKey>) -> Result<()> {
+    let newest = match &key {
+        None => 1,
+        Some(first) => {
+            let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
+            let found = found.map_err(|error| failed_read(name, error))?;
+            found.versions.map_or(1, |versions| versions.newest())
+        }
+    };
+    let store = &cache.backend.store;
+    let deleted = cache.backend.write(store.delete(&EntryName::from(name))).await;
+    // Whatever the outcome, the cached key is no longer known to be in the store.
+    cache.forget(name);
+    if let Some(key) = &key {
+        cache.report.former.note(name, *key.fingerprint());
+    }
+    if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
+        cache.report.unreadable.clear(name);
+    }
+    deleted?;
+    let Some(first) = key.as_ref().map(CachedKey::fingerprint).filter(|_| newest > 1) else { return Ok(()) };
+    cache.uses.forget(name, first);
+    let versions = (2..=newest).rev().map(|number| EntryName::version(name, first, number));
+    for entry in versions.chain((1..=newest).rev().map(|number| EntryName::disabled(name, first, number))) {
+        if let Err(error) = cache.backend.write(store.delete(&entry)).await
+            && error.kind() != ErrorKind::NotFound
+        {
+            warn!(key = %name, %entry, "the key was deleted, and this entry of it was not: {}", error.chain());
+        }
+    }
+    Ok(())
+}
+
+/// Stores the record of a new entry, and succeeds only if this very record is in the store afterwards. Returns when it was
+/// read back.
+///
+/// It never succeeds over an entry that was there before. It never fails with `NotFound`, which means nothing to the
+/// caller.
+async fn store_new<S: KeyStore>(
+    cache: &Cache<S>,
+    entry: &EntryName,
+    record: &SecretBytes,
+    operation: impl Fn() -> String,
+    failed_read: impl Fn(Error) -> Error,
+) -> Result<Instant> {
+    let written = cache.backend.write(cache.backend.store.create(entry, record)).await;
+    match &written {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
+            // A create neither finds nor opens anything, so the backend means something of its own.
+            return Err(Error::with_source(ErrorKind::Internal, operation(), error.clone()));
+        }
+        Err(error) if !error.kind().leaves_outcome_unknown() => return Err(error.clone()),
+        _ => {}
+    }
+    // The write was acknowledged, or its outcome is unknown: the record that is read back decides. A create is never
+    // sent twice.
+    let (stored, began) = match (cache.read_back(entry).await.map_err(failed_read), written) {
+        (Ok(read), _) => read,
+        (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
+            let detail = "it was acknowledged and is not there: it was deleted at once, or the store lost it";
+            return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
+        }
+        (Err(read), Ok(())) => return Err(read),
+        // The outcome of the write is unknown, and the entry holds something else.
+        (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
+            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), read));
+        }
+        (Err(_), Err(written)) => return Err(written),
+    };
+    if stored != *record {
+        let detail = "another record was read back";
+        return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
+    }
+    Ok(began)
+}
