@@ -115,8 +115,9 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the key has 1,000 versions already.
     /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the newest version is there and cannot be read.
     /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
-    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies their
-    ///   path.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the backend does not rotate the key now, or not again.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service rotates no keys, or the store denies the path
+    ///   of versions.
     async fn rotate(&self, _: &Request, name: &KeyName, _newest: Option<u32>) -> Result<Rotation> {
         Err(Error::new(ErrorKind::Unsupported, format!("rotate key '{name}'")))
     }
@@ -246,7 +247,9 @@ pub struct Capabilities {
     pub backend: &'static str,
     /// Whether keys can be imported.
     pub import: bool,
-    /// Whether keys have versions.
+    /// Whether keys have versions that are listed, retired and enabled.
+    ///
+    /// Without them a key may be rotated all the same, by a backend that keeps its versions to itself.
     pub versions: bool,
     /// Whether keys outlive the process.
     pub durable: bool,
@@ -307,10 +310,17 @@ pub const MAX_VERSIONS: u32 = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rotation {
-    /// The number of the version.
-    pub version: u32,
+    /// The number of the version; `None` if the service has no numbers for them.
+    pub version: Option<u32>,
     /// The time after which it seals.
     pub seals_after: Duration,
+}
+
+impl Rotation {
+    /// Creates the description of a version that has a number if the service gives them one.
+    pub fn new(version: Option<u32>, seals_after: Duration) -> Self {
+        Self { version, seals_after }
+    }
 }
 
 /// The public facts about a version of a key.

@@ -114,6 +114,13 @@ impl Cmk {
         }
     }
 
+    /// Lets no working key that is in memory, or on its way, seal any more. Ciphertexts under them are opened by their blobs.
+    pub fn end_sealing(&self) {
+        self.next.outdate();
+        self.next.clear();
+        self.sealing.clear();
+    }
+
     /// Drops every key that is in memory.
     pub fn wipe(&self) {
         self.next.clear();

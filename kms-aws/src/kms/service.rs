@@ -11,7 +11,7 @@ use kms_core::primitives::{Cipher, SecretBytes};
 use kms_core::single_flight::Held;
 use kms_core::{
     CacheCounters, Capabilities, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms, ListQuery,
-    Page, Request, Result, StoreStatus,
+    Page, Request, Result, Rotation, StoreStatus,
 };
 use sha2::{Digest, Sha256};
 
@@ -231,6 +231,21 @@ impl Kms for AwsKms {
         self.backend.gate.run(request, async move { delete(&backend, &names, &view, &asked).await }).await
     }
 
+    /// Has AWS rotate the key material of the CMK, and seals with a new working key from then on.
+    ///
+    /// Other servers follow when their working keys end. The CMK of HMACs stays as it is.
+    async fn rotate(&self, request: &Request, name: &KeyName, newest: Option<u32>) -> Result<Rotation> {
+        if newest.is_some() {
+            let why = "AWS KMS has no numbers for the versions of a key";
+            return Err(Error::with_source(ErrorKind::Unsupported, format!("rotate key '{name}'"), why));
+        }
+        let cmk = self.names.usable(request, name).await?;
+        let backend = Arc::clone(&self.backend);
+        let rotated = self.backend.gate.run(request, async move { rotate(&backend, &cmk).await }).await;
+        self.noted(name, rotated)?;
+        Ok(Rotation::new(None, self.backend.config.reuse.max_age))
+    }
+
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
         self.sealing_key(request, name, context).await?.generate(context)
     }
@@ -321,6 +336,28 @@ async fn create(backend: &Backend, names: &Names, name: &KeyName, request: &Requ
     let cmk = names.note_made(name, View::new(name, &made, None));
     // Nobody else has set it: the CMK is new.
     let _ = cmk.creator.set(creator);
+    Ok(())
+}
+
+/// Has AWS rotate a CMK, and drops the working key under its former material.
+async fn rotate(backend: &Backend, cmk: &Cmk) -> Result<()> {
+    let what = || format!("rotate key '{}'", cmk.name);
+    let call = backend.upstream.client().rotate_key_on_demand().key_id(&cmk.id);
+    let answer = backend.upstream.call(Instant::now() + CALL_TIMEOUT, call.send()).await;
+    answer.map_err(|failure| match failure.code.as_str() {
+        "LimitExceededException" => Error::with_source(
+            ErrorKind::Conflict,
+            what(),
+            "AWS KMS rotates a key 25 times on demand, and no more",
+        ),
+        "ConflictException" => Error::with_source(
+            ErrorKind::Conflict,
+            what(),
+            "AWS KMS is rotating the key already: try again later",
+        ),
+        _ => not_seen(failure).into_error(what()),
+    })?;
+    cmk.end_sealing();
     Ok(())
 }
 

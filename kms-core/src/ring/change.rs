@@ -81,7 +81,7 @@ pub async fn rotate<S: KeyStore>(
         if let Err(error) = cache.fetch(&now, name, Some(now.received)).await {
             warn!(key = %name, "version {version} was made, and could not be read again yet: {}", error.chain());
         }
-        return Ok(Rotation { version, seals_after: cache.delay() });
+        return Ok(Rotation::new(Some(version), cache.delay()));
     }
     let why = "other servers made a version each time";
     Err(Error::with_source(ErrorKind::Throttled, operation(), why))

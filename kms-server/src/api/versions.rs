@@ -21,7 +21,8 @@ use crate::json;
 pub async fn rotate(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     #[derive(Serialize)]
     struct Made {
-        version: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<u32>,
         seals_after_ms: u128,
     }
 

@@ -78,8 +78,8 @@ async fn look(kms: &dyn Kms, creator: Identity, name: &KeyName, age: Duration) -
         return Ok(left);
     }
     match kms.rotate(&Request::new(creator, TIMEOUT), name, Some(newest.version)).await {
-        Ok(made) => {
-            tracing::info!(key = %name, version = made.version, "key was rotated by age");
+        Ok(_) => {
+            tracing::info!(key = %name, version = newest.version + 1, "key was rotated by age");
             Ok(age)
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(SHORTEST_PAUSE),

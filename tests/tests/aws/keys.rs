@@ -339,3 +339,36 @@ async fn imports_are_refused_and_listings_show_only_our_keys() {
     assert_eq!(page.names, [key("ours")]);
     assert_eq!(kind(kms.describe(&request(), &key("theirs")).await), Some(ErrorKind::NotFound));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_rotates_a_key_and_what_was_sealed_before_still_opens() {
+    let aws = Aws::start().await;
+    let (one, other) = (aws.open().await, aws.open().await);
+    one.create(&request(), &key("key")).await.unwrap();
+    let before = one.generate(&request(), &key("key"), b"c").await.unwrap();
+    let mac = one.hmac(&request(), &key("key"), b"message").await.unwrap();
+    let _ = aws.take_seen();
+    let rotated = one.rotate(&request(), &key("key"), None).await.unwrap();
+    assert_eq!((rotated.version, rotated.seals_after), (None, aws.config().reuse.max_age));
+    let after = one.generate(&request(), &key("key"), b"c").await.unwrap();
+    let seen = aws.take_seen();
+    let counts = (count(&seen, "RotateKeyOnDemand"), count(&seen, "GenerateDataKey"));
+    assert_eq!(counts, (1, 1), "a new working key: {seen:?}");
+    for kms in [&one, &other] {
+        for dek in [&before, &after] {
+            let opened = kms.decrypt(&request(), &key("key"), &dek.ciphertext, b"c").await.unwrap();
+            assert!(opened.expose() == dek.plaintext.expose());
+        }
+        assert_eq!(kms.hmac(&request(), &key("key"), b"message").await.unwrap(), mac);
+    }
+    aws.fail_if(|operation, _| match operation {
+        "RotateKeyOnDemand" => Fault::Error(400, "LimitExceededException"),
+        _ => Fault::None,
+    });
+    let refused = one.rotate(&request(), &key("key"), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.chain().to_string().contains("25 times"), "{}", refused.chain());
+    aws.fail(Fault::None);
+    assert_eq!(kind(one.rotate(&request(), &key("key"), Some(1)).await), Some(ErrorKind::Unsupported));
+    assert_eq!(kind(one.rotate(&request(), &key("absent"), None).await), Some(ErrorKind::NotFound));
+}

@@ -88,7 +88,9 @@ pub struct EnableArgs {
 pub fn rotate(args: &RotateArgs, call: Call<'_>) -> Result<(), Failure> {
     #[derive(Deserialize, Serialize)]
     struct Made {
-        version: u32,
+        /// AWS KMS has no number for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u32>,
         seals_after_ms: u64,
     }
 
@@ -99,9 +101,13 @@ pub fn rotate(args: &RotateArgs, call: Call<'_>) -> Result<(), Failure> {
         .map_err(|error| failed(&context, error))?;
     let delay = Duration::from_millis(made.seals_after_ms);
     let output = call.output(args.json);
+    let what = made.version.map_or_else(
+        || format!("A new version of key '{}'", args.name),
+        |version| format!("Version {version} of key '{}'", args.name),
+    );
     if args.wait {
         if !output.is_json() {
-            output.line(format_args!("Version {} of key '{}' is made", made.version, args.name))?;
+            output.line(format_args!("{what} is made"))?;
             Output::flush()?;
         }
         std::thread::sleep(delay);
@@ -112,10 +118,7 @@ pub fn rotate(args: &RotateArgs, call: Call<'_>) -> Result<(), Failure> {
         output.line(format_args!("It seals now, and a batch job may start"))?;
     } else {
         let delay = format::duration(nanos(delay));
-        output.line(format_args!(
-            "Version {} of key '{}' opens now and seals in {delay}",
-            made.version, args.name
-        ))?;
+        output.line(format_args!("{what} opens now and seals in {delay}"))?;
     }
     note(
         "note: KES, and releases of kms before the one that has versions, cannot read what the new version seals; \
