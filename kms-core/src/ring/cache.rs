@@ -13,35 +13,35 @@ use super::counters::Counters;
 use super::creators::Creators;
 use super::gate::Pass;
 use super::key::CachedKey;
+use super::lookups::Lookups;
 use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
-use super::search::{self, Denied, Entry, Found, Search};
 use super::slot::{Due, HeldKey, Refused, Slot};
 use super::uses::AllUses;
-use super::versions::{State, Version, Versions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Request;
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
 use crate::primitives::SecretBytes;
-use crate::single_flight::{Flight, Outcome, Turn, Wanted};
+use crate::single_flight::{Flight, Outcome, Turn};
 use crate::status::StoreStatus;
-use crate::store::belonging::EntryMac;
 use crate::store::survey::{self, Surveyed};
 use crate::store::{EntryName, KeyRecord, KeyStore};
 use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
 
 pub struct Cache<S> {
     pub backend: Arc<Backend<S>>,
-    config: CacheConfig,
-    slots: SharedMap<KeyName, Arc<Slot>>,
+    pub(super) config: CacheConfig,
+    pub(super) slots: SharedMap<KeyName, Arc<Slot>>,
     epoch: Instant,
     creators: Creators,
     pub counters: Counters,
     pub report: Report,
     pub uses: AllUses,
-    denied: Denied,
-    this: Weak<Self>,
+    pub(super) lookups: Lookups,
+    /// The keys whose later versions the store denies, so that there may be some.
+    pub(super) hidden: SharedMap<KeyName, ()>,
+    pub(super) this: Weak<Self>,
 }
 
 impl<S: KeyStore> Cache<S> {
@@ -55,7 +55,8 @@ impl<S: KeyStore> Cache<S> {
             counters: Counters::default(),
             report: Report::default(),
             uses: AllUses::new(config.any.max(config.offline)),
-            denied: Denied::default(),
+            lookups: Lookups::default(),
+            hidden: SharedMap::new(),
             this: Weak::clone(this),
         });
         spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
@@ -262,125 +263,20 @@ impl<S: KeyStore> Cache<S> {
             let place = || self.backend.store.place(&EntryName::from(name));
             let mut key = self.ready(KeyRecord::decode_at(record.expose(), place)?);
             let before = slot.versions_of(&key);
-            key.versions = self.search(name, &key, before, began + CALL_TIMEOUT).await?.versions;
+            let found = self.search(name, &key, before, began + CALL_TIMEOUT).await?;
+            key.versions = found.versions;
+            let hidden = self.hidden.pin();
+            if found.denied.is_some() {
+                hidden.get_or_insert_with(name.clone(), || ());
+            } else if hidden.get(name).is_some() {
+                hidden.remove(name);
+            }
+            drop(hidden);
             Ok(key)
         };
         read.await
             .map_err(|error| failed_read(name, error))
             .inspect_err(|error| self.counters.read_failed(error))
-    }
-
-    /// Returns what is known of the later versions of the key whose first version is `first`.
-    pub fn versions_in_memory(&self, name: &KeyName, first: &CachedKey) -> Option<Arc<Versions>> {
-        self.slots.pin().get(name).and_then(|slot| slot.versions_of(first))
-    }
-
-    /// Fails if a key of one version may have others, which the store does not show.
-    pub fn check_shown(&self, name: &KeyName) -> Result<()> {
-        if !self.denied.hides_versions() {
-            return Ok(());
-        }
-        let why = "the ciphertext names a version of the key, and the key store denies the path of versions";
-        Err(Error::with_source(ErrorKind::Denied, format!("read key '{name}'"), why))
-    }
-
-    /// Returns how long a new version only opens.
-    pub fn delay(&self) -> Duration {
-        self.config.any
-    }
-
-    /// Searches for the later versions of a key.
-    pub async fn search(
-        &self,
-        name: &KeyName,
-        first: &CachedKey,
-        before: Option<Arc<Versions>>,
-        deadline: Instant,
-    ) -> Result<Found> {
-        self.search_of(name, first, deadline).run(before, self.config.any, &self.denied).await
-    }
-
-    /// Returns the reader of what belongs to a key.
-    pub fn search_of<'a>(
-        &'a self,
-        name: &'a KeyName,
-        first: &'a CachedKey,
-        deadline: Instant,
-    ) -> Search<'a, S> {
-        Search { backend: &self.backend, name, first, uses: &self.uses, deadline }
-    }
-
-    /// Fails if a version is disabled, as far as its marker was read lately. Returns whether it was.
-    pub fn check_in_memory(&self, name: &KeyName, key: &HeldKey, state: &State) -> Result<bool> {
-        let now = Instant::now();
-        let Some(is_disabled) = state.known(now, self.config.any) else { return Ok(false) };
-        if state.disabled.get().is_some_and(|held| held.age(now) >= refresh_age(self.config.any))
-            && let Some((this, pass)) = self.this.upgrade().zip(self.backend.reads.try_background_pass())
-        {
-            let (name, key, number) = (name.clone(), Arc::clone(key), state.number);
-            state.disabled.refresh(|| async move {
-                let is_disabled = this.read_disabled(&name, &key, number).await;
-                drop(pass);
-                is_disabled
-            });
-        }
-        if is_disabled { Err(search::disabled(name, state.number)) } else { Ok(true) }
-    }
-
-    /// Fails if a version is disabled. Its marker is read at most once in [`CacheConfig::any`]; while the store is away, what
-    /// was read last counts.
-    pub async fn check(&self, request: &Request, name: &KeyName, key: &HeldKey, state: &State) -> Result<()> {
-        let Some(this) = self.this.upgrade() else { return Ok(()) };
-        let operation = "read whether a version of a key is disabled";
-        let wanted = Wanted { after: None, deadline: request.deadline, operation };
-        let (any, now) = (self.config.any, Instant::now());
-        let read = || {
-            let (this, name, key, number) = (Arc::clone(&this), name.clone(), Arc::clone(key), state.number);
-            async move { this.read_disabled(&name, &key, number).await }
-        };
-        let pass = || self.backend.reads.pass(request);
-        let held = state.disabled.fetch(wanted, |held| held.age(now) < any, pass, read).await;
-        let held = match (held, state.disabled.get()) {
-            (Err(error), Some(last)) if error.kind().is_outage() => last,
-            (held, _) => held?,
-        };
-        if **held { Err(search::disabled(name, state.number)) } else { Ok(()) }
-    }
-
-    async fn read_disabled(&self, name: &KeyName, key: &HeldKey, number: u32) -> Result<bool> {
-        let search = self.search_of(name, key, Instant::now() + CALL_TIMEOUT);
-        let is_disabled = search.is_disabled(number, &EntryMac::of(&key.sealing)).await;
-        is_disabled.map_err(|error| failed_read(name, error))
-    }
-
-    /// Returns a version that is there, from memory or from the store. One read serves all who wait for it.
-    pub async fn version(
-        &self,
-        request: &Request,
-        name: &KeyName,
-        key: &HeldKey,
-        number: u32,
-    ) -> Result<Arc<Version>> {
-        let absent = || Error::new(ErrorKind::Internal, format!("read version {number} of key '{name}'"));
-        let (versions, this) = key.versions.as_ref().zip(self.this.upgrade()).ok_or_else(absent)?;
-        let wanted = Wanted { after: None, deadline: request.deadline, operation: "read a version of a key" };
-        let read = || {
-            let (this, name, key) = (Arc::clone(&this), name.clone(), Arc::clone(key));
-            async move { this.read_version(&name, &key, number).await }
-        };
-        let place = versions.place(number);
-        let held = place.fetch(wanted, |_| true, || self.backend.reads.pass(request), read).await?;
-        Ok(Arc::clone(held.value()))
-    }
-
-    async fn read_version(&self, name: &KeyName, key: &HeldKey, number: u32) -> Result<Arc<Version>> {
-        let search = self.search_of(name, key, Instant::now() + CALL_TIMEOUT);
-        let entry = search.read(number, &EntryMac::of(&key.sealing)).await;
-        match entry.map_err(|error| failed_read(name, error))? {
-            Entry::Readable(version) => Ok(version),
-            Entry::Unreadable(error) | Entry::Denied(error) => Err(failed_read(name, error)),
-            Entry::Absent => Err(search.missing(number)),
-        }
     }
 
     /// Takes the outcome of a read into the slot, and logs it. Returns `None` if the read is outdated.
@@ -393,6 +289,9 @@ impl<S: KeyStore> Cache<S> {
     ) -> Option<Outcome<CachedKey>> {
         let finished = slot.finish(read, result);
         if let Some(finished) = &finished {
+            if let Some(dropped) = &finished.dropped {
+                self.uses.forget(name, dropped);
+            }
             self.report.finished(name, finished, slot.key().is_some());
         }
         if slot.retire() {

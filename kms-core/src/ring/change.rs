@@ -44,6 +44,7 @@ pub async fn rotate<S: KeyStore>(
 ) -> Result<Rotation> {
     let operation = || format!("rotate key '{name}'");
     let unsupported = |error: Error| Error::with_source(ErrorKind::Unsupported, operation(), error);
+    let mut attempted = None;
     for _ in 0..ROTATIONS {
         let first = cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await?;
         let before = cache.versions_in_memory(name, &first);
@@ -62,14 +63,32 @@ pub async fn rotate<S: KeyStore>(
         }
         if newest == MAX_VERSIONS {
             let why = format!("it has {MAX_VERSIONS} versions, the most that a key may have");
-            return Err(Error::with_source(ErrorKind::InvalidInput, operation(), why));
+            return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
         }
         let version = newest + 1;
+        let mac = EntryMac::of(&first.sealing);
+        let search = cache.search_of(name, &first, Instant::now() + CALL_TIMEOUT);
+        // A version that is lost must not be made anew: its successors show that it was there.
+        let mut step = 1;
+        while version + step <= MAX_VERSIONS {
+            let entry = search.read(version + step, &mac).await.map_err(|error| failed_read(name, error))?;
+            if matches!(entry, Entry::Readable(_)) {
+                return Err(Error::with_source(ErrorKind::Corrupt, operation(), search.missing(version)));
+            }
+            step *= 2;
+        }
+        let entry = EntryName::version(name, first.fingerprint(), version);
+        if attempted.replace(version) == Some(version) {
+            let place = cache.backend.store.place(&entry);
+            let why = format!(
+                "{place} exists and does not read; if it was deleted in the backend, bring it back there"
+            );
+            return Err(Error::with_source(ErrorKind::Corrupt, operation(), why));
+        }
         let mut record =
             KeyRecord::new(SecretKey::random()?, first.sealing.cipher(), request.identity.to_string())?;
         record.hmac_key = None; // HMACs stay those of the first version
-        let entry = EntryName::version(name, first.fingerprint(), version);
-        let content = EntryMac::of(&first.sealing).sign(&entry, record.encode().expose());
+        let content = mac.sign(&entry, record.encode().expose());
         match store_new(cache, &entry, &content, operation, |error| failed_read(name, error)).await {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
@@ -78,8 +97,13 @@ pub async fn rotate<S: KeyStore>(
         }
         // The version is there. A read that fails now is made up for by the next refresh.
         let now = Request::new(request.identity, CALL_TIMEOUT);
-        if let Err(error) = cache.fetch(&now, name, Some(now.received)).await {
-            warn!(key = %name, "version {version} was made, and could not be read again yet: {}", error.chain());
+        match cache.fetch(&now, name, Some(now.received)).await {
+            Ok(key) if key.fingerprint() == first.fingerprint() => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                warn!(key = %name, "version {version} was made, and could not be read again yet: {}", error.chain());
+            }
+            // The key was deleted meanwhile, so the version has no owner.
+            _ => return Err(without_owner(cache, name, &entry, operation).await),
         }
         return Ok(Rotation::new(Some(version), cache.delay()));
     }
@@ -101,14 +125,15 @@ pub async fn retire<S: KeyStore>(
         return Err(conflict(format!("key '{name}' has no version {version}; the newest is {newest}")));
     }
     let search = cache.search_of(name, &first, Instant::now() + CALL_TIMEOUT);
-    let (mac, delay) = (EntryMac::of(&first.sealing), cache.delay() * 2);
+    let (mac, delay) = (EntryMac::of(&first.sealing), cache.retire_delay());
     let (mut youngest, mut is_followed) = (None, false);
     for number in version + 1..=newest {
         if let Entry::Readable(next) =
             search.read(number, &mac).await.map_err(|error| failed_read(name, error))?
             && !search.is_disabled(number, &mac).await.map_err(|error| failed_read(name, error))?
         {
-            let waits = next.waits(delay);
+            // By the time in its record, and by the time since it was seen here: the other's clock may be wrong.
+            let waits = next.waits(delay).max(delay.saturating_sub(next.state.used.known_for()));
             if waits.is_zero() {
                 is_followed = true;
                 break;
@@ -151,8 +176,26 @@ pub async fn retire<S: KeyStore>(
         }
         made => made?,
     }
+    match cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await {
+        Ok(key) if key.fingerprint() == first.fingerprint() => {}
+        Err(error) if error.kind() != ErrorKind::NotFound => {}
+        _ => return Err(without_owner(cache, name, &marker, operation).await),
+    }
     note_disabled(cache, name, &first, version, true);
     Ok(())
+}
+
+/// Removes an entry of a key that was deleted meanwhile, and returns that there is no such key.
+async fn without_owner<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    entry: &EntryName,
+    operation: impl Fn() -> String,
+) -> Error {
+    if let Err(error) = cache.backend.write(cache.backend.store.delete(entry)).await {
+        warn!(key = %name, %entry, "the key was deleted meanwhile, and this entry of it was not: {}", error.chain());
+    }
+    Error::with_source(ErrorKind::NotFound, operation(), "it was deleted meanwhile")
 }
 
 /// Enables a version of a key.
@@ -178,9 +221,15 @@ async fn present<S: KeyStore>(cache: &Cache<S>, name: &KeyName) -> Result<(Cache
     let first = cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await?;
     let before = cache.versions_in_memory(name, &first);
     let found = cache.search(name, &first, before, Instant::now() + CALL_TIMEOUT).await;
-    let newest =
-        found.map_err(|error| failed_read(name, error))?.versions.map_or(1, |versions| versions.newest());
-    Ok((first, newest))
+    let found = found.map_err(|error| failed_read(name, error))?;
+    if let Some(denied) = found.denied {
+        return Err(Error::with_source(
+            ErrorKind::Unsupported,
+            format!("find the versions of key '{name}'"),
+            denied,
+        ));
+    }
+    Ok((first, found.versions.map_or(1, |versions| versions.newest())))
 }
 
 fn without_markers(error: Error, operation: impl Fn() -> String) -> Error {
@@ -213,6 +262,9 @@ pub async fn delete<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Option<C
         Some(first) => {
             let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
             let found = found.map_err(|error| failed_read(name, error))?;
+            if let Some(denied) = &found.denied {
+                warn!(key = %name, "if the key has later versions, they stay in the key store: {}", denied.chain());
+            }
             found.versions.map_or(1, |versions| versions.newest())
         }
     };

@@ -143,8 +143,13 @@ impl<S: KeyStore> KeyRing<S> {
                 }
                 return Ok(plaintext);
             }
-            if named(&key).is_some_and(|number| number > key.newest()) {
-                self.cache.check_shown(name)?;
+            if let Some((number, sealed)) =
+                key.named_by(ciphertext).filter(|(number, _)| *number > key.newest())
+                && let Some(version) = self.cache.stray(request, name, &key, number).await?
+                && let Ok(plaintext) = version.open(sealed, context)
+            {
+                self.cache.check(request, name, &key, &version.state).await?;
+                return Ok(plaintext);
             }
             match self.current(request, name, &key).await? {
                 // This one was read after the request came. So the next turn is the last.

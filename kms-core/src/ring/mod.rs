@@ -3,6 +3,7 @@
 mod away;
 mod backend;
 mod cache;
+mod cached_versions;
 mod change;
 mod config;
 mod counters;
@@ -11,6 +12,7 @@ mod former;
 mod gate;
 mod key;
 mod key_ring;
+mod lookups;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;

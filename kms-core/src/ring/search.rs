@@ -53,19 +53,13 @@ pub enum Marker {
     Denied(Error),
 }
 
-/// Whether the store denies the path of versions, as far as is known, and whether that was said.
-#[derive(Default)]
-pub struct Denied {
-    is_denied: AtomicBool,
-    is_said: AtomicBool,
-}
+/// The most versions that may be there and unreadable before a search gives up. Whoever can write to the store can make
+/// any number of them.
+const MOST_DAMAGED: usize = 8;
 
-impl Denied {
-    /// Returns whether a key of one version may have others, which the store does not show.
-    pub fn hides_versions(&self) -> bool {
-        self.is_denied.load(Ordering::Relaxed)
-    }
-}
+// Whether it was said that the store denies a path. Once suffices, whatever the key.
+static SAID_OF_VERSIONS: AtomicBool = AtomicBool::new(false);
+static SAID_OF_MARKERS: AtomicBool = AtomicBool::new(false);
 
 impl<S: KeyStore> Search<'_, S> {
     /// Finds the newest version and what seals. `before` is what an earlier search for this very key found.
@@ -73,68 +67,21 @@ impl<S: KeyStore> Search<'_, S> {
     /// Versions are contiguous. So the search goes on in growing steps, and then halves what is left. With nothing new
     /// it reads one entry, and that of the version that seals: nothing may be sealed under a version that nobody can
     /// read again.
-    pub async fn run(
-        &self,
-        before: Option<Arc<Versions>>,
-        delay: Duration,
-        known_denied: &Denied,
-    ) -> Result<Found> {
-        let mut seen = Seen { search: self, entries: BTreeMap::new(), denied: None, mac: OnceCell::new() };
-        let start = before.as_ref().map_or(1, |versions| versions.verified());
-        // A version that was read once is there, even if its entry is gone: nobody may make it anew.
-        let newest_read = before.as_ref().map_or(1, |versions| versions.newest_read());
-        let newest = seen.newest_from(start).await?.max(newest_read);
-        known_denied.is_denied.store(seen.denied.is_some(), Ordering::Relaxed);
-        if newest == 1 {
-            if let Some(denied) = &seen.denied
-                && !known_denied.is_said.swap(true, Ordering::Relaxed)
-            {
-                warn!(
-                    entry = %EntryName::version(self.name, self.first.fingerprint(), 2),
-                    "the key store denies the path of versions, so no key can be rotated: {}", denied.chain()
-                );
+    pub async fn run(&self, mut before: Option<Arc<Versions>>, delay: Duration) -> Result<Found> {
+        let mut entries = BTreeMap::new();
+        loop {
+            let mut seen = Seen::new(self, before.clone(), entries);
+            let found = seen.find(delay).await?;
+            if !seen.is_replaced {
+                return Ok(found);
             }
-            if let Some(versions) = &before {
-                versions.note(1, &BTreeMap::new(), None);
-            }
-            return Ok(Found { versions: before, denied: seen.denied });
-        }
-        if let Some(versions) = before.as_ref().filter(|versions| newest == start && !versions.is_unsettled())
-        {
-            let seals = versions.sealer().ok().flatten();
-            let is_there = match &seals {
-                None => true,
-                Some(version) => matches!(seen.read(version.state.number).await?, Entry::Readable(_)),
-            };
-            if is_there && seen.denied.is_none() {
-                return Ok(Found { versions: before, denied: None });
-            }
-        }
-        let uses = || self.uses.of(self.name, self.first.fingerprint(), None);
-        let versions = before.unwrap_or_else(|| Arc::new(Versions::new(uses())));
-        let sealer = seen.sealer(newest, &versions, delay).await?;
-        let Seen { entries, denied, .. } = seen;
-        let (mut read, now) = (BTreeMap::new(), Instant::now());
-        for (number, entry) in entries {
-            let error = match entry {
-                Entry::Readable(version) => {
-                    versions.place(number).put(version, now);
-                    None
-                }
-                Entry::Unreadable(error) => Some(error),
-                Entry::Absent if number <= newest => Some(self.missing(number)),
-                Entry::Absent | Entry::Denied(_) => continue,
-            };
-            read.insert(number, error);
-        }
-        for (number, failure) in versions.note(newest, &read, Some(sealer)) {
             error!(
-                key = %self.name, entry = %EntryName::version(self.name, self.first.fingerprint(), number),
-                "version {number} of the key is there and cannot be read, so nothing is sealed under it: {}",
-                failure.chain()
+                key = %self.name,
+                "a version of the key was replaced in the store by another one; what was sealed under the old one is lost \
+                 unless it is restored"
             );
+            (before, entries) = (None, seen.entries);
         }
-        Ok(Found { versions: Some(versions), denied })
     }
 
     /// Creates the error of a version that is gone although a newer one is there.
@@ -198,8 +145,9 @@ impl<S: KeyStore> Search<'_, S> {
             Err(error) => match error.kind() {
                 ErrorKind::NotFound => Ok(Marker::Absent),
                 ErrorKind::Denied => Ok(Marker::Denied(error)),
-                kind if kind.is_outage() || kind == ErrorKind::LoginRefused => Err(error),
-                _ => Ok(Marker::Foreign(error)),
+                ErrorKind::Corrupt => Ok(Marker::Foreign(error)),
+                // It may be a marker that counts.
+                _ => Err(error),
             },
         }
     }
@@ -215,8 +163,7 @@ impl<S: KeyStore> Search<'_, S> {
                 false
             }
             Marker::Denied(error) => {
-                static SAID: AtomicBool = AtomicBool::new(false);
-                if !SAID.swap(true, Ordering::Relaxed) {
+                if !SAID_OF_MARKERS.swap(true, Ordering::Relaxed) {
                     warn!(entry = %marker, "the key store denies the path of markers, so no version can be disabled: {}", error.chain());
                 }
                 false
@@ -228,45 +175,153 @@ impl<S: KeyStore> Search<'_, S> {
 /// What a search has read so far.
 struct Seen<'a, S> {
     search: &'a Search<'a, S>,
+    before: Option<Arc<Versions>>,
     entries: BTreeMap<u32, Entry>,
     denied: Option<Error>,
+    /// Whether an entry holds another key than the one in memory.
+    is_replaced: bool,
     mac: OnceCell<EntryMac>,
 }
 
-impl<S: KeyStore> Seen<'_, S> {
+impl<'a, S: KeyStore> Seen<'a, S> {
+    fn new(search: &'a Search<'a, S>, before: Option<Arc<Versions>>, entries: BTreeMap<u32, Entry>) -> Self {
+        Self { search, before, entries, denied: None, is_replaced: false, mac: OnceCell::new() }
+    }
+
+    async fn find(&mut self, delay: Duration) -> Result<Found> {
+        let Search { name, first, uses, .. } = *self.search;
+        let before = self.before.clone();
+        let start = before.as_ref().map_or(1, |versions| versions.verified());
+        // A version that was read once is there, even if its entry is gone: nobody may make it anew.
+        let newest_read = before.as_ref().map_or(1, |versions| versions.newest_read());
+        let newest = self.newest_from(start).await?.max(newest_read);
+        if self.denied.is_some() {
+            uses.doubt();
+        }
+        if newest == 1 {
+            return Ok(self.only_the_first(before));
+        }
+        if let Some(versions) = before.as_ref().filter(|versions| newest == start && !versions.is_unsettled())
+        {
+            let is_there = match versions.sealer().ok().flatten() {
+                None => true,
+                Some(version) => matches!(self.read(version.state.number).await?, Entry::Readable(_)),
+            };
+            if is_there && self.denied.is_none() {
+                return Ok(Found { versions: before, denied: None });
+            }
+        }
+        let versions =
+            before.unwrap_or_else(|| Arc::new(Versions::new(uses.of(name, first.fingerprint(), None))));
+        let sealer = self.sealer(newest, &versions, delay).await?;
+        if self.is_replaced {
+            return Ok(Found { versions: None, denied: None });
+        }
+        let (mut read, now) = (BTreeMap::new(), Instant::now());
+        for (number, entry) in &self.entries {
+            let error = match entry {
+                Entry::Readable(version) => {
+                    if versions.get(*number).is_none() {
+                        versions.place(*number).put(Arc::clone(version), now);
+                    }
+                    None
+                }
+                Entry::Unreadable(error) => Some(error.clone()),
+                Entry::Absent if *number <= newest => Some(self.search.missing(*number)),
+                Entry::Absent | Entry::Denied(_) => continue,
+            };
+            read.insert(*number, error);
+        }
+        for (number, failure) in versions.note(newest, &read, Some(sealer)) {
+            error!(
+                key = %name, entry = %EntryName::version(name, first.fingerprint(), number),
+                "version {number} of the key cannot be read, so nothing is sealed under it: {}", failure.chain()
+            );
+        }
+        Ok(Found { versions: Some(versions), denied: self.denied.clone() })
+    }
+
+    /// Returns what is found if the store shows no later version.
+    fn only_the_first(&self, before: Option<Arc<Versions>>) -> Found {
+        let Search { name, first, uses, .. } = *self.search;
+        let denied = self.denied.clone();
+        let Some(why) = &denied else {
+            if let Some(versions) = &before {
+                versions.note(1, &BTreeMap::new(), None);
+            }
+            return Found { versions: before, denied };
+        };
+        if !SAID_OF_VERSIONS.swap(true, Ordering::Relaxed) {
+            let entry = EntryName::version(name, first.fingerprint(), 2);
+            warn!(%entry, "the key store denies the path of versions, so no key can be rotated: {}", why.chain());
+        }
+        if before.is_none() && !uses.know(name, first.fingerprint()) {
+            return Found { versions: None, denied };
+        }
+        // A later version was seen, and may seal on other servers.
+        let versions =
+            before.unwrap_or_else(|| Arc::new(Versions::new(uses.of(name, first.fingerprint(), None))));
+        let sealer = Sealer { versions: Vec::new(), refused: Some(why.clone()) };
+        versions.note(1, &BTreeMap::new(), Some(sealer));
+        Found { versions: Some(versions), denied }
+    }
+
     /// Returns the newest version, given that `low` is there.
+    ///
+    /// Only versions that somebody made who knows the key lead further. What is there and unreadable right behind them
+    /// counts as there, up to a bound.
     async fn newest_from(&mut self, mut low: u32) -> Result<u32> {
-        let (mut step, mut high) = (1, MAX_VERSIONS + 1);
-        while high > low + step && self.is_there(low + step).await? {
+        let mut damaged = 0;
+        loop {
+            low = self.readable_from(low).await?;
+            let mut next = low + 1;
+            while next <= MAX_VERSIONS
+                && damaged < MOST_DAMAGED
+                && matches!(self.read(next).await?, Entry::Unreadable(_))
+            {
+                damaged += 1;
+                next += 1;
+            }
+            let goes_on = next > low + 1
+                && next <= MAX_VERSIONS
+                && matches!(self.read(next).await?, Entry::Readable(_));
+            if !goes_on {
+                return Ok(next - 1);
+            }
+            low = next;
+        }
+    }
+
+    /// Returns a readable version from `low` on whose successor is not.
+    async fn readable_from(&mut self, mut low: u32) -> Result<u32> {
+        let mut step = 1;
+        while low + step <= MAX_VERSIONS && matches!(self.read(low + step).await?, Entry::Readable(_)) {
             low += step;
             step *= 2;
         }
-        high = high.min(low + step);
+        let mut high = (low + step).min(MAX_VERSIONS + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
-            if self.is_there(middle).await? { low = middle } else { high = middle }
+            let is_readable = matches!(self.read(middle).await?, Entry::Readable(_));
+            if is_readable { low = middle } else { high = middle }
         }
         Ok(low)
     }
 
-    async fn is_there(&mut self, number: u32) -> Result<bool> {
-        Ok(match self.read(number).await? {
-            Entry::Readable(_) | Entry::Unreadable(_) => true,
-            Entry::Absent | Entry::Denied(_) => false,
-        })
-    }
-
     /// Finds out what seals: the newest version that is old enough and can be read, and later those that are newer.
+    ///
+    /// Each of them is read now, whatever is in memory.
     async fn sealer(&mut self, newest: u32, known: &Versions, delay: Duration) -> Result<Sealer> {
-        let mut versions = Vec::new();
+        let (mut versions, mut damaged) = (Vec::new(), 0);
         for number in (2..=newest).rev() {
-            let version: Arc<Version> = match (self.entries.contains_key(&number), known.get(number)) {
-                (false, Some(version)) => version,
-                _ => match self.read(number).await? {
-                    Entry::Readable(version) => Arc::clone(version),
-                    _ => continue,
-                },
+            let Entry::Readable(version) = self.read(number).await? else {
+                damaged += 1;
+                if damaged > MOST_DAMAGED {
+                    break;
+                }
+                continue;
             };
+            let version = known.get(number).unwrap_or_else(|| Arc::clone(version));
             let waits = version.waits(delay);
             // A version that does not seal yet cannot be disabled.
             if waits.is_zero() && self.is_disabled(&version.state).await? {
@@ -301,12 +356,18 @@ impl<S: KeyStore> Seen<'_, S> {
         if !self.entries.contains_key(&number) {
             let mac = self.mac.get_or_init(|| EntryMac::of(&self.search.first.sealing));
             let entry = self.search.read(number, mac).await?;
-            if let Entry::Denied(error) = &entry {
-                self.denied = Some(error.clone());
-            }
             self.entries.insert(number, entry);
         }
-        Ok(&self.entries[&number])
+        let entry = &self.entries[&number];
+        match entry {
+            Entry::Denied(error) => self.denied = Some(error.clone()),
+            Entry::Readable(version) => {
+                let held = self.before.as_ref().and_then(|versions| versions.get(number));
+                self.is_replaced |= held.is_some_and(|held| !held.is_same(version));
+            }
+            Entry::Unreadable(_) | Entry::Absent => {}
+        }
+        Ok(entry)
     }
 }
 

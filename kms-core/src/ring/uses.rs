@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -12,10 +12,17 @@ use crate::primitives::Fingerprint;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// The use of one version.
-#[derive(Default)]
 pub struct Use {
+    /// When this process first read the version.
+    first_read: Instant,
     opened: Counted,
     sealed: Counted,
+}
+
+impl Default for Use {
+    fn default() -> Self {
+        Self { first_read: Instant::now(), opened: Counted::default(), sealed: Counted::default() }
+    }
 }
 
 /// A number, and when it last grew: milliseconds of Unix time, 0 for never.
@@ -39,6 +46,8 @@ pub struct AllUses {
     started: Timestamp,
     /// How long this process may use a key before it sees that there is a second version.
     delay: Duration,
+    /// When it was last in doubt whether a key has versions that are not counted: milliseconds of Unix time.
+    doubted: AtomicU64,
     of: Mutex<ByKey>,
 }
 
@@ -49,6 +58,11 @@ impl Use {
 
     pub fn sealed(&self) {
         self.sealed.add();
+    }
+
+    /// Returns how long this process has known the version.
+    pub fn known_for(&self) -> Duration {
+        self.first_read.elapsed()
     }
 }
 
@@ -88,7 +102,7 @@ impl Uses {
 
 impl AllUses {
     pub fn new(delay: Duration) -> Self {
-        Self { started: now_in_millis(), delay, of: Mutex::default() }
+        Self { started: now_in_millis(), delay, doubted: AtomicU64::new(0), of: Mutex::default() }
     }
 
     /// Returns the uses of a key, whose second version was made at `second`.
@@ -101,8 +115,24 @@ impl AllUses {
         Arc::clone(uses.or_insert_with(|| {
             let now = now_in_millis();
             let seen = second.and_then(|time| time.checked_add(self.delay).ok()).unwrap_or(now);
-            Arc::new(Uses { since: self.started.max(seen.min(now)), of: Mutex::default() })
+            let doubted = i64::try_from(self.doubted.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            let doubted = Timestamp::from_millisecond(doubted).unwrap_or(now);
+            // What was in memory then was used without being counted until it was read again.
+            let doubted =
+                if doubted > self.started { doubted.checked_add(self.delay).unwrap_or(now) } else { doubted };
+            Arc::new(Uses { since: self.started.max(seen.min(now)).max(doubted), of: Mutex::default() })
         }))
+    }
+
+    /// Notes that a key may have versions that the store does not show now, so that their use is not counted.
+    pub fn doubt(&self) {
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        self.doubted.store(now, Ordering::Relaxed);
+    }
+
+    /// Returns whether a later version of the key was seen.
+    pub fn know(&self, name: &KeyName, first: &Fingerprint) -> bool {
+        self.lock().contains_key(&(name.clone(), *first.as_bytes()))
     }
 
     fn lock(&self) -> MutexGuard<'_, ByKey> {

@@ -12,7 +12,7 @@ use crate::kms::VersionInfo;
 use crate::primitives::header::{HEADER_LEN, Header};
 use crate::primitives::seal::DataKey;
 use crate::primitives::{Fingerprint, SealingKey, SecretBytes};
-use crate::single_flight::SingleFlight;
+use crate::single_flight::{REFRESH_PAUSE, SingleFlight};
 use crate::store::KeyRecord;
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard};
 
@@ -56,6 +56,11 @@ impl Version {
             created_by: record.created_by,
             state: State::new(number, uses),
         }
+    }
+
+    /// Returns whether the other one has the same key.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.sealing.key() == other.sealing.key() && self.sealing.cipher() == other.sealing.cipher()
     }
 
     pub fn info(&self) -> VersionInfo {
@@ -114,6 +119,8 @@ struct Known {
     places: BTreeMap<u32, Arc<SingleFlight<Arc<Version>>>>,
     /// The versions that are there and could not be read.
     unreadable: BTreeMap<u32, Error>,
+    /// The last failed read of a version, for a moment in which it is not read again.
+    failed: BTreeMap<u32, (Instant, Error)>,
 }
 
 /// What seals under a key.
@@ -179,6 +186,21 @@ impl Versions {
         }
         self.sealer.store(sealer.map(Arc::new));
         news
+    }
+
+    /// Returns why a version could not be read a moment ago.
+    pub fn failed_lately(&self, number: u32) -> Option<Error> {
+        let known = self.known();
+        known
+            .failed
+            .get(&number)
+            .filter(|(at, _)| at.elapsed() < REFRESH_PAUSE)
+            .map(|(_, error)| error.clone())
+    }
+
+    /// Notes that a version could not be read.
+    pub fn note_failed(&self, number: u32, error: Error) {
+        self.known().failed.insert(number, (Instant::now(), error));
     }
 
     /// Returns the place of a version, where one read serves all who wait.

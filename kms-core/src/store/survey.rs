@@ -90,7 +90,7 @@ pub(crate) async fn read_versions(
                 let record = mac.verify(&entry, bytes.expose()).ok_or_else(|| corrupt(place(), why))?;
                 KeyRecord::decode_at(record, place)?;
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && missing.is_none() && number > 2 => {
+            Err(error) if error.kind() == ErrorKind::NotFound && missing.is_none() => {
                 missing = Some(place());
             }
             // Where the path is denied, keys have one version.

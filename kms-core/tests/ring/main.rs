@@ -11,3 +11,4 @@ mod retired;
 mod scripted;
 mod unreadable;
 mod versions;
+mod versions_lost;

@@ -33,6 +33,13 @@ pub struct Scripted {
     pub denies_hidden: AtomicBool,
     /// The path of markers is denied.
     pub denies_markers: AtomicBool,
+    /// The path of entries with this prefix is denied.
+    pub denies_name: Mutex<Option<String>>,
+    /// The create of this entry waits for a permit of `go`.
+    pub before_create: Mutex<Option<EntryName>>,
+    pub go: Semaphore,
+    /// This entry was deleted in the way of the backend: it does not read, and cannot be created.
+    pub soft_deleted: Mutex<Option<EntryName>>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
     pub created: Mutex<BTreeSet<EntryName>>,
@@ -102,6 +109,12 @@ impl Scripted {
         let is_marker = name.is_hidden() && !name.as_str().starts_with(".v/");
         (name.is_hidden() && self.denies_hidden.load(Ordering::Relaxed))
             || (is_marker && self.denies_markers.load(Ordering::Relaxed))
+            || self
+                .denies_name
+                .lock()
+                .unwrap()
+                .as_ref()
+                .is_some_and(|p| name.as_str().starts_with(p.as_str()))
     }
 
     fn outcome(&self) -> Result<()> {
@@ -128,6 +141,13 @@ impl KeyStore for Scripted {
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
         if self.denies(name) {
             return Err(Error::new(ErrorKind::Denied, "create what belongs to a key"));
+        }
+        let waits = self.before_create.lock().unwrap().as_ref() == Some(name);
+        if waits {
+            self.go.acquire().await.unwrap().forget();
+        }
+        if self.soft_deleted.lock().unwrap().as_ref() == Some(name) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "create what was deleted in the backend"));
         }
         if take(&self.creates_that_fail) {
             return Err(Error::new(ErrorKind::Unreachable, "fail before writing"));
@@ -196,6 +216,10 @@ pub async fn ring(config: CacheConfig) -> (Arc<Scripted>, Arc<KeyRing<Arc<Script
         hidden_reads: AtomicU64::new(0),
         denies_hidden: AtomicBool::new(false),
         denies_markers: AtomicBool::new(false),
+        denies_name: Mutex::default(),
+        before_create: Mutex::default(),
+        soft_deleted: Mutex::default(),
+        go: Semaphore::new(0),
         at_once: AtomicUsize::new(0),
         most_at_once: AtomicUsize::new(0),
         created: Mutex::default(),

@@ -11,37 +11,37 @@ use kms_core::{CacheConfig, ErrorKind, ImportedKey, KeyName, KeyRing, Kms};
 
 use super::scripted::{LONG, Scripted, kind, name, request, ring};
 
-type Ring = Arc<KeyRing<Arc<Scripted>>>;
+pub type Ring = Arc<KeyRing<Arc<Scripted>>>;
 
 /// A new version seals at once.
-const AT_ONCE: CacheConfig = LONG.with_any(Duration::ZERO);
+pub const AT_ONCE: CacheConfig = LONG.with_any(Duration::ZERO);
 
-fn another(store: &Arc<Scripted>, config: CacheConfig) -> Ring {
+pub fn another(store: &Arc<Scripted>, config: CacheConfig) -> Ring {
     Arc::new(KeyRing::new(Arc::clone(store), config))
 }
 
-async fn seal(ring: &Ring) -> Vec<u8> {
+pub async fn seal(ring: &Ring) -> Vec<u8> {
     ring.encrypt(&request("client"), &name(), b"text", b"context").await.unwrap()
 }
 
-async fn open(ring: &Ring, ciphertext: &[u8]) -> kms_core::Result<SecretBytes> {
+pub async fn open(ring: &Ring, ciphertext: &[u8]) -> kms_core::Result<SecretBytes> {
     ring.decrypt(&request("client"), &name(), ciphertext, b"context").await
 }
 
-async fn assert_opens(ring: &Ring, ciphertext: &[u8], what: &str) {
+pub async fn assert_opens(ring: &Ring, ciphertext: &[u8], what: &str) {
     assert_eq!(open(ring, ciphertext).await.expect(what).expose(), b"text", "{what}");
 }
 
-async fn rotate(ring: &Ring) -> u32 {
+pub async fn rotate(ring: &Ring) -> u32 {
     ring.rotate(&request("operator"), &name(), None).await.unwrap().version.unwrap()
 }
 
-async fn first(ring: &Ring) -> Fingerprint {
+pub async fn first(ring: &Ring) -> Fingerprint {
     ring.describe(&request("client"), &name()).await.unwrap().fingerprint.unwrap()
 }
 
 /// Uses a key for some time, so that it stays in memory.
-async fn use_for(ring: &Ring, time: Duration) {
+pub async fn use_for(ring: &Ring, time: Duration) {
     let began = std::time::Instant::now();
     while began.elapsed() < time {
         seal(ring).await;
@@ -50,7 +50,7 @@ async fn use_for(ring: &Ring, time: Duration) {
 }
 
 /// Returns the version that a ciphertext names, 1 for those without a header.
-fn version_of(ciphertext: &[u8]) -> u32 {
+pub fn version_of(ciphertext: &[u8]) -> u32 {
     match ciphertext.strip_prefix(b"kms\x01\x01") {
         Some(rest) => u32::from_be_bytes(rest[16..20].try_into().unwrap()),
         None => 1,
@@ -230,6 +230,8 @@ async fn a_version_that_is_damaged_or_gone_is_never_not_authentic() {
     assert_eq!(kind(open(&other, &sealed[1]).await), Some(ErrorKind::Corrupt), "version 3 is missing");
     assert_opens(&other, &sealed[2], "version 4").await;
     store.inner.create(&slot, &record).await.unwrap();
+    // That it could not be read is remembered for a moment.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_opens(&other, &sealed[1], "it was put back").await;
 
     let newest = EntryName::version(&name(), &first(&one).await, 4);
@@ -329,11 +331,17 @@ async fn random_headers_cost_few_reads() {
         })
         .collect();
     for task in tasks {
-        assert_eq!(task.await.unwrap(), Some(ErrorKind::NotAuthentic));
+        let outcome = task.await.unwrap();
+        assert!(matches!(outcome, Some(ErrorKind::NotAuthentic | ErrorKind::Throttled)), "{outcome:?}");
     }
     let most = 12 * (1 + began.elapsed().as_secs());
     assert!(store.reads() - keys <= most, "{} reads of the key", store.reads() - keys);
-    assert!(store.hidden_reads() - versions <= most, "{} reads of versions", store.hidden_reads() - versions);
+    // Each key read looks for the next version, and each lookup reads the version and the one behind it.
+    assert!(
+        store.hidden_reads() - versions <= most * 3,
+        "{} reads of versions",
+        store.hidden_reads() - versions
+    );
 }
 
 #[tokio::test]

@@ -202,6 +202,10 @@ impl Asked {
             }
             ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid request body"),
             ErrorKind::Unsupported => {
+                if std::error::Error::source(error).is_some() {
+                    let identity = self.identity.map(tracing::field::display);
+                    tracing::warn!(identity, path, remote = %self.remote, "not supported: {}", error.chain());
+                }
                 (StatusCode::NOT_IMPLEMENTED, "operation is not supported by the key store")
             }
             // Nobody receives this answer.

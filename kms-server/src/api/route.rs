@@ -249,7 +249,7 @@ impl Routes {
             route(Put, "/v1/key/rewrap/", MAX_BODY, Op::Rewrap)
                 .including(&["/v1/key/decrypt/", "/v1/key/bulk/decrypt/"]),
             Route { needs_own_allow: true, ..route(Put, "/v1/key/rotate/", MAX_WORDS, Op::Rotate) },
-            route(Get, "/v1/key/versions/", 0, Op::Versions),
+            route(Get, "/v1/key/versions/", 0, Op::Versions).including(&["/v1/key/describe/"]),
             Route { needs_own_allow: true, ..route(Put, "/v1/key/retire/", MAX_WORDS, Op::Retire) }
                 .including(&["/v1/key/delete/"]),
             Route { needs_own_allow: true, ..route(Put, "/v1/key/enable/", MAX_WORDS, Op::Enable) },

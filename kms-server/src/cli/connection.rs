@@ -37,6 +37,7 @@ const CA_CERT: [&str; 2] = ["KES_CA_CERT", "MINIO_KMS_KES_CAPATH"];
 #[derive(Args)]
 pub struct Connection {
     /// Connect to this server instead of $KES_SERVER; of several, separated by commas, to the first that can be reached.
+    /// 'key info' and 'key retire' ask all of them how versions are used.
     #[arg(short = 's', long, value_name = "HOST[:PORT]")]
     server: Option<String>,
     #[command(flatten)]

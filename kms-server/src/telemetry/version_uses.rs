@@ -13,6 +13,7 @@ pub struct VersionUses {
     opened: IntGaugeVec,
     last_opened: IntGaugeVec,
     sealed: IntGaugeVec,
+    last_sealed: IntGaugeVec,
 }
 
 impl VersionUses {
@@ -28,12 +29,16 @@ impl VersionUses {
                 "When this version was last asked to open a ciphertext, in seconds since 1970.",
             )?,
             sealed: family("sealed", "What was sealed under this version, since the start.")?,
+            last_sealed: family(
+                "last_sealed_timestamp_seconds",
+                "When something was last sealed under this version, in seconds since 1970.",
+            )?,
         })
     }
 
     /// Takes in what the key ring counted. Series of deleted keys end.
     pub fn look(&self, kms: &dyn Kms) {
-        for family in [&self.opened, &self.last_opened, &self.sealed] {
+        for family in [&self.opened, &self.last_opened, &self.sealed, &self.last_sealed] {
             family.reset();
         }
         for (name, version, used) in kms.version_uses() {
@@ -42,8 +47,12 @@ impl VersionUses {
             let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             self.opened.with_label_values(&labels).set(number(used.opened));
             self.sealed.with_label_values(&labels).set(number(used.sealed));
-            if let Some(time) = used.last_opened {
-                self.last_opened.with_label_values(&labels).set(time.as_second());
+            for (family, time) in
+                [(&self.last_opened, used.last_opened), (&self.last_sealed, used.last_sealed)]
+            {
+                if let Some(time) = time {
+                    family.with_label_values(&labels).set(time.as_second());
+                }
             }
         }
     }

@@ -86,6 +86,7 @@ fn new_powers_need_an_allow_that_is_meant_for_them() {
         ("allow: ['/v1/key/r*'], deny: ['/v1/key/rotate/my-key']", [false, true, false, true, false]),
         ("allow: ['/v1/key/re*'], deny: ['/v1/key/delete/my-key']", [false, true, false, false, false]),
         ("allow: ['/v1/key/re*'], deny: ['/v1/key/delete/other']", [false, true, false, true, false]),
+        ("allow: ['/v1/key/*'], deny: ['/v1/key/describe/my-key']", [false, true, false, false, false]),
         ("allow: ['/v1/key/r*'], deny: ['/v1/key/*']", [false; 5]),
         ("paths: ['/v1/key/*/*']", [false, true, true, false, false]),
         ("paths: ['/v1/key/?otate/*']", [false; 5]),

@@ -81,8 +81,15 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        self.session().await?.send(method, path, body).await
+    }
+
+    /// Connects to the first server that can be reached, for many requests.
+    pub async fn session(&self) -> Result<Session<'_>, ClientError> {
         let (server, stream) = self.connect_any().await?;
-        self.exchange(server, stream, method, path, body).await
+        let opened = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = opened.map_err(|error| ClientError::broken(server, &error))?;
+        Ok(Session { client: self, server, sender, _connection: AbortOnDrop(tokio::spawn(connection)) })
     }
 
     /// Calls `line` for each line of an endless answer as it comes, until the server ends it or `line` fails.
@@ -165,15 +172,36 @@ impl Client {
             .map_err(|_| ClientError::Setup(format!("'{}' is no name of a host", server.host)))?;
         self.tls.connect(name, stream).await.map_err(|error| ClientError::handshake(server, &error))
     }
+}
 
-    async fn exchange(
-        &self,
-        server: &Endpoint,
-        stream: TlsStream<TcpStream>,
+/// A connection that is kept for many requests, one after the other.
+pub struct Session<'a> {
+    client: &'a Client,
+    server: &'a Endpoint,
+    sender: http1::SendRequest<Full<Bytes>>,
+    _connection: AbortOnDrop<hyper::Result<()>>,
+}
+
+impl Session<'_> {
+    /// Sends a request and parses the answer as JSON.
+    pub async fn json<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, ClientError> {
+        let answer = self.send(method, path, body).await?;
+        parse(&answer)
+    }
+
+    /// Sends a request and returns the body of the answer. A status other than 200 is an error.
+    pub async fn send(
+        &mut self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let server = self.server;
         let invalid = |_| ClientError::Setup(format!("'{path}' is no path"));
         let mut request = Request::builder().method(method).uri(path).header(HOST, server.to_string());
         if body.is_some() {
@@ -182,13 +210,10 @@ impl Client {
         let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
         let request = request.body(Full::new(Bytes::from(body))).map_err(invalid)?;
         let exchange = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            let connection = tokio::spawn(connection);
-            let answer = sender.send_request(request).await?;
+            self.sender.ready().await?;
+            let answer = self.sender.send_request(request).await?;
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-            connection.abort();
-            Ok((status, body))
+            Ok((status, Limited::new(answer.into_body(), MAX_ANSWER).collect().await))
         };
         let (status, body) = timeout(ANSWER_TIMEOUT, exchange)
             .await
@@ -199,7 +224,7 @@ impl Client {
         if status == StatusCode::OK {
             return Ok(body);
         }
-        Err(self.refused(&body, status, path))
+        Err(self.client.refused(&body, status, path))
     }
 }
 

@@ -11,6 +11,6 @@ mod tls;
 pub use self::answer::{Patterns, parse};
 pub use self::certificate::certificate_from_files;
 pub use self::error::ClientError;
-pub use self::http::Client;
+pub use self::http::{Client, Session};
 pub use self::path::path_of;
 pub use self::tls::Trust;

@@ -1,7 +1,7 @@
 //! The versions of a key: `kms key rotate`, `rewrap`, `retire` and `enable`, and what `info` says of them.
 
-use std::io::{self, BufRead as _};
-use std::time::Duration;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use http::Method;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::input::{base64_text, check_base64};
 use super::request::{failed, key_path};
-use crate::cli::client::{Client, parse};
+use crate::cli::client::{Client, Session, parse};
 use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::format;
@@ -139,7 +139,7 @@ pub fn rewrap(args: &RewrapArgs, call: Call<'_>) -> Result<(), Failure> {
     }
     let ciphertext = base64_text(&args.ciphertext)?;
     let item = Item { ciphertext: ciphertext.to_string(), context: args.context.clone() };
-    let rewrapped = block_on(item.rewrap(&client, &args.name))??;
+    let rewrapped = block_on(async { item.rewrap(&mut client.session().await?, &args.name).await })??;
     if output.is_json() || !output.is_terminal() {
         return output.json(&json!({ "ciphertext": rewrapped }));
     }
@@ -149,6 +149,7 @@ pub fn rewrap(args: &RewrapArgs, call: Call<'_>) -> Result<(), Failure> {
 /// Rewraps all lines of stdin, and prints a line for each in their order.
 fn rewrap_all(client: &Client, name: &str, output: Output) -> Result<(), Failure> {
     block_on(async {
+        let (mut session, mut progress) = (client.session().await?, Progress::new());
         for (n, line) in io::stdin().lock().lines().enumerate() {
             let line = line.map_err(|error| Failure::new(format!("cannot read stdin: {error}")))?;
             if line.trim().is_empty() {
@@ -158,15 +159,59 @@ fn rewrap_all(client: &Client, name: &str, output: Output) -> Result<(), Failure
             let item: Item = serde_json::from_str(&line).map_err(|_| {
                 at(Failure::new("expected an object with \"ciphertext\" and \"context\", both in base64"))
             })?;
-            let rewrapped = item.rewrap(client, name).await.map_err(at)?;
+            let rewrapped = item.rewrap(&mut session, name).await.map_err(at)?;
             let mut result = json!({ "ciphertext": rewrapped });
             if let (Some(context), Value::Object(members)) = (item.context, &mut result) {
                 members.insert("context".to_owned(), context.into());
             }
             output.json(&result)?;
+            progress.advance();
         }
         Ok(())
     })?
+}
+
+/// Tells on a terminal how many are done. How many there will be is not known.
+struct Progress {
+    is_shown: bool,
+    began: Instant,
+    told: Instant,
+    done: u64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            is_shown: io::stderr().is_terminal() && !io::stdout().is_terminal(),
+            began: now,
+            told: now,
+            done: 0,
+        }
+    }
+
+    fn advance(&mut self) {
+        self.done += 1;
+        if self.is_shown && self.told.elapsed() >= Duration::from_secs(1) {
+            self.told = Instant::now();
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        let rate = u128::from(self.done) * 1000 / self.began.elapsed().as_millis().max(1);
+        // What cannot be shown is no reason to stop.
+        let _ = write!(io::stderr(), "\r{} rewrapped, {rate} a second", self.done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_shown && self.done > 0 {
+            self.tell();
+            let _ = writeln!(io::stderr());
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -178,7 +223,7 @@ struct Item {
 }
 
 impl Item {
-    async fn rewrap(&self, client: &Client, name: &str) -> Result<String, Failure> {
+    async fn rewrap(&self, session: &mut Session<'_>, name: &str) -> Result<String, Failure> {
         #[derive(Deserialize)]
         struct Rewrapped {
             ciphertext: String,
@@ -190,7 +235,7 @@ impl Item {
             check_base64(context, "context")?;
             members.insert("context".to_owned(), context.as_str().into());
         }
-        let answer = client.json(Method::PUT, &key_path("rewrap", name), Some(&body)).await;
+        let answer = session.json(Method::PUT, &key_path("rewrap", name), Some(&body)).await;
         let answer: Rewrapped = answer.map_err(|error| failed("failed to rewrap ciphertext", error))?;
         Ok(answer.ciphertext)
     }
@@ -221,8 +266,9 @@ pub fn print(clients: &[(String, Client)], name: &str, output: Output) -> Result
         let last_opened = last(uses().filter_map(|used| used.last_opened.map(|time| time.0)).max());
         let last_sealed = last(uses().filter_map(|used| used.last_sealed.map(|time| time.0)).max());
         output.line(format_args!(
-            "Version {number:<3} {}{}  opened {opened}{last_opened}; sealed {sealed}{last_sealed}",
+            "Version {number:<3} {}  {}{}  opened {opened}{last_opened}; sealed {sealed}{last_sealed}",
             format::date(&version.created_at),
+            version.fingerprint,
             if version.disabled { "  disabled" } else { "" },
         ))?;
     }
@@ -249,6 +295,8 @@ struct Version {
     number: u32,
     #[serde(default)]
     created_at: String,
+    #[serde(default)]
+    fingerprint: String,
     readable: bool,
     disabled: bool,
     #[serde(default)]
