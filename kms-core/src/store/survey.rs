@@ -74,7 +74,7 @@ pub(crate) async fn read_versions(
     name: &KeyName,
     first: &SealingKey,
 ) -> Result<()> {
-    let (fingerprint, mac) = (first.fingerprint(), EntryMac::of(first));
+    let fingerprint = first.fingerprint();
     let mut missing = None;
     for number in 2..=MAX_VERSIONS {
         let entry = EntryName::version(name, &fingerprint, number);
@@ -87,6 +87,7 @@ pub(crate) async fn read_versions(
                     return Err(corrupt(missing, "it is missing, and a newer version is there"));
                 }
                 let why = "it was made or changed by somebody who does not know the key";
+                let mac = EntryMac::of(first);
                 let record = mac.verify(&entry, bytes.expose()).ok_or_else(|| corrupt(place(), why))?;
                 KeyRecord::decode_at(record, place)?;
             }

@@ -26,7 +26,7 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
     match &settings.key_store {
         KeyStoreSettings::Memory => {
             tracing::warn!("the key store is in memory: every key dies with this process");
-            Ok(Arc::new(KeyRing::new(MemoryStore::new(), settings.cache)))
+            Ok(Arc::new(ring(Arc::new(MemoryStore::new()), settings)))
         }
         KeyStoreSettings::Fs { path, root_key, create } => {
             embedded::refuse_no_directory(path)?;
@@ -49,18 +49,25 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
         KeyStoreSettings::AwsSecrets(config) => {
             let store = SecretsManager::open((**config).clone()).await;
             let store = store.map_err(of("keystore.aws.secretsmanager"))?;
-            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+            Ok(Arc::new(ring(Arc::new(store), settings)))
         }
         KeyStoreSettings::Vault(config) => {
             let store = kms_vault::open((**config).clone()).map_err(of(VAULT))?;
-            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+            Ok(Arc::new(ring(store, settings)))
         }
         KeyStoreSettings::Wrapped { store, kms } => {
             let store = Wrapped::new(open_bare(store)?, outer(kms).await?);
             refuse_other_root(&store).await?;
-            Ok(Arc::new(KeyRing::new(store, settings.cache)))
+            Ok(Arc::new(ring(Arc::new(store), settings)))
         }
     }
+}
+
+/// Puts the cache in front of a store.
+///
+/// The kind of store is known only at run time here, so that the binary has the key ring once.
+fn ring(store: Arc<dyn KeyStore>, settings: &Settings) -> KeyRing<Arc<dyn KeyStore>> {
+    KeyRing::new(store, settings.cache)
 }
 
 /// The section of a Vault that stores the keys.
@@ -86,7 +93,7 @@ const CHECK_AFTER: Duration = Duration::from_millis(300);
 ///
 /// So an unusable key is reported before a client needs it.
 fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
-    let ring = Arc::new(KeyRing::new(store, settings.cache));
+    let ring = Arc::new(ring(Arc::new(store), settings));
     let checked = Arc::downgrade(&ring);
     tokio::spawn(async move {
         // The first clients have waited for the start, and do not wait for this too.
