@@ -134,7 +134,12 @@ impl<S: KeyStore> Cache<S> {
                 };
                 let pass = || self.backend.reads.pass(request);
                 match (state.disabled.fetch(wanted, |held| held.age(now) < any, pass, read).await, last) {
-                    (Err(error), Some(last)) if error.kind().is_outage() => last,
+                    (Err(error), Some(last)) if error.kind().is_outage() => {
+                        if error.kind() == ErrorKind::Timeout {
+                            self.backend.note_away(&error);
+                        }
+                        last
+                    }
                     (held, _) => held?,
                 }
             }

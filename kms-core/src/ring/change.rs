@@ -1,7 +1,7 @@
 //! What changes a key in the store: create, rotate, retire, enable, delete.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::warn;
@@ -17,9 +17,12 @@ use crate::name::KeyName;
 use crate::primitives::{SecretBytes, SecretKey};
 use crate::store::belonging::EntryMac;
 use crate::store::{EntryName, KeyRecord, KeyStore};
+use crate::sync::sleep;
 
 /// How often a rotation begins anew because another server made the version.
 const ROTATIONS: usize = 8;
+/// The pause before that.
+const AFTER_ANOTHER: Duration = Duration::from_millis(200);
 
 /// Stores the record of a new key, and takes the key into the cache.
 pub async fn create<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
@@ -91,7 +94,11 @@ pub async fn rotate<S: KeyStore>(
         let content = mac.sign(&entry, record.encode().expose());
         match store_new(cache, &entry, &content, operation, |error| failed_read(name, error)).await {
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                // A replica may show the other server's version a moment later.
+                sleep(AFTER_ANOTHER).await;
+                continue;
+            }
             Err(error) if error.kind() == ErrorKind::Denied => return Err(unsupported(error)),
             Err(error) => return Err(error),
         }
