@@ -102,6 +102,40 @@ fn changed_ciphertexts_are_refused() {
     assert!(refused >= 110, "only {refused} were refused");
 }
 
+#[tokio::test]
+async fn ciphertexts_of_every_release_open_under_rotated_keys() {
+    let vectors = vectors(include_str!("vectors/ciphertexts.json"));
+    let ring = KeyRing::new(MemoryStore::new(), CacheConfig::default().with_any(std::time::Duration::ZERO));
+    let client = ring.client(Identity::of_program("the test"));
+    let (mut names, mut opened) = (HashMap::new(), 0);
+    for group in ["ciphertexts", "ambiguous", "tolerated"] {
+        for case in vectors[group].as_array().unwrap() {
+            let (key, cipher) = key_of(case);
+            let number = names.len();
+            let is_new = !names.contains_key(&(key.clone(), cipher));
+            let name = names.entry((key.clone(), cipher));
+            let name = name.or_insert_with(|| KeyName::new(format!("key-{number}")).unwrap()).clone();
+            if is_new {
+                let key = SecretKey::from_slice(&key).unwrap();
+                client.import(&name, ImportedKey::new(key, cipher)).await.unwrap();
+                for _ in 0..2 {
+                    client.rotate(&name).await.unwrap();
+                }
+                assert!(
+                    client.encrypt(&name, b"", b"").await.unwrap().starts_with(b"kms"),
+                    "a later version seals"
+                );
+            }
+            let context = bytes(&case["context_b64"]);
+            let plaintext = client.decrypt(&name, &bytes(&case["ciphertext_b64"]), &context).await;
+            let plaintext = plaintext.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+            assert!(plaintext.expose() == bytes(&case["plaintext_b64"]), "{case}");
+            opened += 1;
+        }
+    }
+    assert_eq!(opened, 286 + 1 + 9);
+}
+
 #[test]
 fn ciphertexts_of_minio_s_built_in_key_open() {
     let vectors = vectors(include_str!("vectors/minio-static.json"));
@@ -156,14 +190,19 @@ async fn the_cipher_of_the_key_and_not_of_the_cpu_seals() {
     }
 }
 
-fn open(case: &Value) -> kms_core::Result<SecretBytes> {
+fn key_of(case: &Value) -> (Vec<u8>, Cipher) {
     let cipher = match case["algorithm"].as_str().unwrap() {
         "AES256" => Cipher::Aes256,
         "ChaCha20" => Cipher::ChaCha20,
         other => panic!("{other}"),
     };
-    let key = SecretKey::from_slice(&hex::decode(case["key_hex"].as_str().unwrap()).unwrap()).unwrap();
-    SealingKey::new(key, cipher).open_any_form(&bytes(&case["ciphertext_b64"]), &bytes(&case["context_b64"]))
+    (hex::decode(case["key_hex"].as_str().unwrap()).unwrap(), cipher)
+}
+
+fn open(case: &Value) -> kms_core::Result<SecretBytes> {
+    let (key, cipher) = key_of(case);
+    SealingKey::new(SecretKey::from_slice(&key).unwrap(), cipher)
+        .open_any_form(&bytes(&case["ciphertext_b64"]), &bytes(&case["context_b64"]))
 }
 
 fn bytes(value: &Value) -> Vec<u8> {

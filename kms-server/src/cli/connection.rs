@@ -66,13 +66,11 @@ impl Connection {
     pub fn client(&self, call: Call<'_>) -> Result<Client, Failure> {
         self.access.client(self.server.as_deref(), call)
     }
+}
 
-    /// Creates a client for each server that is named, and not one for the first that can be reached.
-    pub fn clients(&self, call: Call<'_>) -> Result<Vec<(String, Client)>, Failure> {
-        let servers = servers(self.server.as_deref(), call.environment);
-        let client = |server: &str| Ok((server.to_owned(), self.access.client(Some(server), call)?));
-        servers.into_iter().map(client).collect()
-    }
+fn default_port(call: Call<'_>) -> u16 {
+    // An endpoint is a URL to KES's SDK.
+    if call.is_kes() { HTTPS_PORT } else { PORT }
 }
 
 fn servers<'a>(flag: Option<&'a str>, environment: &'a Environment) -> Vec<&'a str> {
@@ -85,9 +83,7 @@ impl AccessFlags {
     pub fn client(&self, server: Option<&str>, call: Call<'_>) -> Result<Client, Failure> {
         let environment = call.environment;
         let servers = servers(server, environment);
-        // An endpoint is a URL to KES's SDK.
-        let default_port = if call.is_kes() { HTTPS_PORT } else { PORT };
-        Ok(Client::new(&servers, default_port, self.certificate(call)?, &self.trust(environment))?)
+        Ok(Client::new(&servers, default_port(call), self.certificate(call)?, &self.trust(environment))?)
     }
 
     fn certificate(&self, call: Call<'_>) -> Result<CertifiedKey, Failure> {

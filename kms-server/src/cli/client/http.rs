@@ -58,6 +58,13 @@ impl Client {
         Ok(Self { servers, tls, identity })
     }
 
+    /// Returns a client for each of the servers alone, with the server's name.
+    pub fn each(&self) -> Vec<(String, Self)> {
+        let alone =
+            |server: &Endpoint| Self { servers: vec![server.clone()], tls: self.tls.clone(), ..*self };
+        self.servers.iter().map(|server| (server.to_string(), alone(server))).collect()
+    }
+
     /// Returns the servers, each as `HOST:PORT`.
     pub fn servers(&self) -> Vec<String> {
         self.servers.iter().map(ToString::to_string).collect()

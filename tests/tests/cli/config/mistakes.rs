@@ -171,6 +171,24 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             "[keystore.memory]\n[kms.aws]\nkey = 'k'",
             &["kms.toml:22: kms: only keystore.fs and keystore.vault"],
         ),
+        // Rotation by age.
+        (
+            "name = \"my-key\"",
+            "name = 'my-key'\nrotate_after = '5m'",
+            &["kms.toml:20: keys[0].rotate_after: a new version seals only after cache.expiry.any"],
+        ),
+        ("name = \"my-key\"", "name = 'my-key'\nrotate_after = 90", &["kms.toml:20: keys[0].rotate_after"]),
+        (
+            "name = \"my-key\"\n\n[keystore.fs]\npath = \"data\"\nroot_key_file = \"root.key\"",
+            "name = 'my-key'\nrotate_after = '2160h'\n[keystore.vault]\nendpoint = 'https://v:8200'\n\
+             [keystore.vault.approle]\nid = 'i'\nsecret = 's'",
+            &["kms.toml:20: keys[0].rotate_after: version 1 of Vault's K/V engine", "'kms key rotate'"],
+        ),
+        (
+            "name = \"my-key\"\n\n[keystore.fs]\npath = \"data\"\nroot_key_file = \"root.key\"",
+            "name = 'my-key'\nrotate_after = '2160h'\n[keystore.aws.kms]\nregion = 'eu-central-1'",
+            &["kms.toml:20: keys[0].rotate_after: a key of AWS KMS"],
+        ),
         // Policies and identities.
         (
             identities,
@@ -222,6 +240,11 @@ fn what_is_dubious_is_a_warning_with_its_place() {
         ),
         ("/v1/key/create/app-*", "v1/key/app", &["policy.app.allow[0]", "allows nothing", "begin with '/'"]),
         ("/v1/key/delete/*", "v1/key/app", &["policy.app.deny[0]", "denies nothing", "begin with '/'"]),
+        (
+            "name = \"my-key\"",
+            "name = 'my-key'\nrotate_after = '1h'",
+            &["kms.toml:20: keys[0].rotate_after: a key has at most 1000 versions", "within 41 days"],
+        ),
         (
             "root.key",
             "data/root.key",

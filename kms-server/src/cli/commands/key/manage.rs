@@ -111,7 +111,7 @@ pub fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
         format_args!("Date        {}", format::date(&info.created_at)),
         format_args!("Owner       {}", info.created_by),
     ])?;
-    if call.is_kes() { Ok(()) } else { versions::print(&args.connection.clients(call)?, &args.name, output) }
+    if call.is_kes() { Ok(()) } else { versions::print(&client.each(), &args.name, output) }
 }
 
 /// Deletes keys.

@@ -330,7 +330,8 @@ impl TryFrom<String> for Time {
 /// Disables a version of a key, if all servers prove that nobody needs it.
 pub fn retire(args: &RetireArgs, call: Call<'_>) -> Result<(), Failure> {
     let WhichArgs { name, version, json, connection } = &args.which;
-    let clients = connection.clients(call)?;
+    let client = connection.client(call)?;
+    let clients = client.each();
     let mut unproven = Vec::new();
     for (server, client) in &clients {
         match proof(client, name, *version, args.unused_for.0) {
@@ -354,7 +355,7 @@ pub fn retire(args: &RetireArgs, call: Call<'_>) -> Result<(), Failure> {
             unproven.join("; ")
         )));
     }
-    change(&clients, "retire", &args.which)?;
+    change(&client, "retire", &args.which)?;
     let output = call.output(*json);
     if output.is_json() {
         output.json(&json!({ "name": name, "version": version, "disabled": true, "unproven": unproven }))?;
@@ -373,7 +374,7 @@ pub fn retire(args: &RetireArgs, call: Call<'_>) -> Result<(), Failure> {
 /// Enables a version of a key.
 pub fn enable(args: &EnableArgs, call: Call<'_>) -> Result<(), Failure> {
     let WhichArgs { name, version, json, connection } = &args.which;
-    change(&connection.clients(call)?, "enable", &args.which)?;
+    change(&connection.client(call)?, "enable", &args.which)?;
     let output = call.output(*json);
     if output.is_json() {
         return output.json(&json!({ "name": name, "version": version, "disabled": false }));
@@ -381,8 +382,7 @@ pub fn enable(args: &EnableArgs, call: Call<'_>) -> Result<(), Failure> {
     output.line(format_args!("Version {version} of key '{name}' is enabled"))
 }
 
-fn change(clients: &[(String, Client)], operation: &str, which: &WhichArgs) -> Result<(), Failure> {
-    let Some((_, client)) = clients.first() else { return Err(Failure::new("no server is named")) };
+fn change(client: &Client, operation: &str, which: &WhichArgs) -> Result<(), Failure> {
     let body = json!({ "version": which.version });
     let sent = block_on(client.send(Method::PUT, &key_path(operation, &which.name), Some(&body)))?;
     sent.map(drop).map_err(|error| failed(&format!("failed to {operation} version {}", which.version), error))
