@@ -78,7 +78,11 @@ fn a_key_is_rotated_rewrapped_retired_and_enabled() {
     assert!(versions.len() == 3 && versions[0].contains("opened "), "{info}");
     let retire =
         |more: &[&str]| shell.run(&[&["key", "retire", "my-key", "--version", "1"], more].concat()).error();
-    assert!(retire(&[]).contains("was opened at"), "{}", retire(&[]));
+    assert!(
+        retire(&[]).contains("was opened at") && retire(&[]).contains("within the last 30d"),
+        "{}",
+        retire(&[])
+    );
     let quiet = retire(&["--unused-for", "0s"]);
     assert!(quiet.contains("may still seal"), "its successor is younger than any server may be: {quiet}");
     let unproven = shell.run(&["key", "retire", "my-key", "--version", "2"]).error();

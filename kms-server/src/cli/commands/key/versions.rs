@@ -334,10 +334,10 @@ pub fn retire(args: &RetireArgs, call: Call<'_>) -> Result<(), Failure> {
     let clients = client.each();
     let mut unproven = Vec::new();
     for (server, client) in &clients {
-        match proof(client, name, *version, args.unused_for.0) {
+        match proof(client, name, *version, args.unused_for.time) {
             Ok(Proof::Unused) => {}
             Ok(Proof::Used(time)) => {
-                let within = format::duration(nanos(args.unused_for.0));
+                let within = &args.unused_for.text;
                 return Err(Failure::new(format!(
                     "version {version} was opened at {time:.0} on {server}, within the last {within}: nothing was changed"
                 )));
@@ -418,8 +418,12 @@ fn nanos(time: Duration) -> u64 {
 }
 
 /// A time such as `30d`, `12h` or `1h30m`.
-#[derive(Clone, Copy, Debug)]
-struct Span(Duration);
+#[derive(Clone, Debug)]
+struct Span {
+    time: Duration,
+    /// As the user wrote it.
+    text: String,
+}
 
 impl std::str::FromStr for Span {
     type Err = String;
@@ -427,6 +431,7 @@ impl std::str::FromStr for Span {
     fn from_str(text: &str) -> Result<Self, String> {
         const DAY: u64 = 24 * 3600;
         let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()?.checked_mul(DAY));
-        days.map_or_else(|| parse_duration(text), |seconds| Ok(Duration::from_secs(seconds))).map(Self)
+        let time = days.map_or_else(|| parse_duration(text), |seconds| Ok(Duration::from_secs(seconds)))?;
+        Ok(Self { time, text: text.to_owned() })
     }
 }
