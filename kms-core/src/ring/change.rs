@@ -127,10 +127,7 @@ pub async fn retire<S: KeyStore>(
 ) -> Result<()> {
     let operation = || format!("retire version {version} of key '{name}'");
     let conflict = |why: String| Error::with_source(ErrorKind::Conflict, operation(), why);
-    let (first, newest) = present(cache, name).await?;
-    if version == 0 || version > newest {
-        return Err(conflict(format!("key '{name}' has no version {version}; the newest is {newest}")));
-    }
+    let (first, newest) = with_version(cache, name, version, operation).await?;
     let search = cache.search_of(name, &first, Instant::now() + CALL_TIMEOUT);
     let (mac, delay) = (EntryMac::of(&first.sealing), cache.retire_delay());
     let (mut youngest, mut is_followed) = (None, false);
@@ -208,11 +205,7 @@ async fn without_owner<S: KeyStore>(
 /// Enables a version of a key.
 pub async fn enable<S: KeyStore>(cache: &Cache<S>, name: &KeyName, version: u32) -> Result<()> {
     let operation = || format!("enable version {version} of key '{name}'");
-    let (first, newest) = present(cache, name).await?;
-    if version == 0 || version > newest {
-        let why = format!("key '{name}' has no version {version}; the newest is {newest}");
-        return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
-    }
+    let (first, _) = with_version(cache, name, version, operation).await?;
     let marker = EntryName::disabled(name, first.fingerprint(), version);
     match cache.backend.write(cache.backend.store.delete(&marker)).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(without_markers(error, operation)),
@@ -223,20 +216,26 @@ pub async fn enable<S: KeyStore>(cache: &Cache<S>, name: &KeyName, version: u32)
     }
 }
 
-/// Reads the first version of a key, and the number of its newest.
-async fn present<S: KeyStore>(cache: &Cache<S>, name: &KeyName) -> Result<(CachedKey, u32)> {
+/// Reads the first version of a key that has `version`, and the number of its newest.
+async fn with_version<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    version: u32,
+    operation: impl Fn() -> String,
+) -> Result<(CachedKey, u32)> {
     let first = cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await?;
     let before = cache.versions_in_memory(name, &first);
     let found = cache.search(name, &first, before, Instant::now() + CALL_TIMEOUT).await;
     let found = found.map_err(|error| failed_read(name, error))?;
     if let Some(denied) = found.denied {
-        return Err(Error::with_source(
-            ErrorKind::Unsupported,
-            format!("find the versions of key '{name}'"),
-            denied,
-        ));
+        return Err(Error::with_source(ErrorKind::Unsupported, operation(), denied));
     }
-    Ok((first, found.versions.map_or(1, |versions| versions.newest())))
+    let newest = found.versions.map_or(1, |versions| versions.newest());
+    if version == 0 || version > newest {
+        let why = format!("key '{name}' has no version {version}; the newest is {newest}");
+        return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
+    }
+    Ok((first, newest))
 }
 
 fn without_markers(error: Error, operation: impl Fn() -> String) -> Error {

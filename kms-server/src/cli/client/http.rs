@@ -77,8 +77,7 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, ClientError> {
-        let answer = self.send(method, path, body).await?;
-        parse(&answer)
+        self.session().await?.json(method, path, body).await
     }
 
     /// Sends a request and returns the body of the answer. A status other than 200 is an error.
