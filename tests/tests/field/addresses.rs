@@ -102,6 +102,7 @@ fn a_host_without_ipv6_and_one_that_keeps_the_families_apart_are_fine() {
     let (kms, file) = (kms_tests::shell::kms(), config.directory.path().join("config.yml"));
     let script = "ip link set lo up; for name in all default lo; do echo $1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6; done
         echo $2 >/proc/sys/net/ipv6/bindv6only
+        rm -f out # that of the server before, which was up
         \"$3\" server --config \"$4\" --addr $5 >out 2>&1 & server=$!
         for try in $(seq 300); do grep -q 'up and running' out && break; sleep 0.1; done
         curl -sk --noproxy '*' -o answer -w '%{http_code}' https://127.0.0.1:7373/version; kill $server; wait; cat out";
