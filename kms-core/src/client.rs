@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::deletion::{Deletion, Purge, Purged};
 use crate::error::Result;
 use crate::identity::{Identity, Request};
 use crate::kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo};
@@ -127,15 +128,39 @@ impl Client {
         self.kms.list(&self.request(), query).await
     }
 
-    /// Deletes a key for ever, and with it everything that was encrypted under it. See [`Kms::delete`].
+    /// Deletes a key, and with it everything that was encrypted under it. See [`Kms::delete`].
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
     /// - The [errors of every method](Kms#errors-of-every-method).
-    pub async fn delete(&self, name: &KeyName) -> Result<()> {
+    pub async fn delete(&self, name: &KeyName) -> Result<Deletion> {
         self.kms.delete(&self.request(), name).await
+    }
+
+    /// Restores a deleted key. See [`Kms::restore`].
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key is not deleted, or a restore or a purge is under way.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service restores no keys.
+    /// - The [errors of every method](Kms#errors-of-every-method).
+    pub async fn restore(&self, name: &KeyName) -> Result<()> {
+        self.kms.restore(&self.request(), name, false).await
+    }
+
+    /// Removes a deleted key for ever. See [`Kms::purge`].
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key may not be purged now. The source says why.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the backend alone removes deleted keys.
+    /// - The [errors of every method](Kms#errors-of-every-method).
+    pub async fn purge(&self, name: &KeyName, purge: &Purge) -> Result<Purged> {
+        self.kms.purge(&self.request(), name, purge).await
     }
 
     /// Makes a new version of a key. See [`Kms::rotate`].

@@ -27,8 +27,10 @@ pub enum ErrorKind {
     Denied,
     /// The backend refuses the credentials, or there are none.
     LoginRefused,
-    /// The key exists, and the backend has disabled it or will delete it.
+    /// The key exists, and the backend has disabled it.
     Disabled,
+    /// The key was deleted and can be restored. Its name is taken until then.
+    Deleted,
     /// No connection to the backend, or it answered with a server error or with an answer that makes no sense.
     Unreachable,
     /// The backend is sealed, or not initialised yet.
@@ -79,6 +81,7 @@ impl ErrorKind {
             self,
             Self::NotFound
                 | Self::AlreadyExists
+                | Self::Deleted
                 | Self::NotAuthentic
                 | Self::NoHmacKey
                 | Self::InvalidInput
@@ -97,6 +100,7 @@ impl ErrorKind {
             Self::Denied => "permission denied by the key store",
             Self::LoginRefused => "login failed",
             Self::Disabled => "key is disabled",
+            Self::Deleted => "key is deleted",
             Self::Unreachable => "key store is not available",
             Self::Sealed => "key store is sealed",
             Self::Throttled => "too many requests",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use crate::deletion::{DeletedPage, Deletion, Purge, Purged};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Request;
 use crate::listing::{ListQuery, Page};
@@ -28,7 +29,8 @@ use crate::status::StoreStatus;
 /// - [`ErrorKind::Timeout`]: the answer did not come within the request's deadline.
 /// - [`ErrorKind::Denied`]: the backend refuses this operation to the service.
 /// - [`ErrorKind::LoginRefused`]: the backend refuses the service's credentials, or there are none.
-/// - [`ErrorKind::Disabled`]: the key, or the root key above it, is disabled or will be deleted.
+/// - [`ErrorKind::Disabled`]: the key is disabled, or the root key above it is disabled or will be deleted.
+/// - [`ErrorKind::Deleted`]: the key was deleted and can be restored.
 /// - [`ErrorKind::Corrupt`]: the stored key is damaged, or sealed under another root key.
 /// - [`ErrorKind::Unsupported`]: the service does not have this operation.
 /// - [`ErrorKind::Abandoned`]: the caller left before the operation began ([`Request::awaited`]).
@@ -43,6 +45,7 @@ use crate::status::StoreStatus;
 /// [`ErrorKind::Denied`]: crate::ErrorKind::Denied
 /// [`ErrorKind::LoginRefused`]: crate::ErrorKind::LoginRefused
 /// [`ErrorKind::Disabled`]: crate::ErrorKind::Disabled
+/// [`ErrorKind::Deleted`]: crate::ErrorKind::Deleted
 /// [`ErrorKind::Corrupt`]: crate::ErrorKind::Corrupt
 /// [`ErrorKind::Unsupported`]: crate::ErrorKind::Unsupported
 /// [`ErrorKind::Abandoned`]: crate::ErrorKind::Abandoned
@@ -70,6 +73,7 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name, even an unreadable
     ///   one. It is left as it is.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a purge of a key with these bytes is under way.
     /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service imports no keys
     ///   ([`Capabilities::import`]).
@@ -89,16 +93,58 @@ pub trait Kms: Send + Sync + 'static {
     /// Only the errors of every method.
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page>;
 
-    /// Deletes a key for ever, and with it everything that was encrypted under it.
+    /// Deletes a key, and with it everything that was encrypted under it.
     ///
-    /// A service that [keeps deleted keys](Capabilities::keeps_deleted) does so after a time in which the key can be
-    /// restored.
+    /// A service that [keeps deleted keys](Capabilities::keeps_deleted) can [restore](Kms::restore) it for a time. Any other
+    /// deletes it for ever.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a restore of the key is under way.
     /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
-    async fn delete(&self, request: &Request, name: &KeyName) -> Result<()>;
+    async fn delete(&self, request: &Request, name: &KeyName) -> Result<Deletion>;
+
+    /// Lists the deleted keys, in byte order of their names, as far as the service knows them.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service cannot list deleted keys.
+    async fn deleted(&self, _: &Request, _: &ListQuery<'_>) -> Result<DeletedPage> {
+        Err(Error::new(ErrorKind::Unsupported, "list deleted keys"))
+    }
+
+    /// Restores a deleted key. It is then as it was.
+    ///
+    /// With `resume` the server of a restore or purge that is under way is dead, by the word of an operator.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key is not deleted, or a restore or a purge is under way.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service restores no keys.
+    async fn restore(&self, _: &Request, name: &KeyName, _resume: bool) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, format!("restore key '{name}'")))
+    }
+
+    /// Removes a deleted key for ever.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key is not deleted, it is kept for longer, other servers may
+    ///   still use it, or a restore or a purge is under way.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the backend alone removes deleted keys.
+    async fn purge(&self, _: &Request, name: &KeyName, _purge: &Purge) -> Result<Purged> {
+        Err(Error::new(ErrorKind::Unsupported, format!("purge key '{name}'")))
+    }
+
+    /// Returns when this process used a key last, as far as it remembers.
+    fn last_use(&self, _: &KeyName) -> Option<Timestamp> {
+        None
+    }
 
     /// Makes a new version of a key.
     ///
@@ -253,11 +299,11 @@ pub struct Capabilities {
     pub versions: bool,
     /// Whether keys outlive the process.
     pub durable: bool,
-    /// Whether a deleted key keeps its name until the backend erases it, and can be restored there until then.
+    /// Whether a deleted key keeps its name for a time, in which [`Kms::restore`] brings it back.
     ///
-    /// Until then the key is listed. Its uses and a second delete fail with
-    /// [`ErrorKind::Disabled`](crate::ErrorKind::Disabled), and a create of its name fails with
-    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists).
+    /// In that time its uses and a second delete fail with [`ErrorKind::Deleted`](crate::ErrorKind::Deleted), and a create of
+    /// its name fails with [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists). It is listed only if the backend
+    /// cannot tell deleted keys from others there.
     pub keeps_deleted: bool,
 }
 

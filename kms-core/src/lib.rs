@@ -56,6 +56,7 @@ mod client;
     reason = "a broken rule has to panic"
 )]
 pub mod contract;
+mod deletion;
 mod error;
 mod identity;
 mod kms;
@@ -71,6 +72,7 @@ pub mod store;
 mod sync;
 
 pub use client::Client;
+pub use deletion::{DeletedKey, DeletedPage, Deletion, Purge, Purged, Resolution};
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{Identity, Request, Waiter};
 pub use kms::{

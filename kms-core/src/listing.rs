@@ -28,6 +28,24 @@ impl<'a> ListQuery<'a> {
     }
 }
 
+/// A query that outlives its caller.
+pub(crate) struct OwnedQuery {
+    prefix: String,
+    after: Option<String>,
+    limit: usize,
+}
+
+impl OwnedQuery {
+    pub fn of(query: &ListQuery<'_>) -> Self {
+        let ListQuery { prefix, after, limit } = *query;
+        Self { prefix: prefix.to_owned(), after: after.map(str::to_owned), limit }
+    }
+
+    pub fn query(&self) -> ListQuery<'_> {
+        ListQuery { prefix: &self.prefix, after: self.after.as_deref(), limit: self.limit }
+    }
+}
+
 /// One page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {

@@ -5,7 +5,7 @@
 
 #[cfg(not(all(test, feature = "model")))]
 mod primitives {
-    pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub use std::sync::{Mutex, MutexGuard};
 
     pub use arc_swap::ArcSwapOption;

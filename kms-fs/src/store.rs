@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::store::{EntryName, KeyStore, StoreCapabilities, next_segments};
 use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 use tokio::sync::oneshot;
 
@@ -133,6 +133,12 @@ impl KeyStore for SledStore {
             .filter_map(|name| KeyName::new(name).ok()); // a slot's name is no key's name
         let page = names.by_ref().take(query.limit).collect();
         Ok(Page { names: page, more: names.next().is_some() })
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        self.index.compared().await;
+        let entries = self.index.entries();
+        Ok(next_segments(directory, entries.from(Bound::Included(directory)).map(|(name, _)| name)))
     }
 
     async fn status(&self) -> Result<StoreStatus> {

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +23,11 @@ async fn passes_the_contract_suite() {
     let store = |name| open_at(&dir.path().join(name), &root);
     contract::key_store(&Arc::new(store("a"))).await;
     contract::kms(Arc::new(KeyRing::new(store("b"), CacheConfig::default()))).await;
+    let uncached = CacheConfig::default().with_any(Duration::ZERO);
+    let keeping = |name| Arc::new(KeyRing::keeping_deleted(store(name), uncached, Duration::from_secs(3600)));
+    contract::kms(keeping("d")).await;
+    let only = keeping("e");
+    contract::deletions(Arc::clone(&only) as _, only).await;
     let bare = open_bare(&FsConfig::new(dir.path().join("c")), OpenMode::Create).unwrap();
     contract::key_store(&Arc::new(bare.store)).await;
 }

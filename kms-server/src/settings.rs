@@ -26,6 +26,8 @@ pub struct Settings {
     pub policies: BTreeMap<String, PolicySettings>,
     /// How long keys stay in memory.
     pub cache: CacheConfig,
+    /// How long a deleted key can be restored. Zero if it cannot.
+    pub grace: Duration,
     /// The keys to create at the start if they are absent.
     pub keys: Vec<KeyName>,
     /// The keys that get a new version when their newest one has this age.
@@ -41,6 +43,9 @@ pub struct Settings {
     /// The address of the plain HTTP listener for probes, if there is one.
     pub probes: Option<SocketAddr>,
 }
+
+/// How long a deleted key can be restored, unless the configuration says something else or is one of KES.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Settings {
     /// Returns whether every client has to present a certificate, because no route is open to everybody.

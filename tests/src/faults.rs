@@ -105,6 +105,11 @@ impl KeyStore for FaultyStore {
         self.inner.list(query).await
     }
 
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        self.pass("list markers").await?;
+        self.inner.segments(directory).await
+    }
+
     async fn status(&self) -> Result<StoreStatus> {
         self.statuses.fetch_add(1, Ordering::Relaxed);
         // Vault answers questions about its health even if its policy denies everything else.

@@ -58,6 +58,7 @@ impl TestServer {
         std::fs::write(&key, pair.key_pem().as_bytes()).unwrap();
         let admin = TestIdentity::new();
         let settings = Settings {
+            grace: Duration::ZERO,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             threads: None,
             admin: Some(admin.identity()),
@@ -156,7 +157,10 @@ impl TestServerBuilder {
     #[must_use]
     pub fn store(self, store: impl KeyStore) -> Self {
         let cache = self.settings.cache;
-        self.kms(Arc::new(KeyRing::new(store, cache)))
+        {
+            let grace = self.settings.grace;
+            self.kms(Arc::new(KeyRing::keeping_deleted(store, cache, grace)))
+        }
     }
 
     /// Sets the timeout of every route.
@@ -216,7 +220,9 @@ impl TestServerBuilder {
 
     /// Starts the server.
     pub async fn try_start(self) -> Result<TestServer, StartError> {
-        let kms = self.kms.unwrap_or_else(|| Arc::new(KeyRing::new(MemoryStore::new(), self.settings.cache)));
+        let kms = self.kms.unwrap_or_else(|| {
+            Arc::new(KeyRing::keeping_deleted(MemoryStore::new(), self.settings.cache, self.settings.grace))
+        });
         let server = Server::with_kms(self.settings, kms).await?.with_limits(self.limits);
         let listening = server.listen().await?;
         let (address, probes) = (listening.local_addr(), listening.probes_addr());

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::store::{EntryName, KeyStore, StoreCapabilities, next_segments};
 use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 
 /// A key store in a log file and in memory. Each line of the file is `+name record` or `-name`.
@@ -121,6 +121,12 @@ impl KeyStore for LogStore {
             .filter_map(|name| KeyName::new(name.as_str()).ok());
         let page = names.by_ref().take(query.limit).collect();
         Ok(Page { names: page, more: names.next().is_some() })
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        let log = self.log();
+        let names = log.entries.keys().map(String::as_str).skip_while(|name| !name.starts_with(directory));
+        Ok(next_segments(directory, names))
     }
 
     async fn status(&self) -> Result<StoreStatus> {

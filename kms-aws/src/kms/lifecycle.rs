@@ -113,6 +113,23 @@ pub async fn retire(upstream: &Upstream, window: u32, id: &str) -> Attempt<Optio
     }
 }
 
+/// Cancels the deletion of a CMK, and enables it.
+///
+/// AWS leaves a CMK disabled whose deletion was cancelled. One that nobody would delete any more is left to be enabled.
+pub async fn bring_back(upstream: &Upstream, id: &str) -> Attempt<()> {
+    let cancel = upstream.client().cancel_key_deletion().key_id(id);
+    match upstream.call(soon(), cancel.send()).await {
+        Ok(_) => {}
+        Err(failure) if failure.kind == ErrorKind::Disabled => {
+            if describe(upstream, soon(), id).await?.key_state == Some(KeyState::PendingDeletion) {
+                return Err(failure);
+            }
+        }
+        Err(failure) => return Err(failure),
+    }
+    upstream.call(soon(), upstream.client().enable_key().key_id(id).send()).await.map(drop)
+}
+
 /// Turns the failure for a CMK that is gone, or not seen, although a key has it: the key exists all the same.
 pub fn not_seen(mut failure: Failure) -> Failure {
     if failure.kind == ErrorKind::NotFound {

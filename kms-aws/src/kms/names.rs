@@ -62,7 +62,7 @@ impl Names {
         names
     }
 
-    /// Returns the CMK that `name` stands for; fails with `Disabled` if it cannot be used.
+    /// Returns the CMK that `name` stands for; fails with `Disabled` or `Deleted` if it cannot be used.
     pub async fn usable(self: &Arc<Self>, request: &Request, name: &KeyName) -> Result<Arc<Cmk>> {
         self.view(request, name).await?.usable().map(Arc::clone)
     }
@@ -145,6 +145,13 @@ impl Names {
         cmk.set_deleted(true);
         self.slot(&cmk.name).flight.put(View::pending(Arc::clone(cmk), until), Instant::now());
         cmk.wipe();
+    }
+
+    /// Takes in that the deletion of a CMK was cancelled here.
+    pub fn note_restored(&self, cmk: &Cmk) {
+        self.backend.deleted.forget(&cmk.id);
+        cmk.set_deleted(false);
+        self.forget(&cmk.name);
     }
 
     /// Forgets a CMK of which it is not known whether it was deleted.

@@ -10,8 +10,8 @@ use kms_core::cache::policy::CALL_TIMEOUT;
 use kms_core::primitives::{Cipher, SecretBytes};
 use kms_core::single_flight::Held;
 use kms_core::{
-    CacheCounters, Capabilities, DataKey, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms, ListQuery,
-    Page, Request, Result, Rotation, StoreStatus,
+    CacheCounters, Capabilities, DataKey, Deletion, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms,
+    ListQuery, Page, Request, Result, Rotation, StoreStatus,
 };
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ use super::cmk::Cmk;
 use super::config::AwsConfig;
 use super::format::{self, Kind, Parts};
 use super::hmac;
-use super::lifecycle::{Purpose, TAG_CREATOR, aliases, describe, make, not_seen, retire};
+use super::lifecycle::{Purpose, TAG_CREATOR, aliases, bring_back, describe, make, not_seen, retire};
 use super::names::Names;
 use super::view::View;
 use super::working_key::WorkingKey;
@@ -129,7 +129,7 @@ impl AwsKms {
     ) -> Result<Arc<WorkingKey>> {
         let now = self.names.view_after(request, name, Some(request.received)).await?;
         if now.cmk.id == cmk.id {
-            return Err(error);
+            return Err(if now.is_pending() { now.usable().err().unwrap_or(error) } else { error });
         }
         self.keys.sealing_key(request, now.usable()?, context).await
     }
@@ -154,8 +154,10 @@ impl AwsKms {
             // The alias may stand for another CMK since it was read.
             view = self.names.view_after(request, name, Some(request.received)).await?;
             if view.cmk.id == cmk.id {
-                if let Some(digest) = digest {
+                if digest.is_some() || view.is_pending() {
                     view.usable()?;
+                }
+                if let Some(digest) = digest {
                     cmk.remember_refused(digest);
                 }
                 return Err(error);
@@ -225,10 +227,17 @@ impl Kms for AwsKms {
         self.backend.gate.run(request, list).await
     }
 
-    async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
+    async fn delete(&self, request: &Request, name: &KeyName) -> Result<Deletion> {
         let view = self.names.view_after(request, name, Some(request.received)).await?;
         let (names, backend, asked) = (Arc::clone(&self.names), Arc::clone(&self.backend), request.clone());
         self.backend.gate.run(request, async move { delete(&backend, &names, &view, &asked).await }).await
+    }
+
+    /// Cancels the deletion of the key's CMKs, and enables them.
+    async fn restore(&self, request: &Request, name: &KeyName, _: bool) -> Result<()> {
+        let view = self.names.view_after(request, name, Some(request.received)).await?;
+        let (names, backend, asked) = (Arc::clone(&self.names), Arc::clone(&self.backend), request.clone());
+        self.backend.gate.run(request, async move { restore(&backend, &names, &view, &asked).await }).await
     }
 
     /// Has AWS rotate the key material of the CMK, and seals with a new working key from then on.
@@ -375,7 +384,7 @@ async fn list(backend: &Backend, query: &ListQuery<'_>, deadline: Instant) -> Re
 }
 
 /// Schedules the deletion of a key's CMKs, as the key was seen.
-async fn delete(backend: &Backend, names: &Names, view: &View, request: &Request) -> Result<()> {
+async fn delete(backend: &Backend, names: &Names, view: &View, request: &Request) -> Result<Deletion> {
     let name = &view.cmk.name;
     let failed = |failure: Failure| not_seen(failure).into_error(format!("delete key '{name}'"));
     let (upstream, window) = (&backend.upstream, backend.config.deletion_window);
@@ -399,7 +408,7 @@ async fn delete(backend: &Backend, names: &Names, view: &View, request: &Request
     let cmk = match usable {
         Ok(cmk) => cmk,
         // What was left of the key went now.
-        Err(_) if hmac.is_some() => return Ok(()),
+        Err(_) if hmac.is_some() => return Ok(Deletion::restorable(view.until())),
         Err(error) => return Err(error),
     };
     let until = retire(upstream, window, &cmk.id).await.map_err(|failure| {
@@ -416,5 +425,29 @@ async fn delete(backend: &Backend, names: &Names, view: &View, request: &Request
          'aws kms cancel-key-deletion --key-id {id}' and 'aws kms enable-key --key-id {id}'",
         id = cmk.id
     );
+    Ok(Deletion::restorable(until))
+}
+
+/// Cancels the deletion of a key's CMKs, as the key was seen.
+async fn restore(backend: &Backend, names: &Names, view: &View, request: &Request) -> Result<()> {
+    let name = &view.cmk.name;
+    let what = || format!("restore key '{name}'");
+    let failed = |failure: Failure| not_seen(failure).into_error(what());
+    let upstream = &backend.upstream;
+    if !view.is_pending() {
+        return Err(Error::with_source(ErrorKind::Conflict, what(), "key is not deleted"));
+    }
+    let hmac = match describe(upstream, Instant::now() + CALL_TIMEOUT, &backend.aliases.hmac(name)).await {
+        Ok(there) => Some(there).filter(|there| there.key_state == Some(KeyState::PendingDeletion)),
+        Err(failure) if failure.kind == ErrorKind::NotFound => None,
+        Err(failure) => return Err(failed(failure)),
+    };
+    still_awaited(request, what)?;
+    // The CMK of the HMACs goes first: a restore that ends halfway is made again by the name.
+    if let Some(there) = &hmac {
+        bring_back(upstream, there.key_id()).await.map_err(failed)?;
+    }
+    bring_back(upstream, &view.cmk.id).await.map_err(failed)?;
+    names.note_restored(&view.cmk);
     Ok(())
 }

@@ -46,17 +46,23 @@ impl View {
         Self { cmk, state: KeyState::PendingDeletion, until, foreign: None }
     }
 
+    /// Returns when AWS erases a CMK that is pending deletion.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.until
+    }
+
     /// Returns whether the CMK is pending deletion.
     pub fn is_pending(&self) -> bool {
         self.state == KeyState::PendingDeletion || self.cmk.is_deleted()
     }
 
-    /// Returns the CMK; fails with `Disabled` if it cannot be used.
+    /// Returns the CMK; fails with `Disabled` or `Deleted` if it cannot be used.
     pub fn usable(&self) -> Result<&Arc<Cmk>> {
         match self.unusable() {
             None => Ok(&self.cmk),
             Some(why) => {
-                Err(Error::with_source(ErrorKind::Disabled, format!("use key '{}'", self.cmk.name), why))
+                let kind = if self.is_pending() { ErrorKind::Deleted } else { ErrorKind::Disabled };
+                Err(Error::with_source(kind, format!("use key '{}'", self.cmk.name), why))
             }
         }
     }

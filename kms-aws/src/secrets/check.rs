@@ -6,7 +6,9 @@ use kms_core::store::{EntryName, Finding, Findings, KeyRecord, KeyStore};
 use kms_core::{Error, ErrorKind, KeyName, Result};
 
 use super::config::SecretsConfig;
-use super::store::{Presence, Right, SecretsManager, refused};
+use super::presence::Presence;
+use super::refusals::{Right, refused};
+use super::store::SecretsManager;
 use crate::client::load;
 use crate::identity::{self, Look};
 

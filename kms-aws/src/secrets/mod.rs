@@ -3,6 +3,8 @@
 
 mod check;
 mod config;
+mod presence;
+mod refusals;
 mod store;
 
 pub use check::check_secrets;

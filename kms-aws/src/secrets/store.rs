@@ -1,19 +1,19 @@
 //! The store. Each entry is one secret.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::primitives::{Blob, DateTime};
+use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
-use jiff::Timestamp;
 use kms_core::cache::policy::CALL_TIMEOUT;
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::store::{EntryName, KeyStore, StoreCapabilities, next_segments};
 use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 
 use super::config::SecretsConfig;
+use super::presence::{Deletion, Presence, told_by};
+use super::refusals::{Right, no_answer, refused};
 use crate::client::{Connected, STATUS_AGE, Upstream, load, look_again};
 use crate::error::{Attempt, Failure};
 use crate::recent::Recent;
@@ -33,19 +33,9 @@ pub struct SecretsManager {
     region: String,
     /// Entries made here so recently that AWS may not show them yet.
     made: Recent<EntryName>,
+    /// Entries that were erased here at once, and so recently that AWS may still show them.
+    erased: Recent<EntryName>,
 }
-
-/// The state of the secret of a name.
-pub(super) enum Presence {
-    Absent,
-    /// The ids of its versions, if they could be seen.
-    There(Vec<String>),
-    Deleted(Option<Deletion>),
-}
-
-/// When a secret that is scheduled for deletion was deleted, or will be.
-#[derive(Clone, Copy)]
-pub(super) struct Deletion(DateTime);
 
 impl SecretsManager {
     /// Creates a store with the settings of `config`.
@@ -64,6 +54,7 @@ impl SecretsManager {
             region: sdk.region().map(ToString::to_string).unwrap_or_default(),
             config,
             made: Recent::new(SETTLE),
+            erased: Recent::new(SETTLE),
         })
     }
 
@@ -74,7 +65,7 @@ impl SecretsManager {
 
     /// Returns in words when a secret of a listing was or will be deleted; `None` if it is not.
     pub(super) fn deletion_of(secret: &SecretListEntry) -> Option<String> {
-        secret.deleted_date.map(|date| Deletion(date).to_string())
+        secret.deleted_date.map(|date| Deletion::at(date).to_string())
     }
 
     /// Lists all secrets whose names begin with `prefix`. With `deleted`, the list has also those that were deleted.
@@ -102,7 +93,7 @@ impl SecretsManager {
         match self.upstream.call(deadline, call.send()).await {
             Ok(answer) if answer.name.is_none() => Err(no_answer()),
             Ok(answer) => Ok(match answer.deleted_date {
-                Some(date) => Presence::Deleted(Some(Deletion(date))),
+                Some(date) => Presence::Deleted(Some(Deletion::at(date))),
                 None => {
                     Presence::There(answer.version_ids_to_stages.unwrap_or_default().into_keys().collect())
                 }
@@ -155,6 +146,10 @@ impl SecretsManager {
             Err(away) => return Some(away.into_error(what())),
         };
         match presence {
+            Presence::Deleted(deletion) if self.is_kept(name, deletion) => {
+                let restore = self.restore_command(name.as_str());
+                error(ErrorKind::Deleted, format!("{failure}; what restores it is '{restore}'"))
+            }
             Presence::Deleted(_) => error(ErrorKind::NotFound, failure.to_string()),
             Presence::Absent if failure.is_about_deletion() => {
                 error(ErrorKind::NotFound, failure.to_string())
@@ -168,6 +163,13 @@ impl SecretsManager {
             }
             Presence::There(_) | Presence::Absent => Some(refused(failure, what(), Right::Get)),
         }
+    }
+
+    /// Returns whether a deleted secret can be restored. What was erased at once may be seen for a moment longer.
+    fn is_kept(&self, name: &EntryName, deletion: Option<Deletion>) -> bool {
+        // The time may be that of the delete. Then it says nothing of a window.
+        let may_have_window = self.config.recovery_window > 0 && !name.is_hidden();
+        deletion.is_some_and(Deletion::is_ahead) || may_have_window && self.erased.get(name).is_none()
     }
 
     async fn read(&self, deadline: Instant, name: &str) -> Attempt<Option<SecretBytes>> {
@@ -200,6 +202,45 @@ impl SecretsManager {
         }
     }
 
+    /// Deletes a secret, which can be restored for a number of days. Zero erases it at once.
+    async fn remove(&self, name: &EntryName, window: u32) -> Result<()> {
+        let what = || format!("delete secret '{name}'");
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let absent = |why: String| Err(Error::with_source(ErrorKind::NotFound, what(), why));
+        // The store looks first, because AWS accepts the immediate deletion of a secret that is not there.
+        let looked = self.look_without_describe(deadline, name.as_str()).await;
+        match looked.map_err(|failure| refused(failure, what(), Right::Describe))? {
+            Presence::There(_) => {}
+            Presence::Absent if self.made.get(name).is_some() => {}
+            Presence::Absent => return absent("there is no secret of that name".to_owned()),
+            Presence::Deleted(deletion) => {
+                let when = deletion.map(|deletion| deletion.to_string()).unwrap_or_default();
+                return absent(format!("it was deleted before{when}"));
+            }
+        }
+        let call = self.client().delete_secret().secret_id(name.as_str());
+        let call = match window {
+            0 => call.force_delete_without_recovery(true),
+            days => call.recovery_window_in_days(i64::from(days)),
+        };
+        let end = match self.upstream.call(deadline, call.send()).await {
+            Ok(answer) if answer.name.is_none() => return Err(no_answer().into_error(what())),
+            Ok(answer) => answer.deletion_date.map(|date| Deletion::at(date).to_string()).unwrap_or_default(),
+            // The answer to an earlier attempt was lost, or another server was faster.
+            Err(failure) if failure.is_about_deletion() => String::new(),
+            Err(failure) => return Err(refused(failure, what(), Right::Delete)),
+        };
+        self.made.forget(name);
+        if window == 0 {
+            self.erased.note(name.clone(), ());
+            tracing::warn!(key = %name, "an entry was deleted for ever");
+        } else {
+            let restore = self.restore_command(name.as_str());
+            tracing::warn!(key = %name, "a key was deleted{end}; what restores it is '{restore}'");
+        }
+        Ok(())
+    }
+
     /// Returns the error of a create that AWS refused because of the state of a secret of that name.
     ///
     /// `None` means that the name is about to become free.
@@ -213,8 +254,7 @@ impl SecretsManager {
             Err(away) if away.kind.is_outage() => return Some(away.into_error(what)),
             Ok(Presence::Absent) | Err(_) => return Some(refused(failure, what, Right::Create)),
         };
-        let has_window = deletion.is_some_and(Deletion::is_ahead);
-        if self.config.recovery_window == 0 && !has_window && look_again(patience).await {
+        if !self.is_kept(name, deletion) && look_again(patience).await {
             return None;
         }
         let when = deletion.map(|deletion| deletion.to_string()).unwrap_or_default();
@@ -231,7 +271,8 @@ impl SecretsManager {
 #[async_trait]
 impl KeyStore for SecretsManager {
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities::shared("aws.secretsmanager")
+        let capabilities = StoreCapabilities::shared("aws.secretsmanager").settling_in(SETTLE);
+        if self.config.recovery_window > 0 { capabilities.keeping_deleted() } else { capabilities }
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
@@ -282,40 +323,31 @@ impl KeyStore for SecretsManager {
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
-        let what = || format!("delete secret '{name}'");
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        let absent = |why: String| Err(Error::with_source(ErrorKind::NotFound, what(), why));
-        // The store looks first, because AWS accepts the immediate deletion of a secret that is not there.
-        let looked = self.look_without_describe(deadline, name.as_str()).await;
-        match looked.map_err(|failure| refused(failure, what(), Right::Describe))? {
-            Presence::There(_) => {}
-            Presence::Absent if self.made.get(name).is_some() => {}
-            Presence::Absent => return absent("there is no secret of that name".to_owned()),
-            Presence::Deleted(deletion) => {
-                let when = deletion.map(|deletion| deletion.to_string()).unwrap_or_default();
-                return absent(format!("it was deleted before{when}"));
-            }
+        // Of what belongs to a key nothing is kept: it would stand in the way of the next one of its name.
+        self.remove(name, if name.is_hidden() { 0 } else { self.config.recovery_window }).await
+    }
+
+    async fn erase(&self, name: &EntryName) -> Result<()> {
+        self.remove(name, 0).await
+    }
+
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        let what = || format!("restore secret '{name}'");
+        let call = self.client().restore_secret().secret_id(name.as_str());
+        match self.upstream.call(Instant::now() + CALL_TIMEOUT, call.send()).await {
+            Ok(answer) if answer.name.is_none() => Err(no_answer().into_error(what())),
+            Ok(_) => Ok(()),
+            Err(failure) => Err(refused(failure, what(), Right::Restore)),
         }
-        let call = self.client().delete_secret().secret_id(name.as_str());
-        let call = match self.config.recovery_window {
-            0 => call.force_delete_without_recovery(true),
-            days => call.recovery_window_in_days(i64::from(days)),
-        };
-        let end = match self.upstream.call(deadline, call.send()).await {
-            Ok(answer) if answer.name.is_none() => return Err(no_answer().into_error(what())),
-            Ok(answer) => answer.deletion_date.map(|date| Deletion(date).to_string()).unwrap_or_default(),
-            // The answer to an earlier attempt was lost, or another server was faster.
-            Err(failure) if failure.is_about_deletion() => String::new(),
-            Err(failure) => return Err(refused(failure, what(), Right::Delete)),
-        };
-        self.made.forget(name);
-        if self.config.recovery_window == 0 {
-            tracing::warn!(key = %name, "a key was deleted for ever, since the recovery window is 0");
-        } else {
-            let restore = self.restore_command(name.as_str());
-            tracing::warn!(key = %name, "a key was deleted{end}; what restores it is '{restore}'");
-        }
-        Ok(())
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        let secrets = self.secrets(directory, false).await?;
+        let secrets = secrets.into_iter().filter(|secret| secret.deleted_date.is_none());
+        let mut names: Vec<_> = secrets.filter_map(|secret| secret.name).collect();
+        names.retain(|name| name.starts_with(directory));
+        names.sort_unstable();
+        Ok(next_segments(directory, names.iter().map(String::as_str)))
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
@@ -353,112 +385,5 @@ impl KeyStore for SecretsManager {
             }
             Err(failure) => Err(failure.into_error("ask AWS Secrets Manager how it is")),
         }
-    }
-}
-
-impl Deletion {
-    /// Returns whether the time is yet to come. By AWS's documents it is the time of the delete, or the end of the
-    /// window.
-    fn is_ahead(self) -> bool {
-        self.0.secs() > Timestamp::now().as_second() + 60
-    }
-}
-
-/// Prints the time with words before it, such as ` and can be restored until 2026-01-31T08:00:00Z` or
-/// ` at 2026-01-24T08:00:00Z`.
-impl fmt::Display for Deletion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.is_ahead() { "and can be restored until" } else { "at" };
-        match Timestamp::from_second(self.0.secs()) {
-            Ok(time) => write!(f, " {word} {time}"),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
-/// The right that a call needs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Right {
-    Create,
-    Get,
-    Describe,
-    Delete,
-    List,
-}
-
-impl Right {
-    fn of_secrets_manager(self) -> &'static str {
-        match self {
-            Self::Create => "secretsmanager:CreateSecret",
-            Self::Get => "secretsmanager:GetSecretValue",
-            Self::Describe => "secretsmanager:DescribeSecret",
-            Self::Delete => "secretsmanager:DeleteSecret",
-            Self::List => "secretsmanager:ListSecrets",
-        }
-    }
-
-    fn of_kms(self) -> &'static str {
-        match self {
-            Self::Create => "kms:GenerateDataKey and kms:Decrypt",
-            _ => "kms:Decrypt",
-        }
-    }
-}
-
-/// Returns the state of a secret, if the text of a failure says it.
-fn told_by(failure: &Failure) -> Option<Presence> {
-    if failure.is_about_no_value() {
-        Some(Presence::There(Vec::new()))
-    } else if failure.is_about_no_secret() {
-        Some(Presence::Absent)
-    } else if failure.is_about_deletion() {
-        Some(Presence::Deleted(None))
-    } else {
-        None
-    }
-}
-
-/// Creates the failure of an answer that cannot be one of Secrets Manager.
-fn no_answer() -> Failure {
-    Failure::of(ErrorKind::Unreachable, "an answer of AWS Secrets Manager without what was asked for")
-}
-
-/// Creates the error of a call that failed. If AWS refuses the call, the error says which right is missing.
-pub(super) fn refused(failure: Failure, operation: impl Into<String>, right: Right) -> Error {
-    let lacks = match failure.code.as_str() {
-        "AccessDeniedException" if failure.to_string().contains("KMS") => right.of_kms(),
-        "AccessDeniedException" => right.of_secrets_manager(),
-        "DecryptionFailure" | "EncryptionFailure" | "InvalidRequestException"
-            if failure.is_about_disabled_key() =>
-        {
-            let why = format!("the KMS key of the secret cannot be used: {failure}");
-            return Error::with_source(ErrorKind::Disabled, operation, why);
-        }
-        "DecryptionFailure" | "EncryptionFailure" => right.of_kms(),
-        "ResourceNotFoundException" if right == Right::Create => {
-            let why = format!("the KMS key 'kmskey' is not there: {failure}");
-            return Error::with_source(ErrorKind::Denied, operation, why);
-        }
-        _ => return failure.into_error(operation),
-    };
-    let why = if lacks.starts_with("kms:") {
-        format!("the KMS key of the secret is disabled, or we lack the right {lacks} on it ({failure})")
-    } else {
-        format!("we lack the right {lacks} on it ({failure})")
-    };
-    Error::with_source(failure.kind, operation, why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_told_as_what_it_is() {
-        let now = Timestamp::now().as_second();
-        let past = Deletion(DateTime::from_secs(now - 10)).to_string();
-        assert!(past.starts_with(" at 2") && past.ends_with('Z'), "{past}");
-        let ahead = Deletion(DateTime::from_secs(now + 7 * 86_400)).to_string();
-        assert!(ahead.starts_with(" and can be restored until 2"), "{ahead}");
     }
 }

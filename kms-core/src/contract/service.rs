@@ -1,12 +1,15 @@
 //! The rules for a [`Kms`].
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::fixture::{RACERS, assert_kind, caller, key, request};
-use super::versions::a_rotated_key_reads_everything;
-use crate::error::ErrorKind;
+use super::versions::{PATIENCE, a_rotated_key_reads_everything};
+use crate::deletion::Purge;
+use crate::error::{Error, ErrorKind};
 use crate::kms::{ImportedKey, Kms};
 use crate::listing::ListQuery;
+use crate::name::KeyName;
 use crate::primitives::{Cipher, SealingKey, SecretKey};
 
 /// Checks a fresh, empty service against every rule of [`Kms`].
@@ -48,6 +51,8 @@ async fn keys_come_and_go(kms: &dyn Kms) {
         "decrypt, absent key",
     );
     assert_kind(kms.delete(&request(), &name).await, ErrorKind::NotFound, "deleting an absent key");
+    is_absent_or_unsupported(kms.restore(&request(), &name, false).await, "restoring an absent key");
+    is_absent_or_unsupported(kms.purge(&request(), &name, &Purge::default()).await, "purging an absent key");
 
     kms.create(&request(), &name).await.expect("create a key");
     assert_kind(kms.create(&request(), &name).await, ErrorKind::AlreadyExists, "creating a key twice");
@@ -57,7 +62,9 @@ async fn keys_come_and_go(kms: &dyn Kms) {
     assert!(info.created_at.is_some(), "a key tells when it was created");
 
     let dek = kms.generate(&request(), &name, context).await.expect("generate a DEK");
-    kms.delete(&request(), &name).await.expect("delete a key");
+    let deletion = kms.delete(&request(), &name).await.expect("delete a key");
+    let keeps = kms.capabilities().keeps_deleted;
+    assert_eq!(deletion.is_restorable, keeps, "a delete tells whether it can be undone");
     let gone = kind_of_deleted(kms);
     assert_kind(kms.describe(&request(), &name).await, gone, "describing a deleted key");
     assert_kind(kms.generate(&request(), &name, context).await, gone, "generate, deleted key");
@@ -66,12 +73,38 @@ async fn keys_come_and_go(kms: &dyn Kms) {
     assert_kind(opened, gone, "decrypt, deleted key");
     assert_kind(kms.hmac(&request(), &name, b"").await, gone, "hmac, deleted key");
     assert_kind(kms.delete(&request(), &name).await, gone, "deleting a key twice");
-    let page = kms.list(&request(), &ListQuery::prefix(name.as_str())).await.expect("list keys");
+    let query = ListQuery::prefix(name.as_str());
+    let page = kms.list(&request(), &query).await.expect("list keys");
     let is_listed = page.names.contains(&name);
-    if kms.capabilities().keeps_deleted {
-        assert!(is_listed, "a deleted key that keeps its name is listed");
+    if keeps {
+        match kms.deleted(&request(), &query).await {
+            Ok(page) => {
+                // A backend that keeps deleted keys in its own way need not list them.
+                let found = page.keys.iter().any(|key| key.name == name && key.is_restorable);
+                assert!(!found || !is_listed, "a key is listed as deleted, or with the others: {page:?}");
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "listing deleted keys: {error:?}"),
+        }
         let again = kms.create(&request(), &name).await;
         assert_kind(again, ErrorKind::AlreadyExists, "creating a deleted key that keeps its name");
+        kms.restore(&request(), &name, false).await.expect("restore a deleted key");
+        let opened = kms.decrypt(&request(), &name, &dek.ciphertext, context).await;
+        let opened = opened.expect("open with a restored key what it sealed before");
+        assert!(opened.expose() == dek.plaintext.expose(), "a restored key is the same");
+        let page = kms.list(&request(), &query).await.expect("list keys");
+        assert!(page.names.contains(&name), "a restored key is listed");
+        let again = kms.restore(&request(), &name, false).await;
+        assert_kind(again, ErrorKind::Conflict, "restoring a key that is not deleted");
+        let purged = kms.purge(&request(), &name, &Purge { now: true, ..Purge::default() }).await;
+        match purged {
+            Err(error) => assert!(
+                matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unsupported),
+                "purging a key that is not deleted: {error:?}"
+            ),
+            Ok(purged) => panic!("a key that is not deleted was purged: {purged:?}"),
+        }
+        kms.delete(&request(), &name).await.expect("delete a restored key");
+        a_purged_key_leaves_its_name(kms, &name).await;
     } else {
         assert!(!is_listed, "a deleted key is not listed");
         kms.create(&request(), &name).await.expect("create a key anew after it was deleted");
@@ -252,7 +285,42 @@ async fn keys_are_listed(kms: &dyn Kms) {
     }
 }
 
+/// Purges a deleted key, if the service does that and other servers use the key no longer than the suite waits.
+async fn a_purged_key_leaves_its_name(kms: &dyn Kms, name: &KeyName) {
+    let began = Instant::now();
+    loop {
+        match kms.purge(&request(), name, &Purge { now: true, ..Purge::default() }).await {
+            Ok(purged) => {
+                assert_eq!(purged.versions, 1, "a purge tells how many versions there were");
+                break;
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => return,
+            Err(error) if error.kind() == ErrorKind::Conflict && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) if error.kind() == ErrorKind::Conflict => return,
+            Err(error) => panic!("purging a deleted key: {error:?}"),
+        }
+    }
+    assert_kind(kms.describe(&request(), name).await, ErrorKind::NotFound, "describing a purged key");
+    assert_kind(kms.restore(&request(), name, false).await, ErrorKind::NotFound, "restoring a purged key");
+    kms.create(&request(), name).await.expect("create a key anew after it was purged");
+    kms.delete(&request(), name).await.expect("delete the key made anew");
+}
+
+/// Asserts that an operation fails because of an absent key, or because there is no such operation.
+#[track_caller]
+fn is_absent_or_unsupported<T>(outcome: Result<T, Error>, what: &str) {
+    match outcome {
+        Ok(_) => panic!("{what} succeeded, but has to fail"),
+        Err(error) => assert!(
+            matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported),
+            "{what} has to fail as absent or unsupported: {error:?}"
+        ),
+    }
+}
+
 /// Returns the kind with which uses of a deleted key fail.
 fn kind_of_deleted(kms: &dyn Kms) -> ErrorKind {
-    if kms.capabilities().keeps_deleted { ErrorKind::Disabled } else { ErrorKind::NotFound }
+    if kms.capabilities().keeps_deleted { ErrorKind::Deleted } else { ErrorKind::NotFound }
 }

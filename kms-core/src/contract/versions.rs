@@ -7,7 +7,7 @@ use crate::error::ErrorKind;
 use crate::kms::Kms;
 
 /// The longest delay that the suite waits for.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 pub async fn a_rotated_key_reads_everything(kms: &dyn Kms) {
     let name = key("contract-rotate");

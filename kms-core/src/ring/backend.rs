@@ -48,6 +48,13 @@ impl<S: KeyStore> Backend<S> {
         self.watched(began + CALL_TIMEOUT, self.store.get(&EntryName::from(name))).await
     }
 
+    /// Reads an entry past the cache. Returns when the read began, too.
+    pub async fn read_back(&self, entry: &EntryName) -> Result<(SecretBytes, Instant)> {
+        let began = Instant::now();
+        let read = self.watched(began + CALL_TIMEOUT, self.store.get(entry)).await;
+        read.map(|record| (record, began))
+    }
+
     /// Makes a writing call to the store.
     pub async fn write(&self, call: impl Future<Output = Result<()>>) -> Result<()> {
         self.watched(Instant::now() + CALL_TIMEOUT, call).await

@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::backend::Backend;
 use super::config::CacheConfig;
@@ -22,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Request;
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
-use crate::primitives::SecretBytes;
+use crate::primitives::Fingerprint;
 use crate::single_flight::{Flight, Outcome, Turn};
 use crate::status::StoreStatus;
 use crate::store::survey::{self, Surveyed};
@@ -32,6 +33,8 @@ use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
 pub struct Cache<S> {
     pub backend: Arc<Backend<S>>,
     pub(super) config: CacheConfig,
+    /// How long a deleted key can be restored. Zero if it cannot.
+    pub(super) grace: Duration,
     pub(super) slots: SharedMap<KeyName, Arc<Slot>>,
     epoch: Instant,
     creators: Creators,
@@ -45,10 +48,11 @@ pub struct Cache<S> {
 }
 
 impl<S: KeyStore> Cache<S> {
-    pub fn start(store: S, config: CacheConfig) -> Arc<Self> {
+    pub fn start(store: S, config: CacheConfig, grace: Duration) -> Arc<Self> {
         let cache = Arc::new_cyclic(|this| Self {
             backend: Backend::new(store, config.ping),
             config,
+            grace,
             slots: SharedMap::new(),
             epoch: Instant::now(),
             creators: Creators::default(),
@@ -63,14 +67,26 @@ impl<S: KeyStore> Cache<S> {
         cache
     }
 
+    /// Returns the key from memory, or reads it, to seal or open something with it.
+    pub async fn key_to_use(&self, request: &Request, name: &KeyName) -> Result<HeldKey> {
+        self.find_key(request, name, true).await
+    }
+
     /// Returns the key from memory, or reads it.
     pub async fn key(&self, request: &Request, name: &KeyName) -> Result<HeldKey> {
+        self.find_key(request, name, false).await
+    }
+
+    async fn find_key(&self, request: &Request, name: &KeyName, is_use: bool) -> Result<HeldKey> {
         let now = Instant::now();
         let mut offline_copy = None;
         if let Some(slot) = self.slots.pin().get(name) {
             if let Some(key) = slot.fresh(now, &self.config) {
                 self.counters.hits.add();
                 slot.touch(self.millis(now));
+                if is_use {
+                    slot.note_use(self.seconds(now));
+                }
                 if key.age(now) >= refresh_age(self.config.any) {
                     self.refresh(name, slot, now);
                 }
@@ -78,14 +94,29 @@ impl<S: KeyStore> Cache<S> {
             }
             offline_copy = slot.offline_copy(now, &self.config).map(|key| (Arc::clone(slot), key));
         }
-        match offline_copy {
+        let key = match offline_copy {
             None => {
                 self.counters.misses.add();
                 // Boxed, because it is rare: the future of a hit has no room for a wait in it.
                 Box::pin(self.fetch(request, name, None)).await
             }
             Some((slot, key)) => Box::pin(self.key_or_offline_copy(request, name, &slot, key)).await,
+        };
+        if is_use
+            && key.is_ok()
+            && let Some(slot) = self.slots.pin().get(name)
+        {
+            slot.note_use(self.seconds(now));
         }
+        key
+    }
+
+    /// Returns when the key was used last, as far as this is remembered.
+    pub fn last_use(&self, name: &KeyName) -> Option<Timestamp> {
+        let in_slot = self.slots.pin().get(name).and_then(|slot| slot.last_use());
+        let seconds = in_slot.or_else(|| self.report.former.last_use(name))?;
+        let ago = self.epoch.elapsed().saturating_sub(Duration::from_secs(seconds.into()));
+        Timestamp::now().checked_sub(ago).ok()
     }
 
     /// Reads the first version of a key past the cache.
@@ -96,17 +127,20 @@ impl<S: KeyStore> Cache<S> {
     }
 
     pub async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<CachedKey> {
+        let key = self.entry_until(name, deadline).await?;
+        match self.search_of(name, &key, deadline).deletion().await {
+            Ok(None) => Ok(key),
+            Ok(Some(_)) => Err(deleted(name)),
+            Err(error) => Err(failed_read(name, error)),
+        }
+    }
+
+    /// Reads the first version of a key past the cache, whether the key is deleted or not.
+    pub async fn entry_until(&self, name: &KeyName, deadline: Instant) -> Result<CachedKey> {
         let read = self.backend.watched(deadline, survey::read_record(&self.backend.store, name)).await;
         let outcome = read.map(CachedKey::new).map_err(|error| failed_read(name, error));
         self.report.learn(name, outcome.as_ref().err());
         outcome
-    }
-
-    /// Reads an entry past the cache. Returns when the read began, too.
-    pub async fn read_back(&self, entry: &EntryName) -> Result<(SecretBytes, Instant)> {
-        let began = Instant::now();
-        let read = self.backend.watched(began + CALL_TIMEOUT, self.backend.store.get(entry)).await;
-        read.map(|record| (record, began))
     }
 
     /// Makes a record ready for use.
@@ -142,6 +176,14 @@ impl<S: KeyStore> Cache<S> {
         let slots = self.slots.pin();
         if let Some(before) = slots.remove(name).and_then(|slot| slot.forget()) {
             self.report.former.note(name, before);
+        }
+    }
+
+    /// Drops a key that was deleted here.
+    pub fn drop_key(&self, name: &KeyName, fingerprint: Option<&Fingerprint>) {
+        self.forget(name);
+        if let Some(fingerprint) = fingerprint {
+            self.report.former.note(name, *fingerprint);
         }
     }
 
@@ -263,7 +305,13 @@ impl<S: KeyStore> Cache<S> {
             let place = || self.backend.store.place(&EntryName::from(name));
             let mut key = self.ready(KeyRecord::decode_at(record.expose(), place)?);
             let before = slot.versions_of(&key);
-            let found = self.search(name, &key, before, began + CALL_TIMEOUT).await?;
+            let search = self.search_of(name, &key, began + CALL_TIMEOUT);
+            // Both at once: a cold request waits for each read.
+            let (deletion, found) = tokio::join!(search.deletion(), search.run(before, self.config.any));
+            if deletion?.is_some() {
+                return Err(deleted(name));
+            }
+            let found = found?;
             key.versions = found.versions;
             let hidden = self.hidden.pin();
             if found.denied.is_some() {
@@ -302,6 +350,9 @@ impl<S: KeyStore> Cache<S> {
 
     /// Removes a slot that was given up from the map, unless the name has another slot by now.
     fn take_away(&self, name: &KeyName, slot: &Arc<Slot>) {
+        if let Some(used) = slot.last_use() {
+            self.report.former.note_use(name, used);
+        }
         let _ = self.slots.pin().remove_if(name, |_, current| Arc::ptr_eq(current, slot));
     }
 
@@ -351,6 +402,10 @@ impl<S: KeyStore> Cache<S> {
         }
     }
 
+    fn seconds(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
+    }
+
     fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
@@ -372,12 +427,21 @@ impl<S: KeyStore> Surveyed for Cache<S> {
 /// Converts the error of a failed read of a key.
 pub fn failed_read(name: &KeyName, error: Error) -> Error {
     let kind = match error.kind() {
-        kind @ (ErrorKind::NotFound | ErrorKind::Unsupported) => kind,
+        kind @ (ErrorKind::NotFound | ErrorKind::Deleted | ErrorKind::Unsupported) => kind,
         // The store knows nothing of a client's ciphertext or request, so such an answer is a fault.
         kind if kind.is_answer() => ErrorKind::Internal,
         kind => kind,
     };
     Error::with_source(kind, format!("read key '{name}'"), error)
+}
+
+/// Creates the error of what needs a key that is deleted.
+pub fn deleted(name: &KeyName) -> Error {
+    Error::with_source(
+        ErrorKind::Deleted,
+        format!("use key '{name}'"),
+        format!("'kms key restore {name}' brings it back"),
+    )
 }
 
 async fn wait_until(moment: Instant, request: &Request, name: &KeyName) -> Result<()> {

@@ -149,8 +149,7 @@ impl<S: KeyStore> Cache<S> {
 
     async fn read_disabled(&self, name: &KeyName, key: &HeldKey, number: u32) -> Result<bool> {
         let search = self.search_of(name, key, Instant::now() + CALL_TIMEOUT);
-        let is_disabled = search.is_disabled(number, &EntryMac::of(&key.sealing)).await;
-        is_disabled.map_err(|error| failed_read(name, error))
+        search.is_disabled(number).await.map_err(|error| failed_read(name, error))
     }
 
     /// Returns a version that is there, from memory or from the store. One read serves all who wait for it.

@@ -1,28 +1,27 @@
-//! What changes a key in the store: create, rotate, retire, enable, delete.
+//! What changes a key in the store: create, rotate, retire, enable.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tracing::warn;
 
 use super::cache::{Cache, failed_read};
+use super::entries::{AFTER_ANOTHER, put_marker, store_new, without_owner};
 use super::key::CachedKey;
 use super::policy::CALL_TIMEOUT;
-use super::search::{Entry, Marker};
+use super::search::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identity, Request};
 use crate::kms::{MAX_VERSIONS, Rotation};
 use crate::name::KeyName;
-use crate::primitives::{SecretBytes, SecretKey};
+use crate::primitives::SecretKey;
 use crate::store::belonging::EntryMac;
 use crate::store::{EntryName, KeyRecord, KeyStore};
 use crate::sync::sleep;
 
 /// How often a rotation begins anew because another server made the version.
 const ROTATIONS: usize = 8;
-/// The pause before that.
-const AFTER_ANOTHER: Duration = Duration::from_millis(200);
 
 /// Stores the record of a new key, and takes the key into the cache.
 pub async fn create<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
@@ -33,7 +32,8 @@ pub async fn create<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRe
         error
     };
     let (entry, encoded) = (EntryName::from(name), record.encode());
-    let began = store_new(cache, &entry, &encoded, || format!("create key '{name}'"), failed_read).await?;
+    let began =
+        store_new(&cache.backend, &entry, &encoded, || format!("create key '{name}'"), failed_read).await?;
     cache.publish_new(name, &place, cache.ready(record), began);
     Ok(())
 }
@@ -92,7 +92,7 @@ pub async fn rotate<S: KeyStore>(
             KeyRecord::new(SecretKey::random()?, first.sealing.cipher(), request.identity.to_string())?;
         record.hmac_key = None; // HMACs stay those of the first version
         let content = mac.sign(&entry, record.encode().expose());
-        match store_new(cache, &entry, &content, operation, |error| failed_read(name, error)).await {
+        match store_new(&cache.backend, &entry, &content, operation, |error| failed_read(name, error)).await {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A replica may show the other server's version a moment later.
@@ -106,6 +106,7 @@ pub async fn rotate<S: KeyStore>(
         let now = Request::new(request.identity, CALL_TIMEOUT);
         match cache.fetch(&now, name, Some(now.received)).await {
             Ok(key) if key.fingerprint() == first.fingerprint() => {}
+            Err(error) if error.kind() == ErrorKind::Deleted => return Err(error),
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 warn!(key = %name, "version {version} was made, and could not be read again yet: {}", error.chain());
             }
@@ -134,7 +135,7 @@ pub async fn retire<S: KeyStore>(
     for number in version + 1..=newest {
         if let Entry::Readable(next) =
             search.read(number, &mac).await.map_err(|error| failed_read(name, error))?
-            && !search.is_disabled(number, &mac).await.map_err(|error| failed_read(name, error))?
+            && !search.is_disabled(number).await.map_err(|error| failed_read(name, error))?
         {
             // By the time in its record, and by the time since it was seen here: the other's clock may be wrong.
             let waits = next.waits(delay).max(delay.saturating_sub(next.state.used.known_for()));
@@ -159,27 +160,9 @@ pub async fn retire<S: KeyStore>(
     }
     let marker = EntryName::disabled(name, first.fingerprint(), version);
     let content = format!(r#"{{"at":"{}","by":"{caller}"}}"#, Timestamp::now());
-    let content = mac.sign(&marker, content.as_bytes());
-    let made = async || {
-        let made = store_new(cache, &marker, &content, operation, |error| failed_read(name, error)).await;
-        made.map(drop).map_err(|error| without_markers(error, operation))
-    };
-    match made().await {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            match search.read_marker(&marker, &mac).await.map_err(|error| failed_read(name, error))? {
-                Marker::There => {}
-                // What has no effect makes room.
-                Marker::Foreign(error) => {
-                    warn!(key = %name, entry = %marker, "a marker without effect is removed: {}", error.chain());
-                    cache.backend.write(cache.backend.store.delete(&marker)).await?;
-                    made().await?;
-                }
-                Marker::Absent => made().await?,
-                Marker::Denied(error) => return Err(without_markers(error, operation)),
-            }
-        }
-        made => made?,
-    }
+    put_marker(&search, &marker, &content, operation)
+        .await
+        .map_err(|error| without_markers(error, operation))?;
     match cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await {
         Ok(key) if key.fingerprint() == first.fingerprint() => {}
         Err(error) if error.kind() != ErrorKind::NotFound => {}
@@ -187,19 +170,6 @@ pub async fn retire<S: KeyStore>(
     }
     note_disabled(cache, name, &first, version, true);
     Ok(())
-}
-
-/// Removes an entry of a key that was deleted meanwhile, and returns that there is no such key.
-async fn without_owner<S: KeyStore>(
-    cache: &Cache<S>,
-    name: &KeyName,
-    entry: &EntryName,
-    operation: impl Fn() -> String,
-) -> Error {
-    if let Err(error) = cache.backend.write(cache.backend.store.delete(entry)).await {
-        warn!(key = %name, %entry, "the key was deleted meanwhile, and this entry of it was not: {}", error.chain());
-    }
-    Error::with_source(ErrorKind::NotFound, operation(), "it was deleted meanwhile")
 }
 
 /// Enables a version of a key.
@@ -259,84 +229,4 @@ fn note_disabled<S: KeyStore>(
     if let Some(state) = state {
         state.disabled.put(is_disabled, Instant::now());
     }
-}
-
-/// Deletes a key, of which `key` was read just now: its first version, and then the later ones from the newest down.
-pub async fn delete<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Option<CachedKey>) -> Result<()> {
-    let newest = match &key {
-        None => 1,
-        Some(first) => {
-            let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
-            let found = found.map_err(|error| failed_read(name, error))?;
-            if let Some(denied) = &found.denied {
-                warn!(key = %name, "if the key has later versions, they stay in the key store: {}", denied.chain());
-            }
-            found.versions.map_or(1, |versions| versions.newest())
-        }
-    };
-    let store = &cache.backend.store;
-    let deleted = cache.backend.write(store.delete(&EntryName::from(name))).await;
-    // Whatever the outcome, the cached key is no longer known to be in the store.
-    cache.forget(name);
-    if let Some(key) = &key {
-        cache.report.former.note(name, *key.fingerprint());
-    }
-    if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
-        cache.report.unreadable.clear(name);
-    }
-    deleted?;
-    let Some(first) = key.as_ref().map(CachedKey::fingerprint).filter(|_| newest > 1) else { return Ok(()) };
-    cache.uses.forget(name, first);
-    let versions = (2..=newest).rev().map(|number| EntryName::version(name, first, number));
-    for entry in versions.chain((1..=newest).rev().map(|number| EntryName::disabled(name, first, number))) {
-        if let Err(error) = cache.backend.write(store.delete(&entry)).await
-            && error.kind() != ErrorKind::NotFound
-        {
-            warn!(key = %name, %entry, "the key was deleted, and this entry of it was not: {}", error.chain());
-        }
-    }
-    Ok(())
-}
-
-/// Stores the record of a new entry, and succeeds only if this very record is in the store afterwards. Returns when it was
-/// read back.
-///
-/// It never succeeds over an entry that was there before. It never fails with `NotFound`, which means nothing to the
-/// caller.
-async fn store_new<S: KeyStore>(
-    cache: &Cache<S>,
-    entry: &EntryName,
-    record: &SecretBytes,
-    operation: impl Fn() -> String,
-    failed_read: impl Fn(Error) -> Error,
-) -> Result<Instant> {
-    let written = cache.backend.write(cache.backend.store.create(entry, record)).await;
-    match &written {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
-            // A create neither finds nor opens anything, so the backend means something of its own.
-            return Err(Error::with_source(ErrorKind::Internal, operation(), error.clone()));
-        }
-        Err(error) if !error.kind().leaves_outcome_unknown() => return Err(error.clone()),
-        _ => {}
-    }
-    // The write was acknowledged, or its outcome is unknown: the record that is read back decides. A create is never
-    // sent twice.
-    let (stored, began) = match (cache.read_back(entry).await.map_err(failed_read), written) {
-        (Ok(read), _) => read,
-        (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
-            let detail = "it was acknowledged and is not there: it was deleted at once, or the store lost it";
-            return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
-        }
-        (Err(read), Ok(())) => return Err(read),
-        // The outcome of the write is unknown, and the entry holds something else.
-        (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
-            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), read));
-        }
-        (Err(_), Err(written)) => return Err(written),
-    };
-    if stored != *record {
-        let detail = "another record was read back";
-        return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
-    }
-    Ok(began)
 }

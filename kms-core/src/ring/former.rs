@@ -25,6 +25,8 @@ struct Seen {
     gone: Recent<Vec<Fingerprint>>,
     /// The key that left memory because its time was over. It may be in the store still.
     ended: Recent<Fingerprint>,
+    /// When a key that left memory was used last.
+    used: Recent<u32>,
 }
 
 /// A map that forgets the oldest names.
@@ -46,6 +48,18 @@ impl Former {
         let mut seen = self.lock();
         seen.settle(name, &fingerprint);
         seen.ended.put(name, fingerprint);
+    }
+
+    /// Notes when a key that leaves memory was used last, in seconds of the cache.
+    pub fn note_use(&self, name: &KeyName, second: u32) {
+        let mut seen = self.lock();
+        let before = seen.used.take(name).unwrap_or_default();
+        seen.used.put(name, before.max(second));
+    }
+
+    /// Returns when a key that left memory was used last.
+    pub fn last_use(&self, name: &KeyName) -> Option<u32> {
+        self.lock().used.get(name).copied()
     }
 
     /// Notes which key has the name now. Returns the key that left memory under this name, if that was another one.

@@ -1,18 +1,22 @@
 //! The key ring itself: the operations of a [`Kms`], over the cache.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::cache::Cache;
 use super::change;
 use super::config::CacheConfig;
 use super::slot::HeldKey;
+use super::{deleted, deletion, purge};
 use crate::client::Client;
+use crate::deletion::{DeletedPage, Deletion, Purge, Purged};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identity, Request};
 use crate::kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo, VersionUse};
-use crate::listing::{ListQuery, Page};
+use crate::listing::{ListQuery, OwnedQuery, Page};
 use crate::name::KeyName;
 use crate::primitives::seal::DataKey;
 use crate::primitives::{Cipher, SecretBytes, SecretKey};
@@ -60,7 +64,18 @@ impl<S: KeyStore> KeyRing<S> {
     ///
     /// If there is no current tokio runtime.
     pub fn new(store: S, config: CacheConfig) -> Self {
-        Self { cache: Cache::start(store, config) }
+        Self::keeping_deleted(store, config, Duration::ZERO)
+    }
+
+    /// Creates a key ring over `store` that keeps deleted keys for `grace`, in which they can be restored.
+    ///
+    /// The grace is never shorter than [`CacheConfig::offline`]. Zero deletes keys for ever, as [`new`](Self::new) does.
+    ///
+    /// # Panics
+    ///
+    /// If there is no current tokio runtime.
+    pub fn keeping_deleted(store: S, config: CacheConfig, grace: Duration) -> Self {
+        Self { cache: Cache::start(store, config, grace) }
     }
 
     /// Returns a handle on this key ring for the caller `identity`.
@@ -106,7 +121,7 @@ impl<S: KeyStore> KeyRing<S> {
         ciphertext: &[u8],
         context: &[u8],
     ) -> Result<SecretBytes> {
-        let key = self.cache.key(request, name).await?;
+        let key = self.cache.key_to_use(request, name).await?;
         if let Some((plaintext, state)) = key.open(ciphertext, context) {
             let Some(state) = state else { return Ok(plaintext) };
             if !self.cache.check_in_memory(name, &key, &state)? {
@@ -217,7 +232,8 @@ impl<S: KeyStore> KeyRing<S> {
 impl<S: KeyStore> Kms for KeyRing<S> {
     fn capabilities(&self) -> Capabilities {
         let store = self.store().capabilities();
-        Capabilities { durable: store.durable, ..Capabilities::all(store.name) }
+        let keeps_deleted = store.keeps_deleted || !self.cache.grace.is_zero();
+        Capabilities { durable: store.durable, keeps_deleted, ..Capabilities::all(store.name) }
     }
 
     async fn create(&self, request: &Request, name: &KeyName) -> Result<()> {
@@ -227,7 +243,9 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn import(&self, request: &Request, name: &KeyName, key: ImportedKey) -> Result<()> {
         let record = KeyRecord::new(key.key, key.cipher, request.identity.to_string())?;
-        self.store_new(request, name, record).await
+        let (cache, name) = (Arc::clone(&self.cache), name.clone());
+        let import = async move { deletion::import(&cache, &name, record).await };
+        self.cache.backend.writes.run(request, import).await
     }
 
     async fn describe(&self, request: &Request, name: &KeyName) -> Result<KeyInfo> {
@@ -242,17 +260,12 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     }
 
     async fn list(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {
-        let ListQuery { prefix, after, limit } = *query;
-        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        let (backend, deadline) = (Arc::clone(&self.cache.backend), request.deadline);
-        let list = async move {
-            let query = ListQuery { prefix: &prefix, after: after.as_deref(), limit };
-            backend.list_until(&query, deadline).await
-        };
+        let (cache, asked, deadline) = (Arc::clone(&self.cache), OwnedQuery::of(query), request.deadline);
+        let list = async move { deleted::list(&cache, &asked.query(), deadline).await };
         self.cache.backend.reads.run(request, list).await
     }
 
-    async fn delete(&self, request: &Request, name: &KeyName) -> Result<()> {
+    async fn delete(&self, request: &Request, name: &KeyName) -> Result<Deletion> {
         // An unreadable key can be mended, and a deleted one cannot: so only a readable key is deleted. If there is nothing
         // to read, the store still decides, since it may hold the rest of a key that was deleted in the backend.
         let key = match self.cache.try_key_past(request, name).await {
@@ -260,9 +273,31 @@ impl<S: KeyStore> Kms for KeyRing<S> {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let delete = async move { change::delete(&cache, &name, key).await };
+        let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());
+        let delete = async move { deletion::delete(&cache, caller, &name, key).await };
         self.cache.backend.writes.run(request, delete).await
+    }
+
+    async fn deleted(&self, request: &Request, query: &ListQuery<'_>) -> Result<DeletedPage> {
+        let (cache, asked) = (Arc::clone(&self.cache), OwnedQuery::of(query));
+        let list = async move { deleted::deleted(&cache, &asked.query()).await };
+        self.cache.backend.reads.run(request, list).await
+    }
+
+    async fn restore(&self, request: &Request, name: &KeyName, resume: bool) -> Result<()> {
+        let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());
+        let restore = async move { deletion::restore(&cache, caller, &name, resume).await };
+        self.cache.backend.writes.run(request, restore).await
+    }
+
+    async fn purge(&self, request: &Request, name: &KeyName, purge: &Purge) -> Result<Purged> {
+        let (cache, caller, name, asked) = (Arc::clone(&self.cache), request.identity, name.clone(), *purge);
+        let purge = async move { purge::purge(&cache, caller, &name, &asked).await };
+        self.cache.backend.writes.run(request, purge).await
+    }
+
+    fn last_use(&self, name: &KeyName) -> Option<Timestamp> {
+        self.cache.last_use(name)
     }
 
     async fn rotate(&self, request: &Request, name: &KeyName, newest: Option<u32>) -> Result<Rotation> {
@@ -293,7 +328,7 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     }
 
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {
-        self.cache.key(request, name).await?.generate(context)
+        self.cache.key_to_use(request, name).await?.generate(context)
     }
 
     async fn encrypt(
@@ -303,7 +338,7 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         plaintext: &[u8],
         context: &[u8],
     ) -> Result<Vec<u8>> {
-        self.cache.key(request, name).await?.seal(plaintext, context)
+        self.cache.key_to_use(request, name).await?.seal(plaintext, context)
     }
 
     async fn decrypt(
@@ -317,7 +352,7 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     }
 
     async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]> {
-        let key = self.cache.key(request, name).await?;
+        let key = self.cache.key_to_use(request, name).await?;
         key.hmac(message)
             .ok_or_else(|| Error::new(ErrorKind::NoHmacKey, format!("compute an HMAC with key '{name}'")))
     }

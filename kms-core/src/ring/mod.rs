@@ -8,16 +8,22 @@ mod change;
 mod config;
 mod counters;
 mod creators;
+mod deleted;
+mod deletion;
+mod entries;
 mod former;
 mod gate;
 mod key;
 mod key_ring;
 mod lookups;
+mod markers;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
 pub mod policy;
+mod purge;
 mod report;
+mod run;
 mod search;
 mod slot;
 mod unreadable;

@@ -24,7 +24,7 @@ impl Report {
         match failure {
             // The backend as a whole is away or refuses us, which says nothing of what is in it.
             Some(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => false,
-            Some(error) if error.kind() != ErrorKind::NotFound => {
+            Some(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Deleted) => {
                 if self.unreadable.note(name, error.kind(), Instant::now()) {
                     error!(key = %name, "key is there and cannot be read: {}", error.chain());
                 }

@@ -15,7 +15,7 @@ use super::versions::{Sealer, State, Version, Versions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kms::MAX_VERSIONS;
 use crate::name::KeyName;
-use crate::store::belonging::EntryMac;
+use crate::store::belonging::{EntryMac, Marker};
 use crate::store::{EntryName, KeyRecord, KeyStore};
 
 /// The later versions of a key, as a search found them.
@@ -44,15 +44,6 @@ pub struct Search<'a, S> {
     pub deadline: Instant,
 }
 
-/// A marker, read.
-pub enum Marker {
-    Absent,
-    There,
-    /// Somebody made it who does not know the key, or it cannot be read. It has no effect.
-    Foreign(Error),
-    Denied(Error),
-}
-
 /// The most versions that may be there and unreadable before a search gives up. Whoever can write to the store can make
 /// any number of them.
 const MOST_DAMAGED: usize = 8;
@@ -60,6 +51,7 @@ const MOST_DAMAGED: usize = 8;
 // Whether it was said that the store denies a path. Once suffices, whatever the key.
 static SAID_OF_VERSIONS: AtomicBool = AtomicBool::new(false);
 static SAID_OF_MARKERS: AtomicBool = AtomicBool::new(false);
+static SAID_OF_DELETIONS: AtomicBool = AtomicBool::new(false);
 
 impl<S: KeyStore> Search<'_, S> {
     /// Finds the newest version and what seals. `before` is what an earlier search for this very key found.
@@ -129,46 +121,46 @@ impl<S: KeyStore> Search<'_, S> {
 }
 
 impl<S: KeyStore> Search<'_, S> {
-    /// Reads the marker that disables a version.
+    /// Reads a marker of the key.
     ///
     /// # Errors
     ///
     /// An outage, or a refused login: nothing is known of the marker.
-    pub async fn read_marker(&self, marker: &EntryName, mac: &EntryMac) -> Result<Marker> {
-        match self.backend.watched(self.deadline, self.backend.store.get(marker)).await {
-            Ok(bytes) if mac.verify(marker, bytes.expose()).is_some() => Ok(Marker::There),
-            Ok(_) => {
-                let why = "it was made or changed by somebody who does not know the key";
-                let operation = format!("verify {}", self.backend.store.place(marker));
-                Ok(Marker::Foreign(Error::with_source(ErrorKind::Corrupt, operation, why)))
+    pub async fn read_marker(&self, marker: &EntryName) -> Result<Marker> {
+        let read = self.backend.watched(self.deadline, self.backend.store.get(marker)).await;
+        Marker::of_read(marker, read, &self.first.sealing, || self.backend.store.place(marker))
+    }
+
+    /// Reads the marker that says that the key is deleted, and tells of one that has no effect.
+    pub async fn deletion(&self) -> Result<Option<Vec<u8>>> {
+        let marker = EntryName::deleted(self.name, self.first.fingerprint());
+        let read = self.read_marker(&marker).await?;
+        Ok(self.effect(&marker, read, &SAID_OF_DELETIONS, "no key is kept for a time after a delete"))
+    }
+
+    /// Returns what a marker says if it has an effect, and else tells why it has none.
+    fn effect(&self, marker: &EntryName, read: Marker, said: &AtomicBool, lacks: &str) -> Option<Vec<u8>> {
+        match read {
+            Marker::There(content) => Some(content),
+            Marker::Absent => None,
+            Marker::Foreign(error) => {
+                error!(key = %self.name, entry = %marker, "a marker has no effect: {}", error.chain());
+                None
             }
-            Err(error) => match error.kind() {
-                ErrorKind::NotFound => Ok(Marker::Absent),
-                ErrorKind::Denied => Ok(Marker::Denied(error)),
-                ErrorKind::Corrupt => Ok(Marker::Foreign(error)),
-                // It may be a marker that counts.
-                _ => Err(error),
-            },
+            Marker::Denied(error) => {
+                if !said.swap(true, Ordering::Relaxed) {
+                    warn!(entry = %marker, "the key store denies the path of markers, so {lacks}: {}", error.chain());
+                }
+                None
+            }
         }
     }
 
     /// Returns whether a version is disabled, and tells of a marker that has no effect.
-    pub async fn is_disabled(&self, number: u32, mac: &EntryMac) -> Result<bool> {
+    pub async fn is_disabled(&self, number: u32) -> Result<bool> {
         let marker = EntryName::disabled(self.name, self.first.fingerprint(), number);
-        Ok(match self.read_marker(&marker, mac).await? {
-            Marker::There => true,
-            Marker::Absent => false,
-            Marker::Foreign(error) => {
-                error!(key = %self.name, entry = %marker, "a marker has no effect: {}", error.chain());
-                false
-            }
-            Marker::Denied(error) => {
-                if !SAID_OF_MARKERS.swap(true, Ordering::Relaxed) {
-                    warn!(entry = %marker, "the key store denies the path of markers, so no version can be disabled: {}", error.chain());
-                }
-                false
-            }
-        })
+        let read = self.read_marker(&marker).await?;
+        Ok(self.effect(&marker, read, &SAID_OF_MARKERS, "no version can be disabled").is_some())
     }
 }
 
@@ -346,8 +338,8 @@ impl<'a, S: KeyStore> Seen<'a, S> {
     }
 
     async fn is_disabled(&mut self, state: &State) -> Result<bool> {
-        let (mac, now) = (self.mac.get_or_init(|| EntryMac::of(&self.search.first.sealing)), Instant::now());
-        let is_disabled = self.search.is_disabled(state.number, mac).await?;
+        let now = Instant::now();
+        let is_disabled = self.search.is_disabled(state.number).await?;
         state.disabled.put(is_disabled, now);
         Ok(is_disabled)
     }

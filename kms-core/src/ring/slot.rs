@@ -11,7 +11,7 @@ use super::versions::Versions;
 use crate::error::{ErrorKind, Result};
 use crate::primitives::Fingerprint;
 use crate::single_flight::{Flight, Held, Outcome, SingleFlight, Turn, Waiting};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// The most reads of one key a second whose only reason is a ciphertext that did not open.
 const REREADS_PER_SECOND: usize = 10;
@@ -30,6 +30,8 @@ pub struct Slot {
     key: SingleFlight<CachedKey>,
     /// Milliseconds on the cache's clock at which the key was last asked for.
     used: AtomicU64,
+    /// The second on the cache's clock, counted from one, at which something was sealed or opened last. Zero if nothing was.
+    last_use: AtomicU32,
     /// The key is out of use, and kept only as the offline copy.
     parked: AtomicBool,
     /// Held around each change of `key`, so that the two agree.
@@ -100,6 +102,19 @@ impl Slot {
         }
     }
 
+    /// Notes that something is sealed or opened.
+    pub fn note_use(&self, second: u32) {
+        let second = second.saturating_add(1);
+        if self.last_use.load(Ordering::Relaxed) != second {
+            self.last_use.store(second, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the second at which something was sealed or opened last.
+    pub fn last_use(&self) -> Option<u32> {
+        self.last_use.load(Ordering::Relaxed).checked_sub(1)
+    }
+
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -145,7 +160,7 @@ impl Slot {
                 before.filter(|before| before != key.fingerprint())
             }
             Err(error) => match error.kind() {
-                ErrorKind::NotFound | ErrorKind::Disabled => {
+                ErrorKind::NotFound | ErrorKind::Disabled | ErrorKind::Deleted => {
                     self.key.clear();
                     before
                 }

@@ -3,7 +3,50 @@
 use subtle::ConstantTimeEq as _;
 
 use super::entry::EntryName;
+use crate::error::{Error, ErrorKind, Result};
 use crate::primitives::{SealingKey, SecretBytes, SecretKey, mac};
+
+/// A marker of a key, read.
+pub enum Marker {
+    Absent,
+    /// What it says.
+    There(Vec<u8>),
+    /// Somebody made it who does not know the key, or it cannot be read. It has no effect.
+    Foreign(Error),
+    /// The store denies its path.
+    Denied(Error),
+}
+
+impl Marker {
+    /// Sorts the outcome of a read of `marker`.
+    ///
+    /// # Errors
+    ///
+    /// An outage, or a refused login: nothing is known of the marker.
+    pub fn of_read(
+        marker: &EntryName,
+        read: Result<SecretBytes>,
+        first: &SealingKey,
+        place: impl FnOnce() -> String,
+    ) -> Result<Self> {
+        match read {
+            Ok(bytes) => Ok(if let Some(content) = EntryMac::of(first).verify(marker, bytes.expose()) {
+                Self::There(content.to_vec())
+            } else {
+                let why = "it was made or changed by somebody who does not know the key";
+                Self::Foreign(Error::with_source(ErrorKind::Corrupt, format!("verify {}", place()), why))
+            }),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound => Ok(Self::Absent),
+                ErrorKind::Denied => Ok(Self::Denied(error)),
+                // It does not hold what was stored, or it was deleted in the backend.
+                ErrorKind::Corrupt | ErrorKind::Deleted => Ok(Self::Foreign(error)),
+                // It may be a marker that counts.
+                _ => Err(error),
+            },
+        }
+    }
+}
 
 /// The hexadecimal digits of a tag.
 const TAG_LEN: usize = 64;

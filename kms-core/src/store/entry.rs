@@ -6,6 +6,13 @@ use crate::error::Result;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, fill_random};
 
+/// The directory of the markers of deleted keys.
+pub(crate) const DELETED: &str = ".d/";
+/// The directory of the markers of restores and purges.
+pub(crate) const UNDER_WAY: &str = ".p/";
+/// All directories of what belongs to keys.
+pub(crate) const DIRECTORIES: [&str; 4] = [".v/", ".x/", DELETED, UNDER_WAY];
+
 /// The name of an entry in a [`KeyStore`](super::KeyStore): a key, or something that belongs to a key.
 ///
 /// A record is immutable. So whatever comes to a key later is an entry beside it. The names of such entries begin with a
@@ -26,6 +33,17 @@ impl EntryName {
     /// `.x/<name>/<fingerprint>/<version>`.
     pub fn disabled(name: &KeyName, first: &Fingerprint, version: u32) -> Self {
         Self(format!(".x/{name}/{}/{version}", hex::encode(first.as_bytes())).into())
+    }
+
+    /// Returns the name of the marker that says that a key is deleted: `.d/<name>/<fingerprint>`.
+    pub fn deleted(name: &KeyName, first: &Fingerprint) -> Self {
+        Self(format!("{DELETED}{name}/{}", hex::encode(first.as_bytes())).into())
+    }
+
+    /// Returns the name of the marker that says that a restore or a purge of a key is under way:
+    /// `.p/<name>/<fingerprint>`.
+    pub fn under_way(name: &KeyName, first: &Fingerprint) -> Self {
+        Self(format!("{UNDER_WAY}{name}/{}", hex::encode(first.as_bytes())).into())
     }
 
     /// Returns a random name that no key has and no listing shows, for the probe of a check.
@@ -60,4 +78,21 @@ impl fmt::Display for EntryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Returns the next segments of `names` behind a directory, for a [`KeyStore::segments`](super::KeyStore::segments).
+///
+/// The names are in byte order, and the first begins with `directory` if any does.
+pub fn next_segments<'a>(directory: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let rests = names.map_while(|name| name.strip_prefix(directory));
+    let mut segments: Vec<String> = Vec::new();
+    for rest in rests {
+        let segment = rest.split_once('/').map_or(rest, |(segment, _)| segment);
+        if segments.last().is_none_or(|last| last != segment) {
+            segments.push(segment.to_owned());
+        }
+    }
+    segments.sort_unstable();
+    segments.dedup();
+    segments
 }

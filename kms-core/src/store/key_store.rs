@@ -1,9 +1,11 @@
 //! The trait of storage backends.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::entry::EntryName;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::listing::{ListQuery, Page};
 use crate::primitives::SecretBytes;
 use crate::status::StoreStatus;
@@ -66,12 +68,16 @@ pub trait KeyStore: Send + Sync + 'static {
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no entry. No other state may be reported so: a
     ///   client would make the key anew, and everything sealed under the old key would be lost.
     /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the entry does not hold what was stored.
-    /// - [`ErrorKind::Disabled`](crate::ErrorKind::Disabled): the backend has disabled the entry, or holds it for
-    ///   deletion.
+    /// - [`ErrorKind::Disabled`](crate::ErrorKind::Disabled): the backend has disabled the entry.
+    /// - [`ErrorKind::Deleted`](crate::ErrorKind::Deleted): the entry was deleted, and the backend can undo that
+    ///   ([`restore`](KeyStore::restore)).
     /// - [`ErrorKind::Denied`](crate::ErrorKind::Denied): the backend does not reveal whether there is an entry.
     async fn get(&self, name: &EntryName) -> Result<SecretBytes>;
 
     /// Deletes the entry `name`. The deletion is durable when the method returns.
+    ///
+    /// Of a key, the backend may keep what was deleted for a time, and restore it
+    /// ([`StoreCapabilities::keeps_deleted`]). Of what belongs to a key ([`EntryName::is_hidden`]) it keeps nothing.
     ///
     /// # Errors
     ///
@@ -79,12 +85,44 @@ pub trait KeyStore: Send + Sync + 'static {
     /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
     async fn delete(&self, name: &EntryName) -> Result<()>;
 
+    /// Deletes the entry `name` for ever, also where [`delete`](KeyStore::delete) would keep it for a time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`](KeyStore::delete).
+    async fn erase(&self, name: &EntryName) -> Result<()> {
+        self.delete(name).await
+    }
+
+    /// Restores an entry whose read fails as [`ErrorKind::Deleted`](crate::ErrorKind::Deleted).
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no entry any more.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the backend restores nothing.
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, format!("restore entry '{name}'")))
+    }
+
     /// Lists the names of keys that match `query`, in byte order. Slots ([`EntryName::is_hidden`]) are left out.
     ///
     /// # Errors
     ///
     /// Only the errors of every method.
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page>;
+
+    /// Lists the next segments of the names of all entries whose names begin with `directory`, in byte order and each once.
+    ///
+    /// The directory begins with a dot and ends with a slash, such as `.d/` or `.d/my-key/`. A segment ends before the next
+    /// slash or at the end of the name. If there is no such entry, the list is empty.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the store cannot list such entries. Deleted keys are
+    ///   then listed like others.
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        Err(Error::new(ErrorKind::Unsupported, format!("list '{directory}'")))
+    }
 
     /// Asks the backend whether it can serve.
     ///
@@ -102,6 +140,7 @@ pub trait KeyStore: Send + Sync + 'static {
 /// The capabilities of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a capability of its own")]
 pub struct StoreCapabilities {
     /// The name of the store in messages, such as `sled` or `vault`.
     pub name: &'static str,
@@ -113,28 +152,53 @@ pub struct StoreCapabilities {
     /// Whether [`get`](KeyStore::get) mostly answers from memory, at its first poll and in some microseconds. A key ring
     /// then reads in the task of the request, and only goes on in a task of its own if the read waits after all.
     pub reads_at_once: bool,
+    /// Whether [`delete`](KeyStore::delete) keeps keys for a time in which the backend can restore them.
+    pub keeps_deleted: bool,
+    /// The time after which every read shows a change. Zero if reads are never behind.
+    pub settle: Duration,
 }
 
 impl StoreCapabilities {
     /// Creates the capabilities of a durable store that other processes write to as well.
     pub const fn shared(name: &'static str) -> Self {
-        Self { name, sole_writer: false, durable: true, reads_at_once: false }
+        Self {
+            name,
+            sole_writer: false,
+            durable: true,
+            reads_at_once: false,
+            keeps_deleted: false,
+            settle: Duration::ZERO,
+        }
     }
 
     /// Creates the capabilities of a durable store that only this process can open.
     pub const fn exclusive(name: &'static str) -> Self {
-        Self { name, sole_writer: true, durable: true, reads_at_once: false }
+        Self { sole_writer: true, ..Self::shared(name) }
     }
 
     /// Creates the capabilities of a store in the memory of this process.
     pub const fn in_memory(name: &'static str) -> Self {
-        Self { name, sole_writer: true, durable: false, reads_at_once: true }
+        Self { durable: false, reads_at_once: true, ..Self::exclusive(name) }
     }
 
     /// Notes that reads mostly come from memory.
     #[must_use]
     pub const fn reading_at_once(mut self) -> Self {
         self.reads_at_once = true;
+        self
+    }
+
+    /// Notes that the backend keeps deleted keys for a time.
+    #[must_use]
+    pub const fn keeping_deleted(mut self) -> Self {
+        self.keeps_deleted = true;
+        self
+    }
+
+    /// Sets the time after which every read shows a change.
+    #[must_use]
+    pub const fn settling_in(mut self, settle: Duration) -> Self {
+        self.settle = settle;
         self
     }
 }
@@ -157,8 +221,20 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
         (**self).delete(name).await
     }
 
+    async fn erase(&self, name: &EntryName) -> Result<()> {
+        (**self).erase(name).await
+    }
+
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        (**self).restore(name).await
+    }
+
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
         (**self).list(query).await
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        (**self).segments(directory).await
     }
 
     async fn status(&self) -> Result<StoreStatus> {

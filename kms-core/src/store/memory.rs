@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::entry::EntryName;
+use super::entry::{EntryName, next_segments};
 use super::key_store::{KeyStore, StoreCapabilities};
 use crate::error::{Error, ErrorKind, Result};
 use crate::listing::{ListQuery, Page};
@@ -88,6 +88,14 @@ impl KeyStore for MemoryStore {
             .filter_map(|name| KeyName::new(name.as_str()).ok());
         let page = names.by_ref().take(query.limit).collect();
         Ok(Page { names: page, more: names.next().is_some() })
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        let entries = self.entries();
+        let names = entries
+            .range::<str, _>((Bound::Included(directory), Bound::Unbounded))
+            .map(|(name, _)| name.as_str());
+        Ok(next_segments(directory, names))
     }
 
     async fn status(&self) -> Result<StoreStatus> {

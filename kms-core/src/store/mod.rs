@@ -25,7 +25,7 @@
 //! The other items read what a store holds: [`KeyRecord`] decodes a record, and [`survey`] finds the unusable ones.
 
 pub(crate) mod belonging;
-mod entry;
+pub(crate) mod entry;
 mod finding;
 mod key_store;
 mod memory;
@@ -34,7 +34,7 @@ mod setting;
 pub(crate) mod survey;
 mod wrapped;
 
-pub use self::entry::EntryName;
+pub use self::entry::{EntryName, next_segments};
 pub use self::finding::{Finding, Findings, Level};
 pub use self::key_store::{KeyStore, StoreCapabilities};
 pub use self::memory::MemoryStore;

@@ -1,14 +1,15 @@
 //! Reads all keys, to find the unusable ones before a client does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::belonging::EntryMac;
-use super::entry::EntryName;
+use super::belonging::{EntryMac, Marker};
+use super::entry::{DIRECTORIES, EntryName};
 use super::key_store::KeyStore;
 use super::record::KeyRecord;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +17,7 @@ use crate::identity::{Identity, Request};
 use crate::kms::{Kms, MAX_VERSIONS};
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
-use crate::primitives::SealingKey;
+use crate::primitives::{Fingerprint, SealingKey};
 
 /// The number of keys that are read at once.
 const AT_ONCE: usize = 16;
@@ -27,10 +28,15 @@ const AT_ONCE: usize = 16;
 pub struct Survey {
     /// The number of keys that were read and decoded.
     pub good: usize,
+    /// The keys that were deleted and can be restored, as far as they are listed, in byte order.
+    pub deleted: Vec<KeyName>,
+    /// What is left of keys that are gone: the name and the fingerprint of each, in byte order. A purge removes it.
+    ///
+    /// Only [`survey`] looks for it, and only in a store that can list it.
+    pub remnants: Vec<(KeyName, Fingerprint)>,
     /// The unusable keys with their errors, in byte order of the names.
     ///
-    /// [`ErrorKind::NotFound`] means that the name is listed although the key was deleted. The backend can undo such a
-    /// deletion.
+    /// [`ErrorKind::NotFound`] means that the name is listed although the key was deleted for ever.
     pub unusable: Vec<(KeyName, Error)>,
 }
 
@@ -43,7 +49,45 @@ pub struct Survey {
 /// The error of [`KeyStore::list`], if the keys cannot be listed. A key that cannot be read is no error: it is in
 /// [`Survey::unusable`].
 pub async fn survey(store: &dyn KeyStore) -> Result<Survey> {
-    walk(&OfStore(store)).await
+    let mut survey = walk(&OfStore(store)).await?;
+    survey.remnants = remnants(store).await?;
+    Ok(survey)
+}
+
+/// Finds what belongs to a key that is not there.
+async fn remnants(store: &dyn KeyStore) -> Result<Vec<(KeyName, Fingerprint)>> {
+    let mut fingerprints: BTreeMap<KeyName, BTreeSet<[u8; 16]>> = BTreeMap::new();
+    for directory in DIRECTORIES {
+        let names = match store.segments(directory).await {
+            Ok(names) => names,
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Denied) => continue,
+            Err(error) => return Err(error),
+        };
+        for name in names.into_iter().filter_map(|name| KeyName::new(name).ok()) {
+            let segments = store.segments(&format!("{directory}{name}/")).await?;
+            let found = segments.iter().filter_map(|text| fingerprint_of(text));
+            fingerprints.entry(name).or_default().extend(found);
+        }
+    }
+    let mut remnants = Vec::new();
+    for (name, fingerprints) in fingerprints {
+        let present = match read_record(store, &name).await {
+            Ok(record) => Some(SealingKey::new(record.key, record.cipher).fingerprint()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            // They may belong to what cannot be read.
+            Err(_) => continue,
+        };
+        let gone = fingerprints.into_iter().map(Fingerprint::from_bytes).filter(|one| Some(*one) != present);
+        remnants.extend(gone.map(|fingerprint| (name.clone(), fingerprint)));
+    }
+    Ok(remnants)
+}
+
+/// Reads a fingerprint in the name of an entry.
+pub(crate) fn fingerprint_of(segment: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    hex::decode_to_slice(segment, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Describes all keys of `kms` and makes a data key with each, 16 at once, each within `timeout`.
@@ -64,6 +108,13 @@ pub(crate) async fn read_record(store: &(impl KeyStore + ?Sized), name: &KeyName
     let entry = EntryName::from(name);
     let record = store.get(&entry).await?;
     KeyRecord::decode_at(record.expose(), || store.place(&entry))
+}
+
+/// Returns whether a key is deleted, whose first version is `first`.
+async fn is_deleted(store: &dyn KeyStore, name: &KeyName, first: &SealingKey) -> Result<bool> {
+    let marker = EntryName::deleted(name, &first.fingerprint());
+    let read = store.get(&marker).await;
+    Ok(matches!(Marker::of_read(&marker, read, first, || store.place(&marker))?, Marker::There(_)))
 }
 
 /// Reads and decodes the later versions of a key, whose first version is `first`.
@@ -120,23 +171,35 @@ pub(crate) async fn walk(surveyed: &dyn Surveyed) -> Result<Survey> {
     if survey.unusable.iter().any(|(_, error)| error.kind() == ErrorKind::NotFound) {
         forget_what_went(surveyed, &mut survey).await?;
     }
+    survey.deleted.sort_unstable();
     survey.unusable.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(survey)
 }
 
 async fn try_page(surveyed: &dyn Surveyed, names: &[KeyName], survey: &mut Survey) {
-    let mut waiting = names.iter();
+    at_once(names.iter().map(|name| (name, surveyed.try_key(name))), |name, outcome| match outcome {
+        Ok(()) => survey.good += 1,
+        Err(error) if error.kind() == ErrorKind::Deleted => survey.deleted.push(name.clone()),
+        Err(error) => survey.unusable.push((name.clone(), error)),
+    })
+    .await;
+}
+
+/// Runs attempts for keys, 16 at once.
+pub(crate) async fn at_once<'a, T, F: Future<Output = T> + Unpin>(
+    attempts: impl Iterator<Item = (&'a KeyName, F)>,
+    mut ended: impl FnMut(&KeyName, T),
+) {
+    let mut waiting = attempts;
     let mut running = Vec::with_capacity(AT_ONCE);
     loop {
-        running.extend(
-            waiting.by_ref().take(AT_ONCE - running.len()).map(|name| (name, surveyed.try_key(name))),
-        );
+        running.extend(waiting.by_ref().take(AT_ONCE - running.len()));
         if running.is_empty() {
             return;
         }
         let (name, outcome) = poll_fn(|context| {
             let ended = running.iter_mut().enumerate().find_map(|(index, (_, attempt))| {
-                match attempt.as_mut().poll(context) {
+                match Pin::new(attempt).poll(context) {
                     Poll::Ready(outcome) => Some((index, outcome)),
                     Poll::Pending => None,
                 }
@@ -147,10 +210,7 @@ async fn try_page(surveyed: &dyn Surveyed, names: &[KeyName], survey: &mut Surve
             }
         })
         .await;
-        match outcome {
-            Ok(()) => survey.good += 1,
-            Err(error) => survey.unusable.push((name.clone(), error)),
-        }
+        ended(name, outcome);
         // A store that answers from memory never yields, so the loop would keep the thread.
         tokio::task::coop::consume_budget().await;
     }
@@ -197,7 +257,11 @@ impl Surveyed for OfStore<'_> {
 
     async fn try_key(&self, name: &KeyName) -> Result<()> {
         let first = read_record(self.0, name).await?;
-        read_versions(self.0, name, &SealingKey::new(first.key, first.cipher)).await
+        let first = SealingKey::new(first.key, first.cipher);
+        if is_deleted(self.0, name, &first).await? {
+            return Err(Error::new(ErrorKind::Deleted, format!("read key '{name}'")));
+        }
+        read_versions(self.0, name, &first).await
     }
 }
 

@@ -135,8 +135,20 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
         self.store.delete(name).await
     }
 
+    async fn erase(&self, name: &EntryName) -> Result<()> {
+        self.store.erase(name).await
+    }
+
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        self.store.restore(name).await
+    }
+
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
         self.store.list(query).await
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        self.store.segments(directory).await
     }
 
     async fn status(&self) -> Result<StoreStatus> {
@@ -204,7 +216,7 @@ mod tests {
         }
     }
 
-    const KINDS: [ErrorKind; 16] = [
+    const KINDS: [ErrorKind; 17] = [
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
         ErrorKind::NotAuthentic,
@@ -213,6 +225,7 @@ mod tests {
         ErrorKind::Denied,
         ErrorKind::LoginRefused,
         ErrorKind::Disabled,
+        ErrorKind::Deleted,
         ErrorKind::Unreachable,
         ErrorKind::Sealed,
         ErrorKind::Throttled,

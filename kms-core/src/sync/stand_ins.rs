@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use shuttle::future::spawn;
 use shuttle::future::yield_now;
 use shuttle::rand::{Rng as _, thread_rng};
-pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub use shuttle::sync::{Mutex, MutexGuard};
 
 pub use self::semaphore::{OwnedSemaphorePermit, Semaphore};

@@ -3,12 +3,15 @@
 
 mod at_once;
 mod creates_and_deletes;
+mod deletions;
 mod former_keys;
 mod lifetime;
 mod outages;
+mod purges;
 mod reads;
 mod retired;
 mod scripted;
+mod servers;
 mod unreadable;
 mod versions;
 mod versions_lost;

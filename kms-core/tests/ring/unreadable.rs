@@ -61,7 +61,7 @@ async fn a_ring_keeps_the_contract_for_entries_that_cannot_be_used() {
                 Spoilt::Denied => self.store.fail(name, Some(ErrorKind::Denied)),
                 Spoilt::Undecodable => *self.good.lock().unwrap() = self.store.inner.replace(&entry, b"{}"),
                 Spoilt::Empty => *self.good.lock().unwrap() = self.store.inner.replace(&entry, b""),
-                Spoilt::DeletedButRestorable => self.store.fail(name, Some(ErrorKind::NotFound)),
+                Spoilt::DeletedButRestorable => self.store.fail(name, Some(ErrorKind::Deleted)),
             }
             true
         }
@@ -95,7 +95,7 @@ async fn a_key_that_is_there_is_never_absent_whatever_reading_it_brings() {
             kms.encrypt(&request(), &name("key"), b"", b"").await.map(drop),
             kms.decrypt(&request(), &name("key"), &sealed.ciphertext, b"").await.map(drop),
             kms.hmac(&request(), &name("key"), b"").await.map(drop),
-            kms.delete(&request(), &name("key")).await,
+            kms.delete(&request(), &name("key")).await.map(drop),
         ];
         for outcome in outcomes {
             assert_eq!(outcome.unwrap_err().kind(), heard, "{kind:?}");
@@ -365,6 +365,13 @@ impl KeyStore for Picky {
     async fn delete(&self, name: &EntryName) -> Result<()> {
         self.deletes.fetch_add(1, Ordering::Relaxed);
         self.inner.delete(name).await
+    }
+
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        match self.faults.lock().unwrap().remove(name) {
+            Some(ErrorKind::Deleted) => Ok(()),
+            _ => Err(Error::new(ErrorKind::NotFound, format!("restore '{name}'"))),
+        }
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {

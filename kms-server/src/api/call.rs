@@ -200,6 +200,13 @@ impl Asked {
                 let why = std::error::Error::source(error).map(ToString::to_string);
                 return Reject::new(StatusCode::CONFLICT, why.unwrap_or_else(|| error.kind().to_string()));
             }
+            ErrorKind::Deleted => {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                let message = format!("key is deleted; 'kms key restore {name}' brings it back");
+                let identity = self.identity.map(tracing::field::display);
+                tracing::warn!(identity, path, remote = %self.remote, "{}", error.chain());
+                return Reject::new(StatusCode::CONFLICT, message);
+            }
             ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid request body"),
             ErrorKind::Unsupported => {
                 if std::error::Error::source(error).is_some() {
@@ -222,7 +229,9 @@ impl Asked {
             Operation::Rotate => "failed to rotate key",
             Operation::Retire => "failed to retire key version",
             Operation::Enable => "failed to enable key version",
-            Operation::List => "failed to list keys",
+            Operation::Restore => "failed to restore key",
+            Operation::Purge => "failed to purge key",
+            Operation::List | Operation::Deleted => "failed to list keys",
             _ => "failed to read key",
         };
         let identity = self.identity.map(tracing::field::display);

@@ -93,13 +93,6 @@ struct PageAnswer<'a> {
     continue_at: Option<String>,
 }
 
-/// Deletes a key.
-pub async fn delete(call: &Call<'_>) -> Result<Answer, Reject> {
-    let name = call.key_name()?;
-    let request = call.request()?;
-    effects::run(call, request, |kms, request| async move { kms.delete(&request, &name).await }).await
-}
-
 /// Generates a data encryption key: `{"context"?}`, or no body.
 pub async fn generate(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
     let name = call.key_name()?;

@@ -7,6 +7,7 @@ mod answer;
 mod body;
 mod call;
 mod caller;
+mod deleted;
 mod effects;
 mod health;
 mod keys;
@@ -263,7 +264,10 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Retire => Box::pin(versions::retire(call, body)).await,
         Operation::Enable => Box::pin(versions::enable(call, body)).await,
         Operation::Versions => Box::pin(versions::list(call)).await,
-        Operation::Delete => Box::pin(keys::delete(call)).await,
+        Operation::Delete => Box::pin(deleted::delete(call)).await,
+        Operation::Deleted => Box::pin(deleted::list(call)).await,
+        Operation::Restore => Box::pin(deleted::restore(call, body)).await,
+        Operation::Purge => Box::pin(deleted::purge(call, body)).await,
         Operation::Ready => Box::pin(health::ready(call)).await,
         Operation::Status => Box::pin(health::status(call)).await,
         Operation::Version => Ok(health::version()),

@@ -59,6 +59,9 @@ impl Route {
                 | Operation::Versions
                 | Operation::Retire
                 | Operation::Enable
+                | Operation::Deleted
+                | Operation::Restore
+                | Operation::Purge
         ) && !self.path.ends_with("/trace")
     }
 
@@ -87,7 +90,7 @@ impl Route {
     /// A listing of `my-`, a listing of `my-*` and each further page of them are the same target.
     pub fn target<'a>(&self, path: &'a str, rest: &'a str) -> Target<'a> {
         let rest = match self.operation {
-            Operation::List | Operation::ListPolicies | Operation::ListIdentities => {
+            Operation::List | Operation::Deleted | Operation::ListPolicies | Operation::ListIdentities => {
                 let pattern = rest.split_once(CONTINUES).map_or(rest, |(pattern, _)| pattern);
                 pattern.strip_suffix('*').unwrap_or(pattern)
             }
@@ -200,6 +203,12 @@ pub enum Operation {
     Retire,
     /// Enables a version of a key.
     Enable,
+    /// Lists deleted keys.
+    Deleted,
+    /// Restores a deleted key.
+    Restore,
+    /// Removes a deleted key for ever.
+    Purge,
     /// When and by whom a policy was made.
     DescribePolicy,
     /// What a policy allows and denies.
@@ -253,6 +262,13 @@ impl Routes {
             Route { needs_own_allow: true, ..route(Put, "/v1/key/retire/", MAX_WORDS, Op::Retire) }
                 .including(&["/v1/key/delete/"]),
             Route { needs_own_allow: true, ..route(Put, "/v1/key/enable/", MAX_WORDS, Op::Enable) },
+            // KES has no deleted keys.
+            route(Get, "/v1/key/deleted/", 0, Op::Deleted)
+                .with_aliases(&["/v1/key/deleted/"])
+                .including(&["/v1/key/list/"]),
+            Route { needs_own_allow: true, ..route(Put, "/v1/key/restore/", MAX_WORDS, Op::Restore) },
+            Route { needs_own_allow: true, ..route(Put, "/v1/key/purge/", MAX_WORDS, Op::Purge) }
+                .including(&["/v1/key/delete/"]),
             Route { may_skip_auth: true, ..route(Get, "/v1/ready", 0, Op::Ready) },
             Route { may_skip_auth: true, ..route(Get, "/v1/status", 0, Op::Status) },
             Route {

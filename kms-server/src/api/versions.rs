@@ -108,12 +108,16 @@ pub async fn list(call: &Call<'_>) -> Result<Answer, Reject> {
             last_sealed: used.last_sealed.map(|time| time.to_string()),
         }),
     });
-    Ok(Answer::json(&ListAnswer { name: name.as_str(), versions: versions.collect() }))
+    let last_used = call.client.api.kms.last_use(&name).map(|time| time.to_string());
+    Ok(Answer::json(&ListAnswer { name: name.as_str(), last_used, versions: versions.collect() }))
 }
 
 #[derive(Serialize)]
 struct ListAnswer<'a> {
     name: &'a str,
+    /// When this server sealed or opened something with the key last, as far as it remembers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used: Option<String>,
     versions: Vec<VersionAnswer<'a>>,
 }
 

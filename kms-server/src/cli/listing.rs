@@ -24,6 +24,23 @@ pub struct ListArgs {
     connection: Connection,
 }
 
+impl ListArgs {
+    /// Returns the pattern.
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// Returns whether the user asked for JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Creates the client.
+    pub fn client(&self, call: Call<'_>) -> Result<Client, Failure> {
+        self.connection.client(call)
+    }
+}
+
 /// The things that a server lists.
 #[derive(Clone, Copy)]
 pub enum Kind {

@@ -35,4 +35,4 @@ pub use self::load::{Loaded, from_flags, load, load_text, load_with};
 pub use self::origins::Origins;
 pub use self::problem::{Problem, Warning};
 pub use self::resolve::parse_address;
-pub use self::value::parse_duration;
+pub use self::value::{parse_duration, parse_long_duration};

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::de::IgnoredAny;
 
 use super::log_level::LogLevel;
-use super::value::{Element, GoDuration, RawName, Switch, list, number, switch_or_empty};
+use super::value::{Element, GoDuration, LongDuration, RawName, Switch, list, number, switch_or_empty};
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 12] = [
-    "address", "admin", "tls", "policy", "cache", "keys", "keystore", "kms", "log", "api", "probes",
-    "threads",
+pub const TOP_LEVEL: [&str; 13] = [
+    "address", "admin", "tls", "policy", "cache", "deletion", "keys", "keystore", "kms", "log", "api",
+    "probes", "threads",
 ];
 
 /// Declares sections: tables in which each key may be missing, and other keys are errors.
@@ -31,6 +31,7 @@ sections! {
         tls: RawTls,
         policy: BTreeMap<String, RawPolicy>,
         cache: RawCache,
+        deletion: RawDeletion,
         #[serde(deserialize_with = "list")]
         keys: Vec<RawKey>,
         keystore: RawKeyStore,
@@ -92,6 +93,11 @@ sections! {
         any: Option<GoDuration>,
         unused: Option<GoDuration>,
         offline: Option<GoDuration>,
+    }
+
+    /// `deletion`.
+    RawDeletion {
+        grace: Option<LongDuration>,
     }
 
     /// `keystore`.
@@ -259,7 +265,7 @@ sections! {
 pub struct RawKey {
     pub name: RawName,
     #[serde(default)]
-    pub rotate_after: Option<GoDuration>,
+    pub rotate_after: Option<LongDuration>,
 }
 
 impl RawKeyStore {

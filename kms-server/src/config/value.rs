@@ -11,6 +11,9 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor}
 /// A duration in Go's notation.
 pub struct GoDuration(pub Duration);
 
+/// A duration in Go's notation, or a number of days such as `30d`.
+pub struct LongDuration(pub Duration);
+
 /// `on` or `off`, or a boolean.
 pub struct Switch(pub bool);
 
@@ -153,6 +156,19 @@ impl<'de> Deserialize<'de> for GoDuration {
     }
 }
 
+impl<'de> Deserialize<'de> for LongDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(
+            deserializer,
+            "a duration with a unit in quotes, such as '30d' or '12h'",
+            |value| match value {
+                Unexpected::Str(text) => Some(parse_long_duration(text).map(Self)),
+                _ => None,
+            },
+        )
+    }
+}
+
 impl Switch {
     const EXPECTED: &'static str = "'on' or 'off'";
 
@@ -210,6 +226,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(invalid());
     }
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| invalid())
+}
+
+/// Reads a number of days, such as `30d`, or a duration in Go's notation.
+pub fn parse_long_duration(text: &str) -> Result<Duration, String> {
+    const DAY: u64 = 24 * 3600;
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()?.checked_mul(DAY));
+    days.map_or_else(|| parse_duration(text), |seconds| Ok(Duration::from_secs(seconds)))
 }
 
 /// Multiplies a decimal number, such as `1`, `1.5` or `.5`, by a unit in nanoseconds.

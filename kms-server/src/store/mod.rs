@@ -67,7 +67,7 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
 ///
 /// The kind of store is known only at run time here, so that the binary has the key ring once.
 fn ring(store: Arc<dyn KeyStore>, settings: &Settings) -> KeyRing<Arc<dyn KeyStore>> {
-    KeyRing::new(store, settings.cache)
+    KeyRing::keeping_deleted(store, settings.cache, settings.grace)
 }
 
 /// The section of a Vault that stores the keys.

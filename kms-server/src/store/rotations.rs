@@ -46,6 +46,8 @@ impl Rotations {
             for (name, age) in &keys {
                 pause = pause.min(match look(&*kms, creator, name, *age).await {
                     Ok(left) => left,
+                    // Whoever restores it has it rotated at the next look.
+                    Err(error) if error.kind() == ErrorKind::Deleted => LONGEST_PAUSE,
                     Err(error) => {
                         tracing::warn!(key = %name, "key was not rotated by age, trying again: {}", error.chain());
                         AFTER_FAILURE

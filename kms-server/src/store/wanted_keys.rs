@@ -147,7 +147,14 @@ async fn create(kms: &dyn Kms, creator: Identity, names: &[KeyName], timeout: Du
     for (index, name) in names.iter().enumerate() {
         match kms.create(&Request::new(creator, timeout), name).await {
             Ok(()) => tracing::info!(key = %name, "key created"),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let described = kms.describe(&Request::new(creator, timeout), name).await;
+                if let Err(error) = described
+                    && error.kind() == ErrorKind::Deleted
+                {
+                    tracing::error!(key = %name, "a key of the config is deleted: {}", error.chain());
+                }
+            }
             Err(error) => {
                 let is_away = error.kind().is_outage();
                 outcome.why.get_or_insert(error);

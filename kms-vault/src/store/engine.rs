@@ -39,7 +39,7 @@ pub enum Found {
 /// How the last version of a secret was deleted.
 #[derive(Clone, Copy)]
 pub enum Deletion {
-    CanBeUndone,
+    CanBeUndone { version: u64 },
     Destroyed,
 }
 
@@ -55,6 +55,8 @@ struct VersionedData<'a> {
 struct Metadata {
     #[serde(default)]
     destroyed: bool,
+    #[serde(default)]
+    version: u64,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +94,7 @@ impl KvEngine {
 
     /// Returns the path that lists the keys.
     pub fn path_to_list(&self) -> String {
-        self.routes.to_list().path
+        self.routes.to_list("").path
     }
 
     /// Checks, as far as Vault tells, that the engine is there and of the configured version.
@@ -162,7 +164,11 @@ impl KvEngine {
         else {
             return None;
         };
-        Some(if metadata.destroyed { Deletion::Destroyed } else { Deletion::CanBeUndone })
+        Some(if metadata.destroyed {
+            Deletion::Destroyed
+        } else {
+            Deletion::CanBeUndone { version: metadata.version }
+        })
     }
 }
 
@@ -170,7 +176,7 @@ impl Deletion {
     /// Describes the deletion for messages.
     pub fn text(self) -> &'static str {
         match self {
-            Self::CanBeUndone => "its last version was deleted in Vault and can be had back there",
+            Self::CanBeUndone { .. } => "its last version was deleted in Vault and can be had back there",
             Self::Destroyed => "its last version was destroyed in Vault, where earlier ones may be left",
         }
     }

@@ -53,10 +53,17 @@ impl Routes {
         }
     }
 
-    /// Creates the request that lists the keys.
-    pub fn to_list(&self) -> Call {
+    /// Creates the request that brings back a version of K/V version 2 that was deleted.
+    pub fn to_undelete(&self, name: &EntryName, version: u64) -> kms_core::Result<Call> {
+        let (mount, path) = (self.engine.clone(), join(&[&self.prefix, name.as_str()]));
+        Call::with_body_of(&kv2::UndeleteSecretVersionsRequest { mount, path, versions: vec![version] })
+    }
+
+    /// Creates the request that lists a directory under the prefix. It ends with a slash, or is empty for the keys.
+    pub fn to_list(&self, directory: &str) -> Call {
         // With a slash at the end, also where there is no prefix.
-        let path = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let prefix = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let path = format!("{prefix}{directory}");
         let mount = self.engine.clone();
         match self.version {
             KvVersion::V1 => Call::to(&kv1::ListSecretRequest { mount, path }),
@@ -116,7 +123,7 @@ mod tests {
             for (call, method, path) in [
                 (routes.to_read(&name), Method::GET, record),
                 (routes.to_delete(&name), Method::DELETE, removal),
-                (routes.to_list(), Method::GET, listing),
+                (routes.to_list(""), Method::GET, listing),
             ] {
                 assert_eq!(
                     (call.method, call.path.as_str()),

@@ -9,7 +9,7 @@ use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 use serde::Deserialize;
 
 use super::create::{self, Times};
-use super::engine::{Found, KvEngine};
+use super::engine::{Deletion, Found, KvEngine};
 use super::record;
 use crate::config::{KvVersion, TransitConfig, VaultConfig};
 use crate::http::Envelope;
@@ -63,6 +63,24 @@ impl VaultStore {
     pub(crate) fn engine(&self) -> &KvEngine {
         &self.engine
     }
+
+    /// Lists a directory under the prefix.
+    async fn list_at(&self, directory: &str) -> Result<Vec<String>> {
+        let call = self.engine.routes().to_list(directory);
+        let operation = format!("list '{}' in Vault", call.path);
+        let answer = self.engine.session().ask(&operation, &call).await?;
+        if answer.is_absent() {
+            self.engine.check().await?;
+            return Ok(Vec::new());
+        }
+        if answer.code == 403 {
+            return Err(answer.failure().into_denied(operation, "list", &call.path));
+        }
+        if !answer.is_success() {
+            return Err(answer.failure().into_error(operation));
+        }
+        Ok(answer.json::<Envelope<Keys>>().map_err(|failure| failure.into_error(operation))?.data.keys)
+    }
 }
 
 #[async_trait]
@@ -94,7 +112,11 @@ impl KeyStore for VaultStore {
                 self.engine.check().await?;
                 Err(absent("there is nothing"))
             }
-            Found::Deleted(deletion) => Err(absent(deletion.text())),
+            Found::Deleted(deletion @ Deletion::Destroyed) => Err(absent(deletion.text())),
+            Found::Deleted(deletion) => {
+                let operation = format!("read '{}' from Vault", self.engine.path(name));
+                Err(Error::with_source(ErrorKind::Deleted, operation, deletion.text()))
+            }
         }
     }
 
@@ -102,6 +124,8 @@ impl KeyStore for VaultStore {
         let operation = format!("delete '{}' from Vault", self.engine.path(name));
         match self.engine.find(name).await? {
             Found::Record(_) | Found::Deleted(_) => {}
+            // What belongs to a key and has another shape was planted, and is no key.
+            Found::Unusable(_) if name.is_hidden() => {}
             Found::Unusable(error) => return Err(error),
             Found::Nothing => {
                 self.engine.check().await?;
@@ -117,22 +141,37 @@ impl KeyStore for VaultStore {
         }
     }
 
-    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        let call = self.engine.routes().to_list();
-        let operation = format!("list '{}' in Vault", call.path);
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        let operation = format!("restore '{}' in Vault", self.engine.path(name));
+        let version = match self.engine.find(name).await? {
+            Found::Deleted(Deletion::CanBeUndone { version }) => version,
+            Found::Record(_) => return Ok(()),
+            Found::Unusable(error) => return Err(error),
+            Found::Nothing | Found::Deleted(Deletion::Destroyed) => {
+                return Err(Error::new(ErrorKind::NotFound, operation));
+            }
+        };
+        let call = self.engine.routes().to_undelete(name, version)?;
         let answer = self.engine.session().ask(&operation, &call).await?;
-        if answer.is_absent() {
-            self.engine.check().await?;
-            return Ok(Page::default());
+        match answer.code {
+            200..300 => Ok(()),
+            403 => Err(answer.failure().into_denied(operation, "update", &call.path)),
+            _ => Err(answer.failure().into_error(operation)),
         }
-        if answer.code == 403 {
-            return Err(answer.failure().into_denied(operation, "list", &call.path));
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        let mut segments = self.list_at(directory).await?;
+        for segment in &mut segments {
+            segment.truncate(segment.trim_end_matches('/').len());
         }
-        if !answer.is_success() {
-            return Err(answer.failure().into_error(operation));
-        }
-        let keys =
-            answer.json::<Envelope<Keys>>().map_err(|failure| failure.into_error(operation))?.data.keys;
+        segments.sort_unstable();
+        segments.dedup();
+        Ok(segments)
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        let keys = self.list_at("").await?;
         // A text that is no name of a key is the path of somebody else, or a slot of a later version.
         let names =
             keys.into_iter().filter(|name| query.matches(name)).filter_map(|name| KeyName::new(name).ok());

@@ -16,6 +16,7 @@ mod bodies;
 mod bounds;
 mod certificates;
 mod cut_off;
+mod deletions;
 mod errors;
 mod expiry;
 mod framing;

@@ -74,12 +74,12 @@ async fn a_deleted_key_keeps_its_name_and_its_hmacs_go_with_it() {
     assert_eq!(aws.cmk("alias/kms/hmac/doomed").await, hmac);
 
     let error = kms.generate(&request(), &name, b"").await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Disabled);
+    assert_eq!(error.kind(), ErrorKind::Deleted);
     let told = error.chain().to_string();
     assert!(told.contains(&format!("aws kms cancel-key-deletion --key-id {cmk}")), "{told}");
     aws.take_seen();
     for server in [&kms, &aws.open().await] {
-        assert_eq!(kind(server.delete(&request(), &name).await), Some(ErrorKind::Disabled));
+        assert_eq!(kind(server.delete(&request(), &name).await), Some(ErrorKind::Deleted));
         assert_eq!(kind(server.create(&request(), &name).await), Some(ErrorKind::AlreadyExists));
         let page = server.list(&request(), &ListQuery::prefix("")).await.unwrap();
         assert_eq!(page.names, slice::from_ref(&name));
@@ -101,7 +101,7 @@ async fn a_second_delete_completes_the_first() {
     aws.ask("ScheduleKeyDeletion", json!({"KeyId": cmk, "PendingWindowInDays": 7})).await;
     kms.delete(&request(), &name).await.unwrap();
     assert_eq!(aws.states().await, ["PendingDeletion", "PendingDeletion"]);
-    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Disabled));
+    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Deleted));
 }
 
 /// This mock of AWS still shows and uses a CMK after its deletion was scheduled.
@@ -141,8 +141,8 @@ async fn what_was_deleted_here_never_seals_again_whatever_aws_shows() {
                     let generated = kms.generate(&request(), &name, b"").await.map(drop);
                     let opened = kms.decrypt(&request(), &name, &sealed, b"").await.map(drop);
                     if was_deleted {
-                        assert_eq!(kind(generated), Some(ErrorKind::Disabled));
-                        assert_eq!(kind(opened), Some(ErrorKind::Disabled));
+                        assert_eq!(kind(generated), Some(ErrorKind::Deleted));
+                        assert_eq!(kind(opened), Some(ErrorKind::Deleted));
                         refused += 1;
                     }
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -175,7 +175,7 @@ async fn a_deletion_that_is_cancelled_in_aws_brings_the_key_back() {
     tokio::time::sleep(any).await;
     for server in &servers {
         let opened = server.decrypt(&request(), &name, &dek.ciphertext, b"c").await;
-        assert_eq!(kind(opened), Some(ErrorKind::Disabled), "on every server within any");
+        assert_eq!(kind(opened), Some(ErrorKind::Deleted), "on every server within any");
     }
     for alias in ["alias/kms/k/restored", "alias/kms/hmac/restored"] {
         aws.ask("CancelKeyDeletion", json!({"KeyId": aws.cmk(alias).await})).await;
@@ -197,7 +197,7 @@ async fn a_deletion_that_is_cancelled_in_aws_brings_the_key_back() {
     }
     // The key can be deleted again.
     servers[0].delete(&request(), &name).await.unwrap();
-    assert_eq!(kind(servers[0].generate(&request(), &name, b"c").await), Some(ErrorKind::Disabled));
+    assert_eq!(kind(servers[0].generate(&request(), &name, b"c").await), Some(ErrorKind::Deleted));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,7 +283,7 @@ async fn what_was_made_here_and_is_not_seen_is_not_absent() {
         kms.describe(&short(), &name).await.map(drop),
         kms.generate(&short(), &name, b"").await.map(drop),
         kms.hmac(&short(), &name, b"").await.map(drop),
-        kms.delete(&short(), &name).await,
+        kms.delete(&short(), &name).await.map(drop),
     ] {
         let kind = kind(outcome);
         assert!(matches!(kind, Some(ErrorKind::Disabled | ErrorKind::Timeout)), "{kind:?}");

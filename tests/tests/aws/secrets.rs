@@ -57,6 +57,36 @@ async fn a_key_ring_over_secrets_manager_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_a_grace_it_keeps_the_contract_whatever_the_window_of_aws() {
+    let aws = Aws::start().await;
+    for window in [0, 7] {
+        let keeping = async || {
+            let store = aws.secrets(|config| config.recovery_window = window).await;
+            let uncached = CacheConfig::default().with_any(Duration::ZERO);
+            Arc::new(KeyRing::keeping_deleted(store, uncached, Duration::from_secs(3600)))
+        };
+        contract::kms(keeping().await).await;
+        contract::deletions(keeping().await, keeping().await).await;
+        let left = aws.ask_secrets("ListSecrets", json!({"IncludePlannedDeletion": true})).await;
+        let kept =
+            left["SecretList"].as_array().unwrap().iter().filter(|secret| secret["DeletedDate"].is_number());
+        let kept: Vec<_> = kept.map(|secret| secret["Name"].as_str().unwrap()).collect();
+        assert_eq!(kept, [""; 0], "window {window}: what a purge removes is erased at once");
+        for secret in left["SecretList"].as_array().unwrap() {
+            let force = json!({"SecretId": secret["Name"], "ForceDeleteWithoutRecovery": true});
+            aws.ask_secrets("DeleteSecret", force).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_window_of_aws_alone_keeps_the_contract_too() {
+    let aws = Aws::start().await;
+    let store = aws.secrets(|config| config.recovery_window = 7).await;
+    contract::kms(ring(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_a_secret_in_the_form_of_kes() {
     let aws = Aws::start().await;
     for kms_key in [None, Some("alias/of-ours")] {
@@ -142,8 +172,8 @@ async fn a_deleted_key_can_be_restored_until_its_window_ends() {
     let command = "aws secretsmanager restore-secret --secret-id restorable --region eu-central-1";
     assert!(told.contains("can be restored until 20") && told.contains(command), "{told}");
     assert!(began.elapsed() < Duration::from_secs(2), "nothing is waited for");
-    assert_eq!(kind(kms.generate(&request(), &name, b"c").await), Some(ErrorKind::NotFound));
-    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(kms.generate(&request(), &name, b"c").await), Some(ErrorKind::Deleted));
+    assert_eq!(kind(kms.delete(&request(), &name).await), Some(ErrorKind::Deleted));
     assert_eq!(names(kms.store(), "").await, ["other"]);
 
     aws.ask_secrets("RestoreSecret", json!({"SecretId": "restorable"})).await;
@@ -153,7 +183,7 @@ async fn a_deleted_key_can_be_restored_until_its_window_ends() {
     // A server that erases at once does not shorten the window that another one has set.
     kms.delete(&request(), &name).await.unwrap();
     let erasing = ring(aws.secrets(at_once).await);
-    assert_eq!(kind(erasing.delete(&request(), &name).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(erasing.delete(&request(), &name).await), Some(ErrorKind::Deleted));
     assert_eq!(kind(erasing.create(&request(), &name).await), Some(ErrorKind::AlreadyExists));
     aws.ask_secrets("RestoreSecret", json!({"SecretId": "restorable"})).await;
 }
@@ -234,7 +264,7 @@ async fn an_answer_that_is_lost_is_no_refusal() {
     assert!(store.get(&entry("lost")).await.unwrap() == record("first"));
     aws.fail_if(once("DeleteSecret"));
     store.delete(&entry("lost")).await.unwrap();
-    assert_eq!(kind(store.get(&entry("lost")).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(store.get(&entry("lost")).await), Some(ErrorKind::Deleted));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,7 +375,7 @@ async fn the_rights_that_kes_has_are_enough() {
     assert_eq!(kind(store.create(&name, &record("x")).await), Some(ErrorKind::AlreadyExists));
     store.delete(&name).await.unwrap();
     assert_eq!(kind(store.delete(&name).await), Some(ErrorKind::NotFound));
-    assert_eq!(kind(store.get(&name).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(store.get(&name).await), Some(ErrorKind::Deleted));
     assert_eq!(kind(store.create(&name, &record("x")).await), Some(ErrorKind::AlreadyExists));
     let erasing = aws.secrets(at_once).await;
     let name = entry("of-kes-2");

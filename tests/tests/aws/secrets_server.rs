@@ -32,8 +32,8 @@ async fn the_log_tells_until_when_a_key_can_be_restored_and_how() {
     assert_eq!(ask(&mut client, "DELETE", "/v1/key/delete/my-key").await.0, 200);
     let (code, text) = ask(&mut client, "PUT", "/v1/key/create/my-key").await;
     assert!(code == 400 && text.contains(r#""message":"key already exists""#), "{code} {text}");
-    assert_eq!(ask(&mut client, "GET", "/v1/key/describe/my-key").await.0, 404);
-    assert_eq!(ask(&mut client, "DELETE", "/v1/key/delete/my-key").await.0, 404);
+    assert_eq!(ask(&mut client, "GET", "/v1/key/describe/my-key").await.0, 409);
+    assert_eq!(ask(&mut client, "DELETE", "/v1/key/delete/my-key").await.0, 409);
 
     let command = "aws secretsmanager restore-secret --secret-id my-key --region eu-central-1";
     until("the log has it", async || {

@@ -212,10 +212,8 @@ async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
             for _ in 0..2 {
                 let seen = Seen::of(&server, "spoilt").await;
                 for read in &seen.reads {
-                    // A secret in its recovery window counts as deleted. A CMK that is pending deletion keeps
-                    // its name.
-                    let good = if is_deletion && imports {
-                        is(read, 404, "key does not exist")
+                    let good = if is_deletion {
+                        is(read, 409, "key is deleted; 'kms key restore spoilt' brings it back")
                     } else {
                         is(read, 502, "failed to read key")
                     };
@@ -233,7 +231,7 @@ async fn clients_never_hear_that_a_key_is_absent_which_is_there() {
             }
             if is_deletion {
                 let (code, message) = ask(&mut client, "DELETE", "/v1/key/delete/spoilt", "").await;
-                assert_eq!(code, if imports { 404 } else { 502 }, "{cell}: delete: {message}");
+                assert_eq!(code, 409, "{cell}: delete: {message}");
             } else {
                 let deleted = ask(&mut client, "DELETE", "/v1/key/delete/spoilt", "").await;
                 assert!(is(&deleted, 502, "failed to delete key"), "{cell}: delete: {deleted:?}");

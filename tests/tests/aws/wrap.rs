@@ -22,7 +22,10 @@ async fn the_embedded_store_under_aws_keeps_the_contract() {
         let directory = tempfile::tempdir().unwrap();
         let store = Wrapped::new(sled(directory.path()), wrapper(&aws, &cmk).await);
         if of_ring {
-            contract::kms(Arc::new(KeyRing::new(store, CacheConfig::default()))).await;
+            let uncached = CacheConfig::default().with_any(Duration::ZERO);
+            let ring = Arc::new(KeyRing::keeping_deleted(store, uncached, Duration::from_secs(3600)));
+            contract::kms(Arc::clone(&ring) as _).await;
+            contract::deletions(Arc::clone(&ring) as _, ring).await;
         } else {
             contract::key_store(&Arc::new(store)).await;
         }

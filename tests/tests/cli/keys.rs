@@ -44,8 +44,10 @@ fn a_key_is_made_used_and_deleted() {
     let done = shell.run(&["key", "rm", "my-key"]);
     assert!(done.stderr.contains("cache.expiry.any"), "{done:?}");
     assert_eq!(done.ok(), "");
-    assert!(shell.run(&["key", "rm", "my-key"]).error().contains("\"my-key\": key does not exist"));
-    assert!(shell.run(&["key", "info", "my-key"]).error().contains("key does not exist"));
+    assert!(shell.run(&["key", "rm", "my-key"]).error().contains("\"my-key\": key is deleted"));
+    assert!(
+        shell.run(&["key", "info", "my-key"]).error().contains("'kms key restore my-key' brings it back")
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod config;
 mod damaged;
+mod deletion;
 mod dev;
 mod fake;
 mod identity;

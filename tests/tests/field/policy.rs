@@ -67,32 +67,81 @@ fn a_decision_is_explained_from_the_config_alone() {
 fn new_powers_need_an_allow_that_is_meant_for_them() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("kms.yml");
-    let operations = ["rotate", "rewrap", "versions", "retire", "enable"];
+    let operations = ["rotate", "rewrap", "versions", "retire", "enable", "deleted", "restore", "purge"];
     // What is allowed, what is denied, and which of the operations pass.
     let table = [
-        ("allow: ['/v1/key/*']", [false, true, true, false, false]),
-        ("allow: ['/v1/*']", [false, true, true, false, false]),
-        ("allow: ['/*']", [false, true, true, false, false]),
-        ("allow: ['*']", [false, true, true, false, false]),
-        ("allow: ['/v1/key/r*']", [true, true, false, true, false]),
-        ("allow: ['/v1/key/rotate/*']", [true, false, false, false, false]),
-        ("allow: ['/v1/key/rotate/my-key']", [true, false, false, false, false]),
-        ("allow: ['/v1/key/rotate/other']", [false; 5]),
-        ("allow: ['/v1/key/*', '/v1/key/rotate/*']", [true, true, true, false, false]),
-        ("allow: ['/v1/key/enable/*', '/v1/key/retire/my-*']", [false, false, false, true, true]),
-        ("allow: ['/v1/key/*'], deny: ['/v1/key/decrypt/*']", [false, false, true, false, false]),
-        ("allow: ['/v1/key/*'], deny: ['/v1/key/bulk/decrypt/my-*']", [false, false, true, false, false]),
-        ("allow: ['/v1/key/*'], deny: ['/v1/key/decrypt/other']", [false, true, true, false, false]),
-        ("allow: ['/v1/key/r*'], deny: ['/v1/key/rotate/my-key']", [false, true, false, true, false]),
-        ("allow: ['/v1/key/re*'], deny: ['/v1/key/delete/my-key']", [false, true, false, false, false]),
-        ("allow: ['/v1/key/re*'], deny: ['/v1/key/delete/other']", [false, true, false, true, false]),
-        ("allow: ['/v1/key/*'], deny: ['/v1/key/describe/my-key']", [false, true, false, false, false]),
-        ("allow: ['/v1/key/r*'], deny: ['/v1/key/*']", [false; 5]),
-        ("paths: ['/v1/key/*/*']", [false, true, true, false, false]),
-        ("paths: ['/v1/key/?otate/*']", [false; 5]),
-        ("paths: ['/v1/key/[rx]*/*']", [false, true, false, false, false]),
-        ("paths: ['/v1/key/rot*/*']", [true, false, false, false, false]),
-        ("paths: ['/v1/key/rotate/my-key']", [true, false, false, false, false]),
+        ("allow: ['/v1/key/*']", [false, true, true, false, false, true, false, false]),
+        ("allow: ['/v1/*']", [false, true, true, false, false, true, false, false]),
+        ("allow: ['/*']", [false, true, true, false, false, true, false, false]),
+        ("allow: ['*']", [false, true, true, false, false, true, false, false]),
+        ("allow: ['/v1/key/r*']", [true, true, false, true, false, false, true, false]),
+        ("allow: ['/v1/key/rotate/*']", [true, false, false, false, false, false, false, false]),
+        ("allow: ['/v1/key/rotate/my-key']", [true, false, false, false, false, false, false, false]),
+        ("allow: ['/v1/key/rotate/other']", [false; 8]),
+        ("allow: ['/v1/key/*', '/v1/key/rotate/*']", [true, true, true, false, false, true, false, false]),
+        (
+            "allow: ['/v1/key/enable/*', '/v1/key/retire/my-*']",
+            [false, false, false, true, true, false, false, false],
+        ),
+        (
+            "allow: ['/v1/key/*'], deny: ['/v1/key/decrypt/*']",
+            [false, false, true, false, false, true, false, false],
+        ),
+        (
+            "allow: ['/v1/key/*'], deny: ['/v1/key/bulk/decrypt/my-*']",
+            [false, false, true, false, false, true, false, false],
+        ),
+        (
+            "allow: ['/v1/key/*'], deny: ['/v1/key/decrypt/other']",
+            [false, true, true, false, false, true, false, false],
+        ),
+        (
+            "allow: ['/v1/key/r*'], deny: ['/v1/key/rotate/my-key']",
+            [false, true, false, true, false, false, true, false],
+        ),
+        (
+            "allow: ['/v1/key/re*'], deny: ['/v1/key/delete/my-key']",
+            [false, true, false, false, false, false, true, false],
+        ),
+        (
+            "allow: ['/v1/key/re*'], deny: ['/v1/key/delete/other']",
+            [false, true, false, true, false, false, true, false],
+        ),
+        (
+            "allow: ['/v1/key/*'], deny: ['/v1/key/describe/my-key']",
+            [false, true, false, false, false, true, false, false],
+        ),
+        ("allow: ['/v1/key/r*'], deny: ['/v1/key/*']", [false; 8]),
+        ("paths: ['/v1/key/*/*']", [false, true, true, false, false, true, false, false]),
+        ("paths: ['/v1/key/?otate/*']", [false; 8]),
+        ("paths: ['/v1/key/[rx]*/*']", [false, true, false, false, false, false, false, false]),
+        ("paths: ['/v1/key/rot*/*']", [true, false, false, false, false, false, false, false]),
+        ("paths: ['/v1/key/rotate/my-key']", [true, false, false, false, false, false, false, false]),
+        ("allow: ['/v1/key/restore/*']", [false, false, false, false, false, false, true, false]),
+        (
+            "allow: ['/v1/key/restore/my-key', '/v1/key/purge/my-*']",
+            [false, false, false, false, false, false, true, true],
+        ),
+        (
+            "allow: ['/v1/key/purge/*'], deny: ['/v1/key/delete/*']",
+            [false, false, false, false, false, false, false, false],
+        ),
+        (
+            "allow: ['/v1/key/purge/*'], deny: ['/v1/key/delete/other']",
+            [false, false, false, false, false, false, false, true],
+        ),
+        (
+            "allow: ['/v1/key/p*'], deny: ['/v1/key/purge/my-key']",
+            [false, false, false, false, false, false, false, false],
+        ),
+        ("allow: ['/v1/key/p*']", [false, false, false, false, false, false, false, true]),
+        ("allow: ['/v1/key/deleted/*']", [false, false, false, false, false, true, false, false]),
+        (
+            "allow: ['/v1/key/deleted/*'], deny: ['/v1/key/list/*']",
+            [false, false, false, false, false, false, false, false],
+        ),
+        ("allow: ['/v1/key/delete/*']", [false, false, false, false, false, false, false, false]),
+        ("paths: ['/v1/key/pur*/*']", [false, false, false, false, false, false, false, true]),
     ];
     for (rules, passes) in table {
         let content = format!(

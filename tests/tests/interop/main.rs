@@ -3,6 +3,7 @@
 
 mod aws;
 mod certificates;
+mod deletion;
 mod minio;
 mod outer;
 mod rotation;

@@ -91,6 +91,13 @@ async fn check(config: impl Fn(&str) -> VaultConfig) {
     contract::key_store(&Arc::new(kms_vault::open(config("store")).unwrap())).await;
     let store = kms_vault::open(config("deep/er")).unwrap();
     contract::kms(Arc::new(KeyRing::new(store, kms_core::CacheConfig::default()))).await;
+    let keeping = |prefix| {
+        let store = kms_vault::open(config(prefix)).unwrap();
+        let uncached = kms_core::CacheConfig::default().with_any(Duration::ZERO);
+        Arc::new(KeyRing::keeping_deleted(store, uncached, Duration::from_secs(3600)))
+    };
+    contract::kms(keeping("keeps")).await;
+    contract::deletions(keeping("two"), keeping("two")).await;
 }
 
 /// Shortens the waits of K/V version 1. A Vault on this machine is fast enough for that.
@@ -122,8 +129,16 @@ impl KeyStore for ListsElsewhere {
         self.store.delete(name).await
     }
 
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        self.store.restore(name).await
+    }
+
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
         self.lister.list(query).await
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        self.lister.segments(directory).await
     }
 
     async fn status(&self) -> Result<StoreStatus> {

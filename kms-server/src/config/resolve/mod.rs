@@ -24,8 +24,9 @@ pub use self::context::Context;
 use self::policies::Owners;
 use super::node::KeyPath;
 use super::problem::Problem;
-use super::schema::{Raw, RawCache, RawKey};
-use crate::settings::{BareStore, KeyStoreSettings, Settings};
+use super::schema::{Raw, RawCache, RawDeletion, RawKey};
+use super::value::LongDuration;
+use crate::settings::{BareStore, DEFAULT_GRACE, KeyStoreSettings, Settings};
 
 /// The age of rotations below which the number of versions is used up within three years.
 const SHORT_ROTATION: Duration = Duration::from_secs(24 * 3600);
@@ -60,6 +61,7 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
         tls,
         policies,
         cache,
+        grace: grace(&raw.deletion, &key_store, &cache, context)?,
         rotate_after: rotations(&raw.keys, &key_store, &cache, context)?,
         key_store,
         is_for_kes: context.is_for_kes,
@@ -95,6 +97,31 @@ fn keys(raw: Vec<RawKey>, context: &Context<'_>) -> Result<Vec<KeyName>, Problem
         keys.push(name.0);
     }
     Ok(keys)
+}
+
+/// Returns how long a deleted key can be restored.
+///
+/// Users of KES may want to go back, and KES would serve a key that is only marked as deleted.
+fn grace(
+    raw: &RawDeletion,
+    key_store: &KeyStoreSettings,
+    cache: &CacheConfig,
+    context: &Context<'_>,
+) -> Result<Duration, Problem> {
+    const KEY: &str = "deletion.grace";
+    let Some(LongDuration(grace)) = raw.grace else {
+        return Ok(if context.is_for_kes { Duration::ZERO } else { DEFAULT_GRACE.max(cache.offline) });
+    };
+    if matches!(key_store, KeyStoreSettings::AwsKms(_)) {
+        let message = "AWS KMS keeps deleted keys by itself, see keystore.aws.kms.deletion_window";
+        return Err(context.problem(KEY, message));
+    }
+    if !grace.is_zero() && grace < cache.offline {
+        let message = "it is shorter than cache.expiry.offline, and a server that is cut off from the key store may use \
+                       a deleted key for so long";
+        return Err(context.problem(KEY, message));
+    }
+    Ok(grace)
 }
 
 /// Returns why keys in this key store cannot be rotated by age.

@@ -47,6 +47,7 @@ struct AtStart {
     /// The hash of the files for the TLS connections to a Vault.
     vault_files: u64,
     cache: CacheConfig,
+    grace: Duration,
     /// The error log is not compared: it follows at once.
     log: LogSettings,
 }
@@ -268,11 +269,11 @@ impl Looked {
 impl AtStart {
     /// Splits `settings` into those that are read only at the start, and those for TLS.
     fn split(settings: Settings) -> (Self, TlsSettings) {
-        let Settings { address, threads, probes, key_store, cache, log, tls, .. } = settings;
+        let Settings { address, threads, probes, key_store, cache, grace, log, tls, .. } = settings;
         let LogSettings { error, error_level, .. } = LogSettings::default();
         let log = LogSettings { error, error_level, ..log };
         let vault_files = inputs::of_vault(&key_store);
-        (Self { address, threads, probes, key_store, vault_files, cache, log }, tls)
+        (Self { address, threads, probes, key_store, vault_files, cache, grace, log }, tls)
     }
 
     /// Returns the names of the settings that differ.
@@ -284,6 +285,7 @@ impl AtStart {
             ("keystore", self.key_store != other.key_store),
             ("the files of keystore.vault.tls", self.vault_files != other.vault_files),
             ("cache", self.cache != other.cache),
+            ("deletion", self.grace != other.grace),
             ("log.audit", self.log != other.log),
         ]
         .into_iter()

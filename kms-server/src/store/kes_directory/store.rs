@@ -400,6 +400,10 @@ impl KeyStore for KesDirectory {
         Ok(merged(page, beside.keys(), query))
     }
 
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        self.store.segments(directory).await
+    }
+
     async fn status(&self) -> Result<StoreStatus> {
         let status = self.store.status().await?;
         let files = match self.known(Looking::Now).await {

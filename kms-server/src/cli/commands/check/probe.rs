@@ -40,6 +40,18 @@ pub fn surveyed(store: &str, survey: &Survey) -> Vec<Finding> {
             Finding::problem(SUBJECT, format!("{store}: key '{name}' cannot be used: {}", error.chain()))
         })
         .collect();
+    findings.extend(survey.deleted.iter().map(|name| {
+        let detail =
+            format!("{store}: key '{name}' is deleted and kept: 'kms key restore {name}' brings it back");
+        Finding::warning(SUBJECT, detail)
+    }));
+    findings.extend(survey.remnants.iter().map(|(name, fingerprint)| {
+        let detail = format!(
+            "{store}: something is left of a key '{name}' that is gone: 'kms key purge {name} --fingerprint \
+             {fingerprint:?}' removes it, with --resume if a purge was cut off"
+        );
+        Finding::warning(SUBJECT, detail)
+    }));
     let keys = if survey.good == 1 { "1 key".to_owned() } else { format!("{} keys", survey.good) };
     findings.push(Finding::good(SUBJECT, format!("{store}: {keys} read and decoded")));
     findings

@@ -1,6 +1,5 @@
 //! `kms key discard`: discards a key of a local store that cannot be read.
 
-use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
 use kms_core::store::{EntryName, KeyRecord, KeyStore, Wrapped, Wrapper};
@@ -8,6 +7,7 @@ use kms_core::{ErrorKind, KeyName};
 use kms_fs::{FsConfig, OpenMode, SledStore};
 use serde_json::json;
 
+use super::input::confirm;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::config::{self, Environment};
@@ -134,17 +134,6 @@ fn discard_unnamed(
         note(&warning);
     }
     print(args, path, "what is not found was given up, and the store takes writes again")
-}
-
-/// Prints a warning, and fails unless the user types `word`.
-fn confirm(word: &str, what: &str) -> Result<(), Failure> {
-    note(what);
-    note(format_args!("Type {word} to go on:"));
-    let mut line = String::new();
-    Output::flush()?;
-    let read = std::io::stdin().lock().read_line(&mut line);
-    read.map_err(|error| Failure::new(format!("read stdin: {error}")))?;
-    if line.trim() == word { Ok(()) } else { Err(Failure::new("nothing was changed")) }
 }
 
 fn print(args: &DiscardArgs, path: &Path, what: &str) -> Result<(), Failure> {

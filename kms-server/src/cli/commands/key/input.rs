@@ -1,12 +1,13 @@
 //! Keys, messages and ciphertexts that users pass as arguments or on stdin.
 
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, Read as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
+use crate::cli::output::{Output, note};
 
 /// Returns the bytes of a message. If the argument is `-` the message is on stdin.
 pub fn message(argument: String) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -36,6 +37,17 @@ pub fn decode_key(text: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let invalid = || Failure::new("invalid key: expected 32 bytes in standard base64");
     let bytes = STANDARD.decode(text).map(Zeroizing::new).map_err(|_| invalid())?;
     if bytes.len() == 32 { Ok(bytes) } else { Err(invalid()) }
+}
+
+/// Prints a warning, and fails unless the user types `word`.
+pub fn confirm(word: &str, what: &str) -> Result<(), Failure> {
+    note(what);
+    note(format_args!("Type {word} to go on:"));
+    let mut line = String::new();
+    Output::flush()?;
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+    if line.trim() == word { Ok(()) } else { Err(Failure::new("nothing was changed")) }
 }
 
 fn stdin_bytes() -> Result<Zeroizing<Vec<u8>>, Failure> {

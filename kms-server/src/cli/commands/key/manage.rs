@@ -1,4 +1,4 @@
-//! The life of a key: `kms key create`, `import`, `info` and `rm`.
+//! Keys and what is known of them: `kms key create`, `import` and `info`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,6 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::format;
 use crate::cli::name::Call;
-use crate::cli::output::note;
 use crate::cli::runtime::block_on;
 
 #[derive(Args)]
@@ -112,24 +111,4 @@ pub fn info(args: &InfoArgs, call: Call<'_>) -> Result<(), Failure> {
         format_args!("Owner       {}", info.created_by),
     ])?;
     if call.is_kes() { Ok(()) } else { versions::print(&client.each(), &args.name, output) }
-}
-
-/// Deletes keys.
-pub fn remove(args: &NamesArgs, call: Call<'_>) -> Result<(), Failure> {
-    let client = args.connection.client(call)?;
-    block_on(async {
-        for name in &args.names {
-            let sent = client.send(Method::DELETE, &key_path("delete", name), None).await;
-            sent.map_err(|error| failed(&format!("failed to remove key \"{name}\""), error))?;
-        }
-        Ok::<_, Failure>(())
-    })??;
-    // KES prints nothing here, and scripts take any text on stderr for a failure.
-    if !call.is_kes() {
-        note(
-            "note: other servers of the same key store may go on sealing with it \
-             for at most their cache.expiry.any (5m by default)",
-        );
-    }
-    Ok(())
 }

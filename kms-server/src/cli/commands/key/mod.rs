@@ -1,6 +1,7 @@
 //! `kms key`: creates, lists, deletes and uses keys.
 
 mod crypto;
+mod deletion;
 mod discard;
 mod input;
 mod manage;
@@ -10,11 +11,11 @@ mod versions;
 use clap::Subcommand;
 
 use self::crypto::{DecryptArgs, DekArgs, EncryptArgs, HmacArgs};
+use self::deletion::{KeyListArgs, PurgeArgs, RemoveArgs, RestoreArgs};
 use self::discard::DiscardArgs;
 use self::manage::{ImportArgs, InfoArgs, NamesArgs};
 use self::versions::{EnableArgs, RetireArgs, RewrapArgs, RotateArgs};
 use crate::cli::failure::Failure;
-use crate::cli::listing::{self, Kind, ListArgs};
 use crate::cli::name::Call;
 
 /// The commands of `kms key`.
@@ -28,10 +29,14 @@ pub enum Command {
     Info(InfoArgs),
     /// List keys.
     #[command(alias = "list")]
-    Ls(ListArgs),
-    /// Delete keys for ever. Everything that was encrypted under them is lost.
+    Ls(KeyListArgs),
+    /// Delete keys. What was encrypted under them does not open, unless they are restored in time.
     #[command(alias = "delete")]
-    Rm(NamesArgs),
+    Rm(RemoveArgs),
+    /// Restore deleted keys.
+    Restore(RestoreArgs),
+    /// Remove a deleted key for ever. Everything that was encrypted under it is lost.
+    Purge(PurgeArgs),
     /// Make a new version of a key. What was sealed before stays readable.
     Rotate(RotateArgs),
     /// Seal ciphertexts anew, under the version that seals.
@@ -59,8 +64,10 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Create(args) => manage::create(&args, call),
         Command::Import(args) => manage::import(&args, call),
         Command::Info(args) => manage::info(&args, call),
-        Command::Ls(args) => listing::print(Kind::Keys, &args, call),
-        Command::Rm(args) => manage::remove(&args, call),
+        Command::Ls(args) => deletion::list(&args, call),
+        Command::Rm(args) => deletion::remove(&args, call),
+        Command::Restore(args) => deletion::restore(&args, call),
+        Command::Purge(args) => deletion::purge(&args, call),
         Command::Rotate(args) => versions::rotate(&args, call),
         Command::Rewrap(args) => versions::rewrap(&args, call),
         Command::Retire(args) => versions::retire(&args, call),

@@ -18,7 +18,7 @@ use crate::cli::format;
 use crate::cli::name::Call;
 use crate::cli::output::{Output, note};
 use crate::cli::runtime::block_on;
-use crate::config::parse_duration;
+use crate::config::parse_long_duration;
 
 #[derive(Args)]
 pub struct RotateArgs {
@@ -279,13 +279,25 @@ pub fn print(clients: &[(String, Client)], name: &str, output: Output) -> Result
 }
 
 fn ask(client: &Client, name: &str) -> Result<Vec<Version>, Failure> {
+    Ok(read(client, name)?.versions)
+}
+
+/// Returns when a server used a key last, as far as it remembers.
+pub fn last_use(client: &Client, name: &str) -> Result<Option<Timestamp>, Failure> {
+    let list = read(client, name)?;
+    let opened = list.versions.iter().filter_map(|version| version.used.as_ref()?.last_opened);
+    Ok(opened.chain(list.last_used).map(|time| time.0).max())
+}
+
+fn read(client: &Client, name: &str) -> Result<List, Failure> {
     let answer = block_on(client.send(Method::GET, &key_path("versions", name), None))?;
-    let list: List = parse(&answer?)?;
-    Ok(list.versions)
+    Ok(parse(&answer?)?)
 }
 
 #[derive(Deserialize)]
 struct List {
+    #[serde(default)]
+    last_used: Option<Time>,
     versions: Vec<Version>,
 }
 
@@ -315,9 +327,15 @@ struct Used {
 }
 
 /// A time in the form of RFC 3339.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(try_from = "String")]
-struct Time(Timestamp);
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Time(pub Timestamp);
+
+impl From<Time> for String {
+    fn from(Time(time): Time) -> Self {
+        time.to_string()
+    }
+}
 
 impl TryFrom<String> for Time {
     type Error = jiff::Error;
@@ -429,9 +447,6 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const DAY: u64 = 24 * 3600;
-        let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()?.checked_mul(DAY));
-        let time = days.map_or_else(|| parse_duration(text), |seconds| Ok(Duration::from_secs(seconds)))?;
-        Ok(Self { time, text: text.to_owned() })
+        Ok(Self { time: parse_long_duration(text)?, text: text.to_owned() })
     }
 }

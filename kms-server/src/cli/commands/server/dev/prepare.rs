@@ -14,7 +14,7 @@ use crate::config::Environment;
 use crate::credentials::apikey::ApiKey;
 use crate::host::files::{self, Readers};
 use crate::host::mounts;
-use crate::settings::{KeyStoreSettings, LogSettings, RootKeySource, Settings, TlsSettings};
+use crate::settings::{DEFAULT_GRACE, KeyStoreSettings, LogSettings, RootKeySource, Settings, TlsSettings};
 
 /// The address without `--addr`.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373);
@@ -129,6 +129,7 @@ impl DevServer {
             },
             policies: BTreeMap::new(),
             cache: CacheConfig::default(),
+            grace: DEFAULT_GRACE,
             keys: Vec::new(),
             rotate_after: Vec::new(),
             is_for_kes: false,

@@ -1,0 +1,188 @@
+//! How a key goes, and comes back: delete and restore.
+//!
+//! A delete with a grace makes the marker `.d` and leaves the entry. A restore removes the marker. A purge removes all that
+//! belongs to the key. So that one of the two wins, both first make the marker `.p`, and look at `.d` again.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::cache::{Cache, deleted, failed_read};
+use super::change;
+use super::entries::{exists, newest_of, put_marker, remove, remove_versions, without_owner};
+use super::key::CachedKey;
+use super::markers::{DeletedMarker, json};
+use super::policy::CALL_TIMEOUT;
+use super::run::{Run, is_under_way, under_way};
+use super::search::Search;
+use crate::deletion::{Deletion, Resolution};
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Identity;
+use crate::name::KeyName;
+use crate::store::{EntryName, KeyRecord, KeyStore};
+use crate::sync::sleep;
+
+/// Deletes a key of which `key` was read just now, `None` if there was nothing to read.
+pub async fn delete<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    key: Option<CachedKey>,
+) -> Result<Deletion> {
+    if let Some(first) = &key {
+        let search = cache.search_of(name, first, Instant::now() + CALL_TIMEOUT);
+        // A restore has removed `.d` already, and not yet its own marker.
+        if let Some(other) = under_way(&search).await? {
+            return Err(is_under_way(name, other.as_ref(), "delete"));
+        }
+        if !cache.grace.is_zero() {
+            return mark_deleted(cache, caller, &search).await;
+        }
+    }
+    delete_at_once(cache, name, key).await?;
+    let keeps = cache.backend.store.capabilities().keeps_deleted;
+    Ok(if keeps { Deletion::restorable(None) } else { Deletion::for_ever() })
+}
+
+async fn mark_deleted<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    search: &Search<'_, S>,
+) -> Result<Deletion> {
+    let Search { name, first, .. } = *search;
+    let operation = || format!("delete key '{name}'");
+    let marker = EntryName::deleted(name, first.fingerprint());
+    let now = Timestamp::now();
+    let grace = cache.grace.max(cache.config.offline);
+    let until = now.checked_add(grace).unwrap_or(Timestamp::MAX);
+    let says = DeletedMarker { at: now.to_string(), by: caller.to_string(), until: until.to_string() };
+    let made = put_marker(search, &marker, &json(&says), operation).await;
+    // The key is deleted, or that is not known. No copy in memory is used.
+    cache.drop_key(name, Some(first.fingerprint()));
+    if !made? {
+        return Err(deleted(name));
+    }
+    match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
+        Ok(key) if key.fingerprint() == first.fingerprint() => {}
+        Err(error) if error.kind() != ErrorKind::NotFound => {}
+        // Another server deleted it for ever.
+        _ => return Err(without_owner(cache, name, &marker, operation).await),
+    }
+    Ok(Deletion::restorable(Some(until)))
+}
+
+/// Deletes a key for ever: its first version, and then the later ones from the newest down.
+async fn delete_at_once<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Option<CachedKey>) -> Result<()> {
+    let newest = match &key {
+        None => 1,
+        Some(first) => newest_of(cache, name, first).await?,
+    };
+    let store = &cache.backend.store;
+    let deleted = cache.backend.write(store.delete(&EntryName::from(name))).await;
+    // Whatever the outcome, the cached key is no longer known to be in the store.
+    cache.drop_key(name, key.as_ref().map(CachedKey::fingerprint));
+    if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
+        cache.report.unreadable.clear(name);
+    }
+    deleted?;
+    let Some(first) = key.as_ref().map(CachedKey::fingerprint).filter(|_| newest > 1) else { return Ok(()) };
+    if store.capabilities().keeps_deleted {
+        // The backend can restore the entry, and then the versions are needed.
+        warn!(
+            key = %name, "the versions of the key stay for a restore; once the key store has erased the key, what removes \
+            them is 'kms key purge {name} --fingerprint {}'", hex::encode(first.as_bytes())
+        );
+        return Ok(());
+    }
+    cache.uses.forget(name, first);
+    if let Err(error) = remove_versions(cache, name, first, newest).await {
+        warn!(
+            key = %name, "the key was deleted, and not all that belongs to it: {}; what removes that is \
+            'kms key purge {name} --fingerprint {}'", error.chain(), hex::encode(first.as_bytes())
+        );
+    }
+    Ok(())
+}
+
+/// Restores a deleted key.
+pub async fn restore<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    resume: bool,
+) -> Result<()> {
+    let operation = || format!("restore key '{name}'");
+    let conflict = |why: String| Error::with_source(ErrorKind::Conflict, operation(), why);
+    let mut was_away = false;
+    let first = match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
+        Err(error) if error.kind() == ErrorKind::Deleted => {
+            let store = &cache.backend.store;
+            cache
+                .backend
+                .write(store.restore(&EntryName::from(name)))
+                .await
+                .map_err(|error| Error::with_source(error.kind(), operation(), error))?;
+            was_away = true;
+            sleep(store.capabilities().settle).await;
+            cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await?
+        }
+        first => first?,
+    };
+    let search = cache.search_of(name, &first, Instant::now() + CALL_TIMEOUT);
+    if search.deletion().await.map_err(|error| failed_read(name, error))?.is_none() {
+        return match under_way(&search).await? {
+            Some(_) if resume => remove(cache, &EntryName::under_way(name, first.fingerprint())).await,
+            Some(other) => Err(is_under_way(name, other.as_ref(), "restore")),
+            None if was_away => Ok(()),
+            None => Err(conflict("key is not deleted".to_owned())),
+        };
+    }
+    let run = Run::begin(cache, &search, caller, Resolution::Restore, resume).await?;
+    if !run.is_deleted_still(cache, &search).await? {
+        run.end(cache, &search).await;
+        return match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
+            Ok(_) => Err(conflict("key is not deleted: it was restored meanwhile".to_owned())),
+            Err(error) => Err(error),
+        };
+    }
+    // A purge that was thought dead may have gone on.
+    match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
+        Ok(there) if there.fingerprint() == first.fingerprint() => {}
+        there => {
+            let is_gone = there.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound);
+            if is_gone {
+                run.end(cache, &search).await;
+            }
+            there?;
+            return Err(conflict("another key has this name by now".to_owned()));
+        }
+    }
+    remove(cache, &EntryName::deleted(name, first.fingerprint())).await?;
+    run.end(cache, &search).await;
+    Ok(())
+}
+
+/// Stores the record of a key that somebody brings, and takes the key into the cache.
+pub async fn import<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
+    let encoded = record.encode();
+    is_free_for(cache, name, &CachedKey::new(record)).await?;
+    change::create(cache, name, KeyRecord::decode(encoded.expose())?).await
+}
+
+/// Fails if a key with these bytes is deleted, or is being restored or purged, although its entry is gone.
+async fn is_free_for<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: &CachedKey) -> Result<()> {
+    let search = cache.search_of(name, key, Instant::now() + CALL_TIMEOUT);
+    let is_marked = search.deletion().await.map_err(|error| failed_read(name, error))?.is_some()
+        || under_way(&search).await?.is_some();
+    if !is_marked || exists(cache, &EntryName::from(name)).await? {
+        // With the entry there the name is taken, as that of each key.
+        return Ok(());
+    }
+    let why = format!(
+        "a key with these bytes is being purged, or its purge was cut off: \
+         'kms key purge {name} --fingerprint {} --resume' ends that",
+        hex::encode(key.fingerprint().as_bytes())
+    );
+    Err(Error::with_source(ErrorKind::Conflict, format!("import key '{name}'"), why))
+}

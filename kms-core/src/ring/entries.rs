@@ -1,0 +1,158 @@
+//! How entries that belong to a key are made and removed.
+
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::backend::Backend;
+use super::cache::{Cache, failed_read};
+use super::key::CachedKey;
+use super::policy::CALL_TIMEOUT;
+use super::search::Search;
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::KeyName;
+use crate::primitives::{Fingerprint, SecretBytes};
+use crate::store::belonging::{EntryMac, Marker};
+use crate::store::{EntryName, KeyStore};
+use crate::sync::sleep;
+
+/// The pause after another server changed the same entry: what it still does, and what a replica shows, may be behind.
+pub const AFTER_ANOTHER: Duration = Duration::from_millis(200);
+
+/// Stores the record of a new entry, and succeeds only if this very record is in the store afterwards. Returns when it was
+/// read back.
+///
+/// It never succeeds over an entry that was there before. It never fails with `NotFound`, which means nothing to the
+/// caller.
+pub async fn store_new<S: KeyStore>(
+    backend: &Backend<S>,
+    entry: &EntryName,
+    record: &SecretBytes,
+    operation: impl Fn() -> String,
+    failed_read: impl Fn(Error) -> Error,
+) -> Result<Instant> {
+    let written = backend.write(backend.store.create(entry, record)).await;
+    match &written {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
+            // A create neither finds nor opens anything, so the backend means something of its own.
+            return Err(Error::with_source(ErrorKind::Internal, operation(), error.clone()));
+        }
+        Err(error) if !error.kind().leaves_outcome_unknown() => return Err(error.clone()),
+        _ => {}
+    }
+    // The write was acknowledged, or its outcome is unknown: the record that is read back decides. A create is never
+    // sent twice.
+    let (stored, began) = match (backend.read_back(entry).await.map_err(failed_read), written) {
+        (Ok(read), _) => read,
+        (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
+            let detail = "it was acknowledged and is not there: it was deleted at once, or the store lost it";
+            return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
+        }
+        (Err(read), Ok(())) => return Err(read),
+        // The outcome of the write is unknown, and the entry holds something else.
+        (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
+            return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), read));
+        }
+        (Err(_), Err(written)) => return Err(written),
+    };
+    if stored != *record {
+        let detail = "another record was read back";
+        return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
+    }
+    Ok(began)
+}
+
+/// Makes a marker of a key. Returns whether there was none: one of somebody who does not know the key makes room.
+pub async fn put_marker<S: KeyStore>(
+    search: &Search<'_, S>,
+    marker: &EntryName,
+    content: &str,
+    operation: impl Fn() -> String,
+) -> Result<bool> {
+    let Search { backend, name, first, .. } = *search;
+    let content = EntryMac::of(&first.sealing).sign(marker, content.as_bytes());
+    let failed = |error| failed_read(name, error);
+    let make = async || match store_new(backend, marker, &content, &operation, failed).await {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        made => made.map(|_| true),
+    };
+    if make().await? {
+        return Ok(true);
+    }
+    match search.read_marker(marker).await.map_err(failed)? {
+        Marker::There(_) => return Ok(false),
+        Marker::Foreign(error) => {
+            warn!(key = %name, entry = %marker, "a marker without effect is removed: {}", error.chain());
+            backend.write(backend.store.delete(marker)).await?;
+            // Another server may be about to do the same, and must not remove the marker that is made now.
+            sleep(AFTER_ANOTHER).await;
+        }
+        Marker::Absent => {}
+        Marker::Denied(error) => return Err(error),
+    }
+    make().await
+}
+
+/// Removes an entry of a key that was deleted meanwhile, and returns that there is no such key.
+pub async fn without_owner<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    entry: &EntryName,
+    operation: impl Fn() -> String,
+) -> Error {
+    if let Err(error) = cache.backend.write(cache.backend.store.delete(entry)).await {
+        warn!(key = %name, %entry, "the key was deleted meanwhile, and this entry of it was not: {}", error.chain());
+    }
+    Error::with_source(ErrorKind::NotFound, operation(), "it was deleted meanwhile")
+}
+
+/// Returns whether there is an entry, readable or not.
+pub async fn exists<S: KeyStore>(cache: &Cache<S>, entry: &EntryName) -> Result<bool> {
+    match cache.backend.read_back(entry).await {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => Ok(false),
+            ErrorKind::Corrupt | ErrorKind::Deleted | ErrorKind::Disabled => Ok(true),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Returns the number of the newest version that is there, readable or not.
+pub async fn newest_of<S: KeyStore>(cache: &Cache<S>, name: &KeyName, first: &CachedKey) -> Result<u32> {
+    let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
+    let found = found.map_err(|error| failed_read(name, error))?;
+    if let Some(denied) = &found.denied {
+        warn!(key = %name, "if the key has later versions, they stay in the key store: {}", denied.chain());
+    }
+    Ok(found.versions.map_or(1, |versions| versions.newest()))
+}
+
+/// Removes the slots of versions from the newest down, and then their markers.
+pub async fn remove_versions<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    first: &Fingerprint,
+    newest: u32,
+) -> Result<()> {
+    for number in (2..=newest).rev() {
+        remove(cache, &EntryName::version(name, first, number)).await?;
+    }
+    for number in (1..=newest).rev() {
+        remove(cache, &EntryName::disabled(name, first, number)).await?;
+    }
+    Ok(())
+}
+
+/// Removes an entry for ever. It is no error if there is none, or if the store denies its path as a whole.
+pub async fn remove<S: KeyStore>(cache: &Cache<S>, entry: &EntryName) -> Result<()> {
+    match cache.backend.write(cache.backend.store.erase(entry)).await {
+        Err(error) if error.kind() == ErrorKind::Denied => match exists(cache, entry).await {
+            Ok(true) => Err(error),
+            Err(error) if error.kind() != ErrorKind::Denied => Err(error),
+            _ => Ok(()),
+        },
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

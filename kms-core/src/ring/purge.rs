@@ -1,0 +1,151 @@
+//! How a deleted key goes for ever.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::cache::{Cache, failed_read};
+use super::entries::{exists, newest_of, remove, remove_versions};
+use super::key::CachedKey;
+use super::markers::DeletedMarker;
+use super::policy::CALL_TIMEOUT;
+use super::run::{Run, is_under_way, under_way};
+use crate::deletion::{Purge, Purged, Resolution};
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Identity;
+use crate::kms::MAX_VERSIONS;
+use crate::name::KeyName;
+use crate::primitives::Fingerprint;
+use crate::store::{EntryName, KeyStore};
+
+/// Removes a deleted key for ever, or what is left of one.
+pub async fn purge<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    purge: &Purge,
+) -> Result<Purged> {
+    let operation = || format!("purge key '{name}'");
+    let conflict = |why: &str| Error::with_source(ErrorKind::Conflict, operation(), why);
+    match (cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await, purge.fingerprint) {
+        (Ok(first), wanted) if wanted.is_none_or(|wanted| wanted == *first.fingerprint()) => {
+            purge_whole(cache, caller, name, &first, purge).await
+        }
+        (Ok(_), Some(wanted)) => purge_rest(cache, name, wanted, purge).await,
+        (Err(error), Some(wanted)) if error.kind() == ErrorKind::NotFound => {
+            purge_rest(cache, name, wanted, purge).await
+        }
+        (Err(error), _) if error.kind() == ErrorKind::Deleted => Err(conflict(
+            "the key was deleted in the key store itself, which keeps it: restore it first, or remove it there",
+        )),
+        (Err(error), _) => Err(error),
+        (Ok(_), None) => Err(Error::new(ErrorKind::Internal, operation())),
+    }
+}
+
+async fn purge_whole<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    first: &CachedKey,
+    purge: &Purge,
+) -> Result<Purged> {
+    let conflict = |why: String| Error::with_source(ErrorKind::Conflict, format!("purge key '{name}'"), why);
+    let search = cache.search_of(name, first, Instant::now() + CALL_TIMEOUT);
+    let Some(content) = search.deletion().await.map_err(|error| failed_read(name, error))? else {
+        return Err(match under_way(&search).await? {
+            Some(other) => is_under_way(name, other.as_ref(), "restore"),
+            None => conflict(format!("key is not deleted: 'kms key rm {name}' comes first")),
+        });
+    };
+    may_be_purged(cache, &content, purge.now).map_err(conflict)?;
+    let run = Run::begin(cache, &search, caller, Resolution::Purge, purge.resume).await?;
+    if !run.is_deleted_still(cache, &search).await? {
+        run.end(cache, &search).await;
+        return Err(conflict("key is not deleted: it was restored meanwhile".to_owned()));
+    }
+    let newest = newest_of(cache, name, first).await?;
+    // Nothing but this very key is removed.
+    match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
+        Ok(there) if there.fingerprint() != first.fingerprint() => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(_) => {
+            run.is_mine(cache, &search).await?;
+            remove(cache, &EntryName::from(name)).await?;
+        }
+    }
+    cache.drop_key(name, Some(first.fingerprint()));
+    cache.report.unreadable.clear(name);
+    cache.uses.forget(name, first.fingerprint());
+    remove_versions(cache, name, first.fingerprint(), newest).await?;
+    remove_markers(cache, name, first.fingerprint()).await?;
+    Ok(Purged::new(*first.fingerprint(), newest))
+}
+
+/// Fails with words for the client if a purge comes too early.
+fn may_be_purged<S>(cache: &Cache<S>, content: &[u8], now: bool) -> std::result::Result<(), String> {
+    let marker = DeletedMarker::parse(content);
+    let times = marker.as_ref().and_then(|marker| Some((marker.deleted_at()?, marker.kept_until()?)));
+    let Some((at, until)) = times else {
+        return Err("the marker of its deletion is of a later release, which has to purge it".to_owned());
+    };
+    let after = |time: Duration| at.checked_add(time).unwrap_or(Timestamp::MAX);
+    let (present, unused) = (Timestamp::now(), after(cache.config.any));
+    if present < unused {
+        return Err(format!("other servers may still use the key: try again after {unused:.0}"));
+    }
+    let kept = until.max(after(cache.config.offline));
+    if present < kept && !now {
+        return Err(format!("the key is kept until {kept:.0}; '--now' purges it before"));
+    }
+    Ok(())
+}
+
+/// Removes what a purge or a delete that was cut off left behind. The key with the fingerprint is gone.
+async fn purge_rest<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    first: Fingerprint,
+    purge: &Purge,
+) -> Result<Purged> {
+    let operation = || format!("purge key '{name}'");
+    let marker = EntryName::under_way(name, &first);
+    let is_under_way = exists(cache, &marker).await?;
+    if is_under_way && !purge.resume {
+        let why = format!(
+            "another purge of it is under way, or was cut off: 'kms key purge {name} --fingerprint {} --resume' \
+             goes on once its server is dead",
+            hex::encode(first.as_bytes())
+        );
+        return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
+    }
+    let (mut newest, mut number) = (1, 2);
+    // One that is missing ends the search only if the next one is, too.
+    while number <= MAX_VERSIONS && number <= newest + 2 {
+        if exists(cache, &EntryName::version(name, &first, number)).await? {
+            newest = number;
+        }
+        number += 1;
+    }
+    let mut is_something = is_under_way || newest > 1;
+    for entry in [EntryName::disabled(name, &first, 1), EntryName::deleted(name, &first)] {
+        is_something = is_something || exists(cache, &entry).await?;
+    }
+    if !is_something {
+        return Err(Error::with_source(
+            ErrorKind::NotFound,
+            operation(),
+            "nothing is left of a key with this fingerprint",
+        ));
+    }
+    remove_versions(cache, name, &first, newest).await?;
+    remove_markers(cache, name, &first).await?;
+    Ok(Purged::new(first, newest))
+}
+
+/// Removes what says that the key is deleted, and last what says that it is being purged.
+async fn remove_markers<S: KeyStore>(cache: &Cache<S>, name: &KeyName, first: &Fingerprint) -> Result<()> {
+    remove(cache, &EntryName::deleted(name, first)).await?;
+    remove(cache, &EntryName::under_way(name, first)).await
+}

@@ -1,0 +1,127 @@
+//! A restore or a purge that is under way: of several one goes on.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::cache::{Cache, failed_read};
+use super::entries::{put_marker, remove};
+use super::markers::{UnderWayMarker, json};
+use super::policy::CALL_TIMEOUT;
+use super::search::Search;
+use crate::deletion::Resolution;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Identity;
+use crate::name::KeyName;
+use crate::primitives::fill_random;
+use crate::store::belonging::Marker;
+use crate::store::{EntryName, KeyStore};
+use crate::sync::sleep;
+
+/// Returns what the marker `.p` says; inside it `None` if it is of a later release.
+pub async fn under_way<S: KeyStore>(search: &Search<'_, S>) -> Result<Option<Option<UnderWayMarker>>> {
+    let marker = EntryName::under_way(search.name, search.first.fingerprint());
+    let read = search.read_marker(&marker).await.map_err(|error| failed_read(search.name, error))?;
+    Ok(match read {
+        Marker::There(content) => Some(UnderWayMarker::parse(&content)),
+        Marker::Absent | Marker::Foreign(_) | Marker::Denied(_) => None,
+    })
+}
+
+/// Creates the error of what meets the `.p` of another run.
+pub fn is_under_way(name: &KeyName, other: Option<&UnderWayMarker>, command: &str) -> Error {
+    let (what, since) = match other {
+        Some(other) => (other.what.as_str(), format!(" since {} by {}", other.at, other.by)),
+        None => ("restore or a purge", String::new()),
+    };
+    let command = if command == "delete" { "restore" } else { command };
+    let why = format!(
+        "a {what} of the key is under way{since}: if its server is dead, 'kms key {command} {name} --resume' goes on"
+    );
+    Error::with_source(ErrorKind::Conflict, format!("use key '{name}'"), why)
+}
+
+/// A restore or a purge that holds `.p`.
+pub struct Run {
+    marker: EntryName,
+    id: String,
+}
+
+impl Run {
+    /// Makes `.p`. With `resume` the marker of another run counts as left by a dead server: a purge goes on under it, and a
+    /// restore takes its place.
+    pub async fn begin<S: KeyStore>(
+        cache: &Cache<S>,
+        search: &Search<'_, S>,
+        caller: Identity,
+        what: Resolution,
+        resume: bool,
+    ) -> Result<Self> {
+        let name = search.name;
+        let operation = || format!("{} key '{name}'", what.as_str());
+        let marker = EntryName::under_way(name, search.first.fingerprint());
+        let mut id = [0; 16];
+        fill_random(&mut id)?;
+        let run = Self { marker, id: hex::encode(id) };
+        let says = json(&UnderWayMarker {
+            what,
+            run: run.id.clone(),
+            at: Timestamp::now().to_string(),
+            by: caller.to_string(),
+        });
+        let mut is_made = put_marker(search, &run.marker, &says, operation).await?;
+        if !is_made {
+            let other = under_way(search).await?;
+            let other = other.as_ref().and_then(Option::as_ref);
+            if !resume {
+                return Err(is_under_way(name, other, what.as_str()));
+            }
+            match (what, other) {
+                (Resolution::Purge, Some(other)) => {
+                    return Ok(Self { id: other.run.clone(), ..run });
+                }
+                (Resolution::Purge, None) => {}
+                (Resolution::Restore, _) => remove(cache, &run.marker).await?,
+            }
+            is_made = put_marker(search, &run.marker, &says, operation).await?;
+        }
+        if is_made { Ok(run) } else { Err(is_under_way(name, None, what.as_str())) }
+    }
+
+    /// Returns whether `.d` is there now that nobody but this run may remove it.
+    pub async fn is_deleted_still<S: KeyStore>(
+        &self,
+        cache: &Cache<S>,
+        search: &Search<'_, S>,
+    ) -> Result<bool> {
+        sleep(cache.backend.store.capabilities().settle).await;
+        let search = cache.search_of(search.name, search.first, Instant::now() + CALL_TIMEOUT);
+        self.is_mine(cache, &search).await?;
+        Ok(search.deletion().await.map_err(|error| failed_read(search.name, error))?.is_some())
+    }
+
+    /// Fails if another run took the place of this one.
+    pub async fn is_mine<S: KeyStore>(&self, cache: &Cache<S>, search: &Search<'_, S>) -> Result<()> {
+        let search = cache.search_of(search.name, search.first, Instant::now() + CALL_TIMEOUT);
+        match under_way(&search).await? {
+            Some(Some(marker)) if marker.run == self.id => Ok(()),
+            other => {
+                let other = other.as_ref().and_then(Option::as_ref);
+                let command = other.map_or("restore", |other| other.what.as_str());
+                Err(is_under_way(search.name, other, command))
+            }
+        }
+    }
+
+    /// Removes `.p`. What the run was for is done, or was not begun.
+    pub async fn end<S: KeyStore>(self, cache: &Cache<S>, search: &Search<'_, S>) {
+        if let Err(error) = remove(cache, &self.marker).await {
+            warn!(
+                key = %search.name, entry = %self.marker,
+                "a marker could not be removed, so what restores or deletes the key next needs '--resume': {}",
+                error.chain()
+            );
+        }
+    }
+}
