@@ -14,17 +14,24 @@ pub struct Deletion {
     pub is_restorable: bool,
     /// Until when the key is kept for that, if the service knows.
     pub until: Option<Timestamp>,
+    /// Whether the key is only marked as deleted, so that a program that does not know the mark still uses it.
+    pub is_marked: bool,
 }
 
 impl Deletion {
     /// Creates the description of a deletion that cannot be undone.
     pub const fn for_ever() -> Self {
-        Self { is_restorable: false, until: None }
+        Self { is_restorable: false, until: None, is_marked: false }
     }
 
-    /// Creates the description of a deletion that can be undone.
+    /// Creates the description of a deletion that the backend can undo.
     pub const fn restorable(until: Option<Timestamp>) -> Self {
-        Self { is_restorable: true, until }
+        Self { is_restorable: true, until, is_marked: false }
+    }
+
+    /// Creates the description of a key that is marked as deleted.
+    pub const fn marked(until: Timestamp) -> Self {
+        Self { is_restorable: true, until: Some(until), is_marked: true }
     }
 }
 

@@ -33,6 +33,14 @@ pub enum Failure {
     /// Too many requests are under way, and none of them ended in time. Nothing was sent.
     #[error("as many requests to vault as may be are under way")]
     Busy,
+    /// The answer is longer than any that is expected.
+    #[error("no usable answer of a vault: its answer to '{path}' is longer than {limit} bytes")]
+    TooLong {
+        /// The path of the request.
+        path: String,
+        /// The bound in bytes.
+        limit: usize,
+    },
     /// The peer is no Vault, or not one that can serve.
     #[error("no usable answer of a vault: {0}")]
     NotVault(String),
@@ -65,7 +73,7 @@ impl Failure {
         match self {
             Self::Transport { timeout, connect, .. } => !timeout && !connect,
             Self::Status { code, .. } => matches!(code, 412 | 429 | 500 | 502 | 504),
-            Self::Sealed(_) | Self::Busy | Self::NotVault(_) => false,
+            Self::Sealed(_) | Self::Busy | Self::TooLong { .. } | Self::NotVault(_) => false,
         }
     }
 
@@ -86,7 +94,9 @@ impl Failure {
             Self::Sealed(_) => ErrorKind::Sealed,
             Self::Busy | Self::Status { code: 429, .. } => ErrorKind::Throttled,
             Self::Status { code: 400 | 401 | 403 | 404 | 405 | 413, .. } => ErrorKind::Denied,
-            Self::Transport { .. } | Self::Status { .. } | Self::NotVault(_) => ErrorKind::Unreachable,
+            Self::Transport { .. } | Self::Status { .. } | Self::TooLong { .. } | Self::NotVault(_) => {
+                ErrorKind::Unreachable
+            }
         }
     }
 

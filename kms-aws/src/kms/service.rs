@@ -234,10 +234,13 @@ impl Kms for AwsKms {
     }
 
     /// Cancels the deletion of the key's CMKs, and enables them.
-    async fn restore(&self, request: &Request, name: &KeyName, _: bool) -> Result<()> {
+    async fn restore(&self, request: &Request, name: &KeyName, resume: bool) -> Result<()> {
         let view = self.names.view_after(request, name, Some(request.received)).await?;
         let (names, backend, asked) = (Arc::clone(&self.names), Arc::clone(&self.backend), request.clone());
-        self.backend.gate.run(request, async move { restore(&backend, &names, &view, &asked).await }).await
+        self.backend
+            .gate
+            .run(request, async move { restore(&backend, &names, &view, &asked, resume).await })
+            .await
     }
 
     /// Has AWS rotate the key material of the CMK, and seals with a new working key from then on.
@@ -429,16 +432,31 @@ async fn delete(backend: &Backend, names: &Names, view: &View, request: &Request
 }
 
 /// Cancels the deletion of a key's CMKs, as the key was seen.
-async fn restore(backend: &Backend, names: &Names, view: &View, request: &Request) -> Result<()> {
+///
+/// AWS leaves a CMK disabled whose deletion was cancelled. With `resume` such a one is enabled: a restore was cut off there.
+async fn restore(
+    backend: &Backend,
+    names: &Names,
+    view: &View,
+    request: &Request,
+    resume: bool,
+) -> Result<()> {
     let name = &view.cmk.name;
     let what = || format!("restore key '{name}'");
     let failed = |failure: Failure| not_seen(failure).into_error(what());
     let upstream = &backend.upstream;
-    if !view.is_pending() {
-        return Err(Error::with_source(ErrorKind::Conflict, what(), "key is not deleted"));
+    let conflict = |why| Err(Error::with_source(ErrorKind::Conflict, what(), why));
+    let is_disabled = view.state == KeyState::Disabled;
+    if !view.is_pending() && !resume {
+        return conflict(if is_disabled {
+            "key is not deleted, and its CMK is disabled: '--resume' enables it"
+        } else {
+            "key is not deleted"
+        });
     }
     let hmac = match describe(upstream, Instant::now() + CALL_TIMEOUT, &backend.aliases.hmac(name)).await {
-        Ok(there) => Some(there).filter(|there| there.key_state == Some(KeyState::PendingDeletion)),
+        Ok(there) => Some(there)
+            .filter(|there| matches!(there.key_state, Some(KeyState::PendingDeletion | KeyState::Disabled))),
         Err(failure) if failure.kind == ErrorKind::NotFound => None,
         Err(failure) => return Err(failed(failure)),
     };
@@ -446,6 +464,9 @@ async fn restore(backend: &Backend, names: &Names, view: &View, request: &Reques
     // The CMK of the HMACs goes first: a restore that ends halfway is made again by the name.
     if let Some(there) = &hmac {
         bring_back(upstream, there.key_id()).await.map_err(failed)?;
+    }
+    if hmac.is_none() && !view.is_pending() && !is_disabled {
+        return conflict("key is not deleted");
     }
     bring_back(upstream, &view.cmk.id).await.map_err(failed)?;
     names.note_restored(&view.cmk);

@@ -15,7 +15,7 @@ use super::creators::Creators;
 use super::gate::Pass;
 use super::key::CachedKey;
 use super::lookups::Lookups;
-use super::policy::{self, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
+use super::policy::{self, APART, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
 use super::slot::{Due, HeldKey, Refused, Slot};
 use super::uses::AllUses;
@@ -127,9 +127,14 @@ impl<S: KeyStore> Cache<S> {
     }
 
     pub async fn try_key_until(&self, name: &KeyName, deadline: Instant) -> Result<CachedKey> {
+        let began = Instant::now();
         let key = self.entry_until(name, deadline).await?;
         match self.search_of(name, &key, deadline).deletion().await {
-            Ok(None) => Ok(key),
+            Ok(None) if began.elapsed() <= APART => Ok(key),
+            Ok(None) => {
+                let again = self.entry_until(name, deadline).await?;
+                if again.fingerprint() == key.fingerprint() { Ok(key) } else { Err(changed(name)) }
+            }
             Ok(Some(_)) => Err(deleted(name)),
             Err(error) => Err(failed_read(name, error)),
         }
@@ -301,6 +306,7 @@ impl<S: KeyStore> Cache<S> {
     async fn read_key(&self, name: &KeyName, slot: &Slot, began: Instant) -> Result<CachedKey> {
         self.counters.reads.add();
         let read = async {
+            let looked = Instant::now();
             let record = self.backend.read(name, began).await?;
             let place = || self.backend.store.place(&EntryName::from(name));
             let mut key = self.ready(KeyRecord::decode_at(record.expose(), place)?);
@@ -310,6 +316,10 @@ impl<S: KeyStore> Cache<S> {
             let (deletion, found) = tokio::join!(search.deletion(), search.run(before, self.config.any));
             if deletion?.is_some() {
                 return Err(deleted(name));
+            }
+            // A purge removes the entry and then the marker: a slow look may have seen the one before and the other after.
+            if looked.elapsed() > APART && self.backend.read(name, Instant::now()).await? != record {
+                return Err(changed(name));
             }
             let found = found?;
             key.versions = found.versions;
@@ -433,6 +443,12 @@ pub fn failed_read(name: &KeyName, error: Error) -> Error {
         kind => kind,
     };
     Error::with_source(kind, format!("read key '{name}'"), error)
+}
+
+/// Creates the error of a key that is not the same any more at the end of a slow read.
+fn changed(name: &KeyName) -> Error {
+    let why = "the key changed while it was read; try again";
+    Error::with_source(ErrorKind::Timeout, format!("read key '{name}'"), why)
 }
 
 /// Creates the error of what needs a key that is deleted.

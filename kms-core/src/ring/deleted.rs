@@ -36,10 +36,14 @@ pub async fn list<S: KeyStore>(cache: &Cache<S>, query: &ListQuery<'_>, deadline
         };
         after = page.names.last().map(|last| last.as_str().to_owned());
         let doubtful: Vec<_> = page.names.iter().filter(|name| marked.contains(name.as_str())).collect();
-        let read = async |name: &KeyName| cache.try_key_until(name, Instant::now() + CALL_TIMEOUT).await;
+        let is_hidden = async |name: &KeyName| {
+            let deadline = Instant::now() + CALL_TIMEOUT;
+            let Ok(first) = cache.entry_until(name, deadline).await else { return false };
+            matches!(cache.search_of(name, &first, deadline).deletion().await, Ok(Some(_)))
+        };
         let mut hidden = BTreeSet::new();
-        at_once(doubtful.iter().map(|name| (*name, Box::pin(read(name)))), |name, outcome| {
-            if outcome.is_err_and(|error| error.kind() == ErrorKind::Deleted) {
+        at_once(doubtful.iter().map(|name| (*name, Box::pin(is_hidden(name)))), |name, is_hidden| {
+            if is_hidden {
                 hidden.insert(name.clone());
             }
         })

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::cache::{Cache, deleted, failed_read};
 use super::change;
-use super::entries::{exists, newest_of, put_marker, remove, remove_versions, without_owner};
+use super::entries::{exists, last_version, put_marker, remove, remove_versions, without_owner};
 use super::key::CachedKey;
 use super::markers::{DeletedMarker, json};
 use super::policy::CALL_TIMEOUT;
@@ -69,14 +69,25 @@ async fn mark_deleted<S: KeyStore>(
         // Another server deleted it for ever.
         _ => return Err(without_owner(cache, name, &marker, operation).await),
     }
-    Ok(Deletion::restorable(Some(until)))
+    Ok(Deletion::marked(until))
 }
 
 /// Deletes a key for ever: its first version, and then the later ones from the newest down.
 async fn delete_at_once<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Option<CachedKey>) -> Result<()> {
     let newest = match &key {
         None => 1,
-        Some(first) => newest_of(cache, name, first).await?,
+        Some(first) => {
+            let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
+            let found = found.map_err(|error| failed_read(name, error))?;
+            let newest = found.versions.map_or(1, |versions| versions.newest());
+            let newest = last_version(cache, name, first.fingerprint(), newest).await?;
+            // A server with a grace may have said meanwhile that it is kept.
+            let search = cache.search_of(name, first, Instant::now() + CALL_TIMEOUT);
+            if search.deletion().await.map_err(|error| failed_read(name, error))?.is_some() {
+                return Err(self::deleted(name));
+            }
+            newest
+        }
     };
     let store = &cache.backend.store;
     let deleted = cache.backend.write(store.delete(&EntryName::from(name))).await;
@@ -139,7 +150,7 @@ pub async fn restore<S: KeyStore>(
         };
     }
     let run = Run::begin(cache, &search, caller, Resolution::Restore, resume).await?;
-    if !run.is_deleted_still(cache, &search).await? {
+    if run.deletion(cache, &search).await?.is_none() {
         run.end(cache, &search).await;
         return match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
             Ok(_) => Err(conflict("key is not deleted: it was restored meanwhile".to_owned())),
@@ -158,7 +169,10 @@ pub async fn restore<S: KeyStore>(
             return Err(conflict("another key has this name by now".to_owned()));
         }
     }
+    run.is_mine(cache, &search).await?;
     remove(cache, &EntryName::deleted(name, first.fingerprint())).await?;
+    // Whoever took the place of this run meanwhile may remove the key.
+    run.is_mine(cache, &search).await?;
     run.end(cache, &search).await;
     Ok(())
 }
@@ -166,23 +180,52 @@ pub async fn restore<S: KeyStore>(
 /// Stores the record of a key that somebody brings, and takes the key into the cache.
 pub async fn import<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
     let encoded = record.encode();
-    is_free_for(cache, name, &CachedKey::new(record)).await?;
-    change::create(cache, name, KeyRecord::decode(encoded.expose())?).await
+    let key = CachedKey::new(record);
+    if let Some(error) = left_of(cache, name, &key).await? {
+        let is_taken = exists(cache, &EntryName::from(name)).await?;
+        let exists = || Error::new(ErrorKind::AlreadyExists, format!("import key '{name}'"));
+        // With an entry there the name is taken, as that of each key.
+        return Err(if is_taken { exists() } else { error });
+    }
+    change::create(cache, name, KeyRecord::decode(encoded.expose())?).await?;
+    // A purge of the same key may have gone on since the look, and would take the versions of this one.
+    match left_of(cache, name, &key).await {
+        Ok(Some(error)) => {
+            let removed = remove(cache, &EntryName::from(name)).await;
+            cache.drop_key(name, Some(key.fingerprint()));
+            removed?;
+            Err(error)
+        }
+        _ => Ok(()),
+    }
 }
 
-/// Fails if a key with these bytes is deleted, or is being restored or purged, although its entry is gone.
-async fn is_free_for<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: &CachedKey) -> Result<()> {
-    let search = cache.search_of(name, key, Instant::now() + CALL_TIMEOUT);
-    let is_marked = search.deletion().await.map_err(|error| failed_read(name, error))?.is_some()
-        || under_way(&search).await?.is_some();
-    if !is_marked || exists(cache, &EntryName::from(name)).await? {
-        // With the entry there the name is taken, as that of each key.
-        return Ok(());
+/// Returns why a key with these bytes cannot be imported, although its entry is gone: it is deleted, or being purged.
+async fn left_of<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: &CachedKey) -> Result<Option<Error>> {
+    let fingerprint = hex::encode(key.fingerprint().as_bytes());
+    let conflict = |why| Error::with_source(ErrorKind::Conflict, format!("import key '{name}'"), why);
+    let run = EntryName::under_way(name, key.fingerprint());
+    // A purge whose key is gone already cannot sign its marker.
+    let is_under_way = match exists(cache, &run).await {
+        Err(error) if error.kind() == ErrorKind::Denied => false,
+        is_there => is_there.map_err(|error| failed_read(name, error))?,
+    };
+    if is_under_way {
+        return Ok(Some(conflict(format!(
+            "a key with these bytes is being purged, or its purge was cut off: \
+             'kms key purge {name} --fingerprint {fingerprint} --resume' removes what is left of it for ever. If nobody \
+             began a purge, remove {} instead",
+            cache.backend.store.place(&run)
+        ))));
     }
-    let why = format!(
-        "a key with these bytes is being purged, or its purge was cut off: \
-         'kms key purge {name} --fingerprint {} --resume' ends that",
-        hex::encode(key.fingerprint().as_bytes())
-    );
-    Err(Error::with_source(ErrorKind::Conflict, format!("import key '{name}'"), why))
+    let search = cache.search_of(name, key, Instant::now() + CALL_TIMEOUT);
+    let is_deleted = search.deletion().await.map_err(|error| failed_read(name, error))?.is_some();
+    Ok(is_deleted.then(|| {
+        let marker = EntryName::deleted(name, key.fingerprint());
+        conflict(format!(
+            "a key with these bytes was deleted, and its entry is gone although no purge began. To keep its versions, \
+             remove {} and import again; 'kms key purge {name} --fingerprint {fingerprint}' removes them for ever",
+            cache.backend.store.place(&marker)
+        ))
+    }))
 }

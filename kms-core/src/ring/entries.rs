@@ -6,10 +6,9 @@ use tracing::warn;
 
 use super::backend::Backend;
 use super::cache::{Cache, failed_read};
-use super::key::CachedKey;
-use super::policy::CALL_TIMEOUT;
 use super::search::Search;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kms::MAX_VERSIONS;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SecretBytes};
 use crate::store::belonging::{EntryMac, Marker};
@@ -18,6 +17,8 @@ use crate::sync::sleep;
 
 /// The pause after another server changed the same entry: what it still does, and what a replica shows, may be behind.
 pub const AFTER_ANOTHER: Duration = Duration::from_millis(200);
+/// How often a marker is made that meets one without effect, or one that goes at that moment.
+const ATTEMPTS: usize = 3;
 
 /// Stores the record of a new entry, and succeeds only if this very record is in the store afterwards. Returns when it was
 /// read back.
@@ -72,25 +73,37 @@ pub async fn put_marker<S: KeyStore>(
     let Search { backend, name, first, .. } = *search;
     let content = EntryMac::of(&first.sealing).sign(marker, content.as_bytes());
     let failed = |error| failed_read(name, error);
-    let make = async || match store_new(backend, marker, &content, &operation, failed).await {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        made => made.map(|_| true),
-    };
-    if make().await? {
-        return Ok(true);
-    }
-    match search.read_marker(marker).await.map_err(failed)? {
-        Marker::There(_) => return Ok(false),
-        Marker::Foreign(error) => {
-            warn!(key = %name, entry = %marker, "a marker without effect is removed: {}", error.chain());
-            backend.write(backend.store.delete(marker)).await?;
-            // Another server may be about to do the same, and must not remove the marker that is made now.
-            sleep(AFTER_ANOTHER).await;
+    for _ in 0..ATTEMPTS {
+        match store_new(backend, marker, &content, &operation, failed).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // It was made, and somebody removed it before it was read back.
+            Err(error)
+                if error.kind() == ErrorKind::Internal
+                    && matches!(search.read_marker(marker).await, Ok(Marker::Absent)) =>
+            {
+                let why = "another server restored or purged the key meanwhile";
+                return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
+            }
+            Err(error) => return Err(error),
         }
-        Marker::Absent => {}
-        Marker::Denied(error) => return Err(error),
+        match search.read_marker(marker).await.map_err(failed)? {
+            Marker::There(_) => return Ok(false),
+            Marker::Foreign(error) => {
+                warn!(key = %name, entry = %marker, "a marker without effect is removed: {}", error.chain());
+                match backend.write(backend.store.erase(marker)).await {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                // Another server may be about to do the same, and must not remove the marker that is made next.
+                sleep(AFTER_ANOTHER).await;
+            }
+            Marker::Absent => {}
+            Marker::Denied(error) => return Err(error),
+        }
     }
-    make().await
+    let why = format!("{} cannot be made, nor what is there be removed", backend.store.place(marker));
+    Err(Error::with_source(ErrorKind::Corrupt, operation(), why))
 }
 
 /// Removes an entry of a key that was deleted meanwhile, and returns that there is no such key.
@@ -118,14 +131,29 @@ pub async fn exists<S: KeyStore>(cache: &Cache<S>, entry: &EntryName) -> Result<
     }
 }
 
-/// Returns the number of the newest version that is there, readable or not.
-pub async fn newest_of<S: KeyStore>(cache: &Cache<S>, name: &KeyName, first: &CachedKey) -> Result<u32> {
-    let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
-    let found = found.map_err(|error| failed_read(name, error))?;
-    if let Some(denied) = &found.denied {
-        warn!(key = %name, "if the key has later versions, they stay in the key store: {}", denied.chain());
+/// Returns the number of the newest version from `newest` on of which there is an entry, readable or not.
+///
+/// One that is missing ends the search only if the next one is missing, too.
+pub async fn last_version<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    first: &Fingerprint,
+    mut newest: u32,
+) -> Result<u32> {
+    let mut number = 2;
+    while number <= MAX_VERSIONS && number <= newest + 2 {
+        match exists(cache, &EntryName::version(name, first, number)).await {
+            Ok(true) => newest = newest.max(number),
+            Ok(false) => {}
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                warn!(key = %name, "if the key has later versions, they stay in the key store: {}", error.chain());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        number += 1;
     }
-    Ok(found.versions.map_or(1, |versions| versions.newest()))
+    Ok(newest)
 }
 
 /// Removes the slots of versions from the newest down, and then their markers.
@@ -135,23 +163,25 @@ pub async fn remove_versions<S: KeyStore>(
     first: &Fingerprint,
     newest: u32,
 ) -> Result<()> {
-    for number in (2..=newest).rev() {
-        remove(cache, &EntryName::version(name, first, number)).await?;
-    }
-    for number in (1..=newest).rev() {
-        remove(cache, &EntryName::disabled(name, first, number)).await?;
+    let versions = (2..=newest).rev().map(|number| EntryName::version(name, first, number));
+    let markers = (1..=newest).rev().map(|number| EntryName::disabled(name, first, number));
+    for entry in versions.chain(markers) {
+        match remove(cache, &entry).await {
+            // Where the path is denied as a whole, no server of ours made such an entry.
+            Err(error) if error.kind() == ErrorKind::Denied => match exists(cache, &entry).await {
+                Ok(true) => return Err(error),
+                Err(error) if error.kind() != ErrorKind::Denied => return Err(error),
+                _ => {}
+            },
+            removed => removed?,
+        }
     }
     Ok(())
 }
 
-/// Removes an entry for ever. It is no error if there is none, or if the store denies its path as a whole.
+/// Removes an entry for ever. It is no error if there is none.
 pub async fn remove<S: KeyStore>(cache: &Cache<S>, entry: &EntryName) -> Result<()> {
     match cache.backend.write(cache.backend.store.erase(entry)).await {
-        Err(error) if error.kind() == ErrorKind::Denied => match exists(cache, entry).await {
-            Ok(true) => Err(error),
-            Err(error) if error.kind() != ErrorKind::Denied => Err(error),
-            _ => Ok(()),
-        },
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -270,7 +270,8 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         // to read, the store still decides, since it may hold the rest of a key that was deleted in the backend.
         let key = match self.cache.try_key_past(request, name).await {
             Ok(key) => Some(key),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            // A key that is made at this moment would be lost for ever.
+            Err(error) if error.kind() == ErrorKind::NotFound && self.cache.grace.is_zero() => None,
             Err(error) => return Err(error),
         };
         let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());

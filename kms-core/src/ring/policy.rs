@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const CALLS: (usize, usize) = (64, 16);
 /// How long a backend call may take when no request's deadline bounds it. It is less than a request has.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A read of an entry and then of its marker count as one look at the key if they take no longer. A purge waits for longer
+/// between the removal of both.
+pub const APART: Duration = Duration::from_secs(1);
 /// How long a request waits for a backend that is not known to be away, when a stale answer may serve.
 pub const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a backend that is away is asked whether it is back, by default.

@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::cache::{Cache, failed_read};
-use super::entries::{exists, newest_of, remove, remove_versions};
+use super::entries::{exists, last_version, remove, remove_versions};
 use super::key::CachedKey;
 use super::markers::DeletedMarker;
-use super::policy::CALL_TIMEOUT;
+use super::policy::{APART, CALL_TIMEOUT};
 use super::run::{Run, is_under_way, under_way};
 use crate::deletion::{Purge, Purged, Resolution};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identity;
-use crate::kms::MAX_VERSIONS;
 use crate::name::KeyName;
-use crate::primitives::Fingerprint;
+use crate::primitives::{Fingerprint, SecretBytes};
 use crate::store::{EntryName, KeyStore};
+use crate::sync::sleep_until;
+
+/// The content of the marker of a purge whose key is gone.
+const UNSIGNED: &[u8] = b"a purge of what is left";
 
 /// Removes a deleted key for ever, or what is left of one.
 pub async fn purge<S: KeyStore>(
@@ -60,27 +63,50 @@ async fn purge_whole<S: KeyStore>(
     };
     may_be_purged(cache, &content, purge.now).map_err(conflict)?;
     let run = Run::begin(cache, &search, caller, Resolution::Purge, purge.resume).await?;
-    if !run.is_deleted_still(cache, &search).await? {
+    // It may have been restored meanwhile, and even deleted again.
+    let refused = match run.deletion(cache, &search).await? {
+        Some(content) => may_be_purged(cache, &content, purge.now).err(),
+        None => Some("key is not deleted: it was restored meanwhile".to_owned()),
+    };
+    if let Some(why) = refused {
         run.end(cache, &search).await;
-        return Err(conflict("key is not deleted: it was restored meanwhile".to_owned()));
+        return Err(conflict(why));
     }
-    let newest = newest_of(cache, name, first).await?;
+    let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
+    let found = found.map_err(|error| failed_read(name, error))?;
+    let newest = found.versions.map_or(1, |versions| versions.newest());
+    run.is_mine(cache, &search).await?;
     // Nothing but this very key is removed.
     match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
         Ok(there) if there.fingerprint() != first.fingerprint() => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
-        Ok(_) => {
-            run.is_mine(cache, &search).await?;
-            remove(cache, &EntryName::from(name)).await?;
-        }
+        Ok(_) => remove(cache, &EntryName::from(name)).await?,
     }
     cache.drop_key(name, Some(first.fingerprint()));
     cache.report.unreadable.clear(name);
     cache.uses.forget(name, first.fingerprint());
-    remove_versions(cache, name, first.fingerprint(), newest).await?;
-    remove_markers(cache, name, first.fingerprint()).await?;
-    Ok(Purged::new(*first.fingerprint(), newest))
+    let versions = remove_rest(cache, name, first.fingerprint(), newest).await?;
+    Ok(Purged::new(*first.fingerprint(), versions))
+}
+
+/// Removes what belongs to a key whose entry was removed just now. Returns the number of its newest version.
+async fn remove_rest<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    first: &Fingerprint,
+    newest: u32,
+) -> Result<u32> {
+    // Whoever saw the entry has to see that it is deleted, however slow he or the store is.
+    let seen = Instant::now() + APART * 3 / 2 + cache.backend.store.capabilities().settle;
+    // A rotation may have made one more since the versions were counted.
+    let newest = last_version(cache, name, first, newest).await?;
+    remove_versions(cache, name, first, newest).await?;
+    sleep_until(seen.into()).await;
+    remove(cache, &EntryName::deleted(name, first)).await?;
+    remove(cache, &EntryName::under_way(name, first)).await?;
+    cache.drop_key(name, Some(first));
+    Ok(newest)
 }
 
 /// Fails with words for the client if a purge comes too early.
@@ -111,6 +137,7 @@ async fn purge_rest<S: KeyStore>(
 ) -> Result<Purged> {
     let operation = || format!("purge key '{name}'");
     let marker = EntryName::under_way(name, &first);
+    // What is there was made by the run that is to be resumed, or by somebody else: nobody can tell any more.
     let is_under_way = exists(cache, &marker).await?;
     if is_under_way && !purge.resume {
         let why = format!(
@@ -120,17 +147,10 @@ async fn purge_rest<S: KeyStore>(
         );
         return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
     }
-    let (mut newest, mut number) = (1, 2);
-    // One that is missing ends the search only if the next one is, too.
-    while number <= MAX_VERSIONS && number <= newest + 2 {
-        if exists(cache, &EntryName::version(name, &first, number)).await? {
-            newest = number;
-        }
-        number += 1;
-    }
+    let newest = last_version(cache, name, &first, 1).await?;
     let mut is_something = is_under_way || newest > 1;
     for entry in [EntryName::disabled(name, &first, 1), EntryName::deleted(name, &first)] {
-        is_something = is_something || exists(cache, &entry).await?;
+        is_something = is_something || matches!(exists(cache, &entry).await, Ok(true));
     }
     if !is_something {
         return Err(Error::with_source(
@@ -139,13 +159,21 @@ async fn purge_rest<S: KeyStore>(
             "nothing is left of a key with this fingerprint",
         ));
     }
-    remove_versions(cache, name, &first, newest).await?;
-    remove_markers(cache, name, &first).await?;
-    Ok(Purged::new(first, newest))
-}
-
-/// Removes what says that the key is deleted, and last what says that it is being purged.
-async fn remove_markers<S: KeyStore>(cache: &Cache<S>, name: &KeyName, first: &Fingerprint) -> Result<()> {
-    remove(cache, &EntryName::deleted(name, first)).await?;
-    remove(cache, &EntryName::under_way(name, first)).await
+    if !is_under_way {
+        // The key that would sign it is gone. It keeps an import of the same bytes away all the same.
+        let says = SecretBytes::from(UNSIGNED);
+        cache.backend.write(cache.backend.store.create(&marker, &says)).await?;
+    }
+    // An import may have been faster.
+    match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
+        Ok(there) if *there.fingerprint() == first => {
+            remove(cache, &marker).await?;
+            let why = "the key was imported again meanwhile: nothing was removed";
+            return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let versions = remove_rest(cache, name, &first, newest).await?;
+    Ok(Purged::new(first, versions))
 }

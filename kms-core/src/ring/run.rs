@@ -49,8 +49,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Makes `.p`. With `resume` the marker of another run counts as left by a dead server: a purge goes on under it, and a
-    /// restore takes its place.
+    /// Makes `.p`. With `resume` the marker of another run counts as left by a dead server, and this run takes its place.
     pub async fn begin<S: KeyStore>(
         cache: &Cache<S>,
         search: &Search<'_, S>,
@@ -77,28 +76,23 @@ impl Run {
             if !resume {
                 return Err(is_under_way(name, other, what.as_str()));
             }
-            match (what, other) {
-                (Resolution::Purge, Some(other)) => {
-                    return Ok(Self { id: other.run.clone(), ..run });
-                }
-                (Resolution::Purge, None) => {}
-                (Resolution::Restore, _) => remove(cache, &run.marker).await?,
-            }
+            // In the place of the other marker, so that its run ends at its next look if it is not dead after all.
+            remove(cache, &run.marker).await?;
             is_made = put_marker(search, &run.marker, &says, operation).await?;
         }
         if is_made { Ok(run) } else { Err(is_under_way(name, None, what.as_str())) }
     }
 
-    /// Returns whether `.d` is there now that nobody but this run may remove it.
-    pub async fn is_deleted_still<S: KeyStore>(
+    /// Returns what `.d` says now that nobody but this run may remove it; `None` if it is gone.
+    pub async fn deletion<S: KeyStore>(
         &self,
         cache: &Cache<S>,
         search: &Search<'_, S>,
-    ) -> Result<bool> {
+    ) -> Result<Option<Vec<u8>>> {
         sleep(cache.backend.store.capabilities().settle).await;
         let search = cache.search_of(search.name, search.first, Instant::now() + CALL_TIMEOUT);
         self.is_mine(cache, &search).await?;
-        Ok(search.deletion().await.map_err(|error| failed_read(search.name, error))?.is_some())
+        search.deletion().await.map_err(|error| failed_read(search.name, error))
     }
 
     /// Fails if another run took the place of this one.
@@ -106,10 +100,13 @@ impl Run {
         let search = cache.search_of(search.name, search.first, Instant::now() + CALL_TIMEOUT);
         match under_way(&search).await? {
             Some(Some(marker)) if marker.run == self.id => Ok(()),
-            other => {
-                let other = other.as_ref().and_then(Option::as_ref);
-                let command = other.map_or("restore", |other| other.what.as_str());
-                Err(is_under_way(search.name, other, command))
+            Some(other) => {
+                let command = other.as_ref().map_or("restore", |other| other.what.as_str());
+                Err(is_under_way(search.name, other.as_ref(), command))
+            }
+            None => {
+                let why = "another server restored or purged the key meanwhile";
+                Err(Error::with_source(ErrorKind::Conflict, format!("use key '{}'", search.name), why))
             }
         }
     }

@@ -39,8 +39,9 @@ impl Marker {
             Err(error) => match error.kind() {
                 ErrorKind::NotFound => Ok(Self::Absent),
                 ErrorKind::Denied => Ok(Self::Denied(error)),
-                // It does not hold what was stored, or it was deleted in the backend.
-                ErrorKind::Corrupt | ErrorKind::Deleted => Ok(Self::Foreign(error)),
+                // It does not hold what was stored, or it was deleted in the backend, or it is under another root than the
+                // key, which was read.
+                ErrorKind::Corrupt | ErrorKind::Deleted | ErrorKind::Disabled => Ok(Self::Foreign(error)),
                 // It may be a marker that counts.
                 _ => Err(error),
             },

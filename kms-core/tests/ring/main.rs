@@ -3,8 +3,11 @@
 
 mod at_once;
 mod creates_and_deletes;
+mod deletion_faults;
+mod deletion_races;
 mod deletions;
 mod former_keys;
+mod hooked;
 mod lifetime;
 mod outages;
 mod purges;

@@ -17,6 +17,8 @@ pub async fn delete(call: &Call<'_>) -> Result<Answer, Reject> {
     #[derive(Serialize)]
     struct Kept {
         restorable: bool,
+        /// Whether a program that does not know the mark still uses the key.
+        marked: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         until: Option<String>,
     }
@@ -29,7 +31,8 @@ pub async fn delete(call: &Call<'_>) -> Result<Answer, Reject> {
         if !deletion.is_restorable {
             return Answer::done();
         }
-        Answer::json(&Kept { restorable: true, until: deletion.until.map(|time| time.to_string()) })
+        let until = deletion.until.map(|time| time.to_string());
+        Answer::json(&Kept { restorable: true, marked: deletion.is_marked, until })
     })
     .await
 }

@@ -50,7 +50,7 @@ pub async fn read_body(
     limit: usize,
     mut parts: Option<&mut Parts>,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let too_long = || Failure::NotVault(format!("its answer to '{path}' is longer than {limit} bytes"));
+    let too_long = || Failure::TooLong { path: path.to_owned(), limit };
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
     if announced > limit {
         return Err(too_long());

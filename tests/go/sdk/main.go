@@ -386,8 +386,8 @@ func remove(ctx context.Context) error {
 	}
 	left = append(left, "my-key")
 	var answer kes.Error
-	if !errors.As(err, &answer) || answer.Status() != http.StatusBadGateway {
-		return fmt.Errorf("want 502, got %v", err)
+	if !errors.As(err, &answer) || answer.Status() != http.StatusConflict {
+		return fmt.Errorf("want 409, got %v", err)
 	}
 	return is(app.CreateKey(ctx, "my-key"), kes.ErrKeyExists)
 }

@@ -324,3 +324,34 @@ async fn a_create_whose_answer_is_lost_is_not_made_twice() {
     kms.generate(&request(), &key("lost"), b"").await.unwrap();
     assert_eq!(aws.states().await, ["Enabled"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_cut_off_is_finished_by_its_word() {
+    let aws = Aws::start().await;
+    let (kms, name) = (aws.open_with(|config| config.any = Duration::ZERO).await, key("cut-off"));
+    kms.create(&request(), &name).await.unwrap();
+    let dek = kms.generate(&request(), &name, b"c").await.unwrap();
+    let mac = kms.hmac(&request(), &name, b"m").await.unwrap();
+    for denied_calls in [1, 2] {
+        kms.delete(&request(), &name).await.unwrap();
+        // The login lacks kms:EnableKey, for the first CMK or for the second.
+        let calls = std::sync::atomic::AtomicUsize::new(0);
+        aws.fail_if(move |operation, _| {
+            let is_denied =
+                operation == "EnableKey" && calls.fetch_add(1, Ordering::SeqCst) + 1 == denied_calls;
+            if is_denied { Fault::Error(400, "AccessDeniedException") } else { Fault::None }
+        });
+        assert_eq!(kind(kms.restore(&request(), &name, false).await), Some(ErrorKind::Denied));
+        aws.fail(Fault::None);
+        if denied_calls == 2 {
+            let error = kms.restore(&request(), &name, false).await.unwrap_err();
+            assert!(error.chain().to_string().contains("'--resume' enables it"), "{error:?}");
+        }
+        kms.restore(&request(), &name, true).await.unwrap();
+        assert_eq!(aws.states().await, ["Enabled", "Enabled"]);
+        let opened = kms.decrypt(&request(), &name, &dek.ciphertext, b"c").await.unwrap();
+        assert!(opened.expose() == dek.plaintext.expose());
+        assert_eq!(kms.hmac(&request(), &name, b"m").await.unwrap(), mac);
+        assert_eq!(kind(kms.restore(&request(), &name, true).await), Some(ErrorKind::Conflict));
+    }
+}

@@ -19,8 +19,7 @@ fn minio_stops_at_its_start_with_the_way_back_and_makes_nothing_anew() {
     let content = fs::read(&file).unwrap();
     assert!(minio.get("s3/bucket/object") == content);
 
-    let removed = keys.admin(&["key", "rm", KEY]);
-    assert!(removed.contains("'kms key restore minio-default' brings it back"), "{removed}");
+    keys.admin(&["key", "rm", KEY]);
     let listed = keys.admin(&["key", "ls", "--deleted"]);
     let told = minio.refuses_to_start(&keys);
     assert!(told.contains("key is deleted; 'kms key restore minio-default' brings it back"), "{told}");

@@ -22,7 +22,9 @@ const APP_DENY: [&str; 1] = ["/v1/key/generate/my-internal*"];
 
 #[test]
 fn the_official_sdk_is_served() {
-    the_sdk_is_served(&KeyServer::start(&APP_ALLOW, &APP_DENY), &[("KES_TEST_MANY", "2500")]);
+    // As in a config of KES.
+    let server = KeyServer::start_with("[deletion]\ngrace = \"0s\"\n", &APP_ALLOW, &APP_DENY);
+    the_sdk_is_served(&server, &[("KES_TEST_MANY", "2500")]);
 }
 
 #[test]

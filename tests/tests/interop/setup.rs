@@ -28,6 +28,11 @@ pub struct KeyServer {
 impl KeyServer {
     /// Starts a server on the embedded store. These patterns are the policy of the application.
     pub fn start(allow: &[&str], deny: &[&str]) -> Self {
+        Self::start_with("", allow, deny)
+    }
+
+    /// Starts a server on the embedded store, with more lines in its config.
+    pub fn start_with(more: &str, allow: &[&str], deny: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, root_key) = (dir.path().join("store"), dir.path().join("root.key"));
         let mut bytes = [0; 32];
@@ -35,7 +40,7 @@ impl KeyServer {
         fs::write(&root_key, STANDARD.encode(bytes)).unwrap();
         fs::set_permissions(&root_key, fs::Permissions::from_mode(0o600)).unwrap();
         let key_store = format!(
-            "[keystore.fs]\npath = \"{}\"\nroot_key_file = \"{}\"\ncreate = true\n",
+            "[keystore.fs]\npath = \"{}\"\nroot_key_file = \"{}\"\ncreate = true\n{more}",
             store.display(),
             root_key.display()
         );

@@ -134,17 +134,18 @@ async fn what_is_no_entry_of_a_key_store_is_corrupt_and_its_content_is_not_told(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_deleted_in_vault_is_absent_and_its_place_is_not_free() {
+async fn a_version_deleted_in_vault_is_restored_and_its_place_is_not_free() {
     let bao = Bao::with_kv(KvVersion::V2).await;
     let store = open(bao.config(KvVersion::V2));
     store.create(&entry("key"), &record()).await.unwrap();
     bao.ask(Method::DELETE, "kv/data/minio/key", Value::Null).await;
     let error = store.get(&entry("key")).await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::Deleted);
     assert!(error.chain().to_string().contains("can be had back"), "{error:?}");
     assert_eq!(kind(store.create(&entry("key"), &record()).await), Some(ErrorKind::AlreadyExists));
-    bao.ask(Method::POST, "kv/undelete/minio/key", json!({"versions": [1]})).await;
+    store.restore(&entry("key")).await.unwrap();
     assert!(store.get(&entry("key")).await.unwrap() == record());
+    store.restore(&entry("key")).await.expect("it is there");
     bao.ask(Method::DELETE, "kv/data/minio/key", Value::Null).await;
     store.delete(&entry("key")).await.expect("a delete removes the rest of it");
     store.create(&entry("key"), &record()).await.expect("and then the place is free");

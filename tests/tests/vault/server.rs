@@ -26,7 +26,8 @@ use super::proxy::{Fault, Proxy};
 async fn the_official_sdk_is_served_from_vault() {
     let bao = Bao::with_kv(KvVersion::V2).await;
     let login = bao.approle(LEAST_POLICY, "5m").await;
-    let server = KmsProcess::start(&bao.endpoint(), &login, "", "info").await;
+    // As in a config of KES.
+    let server = KmsProcess::start(&bao.endpoint(), &login, "[deletion]\ngrace = \"0s\"\n", "info").await;
     let suite = tokio::task::spawn_blocking(|| program("kes-go")).await.unwrap();
     let output = Command::new(suite)
         .env("KES_TEST_ENDPOINT", format!("https://{}", server.address))

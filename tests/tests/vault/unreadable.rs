@@ -155,7 +155,7 @@ async fn clients_never_hear_that_an_entry_of_vault_is_absent_which_is_there() {
             let is_deletion = state == Spoilt::DeletedButRestorable;
             for read in &seen.reads {
                 let right = if is_deletion {
-                    is(read, 404, "key does not exist")
+                    is(read, 409, &format!("key is deleted; 'kms key restore {name}' brings it back"))
                 } else {
                     is(read, 502, "failed to read key")
                 };

@@ -51,6 +51,8 @@ allow = ["/v1/key/*", "/v1/ready"]
 identities = [{known}]
 [cache.expiry]
 any = "{cache}s"
+[deletion]
+grace = "0s"
 [keystore.vault]
 endpoint = "{vault}"
 version = "v2"

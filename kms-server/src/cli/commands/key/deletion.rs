@@ -83,10 +83,12 @@ pub fn remove(args: &RemoveArgs, call: Call<'_>) -> Result<(), Failure> {
     struct Kept {
         #[serde(default)]
         until: Option<Time>,
+        #[serde(default)]
+        marked: bool,
     }
 
     let client = args.connection.client(call)?;
-    let (mut is_kept, mut is_lost) = (false, false);
+    let (mut is_kept, mut is_marked, mut is_lost) = (false, false, false);
     for name in &args.names {
         if !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
             ask_about_use(&client.each(), name)?;
@@ -98,7 +100,8 @@ pub fn remove(args: &RemoveArgs, call: Call<'_>) -> Result<(), Failure> {
             continue;
         }
         is_kept = true;
-        let Kept { until } = parse(&answer)?;
+        let Kept { until, marked } = parse(&answer)?;
+        is_marked |= marked;
         let until = until.map_or_else(String::new, |Time(time)| format!(" until {time:.0}"));
         tell(
             call,
@@ -113,10 +116,12 @@ pub fn remove(args: &RemoveArgs, call: Call<'_>) -> Result<(), Failure> {
         );
     }
     if is_kept {
+        tell(call, "note: other servers follow within their cache.expiry.any (5m by default)");
+    }
+    if is_marked {
         tell(
             call,
-            "note: other servers follow within their cache.expiry.any (5m by default); KES, and releases of kms before \
-             the one that keeps deleted keys, serve the key until it is purged",
+            "note: KES, and releases of kms before the one that keeps deleted keys, serve the key until it is purged",
         );
     }
     Ok(())
@@ -169,9 +174,17 @@ pub fn purge(args: &PurgeArgs, call: Call<'_>) -> Result<(), Failure> {
     let client = args.connection.client(call)?;
     let name = &args.name;
     // What cannot be listed can be purged all the same: the server decides.
-    let listed = block_on(read_all(&client, name))?.unwrap_or_default();
+    let listed = block_on(read_all(&client, name))?.unwrap_or_else(|error| {
+        note(format_args!("the fingerprint of the key cannot be shown: {error}"));
+        Vec::new()
+    });
     let mut keys: Vec<_> = listed.into_iter().filter(|key| key.name == *name).collect();
-    keys.retain(|key| args.fingerprint.as_ref().is_none_or(|wanted| *wanted == key.fingerprint));
+    match &args.fingerprint {
+        Some(wanted) => keys.retain(|key| key.fingerprint == *wanted),
+        // Anybody who can write to the store can leave something that looks like the rest of a purge.
+        None if keys.iter().any(|key| key.restorable) => keys.retain(|key| key.restorable),
+        None => {}
+    }
     let key = match keys.as_slice() {
         [] => None,
         [key] => Some(key),
@@ -277,7 +290,9 @@ impl DeletedKey {
         parts.extend(self.kept_until.map(|Time(until)| format!("kept until {until:.0}")));
         match &self.under_way {
             Some(what) => parts.push(format!("a {what} is under way")),
-            None if !self.restorable => parts.push("its purge has begun, --resume ends it".to_owned()),
+            None if !self.restorable => {
+                parts.push("something is left of its purge, --resume removes that".to_owned());
+            }
             None => {}
         }
         parts.join("  ")
