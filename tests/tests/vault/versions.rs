@@ -176,14 +176,16 @@ async fn what_another_token_plants_under_the_names_of_marks_has_no_effect_and_ma
     let marks =
         [EntryName::deleted(&key("key"), &fingerprint), EntryName::under_way(&key("key"), &fingerprint)];
     // Of another shape, longer than any answer that is read, deleted in Vault, and with the form of a mark.
-    let huge = "x".repeat(600_000);
-    for planted in [json!({"other": 1}), json!({"a": huge, "b": huge}), json!({"deleted": "x"}), json!({})] {
+    let huge = "x".repeat((1 << 20) - 300);
+    for planted in [json!({"other": 1}), json!({"a": huge}), json!({"deleted": "x"}), json!({})] {
         for mark in &marks {
             let path = format!("kv/data/minio/{mark}");
             bao.ask(reqwest::Method::POST, &path, json!({"data": planted})).await;
             if planted.get("deleted").is_some() {
                 bao.ask(reqwest::Method::DELETE, &path, json!(null)).await;
             }
+            let told = ours.store().get(mark).await.err().unwrap().chain().to_string();
+            assert_eq!(told.contains("is longer than"), planted.get("a").is_some(), "{told}");
         }
         let opened = ours.decrypt(&request(), &key("key"), &dek.ciphertext, b"").await.unwrap();
         assert!(opened.expose() == dek.plaintext.expose());
