@@ -132,7 +132,7 @@ impl<S: KeyStore> Cache<S> {
         match self.search_of(name, &key, deadline).deletion().await {
             Ok(None) if began.elapsed() <= APART => Ok(key),
             Ok(None) => {
-                let again = self.entry_until(name, deadline).await?;
+                let again = self.entry_until(name, Instant::now() + CALL_TIMEOUT).await?;
                 if again.fingerprint() == key.fingerprint() { Ok(key) } else { Err(changed(name)) }
             }
             Ok(Some(_)) => Err(deleted(name)),
@@ -448,7 +448,7 @@ pub fn failed_read(name: &KeyName, error: Error) -> Error {
 /// Creates the error of a key that is not the same any more at the end of a slow read.
 fn changed(name: &KeyName) -> Error {
     let why = "the key changed while it was read; try again";
-    Error::with_source(ErrorKind::Timeout, format!("read key '{name}'"), why)
+    Error::with_source(ErrorKind::Internal, format!("read key '{name}'"), why)
 }
 
 /// Creates the error of what needs a key that is deleted.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::cache::{Cache, failed_read};
-use super::entries::{AFTER_ANOTHER, put_marker, store_new, without_owner};
+use super::entries::{AFTER_ANOTHER, gone_at_once, put_marker, store_new, without_owner};
 use super::key::CachedKey;
 use super::policy::CALL_TIMEOUT;
 use super::search::Entry;
@@ -32,8 +32,9 @@ pub async fn create<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRe
         error
     };
     let (entry, encoded) = (EntryName::from(name), record.encode());
-    let began =
-        store_new(&cache.backend, &entry, &encoded, || format!("create key '{name}'"), failed_read).await?;
+    let operation = || format!("create key '{name}'");
+    let began = store_new(&cache.backend, &entry, &encoded, operation, failed_read).await?;
+    let began = began.ok_or_else(|| gone_at_once(operation()))?;
     cache.publish_new(name, &place, cache.ready(record), began);
     Ok(())
 }
@@ -93,7 +94,8 @@ pub async fn rotate<S: KeyStore>(
         record.hmac_key = None; // HMACs stay those of the first version
         let content = mac.sign(&entry, record.encode().expose());
         match store_new(&cache.backend, &entry, &content, operation, |error| failed_read(name, error)).await {
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(gone_at_once(operation())),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A replica may show the other server's version a moment later.
                 sleep(AFTER_ANOTHER).await;

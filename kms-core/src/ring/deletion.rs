@@ -12,7 +12,7 @@ use super::cache::{Cache, deleted, failed_read};
 use super::change;
 use super::entries::{exists, last_version, put_marker, remove, remove_versions, without_owner};
 use super::key::CachedKey;
-use super::markers::{DeletedMarker, json};
+use super::markers::{DeletedMarker, UnderWayMarker, json};
 use super::policy::CALL_TIMEOUT;
 use super::run::{Run, is_under_way, under_way};
 use super::search::Search;
@@ -20,6 +20,7 @@ use crate::deletion::{Deletion, Resolution};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identity;
 use crate::name::KeyName;
+use crate::store::belonging::Marker;
 use crate::store::{EntryName, KeyRecord, KeyStore};
 use crate::sync::sleep;
 
@@ -188,44 +189,58 @@ pub async fn import<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRe
         return Err(if is_taken { exists() } else { error });
     }
     change::create(cache, name, KeyRecord::decode(encoded.expose())?).await?;
-    // A purge of the same key may have gone on since the look, and would take the versions of this one.
-    match left_of(cache, name, &key).await {
-        Ok(Some(error)) => {
-            let removed = remove(cache, &EntryName::from(name)).await;
-            cache.drop_key(name, Some(key.fingerprint()));
-            removed?;
-            Err(error)
-        }
-        _ => Ok(()),
+    // A purge of the same key may have gone on since the look, and would take the versions of this one. A mark of a deletion
+    // is of this key: there was none.
+    let Some(error) = is_purged(cache, name, &key).await? else { return Ok(()) };
+    cache.drop_key(name, Some(key.fingerprint()));
+    // Nothing but what was stored here is removed.
+    match cache.backend.read_back(&EntryName::from(name)).await {
+        Ok((stored, _)) if stored == encoded => remove(cache, &EntryName::from(name)).await?,
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed_read(name, error)),
     }
+    Err(error)
+}
+
+/// Returns the error of an import of a key that is being purged.
+async fn is_purged<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: &CachedKey) -> Result<Option<Error>> {
+    let run = EntryName::under_way(name, key.fingerprint());
+    let search = cache.search_of(name, key, Instant::now() + CALL_TIMEOUT);
+    match search.read_marker(&run).await.map_err(|error| failed_read(name, error))? {
+        Marker::Absent | Marker::Denied(_) => return Ok(None),
+        Marker::There(content)
+            if UnderWayMarker::parse(&content).is_some_and(|run| run.what == Resolution::Restore) =>
+        {
+            return Ok(None);
+        }
+        // A purge whose key is gone already cannot sign its marker.
+        Marker::There(_) | Marker::Foreign(_) => {}
+    }
+    let why = format!(
+        "a key with these bytes is being purged, or its purge was cut off: \
+         'kms key purge {name} --fingerprint {} --resume' removes what is left of it for ever. If nobody began a purge, \
+         remove {} instead",
+        hex::encode(key.fingerprint().as_bytes()),
+        cache.backend.store.place(&run)
+    );
+    Ok(Some(Error::with_source(ErrorKind::Conflict, format!("import key '{name}'"), why)))
 }
 
 /// Returns why a key with these bytes cannot be imported, although its entry is gone: it is deleted, or being purged.
 async fn left_of<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: &CachedKey) -> Result<Option<Error>> {
-    let fingerprint = hex::encode(key.fingerprint().as_bytes());
-    let conflict = |why| Error::with_source(ErrorKind::Conflict, format!("import key '{name}'"), why);
-    let run = EntryName::under_way(name, key.fingerprint());
-    // A purge whose key is gone already cannot sign its marker.
-    let is_under_way = match exists(cache, &run).await {
-        Err(error) if error.kind() == ErrorKind::Denied => false,
-        is_there => is_there.map_err(|error| failed_read(name, error))?,
-    };
-    if is_under_way {
-        return Ok(Some(conflict(format!(
-            "a key with these bytes is being purged, or its purge was cut off: \
-             'kms key purge {name} --fingerprint {fingerprint} --resume' removes what is left of it for ever. If nobody \
-             began a purge, remove {} instead",
-            cache.backend.store.place(&run)
-        ))));
+    if let Some(error) = is_purged(cache, name, key).await? {
+        return Ok(Some(error));
     }
     let search = cache.search_of(name, key, Instant::now() + CALL_TIMEOUT);
     let is_deleted = search.deletion().await.map_err(|error| failed_read(name, error))?.is_some();
     Ok(is_deleted.then(|| {
-        let marker = EntryName::deleted(name, key.fingerprint());
-        conflict(format!(
+        let why = format!(
             "a key with these bytes was deleted, and its entry is gone although no purge began. To keep its versions, \
-             remove {} and import again; 'kms key purge {name} --fingerprint {fingerprint}' removes them for ever",
-            cache.backend.store.place(&marker)
-        ))
+             remove {} and import again; 'kms key purge {name} --fingerprint {}' removes them for ever",
+            cache.backend.store.place(&EntryName::deleted(name, key.fingerprint())),
+            hex::encode(key.fingerprint().as_bytes())
+        );
+        Error::with_source(ErrorKind::Conflict, format!("import key '{name}'"), why)
     }))
 }

@@ -21,7 +21,7 @@ pub const AFTER_ANOTHER: Duration = Duration::from_millis(200);
 const ATTEMPTS: usize = 3;
 
 /// Stores the record of a new entry, and succeeds only if this very record is in the store afterwards. Returns when it was
-/// read back.
+/// read back; `None` if it was acknowledged, and was gone then.
 ///
 /// It never succeeds over an entry that was there before. It never fails with `NotFound`, which means nothing to the
 /// caller.
@@ -31,7 +31,7 @@ pub async fn store_new<S: KeyStore>(
     record: &SecretBytes,
     operation: impl Fn() -> String,
     failed_read: impl Fn(Error) -> Error,
-) -> Result<Instant> {
+) -> Result<Option<Instant>> {
     let written = backend.write(backend.store.create(entry, record)).await;
     match &written {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
@@ -45,10 +45,7 @@ pub async fn store_new<S: KeyStore>(
     // sent twice.
     let (stored, began) = match (backend.read_back(entry).await.map_err(failed_read), written) {
         (Ok(read), _) => read,
-        (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => {
-            let detail = "it was acknowledged and is not there: it was deleted at once, or the store lost it";
-            return Err(Error::with_source(ErrorKind::Internal, operation(), detail));
-        }
+        (Err(read), Ok(())) if read.kind() == ErrorKind::NotFound => return Ok(None),
         (Err(read), Ok(())) => return Err(read),
         // The outcome of the write is unknown, and the entry holds something else.
         (Err(read), Err(_)) if read.kind() == ErrorKind::Corrupt => {
@@ -60,7 +57,13 @@ pub async fn store_new<S: KeyStore>(
         let detail = "another record was read back";
         return Err(Error::with_source(ErrorKind::AlreadyExists, operation(), detail));
     }
-    Ok(began)
+    Ok(Some(began))
+}
+
+/// Creates the error of an entry that was acknowledged, and was gone when it was read back.
+pub fn gone_at_once(operation: String) -> Error {
+    let detail = "it was acknowledged and is not there: it was deleted at once, or the store lost it";
+    Error::with_source(ErrorKind::Internal, operation, detail)
 }
 
 /// Makes a marker of a key. Returns whether there was none: one of somebody who does not know the key makes room.
@@ -75,16 +78,12 @@ pub async fn put_marker<S: KeyStore>(
     let failed = |error| failed_read(name, error);
     for _ in 0..ATTEMPTS {
         match store_new(backend, marker, &content, &operation, failed).await {
-            Ok(_) => return Ok(true),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            // It was made, and somebody removed it before it was read back.
-            Err(error)
-                if error.kind() == ErrorKind::Internal
-                    && matches!(search.read_marker(marker).await, Ok(Marker::Absent)) =>
-            {
+            Ok(Some(_)) => return Ok(true),
+            Ok(None) => {
                 let why = "another server restored or purged the key meanwhile";
                 return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
             }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
         match search.read_marker(marker).await.map_err(failed)? {

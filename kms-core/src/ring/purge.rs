@@ -16,7 +16,7 @@ use crate::identity::Identity;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SecretBytes};
 use crate::store::{EntryName, KeyStore};
-use crate::sync::sleep_until;
+use crate::sync::{sleep, sleep_until};
 
 /// The content of the marker of a purge whose key is gone.
 const UNSIGNED: &[u8] = b"a purge of what is left";
@@ -139,13 +139,16 @@ async fn purge_rest<S: KeyStore>(
     let marker = EntryName::under_way(name, &first);
     // What is there was made by the run that is to be resumed, or by somebody else: nobody can tell any more.
     let is_under_way = exists(cache, &marker).await?;
-    if is_under_way && !purge.resume {
+    let another = || {
         let why = format!(
             "another purge of it is under way, or was cut off: 'kms key purge {name} --fingerprint {} --resume' \
              goes on once its server is dead",
             hex::encode(first.as_bytes())
         );
-        return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
+        Error::with_source(ErrorKind::Conflict, operation(), why)
+    };
+    if is_under_way && !purge.resume {
+        return Err(another());
     }
     let newest = last_version(cache, name, &first, 1).await?;
     let mut is_something = is_under_way || newest > 1;
@@ -162,13 +165,18 @@ async fn purge_rest<S: KeyStore>(
     if !is_under_way {
         // The key that would sign it is gone. It keeps an import of the same bytes away all the same.
         let says = SecretBytes::from(UNSIGNED);
-        cache.backend.write(cache.backend.store.create(&marker, &says)).await?;
+        let made = cache.backend.write(cache.backend.store.create(&marker, &says)).await;
+        made.map_err(|error| if error.kind() == ErrorKind::AlreadyExists { another() } else { error })?;
+        sleep(cache.backend.store.capabilities().settle).await;
     }
     // An import may have been faster.
     match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
         Ok(there) if *there.fingerprint() == first => {
-            remove(cache, &marker).await?;
-            let why = "the key was imported again meanwhile: nothing was removed";
+            if !is_under_way {
+                remove(cache, &marker).await?;
+            }
+            let why = "an import of the same key came at this moment, and nothing was removed: look with 'kms key ls', and \
+                       try again";
             return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
         }
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),

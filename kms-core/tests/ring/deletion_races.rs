@@ -226,6 +226,7 @@ async fn a_purge_obeys_the_marker_that_is_there() {
             denies_from_delete: AtomicBool::new(false),
             denies_all: AtomicBool::new(false),
             fails_reads: Mutex::default(),
+            fails_creates: Mutex::default(),
         };
         Arc::new(KeyRing::keeping_deleted(Arc::new(hooked), SHORT, grace))
     };

@@ -37,6 +37,7 @@ pub struct Hooked {
     pub denies_from_delete: AtomicBool,
     pub denies_all: AtomicBool,
     pub fails_reads: Mutex<Option<(String, ErrorKind)>>,
+    pub fails_creates: Mutex<Option<ErrorKind>>,
 }
 
 impl Hooked {
@@ -77,6 +78,9 @@ impl KeyStore for Hooked {
     async fn create(&self, n: &EntryName, r: &SecretBytes) -> Result<()> {
         self.at(At::BeforeCreate, n).await;
         self.check(n)?;
+        if let Some(kind) = *self.fails_creates.lock().unwrap() {
+            return Err(Error::new(kind, "Vault answered 500"));
+        }
         self.store.create(n, r).await
     }
     async fn get(&self, n: &EntryName) -> Result<SecretBytes> {
@@ -119,6 +123,7 @@ pub fn ring_with(store: &Arc<MemoryStore>, any: Duration) -> Ring {
         denies_from_delete: AtomicBool::new(false),
         denies_all: AtomicBool::new(false),
         fails_reads: Mutex::default(),
+        fails_creates: Mutex::default(),
     };
     Arc::new(KeyRing::keeping_deleted(Arc::new(hooked), LONG.with_any(any), GRACE))
 }

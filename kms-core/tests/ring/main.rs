@@ -4,6 +4,7 @@
 mod at_once;
 mod creates_and_deletes;
 mod deletion_faults;
+mod deletion_imports;
 mod deletion_races;
 mod deletions;
 mod former_keys;

@@ -214,8 +214,12 @@ pub fn purge(args: &PurgeArgs, call: Call<'_>) -> Result<(), Failure> {
     let confirmed = args.now.then_some(name);
     let body =
         json!({ "fingerprint": fingerprint, "now": args.now, "confirm": confirmed, "resume": args.resume });
-    let gone: Gone = block_on(client.json(Method::PUT, &key_path("purge", name), Some(&body)))?
-        .map_err(|error| failed(&format!("failed to purge key \"{name}\""), error))?;
+    let gone: Gone = block_on(client.json(Method::PUT, &key_path("purge", name), Some(&body)))?.map_err(|error| {
+        if matches!(error, ClientError::Refused { status: 504, .. }) {
+            note("note: the server goes on with it: look with 'kms key ls --deleted' before you try --resume");
+        }
+        failed(&format!("failed to purge key \"{name}\""), error)
+    })?;
     let output = call.output(args.json);
     if output.is_json() {
         return output.json(&gone);
