@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::cache::{Cache, deleted, failed_read};
 use super::change;
-use super::entries::{exists, last_version, put_marker, remove, remove_versions, without_owner};
+use super::entries::{last_version, put_marker, remove, remove_versions, without_owner};
 use super::key::CachedKey;
 use super::markers::{DeletedMarker, UnderWayMarker, json};
 use super::policy::CALL_TIMEOUT;
@@ -182,12 +182,13 @@ pub async fn restore<S: KeyStore>(
 pub async fn import<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
     let encoded = record.encode();
     let key = CachedKey::new(record);
-    if let Some(error) = left_of(cache, name, &key).await? {
-        let is_taken = exists(cache, &EntryName::from(name)).await?;
-        let exists = || Error::new(ErrorKind::AlreadyExists, format!("import key '{name}'"));
-        // With an entry there the name is taken, as that of each key.
-        return Err(if is_taken { exists() } else { error });
+    if let Some(error) = left_of(cache, name, &key).await?
+        && let Err(read) = cache.backend.read_back(&EntryName::from(name)).await
+        && read.kind() == ErrorKind::NotFound
+    {
+        return Err(error);
     }
+    // Where there is an entry, the create finds the name taken.
     change::create(cache, name, KeyRecord::decode(encoded.expose())?).await?;
     // A purge of the same key may have gone on since the look, and would take the versions of this one. A mark of a deletion
     // is of this key: there was none.
