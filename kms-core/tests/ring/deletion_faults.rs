@@ -8,7 +8,7 @@ use kms_core::store::{EntryName, KeyStore, MemoryStore};
 use kms_core::{ErrorKind, Kms, ListQuery, Purge};
 
 use super::hooked::*;
-use super::scripted::{name, request};
+use super::scripted::{kind, name, request};
 use super::servers::{NOW, RESUME, left, seen, why};
 
 /// The login loses its rights between the last read and the removal.
@@ -113,4 +113,111 @@ async fn a_cut_off_purge_is_finished_where_versions_are_denied() {
     deny(&two);
     let ended = purge(&two, &Purge { fingerprint: Some(fp), ..RESUME }).await;
     assert!(ended.is_ok());
+}
+
+#[tokio::test]
+async fn a_delete_waits_for_the_end_of_a_restore() {
+    let store = Arc::new(MemoryStore::new());
+    let (one, other) = (ring(&store), ring(&store));
+    create(&one).await;
+    del(&one).await.unwrap();
+    let (at, go) = one.store().hook(At::BeforeDelete, ".p/");
+    let restoring = {
+        let one = Arc::clone(&one);
+        tokio::spawn(async move { one.restore(&request("o"), &name(), false).await })
+    };
+    reached(&at).await;
+    let told = why(del(&other).await);
+    assert!(told.contains("a restore of the key is under way since"), "{told}");
+    go.add_permits(1);
+    restoring.await.unwrap().unwrap();
+    del(&other).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_delete_without_grace_leaves_what_another_server_keeps() {
+    let store = Arc::new(MemoryStore::new());
+    let (one, other) = (ring(&store), without_grace(&store));
+    create(&one).await;
+    // It has read the key, and looks whether a restore is under way.
+    let (at, go) = other.store().hook(At::BeforeGet, ".p/");
+    let deleting = {
+        let other = Arc::clone(&other);
+        tokio::spawn(async move { del(&other).await })
+    };
+    reached(&at).await;
+    del(&one).await.unwrap();
+    go.add_permits(1);
+    assert_eq!(kind(deleting.await.unwrap()), Some(ErrorKind::Deleted));
+    one.restore(&request("o"), &name(), false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_purge_leaves_another_key_of_the_name_alone() {
+    let store = Arc::new(MemoryStore::new());
+    let (one, other) = (ring(&store), ring(&store));
+    create(&one).await;
+    del(&one).await.unwrap();
+    seen().await;
+    let (first, first_go) = one.store().hook(At::BeforeGet, "my-key");
+    let (second, second_go) = one.store().hook(At::BeforeGet, "my-key");
+    let purging = {
+        let one = Arc::clone(&one);
+        tokio::spawn(async move { purge(&one, &NOW).await })
+    };
+    reached(&first).await;
+    first_go.add_permits(1);
+    reached(&second).await;
+    store.delete(&EntryName::from(&name())).await.unwrap();
+    let anew = create(&other).await;
+    second_go.add_permits(1);
+    purging.await.unwrap().unwrap();
+    let there = other.describe(&request("c"), &name()).await.unwrap();
+    assert_eq!(there.fingerprint, Some(anew));
+}
+
+#[tokio::test]
+async fn a_purge_of_the_rest_leaves_a_key_that_was_imported_before_it() {
+    let store = Arc::new(MemoryStore::new());
+    let (one, other) = (ring(&store), ring(&store));
+    import(&one).await.unwrap();
+    let fingerprint = one.describe(&request("c"), &name()).await.unwrap().fingerprint;
+    one.rotate(&request("o"), &name(), None).await.unwrap();
+    seen().await;
+    let sealed = seal(&one).await.unwrap();
+    store.delete(&EntryName::from(&name())).await.unwrap();
+    let (at, go) = one.store().hook(At::BeforeCreate, ".p/");
+    let purging = {
+        let one = Arc::clone(&one);
+        tokio::spawn(async move { purge(&one, &Purge { fingerprint, ..NOW }).await })
+    };
+    reached(&at).await;
+    import(&other).await.unwrap();
+    go.add_permits(1);
+    assert_eq!(kind(purging.await.unwrap()), Some(ErrorKind::Conflict));
+    assert!(open(&ring(&store), &sealed).await.is_ok(), "its versions are there");
+    assert!(!left(&store).await.iter().any(|left| left.starts_with(".p/")));
+}
+
+#[tokio::test]
+async fn a_delete_that_was_undone_at_once_says_so() {
+    let store = Arc::new(MemoryStore::new());
+    let (one, other) = (ring(&store), ring(&store));
+    create(&one).await;
+    let (first, first_go) = one.store().hook(At::BeforeGet, ".d/");
+    let (second, second_go) = one.store().hook(At::BeforeGet, ".d/");
+    let deleting = {
+        let one = Arc::clone(&one);
+        tokio::spawn(async move { del(&one).await })
+    };
+    reached(&first).await;
+    first_go.add_permits(1);
+    // It reads back the marker that it has made.
+    reached(&second).await;
+    other.restore(&request("o"), &name(), false).await.unwrap();
+    second_go.add_permits(1);
+    let error = deleting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.chain().to_string().contains("another server restored or purged the key meanwhile"));
+    assert!(seal(&ring(&store)).await.is_ok());
 }

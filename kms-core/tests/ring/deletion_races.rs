@@ -1,15 +1,14 @@
 //! Deletes, restores and purges that meet each other at the worst moment.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::store::{EntryName, KeyStore, MemoryStore};
-use kms_core::{ErrorKind, KeyRing, Kms, Purge};
+use kms_core::{ErrorKind, Kms, Purge};
 
 use super::hooked::*;
 use super::scripted::{kind, name, request};
-use super::servers::{GRACE, NOW, RESUME, SHORT, left, seen, why};
+use super::servers::{NOW, RESUME, left, seen, why};
 
 /// A server reads the entry, a purge of another server runs to its end, and the server reads `.d`.
 #[tokio::test]
@@ -219,19 +218,8 @@ async fn a_resumed_purge_removes_no_new_key() {
 #[tokio::test]
 async fn a_purge_obeys_the_marker_that_is_there() {
     let store = Arc::new(MemoryStore::new());
-    let hooked = |grace| {
-        let hooked = Hooked {
-            store: Arc::clone(&store),
-            hooks: Mutex::default(),
-            denies_from_delete: AtomicBool::new(false),
-            denies_all: AtomicBool::new(false),
-            fails_reads: Mutex::default(),
-            fails_creates: Mutex::default(),
-        };
-        Arc::new(KeyRing::keeping_deleted(Arc::new(hooked), SHORT, grace))
-    };
     // The grace of the first delete is over soon; the second is deleted by a server with an hour.
-    let (one, other) = (hooked(Duration::from_millis(1)), hooked(GRACE));
+    let (one, other) = (with_grace(&store, Duration::from_millis(1)), ring(&store));
     create(&one).await;
     del(&one).await.unwrap();
     seen().await;

@@ -116,17 +116,30 @@ impl KeyStore for Hooked {
 
 pub type Ring = Arc<KeyRing<Arc<Hooked>>>;
 
-pub fn ring_with(store: &Arc<MemoryStore>, any: Duration) -> Ring {
-    let hooked = Hooked {
+fn hooked(store: &Arc<MemoryStore>) -> Arc<Hooked> {
+    Arc::new(Hooked {
         store: Arc::clone(store),
         hooks: Mutex::default(),
         denies_from_delete: AtomicBool::new(false),
         denies_all: AtomicBool::new(false),
         fails_reads: Mutex::default(),
         fails_creates: Mutex::default(),
-    };
-    Arc::new(KeyRing::keeping_deleted(Arc::new(hooked), LONG.with_any(any), GRACE))
+    })
 }
+
+pub fn ring_with(store: &Arc<MemoryStore>, any: Duration) -> Ring {
+    Arc::new(KeyRing::keeping_deleted(hooked(store), LONG.with_any(any), GRACE))
+}
+
+pub fn without_grace(store: &Arc<MemoryStore>) -> Ring {
+    Arc::new(KeyRing::new(hooked(store), LONG.with_any(ANY)))
+}
+
+/// Creates a server that keeps deleted keys for `grace`.
+pub fn with_grace(store: &Arc<MemoryStore>, grace: Duration) -> Ring {
+    Arc::new(KeyRing::keeping_deleted(hooked(store), LONG.with_any(ANY), grace))
+}
+
 pub fn ring(store: &Arc<MemoryStore>) -> Ring {
     ring_with(store, ANY)
 }
