@@ -71,7 +71,10 @@ impl Expectation {
             match store.get(&entry).await {
                 Ok(record) if record == content::record(name) => {}
                 Ok(_) => return Err(format!("entry '{name}' holds something else")),
-                Err(error) => return Err(format!("{error:?}")),
+                Err(error) => {
+                    let known = if self.present.contains(name) { "acknowledged" } else { "not acknowledged" };
+                    return Err(format!("{known}: {error:?}"));
+                }
             }
         }
         match store.get(&content::entry("never-made")).await {
