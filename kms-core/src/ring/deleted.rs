@@ -36,18 +36,25 @@ pub async fn list<S: KeyStore>(cache: &Cache<S>, query: &ListQuery<'_>, deadline
         };
         after = page.names.last().map(|last| last.as_str().to_owned());
         let doubtful: Vec<_> = page.names.iter().filter(|name| marked.contains(name.as_str())).collect();
-        let is_hidden = async |name: &KeyName| {
+        let deletion = async |name: &KeyName| {
             let deadline = Instant::now() + CALL_TIMEOUT;
-            let Ok(first) = cache.entry_until(name, deadline).await else { return false };
-            matches!(cache.search_of(name, &first, deadline).deletion().await, Ok(Some(_)))
+            let first = cache.entry_until(name, deadline).await?;
+            cache.search_of(name, &first, deadline).deletion().await
         };
-        let mut hidden = BTreeSet::new();
-        at_once(doubtful.iter().map(|name| (*name, Box::pin(is_hidden(name)))), |name, is_hidden| {
-            if is_hidden {
-                hidden.insert(name.clone());
-            }
-        })
+        let (mut hidden, mut outage) = (BTreeSet::new(), None);
+        at_once(
+            doubtful.iter().map(|name| (*name, Box::pin(deletion(name)))),
+            |name, deletion| match deletion {
+                Ok(Some(_)) => drop(hidden.insert(name.clone())),
+                Err(error) if error.kind().is_outage() => outage = Some(error),
+                // What cannot be read is there.
+                Ok(None) | Err(_) => {}
+            },
+        )
         .await;
+        if let Some(error) = outage {
+            return Err(error);
+        }
         listed.names.extend(page.names.into_iter().filter(|name| !hidden.contains(name)));
         if !page.more || listed.names.len() >= query.limit {
             return Ok(Page { more: page.more, ..listed });

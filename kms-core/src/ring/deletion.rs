@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::cache::{Cache, deleted, failed_read};
 use super::change;
-use super::entries::{last_version, put_marker, remove, remove_versions, without_owner};
+use super::entries::{last_version, newest_of, put_marker, remove, remove_versions, without_owner};
 use super::key::CachedKey;
 use super::markers::{DeletedMarker, UnderWayMarker, json};
 use super::policy::CALL_TIMEOUT;
@@ -35,7 +35,7 @@ pub async fn delete<S: KeyStore>(
         let search = cache.search_of(name, first, Instant::now() + CALL_TIMEOUT);
         // A restore has removed `.d` already, and not yet its own marker.
         if let Some(other) = under_way(&search).await? {
-            return Err(is_under_way(name, other.as_ref(), "delete"));
+            return Err(is_under_way(name, other.as_ref(), Resolution::Restore));
         }
         if !cache.grace.is_zero() {
             return mark_deleted(cache, caller, &search).await;
@@ -58,7 +58,7 @@ async fn mark_deleted<S: KeyStore>(
     let grace = cache.grace.max(cache.config.offline);
     let until = now.checked_add(grace).unwrap_or(Timestamp::MAX);
     let says = DeletedMarker { at: now.to_string(), by: caller.to_string(), until: until.to_string() };
-    let made = put_marker(search, &marker, &json(&says), operation).await;
+    let made = put_marker(search, &marker, &json(&says)?, operation).await;
     // The key is deleted, or that is not known. No copy in memory is used.
     cache.drop_key(name, Some(first.fingerprint()));
     if !made? {
@@ -78,9 +78,7 @@ async fn delete_at_once<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Opti
     let newest = match &key {
         None => 1,
         Some(first) => {
-            let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
-            let found = found.map_err(|error| failed_read(name, error))?;
-            let newest = found.versions.map_or(1, |versions| versions.newest());
+            let newest = newest_of(cache, name, first).await?;
             let newest = last_version(cache, name, first.fingerprint(), newest).await?;
             // A server with a grace may have said meanwhile that it is kept.
             let search = cache.search_of(name, first, Instant::now() + CALL_TIMEOUT);
@@ -145,7 +143,7 @@ pub async fn restore<S: KeyStore>(
     if search.deletion().await.map_err(|error| failed_read(name, error))?.is_none() {
         return match under_way(&search).await? {
             Some(_) if resume => remove(cache, &EntryName::under_way(name, first.fingerprint())).await,
-            Some(other) => Err(is_under_way(name, other.as_ref(), "restore")),
+            Some(other) => Err(is_under_way(name, other.as_ref(), Resolution::Restore)),
             None if was_away => Ok(()),
             None => Err(conflict("key is not deleted".to_owned())),
         };

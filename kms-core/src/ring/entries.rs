@@ -6,6 +6,8 @@ use tracing::warn;
 
 use super::backend::Backend;
 use super::cache::{Cache, failed_read};
+use super::key::CachedKey;
+use super::policy::CALL_TIMEOUT;
 use super::search::Search;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kms::MAX_VERSIONS;
@@ -80,7 +82,7 @@ pub async fn put_marker<S: KeyStore>(
         match store_new(backend, marker, &content, &operation, failed).await {
             Ok(Some(_)) => return Ok(true),
             Ok(None) => {
-                let why = "another server restored or purged the key meanwhile";
+                let why = "another server undid it at the same moment";
                 return Err(Error::with_source(ErrorKind::Conflict, operation(), why));
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -130,19 +132,26 @@ pub async fn exists<S: KeyStore>(cache: &Cache<S>, entry: &EntryName) -> Result<
     }
 }
 
-/// Returns the number of the newest version from `newest` on of which there is an entry, readable or not.
+/// Returns the number of the newest version that a search finds.
+pub async fn newest_of<S: KeyStore>(cache: &Cache<S>, name: &KeyName, first: &CachedKey) -> Result<u32> {
+    let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
+    let found = found.map_err(|error| failed_read(name, error))?;
+    Ok(found.versions.map_or(1, |versions| versions.newest()))
+}
+
+/// Returns the number of the newest version of which there is an entry, readable or not, given that `newest` is there.
 ///
-/// One that is missing ends the search only if the next one is missing, too.
+/// One that is missing ends the walk only if the next one is missing, too.
 pub async fn last_version<S: KeyStore>(
     cache: &Cache<S>,
     name: &KeyName,
     first: &Fingerprint,
     mut newest: u32,
 ) -> Result<u32> {
-    let mut number = 2;
+    let mut number = newest + 1;
     while number <= MAX_VERSIONS && number <= newest + 2 {
         match exists(cache, &EntryName::version(name, first, number)).await {
-            Ok(true) => newest = newest.max(number),
+            Ok(true) => newest = number,
             Ok(false) => {}
             Err(error) if error.kind() == ErrorKind::Denied => {
                 warn!(key = %name, "if the key has later versions, they stay in the key store: {}", error.chain());

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::deletion::Resolution;
+use crate::error::{Error, ErrorKind, Result};
 
 /// What the marker `.d` says.
 #[derive(Serialize, Deserialize)]
@@ -47,7 +48,7 @@ impl UnderWayMarker {
 }
 
 /// Returns the content of a marker.
-pub fn json(says: &impl Serialize) -> String {
-    // Texts are always JSON.
-    serde_json::to_string(says).unwrap_or_default()
+pub fn json(says: &impl Serialize) -> Result<String> {
+    let failed = |error| Error::with_source(ErrorKind::Internal, "write a marker as JSON", error);
+    serde_json::to_string(says).map_err(failed)
 }

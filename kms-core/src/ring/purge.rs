@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::cache::{Cache, failed_read};
-use super::entries::{exists, last_version, remove, remove_versions};
+use super::entries::{exists, last_version, newest_of, remove, remove_versions};
 use super::key::CachedKey;
 use super::markers::DeletedMarker;
 use super::policy::{APART, CALL_TIMEOUT};
@@ -28,21 +28,19 @@ pub async fn purge<S: KeyStore>(
     name: &KeyName,
     purge: &Purge,
 ) -> Result<Purged> {
-    let operation = || format!("purge key '{name}'");
-    let conflict = |why: &str| Error::with_source(ErrorKind::Conflict, operation(), why);
-    match (cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await, purge.fingerprint) {
-        (Ok(first), wanted) if wanted.is_none_or(|wanted| wanted == *first.fingerprint()) => {
-            purge_whole(cache, caller, name, &first, purge).await
+    match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
+        Ok(first) => match purge.fingerprint.filter(|wanted| wanted != first.fingerprint()) {
+            Some(gone) => purge_rest(cache, name, gone, purge).await,
+            None => purge_whole(cache, caller, name, &first, purge).await,
+        },
+        Err(error) if error.kind() == ErrorKind::Deleted => {
+            let why = "the key was deleted in the key store itself, which keeps it: restore it first, or remove it there";
+            Err(Error::with_source(ErrorKind::Conflict, format!("purge key '{name}'"), why))
         }
-        (Ok(_), Some(wanted)) => purge_rest(cache, name, wanted, purge).await,
-        (Err(error), Some(wanted)) if error.kind() == ErrorKind::NotFound => {
-            purge_rest(cache, name, wanted, purge).await
-        }
-        (Err(error), _) if error.kind() == ErrorKind::Deleted => Err(conflict(
-            "the key was deleted in the key store itself, which keeps it: restore it first, or remove it there",
-        )),
-        (Err(error), _) => Err(error),
-        (Ok(_), None) => Err(Error::new(ErrorKind::Internal, operation())),
+        Err(error) => match purge.fingerprint.filter(|_| error.kind() == ErrorKind::NotFound) {
+            Some(gone) => purge_rest(cache, name, gone, purge).await,
+            None => Err(error),
+        },
     }
 }
 
@@ -57,7 +55,7 @@ async fn purge_whole<S: KeyStore>(
     let search = cache.search_of(name, first, Instant::now() + CALL_TIMEOUT);
     let Some(content) = search.deletion().await.map_err(|error| failed_read(name, error))? else {
         return Err(match under_way(&search).await? {
-            Some(other) => is_under_way(name, other.as_ref(), "restore"),
+            Some(other) => is_under_way(name, other.as_ref(), Resolution::Restore),
             None => conflict(format!("key is not deleted: 'kms key rm {name}' comes first")),
         });
     };
@@ -72,9 +70,7 @@ async fn purge_whole<S: KeyStore>(
         run.end(cache, &search).await;
         return Err(conflict(why));
     }
-    let found = cache.search(name, first, None, Instant::now() + CALL_TIMEOUT).await;
-    let found = found.map_err(|error| failed_read(name, error))?;
-    let newest = found.versions.map_or(1, |versions| versions.newest());
+    let newest = newest_of(cache, name, first).await?;
     run.is_mine(cache, &search).await?;
     // Nothing but this very key is removed.
     match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {

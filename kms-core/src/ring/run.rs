@@ -29,15 +29,15 @@ pub async fn under_way<S: KeyStore>(search: &Search<'_, S>) -> Result<Option<Opt
     })
 }
 
-/// Creates the error of what meets the `.p` of another run.
-pub fn is_under_way(name: &KeyName, other: Option<&UnderWayMarker>, command: &str) -> Error {
+/// Creates the error of what meets the `.p` of another run. `way` is the command that goes on if that run is dead.
+pub fn is_under_way(name: &KeyName, other: Option<&UnderWayMarker>, way: Resolution) -> Error {
     let (what, since) = match other {
         Some(other) => (other.what.as_str(), format!(" since {} by {}", other.at, other.by)),
         None => ("restore or a purge", String::new()),
     };
-    let command = if command == "delete" { "restore" } else { command };
     let why = format!(
-        "a {what} of the key is under way{since}: if its server is dead, 'kms key {command} {name} --resume' goes on"
+        "a {what} of the key is under way{since}: if its server is dead, 'kms key {} {name} --resume' goes on",
+        way.as_str()
     );
     Error::with_source(ErrorKind::Conflict, format!("use key '{name}'"), why)
 }
@@ -68,19 +68,19 @@ impl Run {
             run: run.id.clone(),
             at: Timestamp::now().to_string(),
             by: caller.to_string(),
-        });
+        })?;
         let mut is_made = put_marker(search, &run.marker, &says, operation).await?;
         if !is_made {
             let other = under_way(search).await?;
             let other = other.as_ref().and_then(Option::as_ref);
             if !resume {
-                return Err(is_under_way(name, other, what.as_str()));
+                return Err(is_under_way(name, other, what));
             }
             // In the place of the other marker, so that its run ends at its next look if it is not dead after all.
             remove(cache, &run.marker).await?;
             is_made = put_marker(search, &run.marker, &says, operation).await?;
         }
-        if is_made { Ok(run) } else { Err(is_under_way(name, None, what.as_str())) }
+        if is_made { Ok(run) } else { Err(is_under_way(name, None, what)) }
     }
 
     /// Returns what `.d` says now that nobody but this run may remove it; `None` if it is gone.
@@ -101,8 +101,8 @@ impl Run {
         match under_way(&search).await? {
             Some(Some(marker)) if marker.run == self.id => Ok(()),
             Some(other) => {
-                let command = other.as_ref().map_or("restore", |other| other.what.as_str());
-                Err(is_under_way(search.name, other.as_ref(), command))
+                let way = other.as_ref().map_or(Resolution::Restore, |other| other.what);
+                Err(is_under_way(search.name, other.as_ref(), way))
             }
             None => {
                 let why = "another server restored or purged the key meanwhile";

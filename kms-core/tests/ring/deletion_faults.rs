@@ -102,13 +102,7 @@ async fn a_cut_off_purge_is_finished_where_versions_are_denied() {
     deny(&one);
     del(&one).await.unwrap();
     seen().await;
-    let (at, _go) = one.store().hook(At::BeforeDelete, ".x/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
-    reached(&at).await;
-    purging.abort();
+    purge_and_die(&one).await;
     let two = ring(&store);
     deny(&two);
     let ended = purge(&two, &Purge { fingerprint: Some(fp), ..RESUME }).await;
@@ -122,10 +116,7 @@ async fn a_delete_waits_for_the_end_of_a_restore() {
     create(&one).await;
     del(&one).await.unwrap();
     let (at, go) = one.store().hook(At::BeforeDelete, ".p/");
-    let restoring = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { one.restore(&request("o"), &name(), false).await })
-    };
+    let restoring = during(&one, |one| async move { one.restore(&request("o"), &name(), false).await });
     reached(&at).await;
     let told = why(del(&other).await);
     assert!(told.contains("a restore of the key is under way since"), "{told}");
@@ -141,10 +132,7 @@ async fn a_delete_without_grace_leaves_what_another_server_keeps() {
     create(&one).await;
     // It has read the key, and looks whether a restore is under way.
     let (at, go) = other.store().hook(At::BeforeGet, ".p/");
-    let deleting = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { del(&other).await })
-    };
+    let deleting = during(&other, |other| async move { del(&other).await });
     reached(&at).await;
     del(&one).await.unwrap();
     go.add_permits(1);
@@ -161,10 +149,7 @@ async fn a_purge_leaves_another_key_of_the_name_alone() {
     seen().await;
     let (first, first_go) = one.store().hook(At::BeforeGet, "my-key");
     let (second, second_go) = one.store().hook(At::BeforeGet, "my-key");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
+    let purging = during(&one, |one| async move { purge(&one, &NOW).await });
     reached(&first).await;
     first_go.add_permits(1);
     reached(&second).await;
@@ -187,10 +172,7 @@ async fn a_purge_of_the_rest_leaves_a_key_that_was_imported_before_it() {
     let sealed = seal(&one).await.unwrap();
     store.delete(&EntryName::from(&name())).await.unwrap();
     let (at, go) = one.store().hook(At::BeforeCreate, ".p/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &Purge { fingerprint, ..NOW }).await })
-    };
+    let purging = during(&one, |one| async move { purge(&one, &Purge { fingerprint, ..NOW }).await });
     reached(&at).await;
     import(&other).await.unwrap();
     go.add_permits(1);
@@ -206,10 +188,7 @@ async fn a_delete_that_was_undone_at_once_says_so() {
     create(&one).await;
     let (first, first_go) = one.store().hook(At::BeforeGet, ".d/");
     let (second, second_go) = one.store().hook(At::BeforeGet, ".d/");
-    let deleting = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { del(&one).await })
-    };
+    let deleting = during(&one, |one| async move { del(&one).await });
     reached(&first).await;
     first_go.add_permits(1);
     // It reads back the marker that it has made.
@@ -218,6 +197,6 @@ async fn a_delete_that_was_undone_at_once_says_so() {
     second_go.add_permits(1);
     let error = deleting.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(error.chain().to_string().contains("another server restored or purged the key meanwhile"));
+    assert!(error.chain().to_string().contains("another server undid it at the same moment"));
     assert!(seal(&ring(&store)).await.is_ok());
 }

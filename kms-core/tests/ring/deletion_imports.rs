@@ -14,20 +14,11 @@ async fn an_import_removes_no_key_that_is_not_its_own() {
     let (one, other, third) = (ring(&store), ring(&store), ring(&store));
     import(&one).await.unwrap();
     let (c_at, c_go) = other.store().hook(At::BeforeCreate, "my-key");
-    let importing = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { import(&other).await })
-    };
+    let importing = during(&other, |other| async move { import(&other).await });
     reached(&c_at).await;
     del(&one).await.unwrap();
     seen().await;
-    let (at, _never) = one.store().hook(At::BeforeDelete, ".x/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
-    reached(&at).await;
-    purging.abort();
+    purge_and_die(&one).await;
     // It reads back what it stored, and later what it is about to remove.
     let (r_at, r_go) = other.store().hook(At::BeforeGet, "my-key");
     let (d_at, d_go) = other.store().hook(At::BeforeGet, "my-key");
@@ -54,10 +45,7 @@ async fn an_import_removes_no_key_that_a_delete_keeps() {
     let (one, other) = (ring(&store), ring(&store));
     let (a, ago) = other.store().hook(At::BeforeGet, ".p/");
     let (b, bgo) = other.store().hook(At::BeforeGet, ".p/");
-    let importing = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { import(&other).await })
-    };
+    let importing = during(&other, |other| async move { import(&other).await });
     reached(&a).await;
     ago.add_permits(1);
     reached(&b).await;
@@ -78,19 +66,13 @@ async fn an_import_and_a_restore_do_not_both_end_the_key() {
     let (one, other) = (ring(&store), ring(&store));
     let (a, ago) = other.store().hook(At::BeforeGet, ".p/");
     let (b, bgo) = other.store().hook(At::BeforeGet, ".p/");
-    let importing = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { import(&other).await })
-    };
+    let importing = during(&other, |other| async move { import(&other).await });
     reached(&a).await;
     ago.add_permits(1);
     reached(&b).await;
     one.delete(&request("o"), &name()).await.unwrap();
     let (r, rgo) = one.store().hook(At::BeforeDelete, ".d/");
-    let restoring = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { one.restore(&request("o"), &name(), false).await })
-    };
+    let restoring = during(&one, |one| async move { one.restore(&request("o"), &name(), false).await });
     reached(&r).await;
     bgo.add_permits(1);
     importing.await.unwrap().unwrap();
@@ -108,15 +90,9 @@ async fn two_purges_of_the_rest_tell_the_truth() {
     store.delete(&EntryName::from(&name())).await.unwrap();
     let by = Purge { fingerprint: Some(fp), ..NOW };
     let (c, cgo) = one.store().hook(At::BeforeCreate, ".p/");
-    let first = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &by).await })
-    };
+    let first = during(&one, |one| async move { purge(&one, &by).await });
     reached(&c).await;
-    let second = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { purge(&other, &by).await })
-    };
+    let second = during(&other, |other| async move { purge(&other, &by).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     cgo.add_permits(1);
     let (first, second) = (first.await.unwrap(), second.await.unwrap());
@@ -140,18 +116,12 @@ async fn an_import_whose_second_look_fails_does_not_say_that_it_is_done() {
     let (one, other) = (ring(&store), ring(&store));
     import(&one).await.unwrap();
     let (c_at, c_go) = other.store().hook(At::BeforeCreate, "my-key");
-    let importing = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { import(&other).await })
-    };
+    let importing = during(&other, |other| async move { import(&other).await });
     reached(&c_at).await;
     del(&one).await.unwrap();
     seen().await;
     let (at, go) = one.store().hook(At::BeforeDelete, ".x/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
+    let purging = during(&one, |one| async move { purge(&one, &NOW).await });
     reached(&at).await;
     *other.store().fails_reads.lock().unwrap() = Some((".p/".into(), ErrorKind::Unreachable));
     c_go.add_permits(1);

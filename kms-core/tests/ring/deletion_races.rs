@@ -19,10 +19,7 @@ async fn a_read_that_a_purge_overtakes_brings_no_purged_key() {
     del(&one).await.unwrap();
     seen().await;
     let (at, go) = other.store().hook(At::BeforeGet, ".d/");
-    let sealing = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { seal(&other).await })
-    };
+    let sealing = during(&other, |other| async move { seal(&other).await });
     reached(&at).await;
     purge(&one, &NOW).await.unwrap();
     go.add_permits(1);
@@ -44,21 +41,12 @@ async fn an_import_during_a_purge_is_refused() {
     import(&one).await.unwrap();
     let fp = one.describe(&request("c"), &name()).await.unwrap().fingerprint.unwrap();
     let (at, go) = other.store().hook(At::BeforeCreate, "my-key");
-    let importing = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { import(&other).await })
-    };
+    let importing = during(&other, |other| async move { import(&other).await });
     reached(&at).await;
     del(&one).await.unwrap();
     seen().await;
     // The purge's server dies right after it removed the entry.
-    let (at, _never) = one.store().hook(At::BeforeDelete, ".x/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
-    reached(&at).await;
-    purging.abort();
+    purge_and_die(&one).await;
     go.add_permits(1);
     assert_eq!(kind(importing.await.unwrap()), Some(ErrorKind::Conflict));
     assert!(seal(&other).await.is_err());
@@ -75,10 +63,7 @@ async fn a_delete_of_nothing_removes_no_new_key() {
     let store = Arc::new(MemoryStore::new());
     let (one, other) = (ring(&store), ring(&store));
     let (at, go) = one.store().hook(At::AfterGet, "my-key");
-    let deleting = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { del(&one).await })
-    };
+    let deleting = during(&one, |one| async move { del(&one).await });
     reached(&at).await;
     create(&other).await;
     let sealed = seal(&other).await.unwrap();
@@ -96,16 +81,10 @@ async fn two_deletes_over_a_planted_marker_tell_the_truth() {
     let fp = create(&one).await;
     store.replace(&EntryName::deleted(&name(), &fp), b"planted");
     let (at, go) = one.store().hook(At::BeforeDelete, ".d/");
-    let deleting = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { del(&one).await })
-    };
+    let deleting = during(&one, |one| async move { del(&one).await });
     reached(&at).await;
     let (at2, go2) = other.store().hook(At::BeforeDelete, ".d/");
-    let second = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { del(&other).await })
-    };
+    let second = during(&other, |other| async move { del(&other).await });
     reached(&at2).await;
     go2.add_permits(1);
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -127,17 +106,11 @@ async fn a_restore_and_a_purge_over_a_planted_marker_tell_the_truth() {
     store.replace(&EntryName::under_way(&name(), &fp), b"planted");
     // The purge has read the planted marker, and is slow to remove it.
     let (p_at, p_go) = other.store().hook(At::BeforeDelete, ".p/");
-    let purging = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { purge(&other, &NOW).await })
-    };
+    let purging = during(&other, |other| async move { purge(&other, &NOW).await });
     reached(&p_at).await;
     // The restore has its marker, and saw everything; it is about to remove `.d`.
     let (r_at, r_go) = one.store().hook(At::BeforeDelete, ".d/");
-    let restoring = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { one.restore(&request("o"), &name(), false).await })
-    };
+    let restoring = during(&one, |one| async move { one.restore(&request("o"), &name(), false).await });
     reached(&r_at).await;
     // Purge removes the restore's marker, makes its own, and is about to remove the entry.
     let (e_at, e_go) = other.store().hook(At::BeforeDelete, "my-key");
@@ -157,18 +130,12 @@ async fn a_rotation_during_a_purge_leaves_nothing() {
     let (one, other) = (ring(&store), ring(&store));
     create(&one).await;
     let (at, go) = other.store().hook(At::BeforeCreate, ".v/");
-    let rotating = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { other.rotate(&request("o"), &name(), None).await })
-    };
+    let rotating = during(&other, |other| async move { other.rotate(&request("o"), &name(), None).await });
     reached(&at).await;
     del(&one).await.unwrap();
     seen().await;
     let (p_at, p_go) = one.store().hook(At::BeforeDelete, "my-key");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
+    let purging = during(&one, |one| async move { purge(&one, &NOW).await });
     reached(&p_at).await;
     go.add_permits(1);
     assert_eq!(kind(rotating.await.unwrap()), Some(ErrorKind::Deleted));
@@ -190,20 +157,14 @@ async fn a_resumed_purge_removes_no_new_key() {
     let (a, ago) = one.store().hook(At::BeforeGet, ".p/");
     let (b, bgo) = one.store().hook(At::BeforeGet, ".p/");
     let (c, cgo) = one.store().hook(At::BeforeGet, ".p/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
+    let purging = during(&one, |one| async move { purge(&one, &NOW).await });
     reached(&a).await;
     ago.add_permits(1);
     reached(&b).await;
     bgo.add_permits(1);
     reached(&c).await;
     let (v_at, v_go) = other.store().hook(At::BeforeDelete, ".v/");
-    let resumed = {
-        let other = Arc::clone(&other);
-        tokio::spawn(async move { purge(&other, &RESUME).await })
-    };
+    let resumed = during(&other, |other| async move { purge(&other, &RESUME).await });
     reached(&v_at).await;
     let third = ring(&store);
     create(&third).await;
@@ -224,10 +185,7 @@ async fn a_purge_obeys_the_marker_that_is_there() {
     del(&one).await.unwrap();
     seen().await;
     let (at, go) = one.store().hook(At::BeforeCreate, ".p/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &Purge::default()).await })
-    };
+    let purging = during(&one, |one| async move { purge(&one, &Purge::default()).await });
     reached(&at).await;
     other.restore(&request("o"), &name(), false).await.unwrap();
     let sealed = seal(&other).await.unwrap();
@@ -253,10 +211,8 @@ async fn a_purge_of_the_rest_keeps_an_import_away() {
     let sealed = seal(&one).await.unwrap();
     store.delete(&EntryName::from(&name())).await.unwrap();
     let (at, go) = one.store().hook(At::BeforeDelete, ".v/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &Purge { fingerprint: Some(fp), ..NOW }).await })
-    };
+    let purging =
+        during(&one, |one| async move { purge(&one, &Purge { fingerprint: Some(fp), ..NOW }).await });
     reached(&at).await;
     assert_eq!(kind(import(&other).await), Some(ErrorKind::Conflict));
     go.add_permits(1);
@@ -275,10 +231,7 @@ async fn a_purge_whose_run_was_ended_says_so() {
     seen().await;
     let (a, ago) = one.store().hook(At::BeforeGet, ".p/");
     let (b, bgo) = one.store().hook(At::BeforeGet, ".p/");
-    let purging = {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { purge(&one, &NOW).await })
-    };
+    let purging = during(&one, |one| async move { purge(&one, &NOW).await });
     reached(&a).await;
     ago.add_permits(1);
     reached(&b).await;

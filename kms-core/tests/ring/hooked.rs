@@ -11,7 +11,7 @@ use kms_core::{Error, ErrorKind, ImportedKey, KeyRing, Kms, ListQuery, Page, Pur
 use tokio::sync::Semaphore;
 
 use super::scripted::{LONG, name, request};
-use super::servers::{ANY, GRACE};
+use super::servers::{ANY, GRACE, NOW};
 
 /// The moment at which an operation waits.
 #[derive(Clone, Copy, PartialEq)]
@@ -169,4 +169,20 @@ pub async fn purge(r: &Ring, p: &Purge) -> Result<kms_core::Purged> {
 pub async fn import(r: &Ring) -> Result<()> {
     let key = ImportedKey::new(SecretKey::take(&mut [7; 32]), Cipher::Aes256);
     r.import(&request("o"), &name(), key).await
+}
+
+/// Does something on a server while the test goes on.
+pub fn during<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    ring: &Ring,
+    act: impl FnOnce(Ring) -> F,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(act(Arc::clone(ring)))
+}
+
+/// Purges the key on a server that dies right after it has removed the entry.
+pub async fn purge_and_die(ring: &Ring) {
+    let (at, _never) = ring.store().hook(At::BeforeDelete, ".x/");
+    let purging = during(ring, |ring| async move { purge(&ring, &NOW).await });
+    reached(&at).await;
+    purging.abort();
 }

@@ -144,15 +144,23 @@ impl WantedKeys {
 /// Creates those keys that do not exist. It stops at the first outage, instead of waiting once for each key.
 async fn create(kms: &dyn Kms, creator: Identity, names: &[KeyName], timeout: Duration) -> Outcome {
     let mut outcome = Outcome { missing: Vec::new(), why: None };
+    let mut answers = true;
     for (index, name) in names.iter().enumerate() {
         match kms.create(&Request::new(creator, timeout), name).await {
             Ok(()) => tracing::info!(key = %name, "key created"),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let described = kms.describe(&Request::new(creator, timeout), name).await;
-                if let Err(error) = described
-                    && error.kind() == ErrorKind::Deleted
-                {
-                    tracing::error!(key = %name, "a key of the config is deleted: {}", error.chain());
+                let described = if answers {
+                    kms.describe(&Request::new(creator, timeout), name).await.map(drop)
+                } else {
+                    Ok(())
+                };
+                match described {
+                    Err(error) if error.kind() == ErrorKind::Deleted => {
+                        tracing::error!(key = %name, "a key of the config is deleted: {}", error.chain());
+                    }
+                    // The key is there, which is all that matters now. No other one is waited for.
+                    Err(error) => answers &= !error.kind().is_outage(),
+                    Ok(()) => {}
                 }
             }
             Err(error) => {
