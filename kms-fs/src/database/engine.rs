@@ -88,6 +88,8 @@ impl Engine {
         let log = File::options().read(true).write(true).open(&log_path);
         let log = log.map_err(OpenError::io("open", &log_path))?;
         wait_until_released(&log).map_err(OpenError::io("lock", &log_path))?;
+        // A process that was killed may have given the database or the journal its name, and not synced that.
+        sync_directory(path)?;
         let sync = |log: &File| log.sync_all().map_err(OpenError::io("sync", &log_path));
         let settle = || settle_snapshots(&directory).map_err(OpenError::io("clean up", &directory));
         sync(&log)?;

@@ -7,7 +7,8 @@
 //! * sled's own flusher is off. It moves pages between two syncs, and frees and reuses segments whose pages are
 //!   not yet on the disk in their new place. Without it a batch writes less than a segment, and the file stays
 //!   within some three times its live content.
-//! * A database is made under another name, synced and renamed. So it is there whole or not at all.
+//! * A database is made under another name, synced and renamed. So it is there whole or not at all. A process
+//!   that is killed may not have synced that name, so each opening syncs the names before it builds on them.
 //! * The log is synced before sled is opened. A killed process leaves records in the page cache, and sled
 //!   writes a snapshot that refers to them. An unfinished snapshot is removed: sled would take it for the
 //!   latest one and refuse to open.

@@ -22,12 +22,23 @@ pub fn sync_directory(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Creates a directory and its missing parents durably, for the owner only.
+///
+/// A process that was killed may have made the last of those that are there, and not synced its name. So that
+/// name is synced too, as far as this process may read the directory that it is in.
 pub fn create_directories(path: &Path) -> Result<(), OpenError> {
-    let missing: Vec<&Path> =
+    let mut missing: Vec<&Path> =
         path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(OpenError::io("create directory", path))?;
-    missing.into_iter().try_for_each(sync_directory_of)
+    if let Some(there) = path.ancestors().nth(missing.len()).filter(|path| path.file_name().is_some()) {
+        let _ = sync_directory_of(there);
+    }
+    // Each name is durable before the next one is made, so a kill leaves one at most that is not.
+    missing.reverse();
+    let make = |path: &Path| {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(OpenError::io("create directory", path))
+    };
+    missing.into_iter().try_for_each(|path| make(path).and_then(|()| sync_directory_of(path)))?;
+    make(path)
 }
 
 /// Makes a directory with all its content durable.

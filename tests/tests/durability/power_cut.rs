@@ -14,6 +14,8 @@ use crate::writer::{Writer, root_key};
 /// How many recordings there are. Each begins with what a power cut left of the one before.
 const RECORDINGS: usize = 5;
 const CUTS: usize = 40;
+/// How many power cuts there are after a start that followed a killed one.
+const CUTS_AFTER_A_KILL: usize = 4;
 /// How many power cuts there are at each point while a store opens.
 const CUTS_WHILE_OPENING: usize = 3;
 
@@ -27,6 +29,54 @@ fn nothing_acknowledged_is_lost_in_a_power_cut() {
 #[test]
 fn nothing_acknowledged_is_lost_in_a_power_cut_while_a_store_opens() {
     cut_power_in_recordings("power cut while opening", 1, |recording, _| recording.points_while_opening());
+}
+
+/// The process after one that was killed finds names in the page cache that no disk has.
+#[test]
+fn a_power_cut_after_a_first_start_that_was_killed_anywhere_takes_nothing() {
+    let mut random = Random::seeded("power cut after a killed start");
+    let dir = tempfile::tempdir().unwrap();
+    let (root_key_file, root_key) = root_key(dir.path());
+    for steps in 1.. {
+        let below = dir.path().join(format!("disk-{steps}"));
+        std::fs::create_dir(&below).unwrap();
+        let (store, log) = (below.join("parent/store"), below.with_extension("log"));
+        let before = Disk::load(&below);
+        let start = |kill_after: usize, prefix: &str| {
+            let environment = [("POWERCUT_KILL_AFTER", kill_after.to_string())];
+            let prefix = prefix.to_owned();
+            let writer = Writer {
+                directory: &store,
+                root_key: &root_key_file,
+                prefix,
+                tasks: 2,
+                rounds: 2,
+                deleted: 3,
+            };
+            let mut running = writer.record_below(&below, &log, &environment);
+            let made = std::iter::from_fn(|| running.line()).count();
+            running.wait();
+            made
+        };
+        let has_ended = start(steps, "killed") > 0;
+        start(usize::MAX, "after-it");
+        let recording = Recording { before, operations: recording::read(&log) };
+        let points = vec![recording.operations.len(); CUTS_AFTER_A_KILL];
+        let outcome = recording.replay_below(
+            points,
+            Path::new("parent/store"),
+            Expectation::default(),
+            &root_key,
+            dir.path(),
+            &mut random,
+        );
+        outcome.unwrap_or_else(|why| panic!("killed after {steps} steps, {why}"));
+        if has_ended {
+            println!("a first start has {steps} steps");
+            assert!(steps > 20, "only {steps} steps were seen");
+            return;
+        }
+    }
 }
 
 #[test]
@@ -163,8 +213,21 @@ impl Recording {
 
     /// Cuts the power at these points, in order, and checks the store after each. Returns the last store.
     fn replay(
+        self,
+        points: Vec<usize>,
+        expected: Expectation,
+        root_key: &RootKey,
+        scratch: &Path,
+        random: &mut Random,
+    ) -> Result<(PathBuf, Found), String> {
+        self.replay_below(points, Path::new(""), expected, root_key, scratch, random)
+    }
+
+    /// Like [`replay`](Self::replay), for a store that is `below` the recorded directory.
+    fn replay_below(
         mut self,
         mut points: Vec<usize>,
+        below: &Path,
         mut expected: Expectation,
         root_key: &RootKey,
         scratch: &Path,
@@ -177,7 +240,7 @@ impl Recording {
                 points.remove(0);
                 let target = tempfile::tempdir_in(scratch).unwrap().keep();
                 self.before.cut(&target, random);
-                let found = expected.check(&target, root_key);
+                let found = expected.check(&target.join(below), root_key);
                 let found =
                     found.map_err(|why| format!("power cut after {at} of {len} operations: {why}"))?;
                 if let Some((target, _)) = last.replace((target, found)) {
