@@ -35,6 +35,11 @@
 //! [`Wrapper`](store::Wrapper) is a root key that another system holds. [`Wrapped`](store::Wrapped) combines any store
 //! with any wrapper. The module `contract` (feature `contract`) checks that a backend keeps the rules.
 //!
+//! # Roots
+//!
+//! The module [`roots`], for programs whose store has several root keys: each of them opens the one store key, under
+//! which the records are sealed.
+//!
 //! # Building blocks
 //!
 //! The module [`primitives`]: sealing under one key, secrets that are wiped, and reading files that hold them.
@@ -66,6 +71,7 @@ pub mod primitives;
 #[cfg(doctest)]
 mod readme;
 mod ring;
+pub mod roots;
 pub mod single_flight;
 mod status;
 pub mod store;

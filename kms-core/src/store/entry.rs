@@ -10,6 +10,8 @@ use crate::primitives::{Fingerprint, fill_random};
 pub(crate) const DELETED: &str = ".d/";
 /// The directory of the markers of restores and purges.
 pub(crate) const UNDER_WAY: &str = ".p/";
+/// The directory of the roots of a store. Its entries belong to no key.
+pub(crate) const ROOTS: &str = ".r/";
 /// All directories of what belongs to keys.
 pub(crate) const DIRECTORIES: [&str; 4] = [".v/", ".x/", DELETED, UNDER_WAY];
 
@@ -46,6 +48,16 @@ impl EntryName {
         Self(format!("{UNDER_WAY}{name}/{}", hex::encode(first.as_bytes())).into())
     }
 
+    /// Returns the name of an entry that belongs to the roots of the store: `.r/<segment>`.
+    pub(crate) fn of_roots(segment: &str) -> Self {
+        Self(format!("{ROOTS}{segment}").into())
+    }
+
+    /// Returns the name of an entry that a listing of segments found in one of the [`DIRECTORIES`].
+    pub(crate) fn listed(directory: &str, segment: &str) -> Self {
+        Self(format!("{directory}{segment}").into())
+    }
+
     /// Returns a random name that no key has and no listing shows, for the probe of a check.
     ///
     /// # Errors
@@ -62,7 +74,7 @@ impl EntryName {
         &self.0
     }
 
-    /// Returns `true` if this is no key, but something that belongs to one. Listings hide it.
+    /// Returns `true` if this is no key, but something that belongs to one or to the roots. Listings hide it.
     pub fn is_hidden(&self) -> bool {
         self.0.starts_with('.')
     }

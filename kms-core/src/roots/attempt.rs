@@ -1,0 +1,266 @@
+//! One attempt to open a store: which key it has, who may give it one, and whether it is served.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::anchor::Anchor;
+use super::establish::Realigned;
+use super::look::{Seen, Shown, State};
+use super::set::Roots;
+use super::store_key::StoreKey;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Whether an opening may give an empty store its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Making {
+    /// It may, if all roots answer and the store is known to be empty.
+    OnEmpty,
+    /// Only [`Roots::init`] and [`Roots::adopt`] may: the store has no atomic create, or a root has no id of its own.
+    Explicit,
+}
+
+/// What one attempt to open a store came to.
+pub(super) struct Attempt {
+    pub outcome: Outcome,
+    pub notes: Vec<String>,
+    pub is_new: bool,
+    /// The roots that do not open the store key.
+    pub closed: Vec<String>,
+}
+
+pub(super) enum Outcome {
+    /// The store has this key.
+    Open(StoreKey),
+    /// The store has no key, and its records are wrapped one by one.
+    Earlier,
+    /// Nobody knows yet: a root or the store is away.
+    Pending(Error),
+}
+
+/// How often a start looks again while other servers give the store its key.
+const LOOKS: u32 = 80;
+/// The wait between two such looks.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// What came of a store without anchor: an attempt, or a reason to look again.
+enum Unanchored {
+    Done(Attempt),
+    /// Others are at it. What to say if they do not come to an end.
+    Again(Error),
+}
+
+impl Roots {
+    /// Tries to open the store.
+    pub(super) async fn attempt(&self, making: Making) -> Result<Attempt> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let seen = match self.look().await {
+                Ok(seen) => seen,
+                Err(error) if error.kind().is_outage() => return Ok(Attempt::pending(error, Vec::new())),
+                Err(error) if error.kind() == ErrorKind::Denied => {
+                    let why = format!("whether the store has a store key is not known: {}", error.chain());
+                    return self.earlier_or(&why);
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(anchor) = seen.anchor {
+                return self.anchored(&anchor, &seen).await;
+            }
+            let outcome = self.unanchored(&seen, making).await;
+            let again = match outcome {
+                Ok(Unanchored::Done(attempt)) if !matches!(attempt.outcome, Outcome::Earlier) => {
+                    return Ok(attempt);
+                }
+                Ok(Unanchored::Again(error)) => error,
+                // Another server may have given the store its key since the look, and have made records under it.
+                _ if looks < LOOKS && self.has_anchor().await => continue,
+                Ok(Unanchored::Done(attempt)) => return Ok(attempt),
+                Err(error) => return Err(error),
+            };
+            if looks == LOOKS {
+                return Err(again);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn has_anchor(&self) -> bool {
+        Anchor::read(&*self.store).await.is_ok_and(|anchor| anchor.is_some())
+    }
+
+    /// Opens a store that has a key.
+    async fn anchored(&self, anchor: &Anchor, seen: &Seen) -> Result<Attempt> {
+        let Some(key) = seen.key() else {
+            let doing = format!("open the store key {}", Shown(anchor.fingerprint));
+            if let Some(away) = seen.away() {
+                return Ok(Attempt::pending(Error::with_source(away.kind(), doing, seen.told()), Vec::new()));
+            }
+
+            let why = format!("no root opens it: {}", seen.told());
+            return Err(Error::with_source(ErrorKind::Corrupt, doing, why));
+        };
+        let Realigned { mut notes, stay } = self.realign(seen, key).await?;
+        if let Some(id) = &seen.removing {
+            notes.push(format!("a removal of root '{id}' was cut off: 'kms root remove {id}' completes it"));
+        }
+        let mut closed = Vec::new();
+        for (id, state) in &seen.states {
+            let told = state.told(Some(anchor));
+            match state {
+                State::Opens(_) if !stay.contains(id) => continue,
+                State::Opens(_) => {}
+                State::NoEntry => notes.push(format!(
+                    "root '{id}' {told}, so it does not protect this store: 'kms root add {id}' adds it"
+                )),
+                _ => notes.push(format!("root '{id}' {told}")),
+            }
+            closed.push(format!("root '{id}' does not open"));
+        }
+        Ok(Attempt { outcome: Outcome::Open(key.clone()), notes, is_new: false, closed })
+    }
+
+    /// Finds out what a store without anchor is.
+    async fn unanchored(&self, seen: &Seen, making: Making) -> Result<Unanchored> {
+        let keys = seen.keys();
+        if !keys.is_empty() {
+            return self.completed(seen, &keys, making).await;
+        }
+        if let Some(away) = seen.away() {
+            return Ok(Unanchored::Done(Attempt::pending(away.clone(), Vec::new())));
+        }
+        if seen.states.iter().any(|(_, state)| !matches!(state, State::NoEntry)) {
+            let why = format!("the store has no anchor, and {}", seen.told());
+            return self.earlier_or(&why).map(Unanchored::Done);
+        }
+        match self.is_empty().await {
+            Ok(false) if self.is_served_earlier() => {
+                let unprotected = "the records are wrapped one by one, each by one root: a second root protects none \
+                    of them, and 'kms root adopt' has it protect what is made from then on";
+                let notes = (self.all.len() > 1).then(|| unprotected.to_owned());
+                Ok(Unanchored::Done(Attempt::earlier(notes.into_iter().collect())))
+            }
+            Ok(false) => Err(no_key("the store has records and no anchor")),
+            Ok(true) if making == Making::OnEmpty => self.first_key().await,
+            Ok(true) => {
+                let why = "the store is empty and has no store key";
+                self.earlier_or(why).map(Unanchored::Done)
+            }
+            Err(error) if error.kind().is_outage() => {
+                Ok(Unanchored::Done(Attempt::pending(error, Vec::new())))
+            }
+            Err(error) => {
+                let why = format!("whether the store is empty is not known: {}", error.chain());
+                self.earlier_or(&why).map(Unanchored::Done)
+            }
+        }
+    }
+
+    /// Goes on with root entries of a store without anchor.
+    async fn completed(&self, seen: &Seen, keys: &[StoreKey], making: Making) -> Result<Unanchored> {
+        let (key, count) = match self.which_opens(keys).await {
+            Ok((Some(key), _)) => (key, None),
+            Ok((None, count)) => match keys {
+                [key] if count.all() == 0 => (key.clone(), Some(count)),
+                _ if count.all() == 0 => {
+                    let why =
+                        format!("the store has no anchor, and its roots hold several keys: {}", seen.told());
+                    return Ok(Unanchored::Again(no_key(&why)));
+                }
+                _ => {
+                    let why = format!(
+                        "the store has no anchor, and the store keys in its roots' entries open none of its {} records: {}",
+                        count.all(),
+                        seen.told()
+                    );
+                    return self.earlier_or(&why).map(Unanchored::Done);
+                }
+            },
+            Err(error) if error.kind().is_outage() => {
+                return Ok(Unanchored::Done(Attempt::pending(error, Vec::new())));
+            }
+            Err(error) => {
+                let why = format!(
+                    "the store has no anchor, and whether a store key in its roots' entries opens a record is not known: {}",
+                    error.chain()
+                );
+                return self.earlier_or(&why).map(Unanchored::Done);
+            }
+        };
+        if making == Making::Explicit {
+            let why = "the store has entries of roots and no anchor";
+            return self.earlier_or(why).map(Unanchored::Done);
+        }
+        // A first start was cut off: it would have written the entries of all roots. One that is away gets none.
+        if count.is_some()
+            && let Ok(wrapped) = self.wrap_all(&key).await
+        {
+            self.write_entries(&wrapped).await?;
+        }
+        self.anchored_now(&key).await
+    }
+
+    /// Makes the first key of an empty store.
+    async fn first_key(&self) -> Result<Unanchored> {
+        let key = StoreKey::random()?;
+        let wrapped = match self.wrap_all(&key).await {
+            Ok(wrapped) => wrapped,
+            Err((_, error)) if error.kind().is_outage() => {
+                return Ok(Unanchored::Done(Attempt::pending(error, Vec::new())));
+            }
+            Err((_, error)) => {
+                let why = format!("the store is empty, and no store key can be made: {}", error.chain());
+                return self.earlier_or(&why).map(Unanchored::Done);
+            }
+        };
+        self.write_entries(&wrapped).await?;
+        self.anchored_now(&key).await
+    }
+
+    /// Creates the anchor, and opens the store whose key the anchor names by then.
+    async fn anchored_now(&self, key: &StoreKey) -> Result<Unanchored> {
+        let seen = match self.anchor(key).await {
+            Ok(seen) => seen,
+            Err(error) if error.kind().is_outage() => return Ok(Unanchored::Again(error)),
+            Err(error) => return Err(error),
+        };
+        let Some(anchor) = seen.anchor else {
+            return Ok(Unanchored::Again(no_key("other servers give it one, and do not come to an end")));
+        };
+        let mut attempt = self.anchored(&anchor, &seen).await?;
+        attempt.is_new = anchor.names(key);
+        Ok(Unanchored::Done(attempt))
+    }
+
+    fn is_served_earlier(&self) -> bool {
+        self.form.earlier().is_some()
+    }
+
+    /// Serves the store in its earlier form. Where it has none, or has several roots, which protect nothing then, the start is
+    /// refused.
+    fn earlier_or(&self, why: &str) -> Result<Attempt> {
+        if self.is_served_earlier() && self.all.len() == 1 {
+            Ok(Attempt::earlier(vec![format!("{why}; records are wrapped one by one until 'kms root init'")]))
+        } else {
+            Err(no_key(why))
+        }
+    }
+}
+
+/// Creates the error of a store that gets no key by itself.
+fn no_key(why: &str) -> Error {
+    let why = format!("{why}; 'kms root init' gives the store its key once that is looked into");
+    Error::with_source(ErrorKind::Conflict, "open the roots of the store", why)
+}
+
+impl Attempt {
+    fn earlier(notes: Vec<String>) -> Self {
+        Self { outcome: Outcome::Earlier, notes, is_new: false, closed: Vec::new() }
+    }
+
+    fn pending(error: Error, notes: Vec<String>) -> Self {
+        let closed = vec![format!("no root opens: {}", error.chain())];
+        Self { outcome: Outcome::Pending(error), notes, is_new: false, closed }
+    }
+}

@@ -1,0 +1,272 @@
+//! The store of plain records over a store with roots.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+
+use super::attempt::{Attempt, Making, Outcome};
+use super::set::Roots;
+use super::store_key::StoreKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::listing::{ListQuery, Page};
+use crate::primitives::SecretBytes;
+use crate::status::StoreStatus;
+use crate::store::{EntryName, KeyStore, StoreCapabilities, Wrapped, Wrapper};
+
+/// The first and the longest wait before a store or a root is tried again.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The least time between two looks for the store key because of a record that is sealed under one.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// An opened store, and what an operator should know about it.
+#[non_exhaustive]
+pub struct Opened {
+    /// The store of plain records.
+    pub store: Arc<Rooted>,
+    /// What an operator should know, a sentence each.
+    pub warnings: Vec<String>,
+    /// Whether the store got its key just now.
+    pub is_new: bool,
+}
+
+/// A [`KeyStore`] of plain records over a store with roots.
+///
+/// Until a root opens, every operation fails with the error of the root that may open the store.
+pub struct Rooted {
+    roots: Roots,
+    making: Making,
+    state: RwLock<State>,
+    /// When the store key was last looked for because of a record.
+    looked: Mutex<Option<Instant>>,
+}
+
+type Serving = Arc<Wrapped<Arc<dyn KeyStore>, Arc<dyn Wrapper>>>;
+
+#[derive(Clone)]
+struct State {
+    serving: Result<Serving>,
+    has_key: bool,
+    /// The roots that do not open.
+    closed: Arc<[String]>,
+}
+
+impl Roots {
+    /// Opens the store.
+    ///
+    /// If no root opens now, and one that may open is away, the store is returned all the same. Its operations fail
+    /// with the error of that root until it opens. [`Rooted::keep_trying`] tries again.
+    ///
+    /// # Errors
+    ///
+    /// Each error is a reason not to start. Nothing was written after it was found.
+    ///
+    /// - [`ErrorKind::Corrupt`]: every root answered, and none opens the key that the anchor names; or the anchor
+    ///   cannot be read as one.
+    /// - [`ErrorKind::Conflict`]: a root's entry holds another key than the anchor names, and that key opens a record;
+    ///   or the store has no anchor, and only [`Roots::init`] may decide.
+    /// - [`ErrorKind::Denied`], [`ErrorKind::LoginRefused`], [`ErrorKind::Disabled`], [`ErrorKind::Internal`]: the
+    ///   store, or a root that would have to wrap the first key, refuses.
+    pub async fn open(self, making: Making) -> Result<Opened> {
+        let Attempt { outcome, notes, is_new, closed } = self.attempt(making).await?;
+        let store = Arc::new(Rooted::new(self, making, outcome, closed));
+        Ok(Opened { store, warnings: notes, is_new })
+    }
+}
+
+impl Rooted {
+    fn new(roots: Roots, making: Making, outcome: Outcome, closed: Vec<String>) -> Self {
+        let state = State::of(&roots, outcome, closed);
+        Self { roots, making, state: RwLock::new(state), looked: Mutex::new(None) }
+    }
+
+    /// Returns `true` if records can be read: a root opened, or the store is served in its earlier form.
+    pub fn is_open(&self) -> bool {
+        self.state().serving.is_ok()
+    }
+
+    /// Returns `true` if the store has a store key, and a root opened it.
+    pub fn has_key(&self) -> bool {
+        self.state().has_key
+    }
+
+    /// Returns the number of roots that do not open the store key; all of them while none does.
+    pub fn closed_roots(&self) -> usize {
+        let state = self.state();
+        if state.serving.is_err() { self.roots.roots().len() } else { state.closed.len() }
+    }
+
+    /// Tries the store and its roots again in the background, as long as one of them does not open.
+    ///
+    /// What changes is logged. The task ends when all roots open, or when the store is dropped.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
+    pub fn keep_trying(self: &Arc<Self>) {
+        if self.closed_roots() > 0 {
+            tokio::spawn(keep_trying(Arc::downgrade(self)));
+        }
+    }
+
+    /// Tries once more to open the store and all of its roots.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Roots::open`].
+    pub async fn try_again(&self) -> Result<()> {
+        match self.roots.attempt(self.making).await {
+            Ok(attempt) => {
+                self.take(attempt);
+                Ok(())
+            }
+            Err(error) => {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                // A store that was opened stays so: its key is known.
+                if state.serving.is_err() {
+                    state.serving = Err(error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn take(&self, attempt: Attempt) {
+        let Attempt { outcome, notes, closed, .. } = attempt;
+        let new = State::of(&self.roots, outcome, closed);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let was_open = state.serving.is_ok();
+        if new.closed != state.closed || new.serving.is_ok() != was_open {
+            for note in notes {
+                tracing::warn!("{note}");
+            }
+            if new.closed.is_empty() && new.serving.is_ok() {
+                tracing::info!("all roots of the store open");
+            }
+        }
+        // Nothing that is known is lost by a look that learned less.
+        if state.has_key {
+            if new.has_key {
+                state.closed = new.closed;
+            }
+        } else if new.serving.is_ok() || !was_open {
+            *state = new;
+        }
+    }
+
+    fn state(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn serving(&self) -> Result<Serving> {
+        self.state().serving
+    }
+
+    /// Returns whether the store has a key by now, which another server or an operator gave it.
+    async fn has_key_by_now(&self) -> bool {
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
+                return self.has_key();
+            }
+            *looked = Some(Instant::now());
+        }
+        let _ = self.try_again().await;
+        self.has_key()
+    }
+}
+
+impl State {
+    fn of(roots: &Roots, outcome: Outcome, closed: Vec<String>) -> Self {
+        let over = |wrapper| Arc::new(Wrapped::new(Arc::clone(&roots.store), wrapper));
+        let (serving, has_key) = match outcome {
+            Outcome::Open(key) => (Ok(over(roots.form.under(&key))), true),
+            Outcome::Earlier => (roots.form.earlier().map(over).ok_or_else(no_form), false),
+            Outcome::Pending(error) => (Err(error), false),
+        };
+        Self { serving, has_key, closed: closed.into() }
+    }
+}
+
+fn no_form() -> Error {
+    Error::with_source(ErrorKind::Internal, "open the store", "it has no earlier form")
+}
+
+async fn keep_trying(store: Weak<Rooted>) {
+    let mut wait = WAITS.0;
+    loop {
+        sleep(wait).await;
+        wait = (wait * 2).min(WAITS.1);
+        let Some(store) = store.upgrade() else { return };
+        if let Err(error) = store.try_again().await {
+            tracing::error!("the roots of the store were tried again: {}", error.chain());
+        }
+        if store.is_open() && store.closed_roots() == 0 {
+            return;
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for Rooted {
+    fn capabilities(&self) -> StoreCapabilities {
+        if let Ok(serving) = self.serving() {
+            return serving.capabilities();
+        }
+        let mut capabilities = self.roots.store.capabilities();
+        capabilities.reads_at_once = false;
+        capabilities
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.serving()?.create(name, record).await
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        let outcome = self.serving()?.get(name).await;
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::Corrupt && !self.has_key() => {
+                // It may be sealed under a key that the store got since this server started.
+                let record = self.roots.store.get(name).await?;
+                if StoreKey::sealed_so(record.expose()) && self.has_key_by_now().await {
+                    self.serving()?.get(name).await
+                } else {
+                    Err(error)
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        self.serving()?.delete(name).await
+    }
+
+    async fn erase(&self, name: &EntryName) -> Result<()> {
+        self.serving()?.erase(name).await
+    }
+
+    async fn restore(&self, name: &EntryName) -> Result<()> {
+        self.serving()?.restore(name).await
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        self.serving()?.list(query).await
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        self.serving()?.segments(directory).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        let State { serving, closed, .. } = self.state();
+        let status = serving?.status().await?;
+        Ok(closed.iter().fold(status, |status, why| status.degraded(why.as_str())))
+    }
+
+    fn place(&self, name: &EntryName) -> String {
+        self.roots.store.place(name)
+    }
+}

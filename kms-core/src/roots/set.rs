@@ -1,0 +1,41 @@
+//! A store with its roots: what every operation on roots works on.
+
+use std::sync::Arc;
+
+use super::form::Form;
+use super::root::Root;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::KeyStore;
+
+/// A store and its configured roots.
+#[derive(Clone)]
+pub struct Roots {
+    pub(super) store: Arc<dyn KeyStore>,
+    pub(super) all: Arc<[Root]>,
+    pub(super) form: Arc<dyn Form>,
+}
+
+impl Roots {
+    /// Creates the roots of `store`, whose records have the forms of `form`.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: there is no root, or two have one id.
+    pub fn new(store: Arc<dyn KeyStore>, roots: Vec<Root>, form: Arc<dyn Form>) -> Result<Self> {
+        let refused = |why: String| Err(Error::with_source(ErrorKind::InvalidInput, "use the roots", why));
+        if roots.is_empty() {
+            return refused("there is none".to_owned());
+        }
+        for (n, root) in roots.iter().enumerate() {
+            if roots[..n].iter().any(|before| before.id() == root.id()) {
+                return refused(format!("two have the id '{}', give one of them another 'id'", root.id()));
+            }
+        }
+        Ok(Self { store, all: roots.into(), form })
+    }
+
+    /// Returns the roots.
+    pub fn roots(&self) -> &[Root] {
+        &self.all
+    }
+}

@@ -1,0 +1,88 @@
+//! The status of the roots of a store.
+
+use jiff::Timestamp;
+
+use super::anchor::Anchor;
+use super::id::RootId;
+use super::look::{Seen, State};
+use super::records::RecordCount;
+use super::set::Roots;
+use crate::error::Result;
+
+/// What is known of the roots of a store.
+#[non_exhaustive]
+pub struct RootsStatus {
+    /// The anchor, if the store has a store key.
+    pub anchor: Option<Anchor>,
+    /// The root whose removal was cut off, or is under way.
+    pub removing: Option<RootId>,
+    /// The roots, in the order of the configuration.
+    pub roots: Vec<RootStatus>,
+    /// The records by their form; an error if they cannot be listed.
+    pub records: Result<RecordCount>,
+}
+
+/// What is known of one root.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RootStatus {
+    /// The id.
+    pub id: RootId,
+    /// The state.
+    pub state: RootState,
+    /// The state in words.
+    pub detail: String,
+    /// When the root last opened, as far as this process knows.
+    pub opened_at: Option<Timestamp>,
+}
+
+/// The state of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RootState {
+    /// It opens the store key.
+    Opens,
+    /// It has no entry.
+    NoEntry,
+    /// Its entry holds another store key.
+    OtherKey,
+    /// Its entry does not open under it.
+    Foreign,
+    /// It does not answer.
+    Away,
+    /// It refuses.
+    Refused,
+}
+
+impl RootsStatus {
+    /// Returns how many of the roots open the store key.
+    pub fn open(&self) -> usize {
+        self.roots.iter().filter(|root| root.state == RootState::Opens).count()
+    }
+}
+
+impl Roots {
+    /// Asks every root, and counts the records.
+    ///
+    /// # Errors
+    ///
+    /// The anchor cannot be read.
+    pub async fn status(&self) -> Result<RootsStatus> {
+        let Seen { anchor, removing, states } = self.look().await?;
+        let roots = states.into_iter().map(|(id, state)| {
+            let detail = state.told(anchor.as_ref());
+            let state = match &state {
+                State::Opens(key) if anchor.is_some_and(|anchor| !anchor.names(key)) => RootState::OtherKey,
+                State::Opens(_) => RootState::Opens,
+                State::NoEntry => RootState::NoEntry,
+                State::Foreign(_) => RootState::Foreign,
+                State::Away(_) => RootState::Away,
+                State::Refused(_) => RootState::Refused,
+            };
+            let opened_at = (state == RootState::Opens).then(Timestamp::now);
+            RootStatus { id, state, detail, opened_at }
+        });
+        let roots = roots.collect();
+        Ok(RootsStatus { anchor, removing, roots, records: self.count_records().await })
+    }
+}

@@ -1,0 +1,12 @@
+//! Roots: whatever is away, wrong, lost or cut off, no record is, and no fresh store key comes over live data.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod away;
+mod changes;
+mod cuts;
+mod earlier;
+mod lost;
+mod mocks;
+mod races;
+mod removals;
+mod starts;
