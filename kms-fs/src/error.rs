@@ -53,7 +53,7 @@ pub enum OpenError {
         has: &'static str,
     },
     /// A newer release wrote the store.
-    #[error("store '{}' has format {format}, which a newer release wrote; this one knows format 2", .path.display())]
+    #[error("store '{}' has format {format}, which a newer release wrote; this one knows formats up to 3", .path.display())]
     NewerFormat {
         /// The store's directory.
         path: PathBuf,

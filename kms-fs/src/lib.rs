@@ -33,7 +33,7 @@
 //! * `recovery`: what a start makes of journal and database.
 //! * `writer`: the thread that writes, and the index that readers see.
 //! * `store`: the [`KeyStore`](kms_core::store::KeyStore).
-//! * `open`: opening a store, making one, changing its root key.
+//! * `open`: opening a store, making one, changing its root key, and taking the root key out of it.
 
 mod config;
 mod database;
@@ -51,7 +51,8 @@ pub use config::{FsConfig, OpenMode};
 pub use error::OpenError;
 pub use keys::{LoadedRootKey, RootKey, StoreKey};
 pub use open::{
-    Found, FsStore, Opened, OpenedBare, accept_losses, create_with_root_key_file, look, open, open_bare,
-    rotate_root_key, rotate_root_key_file,
+    Found, FsForm, FsStore, InHeader, Opened, OpenedBare, OpenedWithRoots, accept_losses,
+    create_with_root_key_file, forget_local_root, look, open, open_bare, open_with_roots, rotate_root_key,
+    rotate_root_key_file,
 };
 pub use store::SledStore;

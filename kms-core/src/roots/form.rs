@@ -15,7 +15,11 @@ use crate::store::{EntryName, Wrapper};
 /// The forms of the records of one kind of store.
 pub trait Form: Send + Sync + 'static {
     /// Returns the wrapper that seals new records under `key`, and opens records of every form of the store.
-    fn under(&self, key: &StoreKey) -> Arc<dyn Wrapper>;
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: a defect of the form.
+    fn under(&self, key: &StoreKey) -> Result<Arc<dyn Wrapper>>;
 
     /// Returns the wrapper of records before the store has a store key; `None` if there were no such records.
     fn earlier(&self) -> Option<Arc<dyn Wrapper>>;
@@ -38,8 +42,8 @@ impl WrappedOneByOne {
 }
 
 impl Form for WrappedOneByOne {
-    fn under(&self, key: &StoreKey) -> Arc<dyn Wrapper> {
-        Arc::new(Sealed { key: key.clone(), earlier: Arc::clone(&self.0) })
+    fn under(&self, key: &StoreKey) -> Result<Arc<dyn Wrapper>> {
+        Ok(Arc::new(Sealed { key: key.clone(), earlier: Arc::clone(&self.0) }))
     }
 
     fn earlier(&self) -> Option<Arc<dyn Wrapper>> {

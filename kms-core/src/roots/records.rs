@@ -124,7 +124,7 @@ impl Roots {
 
     /// Returns which of `keys` opens a record, and whether there are records at all.
     pub(super) async fn which_opens(&self, keys: &[StoreKey]) -> Result<(Option<StoreKey>, RecordCount)> {
-        let wrappers: Vec<_> = keys.iter().map(|key| self.form.under(key)).collect();
+        let wrappers = keys.iter().map(|key| self.form.under(key)).collect::<Result<Vec<_>>>()?;
         let mut count = RecordCount::default();
         let mut walk = Walk::of(&*self.store);
         loop {

@@ -182,7 +182,7 @@ impl State {
     fn of(roots: &Roots, outcome: Outcome, closed: Vec<String>) -> Self {
         let over = |wrapper| Arc::new(Wrapped::new(Arc::clone(&roots.store), wrapper));
         let (serving, has_key) = match outcome {
-            Outcome::Open(key) => (Ok(over(roots.form.under(&key))), true),
+            Outcome::Open(key) => (roots.form.under(&key).map(over), true),
             Outcome::Earlier => (roots.form.earlier().map(over).ok_or_else(no_form), false),
             Outcome::Pending(error) => (Err(error), false),
         };

@@ -4,7 +4,8 @@
 //! root (1 byte) ‖ store id (16 bytes) ‖ for a local root key, the store key sealed under it.
 //!
 //! Format 1 had no journal beside the database. Format 2 differs in nothing else. Its number keeps a release
-//! that would not write the journal from opening the store.
+//! that would not write the journal from opening the store. Format 3 holds no store key: the store's roots have it in
+//! their entries. Its number keeps releases that know no such roots away.
 
 use kms_core::primitives::{Cipher, SealingKey, SecretBytes, SecretKey};
 
@@ -12,10 +13,13 @@ use super::root_key::RootKey;
 use super::store_key::{STORE_ID_LEN, StoreId, StoreKey};
 use crate::error::OpenError;
 
-/// The format that this release writes.
+/// The format of stores whose header holds what earlier releases expect there.
 pub const FORMAT: u8 = 2;
+/// The format of stores whose store key is in the entries of their roots alone.
+const FORMAT_OF_ENTRIES: u8 = 3;
 const ROOT_LOCAL: u8 = 1;
 const ROOT_WRAPPER: u8 = 2;
+const ROOT_ENTRIES: u8 = 3;
 const PREFIX_LEN: usize = 2 + STORE_ID_LEN;
 
 /// A decoded header.
@@ -33,6 +37,8 @@ pub enum Root {
     Local { sealed_store_key: Vec<u8> },
     /// A wrapper outside of the store.
     Wrapper,
+    /// The roots whose entries hold the store key. The local root key was removed.
+    Entries,
 }
 
 impl Header {
@@ -53,6 +59,7 @@ impl Header {
         let (kind, sealed): (u8, &[u8]) = match &self.root {
             Root::Local { sealed_store_key } => (ROOT_LOCAL, sealed_store_key),
             Root::Wrapper => (ROOT_WRAPPER, &[]),
+            Root::Entries => (ROOT_ENTRIES, &[]),
         };
         [[self.format, kind].as_slice(), &self.store_id, sealed].concat()
     }
@@ -60,7 +67,7 @@ impl Header {
     pub fn decode(bytes: &[u8], path: &std::path::Path) -> Result<Self, OpenError> {
         let corrupt = |why: &str| OpenError::Corrupt { path: path.into(), why: why.to_owned() };
         let (&format, _) = bytes.split_first().ok_or_else(|| corrupt("its header is empty"))?;
-        if format > FORMAT {
+        if format > FORMAT_OF_ENTRIES {
             return Err(OpenError::NewerFormat { path: path.into(), format });
         }
         let (prefix, sealed) =
@@ -70,6 +77,7 @@ impl Header {
         let root = match prefix[1] {
             ROOT_LOCAL => Root::Local { sealed_store_key: sealed.to_vec() },
             ROOT_WRAPPER => Root::Wrapper,
+            ROOT_ENTRIES if format == FORMAT_OF_ENTRIES => Root::Entries,
             _ => return Err(corrupt("its header names an unknown kind of root")),
         };
         Ok(Self { format, store_id, root })
@@ -81,9 +89,13 @@ impl Header {
         root_key: &RootKey,
         path: &std::path::Path,
     ) -> Result<StoreKey, OpenError> {
-        let Root::Local { sealed_store_key } = &self.root else {
-            let has = "its records wrapped by a key service and no local root key";
-            return Err(OpenError::OtherRoot { path: path.into(), has });
+        let other = |has| Err(OpenError::OtherRoot { path: path.into(), has });
+        let sealed_store_key = match &self.root {
+            Root::Local { sealed_store_key } => sealed_store_key,
+            Root::Wrapper => return other("its records wrapped by a key service and no local root key"),
+            Root::Entries => {
+                return other("no local root key in its header any more, but roots of the section 'kms'");
+            }
         };
         let opened: SecretBytes = root_key
             .sealing_key()?
@@ -105,7 +117,15 @@ impl Header {
 
     /// Returns the header in the format that this release writes.
     pub fn in_present_format(&self) -> Self {
-        Self { format: FORMAT, ..self.clone() }
+        match self.root {
+            Root::Local { .. } | Root::Wrapper => Self { format: FORMAT, ..self.clone() },
+            Root::Entries => self.without_store_key(),
+        }
+    }
+
+    /// Returns the header without the store key, which the roots of the store have in their entries.
+    pub fn without_store_key(&self) -> Self {
+        Self { format: FORMAT_OF_ENTRIES, store_id: self.store_id, root: Root::Entries }
     }
 }
 

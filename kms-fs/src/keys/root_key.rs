@@ -4,10 +4,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::primitives::{Cipher, SealingKey, SecretKey, rename_new};
+use kms_core::roots::{LocalRoot, Root};
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
@@ -143,6 +145,16 @@ impl RootKey {
             return Err(OpenError::io("write root key file", path)(error));
         }
         sync_directory_of(path)
+    }
+
+    /// Returns the key as a root of a store, with the id `local-<fingerprint>`.
+    ///
+    /// # Errors
+    ///
+    /// - [`OpenError::Internal`]: the key cannot be copied.
+    pub fn to_root(&self) -> Result<Root, OpenError> {
+        let root = LocalRoot::new(self.sealing_key()?);
+        Ok(Root::new(root.id(), Arc::new(root)))
     }
 
     /// Returns the file that the key was read from.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::primitives::{SealingKey, SecretBytes, SecretKey};
+use kms_core::primitives::{Cipher, SealingKey, SecretBytes, SecretKey};
+use kms_core::roots;
 use kms_core::store::{EntryName, KeyRecord, Wrapper};
 use kms_core::{Error, ErrorKind, Result, StoreStatus};
 
@@ -24,6 +25,28 @@ pub struct StoreKey {
 impl StoreKey {
     pub(crate) fn new(key: SealingKey, store_id: StoreId) -> Self {
         Self { key, store_id }
+    }
+
+    /// Creates the wrapper of the store key that a root of the store opened.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: the key cannot be copied.
+    pub fn of_roots(key: &roots::StoreKey) -> Result<Self> {
+        let none = || Error::new(ErrorKind::Internal, "copy the store key");
+        let copy = SecretKey::from_slice(key.key().expose()).ok_or_else(none)?;
+        Ok(Self::new(SealingKey::new(copy, Cipher::Aes256), *key.store_id()))
+    }
+
+    /// Returns the store key as roots wrap it.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Internal`]: the key cannot be copied.
+    pub fn to_roots(&self) -> Result<roots::StoreKey> {
+        let none = || Error::new(ErrorKind::Internal, "copy the store key");
+        let copy = SecretKey::from_slice(self.key.key().expose()).ok_or_else(none)?;
+        Ok(roots::StoreKey::new(copy, self.store_id))
     }
 
     pub(crate) fn key(&self) -> &SecretKey {
