@@ -282,6 +282,11 @@ pub trait Kms: Send + Sync + 'static {
     fn counters(&self) -> Option<CacheCounters> {
         None
     }
+
+    /// Returns the number of configured roots that do not open the store now; `None` if it has no roots.
+    fn closed_roots(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The capabilities of a [`Kms`].

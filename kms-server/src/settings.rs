@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kms_aws::{AwsConfig, SecretsConfig, WrapperConfig};
+use kms_core::roots::RootId;
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
 use kms_vault::{Secret, TlsConfig, VaultConfig};
@@ -202,12 +203,23 @@ pub enum KeyStoreSettings {
     AwsKms(Box<AwsConfig>),
     /// AWS Secrets Manager.
     AwsSecrets(Box<SecretsConfig>),
-    /// A key store whose records are wrapped under an external root key.
+    /// A key store whose records are sealed under a store key that roots have, or wrapped by a root one by one.
     Wrapped {
         /// Where the records are stored.
         store: BareStore,
-        /// Where the root key is.
-        kms: OuterKms,
+        /// The roots.
+        kms: Vec<RootSettings>,
+    },
+    /// An encrypted local directory with further roots beside its root key.
+    FsWithRoots {
+        /// The directory.
+        path: PathBuf,
+        /// The source of its root key.
+        root_key: RootKeySource,
+        /// Whether a missing store is created, together with its root key if that is missing too.
+        create: bool,
+        /// The further roots.
+        kms: Vec<RootSettings>,
     },
     /// Memory. Every key is lost when the process ends.
     Memory,
@@ -222,9 +234,9 @@ impl KeyStoreSettings {
             Self::Vault(vault) => vec![&vault.tls],
             Self::Wrapped { store, kms } => {
                 let store = if let BareStore::Vault(vault) = store { Some(&vault.tls) } else { None };
-                let kms = if let OuterKms::Vault(vault) = kms { Some(&vault.tls) } else { None };
-                store.into_iter().chain(kms).collect()
+                store.into_iter().chain(kms.iter().filter_map(RootSettings::vault_tls)).collect()
             }
+            Self::FsWithRoots { kms, .. } => kms.iter().filter_map(RootSettings::vault_tls).collect(),
             Self::Salvage(store) => store.vault_tls(),
             Self::Fs { .. }
             | Self::KesDirectory { .. }
@@ -237,7 +249,9 @@ impl KeyStoreSettings {
     /// Allows a missing local store to be created. Returns whether this key store is local.
     pub fn allow_create(&mut self) -> bool {
         match self {
-            Self::Fs { create, .. } | Self::KesDirectory { create, .. } => {
+            Self::Fs { create, .. }
+            | Self::FsWithRoots { create, .. }
+            | Self::KesDirectory { create, .. } => {
                 *create = true;
                 true
             }
@@ -255,13 +269,32 @@ pub enum BareStore {
     Vault(Box<VaultConfig>),
 }
 
-/// An external root key.
+/// A root of a key store.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RootSettings {
+    /// The section of the config, such as `kms.aws` or `kms.1.vault`.
+    pub section: String,
+    /// The id. `None` for a local root key, which has to be read first, and for a CMK that has neither ARN nor id.
+    pub id: Option<RootId>,
+    /// Where the root key is.
+    pub kms: OuterKms,
+}
+
+impl RootSettings {
+    fn vault_tls(&self) -> Option<&TlsConfig> {
+        if let OuterKms::Vault(vault) = &self.kms { Some(&vault.tls) } else { None }
+    }
+}
+
+/// Where a root key is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OuterKms {
     /// A CMK of AWS KMS.
     Aws(Box<WrapperConfig>),
     /// A key of Vault's transit engine.
     Vault(Box<VaultConfig>),
+    /// A root key that this process reads.
+    Local(RootKeySource),
 }
 
 /// The source of a local store's root key.

@@ -362,6 +362,10 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         Some(Self::counters(self))
     }
 
+    fn closed_roots(&self) -> Option<usize> {
+        self.store().closed_roots()
+    }
+
     async fn status(&self) -> Result<StoreStatus> {
         self.cache.status().await
     }

@@ -1,5 +1,6 @@
 //! One attempt to open a store: which key it has, who may give it one, and whether it is served.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -7,9 +8,11 @@ use tokio::time::sleep;
 use super::anchor::Anchor;
 use super::establish::Realigned;
 use super::look::{Seen, Shown, State};
+use super::root::Root;
 use super::set::Roots;
 use super::store_key::StoreKey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Wrapper;
 
 /// Whether an opening may give an empty store its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +89,24 @@ impl Roots {
         }
     }
 
+    /// Returns the wrapper of the records as they are now, and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// No root opens the store key, or the store cannot be asked.
+    pub async fn peek(&self) -> Result<Arc<dyn Wrapper>> {
+        let seen = self.look().await?;
+        match (&seen.anchor, seen.key()) {
+            (_, Some(key)) => self.form.under(key),
+            (None, None) => self.form.earlier().ok_or_else(|| no_key("the store has no anchor")),
+            (Some(anchor), None) => {
+                let kind = seen.away().map_or(ErrorKind::Corrupt, Error::kind);
+                let doing = format!("open the store key {}", Shown(anchor.fingerprint));
+                Err(Error::with_source(kind, doing, seen.told()))
+            }
+        }
+    }
+
     async fn has_anchor(&self) -> bool {
         Anchor::read(&*self.store).await.is_ok_and(|anchor| anchor.is_some())
     }
@@ -124,6 +145,9 @@ impl Roots {
     /// Finds out what a store without anchor is.
     async fn unanchored(&self, seen: &Seen, making: Making) -> Result<Unanchored> {
         let keys = seen.keys();
+        if let Some(held) = self.all.iter().find_map(Root::held) {
+            return self.held(held, making).await;
+        }
         if !keys.is_empty() {
             return self.completed(seen, &keys, making).await;
         }
@@ -155,6 +179,28 @@ impl Roots {
                 self.earlier_or(&why).map(Unanchored::Done)
             }
         }
+    }
+
+    /// Judges a store without anchor whose store key rests elsewhere, as in the header of a local store.
+    async fn held(&self, key: &StoreKey, making: Making) -> Result<Unanchored> {
+        let unprotected =
+            "the store key is under one root only, and 'kms root adopt' has the others protect it too";
+        let is_new = match self.is_empty().await {
+            Ok(is_empty) => is_empty && making == Making::OnEmpty,
+            Err(error) if error.kind().is_outage() => {
+                return Ok(Unanchored::Done(Attempt::pending(error, Vec::new())));
+            }
+            Err(error) => return Err(error),
+        };
+        if is_new && let Ok(wrapped) = self.wrap_all(key).await {
+            self.write_entries(&wrapped).await?;
+            return self.anchored_now(key).await;
+        }
+        if !self.is_served_earlier() {
+            return Err(no_key("the store has no anchor"));
+        }
+        let notes = (self.all.len() > 1).then(|| unprotected.to_owned());
+        Ok(Unanchored::Done(Attempt::earlier(notes.into_iter().collect())))
     }
 
     /// Goes on with root entries of a store without anchor.

@@ -137,7 +137,12 @@ impl Roots {
         }))
     }
 
-    async fn has_entry(&self, id: &RootId) -> Result<bool> {
+    /// Returns `true` if there is an entry of a root with this id, configured or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn has_entry(&self, id: &RootId) -> Result<bool> {
         match self.store.get(&id.entry()).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

@@ -18,7 +18,7 @@ use crate::store::{EntryName, KeyStore, StoreCapabilities, Wrapped, Wrapper};
 /// The first and the longest wait before a store or a root is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The least time between two looks for the store key because of a record that is sealed under one.
+/// The least time between two looks for the store key because of requests.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// An opened store, and what an operator should know about it.
@@ -39,7 +39,7 @@ pub struct Rooted {
     roots: Roots,
     making: Making,
     state: RwLock<State>,
-    /// When the store key was last looked for because of a record.
+    /// When the store key was last looked for because of a request.
     looked: Mutex<Option<Instant>>,
 }
 
@@ -93,7 +93,7 @@ impl Rooted {
     }
 
     /// Returns the number of roots that do not open the store key; all of them while none does.
-    pub fn closed_roots(&self) -> usize {
+    pub fn closed(&self) -> usize {
         let state = self.state();
         if state.serving.is_err() { self.roots.roots().len() } else { state.closed.len() }
     }
@@ -106,7 +106,7 @@ impl Rooted {
     ///
     /// Panics outside of a tokio runtime.
     pub fn keep_trying(self: &Arc<Self>) {
-        if self.closed_roots() > 0 {
+        if self.closed() > 0 {
             tokio::spawn(keep_trying(Arc::downgrade(self)));
         }
     }
@@ -160,18 +160,29 @@ impl Rooted {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn serving(&self) -> Result<Serving> {
-        self.state().serving
+    /// Returns the store of records. Where no root opened yet, they are tried once more, at most once in a second.
+    async fn serving(&self) -> Result<Serving> {
+        let serving = self.state().serving;
+        if serving.is_err() && self.may_look() {
+            let _ = self.try_again().await;
+            return self.state().serving;
+        }
+        serving
+    }
+
+    fn may_look(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
+            return false;
+        }
+        *looked = Some(Instant::now());
+        true
     }
 
     /// Returns whether the store has a key by now, which another server or an operator gave it.
     async fn has_key_by_now(&self) -> bool {
-        {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
-                return self.has_key();
-            }
-            *looked = Some(Instant::now());
+        if !self.may_look() {
+            return self.has_key();
         }
         let _ = self.try_again().await;
         self.has_key()
@@ -203,7 +214,7 @@ async fn keep_trying(store: Weak<Rooted>) {
         if let Err(error) = store.try_again().await {
             tracing::error!("the roots of the store were tried again: {}", error.chain());
         }
-        if store.is_open() && store.closed_roots() == 0 {
+        if store.is_open() && store.closed() == 0 {
             return;
         }
     }
@@ -212,7 +223,7 @@ async fn keep_trying(store: Weak<Rooted>) {
 #[async_trait]
 impl KeyStore for Rooted {
     fn capabilities(&self) -> StoreCapabilities {
-        if let Ok(serving) = self.serving() {
+        if let Ok(serving) = self.state().serving {
             return serving.capabilities();
         }
         let mut capabilities = self.roots.store.capabilities();
@@ -221,17 +232,17 @@ impl KeyStore for Rooted {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        self.serving()?.create(name, record).await
+        self.serving().await?.create(name, record).await
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
-        let outcome = self.serving()?.get(name).await;
+        let outcome = self.serving().await?.get(name).await;
         match outcome {
             Err(error) if error.kind() == ErrorKind::Corrupt && !self.has_key() => {
                 // It may be sealed under a key that the store got since this server started.
                 let record = self.roots.store.get(name).await?;
                 if StoreKey::sealed_so(record.expose()) && self.has_key_by_now().await {
-                    self.serving()?.get(name).await
+                    self.serving().await?.get(name).await
                 } else {
                     Err(error)
                 }
@@ -241,29 +252,33 @@ impl KeyStore for Rooted {
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
-        self.serving()?.delete(name).await
+        self.serving().await?.delete(name).await
     }
 
     async fn erase(&self, name: &EntryName) -> Result<()> {
-        self.serving()?.erase(name).await
+        self.serving().await?.erase(name).await
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {
-        self.serving()?.restore(name).await
+        self.serving().await?.restore(name).await
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        self.serving()?.list(query).await
+        self.serving().await?.list(query).await
     }
 
     async fn segments(&self, directory: &str) -> Result<Vec<String>> {
-        self.serving()?.segments(directory).await
+        self.serving().await?.segments(directory).await
     }
 
     async fn status(&self) -> Result<StoreStatus> {
-        let State { serving, closed, .. } = self.state();
-        let status = serving?.status().await?;
+        let status = self.serving().await?.status().await?;
+        let closed = self.state().closed;
         Ok(closed.iter().fold(status, |status, why| status.degraded(why.as_str())))
+    }
+
+    fn closed_roots(&self) -> Option<usize> {
+        Some(self.closed())
     }
 
     fn place(&self, name: &EntryName) -> String {

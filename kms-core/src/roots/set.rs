@@ -34,6 +34,11 @@ impl Roots {
         Ok(Self { store, all: roots.into(), form })
     }
 
+    /// Returns the store underneath, with records as they are stored.
+    pub fn store(&self) -> Arc<dyn KeyStore> {
+        Arc::clone(&self.store)
+    }
+
     /// Returns the roots.
     pub fn roots(&self) -> &[Root] {
         &self.all

@@ -131,6 +131,11 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Only the errors of every method. The error says why the backend cannot serve.
     async fn status(&self) -> Result<StoreStatus>;
 
+    /// Returns the number of configured roots that do not open the store now; `None` if it has no roots.
+    fn closed_roots(&self) -> Option<usize> {
+        None
+    }
+
     /// Returns the place of the entry `name` for messages: a file, a path, a secret.
     fn place(&self, name: &EntryName) -> String {
         format!("entry '{name}' in {}", self.capabilities().name)
@@ -239,6 +244,10 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
 
     async fn status(&self) -> Result<StoreStatus> {
         (**self).status().await
+    }
+
+    fn closed_roots(&self) -> Option<usize> {
+        (**self).closed_roots()
     }
 
     fn place(&self, name: &EntryName) -> String {

@@ -23,7 +23,7 @@ async fn one_root_that_is_away_is_told_and_tried_again() {
         let status = opened.store.status().await.unwrap();
         assert!(status.degraded.is_some_and(|why| why.contains("root 'one' does not open")));
         one.fail(None);
-        until(|| opened.store.closed_roots() == 0).await;
+        until(|| opened.store.closed() == 0).await;
         assert_eq!(opened.store.status().await.unwrap().degraded, None);
     }
 }
@@ -44,11 +44,11 @@ async fn a_store_none_of_whose_roots_answers_fails_as_an_outage_until_one_opens(
         refused(opened.store.get(&entry("no-key")).await, kind, &[]);
         refused(opened.store.create(&entry("new"), &record("new")).await, kind, &[]);
         refused(opened.store.status().await, kind, &[]);
-        assert_eq!(opened.store.closed_roots(), 2);
+        assert_eq!(opened.store.closed(), 2);
         two.fail(None);
         until(|| opened.store.is_open()).await;
         holds(&opened.store, &["my-key"]).await;
-        assert_eq!(opened.store.closed_roots(), 1);
+        assert_eq!(opened.store.closed(), 1);
         assert_eq!(everything(&store).await, before);
     }
 }

@@ -14,7 +14,7 @@ async fn only_an_addition_writes_the_entry_of_a_root_that_has_none() {
     put(&*open(&way, &all[..1]).await.unwrap().store, "my-key").await;
     for _ in 0..3 {
         let opened = open(&way, &all).await.unwrap();
-        assert_eq!(opened.store.closed_roots(), 1);
+        assert_eq!(opened.store.closed(), 1);
     }
     assert_eq!(states(&roots(&way, &all)).await, [RootState::Opens, RootState::NoEntry]);
     assert_eq!(roots(&way, &all).add(&id("two")).await.unwrap(), Added::New);

@@ -80,7 +80,7 @@ async fn a_wrong_root_is_refused_before_anything_is_written() {
     // Beside the right root it is told, and no entry is made for it.
     let opened = open(&way, &[("other", &wrong), ("one", &one)]).await.unwrap();
     assert!(opened.warnings[0].contains("'other' has no entry") && opened.warnings[0].contains("root add"));
-    assert_eq!(opened.store.closed_roots(), 1);
+    assert_eq!(opened.store.closed(), 1);
     assert_eq!(everything(&store).await, before);
 }
 
@@ -125,7 +125,7 @@ async fn an_entry_with_another_key_is_written_anew_unless_that_key_opens_a_recor
         let both = roots(&way, &[("one", &one), ("two", &two)]);
         if denies_list {
             assert_eq!(everything(&store).await, before, "the entry stays");
-            assert_eq!(opened.store.closed_roots(), 1);
+            assert_eq!(opened.store.closed(), 1);
             assert_eq!(states(&both).await, [RootState::Opens, RootState::OtherKey]);
         } else {
             assert_eq!(states(&both).await, [RootState::Opens; 2]);

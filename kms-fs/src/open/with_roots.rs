@@ -39,7 +39,10 @@ pub enum InHeader {
 }
 
 /// The form of the records of a local store: all are sealed under the store key, which the header or a root has.
-pub struct FsForm;
+pub struct FsForm {
+    /// The store key that the header holds, if the root key opened it. Before an adoption it is the only one.
+    pub header: Option<roots::StoreKey>,
+}
 
 impl Form for FsForm {
     fn under(&self, key: &roots::StoreKey) -> kms_core::Result<Arc<dyn Wrapper>> {
@@ -47,7 +50,8 @@ impl Form for FsForm {
     }
 
     fn earlier(&self) -> Option<Arc<dyn Wrapper>> {
-        None
+        let key = StoreKey::of_roots(self.header.as_ref()?).ok()?;
+        Some(Arc::new(key))
     }
 
     fn is_earlier(&self, _: &[u8]) -> bool {

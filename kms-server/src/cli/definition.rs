@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
 use super::commands::{
-    check, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
+    check, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server, status, update,
 };
 use super::flags;
 
@@ -52,6 +52,9 @@ pub enum Command {
     Init(init::Args),
     /// Check a config, and the files, key store and keys that it names.
     Check(check::Args),
+    /// Manage the roots of a key store, each of which opens it.
+    #[command(subcommand)]
+    Root(root::Command),
     /// Manage the root key of a local store.
     #[command(subcommand)]
     RootKey(root_key::Command),

@@ -20,7 +20,7 @@ mod usage;
 use std::process::ExitCode;
 
 use self::commands::{
-    check, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
+    check, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server, status, update,
 };
 use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
@@ -57,6 +57,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Server(args) => server::run(args, environment),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args, environment),
+        Command::Root(command) => root::run(&command, environment),
         Command::RootKey(command) => root_key::run(command, environment),
         Command::Key(command) => key::run(command, call),
         Command::Identity(args) => identity::run(args, call),

@@ -144,6 +144,7 @@ fn list_at(path: &[String]) -> Option<&'static str> {
     let path: Vec<_> = path.iter().map(String::as_str).collect();
     match path.as_slice() {
         ["keys"] => Some(RawKey::EXPECTED),
+        ["kms"] => Some("a table, or an array of tables"),
         ["policy", _, "allow" | "deny" | "identities" | "paths"] | ["tls", "proxy", "identities"] => {
             Some(String::EXPECTED)
         }

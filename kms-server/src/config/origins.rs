@@ -71,5 +71,6 @@ impl Origins {
 /// Returns whether a text is the path of a setting.
 fn is_key(text: &str) -> bool {
     let first = text.split('.').next().unwrap_or_default();
-    TOP_LEVEL.contains(&first) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'.'))
+    TOP_LEVEL.contains(&first)
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.'))
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::de::IgnoredAny;
 
 use super::log_level::LogLevel;
-use super::value::{Element, GoDuration, LongDuration, RawName, Switch, list, number, switch_or_empty};
+use super::value::{
+    Element, GoDuration, LongDuration, OneOrMany, RawName, Switch, list, number, switch_or_empty,
+};
 
 /// The keys of [`Raw`].
 pub const TOP_LEVEL: [&str; 13] = [
@@ -35,7 +37,7 @@ sections! {
         #[serde(deserialize_with = "list")]
         keys: Vec<RawKey>,
         keystore: RawKeyStore,
-        kms: Option<RawOuterKms>,
+        kms: Option<OneOrMany<RawOuterKms>>,
         log: RawLog,
         api: RawApi,
         probes: RawProbes,
@@ -225,10 +227,18 @@ sections! {
         token: Option<String>,
     }
 
-    /// `kms`.
+    /// `kms`, or an element of it.
     RawOuterKms {
+        id: Option<String>,
         aws: Option<RawAwsWrapper>,
         vault: Option<RawVault>,
+        local: Option<RawLocalRoot>,
+    }
+
+    /// `kms.local`.
+    RawLocalRoot {
+        root_key_file: Option<String>,
+        root_key_env: Option<String>,
     }
 
     /// `kms.aws`.

@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use kms_core::KeyName;
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
 /// A duration in Go's notation.
 pub struct GoDuration(pub Duration);
@@ -65,6 +65,40 @@ pub fn list<'de, T: Element + Deserialize<'de>, D: Deserializer<'de>>(
     }
 
     deserializer.deserialize_any(List(PhantomData))
+}
+
+/// One table, or a list of them.
+pub struct OneOrMany<T> {
+    /// The tables.
+    pub all: Vec<T>,
+    /// Whether they are written as a list.
+    pub is_list: bool,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tables<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Tables<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<OneOrMany<T>, A::Error> {
+                let one = T::deserialize(MapAccessDeserializer::new(table))?;
+                Ok(OneOrMany { all: vec![one], is_list: false })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, tables: A) -> Result<OneOrMany<T>, A::Error> {
+                let all = Vec::deserialize(SeqAccessDeserializer::new(tables))?;
+                Ok(OneOrMany { all, is_list: true })
+            }
+        }
+
+        deserializer.deserialize_any(Tables(PhantomData))
+    }
 }
 
 impl TryFrom<String> for RawName {

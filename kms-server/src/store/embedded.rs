@@ -90,7 +90,8 @@ pub fn open_by(path: &Path, file: &Path, mode: OpenMode) -> Result<Opened, OpenE
     Ok(opened)
 }
 
-fn config(path: &Path) -> FsConfig {
+/// Returns the configuration of the store in `path`.
+pub fn config(path: &Path) -> FsConfig {
     FsConfig { compare_later: COMPARE_LATER, ..FsConfig::new(path) }
 }
 

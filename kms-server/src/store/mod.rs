@@ -3,21 +3,21 @@
 pub mod embedded;
 pub mod inventory;
 pub mod kes_directory;
+pub mod roots;
 pub mod rotations;
 pub mod wanted_keys;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_aws::{AwsKms, AwsWrapper, SecretsManager};
-use kms_core::store::{EntryName, KeyStore, MemoryStore, Wrapped, Wrapper};
+use kms_aws::{AwsKms, SecretsManager};
+use kms_core::store::{EntryName, KeyStore, MemoryStore, Wrapped};
 use kms_core::{ErrorKind, KeyRing, Kms, ListQuery};
 use kms_fs::{FsConfig, OpenError, OpenMode};
-use kms_vault::Transit;
 
 use crate::error::StartError;
 use crate::host::process;
-use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, Settings};
+use crate::settings::{BareStore, KeyStoreSettings, RootKeySource, Settings};
 
 /// Opens the key store that `settings` name, with the cache in front of it.
 ///
@@ -55,10 +55,17 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             let store = kms_vault::open((**config).clone()).map_err(of(VAULT))?;
             Ok(Arc::new(ring(store, settings)))
         }
-        KeyStoreSettings::Wrapped { store, kms } => {
-            let store = Wrapped::new(open_bare(store)?, outer(kms).await?);
-            refuse_other_root(&store).await?;
-            Ok(Arc::new(ring(Arc::new(store), settings)))
+        KeyStoreSettings::Wrapped { .. } | KeyStoreSettings::FsWithRoots { .. } => {
+            let prepared = roots::prepare(&settings.key_store, OpenMode::CreateOrOpen).await?;
+            let prepared = prepared.ok_or_else(|| StartError::new("the key store has no roots"))?;
+            let store = prepared.open().await?;
+            if store.is_open() && !store.has_key() {
+                refuse_other_root(&store).await?;
+            }
+            Ok(match settings.key_store {
+                KeyStoreSettings::FsWithRoots { .. } => local(store, settings),
+                _ => Arc::new(ring(store, settings)),
+            })
         }
     }
 }
@@ -76,14 +83,6 @@ const VAULT: &str = "keystore.vault";
 /// Returns a function that adds `section` to an error.
 fn of(section: &str) -> impl Fn(kms_core::Error) -> StartError {
     move |error| StartError::of_section(section, &error)
-}
-
-async fn outer(kms: &OuterKms) -> Result<Arc<dyn Wrapper>, StartError> {
-    let section = match kms {
-        OuterKms::Aws(_) => "kms.aws",
-        OuterKms::Vault(_) => "kms.vault",
-    };
-    open_outer(kms).await.map_err(of(section))
 }
 
 /// How long after the start all keys of a local store are checked.
@@ -119,10 +118,16 @@ async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Ar
             };
             (kes_directory::store_path(path), root_key)
         }
-        KeyStoreSettings::Wrapped { store: BareStore::Fs(path), kms } => {
-            let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::Salvage)?;
-            opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            return Ok(local(Wrapped::new(opened.store, outer(kms).await?), settings));
+        KeyStoreSettings::Wrapped { store: BareStore::Fs(_), .. } | KeyStoreSettings::FsWithRoots { .. } => {
+            let prepared = roots::prepare(key_store, OpenMode::Salvage).await?;
+            let prepared = prepared.ok_or_else(|| StartError::new("the key store has no roots"))?;
+            prepared.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            let store: Arc<dyn KeyStore> = match &prepared.local {
+                Some(local) => Arc::clone(&local.store) as _,
+                None => return Err(StartError::new("--salvage is for a local key store")),
+            };
+            let wrapper = prepared.roots.peek().await.map_err(|error| roots::of_roots(&error))?;
+            return Ok(local(Wrapped::new(store, wrapper), settings));
         }
         _ => return Err(StartError::new("--salvage is for a local key store; this one is elsewhere")),
     };
@@ -132,30 +137,6 @@ async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Ar
         tracing::error!(key = name, "key cannot be read");
     }
     Ok(local(opened.store, settings))
-}
-
-/// Opens the holder of a root key. Whether it can be reached shows at the first use.
-pub async fn open_outer(kms: &OuterKms) -> kms_core::Result<Arc<dyn Wrapper>> {
-    Ok(match kms {
-        OuterKms::Aws(config) => Arc::new(AwsWrapper::open((**config).clone()).await?),
-        OuterKms::Vault(config) => Arc::new(Transit::bound(config)?),
-    })
-}
-
-fn open_bare(store: &BareStore) -> Result<Arc<dyn KeyStore>, StartError> {
-    Ok(match store {
-        BareStore::Fs(path) => {
-            embedded::refuse_no_directory(path)?;
-            let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::CreateOrOpen)?;
-            if opened.is_new {
-                tracing::warn!(path = %path.display(), "there was no key store in this directory: a new one was made");
-            }
-            opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            embedded::warn_if_empty(path, opened.keys);
-            Arc::new(opened.store)
-        }
-        BareStore::Vault(config) => kms_vault::open((**config).clone()).map_err(of(VAULT))?,
-    })
 }
 
 /// Reads a few records, so that a server with another store's root key does not start.

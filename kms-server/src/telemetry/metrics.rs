@@ -44,6 +44,7 @@ pub struct Metrics {
     cache: Cache,
     versions: VersionUses,
     certificate_expiry: Gauge,
+    closed_roots: IntGauge,
     protection: [IntGauge; 4],
     /// The count of the process-wide error log at the last look.
     errors_seen: AtomicU64,
@@ -107,6 +108,11 @@ impl Metrics {
                     "kms_certificate_expiry_timestamp_seconds",
                     "When the server's certificate ends, in seconds since 1970.",
                 )?,
+            )?,
+            closed_roots: gauge(
+                &ours,
+                "kms_roots_closed",
+                "Roots of the key store in the config that do not open it now.",
             )?,
             protection: [
                 gauge(&ours, "kms_memory_locked", "Whether no page of the process can be swapped out.")?,
@@ -180,6 +186,8 @@ impl Metrics {
         self.look();
         self.cache.look(kms);
         self.versions.look(kms);
+        self.closed_roots
+            .set(kms.closed_roots().map_or(0, |closed| i64::try_from(closed).unwrap_or(i64::MAX)));
         if let Some(held) = process::protection() {
             let all = process::is_locked();
             let keys = all || matches!(held.locked, Ok(Locked::MasterKeys(_)));

@@ -9,6 +9,7 @@ pub mod ls;
 pub mod metric;
 pub mod migrate;
 pub mod policy;
+pub mod root;
 pub mod root_key;
 pub mod server;
 pub mod status;

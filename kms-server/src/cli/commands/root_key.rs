@@ -37,7 +37,8 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
     let Command::Rotate(args) = command;
     let loaded = config::load(&args.config, environment)?;
     let (path, root_key) = match loaded.settings.key_store {
-        KeyStoreSettings::Fs { path, root_key, .. } => (path, root_key),
+        KeyStoreSettings::Fs { path, root_key, .. }
+        | KeyStoreSettings::FsWithRoots { path, root_key, .. } => (path, root_key),
         KeyStoreSettings::KesDirectory { path, root_key, .. } => {
             let root_key = match root_key {
                 Some(root_key) => root_key,

@@ -1,17 +1,14 @@
 //! The section `keystore`, and the root key of its store.
 
-use std::path::Path;
-
 use kms_core::CacheConfig;
 
 use super::super::problem::Problem;
 use super::super::schema::{RawFs, RawKeyStore, RawOuterKms};
-use super::context::{Context, given};
+use super::super::value::OneOrMany;
+use super::context::Context;
+use super::root_key::{is_inside, root_key};
 use super::{aws, kms, vault};
 use crate::settings::{BareStore, KeyStoreSettings, RootKeySource};
-
-/// The variable that names systemd's directory of credentials.
-const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The variable that holds the root key where a config for KES names none.
 const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
@@ -19,7 +16,7 @@ const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
 /// Checks the key store of the section. `outer` is the section `kms`.
 pub fn key_store(
     mut raw: RawKeyStore,
-    outer: Option<RawOuterKms>,
+    outer: Option<OneOrMany<RawOuterKms>>,
     cache: &CacheConfig,
     context: &mut Context<'_>,
 ) -> Result<KeyStoreSettings, Problem> {
@@ -29,7 +26,18 @@ pub fn key_store(
     refuse_unsupported(&raw, context)?;
     refuse_two(&raw, context)?;
     if let Some(outer) = outer {
+        let is_list = outer.is_list;
         let kms = kms::outer(outer, context)?;
+        if is_list
+            && raw.has_root_key()
+            && let Some(raw) = raw.fs
+        {
+            if let KeyStoreSettings::Fs { path, root_key, create } = fs_store(raw, context)? {
+                return Ok(KeyStoreSettings::FsWithRoots { path, root_key, create, kms });
+            }
+            let message = "a directory of key files of KES has no further roots, expected none here";
+            return Err(context.problem("kms", message));
+        }
         return Ok(KeyStoreSettings::Wrapped { store: bare_store(raw, context)?, kms });
     }
     match (raw.fs, raw.vault, raw.aws, raw.memory) {
@@ -87,7 +95,9 @@ fn present(raw: &RawKeyStore) -> Vec<&'static str> {
 /// Checks a key store whose root key is that of the section `kms`.
 fn bare_store(raw: RawKeyStore, context: &Context<'_>) -> Result<BareStore, Problem> {
     if raw.has_root_key() {
-        let message = format!("two root keys, expected one: kms is at {}", context.layers.place_of("kms"));
+        let place = context.layers.place_of("kms");
+        let message =
+            format!("two root keys, expected one: kms is at {place}; as a list [[kms]] it adds roots");
         let keys = ["keystore.fs.root_key_file", "keystore.fs.root_key_env"];
         let key = keys.into_iter().find(|key| context.layers.is_set(*key)).unwrap_or(keys[0]);
         return Err(context.problem(key, message));
@@ -108,31 +118,21 @@ fn fs_store(raw: RawFs, context: &mut Context<'_>) -> Result<KeyStoreSettings, P
     let file_key = "keystore.fs.root_key_file";
     let path =
         context.required_path(raw.path.as_deref(), "keystore.fs.path", "the directory of the store")?;
-    let file = context.optional_path(raw.root_key_file.as_deref(), file_key)?;
-    let variable = given(raw.root_key_env);
     let create = raw.create.is_some_and(|create| create.0);
-    let root_key = match (file, variable) {
-        (Some(_), Some(_)) => {
-            let place = context.layers.place_of(file_key);
-            let message = format!("two sources of the root key, expected one: {file_key} is at {place}");
-            return Err(context.problem("keystore.fs.root_key_env", message));
-        }
-        (None, None) if context.is_for_kes => {
+    let source = root_key(raw.root_key_file.as_deref(), raw.root_key_env, "keystore.fs", context)?;
+    let root_key = match source {
+        Some(source) => source,
+        None if context.is_for_kes => {
             let variable = context.environment.first_of(&[ROOT_KEY_VARIABLE]);
             let root_key = variable.map(|_| RootKeySource::Environment(ROOT_KEY_VARIABLE.to_owned()));
             return Ok(KeyStoreSettings::KesDirectory { path, root_key, create });
         }
-        (None, None) => {
+        None => {
             let message = "no root key, expected one of: root_key_file = \"FILE\", made by 'kms init' or \
                 'kms server --create' (on a volume that outlives the container, apart from the store); \
                 root_key_env = \"VARIABLE\", which holds base64 of 32 random bytes; a section [kms.aws] or [kms.vault]";
             return Err(context.problem("keystore.fs", message));
         }
-        (Some(file), None) => match context.environment.first_of(&[CREDENTIALS_VARIABLE]) {
-            Some(credentials) if is_inside(&file, Path::new(credentials)) => RootKeySource::Credential(file),
-            _ => RootKeySource::File(file),
-        },
-        (None, Some(variable)) => RootKeySource::Environment(variable),
     };
     if let RootKeySource::File(file) = &root_key
         && is_inside(file, &path)
@@ -149,11 +149,4 @@ fn fs_store(raw: RawFs, context: &mut Context<'_>) -> Result<KeyStoreSettings, P
     } else {
         KeyStoreSettings::Fs { path, root_key, create }
     })
-}
-
-fn is_inside(file: &Path, directory: &Path) -> bool {
-    let full = |path: &Path| {
-        path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
-    };
-    full(file).starts_with(full(directory))
 }

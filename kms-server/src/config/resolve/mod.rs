@@ -8,6 +8,7 @@ mod kms;
 mod log;
 mod pattern;
 mod policies;
+mod root_key;
 mod routes;
 mod tls;
 mod vault;

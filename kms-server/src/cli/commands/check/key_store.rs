@@ -1,18 +1,18 @@
 //! Checks that the key store opens, and that it keeps entries.
 
-use kms_core::store::{Finding, Level};
+use kms_core::store::Finding;
 use std::time::Duration;
 
 use kms_aws::{AwsKms, SecretsManager};
-use kms_core::store::{Wrapped, survey, survey_kms};
-use kms_fs::{FsConfig, OpenMode};
+use kms_core::store::{survey, survey_kms};
 use kms_vault::VaultConfig;
 
-use super::local_store::{NOT_LOOKED_INTO, check_fs, check_kes_directory, not_opened};
-use super::probe::{SUBJECT, exercised, surveyed, wraps};
+use super::local_store::{NOT_LOOKED_INTO, check_fs, check_kes_directory};
+use super::probe::{SUBJECT, surveyed};
+use super::roots::check_roots;
 use crate::error::StartError;
-use crate::settings::{BareStore, KeyStoreSettings, OuterKms};
-use crate::store::{self, embedded};
+use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootSettings};
+use crate::store::embedded;
 
 /// The time limit for one key, where another machine does the work.
 const KEY_PATIENCE: Duration = Duration::from_secs(15);
@@ -63,7 +63,9 @@ async fn look(settings: &KeyStoreSettings) -> Vec<Finding> {
         KeyStoreSettings::KesDirectory { path, root_key, create } => {
             check_kes_directory(path, root_key.as_ref(), *create).await
         }
-        KeyStoreSettings::Wrapped { store, kms } => check_wrapped(store, kms).await,
+        KeyStoreSettings::Wrapped { .. } | KeyStoreSettings::FsWithRoots { .. } => {
+            check_roots(settings).await
+        }
         KeyStoreSettings::AwsKms(config) => kms_aws::check((**config).clone())
             .await
             .iter()
@@ -84,7 +86,7 @@ async fn look(settings: &KeyStoreSettings) -> Vec<Finding> {
 
 /// Refuses a key store that a server refuses at its start before it opens one.
 fn refuse_at_once(settings: &KeyStoreSettings) -> Result<(), StartError> {
-    let files = |config: &VaultConfig, section| {
+    let files = |config: &VaultConfig, section: &str| {
         config.tls.check().map_err(|error| StartError::of_section(section, &error))
     };
     match settings {
@@ -97,55 +99,30 @@ fn refuse_at_once(settings: &KeyStoreSettings) -> Result<(), StartError> {
                 BareStore::Fs(path) => embedded::refuse_no_directory(path)?,
                 BareStore::Vault(config) => files(config, "keystore.vault")?,
             }
-            if let OuterKms::Vault(config) = kms { files(config, "kms.vault") } else { Ok(()) }
+            check_files(kms, &files)
+        }
+        KeyStoreSettings::FsWithRoots { path, kms, .. } => {
+            embedded::refuse_no_directory(path)?;
+            check_files(kms, &files)
         }
         _ => Ok(()),
     }
 }
 
+/// Checks the TLS files of each root in a Vault.
+fn check_files(
+    kms: &[RootSettings],
+    files: &dyn Fn(&VaultConfig, &str) -> Result<(), StartError>,
+) -> Result<(), StartError> {
+    for RootSettings { section, kms, .. } in kms {
+        if let OuterKms::Vault(config) = kms {
+            files(config, section)?;
+        }
+    }
+    Ok(())
+}
+
 /// Converts a finding of a backend into one of the key store.
 fn of_backend(backend: &str, finding: &Finding) -> Finding {
     Finding::new(finding.level, SUBJECT, format!("{backend}: {finding}"))
-}
-
-/// Checks a root key that lives elsewhere, and then the records that are encrypted under it.
-async fn check_wrapped(store: &BareStore, kms: &OuterKms) -> Vec<Finding> {
-    let holder = match kms {
-        OuterKms::Aws(config) => format!("root key '{}' in AWS KMS", config.key),
-        OuterKms::Vault(config) => format!("root key in the transit engine of {}", config.endpoint),
-    };
-    let wrapper = match store::open_outer(kms).await {
-        Ok(wrapper) => wrapper,
-        Err(error) => return vec![Finding::problem(SUBJECT, format!("{holder}: {}", error.chain()))],
-    };
-    if let Err(message) = wraps(wrapper.as_ref()).await {
-        return vec![Finding::problem(SUBJECT, format!("{holder}: {message}"))];
-    }
-    let mut findings = vec![Finding::good(SUBJECT, format!("{holder}: wraps and unwraps"))];
-    match store {
-        BareStore::Fs(path) => {
-            findings.extend(match kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing) {
-                Ok(opened) => exercised(path, &Wrapped::new(opened.store, wrapper)).await,
-                Err(error) => vec![not_opened(path, &error)],
-            });
-        }
-        BareStore::Vault(config) => {
-            findings.extend(
-                kms_vault::check((**config).clone()).await.iter().map(|finding| of_backend("vault", finding)),
-            );
-            if !findings.iter().any(|finding| finding.level == Level::Problem) {
-                let read = match kms_vault::open((**config).clone()) {
-                    Ok(store) => survey(&Wrapped::new(store, wrapper)).await,
-                    Err(error) => Err(error),
-                };
-                match read {
-                    Ok(survey) => findings.extend(surveyed("vault", &survey)),
-                    Err(error) => {
-                        findings.push(Finding::problem(SUBJECT, format!("vault: {}", error.chain())));
-                    }
-                }
-            }
-        }
-    }
-    findings
 }

@@ -6,10 +6,12 @@ mod local_store;
 mod policy;
 mod probe;
 mod report;
+mod roots;
 
 use std::path::PathBuf;
 
 use self::report::Report;
+pub use self::roots::earlier_records;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;

@@ -1,8 +1,9 @@
 //! `kms key discard`: discards a key of a local store that cannot be read.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kms_core::store::{EntryName, KeyRecord, KeyStore, Wrapped, Wrapper};
+use kms_core::store::{EntryName, KeyRecord, KeyStore, Wrapped};
 use kms_core::{ErrorKind, KeyName};
 use kms_fs::{FsConfig, OpenMode, SledStore};
 use serde_json::json;
@@ -11,8 +12,8 @@ use super::input::confirm;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::config::{self, Environment};
-use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
-use crate::store::{self, kes_directory};
+use crate::settings::{BareStore, KeyStoreSettings, RootKeySource};
+use crate::store::{kes_directory, roots};
 
 /// The warning before and after a key is discarded.
 const LOST: &str = "everything that was encrypted under it is lost";
@@ -36,7 +37,7 @@ pub struct DiscardArgs {
 /// A local store, and its root key.
 enum Local {
     RootKey(PathBuf, RootKeySource),
-    Wrapped(PathBuf, OuterKms),
+    Roots(PathBuf, KeyStoreSettings),
 }
 
 /// Discards a key, or all lost keys without a name. The user has to confirm it.
@@ -51,7 +52,8 @@ pub fn run(args: &DiscardArgs, environment: &Environment) -> Result<(), Failure>
             };
             Local::RootKey(kes_directory::store_path(&path), root_key)
         }
-        KeyStoreSettings::Wrapped { store: BareStore::Fs(path), kms } => Local::Wrapped(path, kms),
+        KeyStoreSettings::Wrapped { store: BareStore::Fs(ref path), .. }
+        | KeyStoreSettings::FsWithRoots { ref path, .. } => Local::Roots(path.clone(), settings.key_store),
         _ => {
             let config = args.config.display();
             return Err(Failure::new(format!(
@@ -65,21 +67,35 @@ pub fn run(args: &DiscardArgs, environment: &Environment) -> Result<(), Failure>
         (None, local) => discard_unnamed(&runtime, args, &local),
         (Some(name), Local::RootKey(path, root_key)) => {
             let opened = kms_fs::open(&FsConfig::new(&path), &root_key.load()?.key, OpenMode::Existing)?;
-            runtime.block_on(discard(args, name, &path, &opened.store))
+            runtime.block_on(discard(args, name, &path, &opened.store, opened.store.store()))
         }
-        (Some(name), Local::Wrapped(path, kms)) => runtime.block_on(async {
-            let wrapper = store::open_outer(&kms).await?;
-            let opened = kms_fs::open_bare(&FsConfig::new(&path), OpenMode::Existing)?;
-            discard(args, name, &path, &Wrapped::new(opened.store, wrapper)).await
+        (Some(name), Local::Roots(path, key_store)) => runtime.block_on(async {
+            let (prepared, sled) = with_roots(&path, &key_store).await?;
+            let wrapper = prepared.roots.peek().await?;
+            discard(args, name, &path, &Wrapped::new(Arc::clone(&sled), wrapper), &sled).await
         }),
     }
 }
 
-async fn discard<W: Wrapper>(
+/// Opens a local store with roots.
+async fn with_roots(
+    path: &Path,
+    key_store: &KeyStoreSettings,
+) -> Result<(roots::Prepared, Arc<SledStore>), Failure> {
+    let prepared = roots::prepare(key_store, OpenMode::Existing).await?;
+    let opened = prepared.and_then(|prepared| {
+        let sled = Arc::clone(&prepared.local.as_ref()?.store);
+        Some((prepared, sled))
+    });
+    opened.ok_or_else(|| Failure::new(format!("{}: it is no local store with roots", path.display())))
+}
+
+async fn discard(
     args: &DiscardArgs,
     name: &str,
     path: &Path,
-    store: &Wrapped<SledStore, W>,
+    store: &dyn KeyStore,
+    sled: &SledStore,
 ) -> Result<(), Failure> {
     let key = KeyName::new(name).map_err(|error| Failure::new(error.to_string()))?;
     let entry = EntryName::from(&key);
@@ -98,7 +114,7 @@ async fn discard<W: Wrapper>(
         Err(error) => return Err(error.into()),
     };
     confirm(name, &format!("key '{key}' cannot be read ({why}). If it is given up, {LOST}."))?;
-    store.store().discard(&entry).await?;
+    sled.discard(&entry).await?;
     print(args, path, &format!("key '{key}' was given up: {LOST}"))
 }
 
@@ -109,12 +125,13 @@ fn discard_unnamed(
 ) -> Result<(), Failure> {
     let (path, root_key) = match local {
         Local::RootKey(path, root_key) => (path, Some(root_key.load()?.key)),
-        Local::Wrapped(path, _) => (path, None),
+        Local::Roots(path, _) => (path, None),
     };
     let config = FsConfig::new(path);
-    let doubt = match &root_key {
-        Some(root_key) => kms_fs::open(&config, root_key, OpenMode::Existing)?.store.store().doubt(),
-        None => kms_fs::open_bare(&config, OpenMode::Existing)?.store.doubt(),
+    let doubt = match (&root_key, local) {
+        (Some(root_key), _) => kms_fs::open(&config, root_key, OpenMode::Existing)?.store.store().doubt(),
+        (None, Local::Roots(path, key_store)) => runtime.block_on(with_roots(path, key_store))?.1.doubt(),
+        (None, Local::RootKey(..)) => None,
     };
     let Some(doubt) = doubt else {
         return Err(Failure::new(format!(

@@ -1,0 +1,230 @@
+//! `kms root`: the roots of a key store, each of which opens its store key.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use kms_core::roots::{Added, Established, RootId, RootState, RootsStatus};
+use kms_fs::{FsConfig, OpenMode};
+use serde_json::{Value, json};
+
+use super::check::earlier_records;
+use crate::cli::failure::Failure;
+use crate::cli::output::{Output, note};
+use crate::cli::runtime::block_on;
+use crate::config::{self, Environment};
+use crate::settings::KeyStoreSettings;
+use crate::store::roots::{HeaderKey, Local, Prepared, prepare};
+
+/// The commands of `kms root`.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show the roots of a store, and how many records open with one root only.
+    Status(Args),
+    /// Give an empty store its store key, and each root its entry.
+    Init(Args),
+    /// Give a store with records its store key, and each root its entry; no record is rewritten.
+    Adopt(Args),
+    /// Give one more root its entry, and have it prove that it opens the store key.
+    Add(ArgsOfOne),
+    /// Remove a root. It opens nothing from then on, and never is the last one removed.
+    Remove(ArgsOfOne),
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The config file of the server. The server of a local store must not run.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct ArgsOfOne {
+    /// The id of the root, as 'kms root status' shows it.
+    id: String,
+    #[command(flatten)]
+    common: Args,
+}
+
+/// Runs one of the commands.
+pub fn run(command: &Command, environment: &Environment) -> Result<(), Failure> {
+    let args = match command {
+        Command::Status(args) | Command::Init(args) | Command::Adopt(args) => args,
+        Command::Add(args) | Command::Remove(args) => &args.common,
+    };
+    let key_store = config::load(&args.config, environment)?.settings.key_store;
+    let output = Output::new(args.json);
+    block_on(async {
+        let prepared = open(&key_store, args).await?;
+        match command {
+            Command::Status(_) => show(&prepared.roots.status().await?, &prepared, output),
+            Command::Init(_) => {
+                refuse_hindrance(&prepared)?;
+                established(&prepared.roots.init().await?, output)
+            }
+            Command::Adopt(_) => {
+                refuse_hindrance(&prepared)?;
+                established(&prepared.roots.adopt().await?, output)
+            }
+            Command::Add(args) => add(&prepared, &id(args)?, output).await,
+            Command::Remove(args) => remove(&key_store, prepared, &id(args)?, output).await,
+        }
+    })?
+}
+
+fn id(args: &ArgsOfOne) -> Result<RootId, Failure> {
+    RootId::new(&args.id).map_err(|error| Failure::new(error.to_string()))
+}
+
+async fn open(key_store: &KeyStoreSettings, args: &Args) -> Result<Prepared, Failure> {
+    let Some(prepared) = prepare(key_store, OpenMode::Existing).await? else {
+        let config = args.config.display();
+        return Err(Failure::new(format!(
+            "{config}: its key store has no roots, expected them in a list [[kms]]"
+        )));
+    };
+    for warning in &prepared.warnings {
+        note(warning);
+    }
+    Ok(prepared)
+}
+
+/// Refuses to give the store a key while a configured root cannot have an entry.
+fn refuse_hindrance(prepared: &Prepared) -> Result<(), Failure> {
+    prepared.hindrance.as_ref().map_or(Ok(()), |why| Err(Failure::new(why)))
+}
+
+fn show(status: &RootsStatus, prepared: &Prepared, output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&as_json(status));
+    }
+    match &status.anchor {
+        Some(anchor) => output.line(format_args!("Store key {:?}", anchor.fingerprint))?,
+        None => output.line("The store has no store key under its roots")?,
+    }
+    for root in &status.roots {
+        let opened = root.opened_at.map(|at| format!(", seen at {at:.0}")).unwrap_or_default();
+        output.line(format_args!("{}  {}{opened}", root.id, root.detail))?;
+    }
+    if header_of(prepared) == Some(HeaderKey::Closed) {
+        output.line("The header of the store holds the store key under a local root key that is not here")?;
+    }
+    if let Some(id) = &status.removing {
+        output.line(format_args!("A removal of {id} was cut off: 'kms root remove {id}' completes it"))?;
+    }
+    match (&status.records, earlier_records(status)) {
+        (_, Some(earlier)) => output.line(earlier),
+        (Ok(records), None) => {
+            output.line(format_args!("{} records, each protected by every root that opens", records.all()))
+        }
+        (Err(_), None) => Ok(()),
+    }
+}
+
+fn as_json(status: &RootsStatus) -> Value {
+    let roots = status.roots.iter();
+    let roots: Vec<_> = roots
+        .map(|root| {
+            json!({
+                "id": root.id.as_str(),
+                "opens": root.state == RootState::Opens,
+                "detail": root.detail,
+                "last_opened": root.opened_at.map(|at| at.to_string()),
+            })
+        })
+        .collect();
+    json!({
+        "store_key": status.anchor.map(|anchor| format!("{:?}", anchor.fingerprint)),
+        "removing": status.removing.as_ref().map(RootId::as_str),
+        "roots": roots,
+        "records": status.records.as_ref().ok().map(|records| json!({
+            "sealed": records.sealed,
+            "one_root_only": records.earlier,
+            "unreadable": records.unreadable,
+        })),
+    })
+}
+
+fn established(done: &Established, output: Output) -> Result<(), Failure> {
+    let fingerprint = format!("{:?}", done.anchor.fingerprint);
+    if output.is_json() {
+        return output.json(&json!({
+            "store_key": fingerprint,
+            "one_root_only": done.records.earlier,
+            "notes": done.notes,
+        }));
+    }
+    output.line(format_args!("The store has the store key {fingerprint}, which each of its roots opens"))?;
+    for told in &done.notes {
+        output.line(told)?;
+    }
+    if done.records.earlier > 0 {
+        output.line(format_args!(
+            "{} records were wrapped one by one and open with one root only: a second root does not protect them",
+            done.records.earlier
+        ))?;
+    }
+    Ok(())
+}
+
+async fn add(prepared: &Prepared, id: &RootId, output: Output) -> Result<(), Failure> {
+    let added = prepared.roots.add(id).await?;
+    if output.is_json() {
+        return output.json(&json!({ "id": id.as_str(), "added": added == Added::New }));
+    }
+    output.line(match added {
+        Added::New => format!("Root {id} opens the store key now"),
+        Added::Already => format!("Root {id} opens the store key already"),
+    })
+}
+
+async fn remove(
+    key_store: &KeyStoreSettings,
+    prepared: Prepared,
+    id: &RootId,
+    output: Output,
+) -> Result<(), Failure> {
+    let in_header = is_in_header(&prepared, id).await?;
+    prepared.roots.begin_removal(id, in_header).await?;
+    let prepared = if in_header {
+        let path = prepared.local.as_ref().map(|local| local.path.clone());
+        // The header is changed while the store is not open.
+        drop(prepared);
+        if let Some(path) = path {
+            kms_fs::forget_local_root(&FsConfig::new(path))?;
+        }
+        prepare(key_store, OpenMode::Existing).await?
+    } else {
+        Some(prepared)
+    };
+    if let Some(prepared) = prepared {
+        prepared.roots.finish_removal(id).await?;
+    }
+    if output.is_json() {
+        return output.json(&json!({ "removed": id.as_str() }));
+    }
+    output.line(format_args!(
+        "Root {id} opens the store no more. Backups of the store made before still open with it."
+    ))
+}
+
+fn header_of(prepared: &Prepared) -> Option<HeaderKey> {
+    prepared.local.as_ref().and_then(|Local { header, .. }| header.clone())
+}
+
+/// Returns whether the header of the store holds the store key under this root.
+async fn is_in_header(prepared: &Prepared, id: &RootId) -> Result<bool, Failure> {
+    Ok(match header_of(prepared) {
+        Some(HeaderKey::Of(own)) => own == *id,
+        // Of a root key that is lost nothing tells the id. One of another local root has an entry.
+        Some(HeaderKey::Closed) => {
+            id.as_str().starts_with(OF_LOCAL_KEYS) && !prepared.roots.has_entry(id).await?
+        }
+        Some(HeaderKey::Nothing) | None => false,
+    })
+}
+
+/// The beginning of the ids of local root keys.
+const OF_LOCAL_KEYS: &str = "local-";
