@@ -14,6 +14,7 @@ mod pasted;
 mod protection;
 mod received;
 mod refusals;
+mod roots;
 mod secrets;
 mod signals;
 mod trust;

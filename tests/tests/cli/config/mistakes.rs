@@ -171,6 +171,34 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             "[keystore.memory]\n[kms.aws]\nkey = 'k'",
             &["kms.toml:22: kms: only keystore.fs and keystore.vault"],
         ),
+        // Several roots.
+        (
+            root_key,
+            "[[kms]]\naws.key = 'alias/a'\n[[kms]]\nlocal.root_key_env = 'R'",
+            &["kms.toml:24: kms[0].aws.key: a root among others is known by its ARN", "'id'"],
+        ),
+        (
+            root_key,
+            "[[kms]]\naws.key = 'arn:aws:kms:a:1:key/k'\n[[kms]]\naws.key = 'arn:aws:kms:a:1:key/k'",
+            &["kms.toml:25: kms[1].id: two roots have the id 'aws-", "at kms.toml:23"],
+        ),
+        (
+            root_key,
+            "[[kms]]\nid = 'x'\naws.key = 'alias/a'\n[[kms]]\nid = 'x'\nlocal.root_key_env = 'R'",
+            &["kms.toml:27: kms[1].id: two roots have the id 'x'"],
+        ),
+        (
+            root_key,
+            "[[kms]]\nid = 'store'\naws.key = 'k'",
+            &["kms.toml:24: kms[0].id: invalid id of a root 'store'"],
+        ),
+        (root_key, "[[kms]]\nid = 'x'", &["kms.toml:23: kms[0]: empty, expected kms.aws"]),
+        (root_key, "[[kms]]\nlocal.nothing = 'x'", &["kms[0].local.nothing: unknown key"]),
+        (
+            root_key,
+            "[[kms]]\nlocal = {}\n[[kms]]\nid = 'x'\naws.key = 'k'",
+            &["kms.toml:24: kms[0].local: missing, expected root_key_file or root_key_env"],
+        ),
         // Rotation by age.
         (
             "name = \"my-key\"",

@@ -1,0 +1,235 @@
+//! Several roots of one store, by the commands of operators.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kms_tests::shell::{Serving, Shell, field, text};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The variables of two further root keys.
+const VARIABLES: [&str; 2] = ["FIRST", "SECOND"];
+
+/// A node whose store has several roots.
+struct Node {
+    dir: TempDir,
+    made: String,
+    shell: Shell,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Shell::default().run(&["init", text(&dir.path().join("node")), "--json"]).ok();
+        let shell = VARIABLES.into_iter().zip([1, 2]).fold(Shell::default(), |shell, (variable, byte)| {
+            shell.set(variable, STANDARD.encode([byte; 32]))
+        });
+        let node = Self { dir, made, shell };
+        fs::copy(node.path("config.toml"), node.path("own.toml")).unwrap();
+        node
+    }
+
+    /// A node on a store without a root key of its own.
+    fn without_own_root() -> Self {
+        let node = Self::new();
+        fs::remove_dir_all(node.path("data")).unwrap();
+        let config = fs::read_to_string(node.path("config.toml")).unwrap();
+        let lines = config.lines().filter(|line| !line.starts_with("root_key_file"));
+        let config: Vec<_> = lines.collect();
+        fs::write(node.path("own.toml"), config.join("\n")).unwrap();
+        node
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("node").join(name)
+    }
+
+    /// Writes a config with root keys from these variables.
+    fn config(&self, variables: &[&str]) -> PathBuf {
+        let mut config = fs::read_to_string(self.path("own.toml")).unwrap();
+        for variable in variables {
+            config.push_str(&format!("\n[[kms]]\nlocal.root_key_env = \"{variable}\"\n"));
+        }
+        let file = self.path("config.toml");
+        fs::write(&file, config).unwrap();
+        file
+    }
+
+    fn serve(&self, config: &Path) -> Serving {
+        self.shell.serve(&["--config", text(config), "--addr", "127.0.0.1:0"])
+    }
+
+    /// Runs a command of a client against a server with this config.
+    fn client(&self, config: &Path, commands: &[&[&str]]) -> (Vec<String>, String) {
+        let server = self.serve(config);
+        let stdout = server.stdout();
+        let endpoint = stdout.split_whitespace().find(|word| word.starts_with("https://")).unwrap();
+        let client = Shell::default()
+            .set("KES_SERVER", endpoint)
+            .set("KES_CA_CERT", self.path("server.crt").display())
+            .set("KES_API_KEY", field(&self.made, "api_key"));
+        let told = commands.iter().map(|command| client.run(command).ok()).collect();
+        let stderr = server.stderr();
+        assert!(server.stop().success());
+        (told, stderr)
+    }
+
+    fn root(&self, config: &Path, command: &[&str]) -> kms_tests::shell::Done {
+        self.shell.run(&[&["root"], command, &["--config", text(config)]].concat())
+    }
+
+    fn status(&self, config: &Path) -> Value {
+        serde_json::from_str(&self.root(config, &["status", "--json"]).ok()).unwrap()
+    }
+
+    fn ids(&self, config: &Path) -> Vec<String> {
+        let status = self.status(config);
+        status["roots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|root| root["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn opens(&self, config: &Path) -> Vec<bool> {
+        let status = self.status(config);
+        status["roots"].as_array().unwrap().iter().map(|root| root["opens"].as_bool().unwrap()).collect()
+    }
+
+    fn check(&self, config: &Path) -> String {
+        self.shell.run(&["check", "--config", text(config)]).stdout
+    }
+
+    /// Expects that a start with this config is refused with these words.
+    fn refused(&self, config: &Path, words: &[&str]) {
+        let told = self.shell.run(&["server", "--config", text(config), "--addr", "127.0.0.1:0"]).error();
+        for word in words {
+            assert!(told.contains(word), "'{word}' is not in: {told}");
+        }
+    }
+}
+
+const LIST: &[&str] = &["key", "ls", "--json"];
+
+#[test]
+fn a_store_with_its_own_root_key_is_adopted_and_survives_its_loss() {
+    let node = Node::new();
+    node.client(&node.path("own.toml"), &[&["key", "create", "before"]]);
+    let config = node.config(&["FIRST"]);
+    let (_, log) = node.client(&config, &[&["key", "dek", "before"]]);
+    assert!(log.contains("kms root adopt"), "{log}");
+    assert!(node.check(&config).contains("kms root adopt"));
+    assert_eq!(node.status(&config)["store_key"], Value::Null);
+
+    let adopted = node.root(&config, &["adopt"]).ok();
+    assert!(
+        adopted.contains("which each of its roots opens") && !adopted.contains("one by one"),
+        "{adopted}"
+    );
+    assert!(node.root(&config, &["adopt"]).error().contains("already"));
+    assert_eq!(node.opens(&config), [true, true]);
+    assert_eq!(node.status(&config)["records"]["one_root_only"], 0);
+    let checked = node.check(&config);
+    assert!(checked.contains("builds before roots read this store"), "{checked}");
+    node.client(&config, &[&["key", "create", "after"]]);
+    // Without the list, and to builds before roots, the store is as it was.
+    let (told, _) = node.client(&node.path("own.toml"), &[LIST, &["key", "dek", "after"]]);
+    assert!(told[0].contains("before") && told[0].contains("after") && !told[0].contains(".r"), "{told:?}");
+
+    fs::rename(node.path("root.key"), node.path("lost.key")).unwrap();
+    node.refused(&node.path("own.toml"), &["root.key", "missing"]);
+    let (told, log) = node.client(&config, &[LIST, &["key", "dek", "before"], &["key", "create", "later"]]);
+    assert!(told[0].contains("before") && told[0].contains("after"), "{told:?}");
+    assert!(log.contains("keystore.fs: this root does not open"), "{log}");
+    let checked = node.check(&config);
+    assert!(checked.contains("this root does not open") && checked.contains("3 keys read"), "{checked}");
+}
+
+#[test]
+fn the_own_root_key_of_a_store_can_be_removed_and_nothing_older_opens_the_store_then() {
+    let node = Node::new();
+    node.client(&node.path("own.toml"), &[&["key", "create", "my-key"]]);
+    let config = node.config(&["FIRST"]);
+    node.root(&config, &["adopt"]).ok();
+    let ids = node.ids(&config);
+    assert!(ids.iter().all(|id| id.starts_with("local-")), "{ids:?}");
+    assert!(node.root(&config, &["remove", "local-00"]).error().contains("no root 'local-00'"));
+    node.root(&config, &["remove", &ids[0]]).ok();
+    node.refused(&node.path("own.toml"), &["no local root key in its header any more", "'kms'"]);
+    assert_eq!(node.opens(&config), [false, true]);
+    let checked = node.check(&config);
+    assert!(checked.contains("oldest release that reads this store"), "{checked}");
+    assert!(node.root(&config, &["remove", &ids[1]]).error().contains("never removed"));
+    node.client(&config, &[&["key", "dek", "my-key"], &["key", "create", "later"]]);
+    // The removed root key comes back as any other root.
+    node.root(&config, &["add", &ids[0]]).ok();
+    assert_eq!(node.opens(&config), [true, true]);
+    node.root(&config, &["remove", &ids[1]]).ok();
+    let alone = node.shell.run(&["root", "status", "--config", text(&config)]).ok();
+    assert!(alone.contains("has no entry"), "{alone}");
+    node.client(&config, &[&["key", "dek", "my-key"], &["key", "dek", "later"]]);
+}
+
+#[test]
+fn a_lost_root_key_is_removed_from_the_header_by_the_id_that_status_showed() {
+    let node = Node::new();
+    let config = node.config(&["FIRST"]);
+    node.client(&config, &[&["key", "create", "my-key"]]);
+    assert_eq!(node.opens(&config), [true, true], "an empty store got its entries at the start");
+    let ids = node.ids(&config);
+    fs::remove_file(node.path("root.key")).unwrap();
+    let status = node.root(&config, &["status"]).ok();
+    assert!(status.contains("under a local root key that is not here"), "{status}");
+    node.root(&config, &["remove", &ids[0]]).ok();
+    let status = node.root(&config, &["status"]).ok();
+    assert!(!status.contains("not here"), "{status}");
+    node.client(&config, &[&["key", "dek", "my-key"]]);
+}
+
+#[test]
+fn two_roots_without_a_root_key_of_the_store_each_open_it() {
+    let node = Node::without_own_root();
+    let both = node.config(&VARIABLES);
+    let (_, log) = node.client(&both, &[&["key", "create", "my-key"]]);
+    assert!(log.contains("got its store key"), "{log}");
+    for alone in [&["FIRST"] as &[_], &["SECOND"], &["SECOND", "FIRST"]] {
+        let config = node.config(alone);
+        node.client(&config, &[&["key", "dek", "my-key"]]);
+        assert!(node.opens(&config).iter().all(|opens| *opens));
+        let checked = node.check(&config);
+        assert!(checked.contains("1 key read") && checked.contains("oldest release"), "{checked}");
+    }
+    // A wrong root is refused before anything is written, and one beside a right one is told.
+    let wrong = node.shell.set("SECOND", STANDARD.encode([9; 32]));
+    let node = Node { shell: wrong, ..node };
+    let config = node.config(&["SECOND"]);
+    node.refused(&config, &["config.toml", "kms", "no root opens it", "has no entry"]);
+    assert!(node.check(&config).contains("has no entry"));
+    let config = node.config(&VARIABLES);
+    let (_, log) = node.client(&config, &[&["key", "dek", "my-key"]]);
+    assert!(log.contains("has no entry") && log.contains("kms root add"), "{log}");
+    assert_eq!(node.opens(&config), [true, false]);
+    let ids = node.ids(&config);
+    assert!(node.root(&config, &["add", &ids[1]]).ok().contains("opens the store key now"));
+    assert!(node.root(&config, &["add", &ids[1]]).ok().contains("already"));
+    node.root(&config, &["remove", &ids[0]]).ok();
+    node.client(&node.config(&["SECOND"]), &[&["key", "dek", "my-key"]]);
+    assert!(node.root(&config, &["remove", "store"]).error().contains("invalid id"));
+}
+
+#[test]
+fn the_commands_wait_for_the_server_to_stop_and_need_a_list() {
+    let node = Node::new();
+    let config = node.config(&["FIRST"]);
+    let server = node.serve(&config);
+    for command in [&["status"] as &[_], &["adopt"], &["init"], &["add", "a"], &["remove", "a"]] {
+        let told = node.root(&config, command).error();
+        assert!(told.contains("in use by process"), "{told}");
+    }
+    drop(server);
+    let told = node.root(&node.path("own.toml"), &["status"]).error();
+    assert!(told.contains("no roots, expected them in a list [[kms]]"), "{told}");
+}
