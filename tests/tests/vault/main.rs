@@ -16,6 +16,7 @@ mod memory;
 mod proxy;
 mod races;
 mod records;
+mod roots;
 mod server;
 mod tls;
 mod transit;
