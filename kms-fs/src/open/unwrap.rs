@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::OpenError;
-use crate::keys::{Header, RootKey, RootKeyChange, StoreKey, remove_unfinished};
+use crate::keys::{Header, Root, RootKey, RootKeyChange, StoreKey, remove_unfinished};
 
 /// Unwraps the store key of the first header that opens under this very root key. Also returns its position.
 pub fn unwrap_with(
@@ -11,6 +11,10 @@ pub fn unwrap_with(
     root_key: &RootKey,
     path: &Path,
 ) -> Result<(usize, StoreKey), OpenError> {
+    // Where the local root key was removed, no header that still has it counts.
+    if let Some(removed) = headers.iter().find(|header| matches!(header.root, Root::Entries)) {
+        removed.unwrap_store_key(root_key, path)?;
+    }
     for (n, header) in headers.iter().enumerate() {
         match header.unwrap_store_key(root_key, path) {
             Err(OpenError::WrongRootKey { .. }) => {}

@@ -219,12 +219,13 @@ async fn is_in_header(prepared: &Prepared, id: &RootId) -> Result<bool, Failure>
     Ok(match header_of(prepared) {
         Some(HeaderKey::Of(own)) => own == *id,
         // Of a root key that is lost nothing tells the id. One of another local root has an entry.
-        Some(HeaderKey::Closed) => {
-            id.as_str().starts_with(OF_LOCAL_KEYS) && !prepared.roots.has_entry(id).await?
-        }
+        Some(HeaderKey::Closed) => is_of_local_key(id) && !prepared.roots.has_entry(id).await?,
         Some(HeaderKey::Nothing) | None => false,
     })
 }
 
-/// The beginning of the ids of local root keys.
-const OF_LOCAL_KEYS: &str = "local-";
+/// Returns whether an id is that of a local root key: `local-` and 32 hexadecimal digits.
+fn is_of_local_key(id: &RootId) -> bool {
+    let digits = id.as_str().strip_prefix("local-");
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}

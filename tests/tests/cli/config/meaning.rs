@@ -94,7 +94,7 @@ fn the_examples_are_good() {
         [("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP), ("VAULT_ROLE_ID", "role")]
             .into_iter()
             .collect();
-    for name in ["minimal.toml", "server.toml", "vault.toml", "aws.toml", "wrapped.toml"] {
+    for name in ["minimal.toml", "server.toml", "vault.toml", "aws.toml", "wrapped.toml", "roots.toml"] {
         let loaded = load(&examples.join(name), &environment).unwrap_or_else(|problem| panic!("{problem}"));
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings[0]);
     }
@@ -116,6 +116,14 @@ fn the_examples_are_good() {
     let (_, outer) = outer.split_once("# [kms.vault]").unwrap();
     let transit = format!("{store}[kms.vault]{}", outer.replace("\n# ", "\n"));
     good(&transit, &[("KMS_ADMIN_IDENTITY", ADMIN), ("VAULT_ROLE_ID", "role")]);
+    let roots = fs::read_to_string(examples.join("roots.toml")).unwrap();
+    let (above, below) = roots.split_once("# Or a CMK").unwrap();
+    let all = format!("{above}# Or a CMK{}", below.replace("# [", "[").replace("\n# id", "\nid"));
+    let all =
+        all.replace("\n# key", "\nkey").replace("\n# region", "\nregion").replace("\n# local", "\nlocal");
+    let all = good(&all, &[("KMS_ADMIN_IDENTITY", ADMIN), ("VAULT_ROLE_ID", "role")]).settings;
+    let KeyStoreSettings::FsWithRoots { kms, .. } = all.key_store else { panic!("it has roots") };
+    assert_eq!(kms.len(), 3);
     let least = load(&examples.join("minimal.toml"), &environment).unwrap().settings;
     assert_eq!((least.address, least.cache), (full.address, full.cache));
     assert_eq!(least.tls.verify_clients, full.tls.verify_clients);
