@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::anchor::Anchor;
 use super::establish::Realigned;
+use super::id::RootId;
 use super::look::{Seen, Shown, State};
 use super::root::Root;
 use super::set::Roots;
@@ -116,9 +117,9 @@ impl Roots {
         let Some(key) = seen.key() else {
             let doing = format!("open the store key {}", Shown(anchor.fingerprint));
             if let Some(away) = seen.away() {
-                return Ok(Attempt::pending(Error::with_source(away.kind(), doing, seen.told()), Vec::new()));
+                let error = Error::with_source(away.kind(), doing, seen.told());
+                return Ok(Attempt { closed: closed(seen), ..Attempt::pending(error, Vec::new()) });
             }
-
             let why = format!("no root opens it: {}", seen.told());
             return Err(Error::with_source(ErrorKind::Corrupt, doing, why));
         };
@@ -137,7 +138,7 @@ impl Roots {
                 )),
                 _ => notes.push(format!("root '{id}' {told}")),
             }
-            closed.push(format!("root '{id}' does not open"));
+            closed.push(is_closed(id));
         }
         Ok(Attempt { outcome: Outcome::Open(key.clone()), notes, is_new: false, closed })
     }
@@ -294,6 +295,17 @@ impl Roots {
     }
 }
 
+/// Names the roots that do not open the store key in force.
+pub(super) fn closed(seen: &Seen) -> Vec<String> {
+    let opens = |state: &State| matches!((state, &seen.anchor), (State::Opens(key), Some(anchor)) if anchor.names(key));
+    let closed = seen.states.iter().filter(|(_, state)| !opens(state));
+    closed.map(|(id, _)| is_closed(id)).collect()
+}
+
+fn is_closed(id: &RootId) -> String {
+    format!("root '{id}' does not open")
+}
+
 /// Creates the error of a store that gets no key by itself.
 fn no_key(why: &str) -> Error {
     let why = format!("{why}; 'kms root init' gives the store its key once that is looked into");
@@ -306,7 +318,6 @@ impl Attempt {
     }
 
     fn pending(error: Error, notes: Vec<String>) -> Self {
-        let closed = vec![format!("no root opens: {}", error.chain())];
-        Self { outcome: Outcome::Pending(error), notes, is_new: false, closed }
+        Self { outcome: Outcome::Pending(error), notes, is_new: false, closed: Vec::new() }
     }
 }

@@ -1,12 +1,12 @@
 //! The store of plain records over a store with roots.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
-use super::attempt::{Attempt, Making, Outcome};
+use super::attempt::{Attempt, Making, Outcome, closed};
 use super::set::Roots;
 use super::store_key::StoreKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +17,9 @@ use crate::store::{EntryName, KeyStore, StoreCapabilities, Wrapped, Wrapper};
 
 /// The first and the longest wait before a store or a root is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The time between two looks while all roots open: a root that was lost meanwhile is told before it is needed.
+const LOOKS: Duration = Duration::from_secs(600);
 
 /// The least time between two looks for the store key because of requests.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -98,17 +101,14 @@ impl Rooted {
         if state.serving.is_err() { self.roots.roots().len() } else { state.closed.len() }
     }
 
-    /// Tries the store and its roots again in the background, as long as one of them does not open.
-    ///
-    /// What changes is logged. The task ends when all roots open, or when the store is dropped.
+    /// Looks at the roots in the background until the store is dropped: often while one does not open, else each ten
+    /// minutes. What changes is logged.
     ///
     /// # Panics
     ///
     /// Panics outside of a tokio runtime.
     pub fn keep_trying(self: &Arc<Self>) {
-        if self.closed() > 0 {
-            tokio::spawn(keep_trying(Arc::downgrade(self)));
-        }
+        tokio::spawn(keep_trying(Arc::downgrade(self)));
     }
 
     /// Tries once more to open the store and all of its roots.
@@ -123,20 +123,27 @@ impl Rooted {
                 Ok(())
             }
             Err(error) => {
-                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                 // A store that was opened stays so: its key is known.
-                if state.serving.is_err() {
-                    state.serving = Err(error.clone());
+                if self.is_open() {
+                    if let Ok(seen) = self.roots.look().await {
+                        self.write().closed = closed(&seen).into();
+                    }
+                } else {
+                    self.write().serving = Err(error.clone());
                 }
                 Err(error)
             }
         }
     }
 
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, attempt: Attempt) {
         let Attempt { outcome, notes, closed, .. } = attempt;
         let new = State::of(&self.roots, outcome, closed);
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.write();
         let was_open = state.serving.is_ok();
         if new.closed != state.closed || new.serving.is_ok() != was_open {
             for note in notes {
@@ -148,7 +155,7 @@ impl Rooted {
         }
         // Nothing that is known is lost by a look that learned less.
         if state.has_key {
-            if new.has_key {
+            if new.has_key || !new.closed.is_empty() {
                 state.closed = new.closed;
             }
         } else if new.serving.is_ok() || !was_open {
@@ -208,15 +215,17 @@ fn no_form() -> Error {
 async fn keep_trying(store: Weak<Rooted>) {
     let mut wait = WAITS.0;
     loop {
+        let all_open = match store.upgrade() {
+            Some(store) => store.is_open() && store.closed() == 0,
+            None => return,
+        };
+        wait = if all_open { LOOKS } else { wait };
         sleep(wait).await;
-        wait = (wait * 2).min(WAITS.1);
         let Some(store) = store.upgrade() else { return };
         if let Err(error) = store.try_again().await {
             tracing::error!("the roots of the store were tried again: {}", error.chain());
         }
-        if store.is_open() && store.closed() == 0 {
-            return;
-        }
+        wait = if all_open { WAITS.0 } else { (wait * 2).min(WAITS.1) };
     }
 }
 

@@ -123,3 +123,25 @@ async fn a_store_that_is_away_is_tried_again_and_one_that_denies_the_anchor_is_t
     assert!(opened.store.get(&entry("my-key")).await.is_err_and(|error| error.kind() != ErrorKind::NotFound));
     assert_eq!(everything(&store).await, before);
 }
+
+#[tokio::test]
+async fn a_root_that_is_lost_while_the_store_is_served_is_told_and_costs_nothing() {
+    let (store, one, two) = (memory(), Elsewhere::new(1), Elsewhere::new(2));
+    let way = Way::to(&store);
+    let opened = open(&way, &[("one", &one), ("two", &two)]).await.unwrap();
+    put(&*opened.store, "my-key").await;
+    for (first, second, closed) in [
+        (Some(ErrorKind::Disabled), None, 1),
+        (Some(ErrorKind::Disabled), Some(ErrorKind::Unreachable), 2),
+        (Some(ErrorKind::Denied), Some(ErrorKind::Denied), 2),
+        (None, Some(ErrorKind::Denied), 1),
+        (None, None, 0),
+    ] {
+        one.fail(first);
+        two.fail(second);
+        let _ = opened.store.try_again().await;
+        assert_eq!(opened.store.closed(), closed, "{first:?} {second:?}");
+        holds(&opened.store, &["my-key"]).await;
+        assert_eq!(opened.store.status().await.unwrap().degraded.is_some(), closed > 0);
+    }
+}

@@ -1,5 +1,6 @@
 //! Several roots of one store, by the commands of operators.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +51,7 @@ impl Node {
     fn config(&self, variables: &[&str]) -> PathBuf {
         let mut config = fs::read_to_string(self.path("own.toml")).unwrap();
         for variable in variables {
-            config.push_str(&format!("\n[[kms]]\nlocal.root_key_env = \"{variable}\"\n"));
+            writeln!(config, "\n[[kms]]\nlocal.root_key_env = \"{variable}\"").unwrap();
         }
         let file = self.path("config.toml");
         fs::write(&file, config).unwrap();
