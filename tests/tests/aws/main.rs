@@ -7,6 +7,7 @@ mod faults;
 mod keys;
 mod login;
 mod names;
+mod roots;
 mod secrets;
 mod secrets_kes;
 mod secrets_server;
