@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::id::RootId;
 use super::store_key::{StoreId, StoreKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::primitives::{Fingerprint, SecretBytes};
@@ -91,35 +90,6 @@ impl Anchor {
         hex::decode_to_slice(written.store_id, &mut store_id).map_err(|_| is_none)?;
         hex::decode_to_slice(written.fingerprint, &mut fingerprint).map_err(|_| is_none)?;
         Ok(Self { store_id, fingerprint: Fingerprint::from_bytes(fingerprint) })
-    }
-}
-
-/// The mark `.r/removing`: the root with this id is being removed.
-pub(super) struct Removing;
-
-impl Removing {
-    pub fn entry() -> EntryName {
-        EntryName::of_roots("removing")
-    }
-
-    pub fn content(id: &RootId) -> SecretBytes {
-        SecretBytes::from(id.as_str().as_bytes())
-    }
-
-    /// Reads which root is being removed; `None` if none is.
-    pub async fn read(store: &dyn KeyStore) -> Result<Option<RootId>> {
-        match store.get(&Self::entry()).await {
-            Ok(bytes) => {
-                let id = std::str::from_utf8(bytes.expose()).ok().and_then(|id| RootId::new(id).ok());
-                let corrupt = || {
-                    let operation = format!("read {}", store.place(&Self::entry()));
-                    Error::with_source(ErrorKind::Corrupt, operation, "it names no root")
-                };
-                id.map(Some).ok_or_else(corrupt)
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }
 

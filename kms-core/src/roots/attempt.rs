@@ -9,6 +9,7 @@ use super::anchor::Anchor;
 use super::establish::Realigned;
 use super::id::RootId;
 use super::look::{Seen, Shown, State};
+use super::mark::absent;
 use super::root::Root;
 use super::set::Roots;
 use super::store_key::StoreKey;
@@ -99,17 +100,21 @@ impl Roots {
         let seen = self.look().await?;
         match (&seen.anchor, seen.key()) {
             (_, Some(key)) => self.form.under(key),
-            (None, None) => self.form.earlier().ok_or_else(|| no_key("the store has no anchor")),
+            (None, None) => {
+                let keys = seen.keys();
+                match (self.which_opens(&keys).await, keys.as_slice()) {
+                    (Ok((Some(key), _)), _) => self.form.under(&key),
+                    // It opens records of both forms, and what it does not open nothing here opens.
+                    (_, [key]) => self.form.under(key),
+                    _ => self.form.earlier().ok_or_else(|| no_key("the store has no anchor")),
+                }
+            }
             (Some(anchor), None) => {
                 let kind = seen.away().map_or(ErrorKind::Corrupt, Error::kind);
                 let doing = format!("open the store key {}", Shown(anchor.fingerprint));
                 Err(Error::with_source(kind, doing, seen.told()))
             }
         }
-    }
-
-    async fn has_anchor(&self) -> bool {
-        Anchor::read(&*self.store).await.is_ok_and(|anchor| anchor.is_some())
     }
 
     /// Opens a store that has a key.
@@ -123,10 +128,16 @@ impl Roots {
             let why = format!("no root opens it: {}", seen.told());
             return Err(Error::with_source(ErrorKind::Corrupt, doing, why));
         };
-        let Realigned { mut notes, stay } = self.realign(seen, key).await?;
-        if let Some(id) = &seen.removing {
-            notes.push(format!("a removal of root '{id}' was cut off: 'kms root remove {id}' completes it"));
+        if let Some(tried) = self.none_opens(key).await {
+            let doing = format!("serve the store under the store key {}", Shown(anchor.fingerprint));
+            let why = format!(
+                "the anchor names it, and none of the first {tried} sealed records opens under it: anchor or records are \
+                 those of another store"
+            );
+            return Err(Error::with_source(ErrorKind::Corrupt, doing, why));
         }
+        let Realigned { mut notes, stay } = self.realign(seen, key).await?;
+        notes.extend(seen.told_of_mark());
         let mut closed = Vec::new();
         for (id, state) in &seen.states {
             let told = state.told(Some(anchor));
@@ -193,9 +204,20 @@ impl Roots {
             }
             Err(error) => return Err(error),
         };
-        if is_new && let Ok(wrapped) = self.wrap_all(key).await {
-            self.write_entries(&wrapped).await?;
-            return self.anchored_now(key).await;
+        if is_new {
+            match self.wrap_all(key).await {
+                Ok(wrapped) => {
+                    self.write_entries(&wrapped).await?;
+                    return self.anchored_now(key).await;
+                }
+                // What is made before all roots have the key would be under one of them.
+                Err((_, error)) if error.kind().is_outage() => {
+                    return Ok(Unanchored::Done(Attempt::pending(error, Vec::new())));
+                }
+                Err((id, error)) => {
+                    return Err(no_key(&format!("root '{id}' takes no store key: {}", error.chain())));
+                }
+            }
         }
         if !self.is_served_earlier() {
             return Err(no_key("the store has no anchor"));
@@ -208,6 +230,10 @@ impl Roots {
     async fn completed(&self, seen: &Seen, keys: &[StoreKey], making: Making) -> Result<Unanchored> {
         let (key, count) = match self.which_opens(keys).await {
             Ok((Some(key), _)) => (key, None),
+            // A root that is away may have the key of this store.
+            Ok((None, _)) if let Some(away) = seen.away() => {
+                return Ok(Unanchored::Done(Attempt::pending(away.clone(), Vec::new())));
+            }
             Ok((None, count)) => match keys {
                 [key] if count.all() == 0 => (key.clone(), Some(count)),
                 _ if count.all() == 0 => {
@@ -239,13 +265,20 @@ impl Roots {
             let why = "the store has entries of roots and no anchor";
             return self.earlier_or(why).map(Unanchored::Done);
         }
-        // A first start was cut off: it would have written the entries of all roots. One that is away gets none.
-        if count.is_some()
-            && let Ok(wrapped) = self.wrap_all(&key).await
-        {
-            self.write_entries(&wrapped).await?;
+        if count.is_none() {
+            return self.anchored_now(&key).await;
         }
-        self.anchored_now(&key).await
+        // A first start was cut off: it would have written the entries of all roots. One that is away gets none.
+        self.write_entries(&self.wrap_where_possible(&key).await).await?;
+        let mut outcome = self.anchored_now(&key).await?;
+        if let Unanchored::Done(attempt) = &mut outcome {
+            attempt.notes.push(
+                "the store was empty and its roots had entries, so their key was taken, as after a first start that was cut \
+                 off; if there was none, the entries are copies from another store, whose key is now this one's too"
+                    .to_owned(),
+            );
+        }
+        Ok(outcome)
     }
 
     /// Makes the first key of an empty store.
@@ -273,7 +306,11 @@ impl Roots {
             Err(error) => return Err(error),
         };
         let Some(anchor) = seen.anchor else {
-            return Ok(Unanchored::Again(no_key("other servers give it one, and do not come to an end")));
+            let why = format!(
+                "other servers give it one, and do not come to an end; {}",
+                absent(&*self.store, &Anchor::entry())
+            );
+            return Ok(Unanchored::Again(no_key(&why)));
         };
         let mut attempt = self.anchored(&anchor, &seen).await?;
         attempt.is_new = anchor.names(key);

@@ -4,7 +4,8 @@ use super::anchor::Anchor;
 use super::establish::{create_and_prove, wrap};
 use super::id::RootId;
 use super::look::{Seen, Shown, State};
-use super::records::RecordCount;
+use super::mark::{Purpose, absent};
+use super::records::{RecordCount, TRIED};
 use super::root::Root;
 use super::set::Roots;
 use super::store_key::StoreKey;
@@ -32,9 +33,6 @@ pub enum Added {
     /// The root had one already, and opens it.
     Already,
 }
-
-/// How many records of the earlier form are tried, of which one has to open.
-const TRIED: usize = 16;
 
 impl Roots {
     /// Gives an empty store its key.
@@ -78,7 +76,8 @@ impl Roots {
         self.write_entries(&wrapped).await?;
         let seen = self.anchor(&key).await?;
         let Some(anchor) = seen.anchor else {
-            return Err(conflict("another server gives it one at this moment; try again".to_owned()));
+            let absent = absent(&*self.store, &Anchor::entry());
+            return Err(conflict(format!("another server gives it one at this moment, try again; {absent}")));
         };
         let key = seen.key().ok_or_else(|| {
             let fingerprint = Shown(anchor.fingerprint);
@@ -120,7 +119,19 @@ impl Roots {
                 "{number} of its records are sealed under a store key that no root here opens"
             )));
         }
+        if records.unreadable > 0 {
+            let number = records.unreadable;
+            return Err(conflict(format!(
+                "{number} of its records cannot be read, and may be sealed under a store key that is lost then"
+            )));
+        }
         if records.all() > 0 {
+            if keys.len() > 1 {
+                return Err(conflict(format!(
+                    "its roots hold several keys, none of which opens a record: {}",
+                    seen.told()
+                )));
+            }
             if !with_records {
                 let number = records.all();
                 return Err(conflict(format!(
@@ -176,15 +187,19 @@ impl Roots {
                 "the store has no store key: 'kms root init' or 'kms root adopt' gives it one".to_owned(),
             ));
         };
-        if let Some(removed) = &seen.removing {
-            return Err(conflict(format!(
-                "a removal of root '{removed}' is under way: 'kms root remove {removed}' completes it"
-            )));
+        let present = seen.mark.clone()?;
+        if let Some(mark) =
+            present.as_ref().filter(|mark| mark.purpose == Purpose::Remove || mark.root != *id)
+        {
+            return Err(conflict(mark.told()));
         }
         let key = seen.key().ok_or_else(|| {
             let fingerprint = Shown(anchor.fingerprint);
             conflict(format!("no root opens the store key {fingerprint}: {}", seen.told()))
         })?;
+        if let Some(cut_off) = present {
+            cut_off.release(&*self.store).await?;
+        }
         match &seen.states[at].1 {
             State::Opens(held) if anchor.names(held) => Ok(Added::Already),
             State::Opens(_) => {

@@ -1,14 +1,24 @@
 //! Giving a store its key: each root's entry first, and then the anchor, which decides.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::anchor::Anchor;
 use super::id::RootId;
 use super::look::{Seen, Shown, State, open_wrapped};
+use super::mark::{Mark, Purpose, absent};
 use super::root::Root;
 use super::set::Roots;
 use super::store_key::StoreKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::primitives::SecretBytes;
-use crate::store::{EntryName, KeyStore};
+use crate::store::KeyStore;
+
+/// How often a server looks again while another one writes an entry anew.
+const LOOKS: u32 = 40;
+/// The wait between two such looks.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// What became of entries that held another key than the anchor names.
 #[derive(Default)]
@@ -36,9 +46,30 @@ impl Roots {
         Ok(wrapped)
     }
 
+    /// Has each root wrap `key` that can do so now.
+    pub(super) async fn wrap_where_possible(&self, key: &StoreKey) -> Vec<(Root, SecretBytes)> {
+        let mut wrapped = Vec::new();
+        for root in self.all.iter().filter(|root| root.held().is_none()) {
+            if let Ok(content) = wrap(root, key).await {
+                wrapped.push((root.clone(), content));
+            }
+        }
+        wrapped
+    }
+
+    /// Returns `true` if there is an anchor by now.
+    pub(super) async fn has_anchor(&self) -> bool {
+        Anchor::read(&*self.store).await.is_ok_and(|anchor| anchor.is_some())
+    }
+
     /// Writes the entries of roots that have none yet. What is there is left as it is.
+    ///
+    /// It ends where others made the anchor meanwhile: a root may have been removed since then.
     pub(super) async fn write_entries(&self, wrapped: &[(Root, SecretBytes)]) -> Result<()> {
         for (root, content) in wrapped {
+            if self.has_anchor().await {
+                return Ok(());
+            }
             match self.store.create(&root.id().entry(), content).await {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -89,6 +120,11 @@ impl Roots {
             if root.held().is_some() {
                 return Err(Error::with_source(ErrorKind::Conflict, "open the store", both));
             }
+            if root.is_later() {
+                stay.push(id.clone());
+                notes.push(format!("{both}: this root could not be read at the start, so its entry stays"));
+                continue;
+            }
             match self.which_opens(std::slice::from_ref(other)).await {
                 Ok((None, count)) if count.unreadable == 0 => {}
                 Ok((Some(_), _)) => {
@@ -132,20 +168,58 @@ impl Roots {
     }
 
     /// Replaces the key in a root's entry.
+    ///
+    /// The mark excludes removals: while this entry is deleted, no other one goes. A process that dies before the end leaves
+    /// the mark, and an operator ends that.
     async fn replace(&self, root: &Root, other: &StoreKey, key: &StoreKey) -> Result<()> {
-        let entry = root.id().entry();
         let wrapped = wrap(root, key).await?;
-        let present = open_wrapped(root, &self.store.get(&entry).await?).await?;
-        if Anchor::of(&present) != Anchor::of(other) {
+        let mark = Mark::new(root.id(), Purpose::Rewrite, false)?;
+        let mut looks = 0;
+        while let Some(present) = mark.make(&*self.store).await? {
+            if present.purpose == Purpose::Remove || looks == LOOKS {
+                return Err(Error::with_source(
+                    ErrorKind::Conflict,
+                    format!("write the entry of root '{}' anew", root.id()),
+                    present.told(),
+                ));
+            }
+            looks += 1;
+            sleep(PAUSE).await;
+        }
+        let replaced = self.replace_under(&mark, root, &wrapped, other, key).await;
+        let released = mark.release(&*self.store).await;
+        replaced.and(released)
+    }
+
+    async fn replace_under(
+        &self,
+        mark: &Mark,
+        root: &Root,
+        wrapped: &SecretBytes,
+        other: &StoreKey,
+        key: &StoreKey,
+    ) -> Result<()> {
+        let entry = root.id().entry();
+        let before = match self.store.get(&entry).await {
+            Ok(before) => before,
+            // An operator removed the root.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if Anchor::of(&open_wrapped(root, &before).await?) != Anchor::of(other) {
             // Another server was faster.
             return Ok(());
         }
+        if self.store.get(&entry).await? != before || !mark.is_there(&*self.store).await? {
+            let doing = format!("write the entry of root '{}' anew", root.id());
+            let why = "it is changed from another place at this moment";
+            return Err(Error::with_source(ErrorKind::Conflict, doing, why));
+        }
         match self.store.delete(&entry).await {
-            // Another server replaces the entry at this moment, or an operator removed the root.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             deleted => deleted?,
         }
-        create_and_prove(&*self.store, root, &wrapped, key).await
+        create_and_prove(&*self.store, root, wrapped, key).await
     }
 }
 
@@ -175,7 +249,7 @@ fn of_root(doing: String, error: &Error) -> Error {
 
 /// Creates the entry of a root, reads it back, and has the root open it.
 ///
-/// What does not prove good is taken back.
+/// What does not prove good stays: another root may have been removed since it was written. It is told at each look.
 ///
 /// # Errors
 ///
@@ -193,29 +267,21 @@ pub(super) async fn create_and_prove(
         Err(error) if error.kind() != ErrorKind::AlreadyExists && !error.kind().leaves_outcome_unknown() => {
             return created;
         }
-        _ => store.get(&entry).await?,
-    };
-    let proof = open_wrapped(root, &read).await;
-    match proof {
-        Ok(opened) if Anchor::of(&opened) == Anchor::of(key) && opened.key() == key.key() => Ok(()),
-        proof => {
-            let why = match proof {
-                Ok(_) => "it holds another store key".to_owned(),
-                Err(error) => error.chain().to_string(),
-            };
-            if created.is_ok() && read == *wrapped {
-                take_back(store, &entry).await;
+        _ => store.get(&entry).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let doing = format!("prove the entry of root '{}'", root.id());
+                Error::with_source(ErrorKind::Conflict, doing, absent(store, &entry))
             }
-            let kind = if created.is_ok() { ErrorKind::Corrupt } else { ErrorKind::AlreadyExists };
-            let doing = format!("prove the entry of root '{}'", root.id());
-            Err(Error::with_source(kind, doing, why))
-        }
-    }
-}
-
-/// Deletes an entry that was made just now. What stays is told by the next look.
-async fn take_back(store: &dyn KeyStore, entry: &EntryName) {
-    if let Err(error) = store.delete(entry).await {
-        tracing::error!(%entry, "an entry that did not prove good could not be deleted: {}", error.chain());
-    }
+            _ => error,
+        })?,
+    };
+    let (kind, why) = match open_wrapped(root, &read).await {
+        Ok(opened) if Anchor::of(&opened) == Anchor::of(key) && opened.key() == key.key() => return Ok(()),
+        Err(error) if error.kind().is_outage() => (error.kind(), error.chain().to_string()),
+        _ if created.is_err() => (ErrorKind::AlreadyExists, "it holds something else".to_owned()),
+        Ok(_) => (ErrorKind::Corrupt, "it holds another store key".to_owned()),
+        Err(error) => (ErrorKind::Corrupt, error.chain().to_string()),
+    };
+    let doing = format!("prove the entry of root '{}', which stays", root.id());
+    Err(Error::with_source(kind, doing, why))
 }

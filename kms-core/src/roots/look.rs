@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::anchor::{Anchor, Removing};
+use super::anchor::Anchor;
 use super::id::RootId;
+use super::mark::Mark;
 use super::root::Root;
 use super::set::Roots;
 use super::store_key::StoreKey;
@@ -20,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is known of a store and its roots.
 pub(super) struct Seen {
     pub anchor: Option<Anchor>,
-    pub removing: Option<RootId>,
+    /// The mark of who removes a root or writes an entry anew. An error ends no start: nothing is deleted without the mark.
+    pub mark: Result<Option<Mark>>,
     /// The state of each root, in the order of the roots.
     pub states: Vec<(RootId, State)>,
 }
@@ -100,6 +102,14 @@ impl Seen {
         })
     }
 
+    /// Says that a change of a root is under way or was cut off, or that nobody knows; `None` if there is none.
+    pub fn told_of_mark(&self) -> Option<String> {
+        match &self.mark {
+            Ok(mark) => mark.as_ref().map(Mark::told),
+            Err(error) => Some(format!("whether a root is being removed is not known: {}", error.chain())),
+        }
+    }
+
     /// Returns what each root says, as one text.
     pub fn told(&self) -> String {
         let told = self.states.iter();
@@ -113,10 +123,10 @@ impl Roots {
     ///
     /// # Errors
     ///
-    /// The anchor, or the mark of a removal, cannot be read. Then nothing is known.
+    /// The anchor cannot be read. Then nothing is known.
     pub(super) async fn look(&self) -> Result<Seen> {
         let anchor = Anchor::read(&*self.store).await?;
-        let removing = Removing::read(&*self.store).await?;
+        let mark = Mark::read(&*self.store).await;
         let mut asked = JoinSet::new();
         for (n, root) in self.all.iter().cloned().enumerate() {
             let roots = self.clone();
@@ -132,7 +142,7 @@ impl Roots {
                 states[n].1 = state;
             }
         }
-        Ok(Seen { anchor, removing, states })
+        Ok(Seen { anchor, mark, states })
     }
 
     async fn state_of(&self, root: &Root) -> State {
@@ -143,9 +153,13 @@ impl Roots {
             let why = format!("no answer within {} s", PATIENCE.as_secs());
             Error::with_source(ErrorKind::Timeout, format!("ask root '{}'", root.id()), why)
         };
+        let root = match root.loaded() {
+            Ok(root) => root,
+            Err(error) => return State::of_error(error),
+        };
         let opened = async {
             let wrapped = self.store.get(&root.id().entry()).await?;
-            open_wrapped(root, &wrapped).await
+            open_wrapped(&root, &wrapped).await
         };
         match timeout(PATIENCE, opened).await {
             Err(_) => State::Away(late()),

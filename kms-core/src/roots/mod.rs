@@ -14,6 +14,8 @@
 //!   record.
 //! * Once the store has a key, only [`Roots::add`] writes an entry for a root that has none.
 //! * The last root that opens is never removed, and no root is removed while a record opens with it only.
+//! * The anchor is read before each record is created, so that none is made under a key that is not in force.
+//! * Whoever deletes an entry of a root has the mark `.r/removing`, which excludes every other one.
 //!
 //! Records of earlier releases were wrapped by a root one by one. They are read as they are ([`WrappedOneByOne`]), and
 //! nothing rewrites them.
@@ -47,6 +49,7 @@ mod establish;
 mod form;
 mod id;
 mod look;
+mod mark;
 mod records;
 mod removal;
 mod root;
@@ -61,6 +64,7 @@ pub use self::change::{Added, Established};
 pub use self::form::{Form, WrappedOneByOne};
 pub use self::id::{InvalidRootId, RootId};
 pub use self::records::RecordCount;
+pub use self::removal::Removal;
 pub use self::root::{LocalRoot, Root};
 pub use self::rooted::{Opened, Rooted};
 pub use self::set::Roots;

@@ -30,6 +30,9 @@ impl RecordCount {
     }
 }
 
+/// How many of the first records are tried, of which one has to open.
+pub(super) const TRIED: usize = 16;
+
 /// The names of the entries of a store, a part at a time: the keys first, and then what belongs to keys.
 struct Walk<'a> {
     store: &'a dyn KeyStore,
@@ -41,11 +44,6 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn of(store: &'a dyn KeyStore) -> Self {
         Self { store, after: None, keys_ended: false, directories: DIRECTORIES.iter() }
-    }
-
-    /// Returns `true` if the store lists its keys, and not what belongs to them.
-    fn ends_with(&self, error: &Error) -> bool {
-        self.keys_ended && matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Denied)
     }
 
     /// Returns the next names; `None` at the end.
@@ -115,14 +113,18 @@ impl Roots {
                 Ok(None) => return Ok(true),
                 Ok(Some(names)) if names.is_empty() => {}
                 Ok(Some(_)) => return Ok(false),
-                // The keys were listed. What belongs to none of them is a remnant.
-                Err(error) if walk.ends_with(&error) => return Ok(true),
+                // A store that knows no directories keeps nothing in them.
+                Err(error) if walk.keys_ended && error.kind() == ErrorKind::Unsupported => return Ok(true),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Returns which of `keys` opens a record, and whether there are records at all.
+    /// Returns which of `keys` opens a record, and which records there are.
+    ///
+    /// # Errors
+    ///
+    /// A part of the store cannot be listed. What lies there may need one of the keys.
     pub(super) async fn which_opens(&self, keys: &[StoreKey]) -> Result<(Option<StoreKey>, RecordCount)> {
         let wrappers = keys.iter().map(|key| self.form.under(key)).collect::<Result<Vec<_>>>()?;
         let mut count = RecordCount::default();
@@ -131,7 +133,6 @@ impl Roots {
             let names = match walk.next().await {
                 Ok(None) => return Ok((None, count)),
                 Ok(Some(names)) => names,
-                Err(error) if walk.ends_with(&error) => return Ok((None, count)),
                 Err(error) => return Err(error),
             };
             for name in names {
@@ -158,13 +159,44 @@ impl Roots {
         }
     }
 
-    /// Finds a record that no root but `id` opens.
+    /// Returns how many of the first sealed records were tried, if none of them opens under `key`; `None` where nobody knows.
+    pub(super) async fn none_opens(&self, key: &StoreKey) -> Option<usize> {
+        if self.all.iter().any(|root| root.held().is_some()) {
+            // The key is in the header of the store, and not from elsewhere.
+            return None;
+        }
+        let wrapper = self.form.under(key).ok()?;
+        let names = self.store.list(&ListQuery { limit: TRIED, ..ListQuery::prefix("") }).await.ok()?.names;
+        let mut tried = 0;
+        for name in names.iter().map(EntryName::from) {
+            match self.store.get(&name).await {
+                Ok(record) if self.form.is_earlier(record.expose()) => {}
+                Ok(record) if wrapper.unwrap(&name, record.expose()).await.is_ok() => return None,
+                Ok(_) => tried += 1,
+                Err(error) if error.kind().is_outage() => return None,
+                Err(_) => {}
+            }
+        }
+        (tried > 0).then_some(tried)
+    }
+
+    /// Says why `id` cannot go: a record opens neither under `key`, the store key in force, nor with another root.
     ///
     /// # Errors
     ///
     /// The store cannot be listed or read, so nobody can know.
-    pub(super) async fn only_under(&self, id: &RootId) -> Result<Option<EntryName>> {
+    pub(super) async fn only_under(
+        &self,
+        id: &RootId,
+        key: &StoreKey,
+        goes: &Goes,
+    ) -> Result<Option<String>> {
         let others: Vec<&Root> = self.all.iter().filter(|root| root.id() != id).collect();
+        let in_force = self.form.under(key)?;
+        let going = match goes {
+            Goes::Key(going) => Some(self.form.under(going)?),
+            Goes::Nothing | Goes::Unknown => None,
+        };
         let mut walk = Walk::of(&*self.store);
         while let Some(names) = walk.next().await? {
             for name in names {
@@ -174,13 +206,42 @@ impl Roots {
                     // Of what cannot be read nobody knows which root it needs.
                     Err(error) => return Err(error),
                 };
-                if self.form.is_earlier(record.expose()) && !opens_with(&others, &name, &record).await? {
-                    return Ok(Some(name));
+                if self.form.is_earlier(record.expose()) {
+                    if !opens_with(&others, &name, &record).await? {
+                        return Ok(Some(format!(
+                            "the record of entry '{name}' was wrapped one by one and opens with no other root that is \
+                             configured; 'kms migrate' moves the keys to a store where it does"
+                        )));
+                    }
+                    continue;
+                }
+                if in_force.unwrap(&name, record.expose()).await.is_ok() {
+                    continue;
+                }
+                let is_needed = match (&going, goes) {
+                    (Some(going), _) => going.unwrap(&name, record.expose()).await.is_ok(),
+                    (None, goes) => matches!(goes, Goes::Unknown),
+                };
+                if is_needed {
+                    return Ok(Some(format!(
+                        "the record of entry '{name}' does not open under the store key in force, and the key that root \
+                         '{id}' has opens it or may do so"
+                    )));
                 }
             }
         }
         Ok(None)
     }
+}
+
+/// What goes with a root that is removed.
+pub(super) enum Goes {
+    /// This store key.
+    Key(StoreKey),
+    /// Nothing: the root has no entry.
+    Nothing,
+    /// A store key that cannot be opened now.
+    Unknown,
 }
 
 async fn opens_with(roots: &[&Root], name: &EntryName, record: &SecretBytes) -> Result<bool> {

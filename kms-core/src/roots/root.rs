@@ -20,12 +20,16 @@ pub struct Root {
     id: RootId,
     wrapper: Arc<dyn Wrapper>,
     held: Option<StoreKey>,
+    later: Option<Arc<Load>>,
 }
+
+/// Reads a root that could not be read before.
+type Load = dyn Fn() -> Result<Root> + Send + Sync;
 
 impl Root {
     /// Creates a root whose wrapped store key is in the entry [`RootId::entry`].
     pub fn new(id: RootId, wrapper: Arc<dyn Wrapper>) -> Self {
-        Self { id, wrapper, held: None }
+        Self { id, wrapper, held: None, later: None }
     }
 
     /// Creates a root that keeps the wrapped store key elsewhere than in an entry, and that opened it already.
@@ -35,6 +39,15 @@ impl Root {
     pub fn holding(mut self, key: StoreKey) -> Self {
         self.held = Some(key);
         self
+    }
+
+    /// Creates a root that cannot be read now, such as one whose file is on a volume that is not mounted.
+    ///
+    /// `load` reads it at each use, and answers with an outage until that works. Then it opens the entry of the id that it
+    /// has by then; `id` only names it until the next start. Nothing is written for such a root.
+    pub fn later(id: RootId, load: impl Fn() -> Result<Self> + Send + Sync + 'static) -> Self {
+        let load: Arc<Load> = Arc::new(load);
+        Self { id, wrapper: Arc::new(Later(Arc::clone(&load))), held: None, later: Some(load) }
     }
 
     /// Returns the id.
@@ -49,6 +62,38 @@ impl Root {
 
     pub(super) fn held(&self) -> Option<&StoreKey> {
         self.held.as_ref()
+    }
+
+    /// Returns `true` if nobody knows the entry of this root.
+    pub(super) fn is_later(&self) -> bool {
+        self.later.is_some()
+    }
+
+    /// Returns the root as it can be read now.
+    pub(super) fn loaded(&self) -> Result<Self> {
+        self.later.as_ref().map_or_else(|| Ok(self.clone()), |load| load())
+    }
+}
+
+/// A root that is read at each use.
+struct Later(Arc<Load>);
+
+#[async_trait]
+impl Wrapper for Later {
+    fn binds_name(&self) -> bool {
+        true
+    }
+
+    async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
+        (self.0)()?.wrapper().wrap(name, record).await
+    }
+
+    async fn unwrap(&self, name: &EntryName, wrapped: &[u8]) -> Result<SecretBytes> {
+        (self.0)()?.wrapper().unwrap(name, wrapped).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        (self.0)()?.wrapper().status().await
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
+use super::anchor::Anchor;
 use super::attempt::{Attempt, Making, Outcome, closed};
+use super::look::Shown;
 use super::set::Roots;
 use super::store_key::StoreKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +20,7 @@ use crate::store::{EntryName, KeyStore, StoreCapabilities, Wrapped, Wrapper};
 /// The first and the longest wait before a store or a root is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The time between two looks while all roots open: a root that was lost meanwhile is told before it is needed.
+/// The time between two looks while all roots open the store key: a root that was lost meanwhile is told before it is needed.
 const LOOKS: Duration = Duration::from_secs(600);
 
 /// The least time between two looks for the store key because of requests.
@@ -51,9 +53,12 @@ type Serving = Arc<Wrapped<Arc<dyn KeyStore>, Arc<dyn Wrapper>>>;
 #[derive(Clone)]
 struct State {
     serving: Result<Serving>,
-    has_key: bool,
+    /// The store key, as the anchor names it.
+    key: Option<Anchor>,
     /// The roots that do not open.
     closed: Arc<[String]>,
+    /// Why nothing is created any more: the anchor names another store key by now.
+    outdated: Option<Arc<str>>,
 }
 
 impl Roots {
@@ -92,7 +97,7 @@ impl Rooted {
 
     /// Returns `true` if the store has a store key, and a root opened it.
     pub fn has_key(&self) -> bool {
-        self.state().has_key
+        self.state().key.is_some()
     }
 
     /// Returns the number of roots that do not open the store key; all of them while none does.
@@ -126,10 +131,14 @@ impl Rooted {
                 // A store that was opened stays so: its key is known.
                 if self.is_open() {
                     if let Ok(seen) = self.roots.look().await {
-                        self.write().closed = closed(&seen).into();
+                        let mut state = self.write();
+                        state.closed = closed(&seen).into();
+                        if let (Some(key), Some(anchor)) = (state.key, seen.anchor) {
+                            state.outdated = (anchor != key).then(|| outdated(&key, &anchor));
+                        }
                     }
                 } else {
-                    self.write().serving = Err(error.clone());
+                    self.write().serving = Err(of_no_key(&error));
                 }
                 Err(error)
             }
@@ -154,8 +163,14 @@ impl Rooted {
             }
         }
         // Nothing that is known is lost by a look that learned less.
-        if state.has_key {
-            if new.has_key || !new.closed.is_empty() {
+        if let Some(key) = state.key {
+            if let Some(other) = new.key {
+                state.outdated = (other != key).then(|| outdated(&key, &other));
+                if let Some(why) = &state.outdated {
+                    tracing::error!("{why}");
+                }
+            }
+            if new.key.is_some() || !new.closed.is_empty() {
                 state.closed = new.closed;
             }
         } else if new.serving.is_ok() || !was_open {
@@ -175,6 +190,29 @@ impl Rooted {
             return self.state().serving;
         }
         serving
+    }
+
+    /// Returns the store that a new record goes to.
+    ///
+    /// The anchor is read before each creation. An operator may have given the store its key since this server started, or
+    /// another key, and then have removed the root without which the new record does not open.
+    async fn for_creation(&self) -> Result<Serving> {
+        let serving = self.serving().await?;
+        match (self.anchor().await?, self.state().key) {
+            (None, None) => return Ok(serving),
+            (Some(anchor), Some(key)) if anchor == key => return Ok(serving),
+            // A store that is served under another key gains nothing by a look at each creation.
+            (_, Some(_)) if !self.may_look() => {}
+            _ => drop(self.try_again().await),
+        }
+        match (self.anchor().await?, self.state().key) {
+            (Some(anchor), Some(key)) if anchor == key => self.serving().await,
+            (anchor, key) => Err(refused_creation(anchor.as_ref(), key.as_ref())),
+        }
+    }
+
+    async fn anchor(&self) -> Result<Option<Anchor>> {
+        Anchor::read(&*self.roots.store).await.map_err(|error| of_no_key(&error))
     }
 
     fn may_look(&self) -> bool {
@@ -199,12 +237,12 @@ impl Rooted {
 impl State {
     fn of(roots: &Roots, outcome: Outcome, closed: Vec<String>) -> Self {
         let over = |wrapper| Arc::new(Wrapped::new(Arc::clone(&roots.store), wrapper));
-        let (serving, has_key) = match outcome {
-            Outcome::Open(key) => (roots.form.under(&key).map(over), true),
-            Outcome::Earlier => (roots.form.earlier().map(over).ok_or_else(no_form), false),
-            Outcome::Pending(error) => (Err(error), false),
+        let (serving, key) = match outcome {
+            Outcome::Open(key) => (roots.form.under(&key).map(over), Some(Anchor::of(&key))),
+            Outcome::Earlier => (roots.form.earlier().map(over).ok_or_else(no_form), None),
+            Outcome::Pending(error) => (Err(of_no_key(&error)), None),
         };
-        Self { serving, has_key, closed: closed.into() }
+        Self { serving, key, closed: closed.into(), outdated: None }
     }
 }
 
@@ -212,11 +250,42 @@ fn no_form() -> Error {
     Error::with_source(ErrorKind::Internal, "open the store", "it has no earlier form")
 }
 
+/// Converts an error of roots or of their entries, so that no client takes it for an answer about a key.
+fn of_no_key(error: &Error) -> Error {
+    if error.kind().is_answer() {
+        Error::with_source(ErrorKind::Denied, "open the store", error.chain().to_string())
+    } else {
+        error.clone()
+    }
+}
+
+fn outdated(key: &Anchor, other: &Anchor) -> Arc<str> {
+    let (key, other) = (Shown(key.fingerprint), Shown(other.fingerprint));
+    let why = format!(
+        "this server opened the store key {key}, and the anchor of the store names {other} by now: nothing is created \
+         before the server starts anew"
+    );
+    why.into()
+}
+
+/// Creates the error of a record that is not made, since the store key that this server has is not in force.
+fn refused_creation(anchor: Option<&Anchor>, key: Option<&Anchor>) -> Error {
+    let why = match (anchor, key) {
+        (Some(anchor), Some(key)) => outdated(key, anchor).to_string(),
+        (Some(anchor), None) => {
+            let anchor = Shown(anchor.fingerprint);
+            format!("the store got the store key {anchor}, which no root of this server opened yet")
+        }
+        (None, _) => "the store has no anchor, and had one: see 'kms root status'".to_owned(),
+    };
+    Error::with_source(ErrorKind::ReadOnly, "create a record under the store key in force", why)
+}
+
 async fn keep_trying(store: Weak<Rooted>) {
     let mut wait = WAITS.0;
     loop {
         let all_open = match store.upgrade() {
-            Some(store) => store.is_open() && store.closed() == 0,
+            Some(store) => store.is_open() && store.closed() == 0 && store.has_key(),
             None => return,
         };
         wait = if all_open { LOOKS } else { wait };
@@ -241,7 +310,7 @@ impl KeyStore for Rooted {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        self.serving().await?.create(name, record).await
+        self.for_creation().await?.create(name, record).await
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
@@ -282,8 +351,9 @@ impl KeyStore for Rooted {
 
     async fn status(&self) -> Result<StoreStatus> {
         let status = self.serving().await?.status().await?;
-        let closed = self.state().closed;
-        Ok(closed.iter().fold(status, |status, why| status.degraded(why.as_str())))
+        let State { closed, outdated, .. } = self.state();
+        let why = closed.iter().map(String::as_str).chain(outdated.as_deref());
+        Ok(why.fold(status, StoreStatus::degraded))
     }
 
     fn closed_roots(&self) -> Option<usize> {

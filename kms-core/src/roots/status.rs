@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::anchor::Anchor;
 use super::id::RootId;
 use super::look::{Seen, State};
+use super::mark::Purpose;
 use super::records::RecordCount;
 use super::set::Roots;
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub struct RootsStatus {
     pub anchor: Option<Anchor>,
     /// The root whose removal was cut off, or is under way.
     pub removing: Option<RootId>,
+    /// What is under way or was cut off, such as a removal, in words; also that nobody knows.
+    pub under_way: Option<String>,
     /// The roots, in the order of the configuration.
     pub roots: Vec<RootStatus>,
     /// The records by their form; an error if they cannot be listed.
@@ -32,7 +35,7 @@ pub struct RootStatus {
     pub state: RootState,
     /// The state in words.
     pub detail: String,
-    /// When the root last opened, as far as this process knows.
+    /// The time of this look, if the root opened at it. What a server saw before is in its log.
     pub opened_at: Option<Timestamp>,
 }
 
@@ -68,7 +71,11 @@ impl Roots {
     ///
     /// The anchor cannot be read.
     pub async fn status(&self) -> Result<RootsStatus> {
-        let Seen { anchor, removing, states } = self.look().await?;
+        let seen = self.look().await?;
+        let under_way = seen.told_of_mark();
+        let Seen { anchor, mark, states } = seen;
+        let removing =
+            mark.ok().flatten().filter(|mark| mark.purpose == Purpose::Remove).map(|mark| mark.root);
         let roots = states.into_iter().map(|(id, state)| {
             let detail = state.told(anchor.as_ref());
             let state = match &state {
@@ -83,6 +90,6 @@ impl Roots {
             RootStatus { id, state, detail, opened_at }
         });
         let roots = roots.collect();
-        Ok(RootsStatus { anchor, removing, roots, records: self.count_records().await })
+        Ok(RootsStatus { anchor, removing, under_way, roots, records: self.count_records().await })
     }
 }

@@ -1,7 +1,11 @@
 //! Roots that are away, or refuse.
 
-use kms_core::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kms_core::roots::{Making, Root, Roots, WrappedOneByOne};
 use kms_core::store::KeyStore;
+use kms_core::{Error, ErrorKind};
 
 use super::mocks::*;
 
@@ -143,5 +147,35 @@ async fn a_root_that_is_lost_while_the_store_is_served_is_told_and_costs_nothing
         assert_eq!(opened.store.closed(), closed, "{first:?} {second:?}");
         holds(&opened.store, &["my-key"]).await;
         assert_eq!(opened.store.status().await.unwrap().degraded.is_some(), closed > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_root_that_cannot_be_read_is_away_until_it_can_and_gets_no_entry() {
+    let (store, one, two) = (memory(), Elsewhere::new(1), Elsewhere::new(2));
+    let way = Way::to(&store);
+    put(&*open(&way, &[("one", &one), ("two", &two)]).await.unwrap().store, "my-key").await;
+    let before = everything(&store).await;
+    let is_there = Arc::new(AtomicBool::new(false));
+    let later = {
+        let (is_there, two) = (Arc::clone(&is_there), Arc::clone(&two));
+        Root::later(id("unread"), move || {
+            let away = || Error::new(ErrorKind::Unreachable, "read the file");
+            is_there.load(Ordering::SeqCst).then(|| root("two", &two)).ok_or_else(away)
+        })
+    };
+    for others in [["one"].as_slice(), &[]] {
+        is_there.store(false, Ordering::SeqCst);
+        let all: Vec<_> = others.iter().map(|name| root(name, &one)).chain([later.clone()]).collect();
+        let form = Arc::new(WrappedOneByOne::new(&all));
+        let roots = Roots::new(Arc::clone(&way) as Arc<dyn KeyStore>, all, form).unwrap();
+        let opened = roots.clone().open(Making::Explicit).await.unwrap();
+        assert_eq!((opened.store.closed(), opened.store.is_open()), (1, !others.is_empty()));
+        is_there.store(true, Ordering::SeqCst);
+        opened.store.try_again().await.unwrap();
+        assert_eq!((opened.store.closed(), opened.store.has_key()), (0, true));
+        holds(&opened.store, &["my-key"]).await;
+        refused(roots.remove(&id("unread")).await, ErrorKind::InvalidInput, &["no root 'unread'"]);
+        assert_eq!(everything(&store).await, before);
     }
 }

@@ -21,6 +21,13 @@ async fn a_lost_anchor_is_made_again_of_the_key_that_opens_a_record() {
         // One root is away, and the other opens its entry.
         two.fail(ErrorKind::Unreachable);
         let opened = open(&way, &all).await.unwrap();
+        assert_eq!(opened.store.has_key(), with_record);
+        if !with_record {
+            // No record says whether the one that is away has another key.
+            assert_eq!(anchor(&store).await, None);
+            two.fail(None);
+            opened.store.try_again().await.unwrap();
+        }
         assert!(opened.store.has_key());
         assert_eq!(everything(&store).await, before, "it is the same anchor");
         if with_record {

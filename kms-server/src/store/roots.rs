@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kms_aws::AwsWrapper;
 use kms_core::roots::{Anchor, Making, Root, RootId, Roots, WrappedOneByOne};
 use kms_core::store::{KeyStore, Wrapper};
+use kms_core::{Error, ErrorKind};
 use kms_fs::{FsConfig, FsForm, InHeader, OpenError, OpenMode, RootKey, SledStore};
 use kms_vault::{KvVersion, Transit};
 
@@ -14,7 +15,7 @@ use crate::error::StartError;
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, RootSettings};
 
 /// The id of a CMK for which the config has neither ARN nor id. It has no entry, and gets none.
-const UNNAMED: &str = "unnamed";
+pub const UNNAMED: &str = "unnamed";
 
 /// A store and its roots, before anything is asked of a root.
 pub struct Prepared {
@@ -79,7 +80,7 @@ pub async fn prepare(key_store: &KeyStoreSettings, mode: OpenMode) -> Result<Opt
             embedded::refuse_no_directory(path)?;
             let collected = collect(kms).await?;
             match kms_fs::open_bare(&FsConfig::new(path), mode) {
-                Err(OpenError::OtherRoot { .. }) => under_header(path, None, collected, mode).await?,
+                Err(OpenError::OtherRoot { .. }) => under_header(path, (None, None), collected, mode).await?,
                 opened => of_bare(path, opened?, collected)?,
             }
         }
@@ -91,13 +92,17 @@ pub async fn prepare(key_store: &KeyStoreSettings, mode: OpenMode) -> Result<Opt
                 // The rules for first starts are those of a store with its root key alone.
                 is_new = embedded::open(path, root_key, *create)?.is_new;
             }
-            let root_key = load(root_key, "keystore.fs", &mut collected);
-            let mut prepared = match under_header(path, root_key.as_ref(), collected, mode).await {
+            let source = root_key;
+            let root_key = load(source, "keystore.fs", &mut collected);
+            let hindrance = collected.hindrance.clone();
+            let own = (root_key.as_ref(), Some(source));
+            let mut prepared = match under_header(path, own, collected, mode).await {
                 Err(error) if is_of_other_root(&error) => {
-                    let mut collected = collect(kms).await?;
-                    if let Some(root_key) = &root_key {
-                        collected.roots.push(root_key.to_root()?);
-                    }
+                    let mut collected = Collected { hindrance, ..collect(kms).await? };
+                    collected.roots.push(match &root_key {
+                        Some(root_key) => root_key.to_root()?,
+                        None => later(source.clone(), "keystore.fs", None, collected.roots.len())?,
+                    });
                     of_bare(path, kms_fs::open_bare(&FsConfig::new(path), mode)?, collected)?
                 }
                 prepared => prepared?,
@@ -152,16 +157,15 @@ pub async fn open_outer(kms: &OuterKms) -> Result<Arc<dyn Wrapper>, StartError> 
     })
 }
 
-/// Makes the roots of the section `kms`. A local root key that cannot be read is left out and told.
+/// Makes the roots of the section `kms`. A local root key that cannot be read is told, and read later.
 async fn collect(kms: &[RootSettings]) -> Result<Collected, StartError> {
     let mut collected = Collected::default();
     for RootSettings { section, id, kms } in kms {
         let root = match kms {
-            OuterKms::Local(source) => {
-                let Some(root_key) = load(source, section, &mut collected) else { continue };
-                let root = root_key.to_root()?;
-                Root::new(id.clone().unwrap_or_else(|| root.id().clone()), Arc::clone(root.wrapper()))
-            }
+            OuterKms::Local(source) => match load(source, section, &mut collected) {
+                Some(root_key) => named(id.as_ref(), &root_key)?,
+                None => later(source.clone(), section, id.clone(), collected.roots.len())?,
+            },
             OuterKms::Aws(_) | OuterKms::Vault(_) => {
                 let wrapper = open_outer(kms).await.map_err(|error| in_section(section, &error))?;
                 let id = if let Some(id) = id {
@@ -178,6 +182,47 @@ async fn collect(kms: &[RootSettings]) -> Result<Collected, StartError> {
         collected.roots.push(root);
     }
     Ok(collected)
+}
+
+fn named(id: Option<&RootId>, root_key: &RootKey) -> Result<Root, OpenError> {
+    let root = root_key.to_root()?;
+    Ok(match id {
+        Some(id) => Root::new(id.clone(), Arc::clone(root.wrapper())),
+        None => root,
+    })
+}
+
+/// Creates the root of a local root key that cannot be read now. It is read again at each look at the roots.
+fn later(source: RootKeySource, section: &str, id: Option<RootId>, n: usize) -> Result<Root, StartError> {
+    let shown = match &id {
+        Some(id) => id.clone(),
+        None => unread(&format!("{n}-of-{}", section.replace('.', "-")))?,
+    };
+    let doing = format!("read the root key of {section}");
+    Ok(Root::later(shown, move || match source.load() {
+        Ok(loaded) => named(id.as_ref(), &loaded.key).map_err(|error| unreachable(&doing, &error)),
+        Err(error) => Err(unreachable(&doing, &error)),
+    }))
+}
+
+fn unreachable(doing: &str, error: &OpenError) -> Error {
+    Error::with_source(ErrorKind::Unreachable, doing, error.to_string())
+}
+
+/// Creates the root of the header's root key, which cannot be read now. The header is read at starts only.
+fn of_header_later(source: RootKeySource) -> Result<Root, StartError> {
+    Ok(Root::later(unread("header")?, move || {
+        let why = match source.load() {
+            Ok(_) => "it can be read by now: the next start uses it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::with_source(ErrorKind::Unreachable, "read the root key of keystore.fs", why))
+    }))
+}
+
+/// Returns what stands for the id of a root key that cannot be read, and whose fingerprint nobody knows so.
+fn unread(which: &str) -> Result<RootId, StartError> {
+    RootId::new(&format!("unread-{which}")).map_err(StartError::of)
 }
 
 fn in_section(section: &str, error: &StartError) -> StartError {
@@ -228,10 +273,10 @@ fn one_by_one(
     Ok(Prepared { roots, making, warnings, local, hindrance })
 }
 
-/// A local store whose header has a store key, or had one.
+/// A local store whose header has a store key, or had one. Its own root key comes with the place that names it.
 async fn under_header(
     path: &Path,
-    root_key: Option<&RootKey>,
+    (root_key, source): (Option<&RootKey>, Option<&RootKeySource>),
     collected: Collected,
     mode: OpenMode,
 ) -> Result<Prepared, StartError> {
@@ -250,6 +295,15 @@ async fn under_header(
             match &key {
                 Some(key) => own.holding(key.clone()),
                 None => own,
+            },
+        );
+    }
+    if let (None, Some(source)) = (root_key, source) {
+        roots.insert(
+            0,
+            match header {
+                HeaderKey::Nothing => later(source.clone(), "keystore.fs", None, 0)?,
+                HeaderKey::Of(_) | HeaderKey::Closed => of_header_later(source.clone())?,
             },
         );
     }

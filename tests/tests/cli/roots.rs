@@ -81,6 +81,13 @@ impl Node {
         self.shell.run(&[&["root"], command, &["--config", text(config)]].concat())
     }
 
+    /// Expects that a command fails with this word, after notes.
+    fn fails(&self, config: &Path, command: &[&str], word: &str) {
+        let done = self.root(config, command);
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        assert!(done.stderr.lines().last().is_some_and(|line| line.contains(word)), "{done:?}");
+    }
+
     fn status(&self, config: &Path) -> Value {
         serde_json::from_str(&self.root(config, &["status", "--json"]).ok()).unwrap()
     }
@@ -184,10 +191,45 @@ fn a_lost_root_key_is_removed_from_the_header_by_the_id_that_status_showed() {
     fs::remove_file(node.path("root.key")).unwrap();
     let status = node.root(&config, &["status"]).ok();
     assert!(status.contains("under a local root key that is not here"), "{status}");
-    node.root(&config, &["remove", &ids[0]]).ok();
+    // A typo, the id of another root and a retry without the word remove nothing from the header.
+    let digits = format!("local-{}", "0".repeat(32));
+    node.fails(&config, &["remove", &ids[0]], "--header");
+    node.fails(&config, &["remove", &digits], "has no entry");
+    node.fails(&config, &["remove", &ids[1], "--header"], "configured");
+    assert!(node.root(&config, &["status"]).ok().contains("not here"));
+    node.root(&config, &["remove", &ids[0], "--header"]).ok();
     let status = node.root(&config, &["status"]).ok();
     assert!(!status.contains("not here"), "{status}");
+    node.fails(&config, &["remove", &ids[0], "--header"], "no store key any more");
     node.client(&config, &[&["key", "dek", "my-key"]]);
+}
+
+#[test]
+fn the_removal_of_an_entry_leaves_the_header_under_a_root_key_that_is_not_here() {
+    let node = Node::new();
+    let config = node.config(&VARIABLES);
+    node.client(&config, &[&["key", "create", "my-key"]]);
+    let ids = node.ids(&config);
+    fs::rename(node.path("root.key"), node.path("away.key")).unwrap();
+    node.root(&config, &["remove", &ids[1]]).ok();
+    // The same command once more, as after a cut that came too late.
+    node.fails(&config, &["remove", &ids[1]], "--header");
+    fs::rename(node.path("away.key"), node.path("root.key")).unwrap();
+    assert_eq!(node.opens(&config), [true, false, true], "the root key of the header opens");
+    node.client(&config, &[&["key", "dek", "my-key"]]);
+}
+
+#[test]
+fn a_root_key_that_cannot_be_read_is_a_root_that_is_away() {
+    let node = Node::new();
+    let config = node.config(&["FIRST"]);
+    node.client(&config, &[&["key", "create", "my-key"]]);
+    fs::rename(node.path("root.key"), node.path("away.key")).unwrap();
+    let status = node.root(&config, &["status"]).ok();
+    assert!(status.contains("unread-header  is away") && status.contains("root.key"), "{status}");
+    assert_eq!(node.opens(&config), [false, true]);
+    let (_, log) = node.client(&config, &[&["key", "dek", "my-key"]]);
+    assert!(log.contains("root 'unread-header' is away"), "{log}");
 }
 
 #[test]

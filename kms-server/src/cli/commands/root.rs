@@ -13,7 +13,7 @@ use crate::cli::output::{Output, note};
 use crate::cli::runtime::block_on;
 use crate::config::{self, Environment};
 use crate::settings::KeyStoreSettings;
-use crate::store::roots::{HeaderKey, Local, Prepared, prepare};
+use crate::store::roots::{HeaderKey, Local, Prepared, UNNAMED, prepare};
 
 /// The commands of `kms root`.
 #[derive(Subcommand)]
@@ -27,7 +27,7 @@ pub enum Command {
     /// Give one more root its entry, and have it prove that it opens the store key.
     Add(ArgsOfOne),
     /// Remove a root. It opens nothing from then on, and never is the last one removed.
-    Remove(ArgsOfOne),
+    Remove(ArgsOfRemoval),
 }
 
 #[derive(clap::Args)]
@@ -48,11 +48,21 @@ pub struct ArgsOfOne {
     common: Args,
 }
 
+#[derive(clap::Args)]
+pub struct ArgsOfRemoval {
+    #[command(flatten)]
+    one: ArgsOfOne,
+    /// Remove the root key of the header of a local store, which is lost, so that nothing tells its id.
+    #[arg(long)]
+    header: bool,
+}
+
 /// Runs one of the commands.
 pub fn run(command: &Command, environment: &Environment) -> Result<(), Failure> {
     let args = match command {
         Command::Status(args) | Command::Init(args) | Command::Adopt(args) => args,
-        Command::Add(args) | Command::Remove(args) => &args.common,
+        Command::Add(args) => &args.common,
+        Command::Remove(args) => &args.one.common,
     };
     let key_store = config::load(&args.config, environment)?.settings.key_store;
     let output = Output::new(args.json);
@@ -69,7 +79,7 @@ pub fn run(command: &Command, environment: &Environment) -> Result<(), Failure> 
                 established(&prepared.roots.adopt().await?, output)
             }
             Command::Add(args) => add(&prepared, &id(args)?, output).await,
-            Command::Remove(args) => remove(&key_store, prepared, &id(args)?, output).await,
+            Command::Remove(args) => remove(&key_store, prepared, &id(&args.one)?, args.header, output).await,
         }
     })?
 }
@@ -111,8 +121,8 @@ fn show(status: &RootsStatus, prepared: &Prepared, output: Output) -> Result<(),
     if header_of(prepared) == Some(HeaderKey::Closed) {
         output.line("The header of the store holds the store key under a local root key that is not here")?;
     }
-    if let Some(id) = &status.removing {
-        output.line(format_args!("A removal of {id} was cut off: 'kms root remove {id}' completes it"))?;
+    if let Some(under_way) = &status.under_way {
+        output.line(under_way)?;
     }
     match (&status.records, earlier_records(status)) {
         (_, Some(earlier)) => output.line(earlier),
@@ -138,6 +148,7 @@ fn as_json(status: &RootsStatus) -> Value {
     json!({
         "store_key": status.anchor.map(|anchor| format!("{:?}", anchor.fingerprint)),
         "removing": status.removing.as_ref().map(RootId::as_str),
+        "under_way": status.under_way,
         "roots": roots,
         "records": status.records.as_ref().ok().map(|records| json!({
             "sealed": records.sealed,
@@ -170,6 +181,9 @@ fn established(done: &Established, output: Output) -> Result<(), Failure> {
 }
 
 async fn add(prepared: &Prepared, id: &RootId, output: Output) -> Result<(), Failure> {
+    if id.as_str() == UNNAMED {
+        refuse_hindrance(prepared)?;
+    }
     let added = prepared.roots.add(id).await?;
     if output.is_json() {
         return output.json(&json!({ "id": id.as_str(), "added": added == Added::New }));
@@ -184,10 +198,11 @@ async fn remove(
     key_store: &KeyStoreSettings,
     prepared: Prepared,
     id: &RootId,
+    is_lost: bool,
     output: Output,
 ) -> Result<(), Failure> {
-    let in_header = is_in_header(&prepared, id).await?;
-    prepared.roots.begin_removal(id, in_header).await?;
+    let in_header = is_in_header(&prepared, id, is_lost).await?;
+    let removal = prepared.roots.begin_removal(id, in_header).await?;
     let prepared = if in_header {
         let path = prepared.local.as_ref().map(|local| local.path.clone());
         // The header is changed while the store is not open.
@@ -200,7 +215,7 @@ async fn remove(
         Some(prepared)
     };
     if let Some(prepared) = prepared {
-        prepared.roots.finish_removal(id).await?;
+        prepared.roots.finish_removal(&removal).await?;
     }
     if output.is_json() {
         return output.json(&json!({ "removed": id.as_str() }));
@@ -215,13 +230,51 @@ fn header_of(prepared: &Prepared) -> Option<HeaderKey> {
 }
 
 /// Returns whether the header of the store holds the store key under this root.
-async fn is_in_header(prepared: &Prepared, id: &RootId) -> Result<bool, Failure> {
-    Ok(match header_of(prepared) {
-        Some(HeaderKey::Of(own)) => own == *id,
-        // Of a root key that is lost nothing tells the id. One of another local root has an entry.
-        Some(HeaderKey::Closed) => is_of_local_key(id) && !prepared.roots.has_entry(id).await?,
-        Some(HeaderKey::Nothing) | None => false,
-    })
+///
+/// Of a root key that is lost nothing tells the id, so the operator says that it `is_lost`, or said so to the removal that
+/// is completed here.
+async fn is_in_header(prepared: &Prepared, id: &RootId, is_lost: bool) -> Result<bool, Failure> {
+    match header_of(prepared) {
+        Some(HeaderKey::Of(own)) if own == *id => Ok(true),
+        Some(HeaderKey::Closed) if is_lost || prepared.roots.is_removed_from_header(id).await? => {
+            refuse_other_id(prepared, id).await.map(|()| true)
+        }
+        Some(HeaderKey::Nothing) if is_lost && prepared.roots.is_removed_from_header(id).await? => Ok(false),
+        header if is_lost => Err(Failure::new(match header {
+            Some(HeaderKey::Of(own)) => {
+                format!("--header: the root key of the header is here, its id is {own}, and not {id}")
+            }
+            Some(HeaderKey::Nothing) => "--header: the header holds no store key any more".to_owned(),
+            Some(HeaderKey::Closed) | None => {
+                "--header: this store has no header with a store key".to_owned()
+            }
+        })),
+        Some(HeaderKey::Closed) if is_of_local_key(id) && !prepared.roots.has_entry(id).await? => {
+            Err(Failure::new(format!(
+                "{id} has no entry. If it is the lost root key that the header of the store is under, \
+                 'kms root remove {id} --header' removes that"
+            )))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Refuses an id that cannot be that of the header's lost root key.
+async fn refuse_other_id(prepared: &Prepared, id: &RootId) -> Result<(), Failure> {
+    if !is_of_local_key(id) {
+        return Err(Failure::new(format!(
+            "--header: {id} is no id of a local root key, expected 'local-' and 32 hex digits"
+        )));
+    }
+    if prepared.roots.roots().iter().any(|root| root.id() == id) {
+        return Err(Failure::new(format!("--header: {id} is configured, and does not open the header")));
+    }
+    if prepared.roots.has_entry(id).await? {
+        return Err(Failure::new(format!(
+            "--header: {id} has an entry, so it is not the root key of the header"
+        )));
+    }
+    Ok(())
 }
 
 /// Returns whether an id is that of a local root key: `local-` and 32 hexadecimal digits.

@@ -51,7 +51,7 @@ fn root(
     let (kind, kms, own_id) = match (aws, vault, local) {
         (Some(raw), None, None) => {
             let config = of_aws(raw, &at("aws"), context)?;
-            let own_id = config.key.starts_with("arn:").then(|| RootId::of_aws(&config.key));
+            let own_id = is_arn_of_key(&config.key).then(|| RootId::of_aws(&config.key));
             if !is_lone && id.is_none() && own_id.is_none() {
                 let message = "a root among others is known by its ARN: expected the ARN of the key, or an 'id' beside it";
                 return Err(context.problem(&format!("{}.key", at("aws")), message));
@@ -87,6 +87,11 @@ fn root(
         }
     };
     Ok(RootSettings { section: at(kind), id: id.or(own_id), kms })
+}
+
+/// Returns `true` if `key` is the ARN of a key. That of an alias names another key when the alias moves.
+fn is_arn_of_key(key: &str) -> bool {
+    key.starts_with("arn:") && key.contains(":key/")
 }
 
 fn of_aws(raw: RawAwsWrapper, section: &str, context: &Context<'_>) -> Result<WrapperConfig, Problem> {

@@ -111,9 +111,8 @@ fn told(status: &RootsStatus, prepared: &Prepared) -> Vec<Finding> {
             "the store has no store key under its roots: 'kms root adopt' has each of them protect it";
         findings.push(Finding::warning(ROOT, detail));
     }
-    if let Some(id) = &status.removing {
-        let detail = format!("a removal of '{id}' was cut off: 'kms root remove {id}' completes it");
-        findings.push(Finding::warning(ROOT, detail));
+    if let Some(under_way) = &status.under_way {
+        findings.push(Finding::warning(ROOT, under_way.clone()));
     }
     if let Some(earlier) = earlier_records(status) {
         findings.push(Finding::warning(ROOT, earlier));
