@@ -179,6 +179,11 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
         ),
         (
             root_key,
+            "[[kms]]\naws.key = 'arn:aws:kms:a:1:alias/a'\n[[kms]]\nlocal.root_key_env = 'R'",
+            &["kms.toml:24: kms[0].aws.key: a root among others is known by its ARN", "'id'"],
+        ),
+        (
+            root_key,
             "[[kms]]\naws.key = 'arn:aws:kms:a:1:key/k'\n[[kms]]\naws.key = 'arn:aws:kms:a:1:key/k'",
             &["kms.toml:25: kms[1].id: two roots have the id 'aws-", "at kms.toml:23"],
         ),
