@@ -65,7 +65,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn is_of_other_root(outcome: Result<kms_fs::Opened, OpenError>) -> bool {
+fn is_of_other_root(outcome: &Result<kms_fs::Opened, OpenError>) -> bool {
     matches!(outcome, Err(OpenError::OtherRoot { .. }))
 }
 
@@ -105,12 +105,12 @@ async fn a_header_without_a_store_key_is_refused_by_all_who_look_for_one_there()
     forget_local_root(&config).unwrap();
     let refused = open(&config, &own, OpenMode::CreateOrOpen).err().unwrap().to_string();
     assert!(refused.contains("no local root key in its header any more"), "{refused}");
-    assert!(is_of_other_root(open(&config, &own, OpenMode::Salvage)));
+    assert!(is_of_other_root(&open(&config, &own, OpenMode::Salvage)));
     assert!(matches!(open_bare(&config, OpenMode::Existing), Err(OpenError::OtherRoot { .. })));
     assert!(rotate_root_key(&config, &own, &other).is_err());
     opens(path, None, &other).await;
     opens(path, Some(&own), &other).await;
-    assert!(is_of_other_root(open(&config, &own, OpenMode::Existing)));
+    assert!(is_of_other_root(&open(&config, &own, OpenMode::Existing)));
 }
 
 #[tokio::test]
@@ -124,9 +124,9 @@ async fn a_removal_that_was_cut_off_between_the_two_headers_counts() {
         let mixed = dir.path().join(if database == &after { "one" } else { "other" });
         copy(database, &mixed);
         fs::copy(journal.join("journal"), mixed.join("journal")).unwrap();
-        assert!(is_of_other_root(open(&FsConfig::new(&mixed), &own, OpenMode::Existing)));
+        assert!(is_of_other_root(&open(&FsConfig::new(&mixed), &own, OpenMode::Existing)));
         opens(&mixed, None, &other).await;
-        assert!(is_of_other_root(open(&FsConfig::new(&mixed), &own, OpenMode::Existing)));
+        assert!(is_of_other_root(&open(&FsConfig::new(&mixed), &own, OpenMode::Existing)));
     }
 }
 
