@@ -87,10 +87,9 @@ fn keys_outlive_a_restart_and_another_root_key_is_refused(outer: &str, other: &s
     assert!(good && found.contains(told) && found.contains("1 key read and decoded"), "{found}");
     fs::write(&config, fs::read_to_string(&config).unwrap().replace(outer, other)).unwrap();
     let (good, found) = of_config(["server", "--config", &path]);
-    assert!(!good && found.contains("the root key under [kms] is not that of the key store"), "{found}");
-    assert!(found.contains("'my-key'"), "{found}");
+    assert!(!good && found.contains("no root opens it") && found.contains("has no entry"), "{found}");
     let (good, found) = of_config(["check", "--config", &path]);
-    assert!(!good && found.contains("my-key"), "{found}");
+    assert!(!good && found.contains("has no entry"), "{found}");
 }
 
 fn json(text: &str) -> serde_json::Value {
