@@ -39,6 +39,8 @@
 //!
 //! The module [`primitives`]: sealing under one key, secrets that are wiped, and reading files that hold them.
 //!
+//! [`transfer`] moves whole keys from one store to another.
+//!
 //! For a [`Kms`] that holds keys itself, [`cache`] and [`single_flight`] have the parts that `KeyRing` is made of.
 //!
 //! # Features
@@ -70,6 +72,7 @@ pub mod single_flight;
 mod status;
 pub mod store;
 mod sync;
+pub mod transfer;
 
 pub use client::Client;
 pub use deletion::{DeletedKey, DeletedPage, Deletion, Purge, Purged, Resolution};

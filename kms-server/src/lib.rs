@@ -9,6 +9,7 @@ pub mod credentials;
 mod error;
 pub mod host;
 mod json;
+pub mod recipients;
 pub mod server;
 pub mod settings;
 mod store;
