@@ -3,6 +3,7 @@
 pub mod embedded;
 pub mod inventory;
 pub mod kes_directory;
+pub mod plain;
 pub mod rotations;
 pub mod wanted_keys;
 

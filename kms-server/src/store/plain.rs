@@ -1,0 +1,117 @@
+//! Opens the configured key store without a cache, for a command that works on plain records.
+
+use std::sync::Arc;
+
+use kms_aws::SecretsManager;
+use kms_core::store::{KeyStore, Wrapped};
+use kms_fs::{FsConfig, OpenError, OpenMode};
+
+use super::{embedded, kes_directory, open_bare, open_outer, refuse_other_root};
+use crate::error::StartError;
+use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
+
+/// What a command does with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It reads keys. No store is made, and KES's key files are not imported.
+    Read,
+    /// It writes keys. A store that is not there yet is made as the start of a server makes it.
+    Write,
+}
+
+/// Opens the key store that `settings` name, as a store of plain records.
+///
+/// Warnings are logged. Needs a tokio runtime, on which some stores do their background work.
+///
+/// # Errors
+///
+/// - The store is one whose records never leave it: AWS KMS and memory.
+/// - The embedded store is open in another process. The message names it, and says that it has to be stopped.
+/// - There is no store, and the purpose is to read, or nothing says that one may be made.
+/// - Each other reason for which a server with these settings would not start.
+pub async fn open(settings: &KeyStoreSettings, purpose: Purpose) -> Result<Arc<dyn KeyStore>, StartError> {
+    open_any(settings, purpose).await.map_err(|error| {
+        let source = std::error::Error::source(&error);
+        let is_in_use = source
+            .and_then(|source| source.downcast_ref::<OpenError>())
+            .is_some_and(|error| matches!(error, OpenError::InUse { .. }));
+        if !is_in_use {
+            return error;
+        }
+        let line =
+            format!("{error}: stop its server first, since only one process at a time can open this store");
+        error.with_line(line)
+    })
+}
+
+async fn open_any(settings: &KeyStoreSettings, purpose: Purpose) -> Result<Arc<dyn KeyStore>, StartError> {
+    let of = |section: &'static str| move |error: kms_core::Error| StartError::of_section(section, &error);
+    Ok(match settings {
+        KeyStoreSettings::Fs { path, root_key, create } => {
+            embedded::refuse_no_directory(path)?;
+            let opened = match purpose {
+                Purpose::Read => embedded::open_existing(path, root_key)?,
+                Purpose::Write => Some(embedded::open(path, root_key, *create)?),
+            };
+            match opened {
+                Some(opened) => Arc::new(opened.store),
+                None => return Err(missing(root_key, path)),
+            }
+        }
+        KeyStoreSettings::KesDirectory { path, root_key, create } => {
+            embedded::refuse_no_directory(path)?;
+            match purpose {
+                Purpose::Read => Arc::new(kes_directory::open_unchanged(path, root_key.as_ref()).await?),
+                Purpose::Write => Arc::new(kes_directory::open(path, root_key.as_ref(), *create).await?),
+            }
+        }
+        KeyStoreSettings::Vault(config) => {
+            kms_vault::open((**config).clone()).map_err(of("keystore.vault"))?
+        }
+        KeyStoreSettings::AwsSecrets(config) => {
+            let store = SecretsManager::open((**config).clone()).await;
+            Arc::new(store.map_err(of("keystore.aws.secretsmanager"))?)
+        }
+        KeyStoreSettings::Wrapped { store, kms } => {
+            let section = if matches!(kms, OuterKms::Aws(_)) { "kms.aws" } else { "kms.vault" };
+            let store = match (store, purpose) {
+                (BareStore::Fs(path), Purpose::Read) => {
+                    embedded::refuse_no_directory(path)?;
+                    let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing)?;
+                    opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                    Arc::new(opened.store)
+                }
+                _ => open_bare(store)?,
+            };
+            let store = Wrapped::new(store, open_outer(kms).await.map_err(of(section))?);
+            refuse_other_root(&store).await?;
+            Arc::new(store)
+        }
+        KeyStoreSettings::AwsKms(_) => {
+            let why = "keystore.aws.kms: its keys never leave AWS KMS, so they cannot be read or written as records";
+            return Err(StartError::new(why));
+        }
+        KeyStoreSettings::Memory => {
+            let why =
+                "keystore.memory: its keys die with their process, so there is nothing to read or to keep";
+            return Err(StartError::new(why));
+        }
+        KeyStoreSettings::Salvage(_) => {
+            return Err(StartError::new("a store that is opened with --salvage is only served"));
+        }
+    })
+}
+
+/// Returns the error of a store that is to be read and is not there.
+fn missing(root_key: &RootKeySource, path: &std::path::Path) -> StartError {
+    match root_key {
+        RootKeySource::File(file) => StartError::new(format!(
+            "{}: there is no root key, and no store in {}: is the volume mounted?",
+            file.display(),
+            path.display()
+        )),
+        RootKeySource::Credential(_) | RootKeySource::Environment(_) => {
+            OpenError::NoStore { path: path.to_owned() }.into()
+        }
+    }
+}
