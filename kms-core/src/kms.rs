@@ -269,6 +269,7 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::NoHmacKey`](crate::ErrorKind::NoHmacKey): the key has no HMAC key.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the HMAC key is the key itself, and the message has exactly 16 bytes.
     async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]>;
 
     /// Asks the backend whether it can serve.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, KeyStore, MemoryStore, StoreCapabilities};
+use kms_core::primitives::{Cipher, SecretBytes, SecretKey};
+use kms_core::store::{EntryName, HmacKey, KeyRecord, KeyStore, MemoryStore, StoreCapabilities};
 use kms_core::transfer::{Probe, StoredKey, Written, names};
 use kms_core::{
     CacheConfig, Client, Error, ErrorKind, Identity, KeyName, KeyRing, Kms as _, ListQuery, Page, Request,
@@ -190,6 +190,41 @@ async fn what_is_left_of_the_same_key_is_a_conflict_before_anything_is_written()
 }
 
 #[tokio::test]
+async fn a_look_says_what_a_write_would_do_and_changes_nothing() {
+    let (from, to) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    key_in(&from).await;
+    let key = StoredKey::read(&from, &name()).await.unwrap();
+    assert_eq!(key.would_write(&to).await.unwrap(), Written::Stored);
+    assert!(key.entries().iter().all(|(entry, _)| to.bytes(entry).is_none()));
+    key.write(&to).await.unwrap();
+    client(Arc::clone(&from)).rotate(&name()).await.unwrap();
+    let newer = StoredKey::read(&from, &name()).await.unwrap();
+    assert_eq!(newer.would_write(&to).await.unwrap(), Written::There { added: 1, differs: None });
+    assert_eq!(StoredKey::read(&to, &name()).await.unwrap().versions(), 3);
+    let other = Arc::new(MemoryStore::new());
+    client(Arc::clone(&other)).create(&name()).await.unwrap();
+    let theirs = StoredKey::read(&other, &name()).await.unwrap();
+    assert_eq!(key.would_write(&other).await.unwrap(), Written::Other(theirs.fingerprint()));
+}
+
+#[tokio::test]
+async fn a_key_that_is_its_own_hmac_key_seals_and_refuses_the_message_that_would_show_a_seal_s_key() {
+    let (store, bytes) = (Arc::new(MemoryStore::new()), [7; 32]);
+    let secret = || SecretKey::from_slice(&bytes).unwrap();
+    let mut record = KeyRecord::new(secret(), Cipher::Aes256, "a test").unwrap();
+    record.hmac_key = Some(HmacKey(secret()));
+    store.create(&EntryName::from(&name()), &record.encode()).await.unwrap();
+    let client = client(store);
+    for len in [0, 15, 17, 32] {
+        client.hmac(&name(), &vec![1; len]).await.unwrap();
+    }
+    let error = client.hmac(&name(), &[1; 16]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    client.create(&KeyName::new("other").unwrap()).await.unwrap();
+    client.hmac(&KeyName::new("other").unwrap(), &[1; 16]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_whole_does_not_move() {
     let store = Arc::new(MemoryStore::new());
     key_in(&store).await;
@@ -210,12 +245,12 @@ async fn a_key_that_is_not_whole_does_not_move() {
     assert!(restore(2) == second.expose());
 
     // What somebody made who does not know the key has no effect, unless it takes the place of a version.
-    store.replace(&slot(4), b"planted");
-    store.replace(&EntryName::deleted(&name(), &key.fingerprint()), b"planted");
-    store.replace(&EntryName::under_way(&name(), &key.fingerprint()), b"planted");
+    store.overwrite(&slot(4), b"planted");
+    store.overwrite(&EntryName::deleted(&name(), &key.fingerprint()), b"planted");
+    store.overwrite(&EntryName::under_way(&name(), &key.fingerprint()), b"planted");
     let read = StoredKey::read(&store, &name()).await.unwrap();
     assert_eq!((read.versions(), read.is_deleted()), (3, false));
-    store.replace(&slot(2), b"planted");
+    store.overwrite(&slot(2), b"planted");
     let error = StoredKey::read(&store, &name()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.chain().to_string().contains("and a newer version is there"), "{}", error.chain());

@@ -354,8 +354,11 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]> {
         let key = self.cache.key_to_use(request, name).await?;
-        key.hmac(message)
-            .ok_or_else(|| Error::new(ErrorKind::NoHmacKey, format!("compute an HMAC with key '{name}'")))
+        let operation = || format!("compute an HMAC with key '{name}'");
+        match key.hmac(message) {
+            None => Err(Error::new(ErrorKind::NoHmacKey, operation())),
+            Some(mac) => mac.map_err(|why| Error::with_source(ErrorKind::InvalidInput, operation(), why)),
+        }
     }
 
     fn counters(&self) -> Option<CacheCounters> {

@@ -10,6 +10,8 @@ use crate::primitives::{Fingerprint, fill_random};
 pub(crate) const DELETED: &str = ".d/";
 /// The directory of the markers of restores and purges.
 pub(crate) const UNDER_WAY: &str = ".p/";
+/// The directory of the notes of keys that are being replaced.
+const REPLACING: &str = ".m/";
 /// All directories of what belongs to keys.
 pub(crate) const DIRECTORIES: [&str; 4] = [".v/", ".x/", DELETED, UNDER_WAY];
 
@@ -44,6 +46,11 @@ impl EntryName {
     /// `.p/<name>/<fingerprint>`.
     pub fn under_way(name: &KeyName, first: &Fingerprint) -> Self {
         Self(format!("{UNDER_WAY}{name}/{}", hex::encode(first.as_bytes())).into())
+    }
+
+    /// Returns the name of the note that says that the key of this name is being replaced by another one: `.m/<name>`.
+    pub fn replacing(name: &KeyName) -> Self {
+        Self(format!("{REPLACING}{name}").into())
     }
 
     /// Returns a random name that no key has and no listing shows, for the probe of a check.

@@ -29,10 +29,12 @@
 mod parts;
 mod probe;
 mod read;
+mod replace;
 mod write;
 
 pub use self::parts::StoredKey;
 pub use self::probe::Probe;
+pub use self::replace::{Replaced, former_name};
 pub use self::write::Written;
 
 use crate::error::Result;

@@ -34,15 +34,29 @@ impl StoredKey {
     /// - [`ErrorKind::Internal`]: what was acknowledged does not read back.
     /// - Every other error of [`KeyStore::get`] and [`KeyStore::create`].
     pub async fn write(&self, store: &(impl KeyStore + ?Sized)) -> Result<Written> {
+        self.write_or_look(store, true).await
+    }
+
+    /// Says what [`write`](Self::write) would do, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Conflict`]: as [`write`](Self::write) returns it.
+    /// - Every other error of [`KeyStore::get`].
+    pub async fn would_write(&self, store: &(impl KeyStore + ?Sized)) -> Result<Written> {
+        self.write_or_look(store, false).await
+    }
+
+    async fn write_or_look(&self, store: &(impl KeyStore + ?Sized), writes: bool) -> Result<Written> {
         match Self::read(store, &self.name).await {
-            Ok(there) => self.add_to(store, &there).await,
-            Err(error) if error.kind() == ErrorKind::NotFound => self.write_anew(store).await,
+            Ok(there) => self.add_to(store, &there, writes).await,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.write_anew(store, writes).await,
             Err(error) => Err(error),
         }
     }
 
     /// Adds the versions that the store does not have.
-    async fn add_to(&self, store: &(impl KeyStore + ?Sized), there: &Self) -> Result<Written> {
+    async fn add_to(&self, store: &(impl KeyStore + ?Sized), there: &Self, writes: bool) -> Result<Written> {
         if there.fingerprint() != self.fingerprint() {
             return Ok(Written::Other(there.fingerprint()));
         }
@@ -53,8 +67,10 @@ impl StoredKey {
         if added > 0 {
             let missing = self.belongings(there.versions() + 1);
             self.refuse_differing(store, &missing).await?;
-            create_all(store, &missing).await?;
-            self.read_back(store).await?;
+            if writes {
+                create_all(store, &missing).await?;
+                self.read_back(store).await?;
+            }
         }
         let differs = if self.is_deleted() == there.is_deleted() {
             let numbers: Vec<_> = there.disabled().filter(|number| *number <= self.versions()).collect();
@@ -68,10 +84,13 @@ impl StoredKey {
         Ok(Written::There { added, differs })
     }
 
-    async fn write_anew(&self, store: &(impl KeyStore + ?Sized)) -> Result<Written> {
+    async fn write_anew(&self, store: &(impl KeyStore + ?Sized), writes: bool) -> Result<Written> {
         let entries = self.entries();
         self.refuse_differing(store, &entries[..entries.len() - 1]).await?;
         self.refuse_surplus(store).await?;
+        if !writes {
+            return Ok(Written::Stored);
+        }
         if let Err(error) = create_all(store, &entries).await {
             // Somebody else may have made a key of this name.
             return match Self::read(store, &self.name).await {
@@ -88,7 +107,7 @@ impl StoredKey {
     }
 
     /// Fails if an entry is there and holds something else. What an earlier call brought is the same.
-    async fn refuse_differing(
+    pub(super) async fn refuse_differing(
         &self,
         store: &(impl KeyStore + ?Sized),
         entries: &[(EntryName, &SecretBytes)],
@@ -115,7 +134,7 @@ impl StoredKey {
     }
 
     /// Fails if the store has something of this key that would change it.
-    async fn refuse_surplus(&self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
+    pub(super) async fn refuse_surplus(&self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
         let (name, fingerprint) = (&self.name, self.fingerprint());
         let under_way = EntryName::under_way(name, &fingerprint);
         match store.get(&under_way).await {
@@ -166,13 +185,16 @@ impl StoredKey {
         Err(Error::with_source(ErrorKind::Internal, operation, format!("it was acknowledged, and {why}")))
     }
 
-    fn conflict(&self, why: String) -> Error {
+    pub(super) fn conflict(&self, why: String) -> Error {
         Error::with_source(ErrorKind::Conflict, format!("write key '{}'", self.name), why)
     }
 }
 
 /// Creates entries in their order. One that is there already was looked at before, or is looked at now.
-async fn create_all(store: &(impl KeyStore + ?Sized), entries: &[(EntryName, &SecretBytes)]) -> Result<()> {
+pub(super) async fn create_all(
+    store: &(impl KeyStore + ?Sized),
+    entries: &[(EntryName, &SecretBytes)],
+) -> Result<()> {
     for (entry, bytes) in entries {
         let Err(error) = store.create(entry, bytes).await else { continue };
         let may_be_there = error.kind() == ErrorKind::AlreadyExists || error.kind().leaves_outcome_unknown();
