@@ -16,6 +16,7 @@ mod output;
 mod password;
 mod runtime;
 mod usage;
+mod warnings;
 
 use std::process::ExitCode;
 
@@ -65,7 +66,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Log(args) => log::run(&args, call.with_forced_colours()),
         Command::Metric(args) => metric::run(&args, call.with_forced_colours()),
         Command::Status(args) => status::run(&args, call),
-        Command::Migrate(args) | Command::Tool(ToolCommand::Migrate(args)) => migrate::run(&args),
+        Command::Migrate(args) | Command::Tool(ToolCommand::Migrate(args)) => migrate::run(&args, call),
         Command::Update(args) => update::run(&args),
         Command::Tool(ToolCommand::Identity(command)) => identity::run_tool(command, call),
     }

@@ -1,9 +1,10 @@
 //! Opens the configured key store without a cache, for a command that works on plain records.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use kms_aws::SecretsManager;
-use kms_core::store::{KeyStore, Wrapped};
+use kms_core::store::{KeyStore, MemoryStore, Wrapped};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 
 use super::{embedded, kes_directory, open_bare, open_outer, refuse_other_root};
@@ -15,6 +16,8 @@ use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource};
 pub enum Purpose {
     /// It reads keys. No store is made, and KES's key files are not imported.
     Read,
+    /// It looks whether it could write keys. A store that is not there yet, and would be made, counts as empty.
+    Look,
     /// It writes keys. A store that is not there yet is made as the start of a server makes it.
     Write,
 }
@@ -49,19 +52,22 @@ async fn open_any(settings: &KeyStoreSettings, purpose: Purpose) -> Result<Arc<d
     Ok(match settings {
         KeyStoreSettings::Fs { path, root_key, create } => {
             embedded::refuse_no_directory(path)?;
-            let opened = match purpose {
-                Purpose::Read => embedded::open_existing(path, root_key)?,
-                Purpose::Write => Some(embedded::open(path, root_key, *create)?),
-            };
-            match opened {
-                Some(opened) => Arc::new(opened.store),
-                None => return Err(missing(root_key, path)),
+            match purpose {
+                Purpose::Write => Arc::new(embedded::open(path, root_key, *create)?.store),
+                Purpose::Look if is_to_be_made(path, root_key, *create)? => Arc::new(MemoryStore::new()),
+                Purpose::Read | Purpose::Look => match embedded::open_existing(path, root_key)? {
+                    Some(opened) => Arc::new(opened.store),
+                    None => return Err(missing(root_key, path)),
+                },
             }
         }
         KeyStoreSettings::KesDirectory { path, root_key, create } => {
             embedded::refuse_no_directory(path)?;
             match purpose {
-                Purpose::Read => Arc::new(kes_directory::open_unchanged(path, root_key.as_ref()).await?),
+                Purpose::Look if !path.exists() => Arc::new(MemoryStore::new()),
+                Purpose::Read | Purpose::Look => {
+                    Arc::new(kes_directory::open_unchanged(path, root_key.as_ref()).await?)
+                }
                 Purpose::Write => Arc::new(kes_directory::open(path, root_key.as_ref(), *create).await?),
             }
         }
@@ -75,11 +81,18 @@ async fn open_any(settings: &KeyStoreSettings, purpose: Purpose) -> Result<Arc<d
         KeyStoreSettings::Wrapped { store, kms } => {
             let section = if matches!(kms, OuterKms::Aws(_)) { "kms.aws" } else { "kms.vault" };
             let store = match (store, purpose) {
-                (BareStore::Fs(path), Purpose::Read) => {
+                (BareStore::Fs(path), Purpose::Read | Purpose::Look) => {
                     embedded::refuse_no_directory(path)?;
-                    let opened = kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing)?;
-                    opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                    Arc::new(opened.store)
+                    match kms_fs::open_bare(&FsConfig::new(path), OpenMode::Existing) {
+                        Err(OpenError::NoStore { .. }) if purpose == Purpose::Look => {
+                            return Ok(Arc::new(MemoryStore::new()));
+                        }
+                        opened => {
+                            let opened = opened?;
+                            opened.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                            Arc::new(opened.store)
+                        }
+                    }
                 }
                 _ => open_bare(store)?,
             };
@@ -102,8 +115,17 @@ async fn open_any(settings: &KeyStoreSettings, purpose: Purpose) -> Result<Arc<d
     })
 }
 
+/// Returns whether a server would make a new store at its start.
+fn is_to_be_made(path: &Path, root_key: &RootKeySource, create: bool) -> Result<bool, StartError> {
+    let RootKeySource::File(file) = root_key else {
+        root_key.load()?;
+        return Ok(embedded::open_existing(path, root_key)?.is_none());
+    };
+    Ok(create && !kms_fs::look(path, file)?.store)
+}
+
 /// Returns the error of a store that is to be read and is not there.
-fn missing(root_key: &RootKeySource, path: &std::path::Path) -> StartError {
+fn missing(root_key: &RootKeySource, path: &Path) -> StartError {
     match root_key {
         RootKeySource::File(file) => StartError::new(format!(
             "{}: there is no root key, and no store in {}: is the volume mounted?",

@@ -71,6 +71,11 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
     })
 }
 
+/// Checks the key store of a configuration, and nothing else of it.
+pub fn resolve_key_store(raw: Raw, mut context: Context<'_>) -> Result<KeyStoreSettings, Problem> {
+    key_store::key_store(raw.keystore, raw.kms, &cache(&raw.cache), &mut context)
+}
+
 fn address(text: Option<String>, key: &str, context: &Context<'_>) -> Result<Option<SocketAddr>, Problem> {
     let parsed = text.map(|text| parse_address(&text)).transpose();
     parsed.map_err(|message| context.problem(key, message))
