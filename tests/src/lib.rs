@@ -15,6 +15,7 @@ pub mod faults;
 pub mod identity;
 pub mod kes;
 pub mod localstack;
+pub mod moving;
 pub mod process;
 pub mod programs;
 pub mod server;

@@ -8,6 +8,7 @@ mod dev;
 mod fake;
 mod identity;
 mod keys;
+mod migrate;
 mod names;
 mod node;
 mod pasted;

@@ -101,7 +101,10 @@ impl fmt::Display for Source {
 impl Target {
     pub fn of_config(file: &Path, environment: &Environment) -> Result<Self, Failure> {
         let (settings, warnings) = config::load_key_store(file, environment)?;
-        for warning in warnings.iter().filter(|warning| warning.problem.key.starts_with("keystore")) {
+        let is_of_store = |key: &str| key.starts_with("keystore") || key.starts_with("kms");
+        let told =
+            warnings.iter().filter(|warning| warning.has_no_effect && is_of_store(&warning.problem.key));
+        for warning in told {
             note(format_args!("Warning: {warning}"));
         }
         Ok(Self { file: file.to_owned(), settings })
