@@ -232,8 +232,10 @@ pub struct Minio {
     process: Option<Process>,
     /// The endpoints of further key servers.
     more_endpoints: Vec<String>,
-    /// The credentials that MinIO derives from its key. `None` if they are given to it.
-    derived: Option<(String, String)>,
+    /// The credentials of the client. `None` if they are those of root, which are given to MinIO.
+    user: Option<(String, String)>,
+    /// Whether root may do anything. If not, MinIO derives root's credentials from its key.
+    has_root: bool,
 }
 
 impl Minio {
@@ -243,19 +245,30 @@ impl Minio {
 
     pub fn start_with(keys: &KeyServer, more_endpoints: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut minio = Self { dir, address: free_address(), process: None, more_endpoints, derived: None };
+        let mut minio =
+            Self { dir, address: free_address(), process: None, more_endpoints, user: None, has_root: true };
         minio.restart(keys);
         minio
     }
 
-    /// Starts a MinIO without a key server, whose root credentials come from its static key.
-    pub fn start_on_static_key(key: &str, derived: (String, String)) -> Self {
+    /// Starts a MinIO without a key server. It has a user who may do everything, and derives root's credentials from its key.
+    pub fn start_on_static_key(key: &str, user: &str, password: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (more_endpoints, derived) = (Vec::new(), Some(derived));
-        let mut minio = Self { dir, address: free_address(), process: None, more_endpoints, derived };
-        let mut command = minio.command();
-        command.env("MINIO_KMS_SECRET_KEY", key);
-        minio.run(Process::start(command, &minio.dir.path().join("minio.log")));
+        let first = ("minioadmin".to_owned(), "minioadmin".to_owned());
+        let (more_endpoints, has_root) = (Vec::new(), true);
+        let mut minio =
+            Self { dir, address: free_address(), process: None, more_endpoints, user: Some(first), has_root };
+        let start = |minio: &mut Self| {
+            let mut command = minio.command();
+            command.env("MINIO_KMS_SECRET_KEY", key);
+            minio.run(Process::start(command, &minio.dir.path().join("minio.log")));
+        };
+        start(&mut minio);
+        minio.mc(&["admin", "user", "add", "s3", user, password]);
+        minio.mc(&["admin", "policy", "attach", "s3", "consoleAdmin", "--user", user]);
+        minio.stop();
+        (minio.user, minio.has_root) = (Some((user.to_owned(), password.to_owned())), false);
+        start(&mut minio);
         minio
     }
 
@@ -317,8 +330,11 @@ impl Minio {
             .env("PATH", "/usr/bin:/bin")
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off");
-        if self.derived.is_none() {
+        if self.user.is_none() {
             command.env("MINIO_ROOT_USER", USER).env("MINIO_ROOT_PASSWORD", PASSWORD);
+        }
+        if !self.has_root {
+            command.env("MINIO_API_ROOT_ACCESS", "off");
         }
         command
     }
@@ -399,7 +415,7 @@ impl Minio {
     }
 
     fn credentials(&self) -> (&str, &str) {
-        self.derived.as_ref().map_or((USER, PASSWORD), |(user, password)| (user, password))
+        self.user.as_ref().map_or((USER, PASSWORD), |(user, password)| (user, password))
     }
 
     /// Begins a session of a user, and returns its credentials in the form of [`attempt_as`](Self::attempt_as).

@@ -82,9 +82,7 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
         (false, false) => Mode::Add,
     };
     let prefix = prefix(args.pattern.as_deref().unwrap_or_default())?;
-    if !args.quiet {
-        warnings::show();
-    }
+    warnings::show();
     let source = match &args.from {
         _ if args.from_static => Source::of_static_key(call.environment, args.keep_hmac)?,
         Some(from) => Source::of_config(from, call.environment)?,
