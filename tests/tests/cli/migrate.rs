@@ -23,7 +23,7 @@ impl Two {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (Local::new(dir.path(), "from"), Local::new(dir.path(), "to"));
-        Self { from, to, dir }
+        Self { dir, from, to }
     }
 
     fn run(&self, more: &[&str]) -> Done {
