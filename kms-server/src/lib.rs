@@ -7,6 +7,7 @@ pub mod config;
 mod conn;
 pub mod credentials;
 mod error;
+pub mod escrow;
 pub mod host;
 mod json;
 pub mod recipients;

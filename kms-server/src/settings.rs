@@ -36,6 +36,8 @@ pub struct Settings {
     pub is_for_kes: bool,
     /// Where the keys are stored.
     pub key_store: KeyStoreSettings,
+    /// Where each key is kept in escrow too, if it is.
+    pub escrow: Option<EscrowSettings>,
     /// The events that go to the process's own output.
     pub log: LogSettings,
     /// The routes with settings of their own, by the path in `Routes`.
@@ -52,6 +54,27 @@ impl Settings {
     pub fn needs_certificates(&self) -> bool {
         !self.routes.values().any(|route| route.skip_auth)
     }
+}
+
+/// The escrow of keys: a file to which each key is also sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EscrowSettings {
+    /// Those who can open it, in age's form `age1…`. There is at least one.
+    pub recipients: Vec<String>,
+    /// The file.
+    pub path: PathBuf,
+    /// What happens while the file cannot be written.
+    pub on_failure: EscrowFailure,
+}
+
+/// What happens to a new key while the escrow file cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EscrowFailure {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is stored, and put into escrow later.
+    Warn,
 }
 
 /// The events that go to the process's own output.

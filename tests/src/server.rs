@@ -69,6 +69,7 @@ impl TestServer {
             rotate_after: Vec::new(),
             is_for_kes: false,
             key_store: KeyStoreSettings::Memory,
+            escrow: None,
             log: LogSettings::default(),
             routes: BTreeMap::new(),
             probes: None,

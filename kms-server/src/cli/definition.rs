@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
 use super::commands::{
-    check, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
+    check, escrow, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
 };
 use super::flags;
 
@@ -55,6 +55,9 @@ pub enum Command {
     /// Manage the root key of a local store.
     #[command(subcommand)]
     RootKey(root_key::Command),
+    /// Check the files of sealed keys, and bring keys back from them.
+    #[command(subcommand)]
+    Escrow(escrow::Command),
     /// Manage and use keys.
     #[command(subcommand)]
     Key(key::Command),

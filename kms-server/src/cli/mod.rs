@@ -21,7 +21,7 @@ mod warnings;
 use std::process::ExitCode;
 
 use self::commands::{
-    check, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
+    check, escrow, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
 };
 use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
@@ -59,6 +59,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args, environment),
         Command::RootKey(command) => root_key::run(command, environment),
+        Command::Escrow(command) => escrow::run(&command, environment),
         Command::Key(command) => key::run(command, call),
         Command::Identity(args) => identity::run(args, call),
         Command::Policy(command) => policy::run(command, call),

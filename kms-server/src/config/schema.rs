@@ -8,9 +8,9 @@ use super::log_level::LogLevel;
 use super::value::{Element, GoDuration, LongDuration, RawName, Switch, list, number, switch_or_empty};
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 13] = [
-    "address", "admin", "tls", "policy", "cache", "deletion", "keys", "keystore", "kms", "log", "api",
-    "probes", "threads",
+pub const TOP_LEVEL: [&str; 14] = [
+    "address", "admin", "tls", "policy", "cache", "deletion", "keys", "keystore", "kms", "escrow", "log",
+    "api", "probes", "threads",
 ];
 
 /// Declares sections: tables in which each key may be missing, and other keys are errors.
@@ -36,6 +36,7 @@ sections! {
         keys: Vec<RawKey>,
         keystore: RawKeyStore,
         kms: Option<RawOuterKms>,
+        escrow: Option<RawEscrow>,
         log: RawLog,
         api: RawApi,
         probes: RawProbes,
@@ -237,6 +238,14 @@ sections! {
         endpoint: Option<String>,
         region: Option<String>,
         credentials: RawAwsCredentials,
+    }
+
+    /// `escrow`.
+    RawEscrow {
+        #[serde(deserialize_with = "list")]
+        recipients: Vec<String>,
+        path: Option<String>,
+        on_failure: Option<String>,
     }
 
     /// `log`.

@@ -90,8 +90,12 @@ impl Server {
         let seen = Seen::of(&settings);
         let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
         let tickets = tls::Tickets::begin();
-        let kms = store::open(&settings).await?;
-        Self::assemble(settings, seen, tls, tickets, kms).await
+        let store::Opened { kms, escrow } = store::open(&settings).await?;
+        let server = Self::assemble(settings, seen, tls, tickets, kms).await?;
+        if let Some(figures) = escrow {
+            server.metrics.show_escrow(figures).map_err(no_metrics)?;
+        }
+        Ok(server)
     }
 
     /// Creates a server for the caller's key management service. The key store of `settings` is not opened.
@@ -119,8 +123,7 @@ impl Server {
             let line = format!("log.audit_file: cannot open '{}': {why}", file.display());
             StartError::with_source(line, error)
         })?;
-        let metrics =
-            Metrics::new().map_err(|error| StartError::with_source(format!("metrics: {error}"), error))?;
+        let metrics = Metrics::new().map_err(no_metrics)?;
         if let Some(end) = tls::certificate_end(&settings.tls.cert) {
             metrics.certificate_ends(end);
         }
@@ -195,6 +198,10 @@ impl Server {
             Reloader::new(self.settings, self.seen, Arc::clone(&api), Arc::clone(&connections), timeout);
         Ok(Listening { threads, listener, address, probes, api, connections, recorder, reloader })
     }
+}
+
+fn no_metrics(error: prometheus::Error) -> StartError {
+    StartError::with_source(format!("metrics: {error}"), error)
 }
 
 /// A server that listens and does not serve yet. Clients' connections wait.

@@ -3,6 +3,7 @@
 //! The SDK's reader of `/v1/metrics` fails on any other family with more than one series, so our families have a registry
 //! of their own. Handles are created once, so that a request costs only a few atomic additions.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use prometheus::{Encoder as _, Gauge, Histogram, IntGauge, Opts, Registry, TextE
 
 use super::families::{Counter, CounterVec, counter, gauge, histogram, register};
 use super::version_uses::VersionUses;
+use crate::escrow::Figures;
 use crate::host::process::{self, Locked, Memory};
 
 /// The media type of Prometheus's text format.
@@ -45,6 +47,8 @@ pub struct Metrics {
     versions: VersionUses,
     certificate_expiry: Gauge,
     protection: [IntGauge; 4],
+    /// The figures of an escrow file, if there is one.
+    escrow: OnceLock<Escrow>,
     /// The count of the process-wide error log at the last look.
     errors_seen: AtomicU64,
 }
@@ -118,6 +122,7 @@ impl Metrics {
                 gauge(&ours, "kms_core_dumps_off", "Whether a crash leaves no core dump.")?,
                 gauge(&ours, "kms_memory_hidden", "Whether other processes cannot look into this one.")?,
             ],
+            escrow: OnceLock::new(),
             errors_seen: AtomicU64::new(0),
             kes,
             ours,
@@ -169,6 +174,14 @@ impl Metrics {
         self.certificate_expiry.set(unix_seconds as f64);
     }
 
+    /// Adds the families of an escrow file.
+    pub fn show_escrow(&self, figures: Figures) -> prometheus::Result<()> {
+        let escrow = Escrow::new(&self.ours, figures)?;
+        // There is one escrow file, and it is shown once.
+        let _ = self.escrow.set(escrow);
+        Ok(())
+    }
+
     /// Returns KES's families alone, in the text format.
     pub fn kes_text(&self) -> Vec<u8> {
         self.look();
@@ -180,6 +193,9 @@ impl Metrics {
         self.look();
         self.cache.look(kms);
         self.versions.look(kms);
+        if let Some(escrow) = self.escrow.get() {
+            escrow.look();
+        }
         if let Some(held) = process::protection() {
             let all = process::is_locked();
             let keys = all || matches!(held.locked, Ok(Locked::MasterKeys(_)));
@@ -340,6 +356,35 @@ impl Cache {
         for (family, value) in self.families.iter().zip(values) {
             family.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+}
+
+/// Figures of the escrow file.
+struct Escrow {
+    figures: Figures,
+    missing: IntGauge,
+    complete: IntGauge,
+    writable: IntGauge,
+}
+
+impl Escrow {
+    fn new(registry: &Registry, figures: Figures) -> prometheus::Result<Self> {
+        let family = |name: &str, help: &str| gauge(registry, &format!("kms_escrow_{name}"), help);
+        Ok(Self {
+            figures,
+            missing: family("missing_keys", "Keys of which the escrow file lacks an entry.")?,
+            complete: family(
+                "complete",
+                "Whether the escrow file was compared with the whole key store since the start.",
+            )?,
+            writable: family("writable", "Whether the escrow file can be written.")?,
+        })
+    }
+
+    fn look(&self) {
+        self.missing.set(i64::try_from(self.figures.missing()).unwrap_or(i64::MAX));
+        self.complete.set(i64::from(self.figures.is_complete()));
+        self.writable.set(i64::from(self.figures.is_writable()));
     }
 }
 

@@ -3,6 +3,7 @@
 mod address;
 mod aws;
 mod context;
+mod escrow;
 mod key_store;
 mod kms;
 mod log;
@@ -63,6 +64,7 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
         cache,
         grace: grace(&raw.deletion, &key_store, &cache, context)?,
         rotate_after: rotations(&raw.keys, &key_store, &cache, context)?,
+        escrow: escrow::escrow(raw.escrow, &key_store, context)?,
         key_store,
         is_for_kes: context.is_for_kes,
         keys: keys(raw.keys, context)?,

@@ -16,7 +16,7 @@ use super::connections::Connections;
 use crate::access::policy::{AccessRules, Proxies};
 use crate::api::{Api, Routes};
 use crate::error::StartError;
-use crate::settings::{ErrorLevel, KeyStoreSettings, LogSettings, Settings, TlsSettings};
+use crate::settings::{ErrorLevel, EscrowSettings, KeyStoreSettings, LogSettings, Settings, TlsSettings};
 use crate::store::inventory::nobody;
 use crate::telemetry::error_log;
 use crate::tls;
@@ -48,6 +48,7 @@ struct AtStart {
     vault_files: u64,
     cache: CacheConfig,
     grace: Duration,
+    escrow: Option<EscrowSettings>,
     /// The error log is not compared: it follows at once.
     log: LogSettings,
 }
@@ -269,11 +270,11 @@ impl Looked {
 impl AtStart {
     /// Splits `settings` into those that are read only at the start, and those for TLS.
     fn split(settings: Settings) -> (Self, TlsSettings) {
-        let Settings { address, threads, probes, key_store, cache, grace, log, tls, .. } = settings;
+        let Settings { address, threads, probes, key_store, cache, grace, escrow, log, tls, .. } = settings;
         let LogSettings { error, error_level, .. } = LogSettings::default();
         let log = LogSettings { error, error_level, ..log };
         let vault_files = inputs::of_vault(&key_store);
-        (Self { address, threads, probes, key_store, vault_files, cache, grace, log }, tls)
+        (Self { address, threads, probes, key_store, vault_files, cache, grace, escrow, log }, tls)
     }
 
     /// Returns the names of the settings that differ.
@@ -286,6 +287,7 @@ impl AtStart {
             ("the files of keystore.vault.tls", self.vault_files != other.vault_files),
             ("cache", self.cache != other.cache),
             ("deletion", self.grace != other.grace),
+            ("escrow", self.escrow != other.escrow),
             ("log.audit", self.log != other.log),
         ]
         .into_iter()

@@ -134,6 +134,7 @@ impl DevServer {
             rotate_after: Vec::new(),
             is_for_kes: false,
             key_store,
+            escrow: None,
             log: LogSettings::default(),
             routes: BTreeMap::new(),
             probes: None,
