@@ -11,6 +11,7 @@ pub mod bao;
 pub mod client;
 pub mod content;
 pub mod cut_off;
+pub mod escrow;
 pub mod faults;
 pub mod identity;
 pub mod kes;

@@ -144,9 +144,9 @@ fn list_at(path: &[String]) -> Option<&'static str> {
     let path: Vec<_> = path.iter().map(String::as_str).collect();
     match path.as_slice() {
         ["keys"] => Some(RawKey::EXPECTED),
-        ["policy", _, "allow" | "deny" | "identities" | "paths"] | ["tls", "proxy", "identities"] => {
-            Some(String::EXPECTED)
-        }
+        ["policy", _, "allow" | "deny" | "identities" | "paths"]
+        | ["tls", "proxy", "identities"]
+        | ["escrow", "recipients"] => Some(String::EXPECTED),
         _ => None,
     }
 }
