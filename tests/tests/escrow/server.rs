@@ -41,11 +41,12 @@ impl Node {
                 node.file(&format!("{name}.key"))
             );
             if name == "main" {
-                config.push_str(&format!(
+                let section = format!(
                     "[escrow]\nrecipients = [\"{}\"]\npath = \"{}\"\n{on_failure}",
                     node.key.recipient(),
                     node.file("volume/escrow")
-                ));
+                );
+                config.push_str(&section);
             }
             fs::write(node.path(&format!("{name}.toml")), config).unwrap();
         }
