@@ -78,11 +78,10 @@ pub use client::Client;
 pub use deletion::{DeletedKey, DeletedPage, Deletion, Purge, Purged, Resolution};
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{Identity, Request, Waiter};
-pub use kms::{
-    CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, MAX_VERSIONS, Rotation, VersionInfo, VersionUse,
-};
+pub use kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo, VersionUse};
 pub use listing::{ListQuery, Page};
 pub use name::{InvalidName, KeyName};
 pub use primitives::seal::DataKey;
 pub use ring::{CacheConfig, KeyRing};
 pub use status::StoreStatus;
+pub use store::entry::MAX_VERSIONS;

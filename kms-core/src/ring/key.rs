@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use super::creators::Creator;
 use super::versions::{State, Version, Versions};
 use crate::error::Result;
-use crate::kms::MAX_VERSIONS;
 use crate::primitives::header::Header;
 use crate::primitives::lock::lock;
 use crate::primitives::seal::DataKey;
 use crate::primitives::{Fingerprint, IV_LEN, SealingKey, SecretBytes, SecretKey, mac};
 use crate::store::KeyRecord;
+use crate::store::entry::MAX_VERSIONS;
 
 /// A plaintext, and the version that opened it. `None` if the key has only one.
 pub type Opened = (SecretBytes, Option<Arc<State>>);

@@ -6,6 +6,9 @@ use crate::error::Result;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, fill_random};
 
+/// The most versions of a key.
+pub const MAX_VERSIONS: u32 = 1_000;
+
 /// The directory of the markers of deleted keys.
 pub(crate) const DELETED: &str = ".d/";
 /// The directory of the markers of restores and purges.

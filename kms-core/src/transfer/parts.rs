@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kms::MAX_VERSIONS;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SealingKey, SecretBytes};
 use crate::store::belonging::EntryMac;
+use crate::store::entry::MAX_VERSIONS;
 use crate::store::{EntryName, KeyRecord};
 
 /// A key with its versions and markers, as the records of a store hold them.

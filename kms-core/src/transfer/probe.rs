@@ -26,6 +26,11 @@ impl Probe {
     pub fn new(version: u32, ciphertext: Vec<u8>, hmac: Option<[u8; 32]>) -> Self {
         Self { version, ciphertext, hmac }
     }
+
+    /// Returns the text that every probe seals, and whose HMAC it has. A key service that decrypts a probe has to return it.
+    pub fn text() -> &'static [u8] {
+        TEXT
+    }
 }
 
 impl StoredKey {

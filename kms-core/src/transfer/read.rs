@@ -2,10 +2,10 @@
 
 use super::parts::StoredKey;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kms::MAX_VERSIONS;
 use crate::name::KeyName;
 use crate::primitives::SecretBytes;
 use crate::store::belonging::{EntryMac, Marker};
+use crate::store::entry::MAX_VERSIONS;
 use crate::store::{EntryName, KeyStore};
 
 /// How many entries behind the newest version may be of somebody who does not know the key, before the walk ends.
