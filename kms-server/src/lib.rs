@@ -2,6 +2,7 @@
 
 pub mod access;
 mod api;
+mod backup;
 pub mod cli;
 pub mod config;
 mod conn;

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use age::secrecy::SecretString;
 use age::stream::{StreamReader, StreamWriter};
@@ -12,6 +14,9 @@ use crate::host::files;
 
 /// The most that a file of identities may hold, in bytes.
 const MAX_IDENTITY_FILE: usize = 64 << 10;
+
+/// The most bytes of the header of an age file: some six hundred recipients.
+const MAX_HEADER: usize = 64 << 10;
 
 /// Those who can open what is sealed. There is at least one.
 pub struct Recipients(Vec<Box<dyn age::Recipient + Send + Sync>>);
@@ -40,6 +45,11 @@ impl Recipients {
     /// Creates what a passphrase opens.
     pub fn of_passphrase(passphrase: SecretString) -> Self {
         Self(vec![Box::new(age::scrypt::Recipient::new(passphrase))])
+    }
+
+    /// Returns their number.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns a writer that seals to all of them, and writes that to `out`. Without [`StreamWriter::finish`] the result does
@@ -102,8 +112,34 @@ impl Identities {
     ///
     /// - [`DecryptError::NoMatchingKeys`]: it was sealed to others.
     /// - Every other error says that it is no age file, or a damaged one.
-    pub fn open<R: Read>(&self, input: R) -> Result<StreamReader<R>, DecryptError> {
-        Decryptor::new(input)?.decrypt(self.0.iter().map(|identity| identity.as_ref() as &dyn age::Identity))
+    pub fn open<R: Read>(&self, input: R) -> Result<StreamReader<Bounded<R>>, DecryptError> {
+        let is_header = Arc::new(AtomicBool::new(true));
+        let input = Bounded { input, left: MAX_HEADER, is_header: Arc::clone(&is_header) };
+        let decryptor = Decryptor::new(input)?;
+        is_header.store(false, Ordering::Relaxed);
+        decryptor.decrypt(self.0.iter().map(|identity| identity.as_ref() as &dyn age::Identity))
+    }
+}
+
+/// A reader whose header has a bound, since the parser of age keeps all of it in memory.
+pub struct Bounded<R> {
+    input: R,
+    left: usize,
+    is_header: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.is_header.load(Ordering::Relaxed) {
+            return self.input.read(buffer);
+        }
+        if self.left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("its header has no end"));
+        }
+        let most = buffer.len().min(self.left);
+        let count = self.input.read(&mut buffer[..most])?;
+        self.left -= count;
+        Ok(count)
     }
 }
 
@@ -157,6 +193,15 @@ mod tests {
             assert!(open(&identities[0], &changed).is_err(), "byte {at}");
             assert!(open(&identities[0], &sealed[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_header_without_an_end_takes_no_memory() {
+        let identities = Identities(vec![Box::new(age::x25519::Identity::generate())]);
+        let begun = b"age-encryption.org/v1\n-> X25519 ".as_slice();
+        let endless = begun.chain(io::repeat(b'A'));
+        let error = identities.open(endless).err().unwrap().to_string();
+        assert!(error.contains("no end"), "{error}");
     }
 
     #[test]

@@ -44,6 +44,17 @@ pub struct Settings {
     pub routes: BTreeMap<String, RouteSettings>,
     /// The address of the plain HTTP listener for probes, if there is one.
     pub probes: Option<SocketAddr>,
+    /// Who can open the backups of this server.
+    pub backup: BackupSettings,
+}
+
+/// The settings of backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackupSettings {
+    /// The recipients of age to whom the server seals a backup. Without any it makes none.
+    pub recipients: Vec<String>,
+    /// The file with the evidence of the last drill, for a metric.
+    pub drill_evidence: Option<PathBuf>,
 }
 
 /// How long a deleted key can be restored, unless the configuration says something else or is one of KES.

@@ -19,6 +19,7 @@ pub mod localstack;
 pub mod moving;
 pub mod process;
 pub mod programs;
+pub mod recipient;
 pub mod server;
 pub mod shell;
 pub mod spoilt;

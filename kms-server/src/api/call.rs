@@ -232,7 +232,7 @@ impl Asked {
             Operation::Enable => "failed to enable key version",
             Operation::Restore => "failed to restore key",
             Operation::Purge => "failed to purge key",
-            Operation::List | Operation::Deleted => "failed to list keys",
+            Operation::List | Operation::Deleted | Operation::Backup => "failed to list keys",
             _ => "failed to read key",
         };
         let identity = self.identity.map(tracing::field::display);

@@ -6,7 +6,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
 use super::commands::{
-    check, escrow, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
+    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status,
+    update,
 };
 use super::flags;
 
@@ -52,6 +53,9 @@ pub enum Command {
     Init(init::Args),
     /// Check a config, and the files, key store and keys that it names.
     Check(check::Args),
+    /// Back up all keys, and check, restore and try out backups.
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Manage the root key of a local store.
     #[command(subcommand)]
     RootKey(root_key::Command),

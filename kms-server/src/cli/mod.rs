@@ -21,7 +21,8 @@ mod warnings;
 use std::process::ExitCode;
 
 use self::commands::{
-    check, escrow, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status, update,
+    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, root_key, server, status,
+    update,
 };
 use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
@@ -58,6 +59,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Server(args) => server::run(args, environment),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args, environment),
+        Command::Backup(command) => backup::run(command, call),
         Command::RootKey(command) => root_key::run(command, environment),
         Command::Escrow(command) => escrow::run(&command, environment),
         Command::Key(command) => key::run(command, call),

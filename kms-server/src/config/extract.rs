@@ -146,7 +146,7 @@ fn list_at(path: &[String]) -> Option<&'static str> {
         ["keys"] => Some(RawKey::EXPECTED),
         ["policy", _, "allow" | "deny" | "identities" | "paths"]
         | ["tls", "proxy", "identities"]
-        | ["escrow", "recipients"] => Some(String::EXPECTED),
+        | ["backup" | "escrow", "recipients"] => Some(String::EXPECTED),
         _ => None,
     }
 }

@@ -8,9 +8,9 @@ use super::log_level::LogLevel;
 use super::value::{Element, GoDuration, LongDuration, RawName, Switch, list, number, switch_or_empty};
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 14] = [
+pub const TOP_LEVEL: [&str; 15] = [
     "address", "admin", "tls", "policy", "cache", "deletion", "keys", "keystore", "kms", "escrow", "log",
-    "api", "probes", "threads",
+    "api", "probes", "threads", "backup",
 ];
 
 /// Declares sections: tables in which each key may be missing, and other keys are errors.
@@ -42,6 +42,14 @@ sections! {
         probes: RawProbes,
         #[serde(deserialize_with = "number")]
         threads: Option<usize>,
+        backup: RawBackup,
+    }
+
+    /// `backup`.
+    RawBackup {
+        #[serde(deserialize_with = "list")]
+        recipients: Vec<String>,
+        drill_evidence: Option<String>,
     }
 
     /// `admin`.

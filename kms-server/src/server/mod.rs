@@ -22,7 +22,7 @@ use self::probes::Probes;
 use self::reload::{Reloader, Seen};
 use self::threads::Threads;
 use crate::access::policy::AccessRules;
-use crate::api::{Api, Routes};
+use crate::api::{Api, BackupTarget, Routes};
 pub use crate::conn::guard::Bounds;
 use crate::error::StartError;
 use crate::host::listen::listen;
@@ -60,6 +60,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     wanted: Arc<WantedKeys>,
     rotations: Arc<Rotations>,
+    backup: BackupTarget,
     limits: Limits,
 }
 
@@ -131,9 +132,23 @@ impl Server {
         let wanted = WantedKeys::at_start(creator, &settings.keys, &*kms).await?;
         let rotations = Rotations::new(creator, settings.rotate_after.clone());
         tickets.give(&mut tls, &settings.tls)?;
+        let backup = BackupTarget::of(&settings.backup)?;
         let routes = Routes::standard().with_settings(&settings.routes);
         let (metrics, limits) = (Arc::new(metrics), Limits::default());
-        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, wanted, rotations, limits })
+        Ok(Self {
+            settings,
+            seen,
+            tls,
+            kms,
+            access,
+            routes,
+            audit,
+            metrics,
+            wanted,
+            rotations,
+            backup,
+            limits,
+        })
     }
 
     /// Sets other limits than the defaults.
@@ -189,6 +204,7 @@ impl Server {
         let api =
             Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted, self.rotations);
         api.set_for_kes(self.settings.is_for_kes);
+        api.set_backup(self.backup);
         let api = Arc::new(api.with_threads(threads.count()));
         let Limits { connections: limit, bounds, .. } = self.limits;
         let elsewhere = Handle::current();

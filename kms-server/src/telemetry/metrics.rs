@@ -46,6 +46,8 @@ pub struct Metrics {
     cache: Cache,
     versions: VersionUses,
     certificate_expiry: Gauge,
+    /// There is a series only if drills leave evidence for it.
+    drill_age: OnceLock<Option<Gauge>>,
     protection: [IntGauge; 4],
     /// The figures of an escrow file, if there is one.
     escrow: OnceLock<Escrow>,
@@ -112,6 +114,7 @@ impl Metrics {
                     "When the server's certificate ends, in seconds since 1970.",
                 )?,
             )?,
+            drill_age: OnceLock::new(),
             protection: [
                 gauge(&ours, "kms_memory_locked", "Whether no page of the process can be swapped out.")?,
                 gauge(
@@ -180,6 +183,18 @@ impl Metrics {
         // There is one escrow file, and it is shown once.
         let _ = self.escrow.set(escrow);
         Ok(())
+    }
+
+    /// Sets the age of the last good drill of a backup, in seconds.
+    pub fn drill_is_old(&self, seconds: f64) {
+        let made = self.drill_age.get_or_init(|| {
+            let help = "Seconds since the last drill in which every key of a backup opened.";
+            let age = Gauge::new("kms_backup_last_good_drill_age_seconds", help).ok()?;
+            register(&self.ours, age).ok()
+        });
+        if let Some(age) = made {
+            age.set(seconds);
+        }
     }
 
     /// Returns KES's families alone, in the text format.

@@ -1,5 +1,6 @@
 //! The commands, a module each: its arguments, and `run`.
 
+pub mod backup;
 pub mod check;
 pub mod escrow;
 pub mod identity;

@@ -2,6 +2,7 @@
 
 mod address;
 mod aws;
+mod backup;
 mod context;
 mod escrow;
 mod key_store;
@@ -65,6 +66,7 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
         grace: grace(&raw.deletion, &key_store, &cache, context)?,
         rotate_after: rotations(&raw.keys, &key_store, &cache, context)?,
         escrow: escrow::escrow(raw.escrow, &key_store, context)?,
+        backup: backup::backup(raw.backup, &key_store, context)?,
         key_store,
         is_for_kes: context.is_for_kes,
         keys: keys(raw.keys, context)?,

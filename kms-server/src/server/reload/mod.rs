@@ -14,7 +14,7 @@ pub(crate) use self::inputs::Seen;
 use self::inputs::{TlsInputs, Watched};
 use super::connections::Connections;
 use crate::access::policy::{AccessRules, Proxies};
-use crate::api::{Api, Routes};
+use crate::api::{Api, BackupTarget, Routes};
 use crate::error::StartError;
 use crate::settings::{ErrorLevel, EscrowSettings, KeyStoreSettings, LogSettings, Settings, TlsSettings};
 use crate::store::inventory::nobody;
@@ -74,6 +74,7 @@ struct Made {
     keys: Vec<KeyName>,
     rotate_after: Vec<(KeyName, Duration)>,
     is_for_kes: bool,
+    backup: BackupTarget,
     later: Vec<&'static str>,
     current: Current,
 }
@@ -138,6 +139,7 @@ impl Reloader {
         drop(current);
         retire(old);
         self.api.set_for_kes(made.is_for_kes);
+        self.api.set_backup(made.backup);
         self.api.rotations().set(made.creator, made.rotate_after);
         self.api.wanted_keys().set(made.creator, made.keys).await;
         Ok(made.later)
@@ -222,11 +224,24 @@ impl Made {
         };
         let creator = settings.admin.unwrap_or_else(nobody);
         let (log_least, keys) = (settings.log.least(), settings.keys.clone());
+        let backup = BackupTarget::of(&settings.backup)?;
         let (rotate_after, is_for_kes) = (settings.rotate_after.clone(), settings.is_for_kes);
         let (now, of_tls) = AtStart::split(settings);
         let current = Current { tls: Arc::new(of_tls), needs_certificates, watched, inputs, refused: None };
         let later = started.differences(&now);
-        Ok(Self { access, routes, tls, log_least, creator, keys, rotate_after, is_for_kes, later, current })
+        Ok(Self {
+            access,
+            routes,
+            tls,
+            log_least,
+            creator,
+            keys,
+            rotate_after,
+            is_for_kes,
+            backup,
+            later,
+            current,
+        })
     }
 }
 
