@@ -53,14 +53,13 @@ fn script() -> String {
         let Some(started) = block.lines().last().filter(|line| line.ends_with('&')) else { continue };
         let port = if started.starts_with("vault") { &vault } else { &kms };
         let is_up = format!("(: < /dev/tcp/127.0.0.1/{port}) 2>/dev/null");
-        script.push_str(&format!("for i in $(seq 300); do {is_up} && break; sleep 0.1; done\n"));
+        let wait = |until: &str| format!("for i in $(seq 300); do {until} && break; sleep 0.1; done\n");
+        script.push_str(&wait(&is_up));
         if started.starts_with("vault") {
             let is_ready =
                 "env VAULT_ADDR=http://127.0.0.1:PORT VAULT_TOKEN=dev vault kv list secret/ >/dev/null 2>&1";
             let is_ready = is_ready.replace("PORT", port);
-            script.push_str(&format!(
-                "for i in $(seq 100); do {is_ready} || [ $? = 2 ] && break; sleep 0.1; done\n"
-            ));
+            script.push_str(&wait(&format!("{is_ready} || [ $? = 2 ]")));
         }
     }
     assert_eq!(blocks, 11, "the page changed: look whether all of it is still run");

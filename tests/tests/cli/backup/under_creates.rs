@@ -114,13 +114,13 @@ fn every_key_that_was_acknowledged_before_is_restored_and_none_that_nobody_asked
         std::thread::sleep(PAUSE);
         let before = keys.acknowledged();
         let file = node.path(&format!("{number}.backup"));
-        let begin = Instant::now();
+        let start = Instant::now();
         shell.run(&["backup", "create", "-o", text(&file)]).ok();
         let during = keys.acknowledged().len() - before.len();
         println!(
             "{} keys before, {during} made during the backup: {} a second",
             before.len(),
-            per_second(during, begin)
+            per_second(during, start)
         );
         backups.push((file, before));
     }

@@ -10,6 +10,7 @@ use clap::Subcommand;
 
 use crate::cli::failure::Failure;
 use crate::cli::name::Call;
+use crate::cli::warnings;
 
 /// The commands of `kms backup`.
 #[derive(Subcommand)]
@@ -26,6 +27,8 @@ pub enum Command {
 
 /// Runs one of the commands.
 pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
+    // What opens a key store warns through the log.
+    warnings::show();
     match command {
         Command::Create(args) => create::run(&args, call),
         Command::Verify(args) => verify::run(&args),

@@ -7,6 +7,7 @@ mod verify;
 use clap::Subcommand;
 
 use crate::cli::failure::Failure;
+use crate::cli::warnings;
 use crate::config::Environment;
 
 /// The commands of `kms escrow`.
@@ -20,6 +21,8 @@ pub enum Command {
 
 /// Runs one of the commands.
 pub fn run(command: &Command, environment: &Environment) -> Result<(), Failure> {
+    // What opens a key store warns through the log.
+    warnings::show();
     match command {
         Command::Verify(args) => verify::run(args, environment),
         Command::Restore(args) => restore::run(args, environment),
