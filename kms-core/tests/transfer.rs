@@ -330,6 +330,112 @@ async fn a_key_is_put_together_from_its_entries_and_from_nothing_less() {
     assert!(whole.open_probes(&[Probe::new(4, Vec::new(), None)]).is_err());
 }
 
+#[tokio::test]
+async fn what_is_denied_is_not_taken_for_absent() {
+    let store = Arc::new(MemoryStore::new());
+    key_in(&store).await;
+    keeping(Arc::clone(&store)).delete(&name()).await.unwrap();
+    for denied in [".v/", ".x/", ".d/", ".p/"] {
+        let store = Denying { store: Arc::clone(&store), denied };
+        let error = StoredKey::read(&store, &name()).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{denied}");
+    }
+    let store = Denying { store, denied: "." };
+    let key = StoredKey::read_without_hidden(&store, &name()).await.unwrap();
+    assert_eq!((key.versions(), key.is_deleted()), (1, false), "as a caller asked for");
+}
+
+#[tokio::test]
+async fn however_many_versions_are_missing_a_newer_one_is_not_left_behind() {
+    for can_list in [true, false] {
+        let store = Arc::new(MemoryStore::new());
+        let client = client(Arc::clone(&store));
+        client.create(&name()).await.unwrap();
+        for _ in 2..=5 {
+            client.rotate(&name()).await.unwrap();
+        }
+        let fingerprint = StoredKey::read(&store, &name()).await.unwrap().fingerprint();
+        for number in [2, 3, 4] {
+            store.delete(&EntryName::version(&name(), &fingerprint, number)).await.unwrap();
+        }
+        let error = if can_list {
+            StoredKey::read(&store, &name()).await.err().unwrap()
+        } else {
+            StoredKey::read(&CutOff::after_creates(store, 0), &name()).await.err().unwrap()
+        };
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.chain().to_string().contains("/2"), "{}", error.chain());
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_would_open_less_there_is_a_conflict() {
+    let (from, to) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    key_in(&from).await;
+    let key = StoredKey::read(&from, &name()).await.unwrap();
+    let enabled = {
+        let marker = EntryName::disabled(&name(), &key.fingerprint(), 2);
+        let bytes = from.bytes(&marker).unwrap();
+        from.delete(&marker).await.unwrap();
+        let enabled = StoredKey::read(&from, &name()).await.unwrap();
+        from.create(&marker, &bytes).await.unwrap();
+        enabled
+    };
+    key.write(&to).await.unwrap();
+    let conflict = |error: Option<Error>| {
+        let error = error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        error.chain().to_string()
+    };
+    let told = conflict(enabled.write(&to).await.err());
+    assert!(told.contains("'kms key enable my-key --version 2'"), "{told}");
+    keeping(Arc::clone(&to)).delete(&name()).await.unwrap();
+    let told = conflict(key.write(&to).await.err());
+    assert!(told.contains("'kms key restore my-key'"), "{told}");
+
+    // What opens more there is told.
+    let other = MemoryStore::new();
+    enabled.write(&other).await.unwrap();
+    let written = key.write(&other).await.unwrap();
+    assert!(matches!(written, Written::There { added: 0, differs: Some(_) }), "{written:?}");
+}
+
+/// A mock of a store that denies the paths that begin so.
+struct Denying {
+    store: Arc<MemoryStore>,
+    denied: &'static str,
+}
+
+#[async_trait]
+impl KeyStore for Denying {
+    fn capabilities(&self) -> StoreCapabilities {
+        self.store.capabilities()
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.store.create(name, record).await
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        if name.as_str().starts_with(self.denied) {
+            return Err(Error::new(ErrorKind::Denied, format!("read entry '{name}'")));
+        }
+        self.store.get(name).await
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        self.store.delete(name).await
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        self.store.list(query).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.store.status().await
+    }
+}
+
 /// A mock of a store whose process ends: the first creates are kept, and then every write fails.
 struct CutOff {
     store: Arc<MemoryStore>,

@@ -8,14 +8,19 @@ use crate::store::belonging::{EntryMac, Marker};
 use crate::store::entry::MAX_VERSIONS;
 use crate::store::{EntryName, KeyStore};
 
-/// How many entries behind the newest version may be of somebody who does not know the key, before the walk ends.
-const MOST_FOREIGN: usize = 16;
+/// What it means that the store denies the path of a version or of a marker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfDenied {
+    /// Nobody knows whether there is one.
+    Fail,
+    /// There is none.
+    IsAbsent,
+}
 
 impl StoredKey {
     /// Reads the key `name` from `store`.
     ///
-    /// Where the store denies the paths of versions or markers, there are none. Markers of somebody who does not know the key
-    /// have no effect, and are left out.
+    /// Markers of somebody who does not know the key have no effect, and are left out.
     ///
     /// # Errors
     ///
@@ -24,67 +29,111 @@ impl StoredKey {
     /// - [`ErrorKind::Corrupt`]: the key or one of its versions cannot be read, or a version before the newest is missing or
     ///   was changed. The error names the place.
     /// - [`ErrorKind::Conflict`]: a restore or a purge of the key is under way, or was cut off.
+    /// - [`ErrorKind::Denied`]: the store denies the key, or the path of its versions or markers. Whether it has some is then not
+    ///   known; [`read_without_hidden`](Self::read_without_hidden) takes it that there are none.
     /// - Every other error of [`KeyStore::get`].
     pub async fn read(store: &(impl KeyStore + ?Sized), name: &KeyName) -> Result<Self> {
+        Self::read_as(store, name, IfDenied::Fail).await
+    }
+
+    /// Reads the key `name` as [`read`](Self::read) does. Where the store denies the paths of versions and markers, there are
+    /// none, as under a policy that is older than they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    pub async fn read_without_hidden(store: &(impl KeyStore + ?Sized), name: &KeyName) -> Result<Self> {
+        Self::read_as(store, name, IfDenied::IsAbsent).await
+    }
+
+    async fn read_as(store: &(impl KeyStore + ?Sized), name: &KeyName, if_denied: IfDenied) -> Result<Self> {
         let entry = EntryName::from(name);
         let record = store.get(&entry).await?;
         let mut key = Self::of_first(name.clone(), record, || store.place(&entry))?;
-        key.read_slots(store).await?;
-        key.read_markers(store).await?;
+        key.read_slots(store, if_denied).await?;
+        key.read_markers(store, if_denied).await?;
         Ok(key)
     }
 
-    async fn read_slots(&mut self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
+    async fn read_slots(&mut self, store: &(impl KeyStore + ?Sized), if_denied: IfDenied) -> Result<()> {
         let fingerprint = self.fingerprint();
-        let entry = |number| EntryName::version(&self.name, &fingerprint, number);
-        let mut found: Vec<(EntryName, SecretBytes)> = Vec::new();
-        // The first entry that is missing or does not count. It is an error only if a version follows it.
-        let mut gap: Option<Error> = None;
-        for number in 2..=MAX_VERSIONS + 1 {
-            let entry = entry(number);
-            let found_gap =
-                |why| Error::with_source(ErrorKind::Corrupt, format!("read {}", store.place(&entry)), why);
-            match store.get(&entry).await {
+        for number in 2..=MAX_VERSIONS {
+            let entry = EntryName::version(&self.name, &fingerprint, number);
+            let why = match store.get(&entry).await {
                 Ok(bytes) if self.is_foreign(&entry, &bytes) => {
-                    let why = "it was made or changed by somebody who does not know the key, and a newer version is there";
-                    gap.get_or_insert_with(|| found_gap(why));
+                    "it was made or changed by somebody who does not know the key, and a newer version is there"
                 }
-                Ok(bytes) => match gap {
-                    Some(gap) => return Err(gap),
-                    None => found.push((entry, bytes)),
-                },
-                Err(error) if error.kind() == ErrorKind::NotFound && gap.is_none() => {
-                    gap = Some(found_gap("it is missing, and a newer version is there"));
+                Ok(bytes) => {
+                    self.push_slot(&entry, bytes)?;
+                    continue;
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => break,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    "it is missing, and a newer version is there"
+                }
+                Err(error) if error.kind() == ErrorKind::Denied && if_denied == IfDenied::IsAbsent => {
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
+            };
+            if self.is_followed(store, number).await? {
+                // A server may have made several versions since the first look.
+                match store.get(&entry).await {
+                    Ok(bytes) if !self.is_foreign(&entry, &bytes) => {
+                        self.push_slot(&entry, bytes)?;
+                        continue;
+                    }
+                    _ => {
+                        let operation = format!("read {}", store.place(&entry));
+                        return Err(Error::with_source(ErrorKind::Corrupt, operation, why));
+                    }
+                }
             }
-            if found.len() + MOST_FOREIGN < usize::try_from(number).unwrap_or(usize::MAX) {
-                break;
-            }
-        }
-        for (entry, bytes) in found {
-            self.push_slot(&entry, bytes)?;
+            return Ok(());
         }
         Ok(())
     }
 
-    async fn read_markers(&mut self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
+    /// Returns whether there is a version behind `number`.
+    async fn is_followed(&self, store: &(impl KeyStore + ?Sized), number: u32) -> Result<bool> {
+        let fingerprint = self.fingerprint();
+        let directory = format!(".v/{}/{}/", self.name, hex::encode(fingerprint.as_bytes()));
+        let later: Vec<u32> = match store.segments(&directory).await {
+            Ok(found) => found.iter().filter_map(|segment| segment.parse().ok()).collect(),
+            // Few are lost together. The steps behind those grow, as in the search of a key ring.
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Denied) => {
+                (1..=16).chain((5..10).map(|power| 1 << power)).map(|step| number + step).collect()
+            }
+            Err(error) => return Err(error),
+        };
+        for later in later.into_iter().filter(|later| (number + 1..=MAX_VERSIONS).contains(later)) {
+            let entry = EntryName::version(&self.name, &fingerprint, later);
+            match store.get(&entry).await {
+                Ok(bytes) if !self.is_foreign(&entry, &bytes) => return Ok(true),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn read_markers(&mut self, store: &(impl KeyStore + ?Sized), if_denied: IfDenied) -> Result<()> {
         let fingerprint = self.fingerprint();
         let under_way = EntryName::under_way(&self.name, &fingerprint);
-        if self.marker(store, &under_way).await?.is_some() {
+        if self.marker_as(store, &under_way, if_denied).await?.is_some() {
             let why = "a restore or a purge of the key is under way, or was cut off: 'kms key restore' or 'kms key purge' \
                        with --resume ends it";
             return Err(Error::with_source(ErrorKind::Conflict, format!("read key '{}'", self.name), why));
         }
-        self.deleted = self.marker(store, &EntryName::deleted(&self.name, &fingerprint)).await?;
+        let deleted = EntryName::deleted(&self.name, &fingerprint);
+        self.deleted = self.marker_as(store, &deleted, if_denied).await?;
         for number in 1..=self.versions() {
             // Only a key with several versions can have a disabled one.
             if self.slots.is_empty() {
                 break;
             }
             let marker = EntryName::disabled(&self.name, &fingerprint, number);
-            if let Some(bytes) = self.marker(store, &marker).await? {
+            if let Some(bytes) = self.marker_as(store, &marker, if_denied).await? {
                 self.disabled.insert(number, bytes);
             }
         }
@@ -97,10 +146,20 @@ impl StoredKey {
         store: &(impl KeyStore + ?Sized),
         marker: &EntryName,
     ) -> Result<Option<SecretBytes>> {
+        self.marker_as(store, marker, IfDenied::Fail).await
+    }
+
+    async fn marker_as(
+        &self,
+        store: &(impl KeyStore + ?Sized),
+        marker: &EntryName,
+        if_denied: IfDenied,
+    ) -> Result<Option<SecretBytes>> {
         let mut read = store.get(marker).await;
         let bytes = read.as_mut().ok().map(|bytes| SecretBytes::from(bytes.expose()));
         Ok(match Marker::of_read(marker, read, &self.first, || store.place(marker))? {
             Marker::There(_) => bytes,
+            Marker::Denied(error) if if_denied == IfDenied::Fail => return Err(error),
             Marker::Absent | Marker::Foreign(_) | Marker::Denied(_) => None,
         })
     }

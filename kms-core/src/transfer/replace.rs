@@ -180,7 +180,13 @@ impl StoredKey {
         let entry = EntryName::from(&self.name);
         if let Err(error) = store.replace(&entry, &self.record).await {
             // The answer may have been lost.
-            if !error.kind().leaves_outcome_unknown() || store.get(&entry).await? != self.record {
+            let is_ours = match store.get(&entry).await {
+                Ok(there) => there == self.record,
+                // The name is free now, and the same call takes it.
+                Err(read) if read.kind() == ErrorKind::NotFound => false,
+                Err(read) => return Err(read),
+            };
+            if !error.kind().leaves_outcome_unknown() || !is_ours {
                 return Err(error);
             }
         }

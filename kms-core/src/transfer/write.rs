@@ -29,8 +29,9 @@ impl StoredKey {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Conflict`]: the store has a version, a marker or an HMAC key of this very key that differs from ours, or is purging
-    ///   the key. Nothing was written, or nothing that can be used.
+    /// - [`ErrorKind::Conflict`]: the store has a version, a marker or an HMAC key of this very key that differs from ours, so
+    ///   that something that opens here would not open there; or it is purging the key. Nothing was written, or nothing that
+    ///   can be used.
     /// - [`ErrorKind::Internal`]: what was acknowledged does not read back.
     /// - Every other error of [`KeyStore::get`] and [`KeyStore::create`].
     pub async fn write(&self, store: &(impl KeyStore + ?Sized)) -> Result<Written> {
@@ -63,6 +64,19 @@ impl StoredKey {
         if let Some(why) = self.differs(there)? {
             return Err(self.conflict(why));
         }
+        // Whatever opens where it comes from has to open there.
+        let name = &self.name;
+        if there.is_deleted() && !self.is_deleted() {
+            return Err(
+                self.conflict(format!("the key is deleted there: 'kms key restore {name}' brings it back"))
+            );
+        }
+        let disabled_there: Vec<_> = there.disabled().filter(|number| *number <= self.versions()).collect();
+        if let Some(number) = disabled_there.iter().find(|number| !self.disabled.contains_key(number)) {
+            return Err(self.conflict(format!(
+                "version {number} is disabled there, and not where it comes from: 'kms key enable {name} --version {number}' enables it"
+            )));
+        }
         let added = self.versions().saturating_sub(there.versions());
         if added > 0 {
             let missing = self.belongings(there.versions() + 1);
@@ -72,14 +86,13 @@ impl StoredKey {
                 self.read_back(store).await?;
             }
         }
-        let differs = if self.is_deleted() == there.is_deleted() {
-            let numbers: Vec<_> = there.disabled().filter(|number| *number <= self.versions()).collect();
-            let ours: Vec<_> = self.disabled().filter(|number| *number <= there.versions()).collect();
-            (ours != numbers).then(|| "other versions are disabled there".to_owned())
+        let ours: Vec<_> = self.disabled().filter(|number| *number <= there.versions()).collect();
+        let differs = if self.is_deleted() && !there.is_deleted() {
+            Some("the key is deleted where it comes from, and not there".to_owned())
         } else {
-            let [here, there] =
-                [self, there].map(|key| if key.is_deleted() { "deleted" } else { "not deleted" });
-            Some(format!("the key is {there} there, and {here} where it comes from"))
+            (ours != disabled_there).then(|| {
+                "it has disabled versions where it comes from that are not disabled there".to_owned()
+            })
         };
         Ok(Written::There { added, differs })
     }

@@ -17,6 +17,7 @@ use self::side::{Opened, Source, Target};
 use super::key::input::confirm;
 use crate::cli::failure::Failure;
 use crate::cli::name::Call;
+use crate::cli::output::note;
 use crate::cli::runtime::block_on;
 use crate::cli::warnings;
 use crate::store::plain::Purpose;
@@ -44,6 +45,9 @@ pub struct Args {
     /// Have the static key compute the HMACs that MinIO computed with it, so that root credentials and STS sessions stay.
     #[arg(long, requires = "from_static")]
     keep_hmac: bool,
+    /// Take it that keys have one version, where the key store to read denies the paths of versions and marks.
+    #[arg(long)]
+    without_versions: bool,
     /// Say what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -148,16 +152,28 @@ async fn moved(
 ) -> Result<Report, Failure> {
     let progress = Progress::new(args.quiet || call.is_kes());
     let Opened { from, to, names } = source.open(&target, args.dry_run, prefix).await?;
-    let moving = Moving { from: from.as_ref(), to: to.as_ref(), mode, is_dry: args.dry_run };
+    let moving = Moving {
+        from: from.as_ref(),
+        to: to.as_ref(),
+        mode,
+        is_dry: args.dry_run,
+        without_versions: args.without_versions,
+    };
     let mut moved = moving.all(&names, &progress).await;
     drop((from, to));
     let mut came_meanwhile = 0;
     if !args.dry_run {
         // Anew, so that nothing in the memory of this process is part of the proof.
-        let to = target.open(Purpose::Read).await?;
-        moving::prove(to.as_ref(), &mut moved, &progress).await;
-        drop(to);
-        came_meanwhile = source.came_meanwhile(&names, prefix).await?;
+        match target.open(Purpose::Read).await {
+            Ok(to) => moving::prove(to.as_ref(), &mut moved, &progress).await,
+            Err(failure) => moving::without_proof(&mut moved, &failure.to_string()),
+        }
+        match source.came_meanwhile(&names, prefix).await {
+            Ok(count) => came_meanwhile = count,
+            Err(failure) => {
+                note(format_args!("Warning: whether keys came meanwhile is not known: {failure}"));
+            }
+        }
     }
     progress.end();
     let (from, to) = (source.to_string(), target.to_string());

@@ -34,6 +34,8 @@ pub struct Moving<'a> {
     pub to: &'a dyn KeyStore,
     pub mode: Mode,
     pub is_dry: bool,
+    /// Whether keys have one version where the source denies the paths of versions and marks.
+    pub without_versions: bool,
 }
 
 /// A key, and what became of it.
@@ -113,9 +115,21 @@ impl Moving<'_> {
     }
 
     async fn try_one(&self, name: &KeyName, probes: &mut Vec<Probe>) -> Result<Outcome, Error> {
-        let key = match StoredKey::read(self.from, name).await {
+        let read = if self.without_versions {
+            StoredKey::read_without_hidden(self.from, name).await
+        } else {
+            StoredKey::read(self.from, name).await
+        };
+        let key = match read {
             Ok(key) => key,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Gone),
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                return Ok(Outcome::Failed(format!(
+                    "{}; --without-versions moves the first version alone, if no key there was ever rotated, retired or deleted \
+                     by a server that keeps what belongs to keys at such paths",
+                    error.chain()
+                )));
+            }
             Err(error) => return Err(error),
         };
         *probes = key.seal_probes()?;
@@ -172,6 +186,13 @@ pub async fn prove(to: &dyn KeyStore, moved: &mut [Moved], progress: &Progress) 
         done += 1;
         progress.step("proven", done, all);
         under_way.extend(left.next().map(|one| prove_one(to, one)));
+    }
+}
+
+/// Notes that nothing was proven, since the target could not be opened again.
+pub fn without_proof(moved: &mut [Moved], why: &str) {
+    for one in moved.iter_mut().filter(|one| one.has_arrived()) {
+        one.outcome = Outcome::Failed(format!("there is no proof, do not give up the source: {why}"));
     }
 }
 
@@ -236,7 +257,8 @@ mod tests {
         let names = names(40);
         let (from, other) = (store_of(&names).await, store_of(&names).await);
         let to = MemoryStore::new();
-        let moving = Moving { from: from.as_ref(), to: &to, mode: Mode::Add, is_dry: false };
+        let moving =
+            Moving { from: from.as_ref(), to: &to, mode: Mode::Add, is_dry: false, without_versions: false };
         let mut moved = moving.all(&names, &Progress::new(true)).await;
         assert!(moved.iter().all(|one| one.outcome == Outcome::Moved));
 
@@ -279,7 +301,8 @@ mod tests {
             (Mode::Merge, |outcome| matches!(outcome, Outcome::PassedOver(_))),
             (Mode::Force, |outcome| matches!(outcome, Outcome::Replaced(_))),
         ] {
-            let moving = Moving { from: from.as_ref(), to: to.as_ref(), mode, is_dry: true };
+            let moving =
+                Moving { from: from.as_ref(), to: to.as_ref(), mode, is_dry: true, without_versions: false };
             let moved = moving.all(&names, &Progress::new(true)).await;
             assert!(is_other(&moved[0].outcome) && is_other(&moved[1].outcome), "{mode:?}");
             assert!(moved[2].outcome == Outcome::Moved && moved[3].outcome == Outcome::Moved, "{mode:?}");
