@@ -233,6 +233,7 @@ impl Client {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::NoHmacKey`](crate::ErrorKind::NoHmacKey): the key has no HMAC key.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the HMAC key is the key itself, and the message has exactly 16 bytes.
     /// - The [errors of every method](Kms#errors-of-every-method).
     pub async fn hmac(&self, name: &KeyName, message: &[u8]) -> Result<[u8; 32]> {
         self.kms.hmac(&self.request(), name, message).await

@@ -13,6 +13,7 @@ use crate::name::KeyName;
 use crate::primitives::seal::DataKey;
 use crate::primitives::{Cipher, Fingerprint, SecretBytes, SecretKey};
 use crate::status::StoreStatus;
+use crate::transfer::StoredKey;
 
 /// A key management service: named master keys that never leave it, and the operations under them.
 ///
@@ -208,6 +209,29 @@ pub trait Kms: Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, format!("enable version {version} of key '{name}'")))
     }
 
+    /// Lists the names of all keys that [`export`](Kms::export) may return, in byte order. Deleted keys that can be restored are
+    /// among them.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): keys never leave the service.
+    async fn exportable(&self, _: &Request, _: &ListQuery<'_>) -> Result<Page> {
+        Err(Error::new(ErrorKind::Unsupported, "list the keys for a backup"))
+    }
+
+    /// Returns a key as it is stored, with its secrets and all that belongs to it, for a backup.
+    ///
+    /// It is read from the backend, past any cache. A server has to seal it before it hands it to anybody.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a restore or a purge of the key is under way, or was cut off.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): keys never leave the service.
+    async fn export(&self, _: &Request, name: &KeyName) -> Result<StoredKey> {
+        Err(Error::new(ErrorKind::Unsupported, format!("read key '{name}' for a backup")))
+    }
+
     /// Returns how often the versions of rotated keys were used by this process.
     fn version_uses(&self) -> Vec<(KeyName, u32, VersionUse)> {
         Vec::new()
@@ -269,6 +293,7 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::NoHmacKey`](crate::ErrorKind::NoHmacKey): the key has no HMAC key.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the HMAC key is the key itself, and the message has exactly 16 bytes.
     async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]>;
 
     /// Asks the backend whether it can serve.
@@ -353,9 +378,6 @@ impl KeyInfo {
         Self { fingerprint: Some(fingerprint), ..self }
     }
 }
-
-/// The most versions of a key.
-pub const MAX_VERSIONS: u32 = 1_000;
 
 /// A new version of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -44,6 +44,8 @@
 //!
 //! The module [`primitives`]: sealing under one key, secrets that are wiped, and reading files that hold them.
 //!
+//! [`transfer`] moves whole keys from one store to another.
+//!
 //! For a [`Kms`] that holds keys itself, [`cache`] and [`single_flight`] have the parts that `KeyRing` is made of.
 //!
 //! # Features
@@ -76,16 +78,16 @@ pub mod single_flight;
 mod status;
 pub mod store;
 mod sync;
+pub mod transfer;
 
 pub use client::Client;
 pub use deletion::{DeletedKey, DeletedPage, Deletion, Purge, Purged, Resolution};
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{Identity, Request, Waiter};
-pub use kms::{
-    CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, MAX_VERSIONS, Rotation, VersionInfo, VersionUse,
-};
+pub use kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo, VersionUse};
 pub use listing::{ListQuery, Page};
 pub use name::{InvalidName, KeyName};
 pub use primitives::seal::DataKey;
 pub use ring::{CacheConfig, KeyRing};
 pub use status::StoreStatus;
+pub use store::entry::MAX_VERSIONS;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::database::MAX_VALUE_LEN;
 use crate::disk::Lock;
-use crate::writer::{Absent, Index, Job, Writer};
+use crate::writer::{Absent, Index, Job, Means, Writer};
 
 /// A text between the names of slots, which sort before it, and the names of keys, which sort after it.
 const BEFORE_KEYS: &str = "/";
@@ -71,20 +71,29 @@ impl SledStore {
     /// - [`ErrorKind::ReadOnly`]: the store takes no writes at the moment.
     /// - [`ErrorKind::Throttled`]: too many changes wait already.
     pub async fn discard(&self, name: &EntryName) -> Result<()> {
-        self.write(name, None, true).await
+        self.write(name, None, Means::Discard).await
     }
 
-    async fn write(&self, name: &EntryName, value: Option<Box<[u8]>>, discard: bool) -> Result<()> {
+    async fn write(&self, name: &EntryName, value: Option<Box<[u8]>>, means: Means) -> Result<()> {
         let Some(writer) = &self.writer else {
             let why = self.index.read_only().unwrap_or_default();
             return Err(Error::with_source(ErrorKind::ReadOnly, format!("write entry '{name}'"), why));
         };
         let (reply, outcome) = oneshot::channel();
-        writer.submit(Job { name: name.as_str().to_owned(), value, discard, reply })?;
+        writer.submit(Job { name: name.as_str().to_owned(), value, means, reply })?;
         let ended =
             || Error::with_source(ErrorKind::Internal, format!("write entry '{name}'"), "the writer ended");
         outcome.await.unwrap_or_else(|_| Err(ended()))
     }
+}
+
+/// Returns a record as a value, if it is not too long for one.
+fn value_of(doing: &str, name: &EntryName, record: &SecretBytes) -> Result<Box<[u8]>> {
+    if record.len() > MAX_VALUE_LEN {
+        let why = format!("its record has {} bytes, the most is {MAX_VALUE_LEN}", record.len());
+        return Err(Error::with_source(ErrorKind::InvalidInput, format!("{doing} entry '{name}'"), why));
+    }
+    Ok(record.expose().into())
 }
 
 #[async_trait]
@@ -94,11 +103,7 @@ impl KeyStore for SledStore {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        if record.len() > MAX_VALUE_LEN {
-            let why = format!("its record has {} bytes, the most is {MAX_VALUE_LEN}", record.len());
-            return Err(Error::with_source(ErrorKind::InvalidInput, format!("create entry '{name}'"), why));
-        }
-        self.write(name, Some(record.expose().into()), false).await
+        self.write(name, Some(value_of("create", name, record)?), Means::Change).await
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
@@ -117,7 +122,11 @@ impl KeyStore for SledStore {
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
-        self.write(name, None, false).await
+        self.write(name, None, Means::Change).await
+    }
+
+    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.write(name, Some(value_of("replace", name, record)?), Means::Replace).await
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {

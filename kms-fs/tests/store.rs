@@ -52,6 +52,25 @@ async fn keys_outlive_the_process() {
 }
 
 #[tokio::test]
+async fn a_replaced_entry_outlives_the_process_and_the_loss_of_either_file() {
+    for lost in [None, Some("sled"), Some("journal")] {
+        let (dir, root) = (dir(), RootKey::random().unwrap());
+        let store = open_at(dir.path(), &root);
+        store.create(&entry("my-key"), &record(1)).await.unwrap();
+        store.replace(&entry("my-key"), &record(2)).await.unwrap();
+        store.create(&entry("other"), &record(3)).await.unwrap();
+        drop(store);
+        if let Some(lost) = lost {
+            let path = dir.path().join(lost);
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+        let store = open_at(dir.path(), &root);
+        assert!(store.get(&entry("my-key")).await.unwrap() == record(2), "{lost:?}");
+        assert!(store.get(&entry("other")).await.unwrap() == record(3), "{lost:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_wrong_root_key_is_refused_and_nothing_changes() {
     let (dir, root) = (dir(), RootKey::random().unwrap());
     open_at(dir.path(), &root).create(&entry("my-key"), &record(1)).await.unwrap();

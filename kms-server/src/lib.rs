@@ -2,13 +2,16 @@
 
 pub mod access;
 mod api;
+mod backup;
 pub mod cli;
 pub mod config;
 mod conn;
 pub mod credentials;
 mod error;
+pub mod escrow;
 pub mod host;
 mod json;
+pub mod recipients;
 pub mod server;
 pub mod settings;
 mod store;

@@ -37,12 +37,25 @@ pub struct Settings {
     pub is_for_kes: bool,
     /// Where the keys are stored.
     pub key_store: KeyStoreSettings,
+    /// Where each key is kept in escrow too, if it is.
+    pub escrow: Option<EscrowSettings>,
     /// The events that go to the process's own output.
     pub log: LogSettings,
     /// The routes with settings of their own, by the path in `Routes`.
     pub routes: BTreeMap<String, RouteSettings>,
     /// The address of the plain HTTP listener for probes, if there is one.
     pub probes: Option<SocketAddr>,
+    /// Who can open the backups of this server.
+    pub backup: BackupSettings,
+}
+
+/// The settings of backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackupSettings {
+    /// The recipients of age to whom the server seals a backup. Without any it makes none.
+    pub recipients: Vec<String>,
+    /// The file with the evidence of the last drill, for a metric.
+    pub drill_evidence: Option<PathBuf>,
 }
 
 /// How long a deleted key can be restored, unless the configuration says something else or is one of KES.
@@ -53,6 +66,27 @@ impl Settings {
     pub fn needs_certificates(&self) -> bool {
         !self.routes.values().any(|route| route.skip_auth)
     }
+}
+
+/// The escrow of keys: a file to which each key is also sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EscrowSettings {
+    /// Those who can open it, in age's form `age1…`. There is at least one.
+    pub recipients: Vec<String>,
+    /// The file.
+    pub path: PathBuf,
+    /// What happens while the file cannot be written.
+    pub on_failure: EscrowFailure,
+}
+
+/// What happens to a new key while the escrow file cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EscrowFailure {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is stored, and put into escrow later.
+    Warn,
 }
 
 /// The events that go to the process's own output.

@@ -225,9 +225,20 @@ impl Client {
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
+    /// Sends a request without a body and returns the answer as soon as its headers have arrived.
+    pub async fn open_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<Response<Incoming>> {
+        let nothing = Full::default().map_err(|never| match never {}).boxed_unsync();
+        self.begin(method, path, headers, nothing).await
+    }
+
     /// Sends a GET and returns the answer as soon as its headers have arrived.
     pub async fn open(&mut self, path: &str) -> io::Result<Response<Incoming>> {
-        self.begin("GET", path, &[], Full::default().map_err(|never| match never {}).boxed_unsync()).await
+        self.open_with("GET", path, &[]).await
     }
 
     async fn begin(

@@ -10,7 +10,9 @@ use std::time::Duration;
 use kms_core::store::{KeyStore, MemoryStore};
 use kms_core::{CacheConfig, Identity, KeyName, KeyRing, Kms};
 use kms_server::credentials::certificate::{CertifiedKey, NewCertificate};
-use kms_server::settings::{KeyStoreSettings, LogSettings, PolicySettings, Settings, TlsSettings};
+use kms_server::settings::{
+    BackupSettings, KeyStoreSettings, LogSettings, PolicySettings, Settings, TlsSettings,
+};
 use kms_server::{Bounds, Limits, Server, StartError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -69,9 +71,11 @@ impl TestServer {
             rotate_after: Vec::new(),
             is_for_kes: false,
             key_store: KeyStoreSettings::Memory,
+            escrow: None,
             log: LogSettings::default(),
             routes: BTreeMap::new(),
             probes: None,
+            backup: BackupSettings::default(),
         };
         TestServerBuilder { settings, admin, kms: None, limits: Limits::default(), directory }
     }

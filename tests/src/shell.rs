@@ -62,6 +62,11 @@ impl Shell {
         self
     }
 
+    /// Returns an environment variable that was set.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.iter().find_map(|(other, value)| (other == name).then_some(&**value))
+    }
+
     /// Runs `kms` with arguments.
     pub fn run(&self, arguments: &[&str]) -> Done {
         self.run_with(arguments, b"")

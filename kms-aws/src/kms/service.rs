@@ -9,6 +9,7 @@ use aws_sdk_kms::types::KeyState;
 use kms_core::cache::policy::CALL_TIMEOUT;
 use kms_core::primitives::{Cipher, SecretBytes};
 use kms_core::single_flight::Held;
+use kms_core::transfer::StoredKey;
 use kms_core::{
     CacheCounters, Capabilities, DataKey, Deletion, Error, ErrorKind, ImportedKey, KeyInfo, KeyName, Kms,
     ListQuery, Page, Request, Result, Rotation, StoreStatus,
@@ -40,6 +41,9 @@ pub struct AwsKms {
     names: Arc<Names>,
     keys: WorkingKeys,
 }
+
+/// Why there is nothing to back up.
+const NEVER_LEAVES: &str = "keys of AWS KMS never leave AWS, so there is nothing to back up";
 
 /// The state of a key's CMK, and what helps.
 pub(super) enum State {
@@ -256,6 +260,15 @@ impl Kms for AwsKms {
         let rotated = self.backend.gate.run(request, async move { rotate(&backend, &cmk).await }).await;
         self.noted(name, rotated)?;
         Ok(Rotation::new(None, self.backend.config.reuse.max_age))
+    }
+
+    async fn exportable(&self, _: &Request, _: &ListQuery<'_>) -> Result<Page> {
+        Err(Error::with_source(ErrorKind::Unsupported, "list the keys for a backup", NEVER_LEAVES))
+    }
+
+    async fn export(&self, _: &Request, name: &KeyName) -> Result<StoredKey> {
+        let operation = format!("read key '{name}' for a backup");
+        Err(Error::with_source(ErrorKind::Unsupported, operation, NEVER_LEAVES))
     }
 
     async fn generate(&self, request: &Request, name: &KeyName, context: &[u8]) -> Result<DataKey> {

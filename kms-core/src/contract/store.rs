@@ -18,6 +18,7 @@ use crate::store::{EntryName, KeyRecord, KeyStore};
 pub async fn key_store<S: KeyStore>(store: &Arc<S>) {
     entries_come_and_go(store.as_ref()).await;
     nothing_is_overwritten(store.as_ref()).await;
+    a_replaced_entry_has_only_the_new_record(store.as_ref()).await;
     of_many_creators_one_wins(store).await;
     names_of_all_shapes_are_apart(store.as_ref()).await;
     slots_are_hidden_from_listings(store.as_ref()).await;
@@ -51,6 +52,18 @@ async fn nothing_is_overwritten(store: &dyn KeyStore) {
     assert_kind(store.create(&name, &first).await, ErrorKind::AlreadyExists, "creating the same entry twice");
     assert_holds(store, &name, &first, "a refused create leaves the entry as it was").await;
     store.delete(&name).await.expect("delete the entry");
+}
+
+async fn a_replaced_entry_has_only_the_new_record(store: &dyn KeyStore) {
+    let (name, content) = (entry("contract-replaced"), record("second"));
+    assert_kind(store.replace(&name, &content).await, ErrorKind::NotFound, "replacing an absent entry");
+    assert_kind(store.get(&name).await, ErrorKind::NotFound, "a refused replacement makes no entry");
+    store.create(&name, &record("first")).await.expect("create an entry");
+    store.replace(&name, &content).await.expect("replace an entry");
+    assert_holds(store, &name, &content, "a replaced entry has the new record").await;
+    assert_eq!(list_all(store, "contract-r", 3).await, ["contract-replaced"], "a replaced entry is one");
+    store.delete(&name).await.expect("delete a replaced entry");
+    assert_kind(store.get(&name).await, ErrorKind::NotFound, "nothing of the replaced record comes back");
 }
 
 async fn of_many_creators_one_wins<S: KeyStore>(store: &Arc<S>) {

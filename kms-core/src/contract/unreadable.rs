@@ -106,13 +106,13 @@ pub trait Spoiler: Sync {
 ///             Spoilt::Empty => b"",
 ///             _ => return false,
 ///         };
-///         *self.good.lock().unwrap() = self.store.replace(&EntryName::from(name), bytes);
+///         *self.good.lock().unwrap() = self.store.overwrite(&EntryName::from(name), bytes);
 ///         true
 ///     }
 ///
 ///     async fn mend(&self, name: &KeyName, _: Spoilt) {
 ///         let good = self.good.lock().unwrap().take().unwrap();
-///         self.store.replace(&EntryName::from(name), good.expose());
+///         self.store.overwrite(&EntryName::from(name), good.expose());
 ///     }
 ///
 ///     async fn content(&self, name: &KeyName) -> Vec<u8> {

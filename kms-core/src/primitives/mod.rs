@@ -27,6 +27,7 @@ mod random;
 pub(crate) mod seal;
 mod secret;
 
+pub(crate) use self::cipher::IV_LEN;
 pub use self::cipher::{Cipher, Fingerprint};
 #[cfg(unix)]
 #[doc(hidden)]

@@ -13,10 +13,11 @@ use super::policy::CALL_TIMEOUT;
 use super::search::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identity, Request};
-use crate::kms::{MAX_VERSIONS, Rotation};
+use crate::kms::Rotation;
 use crate::name::KeyName;
 use crate::primitives::SecretKey;
 use crate::store::belonging::EntryMac;
+use crate::store::entry::MAX_VERSIONS;
 use crate::store::{EntryName, KeyRecord, KeyStore};
 use crate::sync::sleep;
 

@@ -10,10 +10,10 @@ use super::key::CachedKey;
 use super::policy::CALL_TIMEOUT;
 use super::search::Search;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kms::MAX_VERSIONS;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SecretBytes};
 use crate::store::belonging::{EntryMac, Marker};
+use crate::store::entry::MAX_VERSIONS;
 use crate::store::{EntryName, KeyStore};
 use crate::sync::sleep;
 

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use super::creators::Creator;
 use super::versions::{State, Version, Versions};
 use crate::error::Result;
-use crate::kms::MAX_VERSIONS;
 use crate::primitives::header::Header;
 use crate::primitives::lock::lock;
 use crate::primitives::seal::DataKey;
-use crate::primitives::{Fingerprint, SealingKey, SecretBytes, SecretKey, mac};
+use crate::primitives::{Fingerprint, IV_LEN, SealingKey, SecretBytes, SecretKey, mac};
 use crate::store::KeyRecord;
+use crate::store::entry::MAX_VERSIONS;
 
 /// A plaintext, and the version that opened it. `None` if the key has only one.
 pub type Opened = (SecretBytes, Option<Arc<State>>);
@@ -115,8 +115,15 @@ impl CachedKey {
     }
 
     /// Computes HMAC-SHA256 of `message`; `None` without an HMAC key.
-    pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
-        Some(mac::tag(self.hmac_key.as_ref()?, message).into())
+    ///
+    /// A key that came from MinIO's static key may have its own bytes as HMAC key. Then the HMAC of as many bytes as an IV has
+    /// would be the key of a seal, and is refused.
+    pub fn hmac(&self, message: &[u8]) -> Option<std::result::Result<[u8; 32], &'static str>> {
+        let key = self.hmac_key.as_ref()?;
+        if message.len() == IV_LEN && key == self.sealing.key() {
+            return Some(Err("the HMAC key is the key itself, so a message of exactly 16 bytes is refused"));
+        }
+        Some(Ok(mac::tag(key, message).into()))
     }
 
     pub fn fingerprint(&self) -> &Fingerprint {

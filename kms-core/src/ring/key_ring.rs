@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::cache::Cache;
 use super::change;
 use super::config::CacheConfig;
+use super::export::Entries;
 use super::slot::HeldKey;
 use super::{deleted, deletion, purge};
 use crate::client::Client;
@@ -23,6 +24,7 @@ use crate::primitives::{Cipher, SecretBytes, SecretKey};
 use crate::status::StoreStatus;
 use crate::store::survey;
 use crate::store::{KeyRecord, KeyStore, Survey};
+use crate::transfer::StoredKey;
 
 /// A [`Kms`] in this process over a [`KeyStore`], with a cache of keys.
 ///
@@ -319,6 +321,18 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         self.cache.backend.writes.run(request, enable).await
     }
 
+    async fn exportable(&self, request: &Request, query: &ListQuery<'_>) -> Result<Page> {
+        let (cache, asked, deadline) = (Arc::clone(&self.cache), OwnedQuery::of(query), request.deadline);
+        let list = async move { cache.backend.list_until(&asked.query(), deadline).await };
+        self.cache.backend.reads.run(request, list).await
+    }
+
+    async fn export(&self, request: &Request, name: &KeyName) -> Result<StoredKey> {
+        let (entries, name) = (Entries::of(&self.cache.backend), name.clone());
+        let read = async move { StoredKey::read(&entries, &name).await };
+        self.cache.backend.reads.run(request, read).await
+    }
+
     fn version_uses(&self) -> Vec<(KeyName, u32, VersionUse)> {
         self.cache.uses.all()
     }
@@ -354,8 +368,11 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn hmac(&self, request: &Request, name: &KeyName, message: &[u8]) -> Result<[u8; 32]> {
         let key = self.cache.key_to_use(request, name).await?;
-        key.hmac(message)
-            .ok_or_else(|| Error::new(ErrorKind::NoHmacKey, format!("compute an HMAC with key '{name}'")))
+        let operation = || format!("compute an HMAC with key '{name}'");
+        match key.hmac(message) {
+            None => Err(Error::new(ErrorKind::NoHmacKey, operation())),
+            Some(mac) => mac.map_err(|why| Error::with_source(ErrorKind::InvalidInput, operation(), why)),
+        }
     }
 
     fn counters(&self) -> Option<CacheCounters> {

@@ -11,6 +11,7 @@ mod creators;
 mod deleted;
 mod deletion;
 mod entries;
+mod export;
 mod former;
 mod gate;
 mod key;

@@ -13,9 +13,9 @@ use super::key::CachedKey;
 use super::uses::AllUses;
 use super::versions::{Sealer, State, Version, Versions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kms::MAX_VERSIONS;
 use crate::name::KeyName;
 use crate::store::belonging::{EntryMac, Marker};
+use crate::store::entry::MAX_VERSIONS;
 use crate::store::{EntryName, KeyRecord, KeyStore};
 
 /// The later versions of a key, as a search found them.

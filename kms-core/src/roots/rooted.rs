@@ -337,6 +337,10 @@ impl KeyStore for Rooted {
         self.serving().await?.erase(name).await
     }
 
+    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.for_creation().await?.replace(name, record).await
+    }
+
     async fn restore(&self, name: &EntryName) -> Result<()> {
         self.serving().await?.restore(name).await
     }

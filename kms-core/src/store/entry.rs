@@ -6,12 +6,17 @@ use crate::error::Result;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, fill_random};
 
+/// The most versions of a key.
+pub const MAX_VERSIONS: u32 = 1_000;
+
 /// The directory of the markers of deleted keys.
 pub(crate) const DELETED: &str = ".d/";
 /// The directory of the markers of restores and purges.
 pub(crate) const UNDER_WAY: &str = ".p/";
 /// The directory of the roots of a store. Its entries belong to no key.
 pub(crate) const ROOTS: &str = ".r/";
+/// The directory of the notes of keys that are being replaced.
+const REPLACING: &str = ".m/";
 /// All directories of what belongs to keys.
 pub(crate) const DIRECTORIES: [&str; 4] = [".v/", ".x/", DELETED, UNDER_WAY];
 
@@ -56,6 +61,11 @@ impl EntryName {
     /// Returns the name of an entry that a listing of segments found in one of the [`DIRECTORIES`].
     pub(crate) fn listed(directory: &str, segment: &str) -> Self {
         Self(format!("{directory}{segment}").into())
+    }
+
+    /// Returns the name of the note that says that the key of this name is being replaced by another one: `.m/<name>`.
+    pub fn replacing(name: &KeyName) -> Self {
+        Self(format!("{REPLACING}{name}").into())
     }
 
     /// Returns a random name that no key has and no listing shows, for the probe of a check.

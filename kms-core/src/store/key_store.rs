@@ -94,6 +94,19 @@ pub trait KeyStore: Send + Sync + 'static {
         self.delete(name).await
     }
 
+    /// Puts `record` in the place of the entry `name`, which is erased. The record is durable when the method returns.
+    ///
+    /// This is for a tool that has the store to itself. Unless the backend changes both at once, the entry is absent for a
+    /// moment, and stays so if the process ends there. After an error only a read tells what is there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`erase`](KeyStore::erase) and [`create`](KeyStore::create). Without an entry nothing is made.
+    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.erase(name).await?;
+        self.create(name, record).await
+    }
+
     /// Restores an entry whose read fails as [`ErrorKind::Deleted`](crate::ErrorKind::Deleted).
     ///
     /// # Errors
@@ -228,6 +241,10 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
 
     async fn erase(&self, name: &EntryName) -> Result<()> {
         (**self).erase(name).await
+    }
+
+    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        (**self).replace(name, record).await
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {

@@ -31,7 +31,7 @@ impl MemoryStore {
     ///
     /// An entry that is absent is created.
     #[cfg(feature = "contract")]
-    pub fn replace(&self, name: &EntryName, bytes: &[u8]) -> Option<SecretBytes> {
+    pub fn overwrite(&self, name: &EntryName, bytes: &[u8]) -> Option<SecretBytes> {
         self.entries().insert(name.as_str().to_owned(), SecretBytes::from(bytes))
     }
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::belonging::{EntryMac, Marker};
-use super::entry::{DIRECTORIES, EntryName};
+use super::entry::{DIRECTORIES, EntryName, MAX_VERSIONS};
 use super::key_store::KeyStore;
 use super::record::KeyRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identity, Request};
-use crate::kms::{Kms, MAX_VERSIONS};
+use crate::kms::Kms;
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SealingKey};

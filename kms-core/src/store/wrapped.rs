@@ -103,6 +103,11 @@ impl<S: KeyStore, W: Wrapper> Wrapped<S, W> {
     pub fn wrapper(&self) -> &W {
         &self.wrapper
     }
+
+    async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<SecretBytes> {
+        let wrapped = self.wrapper.wrap(name, record).await;
+        Ok(SecretBytes::new(wrapped.map_err(|error| of_root_key("seal", Some(name), error))?))
+    }
 }
 
 #[async_trait]
@@ -114,9 +119,7 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        let wrapped = self.wrapper.wrap(name, record).await;
-        let wrapped = SecretBytes::new(wrapped.map_err(|error| of_root_key("seal", Some(name), error))?);
-        self.store.create(name, &wrapped).await
+        self.store.create(name, &self.wrap(name, record).await?).await
     }
 
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
@@ -137,6 +140,10 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
 
     async fn erase(&self, name: &EntryName) -> Result<()> {
         self.store.erase(name).await
+    }
+
+    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.store.replace(name, &self.wrap(name, record).await?).await
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {

@@ -79,7 +79,7 @@ async fn two_deletes_over_a_planted_marker_tell_the_truth() {
     let store = Arc::new(MemoryStore::new());
     let (one, other) = (ring(&store), ring(&store));
     let fp = create(&one).await;
-    store.replace(&EntryName::deleted(&name(), &fp), b"planted");
+    store.overwrite(&EntryName::deleted(&name(), &fp), b"planted");
     let (at, go) = one.store().hook(At::BeforeDelete, ".d/");
     let deleting = during(&one, |one| async move { del(&one).await });
     reached(&at).await;
@@ -103,7 +103,7 @@ async fn a_restore_and_a_purge_over_a_planted_marker_tell_the_truth() {
     let fp = create(&one).await;
     del(&one).await.unwrap();
     seen().await;
-    store.replace(&EntryName::under_way(&name(), &fp), b"planted");
+    store.overwrite(&EntryName::under_way(&name(), &fp), b"planted");
     // The purge has read the planted marker, and is slow to remove it.
     let (p_at, p_go) = other.store().hook(At::BeforeDelete, ".p/");
     let purging = during(&other, |other| async move { purge(&other, &NOW).await });

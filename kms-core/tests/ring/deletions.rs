@@ -79,7 +79,7 @@ async fn what_somebody_plants_who_does_not_know_the_key_has_no_effect() {
     let plant = async |entry: &EntryName| {
         let says = br#"{"what":"purge","run":"x","at":"2026-01-01T00:00:00Z","by":"me","until":"2026-01-01T00:00:00Z"}"#;
         let content = [b"0".repeat(64).as_slice(), b" ", says].concat();
-        store.replace(entry, &content);
+        store.overwrite(entry, &content);
     };
     let (d, p) = (EntryName::deleted(&name(), &fingerprint), EntryName::under_way(&name(), &fingerprint));
     plant(&d).await;

@@ -59,8 +59,8 @@ async fn a_ring_keeps_the_contract_for_entries_that_cannot_be_used() {
             match state {
                 Spoilt::Unreadable => self.store.fail(name, Some(ErrorKind::Corrupt)),
                 Spoilt::Denied => self.store.fail(name, Some(ErrorKind::Denied)),
-                Spoilt::Undecodable => *self.good.lock().unwrap() = self.store.inner.replace(&entry, b"{}"),
-                Spoilt::Empty => *self.good.lock().unwrap() = self.store.inner.replace(&entry, b""),
+                Spoilt::Undecodable => *self.good.lock().unwrap() = self.store.inner.overwrite(&entry, b"{}"),
+                Spoilt::Empty => *self.good.lock().unwrap() = self.store.inner.overwrite(&entry, b""),
                 Spoilt::DeletedButRestorable => self.store.fail(name, Some(ErrorKind::Deleted)),
             }
             true
@@ -69,7 +69,7 @@ async fn a_ring_keeps_the_contract_for_entries_that_cannot_be_used() {
         async fn mend(&self, name: &KeyName, _: Spoilt) {
             self.store.fail(name, None);
             if let Some(good) = self.good.lock().unwrap().take() {
-                self.store.inner.replace(&EntryName::from(name), good.expose());
+                self.store.inner.overwrite(&EntryName::from(name), good.expose());
             }
         }
 
@@ -114,7 +114,7 @@ async fn a_key_that_is_there_is_never_absent_whatever_reading_it_brings() {
 async fn what_cannot_be_decoded_is_not_removed() {
     let (store, kms) = ring(LONG);
     for bytes in [b"".as_slice(), b" \n", b"{}", b"no record", b"AAAA"] {
-        store.inner.replace(&entry("key"), bytes);
+        store.inner.overwrite(&entry("key"), bytes);
         let error = kms.delete(&request(), &name("key")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         let text = error.chain().to_string();
@@ -244,7 +244,7 @@ async fn a_check_of_all_keys_is_told_by_the_status() {
     }
     let kms = KeyRing::new(Arc::clone(&store), LONG);
     store.fail(&name("key-03"), Some(ErrorKind::Denied));
-    store.inner.replace(&entry("key-17"), b"no record");
+    store.inner.overwrite(&entry("key-17"), b"no record");
     let found = kms.check_all().await.unwrap();
     assert_eq!(found.good, 18);
     let bad: Vec<_> = found.unusable.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
@@ -342,7 +342,7 @@ impl KeyStore for Picky {
             match read {
                 ReadBack::Same => self.inner.create(name, record).await?,
                 ReadBack::Another => {
-                    self.inner.replace(name, b"another record");
+                    self.inner.overwrite(name, b"another record");
                 }
                 ReadBack::Fails(kind) => {
                     self.faults.lock().unwrap().insert(name.clone(), kind);

@@ -15,7 +15,7 @@ async fn a_store_whose_records_none_opens_under_the_anchors_key_is_not_served() 
     put(&*open(&way, &all).await.unwrap().store, "ours").await;
     // Somebody writes to this store and knows no key.
     for name in [id("one").entry(), Anchor::entry()] {
-        store.replace(&name, staging.get(&name).await.unwrap().expose());
+        store.overwrite(&name, staging.get(&name).await.unwrap().expose());
     }
     let before = everything(&store).await;
     refused(open(&way, &all).await, ErrorKind::Corrupt, &["none of the first 1 sealed", "another store"]);

@@ -33,7 +33,7 @@ async fn without_an_anchor_a_root_that_is_away_and_may_have_the_key_ends_no_star
     store.delete(&Anchor::entry()).await.unwrap();
     let other = memory();
     open(&Way::to(&other), &all[..1]).await.unwrap();
-    store.replace(&id("one").entry(), other.get(&id("one").entry()).await.unwrap().expose());
+    store.overwrite(&id("one").entry(), other.get(&id("one").entry()).await.unwrap().expose());
     two.fail(ErrorKind::Unreachable);
     let opened = open(&way, &all).await.unwrap();
     two.fail(None);

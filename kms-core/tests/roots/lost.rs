@@ -120,7 +120,7 @@ async fn an_anchor_that_cannot_be_read_is_never_taken_for_none() {
     let way = Way::to(&store);
     put(&*open(&way, &[("one", &one)]).await.unwrap().store, "my-key").await;
     for bad in [b"".as_slice(), b"{}", br#"{"version":2}"#, b"\xff"] {
-        store.replace(&Anchor::entry(), bad);
+        store.overwrite(&Anchor::entry(), bad);
         let before = everything(&store).await;
         refused(open(&way, &[("one", &one)]).await, ErrorKind::Corrupt, &["anchor"]);
         refused(roots(&way, &[("one", &one)]).init().await, ErrorKind::Corrupt, &["anchor"]);

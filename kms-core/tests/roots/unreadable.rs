@@ -46,7 +46,7 @@ async fn an_adoption_overwrites_no_key_that_opens_a_version_it_could_not_list() 
     store.delete(&Anchor::entry()).await.unwrap();
     let other = memory();
     open(&Way::to(&other), &all[..1]).await.unwrap();
-    store.replace(&id("one").entry(), other.get(&id("one").entry()).await.unwrap().expose());
+    store.overwrite(&id("one").entry(), other.get(&id("one").entry()).await.unwrap().expose());
     let half = over(Hooked { denies_segments: true, ..Hooked::new(&way) }, &all);
     // "A listing has to work."
     let _ = half.adopt().await;

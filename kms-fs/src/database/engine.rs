@@ -160,6 +160,12 @@ impl Engine {
                             io::Error::other(format!("entry '{name}' is in the database already"))
                         })?;
                     }
+                    Change::Replace(name, value) => {
+                        let before = self.trees.records.insert(name, value).map_err(into_io)?;
+                        before.ok_or_else(|| {
+                            io::Error::other(format!("entry '{name}' is not in the database"))
+                        })?;
+                    }
                     Change::Delete(name) => {
                         let removed = self.trees.records.remove(name).map_err(into_io)?;
                         removed.ok_or_else(|| {

@@ -27,6 +27,8 @@ pub struct Entries {
 pub enum Change<'a> {
     /// Adds a value under a name that has none.
     Create(&'a str, &'a [u8]),
+    /// Puts a value in the place of the one that the name has.
+    Replace(&'a str, &'a [u8]),
     /// Removes a name with its value.
     Delete(&'a str),
 }

@@ -121,7 +121,8 @@ impl Journal {
         let mut text = String::with_capacity(changes.len() * 512);
         for (n, change) in changes.iter().enumerate() {
             match change {
-                Change::Create(name, record) => {
+                // The last line of a name counts, so one line is a whole replacement.
+                Change::Create(name, record) | Change::Replace(name, record) => {
                     push_create(&mut text, batch, n + 1, changes.len(), name, record);
                 }
                 Change::Delete(name) => push_other(&mut text, batch, n + 1, changes.len(), '-', name),

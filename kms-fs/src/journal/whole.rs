@@ -267,6 +267,7 @@ mod tests {
         journal
             .append(&[Change::Create("new", b"again"), Change::Delete("a"), Change::Create("b", b"")])
             .unwrap();
+        journal.append(&[Change::Replace("b", b"the place of another")]).unwrap();
         let end = journal.mark();
         journal.cut(end).unwrap();
         fs::read(Journal::path_in(directory)).unwrap()

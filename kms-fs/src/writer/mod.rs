@@ -11,4 +11,4 @@ mod thread;
 
 pub use index::{Absent, Index};
 pub use sync::Files;
-pub use thread::{Job, Writer};
+pub use thread::{Job, Means, Writer};

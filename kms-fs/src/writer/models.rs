@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::index::{Absent, Index};
 use super::sync::{Disk, Files};
-use super::thread::{Job, Writer};
+use super::thread::{Job, Means, Writer};
 use crate::config::FsConfig;
 use crate::entries::Entries;
 use crate::journal::Head;
@@ -54,7 +54,18 @@ impl Store {
         self.writer.submit(Job {
             name: name.to_owned(),
             value: value.map(Into::into),
-            discard: false,
+            means: Means::Change,
+            reply,
+        })?;
+        block_on(outcome).unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "nobody answered")))
+    }
+
+    fn replace(&self, name: &str, value: &[u8]) -> Result<()> {
+        let (reply, outcome) = oneshot::channel();
+        self.writer.submit(Job {
+            name: name.to_owned(),
+            value: Some(value.into()),
+            means: Means::Replace,
             reply,
         })?;
         block_on(outcome).unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "nobody answered")))
@@ -131,6 +142,31 @@ fn of_two_creates_of_one_name_one_succeeds() {
 }
 
 #[test]
+fn a_name_that_is_replaced_is_never_absent_and_has_one_of_both_values() {
+    check(|| {
+        let store = store(Disk { fails_one_of: 4, ..Disk::default() });
+        if store.change("a", Some(b"old")).is_err() {
+            return;
+        }
+        let replacer = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || store.replace("a", b"new").is_ok())
+        };
+        let other = store.change("b", Some(b"value")).is_ok();
+        assert!(store.is_seen("a"));
+        let is_replaced = replacer.join().unwrap();
+        assert!(store.replace("c", b"new").is_err(), "there is no such name");
+        let expected: &[u8] = if is_replaced { b"new" } else { b"old" };
+        assert_eq!(store.index.entries().get("a"), Some(Some(expected)), "{other}");
+        let (index, disk) = (Arc::clone(&store.index), Arc::clone(&store.disk));
+        drop(store);
+        if index.read_only().is_none() {
+            assert!(*index.entries() == disk.entries());
+        }
+    });
+}
+
+#[test]
 fn it_is_known_to_be_read_only_before_a_caller_hears_of_it() {
     check(|| {
         let store = store(Disk { fails_one_of: 2, stays_bad: true, ..Disk::default() });
@@ -157,7 +193,8 @@ fn a_writer_that_ends_answers_what_was_asked() {
         let mut outcomes = Vec::new();
         for name in ["a", "b"] {
             let (reply, outcome) = oneshot::channel();
-            let job = Job { name: name.to_owned(), value: Some(b"value"[..].into()), discard: false, reply };
+            let job =
+                Job { name: name.to_owned(), value: Some(b"value"[..].into()), means: Means::Change, reply };
             store.writer.submit(job).unwrap();
             outcomes.push(outcome);
         }

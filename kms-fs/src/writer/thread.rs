@@ -53,9 +53,19 @@ pub struct Job {
     pub name: String,
     /// The value to create; `None` deletes.
     pub value: Option<Box<[u8]>>,
-    /// Whether the name may be deleted even if its value is lost.
-    pub discard: bool,
+    pub means: Means,
     pub reply: oneshot::Sender<Result<()>>,
+}
+
+/// What a change may do to what is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// A create needs a free name, and a delete a value that can be read.
+    Change,
+    /// The value takes the place of the one that is there.
+    Replace,
+    /// The name may be deleted even if its value is lost.
+    Discard,
 }
 
 impl Job {
@@ -64,7 +74,11 @@ impl Job {
     }
 
     fn fails_as(&self, kind: ErrorKind) -> Error {
-        let doing = if self.value.is_some() { "create" } else { "delete" };
+        let doing = match (&self.value, self.means) {
+            (Some(_), Means::Replace) => "replace",
+            (Some(_), _) => "create",
+            (None, _) => "delete",
+        };
         Error::new(kind, format!("{doing} entry '{}'", self.name))
     }
 
@@ -304,6 +318,7 @@ impl State {
         let changes: Vec<Change<'_>> = accepted
             .iter()
             .map(|job| match &job.value {
+                Some(value) if job.means == Means::Replace => Change::Replace(&job.name, value),
                 Some(value) => Change::Create(&job.name, value),
                 None => Change::Delete(&job.name),
             })
@@ -345,7 +360,7 @@ impl State {
             let entries = self.index.entries();
             // A name whose value is lost is in no database.
             let is_there = |change: &&Change<'_>| match change {
-                Change::Create(..) => true,
+                Change::Create(..) | Change::Replace(..) => true,
                 Change::Delete(name) => !matches!(entries.get(name), Some(None)),
             };
             changes.iter().filter(is_there).copied().collect()
@@ -363,10 +378,11 @@ impl State {
         // A caller that stopped waiting would not hear the outcome, so its change is dropped.
         for job in jobs.into_iter().filter(|job| !job.reply.is_closed()) {
             let is_there = changed.get(&job.name).copied().unwrap_or_else(|| entries.contains(&job.name));
+            let needs_entry = job.value.is_none() || job.means == Means::Replace;
             match (&job.value, is_there) {
-                (Some(_), true) => refused.push((job, ErrorKind::AlreadyExists)),
-                (None, false) => refused.push((job, ErrorKind::NotFound)),
-                (None, true) if !job.discard && matches!(entries.get(&job.name), Some(None)) => {
+                (Some(_), true) if !needs_entry => refused.push((job, ErrorKind::AlreadyExists)),
+                (_, false) if needs_entry => refused.push((job, ErrorKind::NotFound)),
+                (_, true) if job.means != Means::Discard && matches!(entries.get(&job.name), Some(None)) => {
                     refused.push((job, ErrorKind::Corrupt));
                 }
                 (value, _) => {
@@ -383,13 +399,14 @@ impl State {
         {
             let mut entries = self.index.change();
             for job in done {
-                if let Some(value) = job.value {
-                    entries.insert(&job.name, Some(&value));
-                } else {
+                if job.value.is_none() || job.means == Means::Replace {
                     let before = entries.remove(&job.name).unwrap_or_default();
                     if let Some(files) = &mut self.open {
                         files.note_deleted(&job.name, before);
                     }
+                }
+                if let Some(value) = job.value {
+                    entries.insert(&job.name, Some(&value));
                 }
                 replies.push(job.reply);
             }

@@ -151,6 +151,8 @@ pub struct Target<'a> {
     pub includes: &'static [&'static str],
     /// Whether an allow for all operations with keys does not suffice.
     pub needs_own_allow: bool,
+    /// Whether only an allow of exactly this path suffices.
+    pub needs_exact_allow: bool,
     /// The rest of the path, which follows each alias.
     pub rest: &'a str,
 }
@@ -161,7 +163,7 @@ const ALL_KEYS: &str = "/v1/key/";
 impl<'a> Target<'a> {
     /// Creates the target of a path that only its own rules are about.
     pub fn of(path: &'a str) -> Self {
-        Self { path, aliases: &[], includes: &[], needs_own_allow: false, rest: "" }
+        Self { path, aliases: &[], includes: &[], needs_own_allow: false, needs_exact_allow: false, rest: "" }
     }
 }
 
@@ -205,7 +207,7 @@ impl Policy {
 
     /// Returns the rule that allows `target`, unless a rule denies it.
     pub fn rule_for(&self, target: &Target<'_>) -> Result<&Pattern, Denial<'_>> {
-        let Target { path, aliases, includes, needs_own_allow, rest } = *target;
+        let Target { path, aliases, includes, needs_own_allow, needs_exact_allow, rest } = *target;
         for pattern in &self.deny {
             let matches = |other: &&str| pattern.matches_joined(other, rest);
             let relation = if pattern.matches(path) {
@@ -219,7 +221,10 @@ impl Policy {
             };
             return Err(Denial::Rule { policy: &self.name, pattern, relation });
         }
-        let suffices = |pattern: &&Pattern| !needs_own_allow || pattern.literal().len() > ALL_KEYS.len();
+        let suffices = |pattern: &&Pattern| match pattern {
+            _ if needs_exact_allow => pattern.is_exactly(path),
+            _ => !needs_own_allow || pattern.literal().len() > ALL_KEYS.len(),
+        };
         let allows = self.allow.iter().filter(suffices).find(|pattern| pattern.matches(path));
         allows.ok_or(Denial::NotAllowed { policy: &self.name })
     }
@@ -254,6 +259,14 @@ impl Pattern {
             Self::Exact(exact) => path == &**exact,
             Self::Prefix(prefix) => path.starts_with(&**prefix),
             Self::Glob(glob, _) => glob.matches(path),
+        }
+    }
+
+    /// Returns whether the pattern is this path, without a wildcard.
+    fn is_exactly(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(text) | Self::Glob(_, text) => &**text == path,
+            Self::Prefix(_) => false,
         }
     }
 

@@ -11,7 +11,7 @@ use super::answer::Reject;
 use super::caller::Caller;
 use super::state::Api;
 use crate::conn::here;
-use crate::telemetry::audit::{AuditEvent, LineRoom, Recorded};
+use crate::telemetry::audit::{AuditEvent, BackedUp, LineRoom, Recorded};
 use crate::telemetry::metrics::Tally;
 
 /// Returns the status, as other servers use it, of a request that was given up before anything had begun.
@@ -99,6 +99,7 @@ impl<'a> Account<'a> {
             path: self.path.to_owned(),
             received: self.received,
             room,
+            backed_up: None,
             is_given: false,
         }
     }
@@ -106,7 +107,8 @@ impl<'a> Account<'a> {
     fn tell(&self, status: StatusCode, sent: bool) -> Recorded {
         let Self { api, path, received, .. } = *self;
         let is_authorized = self.is_authorized.load(Ordering::Relaxed);
-        let told = Told { path, tally: self.tally(), is_authorized, received, status, sent };
+        let (tally, backed_up) = (self.tally(), None);
+        let told = Told { path, tally, is_authorized, received, status, sent, backed_up };
         self.caller.account_for(api, &told, None)
     }
 }
@@ -162,10 +164,18 @@ pub struct OwnAccount {
     pub path: String,
     received: Instant,
     room: Option<LineRoom>,
+    backed_up: Option<BackedUp>,
     is_given: bool,
 }
 
 impl OwnAccount {
+    /// Notes what a backup holds.
+    #[must_use]
+    pub fn of_backup(mut self, backed_up: BackedUp) -> Self {
+        self.backed_up = Some(backed_up);
+        self
+    }
+
     /// Records the result, and whether the client is still there. Waits until the answer may be sent.
     pub async fn give(mut self, status: StatusCode, sent: bool) -> Result<(), Reject> {
         match self.tell(status, sent) {
@@ -180,7 +190,8 @@ impl OwnAccount {
     fn tell(&mut self, status: StatusCode, sent: bool) -> Recorded {
         self.is_given = true;
         let (path, received) = (self.path.as_str(), self.received);
-        let told = Told { path, tally: Tally::Request, is_authorized: true, received, status, sent };
+        let (tally, is_authorized, backed_up) = (Tally::Request, true, self.backed_up);
+        let told = Told { path, tally, is_authorized, received, status, sent, backed_up };
         self.caller.account_for(&self.api, &told, self.room.as_ref())
     }
 }
@@ -207,12 +218,13 @@ struct Told<'a> {
     received: Instant,
     status: StatusCode,
     sent: bool,
+    backed_up: Option<BackedUp>,
 }
 
 impl Caller {
     /// Records a request if its client has an identity. Counts it, unless its answer waits for the line.
     fn account_for(&self, api: &Api, told: &Told<'_>, room: Option<&LineRoom>) -> Recorded {
-        let Told { path, tally, is_authorized, received, status, sent } = *told;
+        let Told { path, tally, is_authorized, received, status, sent, backed_up } = *told;
         let took = received.elapsed();
         let Some(identity) = self.identity.as_ref().ok().filter(|_| api.audit.is_on()) else {
             api.metrics.answered(status, tally, took);
@@ -220,7 +232,7 @@ impl Caller {
         };
         let is_known = is_authorized || api.access.load().knows(identity);
         let time = Timestamp::now() - took;
-        let event = AuditEvent { time, ip: self.ip, path, identity, is_known, status, took, sent };
+        let event = AuditEvent { time, ip: self.ip, path, identity, is_known, status, took, sent, backed_up };
         let recorded = api.audit.record(&event, room);
         if recorded == Recorded::Done {
             api.metrics.answered(status, tally, took);

@@ -1,15 +1,18 @@
-//! Answers: one buffer of known length with few headers, or events without an end.
+//! Answers: one buffer of known length with few headers, events without an end, or a backup.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
-use http::{Response, StatusCode};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TRAILER,
+};
+use http::{HeaderMap, Response, StatusCode};
 use hyper::body::{Body, Buf, Frame, SizeHint};
 use serde::Serialize;
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::body::BodyPermit;
@@ -56,12 +59,17 @@ impl Answer {
 
     /// Answers 200 with lines of JSON that end only with their reader's certificate.
     pub fn events(lines: Reader, expiry: Option<Expiry>) -> Self {
+        Self { content_type: Some(JSON_LINES), ..Self::flowing(Source::Log(lines), expiry) }
+    }
+
+    /// Answers 200 with a backup. It breaks off if no [`Part::End`] comes, or if the client's certificate ends before.
+    pub fn backup(parts: mpsc::Receiver<Part>, expiry: Option<Expiry>) -> Self {
+        Self { content_type: Some(BYTES), ..Self::flowing(Source::Backup(parts), expiry) }
+    }
+
+    fn flowing(source: Source, expiry: Option<Expiry>) -> Self {
         let until = expiry.map(|expiry| Box::pin(expiry.passed()) as _);
-        Self {
-            content_type: Some(JSON_LINES),
-            events: Some(Box::new(Events { lines, until, watch: None })),
-            ..Self::done()
-        }
+        Self { events: Some(Box::new(Events { source, until, watch: None })), ..Self::done() }
     }
 
     /// Returns the status.
@@ -146,6 +154,7 @@ impl Answer {
         };
         let events = self.events.filter(|_| !to_head);
         let explicit_length = body.is_none() && events.is_none();
+        let is_backup = events.as_ref().is_some_and(|events| matches!(events.source, Source::Backup(_)));
         let mut response = Response::new(AnswerBody { chunk: body, events });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -154,6 +163,9 @@ impl Answer {
         }
         if explicit_length {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+        }
+        if is_backup {
+            headers.insert(TRAILER, HeaderValue::from_static(SUMMARY));
         }
         if let Some(verb) = self.expected {
             headers.insert(HeaderName::from_static("accept"), HeaderValue::from_static(verb.name()));
@@ -178,6 +190,7 @@ impl Answer {
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const METRICS: HeaderValue = HeaderValue::from_static(TEXT_FORMAT);
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -254,15 +267,44 @@ impl From<Reject> for Answer {
     }
 }
 
-/// The body of an answer: at most one buffer, which is wiped after it was sent, or events without an end.
+/// The trailer of a whole backup, with its figures as JSON.
+pub const SUMMARY: &str = "kms-backup";
+
+/// A part of a backup.
+pub enum Part {
+    /// Sealed bytes.
+    Bytes(Vec<u8>),
+    /// The end of a whole backup, with its figures.
+    End(HeaderValue),
+}
+
+/// Why a body ends before its end.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokenOff;
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a backup was broken off")
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+/// The body of an answer: at most one buffer, which is wiped after it was sent, events without an end, or a backup.
 pub struct AnswerBody {
     chunk: Option<Chunk>,
     events: Option<Box<Events>>,
 }
 
-/// Events, which are sent as they come.
+/// Where the parts of a body come from.
+enum Source {
+    Log(Reader),
+    Backup(mpsc::Receiver<Part>),
+}
+
+/// Events or parts of a backup, which are sent as they come.
 struct Events {
-    lines: Reader,
+    source: Source,
     /// Completes when the reader's certificate has ended, if it ends.
     until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     watch: Option<(Arc<Watch>, bool)>,
@@ -271,8 +313,9 @@ struct Events {
 impl Drop for Events {
     fn drop(&mut self) {
         // The end of a reader that was cut off is noted already.
+        let is_cut_off = matches!(&self.source, Source::Log(lines) if lines.is_cut_off());
         if let Some((watch, is_http2)) = &self.watch
-            && !(*is_http2 && self.lines.is_cut_off())
+            && !(*is_http2 && is_cut_off)
         {
             watch.endless_ends(*is_http2);
         }
@@ -281,21 +324,37 @@ impl Drop for Events {
 
 impl Body for AnswerBody {
     type Data = Chunk;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Chunk>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Chunk>, BrokenOff>>> {
         if let Some(events) = &mut self.events {
-            if events.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
-                self.events = None;
-                return Poll::Ready(None);
+            let is_over = events.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready());
+            let frame = |bytes| Frame::data(Chunk { bytes: Zeroizing::new(bytes), sent: 0, _permit: None });
+            let part = match &mut events.source {
+                Source::Log(_) if is_over => {
+                    self.events = None;
+                    return Poll::Ready(None);
+                }
+                Source::Log(lines) => {
+                    return lines.poll_recv(cx).map(|lines| Some(Ok(frame(lines?.to_vec()))));
+                }
+                Source::Backup(_) if is_over => None,
+                Source::Backup(parts) => std::task::ready!(parts.poll_recv(cx)),
+            };
+            if let Some(Part::Bytes(bytes)) = part {
+                return Poll::Ready(Some(Ok(frame(bytes))));
             }
-            return events.lines.poll_recv(cx).map(|lines| {
-                let bytes = Zeroizing::new(lines?.to_vec());
-                Some(Ok(Frame::data(Chunk { bytes, sent: 0, _permit: None })))
-            });
+            self.events = None;
+            return Poll::Ready(Some(match part {
+                Some(Part::End(summary)) => {
+                    let trailers = [(HeaderName::from_static(SUMMARY), summary)];
+                    Ok(Frame::trailers(HeaderMap::from_iter(trailers)))
+                }
+                _ => Err(BrokenOff),
+            }));
         }
         Poll::Ready(self.chunk.take().map(|chunk| Ok(Frame::data(chunk))))
     }

@@ -18,6 +18,7 @@ use crate::access::expiry::Expiry;
 use crate::access::identify::Refusal;
 use crate::access::policy::AccessRules;
 use crate::conn::watch::AccessEnd;
+use crate::escrow::NoEscrow;
 use crate::json::{self, Malformed};
 
 /// The end of a route's timeout that is reserved for the answer that the key store did not answer. Of a short timeout it is
@@ -231,7 +232,7 @@ impl Asked {
             Operation::Enable => "failed to enable key version",
             Operation::Restore => "failed to restore key",
             Operation::Purge => "failed to purge key",
-            Operation::List | Operation::Deleted => "failed to list keys",
+            Operation::List | Operation::Deleted | Operation::Backup => "failed to list keys",
             _ => "failed to read key",
         };
         let identity = self.identity.map(tracing::field::display);
@@ -239,6 +240,9 @@ impl Asked {
         match kind {
             ErrorKind::Timeout => Reject::timed_out(),
             ErrorKind::Throttled => Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests"),
+            ErrorKind::ReadOnly if NoEscrow::is_under(error) => {
+                Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the escrow file cannot be written")
+            }
             _ => Reject::new(StatusCode::BAD_GATEWAY, message),
         }
     }

@@ -86,7 +86,7 @@ pub async fn metrics(call: &Call<'_>) -> Result<Answer, Reject> {
 pub async fn all_metrics(call: &Call<'_>) -> Result<Answer, Reject> {
     here::leave().await;
     let api = &call.client.api;
-    Ok(Answer::metrics(api.metrics.text(&*api.kms)))
+    Ok(Answer::metrics(api.metrics_text()))
 }
 
 #[derive(Serialize)]

@@ -4,6 +4,8 @@
 
 mod account;
 mod answer;
+mod backup;
+mod backups;
 mod body;
 mod call;
 mod caller;
@@ -38,6 +40,7 @@ use kms_core::Identity;
 use self::account::Account;
 pub use self::answer::AnswerBody;
 use self::answer::{Answer, Reject};
+pub use self::backups::BackupTarget;
 pub use self::call::MARGIN;
 use self::call::{Call, access_ended};
 use self::caller::Caller;
@@ -282,6 +285,7 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Metrics => Box::pin(health::metrics(call)).await,
         Operation::AllMetrics => Box::pin(health::all_metrics(call)).await,
         Operation::ErrorLog => logs::follow(call, error_log::hub()),
+        Operation::Backup => Box::pin(backup::create(call)).await,
         Operation::AuditLog => logs::follow(call, call.client.api.audit.hub()),
     }
 }

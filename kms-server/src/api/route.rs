@@ -35,6 +35,8 @@ pub struct Route {
     pub includes: &'static [&'static str],
     /// Whether an allow has to be meant for this route: one for all of `/v1/key/` is older than the route.
     pub needs_own_allow: bool,
+    /// Whether only an allow of exactly its path suffices.
+    pub needs_exact_allow: bool,
     /// The most bytes of a request body, or 0 for no body.
     pub max_body: usize,
     /// The time from the headers of a request to its answer.
@@ -62,6 +64,7 @@ impl Route {
                 | Operation::Deleted
                 | Operation::Restore
                 | Operation::Purge
+                | Operation::Backup
         ) && !self.path.ends_with("/trace")
     }
 
@@ -96,8 +99,8 @@ impl Route {
             }
             _ => rest,
         };
-        let Self { aliases, includes, needs_own_allow, .. } = *self;
-        Target { path, aliases, includes, needs_own_allow, rest }
+        let Self { aliases, includes, needs_own_allow, needs_exact_allow, .. } = *self;
+        Target { path, aliases, includes, needs_own_allow, needs_exact_allow, rest }
     }
 
     /// Sets the paths of routes to the same object. A route is its own alias if several rests lead to the same.
@@ -110,9 +113,9 @@ impl Route {
         Self { includes, ..self }
     }
 
-    /// Returns whether its answer has no end.
+    /// Returns whether its answer has no end, or none that a timeout knows.
     pub fn is_endless(&self) -> bool {
-        matches!(self.operation, Operation::ErrorLog | Operation::AuditLog)
+        matches!(self.operation, Operation::ErrorLog | Operation::AuditLog | Operation::Backup)
     }
 }
 
@@ -231,6 +234,8 @@ pub enum Operation {
     ErrorLog,
     /// Requests, as they are answered.
     AuditLog,
+    /// All keys, sealed to the recipients in the config.
+    Backup,
 }
 
 /// The routes of a server, in the order in which they are tried. MinIO's most frequent requests come first.
@@ -288,7 +293,8 @@ impl Routes {
             // Their names in 2020.
             route(Get, "/v1/log/error/trace", 0, Op::ErrorLog).with_aliases(&["/v1/log/error"]),
             route(Get, "/v1/log/audit/trace", 0, Op::AuditLog).with_aliases(&["/v1/log/audit"]),
-            // This route is ours. KES has none like it.
+            // These routes are ours. KES has none like them.
+            Route { needs_exact_allow: true, ..route(Put, "/v1/backup/create", 0, Op::Backup) },
             route(Get, "/metrics", 0, Op::AllMetrics).with_aliases(&["/v1/metrics"]),
         ])
     }
@@ -360,6 +366,7 @@ fn route(verb: Verb, path: &'static str, max_body: usize, operation: Operation) 
         aliases: &[],
         includes: &[],
         needs_own_allow: false,
+        needs_exact_allow: false,
         max_body,
         timeout: DEFAULT_ROUTE_TIMEOUT,
         gate: Gate::Policy,

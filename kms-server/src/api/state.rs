@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use kms_core::Kms;
 
+use super::backups::{BackupTarget, Backups};
 use super::body::BodyRoom;
 use super::readiness::Readiness;
 use super::route::{Operation, Routes};
@@ -39,6 +40,7 @@ pub struct Api {
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Arc<Audit>,
     pub(super) effects: Arc<Effects>,
+    pub(super) backups: Backups,
     /// The number of threads that serve connections.
     pub(super) threads: usize,
     /// Limits the log lines about identities without a policy.
@@ -70,6 +72,7 @@ impl Api {
             metrics,
             audit,
             effects: Arc::default(),
+            backups: Backups::default(),
             threads: 1,
             strangers: LogLimit::new(STRANGERS.0, STRANGERS.1),
         }
@@ -142,6 +145,19 @@ impl Api {
     /// Returns the keys that are rotated by age.
     pub fn rotations(&self) -> &Arc<Rotations> {
         &self.rotations
+    }
+
+    /// Puts other settings of backups in force, for further backups.
+    pub fn set_backup(&self, target: BackupTarget) {
+        self.backups.set(target);
+    }
+
+    /// Returns all metrics in the text format of Prometheus.
+    pub fn metrics_text(&self) -> Vec<u8> {
+        if let Some(age) = self.backups.drill_age() {
+            self.metrics.drill_is_old(age);
+        }
+        self.metrics.text(&*self.kms)
     }
 
     /// Returns whether the configuration is one of KES, to which its user may want to go back.

@@ -6,7 +6,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
 use super::commands::{
-    check, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server, status, update,
+    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server,
+    status, update,
 };
 use super::flags;
 
@@ -55,9 +56,15 @@ pub enum Command {
     /// Manage the roots of a key store, each of which opens it.
     #[command(subcommand)]
     Root(root::Command),
+    /// Back up all keys, and check, restore and try out backups.
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Manage the root key of a local store.
     #[command(subcommand)]
     RootKey(root_key::Command),
+    /// Check the files of sealed keys, and bring keys back from them.
+    #[command(subcommand)]
+    Escrow(escrow::Command),
     /// Manage and use keys.
     #[command(subcommand)]
     Key(key::Command),

@@ -16,11 +16,13 @@ mod output;
 mod password;
 mod runtime;
 mod usage;
+mod warnings;
 
 use std::process::ExitCode;
 
 use self::commands::{
-    check, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server, status, update,
+    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server,
+    status, update,
 };
 use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
@@ -58,7 +60,9 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args, environment),
         Command::Root(command) => root::run(&command, environment),
+        Command::Backup(command) => backup::run(command, call),
         Command::RootKey(command) => root_key::run(command, environment),
+        Command::Escrow(command) => escrow::run(&command, environment),
         Command::Key(command) => key::run(command, call),
         Command::Identity(args) => identity::run(args, call),
         Command::Policy(command) => policy::run(command, call),
@@ -66,7 +70,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Log(args) => log::run(&args, call.with_forced_colours()),
         Command::Metric(args) => metric::run(&args, call.with_forced_colours()),
         Command::Status(args) => status::run(&args, call),
-        Command::Migrate(args) | Command::Tool(ToolCommand::Migrate(args)) => migrate::run(&args),
+        Command::Migrate(args) | Command::Tool(ToolCommand::Migrate(args)) => migrate::run(&args, call),
         Command::Update(args) => update::run(&args),
         Command::Tool(ToolCommand::Identity(command)) => identity::run_tool(command, call),
     }

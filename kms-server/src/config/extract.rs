@@ -145,9 +145,9 @@ fn list_at(path: &[String]) -> Option<&'static str> {
     match path.as_slice() {
         ["keys"] => Some(RawKey::EXPECTED),
         ["kms"] => Some("a table, or an array of tables"),
-        ["policy", _, "allow" | "deny" | "identities" | "paths"] | ["tls", "proxy", "identities"] => {
-            Some(String::EXPECTED)
-        }
+        ["policy", _, "allow" | "deny" | "identities" | "paths"]
+        | ["tls", "proxy", "identities"]
+        | ["backup" | "escrow", "recipients"] => Some(String::EXPECTED),
         _ => None,
     }
 }

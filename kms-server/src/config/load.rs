@@ -15,7 +15,7 @@ use super::problem::{Problem, Warning};
 use super::resolve::{self, Context};
 use super::schema::Raw;
 use super::{encoding, expand, extract, toml, yaml};
-use crate::settings::Settings;
+use crate::settings::{KeyStoreSettings, Settings};
 
 /// A configuration that can be used, and what is dubious about it.
 #[derive(Debug)]
@@ -37,12 +37,33 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Problem> {
 
 /// Does what [`load`] does, with the flags of a command line.
 pub fn load_with(path: &Path, flags: &Flags, environment: &Environment) -> Result<Loaded, Problem> {
+    let (text, file) = content_of(path)?;
+    load_all(&text, &file, flags, environment)
+}
+
+/// Reads only the key store of the file at `path`, whatever else the file says or leaves out, and warnings about it.
+///
+/// So a file for a move needs no section for a server. The error is one line, as that of [`load`].
+pub fn load_key_store(
+    path: &Path,
+    environment: &Environment,
+) -> Result<(KeyStoreSettings, Vec<Warning>), Problem> {
+    let (text, file) = content_of(path)?;
+    let Layered { raw, layers, is_for_kes, mut warnings } =
+        layered(&text, &file, &Flags::default(), environment)?;
+    let context = Context { layers: &layers, is_for_kes, environment, warnings: &mut warnings };
+    let key_store =
+        resolve::resolve_key_store(raw, context).map_err(|problem| problem.with_passed_over(&warnings))?;
+    Ok((key_store, warnings))
+}
+
+/// Reads a file, and returns its text and its name in messages.
+fn content_of(path: &Path) -> Result<(String, String), Problem> {
     let file = path.display().to_string();
     let content = fs::read(path).map_err(|error| {
         Problem::new(file.as_str(), "", format!("cannot read the config file: {}", describe_io_error(&error)))
     })?;
-    let text = encoding::decode(content, &file)?;
-    load_all(&text, &file, flags, environment)
+    Ok((encoding::decode(content, &file)?, file))
 }
 
 /// Does what [`load`] does with the content of a file that is called `file` in messages.
@@ -51,6 +72,19 @@ pub fn load_text(text: &str, file: &str, environment: &Environment) -> Result<Lo
 }
 
 fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) -> Result<Loaded, Problem> {
+    let Layered { raw, layers, is_for_kes, warnings } = layered(text, file, flags, environment)?;
+    settle(raw, layers, is_for_kes, environment, warnings)
+}
+
+/// A file with flags and variables over it, before anybody asked what it means.
+struct Layered {
+    raw: Raw,
+    layers: Layers,
+    is_for_kes: bool,
+    warnings: Vec<Warning>,
+}
+
+fn layered(text: &str, file: &str, flags: &Flags, environment: &Environment) -> Result<Layered, Problem> {
     let Content { tree, language, ignored } = read(text, file)?;
     let Modern { tree, renamed, is_for_kes } = former::modernise(tree, language, file)?;
     let (overrides, mut warnings) = environment.overrides();
@@ -61,7 +95,7 @@ fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) ->
     let raw = extract::extract(&mut layers, &failures, &mut warnings)?;
     let has_flags_of_kes = language == Language::Toml && flags.root.is_some();
     let is_for_kes = is_for_kes || has_flags_of_kes && !raw.keystore.has_root_key() && raw.kms.is_none();
-    settle(raw, layers, is_for_kes, environment, warnings)
+    Ok(Layered { raw, layers, is_for_kes, warnings })
 }
 
 /// Creates settings from flags alone, for a server that keeps its keys in memory and listens where KES does.

@@ -31,7 +31,7 @@ mod yaml;
 
 pub use self::environment::Environment;
 pub use self::flags::Flags;
-pub use self::load::{Loaded, from_flags, load, load_text, load_with};
+pub use self::load::{Loaded, from_flags, load, load_key_store, load_text, load_with};
 pub use self::origins::Origins;
 pub use self::problem::{Problem, Warning};
 pub use self::resolve::parse_address;

@@ -10,9 +10,9 @@ use super::value::{
 };
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 13] = [
-    "address", "admin", "tls", "policy", "cache", "deletion", "keys", "keystore", "kms", "log", "api",
-    "probes", "threads",
+pub const TOP_LEVEL: [&str; 15] = [
+    "address", "admin", "tls", "policy", "cache", "deletion", "keys", "keystore", "kms", "escrow", "log",
+    "api", "probes", "threads", "backup",
 ];
 
 /// Declares sections: tables in which each key may be missing, and other keys are errors.
@@ -38,11 +38,20 @@ sections! {
         keys: Vec<RawKey>,
         keystore: RawKeyStore,
         kms: Option<OneOrMany<RawOuterKms>>,
+        escrow: Option<RawEscrow>,
         log: RawLog,
         api: RawApi,
         probes: RawProbes,
         #[serde(deserialize_with = "number")]
         threads: Option<usize>,
+        backup: RawBackup,
+    }
+
+    /// `backup`.
+    RawBackup {
+        #[serde(deserialize_with = "list")]
+        recipients: Vec<String>,
+        drill_evidence: Option<String>,
     }
 
     /// `admin`.
@@ -247,6 +256,14 @@ sections! {
         endpoint: Option<String>,
         region: Option<String>,
         credentials: RawAwsCredentials,
+    }
+
+    /// `escrow`.
+    RawEscrow {
+        #[serde(deserialize_with = "list")]
+        recipients: Vec<String>,
+        path: Option<String>,
+        on_failure: Option<String>,
     }
 
     /// `log`.

@@ -3,6 +3,7 @@
 pub mod files;
 pub mod listen;
 pub mod mounts;
+pub mod partial;
 pub mod platform;
 pub mod process;
 pub mod shell;

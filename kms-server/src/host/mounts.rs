@@ -4,7 +4,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FsWord, StatxFlags, statfs, statx};
+
+/// The type of an overlay file system.
+const OVERLAY: FsWord = 0x794c_7630;
 
 /// Returns whether two paths lie on the same mount. For a missing path, its nearest existing parent counts.
 ///
@@ -16,6 +19,16 @@ pub fn are_together(one: &Path, other: &Path) -> io::Result<bool> {
         (Some(one), Some(other)) => one == other,
         _ => one.metadata()?.dev() == other.metadata()?.dev(),
     })
+}
+
+/// Returns whether a path lies on the own layer of a container, which ends with it.
+///
+/// That is the mount of `/`, if an engine such as Docker says that it made it, or if it is an overlay.
+pub fn is_in_layer(path: &Path) -> bool {
+    let root = Path::new("/");
+    let is_container = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
+    let is_overlay = || statfs(root).is_ok_and(|found| found.f_type == OVERLAY);
+    are_together(path, root).unwrap_or(false) && (is_container || is_overlay())
 }
 
 /// Returns the id of the mount that a path lies on. A container's system call filter may hide it.

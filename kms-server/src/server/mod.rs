@@ -22,7 +22,7 @@ use self::probes::Probes;
 use self::reload::{Reloader, Seen};
 use self::threads::Threads;
 use crate::access::policy::AccessRules;
-use crate::api::{Api, Routes};
+use crate::api::{Api, BackupTarget, Routes};
 pub use crate::conn::guard::Bounds;
 use crate::error::StartError;
 use crate::host::listen::listen;
@@ -60,6 +60,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     wanted: Arc<WantedKeys>,
     rotations: Arc<Rotations>,
+    backup: BackupTarget,
     limits: Limits,
 }
 
@@ -90,8 +91,12 @@ impl Server {
         let seen = Seen::of(&settings);
         let tls = tls::server_config(&settings.tls, settings.needs_certificates())?;
         let tickets = tls::Tickets::begin();
-        let kms = store::open(&settings).await?;
-        Self::assemble(settings, seen, tls, tickets, kms).await
+        let store::Opened { kms, escrow } = store::open(&settings).await?;
+        let server = Self::assemble(settings, seen, tls, tickets, kms).await?;
+        if let Some(figures) = escrow {
+            server.metrics.show_escrow(figures).map_err(no_metrics)?;
+        }
+        Ok(server)
     }
 
     /// Creates a server for the caller's key management service. The key store of `settings` is not opened.
@@ -119,8 +124,7 @@ impl Server {
             let line = format!("log.audit_file: cannot open '{}': {why}", file.display());
             StartError::with_source(line, error)
         })?;
-        let metrics =
-            Metrics::new().map_err(|error| StartError::with_source(format!("metrics: {error}"), error))?;
+        let metrics = Metrics::new().map_err(no_metrics)?;
         if let Some(end) = tls::certificate_end(&settings.tls.cert) {
             metrics.certificate_ends(end);
         }
@@ -128,9 +132,23 @@ impl Server {
         let wanted = WantedKeys::at_start(creator, &settings.keys, &*kms).await?;
         let rotations = Rotations::new(creator, settings.rotate_after.clone());
         tickets.give(&mut tls, &settings.tls)?;
+        let backup = BackupTarget::of(&settings.backup)?;
         let routes = Routes::standard().with_settings(&settings.routes);
         let (metrics, limits) = (Arc::new(metrics), Limits::default());
-        Ok(Self { settings, seen, tls, kms, access, routes, audit, metrics, wanted, rotations, limits })
+        Ok(Self {
+            settings,
+            seen,
+            tls,
+            kms,
+            access,
+            routes,
+            audit,
+            metrics,
+            wanted,
+            rotations,
+            backup,
+            limits,
+        })
     }
 
     /// Sets other limits than the defaults.
@@ -186,6 +204,7 @@ impl Server {
         let api =
             Api::new(self.kms, self.access, routes, self.metrics, self.audit, self.wanted, self.rotations);
         api.set_for_kes(self.settings.is_for_kes);
+        api.set_backup(self.backup);
         let api = Arc::new(api.with_threads(threads.count()));
         let Limits { connections: limit, bounds, .. } = self.limits;
         let elsewhere = Handle::current();
@@ -195,6 +214,10 @@ impl Server {
             Reloader::new(self.settings, self.seen, Arc::clone(&api), Arc::clone(&connections), timeout);
         Ok(Listening { threads, listener, address, probes, api, connections, recorder, reloader })
     }
+}
+
+fn no_metrics(error: prometheus::Error) -> StartError {
+    StartError::with_source(format!("metrics: {error}"), error)
 }
 
 /// A server that listens and does not serve yet. Clients' connections wait.

@@ -125,7 +125,7 @@ async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, TEXT_FORMAT)], api.metrics().text(&**api.kms()))
+    ([(CONTENT_TYPE, TEXT_FORMAT)], api.metrics_text())
 }
 
 async fn kes_metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {

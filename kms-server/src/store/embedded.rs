@@ -74,6 +74,26 @@ fn open_with_file(path: &Path, file: &Path, create: bool) -> Result<Opened, Star
     }
 }
 
+/// Opens the store in `path` if there is one. None is made.
+pub fn open_existing(path: &Path, root_key: &RootKeySource) -> Result<Option<Opened>, StartError> {
+    if let RootKeySource::File(file) = root_key {
+        let found = kms_fs::look(path, file)?;
+        return match (found.store, found.root_key) {
+            (true, true) => open_present(path, file).map(Some),
+            (false, true) => Err(is_it_mounted(path, file)),
+            (_, false) if found.begun => Err(is_unfinished(path)),
+            (true, false) => Err(root_key_missing(path, &[file])),
+            (false, false) => Ok(None),
+        };
+    }
+    let loaded = root_key.load()?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    match kms_fs::open(&config(path), &loaded.key, OpenMode::Existing) {
+        Err(OpenError::NoStore { .. }) => Ok(None),
+        opened => Ok(Some(told(path, opened?))),
+    }
+}
+
 /// Opens an existing store under the root key in `file`.
 pub fn open_present(path: &Path, file: &Path) -> Result<Opened, StartError> {
     match open_by(path, file, OpenMode::Existing) {
@@ -115,6 +135,14 @@ pub fn complete(path: &Path, file: &Path) -> Result<Opened, StartError> {
         file.display()
     );
     Ok(told(path, opened))
+}
+
+/// Returns the error of a store that is to be read before its first start came to its end.
+pub fn is_unfinished(path: &Path) -> StartError {
+    let path = path.display();
+    StartError::new(format!(
+        "{path}: the first start of this store was cut off: start its server once, which completes it"
+    ))
 }
 
 /// Returns the error of a start that would replace a missing store by an empty one.

@@ -3,6 +3,7 @@
 pub mod embedded;
 pub mod inventory;
 pub mod kes_directory;
+pub mod plain;
 pub mod roots;
 pub mod rotations;
 pub mod wanted_keys;
@@ -16,17 +17,25 @@ use kms_core::{ErrorKind, KeyRing, Kms, ListQuery};
 use kms_fs::{FsConfig, OpenError, OpenMode};
 
 use crate::error::StartError;
+use crate::escrow::{self, Figures};
 use crate::host::process;
-use crate::settings::{BareStore, KeyStoreSettings, RootKeySource, Settings};
+use crate::settings::{BareStore, EscrowSettings, KeyStoreSettings, RootKeySource, Settings};
 
-/// Opens the key store that `settings` name, with the cache in front of it.
+/// An open key store with the cache in front of it.
+pub struct Opened {
+    pub kms: Arc<dyn Kms>,
+    /// The figures of the escrow file, if there is one.
+    pub escrow: Option<Figures>,
+}
+
+/// Opens the key store that `settings` name, with the cache in front of it, and the escrow file between the two.
 ///
 /// Needs a tokio runtime, on which the cache does its background work.
-pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
+pub async fn open(settings: &Settings) -> Result<Opened, StartError> {
     match &settings.key_store {
         KeyStoreSettings::Memory => {
             tracing::warn!("the key store is in memory: every key dies with this process");
-            Ok(Arc::new(ring(Arc::new(MemoryStore::new()), settings)))
+            elsewhere(Arc::new(MemoryStore::new()), settings)
         }
         KeyStoreSettings::Fs { path, root_key, create } => {
             embedded::refuse_no_directory(path)?;
@@ -34,26 +43,26 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             if !matches!(root_key, RootKeySource::File(_)) {
                 embedded::warn_if_empty(path, opened.keys);
             }
-            Ok(local(opened.store, settings))
+            local(opened.store, settings, settings.escrow.as_ref())
         }
         KeyStoreSettings::KesDirectory { path, root_key, create } => {
             embedded::refuse_no_directory(path)?;
             let store = kes_directory::open(path, root_key.as_ref(), *create).await?;
-            Ok(local(store, settings))
+            local(store, settings, settings.escrow.as_ref())
         }
         KeyStoreSettings::Salvage(key_store) => salvage(key_store, settings).await,
         KeyStoreSettings::AwsKms(config) => {
             let kms = AwsKms::open((**config).clone()).await.map_err(of("keystore.aws.kms"))?;
-            Ok(Arc::new(kms))
+            Ok(Opened { kms: Arc::new(kms), escrow: None })
         }
         KeyStoreSettings::AwsSecrets(config) => {
             let store = SecretsManager::open((**config).clone()).await;
             let store = store.map_err(of("keystore.aws.secretsmanager"))?;
-            Ok(Arc::new(ring(Arc::new(store), settings)))
+            elsewhere(Arc::new(store), settings)
         }
         KeyStoreSettings::Vault(config) => {
             let store = kms_vault::open((**config).clone()).map_err(of(VAULT))?;
-            Ok(Arc::new(ring(store, settings)))
+            elsewhere(store, settings)
         }
         KeyStoreSettings::Wrapped { .. } | KeyStoreSettings::FsWithRoots { .. } => {
             let prepared = roots::prepare(&settings.key_store, OpenMode::CreateOrOpen).await?;
@@ -62,19 +71,37 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
             if store.is_open() && !store.has_key() {
                 refuse_other_root(&store).await?;
             }
-            Ok(match settings.key_store {
-                KeyStoreSettings::FsWithRoots { .. } => local(store, settings),
-                _ => Arc::new(ring(store, settings)),
-            })
+            match settings.key_store {
+                KeyStoreSettings::FsWithRoots { .. } => local(store, settings, settings.escrow.as_ref()),
+                _ => elsewhere(store, settings),
+            }
         }
     }
 }
 
-/// Puts the cache in front of a store.
-///
 /// The kind of store is known only at run time here, so that the binary has the key ring once.
-fn ring(store: Arc<dyn KeyStore>, settings: &Settings) -> KeyRing<Arc<dyn KeyStore>> {
-    KeyRing::keeping_deleted(store, settings.cache, settings.grace)
+type Ring = KeyRing<Arc<dyn KeyStore>>;
+
+/// Puts the cache in front of a store, and the escrow file between the two.
+fn ring(
+    store: Arc<dyn KeyStore>,
+    settings: &Settings,
+    escrow: Option<&EscrowSettings>,
+) -> Result<(Ring, Option<Figures>), StartError> {
+    let (store, figures) = match escrow {
+        None => (store, None),
+        Some(escrow) => {
+            let (store, figures) = escrow::open(escrow, store)?;
+            (store as Arc<dyn KeyStore>, Some(figures))
+        }
+    };
+    Ok((KeyRing::keeping_deleted(store, settings.cache, settings.grace), figures))
+}
+
+/// Puts the cache in front of a store that is not local.
+fn elsewhere(store: Arc<dyn KeyStore>, settings: &Settings) -> Result<Opened, StartError> {
+    let (ring, escrow) = ring(store, settings, settings.escrow.as_ref())?;
+    Ok(Opened { kms: Arc::new(ring), escrow })
 }
 
 /// The section of a Vault that stores the keys.
@@ -91,8 +118,13 @@ const CHECK_AFTER: Duration = Duration::from_millis(300);
 /// Puts the cache in front of a local store, and reads all its keys in the background.
 ///
 /// So an unusable key is reported before a client needs it.
-fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
-    let ring = Arc::new(ring(Arc::new(store), settings));
+fn local(
+    store: impl KeyStore,
+    settings: &Settings,
+    escrow: Option<&EscrowSettings>,
+) -> Result<Opened, StartError> {
+    let (ring, escrow) = ring(Arc::new(store), settings, escrow)?;
+    let ring = Arc::new(ring);
     let checked = Arc::downgrade(&ring);
     tokio::spawn(async move {
         // The first clients have waited for the start, and do not wait for this too.
@@ -104,11 +136,12 @@ fn local(store: impl KeyStore, settings: &Settings) -> Arc<dyn Kms> {
         // The start and the look have read every key, and freed most of what they took for that.
         let _ = tokio::task::spawn_blocking(process::return_freed_memory).await;
     });
-    ring
+    Ok(Opened { kms: ring, escrow })
 }
 
 /// Opens a local store read-only, with whatever can be read of it.
-async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Arc<dyn Kms>, StartError> {
+async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Opened, StartError> {
+    // Nothing is created, so nothing is put into escrow.
     let (path, root_key) = match key_store {
         KeyStoreSettings::Fs { path, root_key, .. } => (path.clone(), root_key.clone()),
         KeyStoreSettings::KesDirectory { path, root_key, .. } => {
@@ -127,7 +160,7 @@ async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Ar
                 None => return Err(StartError::new("--salvage is for a local key store")),
             };
             let wrapper = prepared.roots.peek().await.map_err(|error| roots::of_roots(&error))?;
-            return Ok(local(Wrapped::new(store, wrapper), settings));
+            return local(Wrapped::new(store, wrapper), settings, None);
         }
         _ => return Err(StartError::new("--salvage is for a local key store; this one is elsewhere")),
     };
@@ -136,7 +169,7 @@ async fn salvage(key_store: &KeyStoreSettings, settings: &Settings) -> Result<Ar
     for name in &opened.illegible {
         tracing::error!(key = name, "key cannot be read");
     }
-    Ok(local(opened.store, settings))
+    local(opened.store, settings, None)
 }
 
 /// Reads a few records, so that a server with another store's root key does not start.

@@ -3,6 +3,7 @@
 //! The SDK's reader of `/v1/metrics` fails on any other family with more than one series, so our families have a registry
 //! of their own. Handles are created once, so that a request costs only a few atomic additions.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use prometheus::{Encoder as _, Gauge, Histogram, IntGauge, Opts, Registry, TextE
 
 use super::families::{Counter, CounterVec, counter, gauge, histogram, register};
 use super::version_uses::VersionUses;
+use crate::escrow::Figures;
 use crate::host::process::{self, Locked, Memory};
 
 /// The media type of Prometheus's text format.
@@ -45,7 +47,11 @@ pub struct Metrics {
     versions: VersionUses,
     certificate_expiry: Gauge,
     closed_roots: IntGauge,
+    /// There is a series only if drills leave evidence for it.
+    drill_age: OnceLock<Option<Gauge>>,
     protection: [IntGauge; 4],
+    /// The figures of an escrow file, if there is one.
+    escrow: OnceLock<Escrow>,
     /// The count of the process-wide error log at the last look.
     errors_seen: AtomicU64,
 }
@@ -114,6 +120,7 @@ impl Metrics {
                 "kms_roots_closed",
                 "Roots of the key store in the config that do not open it now.",
             )?,
+            drill_age: OnceLock::new(),
             protection: [
                 gauge(&ours, "kms_memory_locked", "Whether no page of the process can be swapped out.")?,
                 gauge(
@@ -124,6 +131,7 @@ impl Metrics {
                 gauge(&ours, "kms_core_dumps_off", "Whether a crash leaves no core dump.")?,
                 gauge(&ours, "kms_memory_hidden", "Whether other processes cannot look into this one.")?,
             ],
+            escrow: OnceLock::new(),
             errors_seen: AtomicU64::new(0),
             kes,
             ours,
@@ -175,6 +183,26 @@ impl Metrics {
         self.certificate_expiry.set(unix_seconds as f64);
     }
 
+    /// Adds the families of an escrow file.
+    pub fn show_escrow(&self, figures: Figures) -> prometheus::Result<()> {
+        let escrow = Escrow::new(&self.ours, figures)?;
+        // There is one escrow file, and it is shown once.
+        let _ = self.escrow.set(escrow);
+        Ok(())
+    }
+
+    /// Sets the age of the last good drill of a backup, in seconds.
+    pub fn drill_is_old(&self, seconds: f64) {
+        let made = self.drill_age.get_or_init(|| {
+            let help = "Seconds since the last drill in which every key of a backup opened.";
+            let age = Gauge::new("kms_backup_last_good_drill_age_seconds", help).ok()?;
+            register(&self.ours, age).ok()
+        });
+        if let Some(age) = made {
+            age.set(seconds);
+        }
+    }
+
     /// Returns KES's families alone, in the text format.
     pub fn kes_text(&self) -> Vec<u8> {
         self.look();
@@ -188,6 +216,9 @@ impl Metrics {
         self.versions.look(kms);
         self.closed_roots
             .set(kms.closed_roots().map_or(0, |closed| i64::try_from(closed).unwrap_or(i64::MAX)));
+        if let Some(escrow) = self.escrow.get() {
+            escrow.look();
+        }
         if let Some(held) = process::protection() {
             let all = process::is_locked();
             let keys = all || matches!(held.locked, Ok(Locked::MasterKeys(_)));
@@ -348,6 +379,35 @@ impl Cache {
         for (family, value) in self.families.iter().zip(values) {
             family.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+}
+
+/// Figures of the escrow file.
+struct Escrow {
+    figures: Figures,
+    missing: IntGauge,
+    complete: IntGauge,
+    writable: IntGauge,
+}
+
+impl Escrow {
+    fn new(registry: &Registry, figures: Figures) -> prometheus::Result<Self> {
+        let family = |name: &str, help: &str| gauge(registry, &format!("kms_escrow_{name}"), help);
+        Ok(Self {
+            figures,
+            missing: family("missing_keys", "Keys of which the escrow file lacks an entry.")?,
+            complete: family(
+                "complete",
+                "Whether the escrow file was compared with the whole key store since the start.",
+            )?,
+            writable: family("writable", "Whether the escrow file can be written.")?,
+        })
+    }
+
+    fn look(&self) {
+        self.missing.set(i64::try_from(self.figures.missing()).unwrap_or(i64::MAX));
+        self.complete.set(i64::from(self.figures.is_complete()));
+        self.writable.set(i64::from(self.figures.is_writable()));
     }
 }
 

@@ -5,6 +5,8 @@
 //! process creates it together with the store. Each task creates one entry in each round and deletes one in
 //! DELETED of them again.
 //!
+//! With `STORE_WRITER_ESCROW=FILE` each entry is also sealed to `STORE_WRITER_RECIPIENT`, in that file.
+//!
 //! The process prints `ok NAME` after a create, `del NAME` before a delete, `gone NAME` after a delete, and
 //! `err NAME KIND` after a create that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests")]
@@ -14,8 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::store::KeyStore as _;
+use kms_core::store::KeyStore;
 use kms_fs::{FsConfig, OpenMode, RootKey};
+use kms_server::escrow;
+use kms_server::settings::{EscrowFailure, EscrowSettings};
 use kms_tests::content;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -33,7 +37,16 @@ async fn main() {
     };
     let opened = opened.unwrap_or_else(|error| panic!("{error}"));
     say(&format!("open {}", opened.keys));
-    let store = Arc::new(opened.store);
+    let store: Arc<dyn KeyStore> = Arc::new(opened.store);
+    let store = match std::env::var("STORE_WRITER_ESCROW") {
+        Ok(path) => {
+            let recipients = vec![std::env::var("STORE_WRITER_RECIPIENT").unwrap()];
+            let settings =
+                EscrowSettings { recipients, path: path.into(), on_failure: EscrowFailure::Refuse };
+            escrow::open(&settings, store).unwrap_or_else(|error| panic!("{error}")).0
+        }
+        Err(_) => store,
+    };
     let (rounds, deleted): (usize, usize) = (rounds.parse().unwrap(), deleted.parse().unwrap());
     let tasks: Vec<_> = (0..tasks.parse::<usize>().unwrap())
         .map(|task| {

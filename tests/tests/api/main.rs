@@ -12,6 +12,7 @@ mod access;
 mod addresses;
 mod aliases;
 mod audit;
+mod backup;
 mod bodies;
 mod bounds;
 mod certificates;

@@ -1,6 +1,7 @@
 //! The binary `kms` as people and scripts use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod backup;
 mod config;
 mod damaged;
 mod deletion;
@@ -8,6 +9,7 @@ mod dev;
 mod fake;
 mod identity;
 mod keys;
+mod migrate;
 mod names;
 mod node;
 mod pasted;

@@ -32,6 +32,10 @@ impl Expectation {
         &self.present
     }
 
+    pub fn absent(&self) -> &BTreeSet<String> {
+        &self.absent
+    }
+
     /// Opens the store in `directory` as a start does and checks it.
     ///
     /// Every entry has to be whole, also one that was not acknowledged.

@@ -9,10 +9,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use kms_core::ErrorKind;
-use kms_core::store::KeyStore;
+use kms_core::store::{KeyStore, MemoryStore};
 use kms_fs::{FsConfig, FsStore, OpenMode, RootKey};
-use kms_server::settings::AuditFailure;
+use kms_server::escrow::{self, NoEscrow};
+use kms_server::settings::{AuditFailure, EscrowFailure};
 use kms_tests::content;
+use kms_tests::escrow::EscrowKey;
 use kms_tests::{Protocol, TestServer};
 use tempfile::TempDir;
 
@@ -200,6 +202,60 @@ async fn ask_while_the_disk_fills(disk: &SmallDisk, file: &Path) -> (usize, usiz
     }
     server.stop().await;
     sum
+}
+
+/// The same for the escrow file, with the store elsewhere.
+#[test]
+fn a_full_disk_under_the_escrow_file_refuses_creates_and_stores_nothing() {
+    if !may_mount("full_disk::a_full_disk_under_the_escrow_file_refuses_creates_and_stores_nothing") {
+        return;
+    }
+    let disk = SmallDisk::mount();
+    let key = EscrowKey::new();
+    let path = disk.mount_point.join("escrow");
+    let settings = key.settings(&path, EscrowFailure::Refuse);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let store = Arc::new(MemoryStore::new());
+    runtime.block_on(async {
+        let (escrowed, _) = escrow::open(&settings, Arc::clone(&store) as Arc<dyn KeyStore>).unwrap();
+        let (mut made, mut refused) = (0, 0);
+        for round in 0..5 {
+            let filler = disk.fill(1000 + round * 777);
+            let mut was_refused = false;
+            for n in 0..40 {
+                let name = content::entry(&format!("key-{round}-{n}"));
+                match escrowed.create(&name, &content::record(name.as_str())).await {
+                    Ok(()) => made += 1,
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
+                        assert!(NoEscrow::is_under(&error), "{error:?}");
+                        let there = store.get(&name).await;
+                        assert!(
+                            there.is_err() || escrowed.get(&name).await.is_err(),
+                            "served without a mark"
+                        );
+                        (refused, was_refused) = (refused + 1, true);
+                    }
+                }
+            }
+            assert!(was_refused, "round {round}: the disk was not full");
+            fs::remove_file(filler).unwrap();
+            let name = content::entry(&format!("after-{round}"));
+            let began = Instant::now();
+            while let Err(error) = escrowed.create(&name, &content::record(name.as_str())).await {
+                assert!(began.elapsed() < PATIENCE, "no create although there is room: {error:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            made += 1;
+        }
+        println!("{made} made, {refused} refused");
+        let found = key.read(&[path]);
+        assert_eq!(found.flaws, [], "what was not acknowledged was cut off");
+        let names = kms_core::transfer::names(&store).await.unwrap();
+        assert!(names.len() >= made);
+        let restored = found.keys.iter().filter(|(name, record)| **record == *content::record(name).expose());
+        assert!(restored.count() >= made);
+    });
 }
 
 /// A disk of a few megabytes, with the root key on another one.

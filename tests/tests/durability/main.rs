@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a run that failed is repeated by the seed it printed")]
 
 mod disk;
+mod escrow;
 mod expectation;
 mod first_start;
 mod full_disk;

@@ -188,12 +188,6 @@ fn mtls_auth_verify_is_honoured() {
 }
 
 #[test]
-fn migrate_says_that_it_is_not_there_yet() {
-    let told = Shell::default().run(&["migrate", "--from", "a.yml", "--to", "b.yml", "--merge"]).error();
-    assert!(told.contains("not supported yet"), "{told}");
-}
-
-#[test]
 fn keys_are_listed_by_the_short_command_too() {
     let server = Shell::default().serve(&["--dev", "--in-memory", "--addr", "127.0.0.1:0"]);
     let shell = server.exports();

@@ -4,6 +4,7 @@
 mod aws;
 mod certificates;
 mod deletion;
+mod migrate;
 mod minio;
 mod outer;
 mod rotation;

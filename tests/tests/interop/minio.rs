@@ -232,6 +232,10 @@ pub struct Minio {
     process: Option<Process>,
     /// The endpoints of further key servers.
     more_endpoints: Vec<String>,
+    /// The credentials of the client. `None` if they are those of root, which are given to MinIO.
+    user: Option<(String, String)>,
+    /// Whether root may do anything. If not, MinIO derives root's credentials from its key.
+    has_root: bool,
 }
 
 impl Minio {
@@ -241,14 +245,39 @@ impl Minio {
 
     pub fn start_with(keys: &KeyServer, more_endpoints: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut minio = Self { dir, address: free_address(), process: None, more_endpoints };
+        let mut minio =
+            Self { dir, address: free_address(), process: None, more_endpoints, user: None, has_root: true };
         minio.restart(keys);
+        minio
+    }
+
+    /// Starts a MinIO without a key server. It has a user who may do everything, and derives root's credentials from its key.
+    pub fn start_on_static_key(key: &str, user: &str, password: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let first = ("minioadmin".to_owned(), "minioadmin".to_owned());
+        let (more_endpoints, has_root) = (Vec::new(), true);
+        let mut minio =
+            Self { dir, address: free_address(), process: None, more_endpoints, user: Some(first), has_root };
+        let start = |minio: &mut Self| {
+            let mut command = minio.command();
+            command.env("MINIO_KMS_SECRET_KEY", key);
+            minio.run(Process::start(command, &minio.dir.path().join("minio.log")));
+        };
+        start(&mut minio);
+        minio.mc(&["admin", "user", "add", "s3", user, password]);
+        minio.mc(&["admin", "policy", "attach", "s3", "consoleAdmin", "--user", user]);
+        minio.stop();
+        (minio.user, minio.has_root) = (Some((user.to_owned(), password.to_owned())), false);
+        start(&mut minio);
         minio
     }
 
     pub fn restart(&mut self, keys: &KeyServer) {
         self.stop();
-        let process = self.process(keys, "minio.log");
+        self.run(self.process(keys, "minio.log"));
+    }
+
+    fn run(&mut self, process: Process) {
         process.until_listening(self.address);
         self.process = Some(process);
         self.until_works(&["ready", "s3"]);
@@ -278,17 +307,8 @@ impl Minio {
     }
 
     fn process(&self, keys: &KeyServer, log: &str) -> Process {
-        let mut command = Command::new(program("minio"));
+        let mut command = self.command();
         command
-            .args(["server", "--quiet", "--address", &self.address.to_string()])
-            .arg(self.dir.path().join("drive"))
-            .env_clear()
-            .env("HOME", self.dir.path())
-            .env("PATH", "/usr/bin:/bin")
-            .env("MINIO_ROOT_USER", USER)
-            .env("MINIO_ROOT_PASSWORD", PASSWORD)
-            .env("MINIO_BROWSER", "off")
-            .env("MINIO_UPDATE", "off")
             .env(
                 "MINIO_KMS_KES_ENDPOINT",
                 self.more_endpoints.iter().fold(keys.endpoint(), |all, more| format!("{all},{more}")),
@@ -297,6 +317,26 @@ impl Minio {
             .env("MINIO_KMS_KES_CAPATH", keys.ca())
             .env("MINIO_KMS_KES_KEY_NAME", "minio-default");
         Process::start(command, &self.dir.path().join(log))
+    }
+
+    /// Returns the command of a MinIO that has no key yet.
+    fn command(&self) -> Command {
+        let mut command = Command::new(program("minio"));
+        command
+            .args(["server", "--quiet", "--address", &self.address.to_string()])
+            .arg(self.dir.path().join("drive"))
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("PATH", "/usr/bin:/bin")
+            .env("MINIO_BROWSER", "off")
+            .env("MINIO_UPDATE", "off");
+        if self.user.is_none() {
+            command.env("MINIO_ROOT_USER", USER).env("MINIO_ROOT_PASSWORD", PASSWORD);
+        }
+        if !self.has_root {
+            command.env("MINIO_API_ROOT_ACCESS", "off");
+        }
+        command
     }
 
     pub fn stop(&mut self) {
@@ -314,8 +354,14 @@ impl Minio {
     }
 
     pub fn attempt(&self, args: &[&str]) -> Output {
+        let (user, password) = self.credentials();
+        self.attempt_as(&format!("{user}:{password}"), args)
+    }
+
+    /// Runs the client `mc` with these credentials, as its variable for a host takes them.
+    pub fn attempt_as(&self, credentials: &str, args: &[&str]) -> Output {
         let [config, quiet] = self.options();
-        let host = self.host();
+        let host = format!("http://{credentials}@{}", self.address);
         let args: Vec<&str> = [config.as_str(), &quiet].into_iter().chain(args.iter().copied()).collect();
         attempt(&program("mc"), &args, &[("MC_HOST_s3", &host)])
     }
@@ -364,7 +410,25 @@ impl Minio {
     }
 
     fn host(&self) -> String {
-        format!("http://{USER}:{PASSWORD}@{}", self.address)
+        let (user, password) = self.credentials();
+        format!("http://{user}:{password}@{}", self.address)
+    }
+
+    fn credentials(&self) -> (&str, &str) {
+        self.user.as_ref().map_or((USER, PASSWORD), |(user, password)| (user, password))
+    }
+
+    /// Begins a session of a user, and returns its credentials in the form of [`attempt_as`](Self::attempt_as).
+    pub fn session(&self, user: &str, password: &str) -> String {
+        let body = "Action=AssumeRole&Version=2011-06-15&DurationSeconds=3600";
+        let (user, host) = (format!("{user}:{password}"), format!("http://{}/", self.address));
+        let signed = ["--aws-sigv4", "aws:amz:us-east-1:sts", "--user", &user, "--data", body, "-sS", &host];
+        let answer = run(Path::new("/usr/bin/curl"), &signed, &[]);
+        let part = |name: &str| {
+            let (_, rest) = answer.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("{answer}"));
+            rest.split_once('<').unwrap().0.to_owned()
+        };
+        ["AccessKeyId", "SecretAccessKey", "SessionToken"].map(part).join(":")
     }
 }
 

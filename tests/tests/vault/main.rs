@@ -1,6 +1,7 @@
 //! The Vault backend against a real OpenBao, with injected faults and beside a real KES.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
 
+mod backup;
 mod bounds;
 mod chaos;
 mod check;
@@ -16,6 +17,7 @@ mod memory;
 mod proxy;
 mod races;
 mod records;
+mod recovery;
 mod roots;
 mod server;
 mod tls;

@@ -135,6 +135,10 @@ impl Files {
                     let before = synced.insert(name.to_owned(), Some(value.into()));
                     assert!(before.is_none(), "'{name}' is there already");
                 }
+                Change::Replace(name, value) => {
+                    let before = synced.insert(name.to_owned(), Some(value.into()));
+                    assert!(before.is_some(), "'{name}' is not there");
+                }
                 Change::Delete(name) => assert!(synced.remove(name).is_some(), "'{name}' is not there"),
             }
         }

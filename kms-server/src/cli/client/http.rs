@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::header::{CONTENT_TYPE, HOST, TE};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -29,6 +29,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time limit of an answer. The longest limit of a server's routes is 15 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The time limit of each piece of a long answer. A server may have to read a key of a thousand versions for it.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The most bytes of an answer, or of a line in an endless one.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
@@ -142,6 +145,46 @@ impl Client {
             return Ok(());
         }
         Err(self.refused(&pending, status, path).into())
+    }
+
+    /// Sends a request and calls `piece` for each piece of a long answer as it comes. Returns the trailers of the answer.
+    ///
+    /// An answer that breaks off is an error.
+    pub async fn download<E: From<ClientError>>(
+        &self,
+        method: Method,
+        path: &str,
+        mut piece: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Option<HeaderMap>, E> {
+        let (server, stream) = self.connect_any().await?;
+        let request = Request::builder().method(method).uri(path).header(HOST, server.to_string());
+        let request = request
+            .header(TE, "trailers")
+            .body(Full::new(Bytes::new()))
+            .map_err(|_| ClientError::Setup(format!("'{path}' is no path")))?;
+        let broken = |error: hyper::Error| ClientError::broken(server, &error);
+        let late = |_| ClientError::answer(server, format!("nothing for {} s", PIECE_TIMEOUT.as_secs()));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let _connection = AbortOnDrop(tokio::spawn(connection));
+        let answer =
+            timeout(PIECE_TIMEOUT, sender.send_request(request)).await.map_err(late)?.map_err(broken)?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        if status != StatusCode::OK {
+            let refusal = timeout(PIECE_TIMEOUT, Limited::new(body, MAX_ANSWER).collect()).await;
+            let refusal = refusal.map_err(late)?;
+            let refusal = refusal.map_err(|error| ClientError::answer(server, error))?.to_bytes();
+            return Err(self.refused(&refusal, status, path).into());
+        }
+        let mut trailers = None;
+        while let Some(frame) = timeout(PIECE_TIMEOUT, body.frame()).await.map_err(late)? {
+            let frame = frame.map_err(broken)?;
+            match frame.into_data() {
+                Ok(data) => piece(&data)?,
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(trailers)
     }
 
     async fn connect_any(&self) -> Result<(&Endpoint, TlsStream<TcpStream>), ClientError> {

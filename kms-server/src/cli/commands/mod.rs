@@ -1,6 +1,8 @@
 //! The commands, a module each: its arguments, and `run`.
 
+pub mod backup;
 pub mod check;
+pub mod escrow;
 pub mod identity;
 pub mod init;
 pub mod key;

@@ -2,7 +2,9 @@
 
 mod address;
 mod aws;
+mod backup;
 mod context;
+mod escrow;
 mod key_store;
 mod kms;
 mod log;
@@ -64,12 +66,19 @@ pub fn resolve(raw: Raw, mut context: Context<'_>) -> Result<Settings, Problem> 
         cache,
         grace: grace(&raw.deletion, &key_store, &cache, context)?,
         rotate_after: rotations(&raw.keys, &key_store, &cache, context)?,
+        escrow: escrow::escrow(raw.escrow, &key_store, context)?,
+        backup: backup::backup(raw.backup, &key_store, context)?,
         key_store,
         is_for_kes: context.is_for_kes,
         keys: keys(raw.keys, context)?,
         log: log::log(raw.log, context)?,
         routes: routes::routes(raw.api, context)?,
     })
+}
+
+/// Checks the key store of a configuration, and nothing else of it.
+pub fn resolve_key_store(raw: Raw, mut context: Context<'_>) -> Result<KeyStoreSettings, Problem> {
+    key_store::key_store(raw.keystore, raw.kms, &cache(&raw.cache), &mut context)
 }
 
 fn address(text: Option<String>, key: &str, context: &Context<'_>) -> Result<Option<SocketAddr>, Problem> {

@@ -14,9 +14,9 @@ pub(crate) use self::inputs::Seen;
 use self::inputs::{TlsInputs, Watched};
 use super::connections::Connections;
 use crate::access::policy::{AccessRules, Proxies};
-use crate::api::{Api, Routes};
+use crate::api::{Api, BackupTarget, Routes};
 use crate::error::StartError;
-use crate::settings::{ErrorLevel, KeyStoreSettings, LogSettings, Settings, TlsSettings};
+use crate::settings::{ErrorLevel, EscrowSettings, KeyStoreSettings, LogSettings, Settings, TlsSettings};
 use crate::store::inventory::nobody;
 use crate::telemetry::error_log;
 use crate::tls;
@@ -48,6 +48,7 @@ struct AtStart {
     vault_files: u64,
     cache: CacheConfig,
     grace: Duration,
+    escrow: Option<EscrowSettings>,
     /// The error log is not compared: it follows at once.
     log: LogSettings,
 }
@@ -73,6 +74,7 @@ struct Made {
     keys: Vec<KeyName>,
     rotate_after: Vec<(KeyName, Duration)>,
     is_for_kes: bool,
+    backup: BackupTarget,
     later: Vec<&'static str>,
     current: Current,
 }
@@ -137,6 +139,7 @@ impl Reloader {
         drop(current);
         retire(old);
         self.api.set_for_kes(made.is_for_kes);
+        self.api.set_backup(made.backup);
         self.api.rotations().set(made.creator, made.rotate_after);
         self.api.wanted_keys().set(made.creator, made.keys).await;
         Ok(made.later)
@@ -221,11 +224,24 @@ impl Made {
         };
         let creator = settings.admin.unwrap_or_else(nobody);
         let (log_least, keys) = (settings.log.least(), settings.keys.clone());
+        let backup = BackupTarget::of(&settings.backup)?;
         let (rotate_after, is_for_kes) = (settings.rotate_after.clone(), settings.is_for_kes);
         let (now, of_tls) = AtStart::split(settings);
         let current = Current { tls: Arc::new(of_tls), needs_certificates, watched, inputs, refused: None };
         let later = started.differences(&now);
-        Ok(Self { access, routes, tls, log_least, creator, keys, rotate_after, is_for_kes, later, current })
+        Ok(Self {
+            access,
+            routes,
+            tls,
+            log_least,
+            creator,
+            keys,
+            rotate_after,
+            is_for_kes,
+            backup,
+            later,
+            current,
+        })
     }
 }
 
@@ -269,11 +285,11 @@ impl Looked {
 impl AtStart {
     /// Splits `settings` into those that are read only at the start, and those for TLS.
     fn split(settings: Settings) -> (Self, TlsSettings) {
-        let Settings { address, threads, probes, key_store, cache, grace, log, tls, .. } = settings;
+        let Settings { address, threads, probes, key_store, cache, grace, escrow, log, tls, .. } = settings;
         let LogSettings { error, error_level, .. } = LogSettings::default();
         let log = LogSettings { error, error_level, ..log };
         let vault_files = inputs::of_vault(&key_store);
-        (Self { address, threads, probes, key_store, vault_files, cache, grace, log }, tls)
+        (Self { address, threads, probes, key_store, vault_files, cache, grace, escrow, log }, tls)
     }
 
     /// Returns the names of the settings that differ.
@@ -286,6 +302,7 @@ impl AtStart {
             ("the files of keystore.vault.tls", self.vault_files != other.vault_files),
             ("cache", self.cache != other.cache),
             ("deletion", self.grace != other.grace),
+            ("escrow", self.escrow != other.escrow),
             ("log.audit", self.log != other.log),
         ]
         .into_iter()

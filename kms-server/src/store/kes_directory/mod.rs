@@ -10,17 +10,20 @@
 mod files;
 mod lists;
 mod store;
+mod unchanged;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kms_core::store::{EntryName, KeyStore as _};
+use kms_core::store::{EntryName, KeyStore};
 use kms_core::{ErrorKind, KeyName};
 use kms_fs::{Found, OpenError, OpenMode, Opened};
 
 pub use self::files::{Directory, Looked};
 use self::lists::List;
 pub use self::store::KesDirectory;
+use self::unchanged::Unchanged;
 use super::embedded;
 use crate::error::StartError;
 use crate::host::files::{failed, private_directory};
@@ -88,6 +91,33 @@ pub async fn open(
         embedded::warn_if_empty(&store_path, found_keys + counts.new);
     }
     Ok(store)
+}
+
+/// Opens the keys of the directory `path` to read them where they are. Nothing is imported, and no store is made.
+pub async fn open_unchanged(
+    path: &Path,
+    configured: Option<&RootKeySource>,
+) -> Result<impl KeyStore, StartError> {
+    let store_path = store_path(path);
+    let opened = match configured {
+        Some(source) => embedded::open_existing(&store_path, source)?,
+        None => open_existing_with_own_root_key(path, &store_path)?,
+    };
+    let store = opened.map(|opened| Arc::new(opened.store) as Arc<dyn KeyStore>);
+    Unchanged::new(path, &store_path.join(IMPORTED), &store_path.join(DELETED), store).await
+}
+
+/// Opens the store under the root key beside the directory or in it, if there is a store.
+fn open_existing_with_own_root_key(path: &Path, store: &Path) -> Result<Option<Opened>, StartError> {
+    let own = OwnRootKey::look(path)?;
+    if own.begun().next().is_some() {
+        return Err(embedded::is_unfinished(store));
+    }
+    match own.present().next() {
+        _ if own.has_store() => embedded::open_present(store, &root_key_in_force(path)?).map(Some),
+        Some(file) => Err(embedded::is_it_mounted(store, file)),
+        None => Ok(None),
+    }
 }
 
 /// Reads which keys were deleted since their import.

@@ -432,7 +432,7 @@ fn told(directory: &Directory, beside: &Beside) -> Option<String> {
 }
 
 /// Merges further sorted names into a page of the store.
-fn merged<'a>(page: Page, further: impl Iterator<Item = &'a KeyName>, query: &ListQuery<'_>) -> Page {
+pub fn merged<'a>(page: Page, further: impl Iterator<Item = &'a KeyName>, query: &ListQuery<'_>) -> Page {
     let last = page.names.last().filter(|_| page.more).cloned();
     // Names after the last one of an incomplete page belong to a later page.
     let further = further

@@ -39,6 +39,17 @@ pub struct AuditEvent<'a> {
     pub took: Duration,
     /// Whether the client was still there to receive the answer.
     pub sent: bool,
+    /// What was backed up, if the request was for that.
+    pub backed_up: Option<BackedUp>,
+}
+
+/// What a backup holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BackedUp {
+    /// The number of keys.
+    pub keys: u64,
+    /// The number of those who can open it.
+    pub recipients: usize,
 }
 
 /// The numbers of requests without a line, by the reason.
@@ -76,7 +87,8 @@ pub fn push(out: &mut Vec<u8>, event: &AuditEvent<'_>) {
     let request = Request { ip: event.ip, path: &path, path_bytes_cut, identity: Displayed(event.identity) };
     let is_unsent = (!event.sent).then_some(false);
     let response = Response { code: event.status.as_u16(), time: event.took.as_nanos(), sent: is_unsent };
-    let line = Line { time: Displayed(event.time), request, response, left_out: None };
+    let backup = event.backed_up;
+    let line = Line { time: Displayed(event.time), request, response, backup, left_out: None };
     json::push_with(out, AuditJson, &line);
     out.push(b'\n');
 }
@@ -88,7 +100,7 @@ pub fn of_left_out(left_out: LeftOut, time: Timestamp) -> Vec<u8> {
     let request =
         Request { ip: Ipv4Addr::UNSPECIFIED.into(), path: "", path_bytes_cut: 0, identity: Displayed(&"") };
     let response = Response { code: 0, time: 0, sent: None };
-    json::line(&Line { time: Displayed(time), request, response, left_out: Some(left_out) })
+    json::line(&Line { time: Displayed(time), request, response, backup: None, left_out: Some(left_out) })
 }
 
 /// A line of the log. A member that KES does not have is omitted if it has nothing to say.
@@ -97,6 +109,8 @@ struct Line<'a> {
     time: Displayed<Timestamp>,
     request: Request<'a>,
     response: Response,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<BackedUp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<LeftOut>,
 }
@@ -154,6 +168,7 @@ mod tests {
             status: StatusCode::OK,
             took: Duration::MAX,
             sent: false,
+            backed_up: Some(BackedUp { keys: u64::MAX, recipients: usize::MAX }),
         };
         push(&mut out, &event);
         assert!(out.len() <= max_len(path), "{} bytes", out.len());

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use self::line::{AuditEvent, LeftOut};
+pub use self::line::{AuditEvent, BackedUp, LeftOut};
 use self::output::Output;
 pub use self::queue::LineRoom;
 use self::queue::{FULL, MAX_WAITING, Shared};

@@ -23,6 +23,7 @@ fn record_of(audit: &Audit, path: &str, is_known: bool, room: Option<&LineRoom>)
         status: StatusCode::OK,
         took: Duration::from_nanos(1500),
         sent: true,
+        backed_up: None,
     };
     audit.record(&event, room)
 }

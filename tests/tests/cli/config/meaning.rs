@@ -6,6 +6,7 @@ use std::path::Path;
 use kms_core::{Identity, KeyName};
 use kms_server::config::{Environment, load, load_text};
 use kms_server::settings::{KeyStoreSettings, RootKeySource};
+use kms_tests::recipient::{OTHER, OWNER};
 
 use super::example::{ADMIN, APP, GOOD, good};
 
@@ -127,4 +128,26 @@ fn the_examples_are_good() {
     let least = load(&examples.join("minimal.toml"), &environment).unwrap().settings;
     assert_eq!((least.address, least.cache), (full.address, full.cache));
     assert_eq!(least.tls.verify_clients, full.tls.verify_clients);
+}
+
+#[test]
+fn backups_are_sealed_to_whom_the_config_names_in_toml_yaml_and_variables() {
+    let recipients = [OWNER.public.to_owned(), OTHER.public.to_owned()];
+    let section = format!("[backup]\nrecipients = {recipients:?}\ndrill_evidence = 'drill.json'\n[admin]");
+    let toml = good(&GOOD.replace("[admin]", &section), &[]).settings.backup;
+    assert_eq!(
+        (toml.recipients.as_slice(), toml.drill_evidence),
+        (&recipients[..], Some("drill.json".into()))
+    );
+    assert!(good(GOOD, &[]).settings.backup.recipients.is_empty());
+    let listed = recipients.join(",");
+    let variable = good(GOOD, &[("KMS_BACKUP__RECIPIENTS", listed.as_str())]).settings.backup;
+    assert_eq!(variable.recipients, recipients);
+    let yaml = format!(
+        "admin:\n  identity: {ADMIN}\ntls:\n  key: k\n  cert: c\nkeystore:\n  fs:\n    path: keys\nbackup:\n  recipients:\n  - {}\n  - {}\n",
+        OWNER.public, OTHER.public
+    );
+    let yaml =
+        load_text(&yaml, "kes.yml", &Environment::default()).unwrap_or_else(|problem| panic!("{problem}"));
+    assert_eq!(yaml.settings.backup.recipients, recipients);
 }

@@ -52,6 +52,17 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             "threads = 0\n[admin]",
             &["kms.toml:3: threads: 0 is not usable: at least 1 thread and at most 1024"],
         ),
+        (
+            "[admin]",
+            "[backup]\nrecipients = ['age1nobody']\n[admin]",
+            &["kms.toml:4: backup.recipients", "no recipient of age, expected age1… as age-keygen prints it"],
+        ),
+        ("[admin]", "[backup]\nrecipient = []\n[admin]", &["kms.toml:4: backup.recipient: unknown key"]),
+        (
+            "[admin]",
+            "[backup]\ndrill_evidence = ''\n[admin]",
+            &["kms.toml:4: backup.drill_evidence: it is empty"],
+        ),
         ("[admin]", "threads = 1025\n[admin]", &["threads: 1025 is not usable"]),
         ("[admin]", "threads = 'all'\n[admin]", &["threads: invalid value 'all', expected a whole number"]),
         ("127.0.0.1:7373", "127.0.0.1:99999", &["address: invalid address"]),

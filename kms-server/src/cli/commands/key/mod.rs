@@ -3,7 +3,7 @@
 mod crypto;
 mod deletion;
 mod discard;
-mod input;
+pub mod input;
 mod manage;
 mod request;
 mod versions;

@@ -14,7 +14,9 @@ use crate::config::Environment;
 use crate::credentials::apikey::ApiKey;
 use crate::host::files::{self, Readers};
 use crate::host::mounts;
-use crate::settings::{DEFAULT_GRACE, KeyStoreSettings, LogSettings, RootKeySource, Settings, TlsSettings};
+use crate::settings::{
+    BackupSettings, DEFAULT_GRACE, KeyStoreSettings, LogSettings, RootKeySource, Settings, TlsSettings,
+};
 
 /// The address without `--addr`.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373);
@@ -116,6 +118,7 @@ impl DevServer {
         state: State,
     ) -> Self {
         let settings = Settings {
+            backup: BackupSettings::default(),
             address,
             threads: None,
             admin: Some(admin.identity()),
@@ -134,6 +137,7 @@ impl DevServer {
             rotate_after: Vec::new(),
             is_for_kes: false,
             key_store,
+            escrow: None,
             log: LogSettings::default(),
             routes: BTreeMap::new(),
             probes: None,

@@ -1,0 +1,77 @@
+//! The evidence of a drill: a dated file that says of which archive every key opened, or why not.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::Manifest;
+use super::time::Time;
+
+/// The most bytes of a file of evidence.
+const MAX_EVIDENCE: u64 = 4 << 20;
+
+/// The form of the file.
+pub const FORMAT: &str = "kms-drill/1";
+
+/// What a drill found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The form of the file, [`FORMAT`].
+    pub format: String,
+    /// The program that made the drill, with its version.
+    pub program: String,
+    /// The name of the machine.
+    pub host: String,
+    /// When the drill began.
+    pub began: Time,
+    /// When it ended.
+    pub ended: Time,
+    /// The archive.
+    pub archive: Archive,
+    /// `good` if every key of the archive opened what it had sealed, `bad` otherwise.
+    pub verdict: String,
+    /// Why the verdict is bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The number of keys that were restored.
+    pub keys: u64,
+    /// The number of versions whose probes opened.
+    pub versions: u64,
+    /// When the last good drill ended, this one or one before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<Time>,
+}
+
+/// The archive of a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// Its path, as it was given.
+    pub path: String,
+    /// SHA-256 of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// How old the snapshot was when the drill began, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<i64>,
+    /// What the archive says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
+}
+
+/// Returns when the last good drill of the evidence in a file ended; `None` if there was none, or the file cannot be read.
+pub fn last_good(file: &Path) -> Option<Time> {
+    let found = file.metadata().ok()?;
+    if !found.is_file() || found.len() > MAX_EVIDENCE {
+        return None;
+    }
+    let evidence: Evidence = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    evidence.last_good.filter(|_| evidence.format == FORMAT)
+}
+
+/// Returns how many seconds ago the last good drill ended.
+pub fn age_of_last_good(file: &Path) -> Option<i64> {
+    last_good(file).map(|ended| ended.age(Time::now()))
+}

@@ -1,0 +1,126 @@
+//! All keys of a key service, one after the other, for a backup.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use kms_core::transfer::StoredKey;
+use kms_core::{ErrorKind, Identity, KeyName, Kms, ListQuery, Page, Request, Result};
+
+/// How many keys are read at once. A Vault takes several requests for each, and one identity may make sixteen.
+const AT_ONCE: usize = 8;
+
+/// How long the read of a key, or of a page of names, may wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pauses after which a read is tried again: an outage may be short, and so is a restore or a purge of a key.
+const PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(4)];
+
+/// A key that was listed.
+pub enum Found {
+    /// It was read.
+    Key(Box<StoredKey>),
+    /// It cannot be in a backup.
+    LeftOut(KeyName, &'static str),
+}
+
+type Read = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
+
+/// The keys of a key service, in byte order of their names. Names are listed page by page: a key that was there at the
+/// beginning, and still is, stands on the page that has its place.
+pub struct Keys {
+    kms: Arc<dyn Kms>,
+    identity: Identity,
+    names: VecDeque<KeyName>,
+    /// The last name of the last page.
+    after: Option<KeyName>,
+    has_more: bool,
+    reads: FuturesOrdered<Read>,
+}
+
+impl Keys {
+    /// Lists the first names.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Kms::exportable`].
+    pub async fn begin(kms: Arc<dyn Kms>, request: &Request) -> Result<Self> {
+        let page = kms.exportable(request, &ListQuery::prefix("")).await?;
+        let mut keys = Self {
+            kms,
+            identity: request.identity,
+            names: VecDeque::new(),
+            after: None,
+            has_more: false,
+            reads: FuturesOrdered::new(),
+        };
+        keys.take(page);
+        Ok(keys)
+    }
+
+    /// Returns the next key; `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Kms::exportable`] and [`Kms::export`]. Then there is no backup.
+    pub async fn next(&mut self) -> Result<Option<Found>> {
+        while self.reads.len() < AT_ONCE {
+            if self.names.is_empty() && self.has_more {
+                let page = list(&*self.kms, self.identity, self.after.as_ref()).await?;
+                self.take(page);
+            }
+            let Some(name) = self.names.pop_front() else { break };
+            let (kms, identity) = (Arc::clone(&self.kms), self.identity);
+            self.reads.push_back(Box::pin(async move { read(&*kms, identity, &name).await }));
+        }
+        self.reads.next().await.transpose()
+    }
+
+    fn take(&mut self, page: Page) {
+        self.has_more = page.more && !page.names.is_empty();
+        self.after = page.names.last().cloned().or(self.after.take());
+        self.names = page.names.into();
+    }
+}
+
+async fn list(kms: &dyn Kms, identity: Identity, after: Option<&KeyName>) -> Result<Page> {
+    let query = ListQuery { after: after.map(KeyName::as_str), ..ListQuery::prefix("") };
+    let mut pauses = PAUSES.iter();
+    loop {
+        match kms.exportable(&Request::new(identity, PATIENCE), &query).await {
+            Err(error) if error.kind().is_outage() => wait(pauses.next(), error).await?,
+            page => return page,
+        }
+    }
+}
+
+async fn read(kms: &dyn Kms, identity: Identity, name: &KeyName) -> Result<Found> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        let error = match kms.export(&Request::new(identity, PATIENCE), name).await {
+            Ok(key) => return Ok(Found::Key(Box::new(key))),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::NotFound => return Ok(Found::LeftOut(name.clone(), "it was deleted meanwhile")),
+            ErrorKind::Deleted => {
+                let why = "it is deleted, and the key store gives it out only after 'kms key restore'";
+                return Ok(Found::LeftOut(name.clone(), why));
+            }
+            kind if kind.is_outage() || kind == ErrorKind::Conflict => wait(pauses.next(), error).await?,
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Waits before another try; fails with `error` if there was the last one.
+async fn wait(pause: Option<&Duration>, error: kms_core::Error) -> Result<()> {
+    match pause {
+        Some(pause) => tokio::time::sleep(*pause).await,
+        None => return Err(error),
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! An archive in a file, and who opens it.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek as _};
+use std::path::{Path, PathBuf};
+
+use age::DecryptError;
+use age::stream::StreamReader;
+use aws_lc_rs::digest::{Context, SHA256};
+use kms_core::primitives::open_file;
+
+use crate::backup::{ArchiveReader, Manifest, Stored};
+use crate::cli::failure::Failure;
+use crate::cli::password;
+use crate::host::files;
+use crate::recipients::{Bounded, Identities};
+
+/// The flags that open an archive.
+#[derive(clap::Args)]
+pub struct OpenFlags {
+    /// The backup.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The file with a secret key of age that opens the backup, as age-keygen makes it.
+    #[arg(long, value_name = "FILE", required_unless_present = "passphrase", conflicts_with = "passphrase")]
+    identity: Option<PathBuf>,
+    /// Ask for the passphrase that opens the backup.
+    #[arg(long)]
+    passphrase: bool,
+}
+
+/// An archive in a file. It can be read several times, and is checked each time.
+pub struct Archive<'a> {
+    path: &'a Path,
+    file: File,
+    identities: Identities,
+}
+
+/// The reader of an archive from its beginning.
+type Reader<'a> = ArchiveReader<BufReader<StreamReader<Bounded<BufReader<&'a File>>>>>;
+
+impl<'a> Archive<'a> {
+    /// Opens the file, and asks for the passphrase if one opens it.
+    pub fn open(flags: &'a OpenFlags) -> Result<Self, Failure> {
+        let path = &*flags.file;
+        let file = open_file(path).map_err(|error| Failure::new(files::failed(path, &error)))?;
+        let identities = match &flags.identity {
+            Some(identity) => Identities::from_file(identity).map_err(Failure::new)?,
+            None => Identities::of_passphrase(password::ask_passphrase(path)?),
+        };
+        Ok(Self { path, file, identities })
+    }
+
+    /// Begins to read.
+    pub fn reader(&self) -> Result<Reader<'_>, Failure> {
+        let mut file = &self.file;
+        file.rewind().map_err(|error| self.unreadable(&error))?;
+        let opened = self.identities.open(BufReader::new(file)).map_err(|error| match error {
+            DecryptError::NoMatchingKeys => self.fails("it is sealed to others"),
+            DecryptError::DecryptionFailed => self.fails("the passphrase is not the one of this backup"),
+            DecryptError::Io(error) => self.fails(&format!("it is no backup, or was cut off: {error}")),
+            error => self.fails(&format!("it is no backup, or was changed: {error}")),
+        })?;
+        Ok(ArchiveReader::new(BufReader::new(opened)))
+    }
+
+    /// Returns the next key of a reader.
+    pub fn next(&self, reader: &mut Reader<'_>) -> Result<Option<Stored>, Failure> {
+        reader.next().map_err(|why| self.fails(&why))
+    }
+
+    /// Returns the manifest of a reader that has come to its end.
+    pub fn manifest(&self, reader: Reader<'_>) -> Result<Manifest, Failure> {
+        reader.into_manifest().ok_or_else(|| self.fails("it was not read to its end"))
+    }
+
+    /// Checks everything.
+    pub fn verify(&self) -> Result<Manifest, Failure> {
+        let mut reader = self.reader()?;
+        while self.next(&mut reader)?.is_some() {}
+        self.manifest(reader)
+    }
+
+    /// Returns SHA-256 of the file in hexadecimal, and its size.
+    pub fn sha256(&self) -> Result<(String, u64), Failure> {
+        let (mut file, mut hash, mut size) = (&self.file, Context::new(&SHA256), 0);
+        file.rewind().map_err(|error| self.unreadable(&error))?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer).map_err(|error| self.unreadable(&error))? {
+                0 => return Ok((hex::encode(hash.finish()), size)),
+                count => {
+                    hash.update(&buffer[..count]);
+                    size += count as u64;
+                }
+            }
+        }
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> Failure {
+        Failure::new(files::failed(self.path, error))
+    }
+
+    fn fails(&self, why: &str) -> Failure {
+        Failure::new(format!("{}: {why}", self.path.display()))
+    }
+}
+
+/// Returns words for a number of things, such as `1 key` and `2 keys`.
+pub fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

@@ -1,0 +1,181 @@
+//! `kms backup create`.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::Method;
+use kms_core::{CacheConfig, Identity, KeyRing, Kms, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::archive::counted;
+use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Time};
+use crate::cli::connection::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::name::Call;
+use crate::cli::password;
+use crate::cli::runtime::block_on;
+use crate::config;
+use crate::host::files;
+use crate::host::partial::PartialFile;
+use crate::recipients::Recipients;
+use crate::settings::Settings;
+use crate::store::inventory::START_TIMEOUT;
+use crate::store::plain::{self, Purpose};
+
+/// The route that makes a backup.
+const PATH: &str = "/v1/backup/create";
+
+/// The name of the trailer without which a backup is not whole.
+const SUMMARY: &str = "kms-backup";
+
+/// The arguments of `kms backup create`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The file to write, which must not exist.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Read the stopped key store of this config instead of asking a server.
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    config: Option<PathBuf>,
+    /// Seal to this recipient of age instead of those in the config; may be given several times.
+    #[arg(long, value_name = "age1…", requires = "config", action = clap::ArgAction::Append)]
+    recipient: Vec<String>,
+    /// Ask for a passphrase that opens the backup, instead of sealing to recipients.
+    #[arg(long, requires = "config", conflicts_with = "recipient")]
+    passphrase: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What a backup holds, as a server tells it at the end.
+#[derive(Deserialize, Serialize)]
+struct Summary {
+    keys: u64,
+    versions: u64,
+    left_out: u64,
+    recipients: usize,
+}
+
+/// Makes a backup.
+pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
+    let path = &*args.output;
+    let made = match &args.config {
+        Some(config) => of_store(args, config, call)?,
+        None => of_server(args, call)?,
+    };
+    let output = call.output(args.json);
+    if output.is_json() {
+        return output.json(&json!({ "file": path, "summary": made }));
+    }
+    if made.left_out != 0 {
+        let what = counted(made.left_out, "key");
+        let _ = writeln!(
+            io::stderr(),
+            "Warning: {what} deleted in the key store or meanwhile: not in the backup; 'kms backup verify' names them"
+        );
+    }
+    output.text(format_args!(
+        "{} with {} are in {}, for {}.",
+        counted(made.keys, "key"),
+        counted(made.versions, "version"),
+        path.display(),
+        counted(made.recipients as u64, "recipient")
+    ))
+}
+
+/// Asks a server.
+fn of_server(args: &Args, call: Call<'_>) -> Result<Summary, Failure> {
+    let client = args.connection.client(call)?;
+    let mut file = begin(&args.output)?;
+    let write = |bytes: &[u8]| file.write_all(bytes).map_err(|error| not_written(&args.output, &error));
+    let trailers = block_on(client.download(Method::PUT, PATH, write))??;
+    let summary = trailers.as_ref().and_then(|trailers| trailers.get(SUMMARY));
+    let summary = summary.and_then(|summary| serde_json::from_slice(summary.as_bytes()).ok());
+    let summary = summary.ok_or_else(|| {
+        Failure::new(
+            "the server did not say that the backup is whole, so it was removed; a proxy in between has to pass trailers on",
+        )
+    })?;
+    finish(file, &args.output)?;
+    Ok(summary)
+}
+
+/// Reads a stopped store.
+fn of_store(args: &Args, config: &Path, call: Call<'_>) -> Result<Summary, Failure> {
+    let settings = config::load(config, call.environment)?.settings;
+    let recipients = recipients(args, config, &settings)?;
+    let made = block_on(async {
+        let store = plain::open(&settings.key_store, Purpose::Read).await?;
+        let kms: Arc<dyn Kms> = Arc::new(KeyRing::new(store, CacheConfig::default()));
+        let mut file = begin(&args.output)?;
+        let manifest = archive(&kms, &recipients, &mut file, &args.output).await?;
+        finish(file, &args.output)?;
+        Ok::<_, Failure>(manifest)
+    })??;
+    let Manifest { keys, versions, left_out, .. } = made;
+    Ok(Summary { keys, versions, left_out, recipients: recipients.count() })
+}
+
+async fn archive(
+    kms: &Arc<dyn Kms>,
+    recipients: &Recipients,
+    file: &mut PartialFile,
+    path: &Path,
+) -> Result<Manifest, Failure> {
+    let failed = |error: io::Error| not_written(path, &error);
+    let request = Request::new(Identity::of_program("kms backup create"), START_TIMEOUT);
+    let began = Time::now();
+    let mut keys = Keys::begin(Arc::clone(kms), &request).await?;
+    let sealed = recipients.seal(file).map_err(failed)?;
+    let mut archive = ArchiveWriter::new(sealed, kms.capabilities().backend, began);
+    while let Some(found) = keys.next().await? {
+        match found {
+            Found::Key(key) => archive.key(&key).map_err(failed)?,
+            Found::LeftOut(name, why) => archive.leave_out(&name, why),
+        }
+    }
+    let (sealed, manifest) = archive.finish().map_err(failed)?;
+    sealed.finish().map_err(failed)?;
+    Ok(manifest)
+}
+
+/// Returns those who can open the backup of a stopped store.
+fn recipients(args: &Args, config: &Path, settings: &Settings) -> Result<Recipients, Failure> {
+    if args.passphrase {
+        return Ok(Recipients::of_passphrase(password::ask_for_new_passphrase(&args.output)?));
+    }
+    if !args.recipient.is_empty() {
+        return Recipients::parse(&args.recipient).map_err(|(at, why)| {
+            let at = at.map_or_else(String::new, |at| format!(" number {}", at + 1));
+            Failure::new(format!("--recipient{at}: {why}"))
+        });
+    }
+    Recipients::parse(&settings.backup.recipients).map_err(|_| {
+        Failure::new(format!(
+            "{}: backup.recipients is empty: set it, or say with --recipient or --passphrase who can open the backup",
+            config.display()
+        ))
+    })
+}
+
+fn begin(path: &Path) -> Result<PartialFile, Failure> {
+    PartialFile::create(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Failure::new(format!("{}: it is there already, and nothing is overwritten", path.display()))
+        }
+        _ => not_written(path, &error),
+    })
+}
+
+fn finish(file: PartialFile, path: &Path) -> Result<(), Failure> {
+    file.finish().map_err(|error| not_written(path, &error))
+}
+
+fn not_written(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("no backup was made: {}", files::failed(path, error)))
+}

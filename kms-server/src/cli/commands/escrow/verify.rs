@@ -1,0 +1,185 @@
+//! `kms escrow verify`: whether escrow files are whole, and what is in them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use kms_core::ErrorKind;
+use kms_core::store::{EntryName, KeyStore};
+use kms_core::transfer::{StoredKey, names};
+use serde::Serialize;
+
+use super::files::{self, FileReport, LeftRecord};
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::runtime::block_on;
+use crate::config::{self, Environment};
+use crate::escrow::{Held, Plan, State, Subject, open_record};
+use crate::recipients::Identities;
+use crate::store::plain::{self, Purpose};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The escrow files: those of all servers of one key store.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The secret key of a recipient, as age-keygen made it: each record is opened and compared with its fingerprint.
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// The config of a server: each key of its key store has to be in the files.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Serialize)]
+struct Report {
+    files: Vec<FileReport>,
+    keys: Vec<Key>,
+    left: Vec<LeftRecord>,
+    /// How many records were opened; absent without an identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened: Option<usize>,
+    /// How many keys the key store has; absent without a config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_store: Option<usize>,
+    problems: Vec<String>,
+}
+
+/// A key that a restore would bring back.
+#[derive(Serialize)]
+struct Key {
+    name: String,
+    fingerprint: String,
+    versions: usize,
+    at: String,
+}
+
+/// Prints the findings, and fails if something is wrong.
+pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
+    let identities = args.identity.as_deref().map(Identities::from_file).transpose().map_err(Failure::new)?;
+    let (files, held) = files::read(&args.files, identities.is_some())?;
+    let plan = Plan::of(&held, &[]);
+    let left = plan.left.iter().map(|(index, why)| LeftRecord::new(&held[*index], why)).collect();
+    let keys = plan.choices.iter().map(|(name, choice)| {
+        let Held { subject, at, .. } = &held[choice.key];
+        let (fingerprint, at) = (subject.fingerprint.to_string(), at.to_string());
+        Key { name: name.to_string(), fingerprint, versions: 1 + choice.versions.len(), at }
+    });
+    let keys = keys.collect();
+    let mut problems: Vec<String> = files
+        .iter()
+        .flat_map(|file| file.damage.iter().map(|what| format!("{}: {what}", file.file.display())))
+        .collect();
+    let opened = identities.map(|identities| open_all(&held, &plan, &identities, &mut problems));
+    let in_store = match &args.config {
+        None => None,
+        Some(config) => {
+            let settings = config::load(config, environment)?.settings;
+            let compared = block_on(async {
+                let store = plain::open(&settings.key_store, Purpose::Read).await?;
+                compare(&*store, &held, &mut problems).await.map_err(Failure::from)
+            })?;
+            Some(compared?)
+        }
+    };
+    let report = Report { files, keys, left, opened, in_store, problems };
+    let output = Output::new(args.json);
+    if output.is_json() {
+        output.json(&report)?;
+    } else {
+        print(&report, output)?;
+    }
+    match report.problems.len() {
+        0 => Ok(()),
+        1 => Err(Failure::new("1 problem")),
+        count => Err(Failure::new(format!("{count} problems"))),
+    }
+}
+
+/// Opens each record. A record of which another copy opens is no problem.
+fn open_all(held: &[Held], plan: &Plan, identities: &Identities, problems: &mut Vec<String>) -> usize {
+    let mut opened: BTreeSet<&Subject> = BTreeSet::new();
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for one in held.iter().filter(|one| matches!(one.state, State::Stored | State::Deleted)) {
+        match open_record(one, identities) {
+            Ok(_) => {
+                count += 1;
+                opened.insert(&one.subject);
+            }
+            Err(why) => failed.push((&one.subject, why)),
+        }
+    }
+    problems.extend(failed.into_iter().filter(|(subject, _)| !opened.contains(subject)).map(|(_, why)| why));
+    for (name, choice) in &plan.choices {
+        if choice.records().all(|index| opened.contains(&held[index].subject))
+            && let Err(why) = choice.open(name, held, identities)
+        {
+            problems.push(why);
+        }
+    }
+    count
+}
+
+/// Looks for each key of the store in the files. Returns the number of keys of the store.
+async fn compare(store: &dyn KeyStore, held: &[Held], problems: &mut Vec<String>) -> kms_core::Result<usize> {
+    let there = held.iter().filter(|one| matches!(one.state, State::Stored | State::Deleted));
+    let there: BTreeSet<&Subject> = there.filter(|one| !one.is_damaged).map(|one| &one.subject).collect();
+    let names = names(store).await?;
+    for name in &names {
+        let key = match StoredKey::read(store, name).await {
+            Ok(key) => key,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if error.kind().is_outage() => return Err(error),
+            Err(error) => {
+                problems.push(format!("key '{name}' of the key store cannot be compared: {}", error.chain()));
+                continue;
+            }
+        };
+        let first = key.fingerprint();
+        for (version, fingerprint) in key.fingerprints() {
+            let entry = match version {
+                1 => EntryName::from(name),
+                version => EntryName::version(name, &first, version),
+            };
+            let fingerprint = hex::encode(fingerprint.as_bytes());
+            if !there.contains(&Subject::new(entry.as_str(), Some(&fingerprint))) {
+                problems.push(format!(
+                    "version {version} of key '{name}' ({fingerprint}) is in the key store, and not in escrow"
+                ));
+            }
+        }
+    }
+    Ok(names.len())
+}
+
+fn print(report: &Report, output: Output) -> Result<(), Failure> {
+    for FileReport { file, lines, damage, torn } in &report.files {
+        let state = if damage.is_empty() { "whole" } else { "damaged" };
+        output.line(format_args!("{}: {lines} lines, {state}", file.display()))?;
+        output.lines(torn.iter().map(|what| format!("  cut off while it was written: {what}")))?;
+    }
+    for Key { name, fingerprint, versions, at } in &report.keys {
+        let versions = if *versions == 1 { "1 version".to_owned() } else { format!("{versions} versions") };
+        output.line(format_args!("Key: {name} ({fingerprint}), {versions}, since {at}"))?;
+    }
+    output.lines(report.left.iter().filter(|left| left.is_open()).map(LeftRecord::line))?;
+    output.lines(report.problems.iter().map(|what| format!("Problem: {what}")))?;
+    let removed = report.left.iter().filter(|left| !left.is_open()).count();
+    output.line(format_args!(
+        "{} keys; {removed} records of keys that were removed or refused",
+        report.keys.len()
+    ))?;
+    if let Some(opened) = report.opened {
+        output.line(format_args!(
+            "{opened} records were opened, and have the fingerprints that their lines say"
+        ))?;
+    }
+    if let Some(in_store) = report.in_store {
+        output.line(format_args!("{in_store} keys of the key store were looked for"))?;
+    }
+    Ok(())
+}
