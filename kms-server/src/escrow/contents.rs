@@ -1,11 +1,17 @@
 //! What an escrow file holds, and what is wrong with it.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read as _};
 
 use jiff::Timestamp;
 
 use super::line::{Line, Place, Says, Sealed, Subject};
+
+/// The longest line that is read. That of the longest record is shorter.
+const MOST_LINE: u64 = 2 << 20;
+
+/// What ends a line that a power cut or a kill cut off, once a later start has found it.
+pub const CUT_OFF: &str = " torn\n";
 
 /// What a file says, in its order.
 #[derive(Default)]
@@ -21,6 +27,8 @@ pub struct Contents {
     pub len: u64,
     /// The last batch.
     pub batch: u64,
+    /// When the last legible line was written.
+    pub at: Option<Timestamp>,
     /// What a power cut left at the end, and no later start has told yet.
     pub(super) tail: Option<Tail>,
 }
@@ -93,34 +101,43 @@ impl Reading {
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
-            let len = file.read_until(b'\n', &mut bytes)? as u64;
+            let mut len = (&mut file).take(MOST_LINE).read_until(b'\n', &mut bytes)? as u64;
             if len == 0 {
                 return Ok(());
+            }
+            if len == MOST_LINE && !bytes.ends_with(b"\n") {
+                len += file.skip_until(b'\n')? as u64;
             }
             let offset = self.contents.len;
             self.contents.lines += 1;
             self.contents.len += len;
+            // A power cut leaves zeros where a block did not reach the disk. A whole line with a wrong sum was changed later.
+            let is_cut_off =
+                !bytes.ends_with(b"\n") || bytes.contains(&0) || bytes.ends_with(CUT_OFF.as_bytes());
+            let kind = if is_cut_off { FlawKind::AtTheEnd } else { FlawKind::Damage };
             match Line::parse(&bytes) {
-                Some(line) => self.take(line, offset),
-                // A start behind an end that was torn begins a new line.
+                Some(line) => self.take(line, offset, kind),
                 None if bytes == b"\n" => {}
-                None => self.tell(offset, format!("line {}: it is damaged", self.contents.lines)),
+                None => self.tell(offset, format!("line {}: it is damaged", self.contents.lines), kind),
             }
         }
     }
 
-    fn tell(&mut self, offset: u64, what: String) {
-        self.contents.flaws.push(Flaw { offset, what, kind: FlawKind::Damage });
+    fn tell(&mut self, offset: u64, what: String, kind: FlawKind) {
+        self.contents.flaws.push(Flaw { offset, what, kind });
     }
 
-    fn take(&mut self, line: Line, offset: u64) {
+    /// Takes in a line. `kind` is what it means if its record is damaged.
+    fn take(&mut self, line: Line, offset: u64, kind: FlawKind) {
         let Line { place, of, at, mut says } = line;
         if let Err(missing) = self.follow(place, of) {
             let number = self.contents.lines;
             let is_late = missing.is_none();
             let missing = missing.unwrap_or_else(|| "it repeats an earlier one".to_owned());
             let from = if is_late { offset } else { self.last_end };
-            self.tell(from, format!("line {number}: {missing}"));
+            let before = self.contents.flaws.last().filter(|before| before.offset >= self.last_end);
+            let kind = before.filter(|_| !is_late).map_or(FlawKind::Damage, |before| before.kind);
+            self.tell(from, format!("line {number}: {missing}"), kind);
             if is_late {
                 return;
             }
@@ -128,10 +145,11 @@ impl Reading {
         if self.last.is_none_or(|(last, _)| last.batch != place.batch) {
             self.batch_begins = self.last_end;
             self.is_complete = place.n == 1;
-        } else if self.last.is_some_and(|(last, _)| last.n + 1 != place.n) {
+        } else if self.last.is_some_and(|(last, _)| last.n.checked_add(1) != Some(place.n)) {
             self.is_complete = false;
         }
         self.last = Some((place, of));
+        self.contents.at = Some(at);
         self.last_end = self.contents.len;
         match &mut says {
             Says::Begins { version } => {
@@ -147,7 +165,7 @@ impl Reading {
                 let (number, Subject { name, fingerprint }) = (self.contents.lines, subject);
                 let what = format!("line {number}: the record of entry '{name}' ({fingerprint}) is damaged");
                 self.is_complete = false;
-                self.tell(offset, what);
+                self.tell(offset, what, kind);
             }
             Says::Entry { sealed: Sealed::Whole(sealed), .. } if !self.keep_records => *sealed = Vec::new(),
             _ => {}
@@ -165,8 +183,10 @@ impl Reading {
         if place <= last {
             return Err(None);
         }
-        let follows_in_batch = place.batch == last.batch && place.n == last.n + 1 && of == last_of;
-        let begins_the_next = place.batch == last.batch + 1 && place.n == 1 && last.n == last_of;
+        let follows_in_batch =
+            place.batch == last.batch && last.n.checked_add(1) == Some(place.n) && of == last_of;
+        let begins_the_next =
+            last.batch.checked_add(1) == Some(place.batch) && place.n == 1 && last.n == last_of;
         if follows_in_batch || begins_the_next {
             return Ok(());
         }
@@ -178,20 +198,26 @@ impl Reading {
         let (last, last_of) = self.last.unwrap_or((Place { batch: 0, n: 0 }, 0));
         let is_whole = self.is_complete && last.n == last_of;
         let offset = if is_whole { self.last_end } else { self.batch_begins };
+        let damage = self.contents.flaws.iter().filter(|flaw| flaw.kind == FlawKind::Damage);
+        let last_damage = damage.map(|flaw| flaw.offset).filter(|at| *at >= offset).max();
         if last.n != last_of {
             let what =
                 format!("at the end: batch {} has {last_of} lines, and {} are there", last.batch, last.n);
-            self.tell(self.last_end, what);
+            let kind = if last_damage.is_none() { FlawKind::AtTheEnd } else { FlawKind::Damage };
+            self.tell(self.last_end, what, kind);
         }
+        // What a later start tells as torn must not hide damage before it.
+        let offset = last_damage.map_or(offset, |at| at + 1);
         let mut is_torn = false;
-        for flaw in &mut self.contents.flaws {
-            if flaw.offset >= offset && flaw.kind == FlawKind::Damage {
-                flaw.kind = FlawKind::AtTheEnd;
+        for flaw in self.contents.flaws.iter_mut().filter(|flaw| flaw.kind == FlawKind::AtTheEnd) {
+            if flaw.offset >= offset {
                 is_torn = true;
+            } else {
+                flaw.kind = FlawKind::Damage;
             }
         }
         self.contents.batch = last.batch;
-        let batch = if is_whole { last.batch + 1 } else { last.batch };
+        let batch = if is_whole { last.batch.saturating_add(1) } else { last.batch };
         self.contents.tail = is_torn.then_some(Tail { batch, offset });
         self.tell_of_marks();
         self.contents
@@ -214,7 +240,7 @@ impl Reading {
             }
         }
         for what in told {
-            self.tell(self.contents.len, what);
+            self.tell(self.contents.len, what, FlawKind::Damage);
         }
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kms_core::primitives::rename_new;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::contents::Contents;
+use super::contents::{CUT_OFF, Contents};
 use super::line::{Line, Place, Says, VERSION};
 
 /// How long to wait for the lock. A process that forks shares its locks with the child for a moment.
@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 /// How much of the end is written over itself, so that it is on the disk. It is longer than what one write appends.
 const TAIL: u64 = 4 << 20;
+
+/// A batch number that no server reaches.
+const IMPLAUSIBLE: u64 = 1 << 60;
 
 /// An open escrow file, whose first `len` bytes are on the disk.
 pub struct EscrowFile {
@@ -58,6 +61,10 @@ impl EscrowFile {
             }
             _ => {}
         }
+        if contents.batch >= IMPLAUSIBLE {
+            let why = format!("it has a batch {}, which no server has written", contents.batch);
+            return Err(io::Error::other(why));
+        }
         settle(&file, contents.len)?;
         sync_names(path)?;
         let opened = Self { path: path.to_owned(), file, lock, len: contents.len, has_failed: false };
@@ -67,12 +74,16 @@ impl EscrowFile {
         Ok((opened, contents, is_new))
     }
 
-    /// Returns whether the file ends with a whole line.
-    pub fn ends_with_line(&self) -> io::Result<bool> {
+    fn ends_with_line(&self) -> io::Result<bool> {
         let mut last = [0];
         let Some(at) = self.len.checked_sub(1) else { return Ok(true) };
         self.file.read_exact_at(&mut last, at)?;
         Ok(last == *b"\n")
+    }
+
+    /// Returns what comes before the next line.
+    pub fn line_end(&self) -> io::Result<&'static str> {
+        Ok(if self.ends_with_line()? { "" } else { CUT_OFF })
     }
 
     pub fn path(&self) -> &Path {
@@ -135,21 +146,28 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Makes the file so that its name never belongs to a part of its first line. Returns `false` if another process did.
 fn make(path: &Path) -> io::Result<bool> {
+    // Another process may be making it at this moment.
+    let mut own = [0; 8];
+    aws_lc_rs::rand::fill(&mut own).map_err(|_| io::Error::other("the system has no random bytes"))?;
     let mut new = path.as_os_str().to_owned();
-    new.push(".new");
+    new.push(format!(".new-{}", hex::encode(own)));
     let new = PathBuf::from(new);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    let made = make_by(&new, path);
+    if made.is_err() || matches!(made, Ok(false)) {
+        let _ = fs::remove_file(&new);
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    made
+}
+
+fn make_by(new: &Path, path: &Path) -> io::Result<bool> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
     file.write_all(header().as_bytes())?;
     file.sync_all()?;
     // Not every file system has links, and none of them replaces a file by a link.
-    let named = fs::hard_link(&new, path).and_then(|()| fs::remove_file(&new));
+    let named = fs::hard_link(new, path).and_then(|()| fs::remove_file(new));
     match named.or_else(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Err(error),
-        _ => rename_new(&new, path),
+        _ => rename_new(new, path),
     }) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         named => named.map(|()| true),

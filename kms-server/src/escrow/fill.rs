@@ -3,19 +3,21 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kms_core::primitives::SecretBytes;
 use kms_core::store::EntryName;
 use kms_core::transfer::{StoredKey, names};
 use kms_core::{Error, ErrorKind, KeyName, Result};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::escrowed::Escrowed;
 use super::known::Digest;
 use super::line::{Says, Subject};
 use super::lives::{Held, State};
-use super::store::Escrowed;
-use super::writer::{Draft, Unwritten};
+use super::seal;
+use super::writer::{Draft, MOST_BYTES, Unwritten};
 
 /// How long after the start the store is looked through. The first clients have waited for the start already.
 const BEGIN_AFTER: Duration = Duration::from_millis(500);
@@ -28,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// How long after a look through the store the next one begins. It finds what other programs brought or deleted.
+const AGAIN: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// The most names in a message.
 const TOLD: usize = 3;
 
@@ -38,6 +43,7 @@ impl Named {
     /// Takes in what the file held at the start.
     pub fn new(held: &[Held]) -> Self {
         let stored = held.iter().filter(|held| matches!(held.state, State::Stored | State::Deleted));
+        let stored = stored.filter(|held| !held.is_damaged);
         Self(stored.map(|held| Digest::of(&held.subject.name, b"")).collect())
     }
 
@@ -46,11 +52,12 @@ impl Named {
     }
 }
 
-/// Looks through the store once, and then adds keys as they are found to be missing. It ends with the store.
+/// Looks through the store now and then, and adds keys as they are found to be missing. It ends with the store.
 pub async fn run(escrow: Weak<Escrowed>, named: Named) {
     sleep(BEGIN_AFTER).await;
-    look_through(&escrow, named).await;
+    look_through(&escrow, Some(named)).await;
     let mut retry = FIRST_RETRY;
+    let (mut looked, mut tried, mut patience) = (Instant::now(), Instant::now(), FIRST_RETRY);
     loop {
         let Some(this) = escrow.upgrade() else { return };
         let known = Arc::clone(&this.known);
@@ -58,13 +65,25 @@ pub async fn run(escrow: Weak<Escrowed>, named: Named) {
         if lacking.is_empty() {
             drop(this);
             // Now and then it looks whether the store is still there.
-            let _ = timeout(LONGEST_RETRY, known.lacks_more.notified()).await;
+            let _ = timeout(patience, known.lacks_more.notified()).await;
+            if tried.elapsed() >= patience {
+                known.retry_unreadable();
+                (tried, patience) = (Instant::now(), LONGEST_RETRY.min(patience * 2));
+            }
+            if looked.elapsed() >= AGAIN {
+                look_through(&escrow, None).await;
+                looked = Instant::now();
+            }
             continue;
         }
         let outcome = add(&this, &lacking).await;
         drop(this);
         match outcome {
-            Ok(_) => {
+            Ok(Done { unreadable, .. }) => {
+                if !unreadable.is_empty() {
+                    warn!("escrow: keys cannot be read, trying again: {}", unreadable.join("; "));
+                    patience = FIRST_RETRY;
+                }
                 retry = FIRST_RETRY;
                 sleep(PAUSE).await;
             }
@@ -78,13 +97,13 @@ pub async fn run(escrow: Weak<Escrowed>, named: Named) {
 }
 
 /// Adds all keys of the store that the file lacks.
-async fn look_through(escrow: &Weak<Escrowed>, named: Named) {
+async fn look_through(escrow: &Weak<Escrowed>, named: Option<Named>) {
+    let is_first = named.is_some();
     let (mut added, mut unreadable) = (0, Vec::new());
     let Some(all) = list(escrow).await else { return };
-    if let Some(this) = escrow.upgrade() {
+    if let (Some(this), Some(named)) = (escrow.upgrade(), named) {
         this.known.add_all_lacking(all.iter().filter(|name| !named.has(name)).cloned());
     }
-    drop(named);
     for chunk in all.chunks(CHUNK) {
         let mut retry = FIRST_RETRY;
         loop {
@@ -107,9 +126,13 @@ async fn look_through(escrow: &Weak<Escrowed>, named: Named) {
         sleep(PAUSE).await;
     }
     let Some(this) = escrow.upgrade() else { return };
-    this.known.is_complete.store(true, Ordering::Relaxed);
+    this.known.is_looked_through.store(true, Ordering::Relaxed);
     if unreadable.is_empty() {
-        info!(keys = all.len(), added, "escrow: the file holds every key of the store");
+        if is_first || added != 0 {
+            info!(keys = all.len(), added, "escrow: the file holds every key of the store");
+        } else {
+            debug!(keys = all.len(), "escrow: the store was looked through again");
+        }
         return;
     }
     let count = unreadable.len();
@@ -153,86 +176,152 @@ async fn list(escrow: &Weak<Escrowed>) -> Option<Vec<KeyName>> {
 struct Done {
     /// The number of entries that were added.
     added: usize,
-    /// The keys that cannot be read, with the reason.
+    /// The keys of which it is new that they cannot be read, with the reason.
     unreadable: Vec<String>,
 }
 
 /// An entry that the file lacks.
 struct Lacking {
+    entry: EntryName,
     subject: Subject,
     record: Digest,
+}
+
+/// What is to be written of some keys.
+#[derive(Default)]
+struct Parts {
+    lacking: Vec<Lacking>,
+    drafts: Vec<Draft>,
+    /// The keys that are deleted, of which the file does not say so.
+    deleted: Vec<(KeyName, Subject)>,
+    /// The keys that are not deleted, of which the file says so.
+    live: Vec<Subject>,
 }
 
 /// Adds what the file lacks of some keys. Fails if the store is away, or the file cannot be written.
 async fn add(escrow: &Escrowed, names: &[KeyName]) -> std::result::Result<Done, String> {
     let mut done = Done::default();
-    let (mut lacking, mut drafts) = (Vec::new(), Vec::new());
+    let (mut parts, mut unreadable) = (Parts::default(), HashSet::new());
     for name in names {
-        match collect(escrow, name, &mut lacking, &mut drafts).await {
+        match collect(escrow, name, &mut parts).await {
             Ok(()) => {}
             Err(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => {
                 return Err(error.chain().to_string());
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => done.unreadable.push(format!("'{name}': {}", error.chain())),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Deleted) => {}
+            Err(error) => {
+                unreadable.insert(name);
+                if escrow.known.add_unreadable(name) {
+                    done.unreadable.push(format!("'{name}': {}", error.chain()));
+                }
+            }
         }
     }
-    if !drafts.is_empty() {
-        let failed = |why: Unwritten| format!("the file cannot be written: {why}");
-        escrow.writer.write(drafts).await.map_err(failed)?;
-    }
+    let Parts { lacking, drafts, deleted, live } = parts;
+    write(escrow, drafts).await?;
     done.added = lacking.len();
-    for Lacking { subject, record } in lacking {
-        escrow.known.add_stored(&subject, record);
+    for Lacking { subject, record, .. } in &lacking {
+        escrow.known.add_stored(subject, *record);
+    }
+    for subject in &live {
+        escrow.known.set_deleted(subject, false);
+    }
+    for (_, subject) in &deleted {
+        escrow.known.set_deleted(subject, true);
+    }
+    let lines = deleted.iter().map(|(_, subject)| Draft::Line(Says::Deleted(subject.clone())));
+    write(escrow, lines.collect()).await?;
+    // Somebody may have removed or restored a key since it was read.
+    for Lacking { entry, subject, record } in &lacking {
+        escrow.look_again(entry, subject, *record).await;
+    }
+    for (name, subject) in deleted {
+        if matches!(StoredKey::read(&escrow.inner, &name).await, Ok(key) if key.is_deleted()) {
+            continue;
+        }
+        write(escrow, vec![Draft::Line(Says::Restored(subject.clone()))]).await?;
+        escrow.known.set_deleted(&subject, false);
     }
     for name in names {
-        escrow.known.drop_lacking(name);
+        if !unreadable.contains(name) {
+            escrow.known.drop_lacking(name);
+        }
     }
     Ok(done)
 }
 
+/// Writes drafts, no more at once than a start brings to the disk anew.
+async fn write(escrow: &Escrowed, drafts: Vec<Draft>) -> std::result::Result<(), String> {
+    let failed = |why: Unwritten| format!("the file cannot be written: {why}");
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for draft in drafts {
+        bytes += draft.bytes();
+        part.push(draft);
+        if bytes >= MOST_BYTES {
+            escrow.writer.write(std::mem::take(&mut part)).await.map_err(failed)?;
+            bytes = 0;
+        }
+    }
+    if !part.is_empty() {
+        escrow.writer.write(part).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Collects what the file lacks of one key. Of a key that is not whole, it takes what can be read.
-async fn collect(
-    escrow: &Escrowed,
-    name: &KeyName,
-    lacking: &mut Vec<Lacking>,
-    drafts: &mut Vec<Draft>,
-) -> Result<()> {
-    let mut add = |entry: &EntryName, content| {
-        let text = entry.as_str();
-        let (subject, draft) = escrow.in_store(text, content)?;
-        if !subject.is_known() {
-            // It may stand in the place of a key that is in escrow.
-            let why = "it is no key";
-            return Err(Error::with_source(ErrorKind::Corrupt, format!("read entry '{text}'"), why));
-        }
-        if !escrow.known.is_stored(&subject) {
-            lacking.push(Lacking { subject, record: Digest::of(text, content.expose()) });
-            drafts.push(draft);
-            return Ok(true);
-        }
-        Ok(false)
-    };
+async fn collect(escrow: &Escrowed, name: &KeyName, parts: &mut Parts) -> Result<()> {
     let whole = match StoredKey::read(&escrow.inner, name).await {
         Ok(key) => key,
         Err(error) if error.kind().is_outage() || error.kind() == ErrorKind::NotFound => return Err(error),
         Err(error) => {
             let entry = EntryName::from(name);
             let content = escrow.inner.get(&entry).await?;
-            add(&entry, &content)?;
+            collect_entry(escrow, entry, &content, parts)?;
             return Err(error);
         }
     };
     let mut is_new = false;
     for (entry, content) in whole.entries() {
         if !entry.is_hidden() || entry.as_str().starts_with(".v/") {
-            is_new |= add(&entry, content)?;
+            let is_first = !entry.is_hidden();
+            is_new |= collect_entry(escrow, entry, content, parts)? && is_first;
         }
     }
-    if is_new && whole.is_deleted() {
-        let fingerprint = hex::encode(whole.fingerprint().as_bytes());
-        let key = Subject::new(name.as_str(), Some(&fingerprint));
-        drafts.push(Draft::Line(Says::Deleted(key)));
+    let fingerprint = hex::encode(whole.fingerprint().as_bytes());
+    let key = Subject::new(name.as_str(), Some(&fingerprint));
+    let is_noted = !is_new && escrow.known.is_deleted(&key);
+    match (whole.is_deleted(), is_noted) {
+        (true, false) => parts.deleted.push((name.clone(), key)),
+        (false, true) => {
+            // Escrow would leave it out, and it is in use.
+            warn!(key = %name, %fingerprint, "escrow: the file said that this key is deleted, and it is not: noted");
+            parts.drafts.push(Draft::Line(Says::Restored(key.clone())));
+            parts.live.push(key);
+        }
+        _ => {}
     }
     Ok(())
+}
+
+/// Collects an entry if the file lacks it. Returns whether that is so.
+fn collect_entry(
+    escrow: &Escrowed,
+    entry: EntryName,
+    content: &SecretBytes,
+    parts: &mut Parts,
+) -> Result<bool> {
+    let text = entry.as_str();
+    let subject = Subject::new(text, seal::fingerprint(text, content).as_deref());
+    if !subject.is_known() {
+        // It may stand in the place of a key that is in escrow.
+        let why = "it is no key";
+        return Err(Error::with_source(ErrorKind::Corrupt, format!("read entry '{text}'"), why));
+    }
+    if escrow.known.is_stored(&subject) {
+        return Ok(false);
+    }
+    let record = Digest::of(text, content.expose());
+    parts.drafts.push(escrow.in_store(&subject, content)?);
+    parts.lacking.push(Lacking { entry, subject, record });
+    Ok(true)
 }

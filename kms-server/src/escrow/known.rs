@@ -59,15 +59,26 @@ pub struct Known {
     sets: Mutex<Sets>,
     /// The number of pending records, which is zero almost always.
     pending: AtomicUsize,
-    /// The keys of which the file lacks something.
-    lacking: Mutex<BTreeSet<KeyName>>,
+    lacking: Mutex<Lacking>,
     pub lacks_more: Notify,
-    pub is_complete: AtomicBool,
+    /// Whether the whole store was looked through since the start.
+    pub is_looked_through: AtomicBool,
+}
+
+/// The keys of which the file lacks something.
+#[derive(Default)]
+struct Lacking {
+    /// Those that are added next.
+    next: BTreeSet<KeyName>,
+    /// Those that could not be read, and are tried again after a while.
+    unreadable: BTreeSet<KeyName>,
 }
 
 struct Sets {
     /// The entries that the store has, by name and fingerprint.
     stored: HashSet<Digest>,
+    /// Those of them of which the file says that their key is deleted.
+    deleted: HashSet<Digest>,
     /// The records that were read and need nothing, by name and content.
     seen: HashSet<Digest>,
     pending: HashMap<Digest, Pending>,
@@ -78,13 +89,18 @@ struct Sets {
 impl Known {
     /// Takes in what the file held at the start.
     pub fn new(held: &[Held]) -> Self {
-        let of_state = |wanted: &[State]| {
-            let held = held.iter().filter(|held| wanted.contains(&held.state));
+        let of_state = |wanted: State| -> HashSet<Digest> {
+            // A restore cannot use what is damaged, so the file lacks it.
+            let held = held.iter().filter(|held| held.state == wanted && !held.is_damaged);
             held.map(|held| Digest::of_subject(&held.subject)).collect()
         };
+        let mut stored = of_state(State::Stored);
+        let deleted: HashSet<Digest> = of_state(State::Deleted).difference(&stored).copied().collect();
+        stored.extend(&deleted);
         let sets = Sets {
-            stored: of_state(&[State::Stored, State::Deleted]),
-            unmarked: of_state(&[State::Unmarked]),
+            stored,
+            deleted,
+            unmarked: of_state(State::Unmarked),
             seen: HashSet::new(),
             pending: HashMap::new(),
         };
@@ -93,7 +109,7 @@ impl Known {
             pending: AtomicUsize::new(0),
             lacking: Mutex::default(),
             lacks_more: Notify::new(),
-            is_complete: AtomicBool::new(false),
+            is_looked_through: AtomicBool::new(false),
         }
     }
 
@@ -101,7 +117,7 @@ impl Known {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lacking(&self) -> MutexGuard<'_, BTreeSet<KeyName>> {
+    fn lacking(&self) -> MutexGuard<'_, Lacking> {
         self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,6 +138,21 @@ impl Known {
     /// Returns whether an entry is in escrow, and marked.
     pub fn is_stored(&self, subject: &Subject) -> bool {
         self.sets().stored.contains(&Digest::of_subject(subject))
+    }
+
+    /// Returns whether the file says that the key of an entry is deleted.
+    pub fn is_deleted(&self, subject: &Subject) -> bool {
+        self.sets().deleted.contains(&Digest::of_subject(subject))
+    }
+
+    /// Notes whether the file says that the key of an entry is deleted.
+    pub fn set_deleted(&self, subject: &Subject, is_deleted: bool) {
+        let (mut sets, digest) = (self.sets(), Digest::of_subject(subject));
+        if is_deleted {
+            sets.deleted.insert(digest);
+        } else {
+            sets.deleted.remove(&digest);
+        }
     }
 
     /// Returns whether an earlier process wrote an entry and did not mark it.
@@ -149,6 +180,7 @@ impl Known {
         sets.pending.remove(&record);
         self.pending.store(sets.pending.len(), Ordering::Relaxed);
         sets.unmarked.remove(&Digest::of_subject(subject));
+        sets.deleted.remove(&Digest::of_subject(subject));
         sets.stored.insert(Digest::of_subject(subject));
         sets.seen.insert(record);
     }
@@ -163,36 +195,62 @@ impl Known {
     }
 
     /// Forgets an entry that the store does not have any more.
-    pub fn drop_stored(&self, subject: &Subject, record: Digest) {
+    pub fn drop_stored(&self, subject: &Subject, record: Option<Digest>) {
         let mut sets = self.sets();
         sets.stored.remove(&Digest::of_subject(subject));
-        sets.seen.remove(&record);
+        sets.deleted.remove(&Digest::of_subject(subject));
+        match record {
+            Some(record) => drop(sets.seen.remove(&record)),
+            // A record of it may have been seen, and which one is not known.
+            None => sets.seen.clear(),
+        }
     }
 
     /// Notes that the file lacks something of a key.
     pub fn add_lacking(&self, name: KeyName) {
-        if self.lacking().insert(name) {
+        if self.lacking().next.insert(name) {
             self.lacks_more.notify_one();
         }
     }
 
     /// Notes that the file may lack something of these keys, which are looked at anyway.
     pub fn add_all_lacking(&self, names: impl IntoIterator<Item = KeyName>) {
-        self.lacking().extend(names);
+        self.lacking().next.extend(names);
     }
 
     /// Notes that the file lacks nothing of a key any more.
     pub fn drop_lacking(&self, name: &KeyName) {
-        self.lacking().remove(name);
+        let mut lacking = self.lacking();
+        lacking.next.remove(name);
+        lacking.unreadable.remove(name);
+    }
+
+    /// Notes that a key cannot be read, so that the file may lack it. Returns whether that is new.
+    pub fn add_unreadable(&self, name: &KeyName) -> bool {
+        let mut lacking = self.lacking();
+        lacking.next.remove(name);
+        lacking.unreadable.insert(name.clone())
+    }
+
+    /// Puts the keys that could not be read among those that are added next. Each stays told until it is read.
+    pub fn retry_unreadable(&self) {
+        let Lacking { next, unreadable } = &mut *self.lacking();
+        next.extend(unreadable.iter().cloned());
+    }
+
+    /// Returns whether the whole store was compared with the file, and each key could be read.
+    pub fn is_complete(&self) -> bool {
+        self.is_looked_through.load(Ordering::Relaxed) && self.lacking().unreadable.is_empty()
     }
 
     /// Returns the first keys of which the file lacks something.
     pub fn first_lacking(&self, count: usize) -> Vec<KeyName> {
-        self.lacking().iter().take(count).cloned().collect()
+        self.lacking().next.iter().take(count).cloned().collect()
     }
 
     /// Returns the number of keys of which the file lacks something.
     pub fn count_lacking(&self) -> usize {
-        self.lacking().len()
+        let lacking = self.lacking();
+        lacking.next.union(&lacking.unreadable).count()
     }
 }

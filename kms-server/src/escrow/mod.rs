@@ -1,15 +1,17 @@
 //! Escrow: each key is also sealed to offline recipients, in a file that this server can write and cannot open.
 //!
-//! [`open`] puts [`Escrowed`] around a key store. `line` is the format of the file, `contents` reads it, `lives` says what
+//! [`open`] puts [`Escrowed`] around a key store. `store` is what that store does, and `removal` its deletions and restores. `line` is the format of the file, `contents` reads it, `lives` says what
 //! became of each entry, and `plan` what a restore would bring back. `writer` is the one thread that writes, through `file`.
 
 mod contents;
+mod escrowed;
 mod file;
 mod fill;
 mod known;
 mod line;
 mod lives;
 mod plan;
+mod removal;
 mod seal;
 mod store;
 #[cfg(test)]
@@ -18,18 +20,17 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use kms_core::store::KeyStore;
 
 pub use self::contents::{Contents, Flaw, FlawKind};
+pub use self::escrowed::{Escrowed, NoEscrow};
 use self::file::EscrowFile;
 use self::fill::Named;
 use self::known::Known;
 pub use self::line::{Subject, VERSION as FORMAT};
 pub use self::lives::{Held, State, held};
-pub use self::plan::{Choice, Plan, open as open_record};
-pub use self::store::{Escrowed, NoEscrow};
+pub use self::plan::{Choice, Opened, Plan, open as open_record};
 use self::writer::{Health, Writer};
 use crate::error::StartError;
 use crate::host::files;
@@ -49,9 +50,9 @@ impl Figures {
         self.known.count_lacking()
     }
 
-    /// Returns whether the whole store was compared with the file since the start.
+    /// Returns whether the whole store was compared with the file since the start, and each key could be read.
     pub fn is_complete(&self) -> bool {
-        self.known.is_complete.load(Ordering::Relaxed)
+        self.known.is_complete()
     }
 
     /// Returns whether the file can be written.
@@ -100,8 +101,14 @@ pub fn open(
     let held = held(vec![contents]);
     let (known, named) = (Arc::new(Known::new(&held)), Named::new(&held));
     let figures = Figures { known: Arc::clone(&known), health: Arc::clone(&writer.health) };
-    let escrowed = Escrowed { inner: store, writer, recipients, on_failure: *on_failure, known };
-    let escrowed = Arc::new(escrowed);
+    let escrowed = Arc::new_cyclic(|this| Escrowed {
+        this: this.clone(),
+        inner: store,
+        writer,
+        recipients,
+        on_failure: *on_failure,
+        known,
+    });
     tokio::spawn(fill::run(Arc::downgrade(&escrowed), named));
     Ok((escrowed, figures))
 }

@@ -16,8 +16,18 @@ pub struct Plan {
     pub choices: BTreeMap<KeyName, Choice>,
     /// The records that are left, with the reason.
     pub left: Vec<(usize, &'static str)>,
+    /// The names that several keys have, of which nothing says that one was removed before the other came.
+    pub ambiguous: BTreeMap<KeyName, BTreeSet<String>>,
     /// The fingerprints that were asked for, and that no record has.
     pub unknown: Vec<String>,
+}
+
+/// A key that was opened.
+pub struct Opened {
+    /// The key, with the versions that could be opened.
+    pub key: StoredKey,
+    /// Why later versions are missing in it, if so.
+    pub missing: Option<String>,
 }
 
 /// The records of one key.
@@ -49,6 +59,8 @@ impl Plan {
                 choice.key = index;
             }
         }
+        let ambiguous = ambiguous(held, is_wanted);
+        choices.retain(|name, _| !ambiguous.contains_key(name));
         for (index, one) in held.iter().enumerate() {
             let Some((name, first, version)) = version_of(&one.subject.name) else { continue };
             let Some(choice) = choices.get_mut(name) else { continue };
@@ -73,13 +85,14 @@ impl Plan {
         let subjects: BTreeSet<_> = taken.iter().map(|taken| &held[*taken].subject).collect();
         for (index, one) in held.iter().enumerate() {
             if !subjects.contains(&one.subject) {
-                left.push((index, why_left(one)));
+                let is_ambiguous = one.state == State::Stored && ambiguous.contains_key(&*one.subject.name);
+                left.push((index, if is_ambiguous { SEVERAL } else { why_left(one) }));
             }
         }
         let unknown =
             wanted.iter().filter(|wanted| held.iter().all(|one| *one.subject.fingerprint != ***wanted));
         let unknown = unknown.cloned().collect();
-        Self { choices, left, unknown }
+        Self { choices, left, ambiguous, unknown }
     }
 }
 
@@ -89,16 +102,55 @@ impl Choice {
         [self.key].into_iter().chain(self.versions.values().copied())
     }
 
-    /// Opens the records, and puts the key together.
+    /// Opens the records, and puts the key together. If a version cannot be opened, those before it make the key.
     ///
     /// # Errors
     ///
     /// A text that says what is wrong, and with which entry.
-    pub fn open(&self, name: &KeyName, held: &[Held], identities: &Identities) -> Result<StoredKey, String> {
-        let records = self.versions.values().chain([&self.key]);
-        let entries: Result<Vec<_>, String> = records.map(|index| open(&held[*index], identities)).collect();
-        StoredKey::from_entries(name, entries?).map_err(|error| error.chain().to_string())
+    pub fn open(&self, name: &KeyName, held: &[Held], identities: &Identities) -> Result<Opened, String> {
+        let mut entries = vec![open(&held[self.key], identities)?];
+        let mut missing = None;
+        for (expected, (version, index)) in (2..).zip(&self.versions) {
+            if *version != expected {
+                missing = Some(format!("version {expected} is not in escrow"));
+                break;
+            }
+            match open(&held[*index], identities) {
+                Ok(entry) => entries.push(entry),
+                Err(why) => {
+                    missing = Some(why);
+                    break;
+                }
+            }
+        }
+        loop {
+            let copy = entries.iter().map(|(entry, record)| (entry.clone(), record.expose().into()));
+            match StoredKey::from_entries(name, copy) {
+                Ok(key) => return Ok(Opened { key, missing }),
+                Err(error) if entries.len() == 1 => return Err(error.chain().to_string()),
+                Err(error) => {
+                    missing = Some(error.chain().to_string());
+                    entries.pop();
+                }
+            }
+        }
     }
+}
+
+/// Returns the names that several keys have, if none of them is asked for.
+fn ambiguous(held: &[Held], is_wanted: impl Fn(&Held) -> bool) -> BTreeMap<KeyName, BTreeSet<String>> {
+    let mut names: BTreeMap<KeyName, BTreeSet<String>> = BTreeMap::new();
+    let mut decided = BTreeSet::new();
+    for one in held {
+        let Ok(name) = KeyName::new(&*one.subject.name) else { continue };
+        if is_wanted(one) {
+            decided.insert(name);
+        } else if one.state == State::Stored {
+            names.entry(name).or_default().insert(one.subject.fingerprint.to_string());
+        }
+    }
+    names.retain(|name, fingerprints| fingerprints.len() > 1 && !decided.contains(name));
+    names
 }
 
 /// Opens one record. Returns it with the name of its entry.
@@ -133,6 +185,8 @@ pub fn version_of(entry: &str) -> Option<(&str, &str, u32)> {
     }
     Some((name, first, version.parse().ok()?))
 }
+
+const SEVERAL: &str = "several keys have its name, and nothing says which one is current";
 
 fn why_left(one: &Held) -> &'static str {
     match one.state {

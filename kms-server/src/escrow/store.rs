@@ -1,67 +1,24 @@
 //! A key store whose keys are in escrow before anybody hears that they are there.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
-use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
-use tracing::{error, warn};
+use kms_core::{Error, ErrorKind, ListQuery, Page, Result, StoreStatus};
+use tracing::warn;
 
-use super::known::{Digest, Known, Pending, Standing};
+use super::escrowed::{Escrowed, Kind, NoEscrow, key_of, kind};
+use super::known::{Digest, Pending, Standing};
 use super::line::{Says, Subject};
+use super::removal::to_its_end;
 use super::seal;
-use super::writer::{Draft, Unwritten, Writer};
-use crate::recipients::Recipients;
+use super::writer::{Draft, Unwritten};
 use crate::settings::EscrowFailure;
-
-/// What of a store an entry is.
-enum Kind {
-    /// A key or a later version, which are kept in escrow.
-    Record,
-    /// The mark of a deleted key, and that key.
-    Deleted(Subject),
-    /// Anything else.
-    Other,
-}
-
-/// A key store in which each key, and each later version of one, is sealed into the escrow file first.
-///
-/// The order makes each cut harmless: the sealed record is on the disk before the store is asked, and the mark that the store
-/// has it is on the disk before anybody hears yes. A deletion is noted after the store's.
-pub struct Escrowed {
-    pub(super) inner: Arc<dyn KeyStore>,
-    pub(super) writer: Writer,
-    pub(super) recipients: Recipients,
-    pub(super) on_failure: EscrowFailure,
-    pub(super) known: Arc<Known>,
-}
-
-/// The reason why a key was not stored: it cannot be put into escrow.
-#[derive(Debug, thiserror::Error)]
-#[error("the escrow file cannot be written: {0}")]
-pub struct NoEscrow(Unwritten);
-
-impl NoEscrow {
-    /// Returns whether this is the reason of an error.
-    pub fn is_under(error: &Error) -> bool {
-        let mut next = std::error::Error::source(error);
-        while let Some(source) = next {
-            if source.is::<Self>() {
-                return true;
-            }
-            next = source.source();
-        }
-        false
-    }
-}
 
 impl Escrowed {
     /// Seals a record, and writes it into the escrow file as one that the store has.
-    pub(super) fn in_store(&self, name: &str, record: &SecretBytes) -> Result<(Subject, Draft)> {
-        let subject = Subject::new(name, seal::fingerprint(name, record).as_deref());
-        let sealed = self.seal(name, record)?;
-        Ok((subject.clone(), Draft::InStore { subject, sealed }))
+    pub(super) fn in_store(&self, subject: &Subject, record: &SecretBytes) -> Result<Draft> {
+        let sealed = self.seal(&subject.name, record)?;
+        Ok(Draft::InStore { subject: subject.clone(), sealed })
     }
 
     fn seal(&self, name: &str, record: &SecretBytes) -> Result<Vec<u8>> {
@@ -79,10 +36,10 @@ impl Escrowed {
     }
 
     /// Puts a record into escrow that the store has and that an earlier process began to put there.
-    async fn complete(&self, name: &str, content: &SecretBytes, record: Digest) -> Result<()> {
-        let (subject, draft) = self.in_store(name, content)?;
+    async fn complete(&self, subject: &Subject, content: &SecretBytes, record: Digest) -> Result<()> {
+        let draft = self.in_store(subject, content)?;
         let written = self.writer.write(vec![draft]).await;
-        self.settle(&subject, record, written.map(drop))
+        self.settle(subject, record, written.map(drop))
     }
 
     /// Takes in whether a record of the store is in escrow now.
@@ -121,23 +78,31 @@ impl Escrowed {
     ///
     /// What this or an earlier process began to write is completed before the read is answered. Everything else is added
     /// in the background.
-    async fn see(&self, name: &str, content: &SecretBytes) -> Result<()> {
+    async fn see(&self, entry: &EntryName, content: &SecretBytes) -> Result<()> {
+        let name = entry.as_str();
         let record = Digest::of(name, content.expose());
-        match self.known.standing(record) {
-            Standing::Seen => Ok(()),
-            Standing::Pending(pending) => self.mark(pending, record).await,
+        let subject = match self.known.standing(record) {
+            Standing::Seen => return Ok(()),
+            Standing::Pending(pending) => {
+                let subject = pending.subject.clone();
+                self.mark(pending, record).await?;
+                subject
+            }
             Standing::New => {
                 let subject = Subject::new(name, seal::fingerprint(name, content).as_deref());
-                if self.known.is_unmarked(&subject) {
-                    return self.complete(name, content, record).await;
+                if !self.known.is_unmarked(&subject) {
+                    if !self.known.is_stored(&subject) || self.known.is_deleted(&subject) {
+                        self.lacks(name);
+                    }
+                    self.known.add_seen(record);
+                    return Ok(());
                 }
-                if !self.known.is_stored(&subject) {
-                    self.lacks(name);
-                }
-                self.known.add_seen(record);
-                Ok(())
+                self.complete(&subject, content, record).await?;
+                subject
             }
-        }
+        };
+        self.look_again(entry, &subject, record).await;
+        Ok(())
     }
 
     /// Writes the record of a new entry. `None` says that there is none in escrow, and that this is allowed.
@@ -165,62 +130,6 @@ impl Escrowed {
             }
         }
     }
-
-    /// Removes an entry, and notes that afterwards. Until then a restore from escrow would bring it back.
-    async fn remove(&self, name: &EntryName, for_ever: bool) -> Result<()> {
-        let kind = kind(name);
-        let before = match kind {
-            Kind::Record => self.inner.get(name).await.ok(),
-            Kind::Deleted(_) | Kind::Other => None,
-        };
-        let removed = if for_ever { self.inner.erase(name).await } else { self.inner.delete(name).await };
-        if let Err(error) = &removed
-            && !(error.kind().leaves_outcome_unknown() && self.is_gone(name).await)
-        {
-            return removed;
-        }
-        let text = name.as_str();
-        let before = before.and_then(|content| {
-            let fingerprint = seal::fingerprint(text, &content)?;
-            Some((Subject::new(text, Some(&fingerprint)), Digest::of(text, content.expose())))
-        });
-        let says = match (kind, before) {
-            (Kind::Deleted(key), _) => Says::Restored(key),
-            (Kind::Record, Some((subject, record))) => {
-                let keeps = self.inner.capabilities().keeps_deleted && !for_ever && !name.is_hidden();
-                if keeps {
-                    Says::Deleted(subject)
-                } else {
-                    self.known.drop_stored(&subject, record);
-                    Says::Gone(subject)
-                }
-            }
-            // It may stand in the place of a key that is in escrow.
-            (Kind::Record, None) => {
-                warn!(
-                    entry = %name,
-                    "escrow: which key was removed is not known, since it could not be read: what is in escrow of it stays"
-                );
-                return removed;
-            }
-            (Kind::Other, _) => return removed,
-        };
-        self.note(name, says).await;
-        removed
-    }
-
-    /// Notes what happened to an entry, now or when that is possible again.
-    async fn note(&self, entry: &EntryName, says: Says) {
-        if let Err(why) = self.writer.write_sometime(vec![Draft::Line(says)]).await {
-            error!(
-                %entry, "escrow: a deletion or a restore is noted only when the file can be written again: {why}"
-            );
-        }
-    }
-
-    async fn is_gone(&self, name: &EntryName) -> bool {
-        matches!(self.inner.get(name).await, Err(error) if error.kind() == ErrorKind::NotFound)
-    }
 }
 
 #[async_trait]
@@ -232,19 +141,11 @@ impl KeyStore for Escrowed {
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
         match kind(name) {
             Kind::Record => {}
-            Kind::Deleted(key) => {
-                let made = self.inner.create(name, record).await;
-                let is_made = match &made {
-                    Ok(()) => true,
-                    Err(error) if error.kind().leaves_outcome_unknown() => {
-                        self.inner.get(name).await.is_ok_and(|there| there == *record)
-                    }
-                    Err(_) => false,
-                };
-                if is_made {
-                    self.note(name, Says::Deleted(key)).await;
-                }
-                return made;
+            Kind::Deleted(key, subject) => {
+                let (name, mark) = (name.clone(), SecretBytes::from(record.expose()));
+                let this = self.this()?;
+                let change = async move { this.mark_deleted(&name, &mark, &key, subject).await };
+                return to_its_end(change).await;
             }
             Kind::Other => return self.inner.create(name, record).await,
         }
@@ -284,7 +185,7 @@ impl KeyStore for Escrowed {
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
         let content = self.inner.get(name).await?;
         if matches!(kind(name), Kind::Record) {
-            self.see(name.as_str(), &content).await?;
+            self.see(name, &content).await?;
         }
         Ok(content)
     }
@@ -298,10 +199,17 @@ impl KeyStore for Escrowed {
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {
-        self.inner.restore(name).await?;
-        // Which key it was may show only after a while. All keys of this name count as restored.
-        self.note(name, Says::Restored(Subject::new(name.as_str(), None))).await;
-        Ok(())
+        // Which key it is cannot be read yet. All keys of this name count as restored.
+        let key = Subject::new(name.as_str(), None);
+        self.note_restored(name, &key).await?;
+        let restored = self.inner.restore(name).await;
+        if restored.is_err()
+            && matches!(self.inner.get(name).await, Err(error) if error.kind() == ErrorKind::Deleted)
+        {
+            self.note(name, Says::Deleted(key)).await;
+        }
+        self.lacks(name.as_str());
+        restored
     }
 
     async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
@@ -334,24 +242,4 @@ fn is_no(error: &Error) -> bool {
     // A create neither finds nor opens anything, so these two mean something of the backend's own.
     let is_odd = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic);
     !error.kind().leaves_outcome_unknown() && !is_odd
-}
-
-fn kind(name: &EntryName) -> Kind {
-    let text = name.as_str();
-    if !name.is_hidden() || text.starts_with(".v/") {
-        return Kind::Record;
-    }
-    match text.strip_prefix(".d/").and_then(|rest| rest.split_once('/')) {
-        Some((key, fingerprint)) => Kind::Deleted(Subject::new(key, Some(fingerprint))),
-        None => Kind::Other,
-    }
-}
-
-/// Returns the key that an entry belongs to.
-fn key_of(entry: &str) -> Option<KeyName> {
-    let name = match entry.strip_prefix(".v/") {
-        Some(rest) => rest.split('/').next()?,
-        None => entry,
-    };
-    KeyName::new(name).ok()
 }

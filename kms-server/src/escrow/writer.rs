@@ -16,7 +16,7 @@ use super::line::{Line, Place, Says, Sealed, Subject};
 
 /// How many lines, and about how many bytes, are written at once.
 const MOST_LINES: usize = 256;
-const MOST_BYTES: usize = 512 << 10;
+pub const MOST_BYTES: usize = 512 << 10;
 
 /// The pause after a failure, before the file is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -40,7 +40,8 @@ impl Draft {
         if let Self::InStore { .. } = self { 2 } else { 1 }
     }
 
-    fn bytes(&self) -> usize {
+    /// Returns about how many bytes it becomes in the file.
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Entry { sealed, .. } | Self::InStore { sealed, .. } => 512 + sealed.len() * 4 / 3,
             Self::Line(_) => 256,
@@ -58,18 +59,34 @@ struct Job {
     reply: oneshot::Sender<Result<Vec<Place>, Unwritten>>,
 }
 
+/// How long a write may take before the file counts as one that cannot be written.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// Whether the file can be written.
 #[derive(Default)]
-pub struct Health(Mutex<Option<Unwritten>>);
+pub struct Health {
+    failure: Mutex<Option<Unwritten>>,
+    /// When the write that is under way began.
+    began: Mutex<Option<Instant>>,
+}
 
 impl Health {
     /// Returns why the file cannot be written, if so.
     pub fn failure(&self) -> Option<Unwritten> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failure.or_else(|| {
+            let took = (*self.began.lock().unwrap_or_else(PoisonError::into_inner))?.elapsed();
+            (took >= SLOW).then(|| format!("a write has been under way for {} s", took.as_secs()).into())
+        })
+    }
+
+    /// Notes when the write began that is under way, or that none is.
+    fn set_began(&self, began: Option<Instant>) {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = began;
     }
 
     fn set(&self, failure: Option<Unwritten>) -> Option<Unwritten> {
-        mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), failure)
+        mem::replace(&mut *self.failure.lock().unwrap_or_else(PoisonError::into_inner), failure)
     }
 }
 
@@ -86,10 +103,10 @@ impl Writer {
         let (jobs, incoming) = channel();
         let health = Arc::new(Health::default());
         let state = State {
-            ends_with_line: file.ends_with_line()?,
+            line_end: file.line_end()?,
             file,
             // What was cut off may be legible once its line has an end, and has the number of the batch after the last.
-            batch: contents.batch + if contents.tail.is_some() { 2 } else { 1 },
+            batch: contents.batch.saturating_add(if contents.tail.is_some() { 2 } else { 1 }),
             tail: contents.tail,
             health: Arc::clone(&health),
             kept: Vec::new(),
@@ -143,8 +160,8 @@ struct State {
     batch: u64,
     /// What the next batch tells first.
     tail: Option<Tail>,
-    /// Whether the next batch begins where a line begins.
-    ends_with_line: bool,
+    /// What comes before the next batch: the end of a line that was cut off.
+    line_end: &'static str,
     health: Arc<Health>,
     /// What is written as soon as it is possible.
     kept: Vec<Draft>,
@@ -240,16 +257,17 @@ impl State {
             }
         }
         let of = u32::try_from(says.len()).map_err(io::Error::other)?;
-        let mut text = String::new();
-        if !self.ends_with_line {
-            text.push('\n');
-        }
+        let mut text = self.line_end.to_owned();
+        let next = self.batch.checked_add(1).ok_or_else(|| io::Error::other("it has the last batch"))?;
         for (n, says) in (1..).zip(says) {
             Line { place: Place { batch: self.batch, n }, of, at, says }.push_to(&mut text);
         }
-        self.file.append(&text)?;
-        self.batch += 1;
-        (self.tail, self.ends_with_line) = (None, true);
+        self.health.set_began(Some(Instant::now()));
+        let appended = self.file.append(&text);
+        self.health.set_began(None);
+        appended?;
+        self.batch = next;
+        (self.tail, self.line_end) = (None, "");
         Ok(places)
     }
 
@@ -306,4 +324,20 @@ fn batch(first: Job, incoming: &Receiver<Job>) -> Vec<Job> {
         jobs.push(job);
     }
     jobs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_hangs_is_told() {
+        let health = Health::default();
+        health.set_began(Some(Instant::now()));
+        assert_eq!(health.failure(), None);
+        health.set_began(Instant::now().checked_sub(SLOW));
+        assert!(health.failure().is_some_and(|why| why.contains("under way for 10 s")));
+        health.set_began(None);
+        assert_eq!(health.failure(), None);
+    }
 }

@@ -61,9 +61,10 @@ fn no_flipped_byte_makes_a_marked_entry_disappear_silently() {
             changed[at] ^= 1 << bit;
             let contents = judge(&changed, &subjects, &format!("byte {at}, bit {bit}"));
             assert!(!contents.flaws.is_empty(), "byte {at}, bit {bit} was not seen");
-            // Only the last batch can be one that a power cut left.
+            // A power cut leaves a line without an end, or zeros, and only in the last batch.
             let is_damage = contents.flaws.iter().any(|flaw| flaw.kind == FlawKind::Damage);
-            assert_eq!(is_damage, at < last_line, "byte {at}, bit {bit}: {:?}", contents.flaws);
+            let is_cut = at > last_line && (at + 1 == text.len() || changed[at] == 0);
+            assert_eq!(is_damage, !is_cut, "byte {at}, bit {bit}: {:?}", contents.flaws);
         }
     }
 }
@@ -106,7 +107,7 @@ fn lines_that_were_taken_out_or_came_twice_are_told() {
 async fn a_torn_end_is_told_once_and_hides_nothing_that_comes_later() {
     let (text, _) = small_file();
     for at in text.trim_end().rfind('\n').unwrap() - 40..text.len() {
-        for garbage in [&b""[..], &[0; 100], b"\n\n", b"x\ny"] {
+        for garbage in [&b""[..], &[0; 100], b"\0\n\n", b"x\0\ny"] {
             let fixture = Fixture::new();
             let torn = [&text.as_bytes()[..at], garbage].concat();
             fs::write(fixture.path(), &torn).unwrap();
@@ -198,4 +199,65 @@ fn the_files_of_two_servers_are_read_as_one_by_the_times_of_their_lines() {
     let first = file(&[entry(2, 10, 1), deleted]);
     assert_eq!(chosen(std::slice::from_ref(&first)), None);
     assert_eq!(chosen(&[first, file(&[restored])]), Some(fingerprint(1)));
+}
+
+#[test]
+fn two_keys_of_one_name_are_told_and_neither_is_taken_unasked() {
+    let fingerprints = [1, 2].map(|byte: u8| hex::encode([byte; 16]));
+    let subjects = fingerprints.each_ref().map(|one| Subject::new("my-key", Some(one)));
+    let mut text = String::new();
+    let mut push = |batch, says| {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        Line { place: Place { batch, n: 1 }, of: 1, at, says }.push_to(&mut text);
+    };
+    push(1, Says::Begins { version: FORMAT.into() });
+    for (batch, subject) in [(2, &subjects[0]), (4, &subjects[1])] {
+        push(batch, Says::Entry { subject: subject.clone(), sealed: Sealed::Whole(vec![1]) });
+        push(batch + 1, Says::Stored { entry: Place { batch, n: 1 }, subject: subject.clone() });
+    }
+    let plan_of = |text: &str, wanted: &[String]| {
+        let held = held(vec![Contents::read(text.as_bytes(), true).unwrap()]);
+        let plan = Plan::of(&held, wanted);
+        let chosen = plan.choices.get(&name("my-key")).map(|choice| held[choice.key].subject.clone());
+        (chosen, plan.ambiguous.len())
+    };
+    assert_eq!(plan_of(&text, &[]), (None, 1));
+    for (fingerprint, subject) in fingerprints.iter().zip(&subjects) {
+        assert_eq!(plan_of(&text, std::slice::from_ref(fingerprint)), (Some(subject.clone()), 0));
+    }
+}
+
+#[test]
+fn an_endless_line_is_damage_and_hides_nothing_behind_it() {
+    let (text, subjects) = small_file();
+    let endless = "x".repeat(9 << 20);
+    let contents = judge(format!("{endless}\n{text}").as_bytes(), &subjects, "a line");
+    assert_eq!(contents.flaws.len(), 1);
+    assert_eq!(contents.batch, 5);
+    assert_eq!(contents.len, (endless.len() + 1 + text.len()) as u64);
+}
+
+#[tokio::test]
+async fn a_file_with_the_last_batch_that_there_is_is_refused() {
+    let fixture = Fixture::new();
+    let mut text = String::new();
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    for (batch, n) in [(1, 1), (u64::MAX, u32::MAX)] {
+        let says = Says::Begins { version: FORMAT.into() };
+        Line { place: Place { batch, n }, of: n, at, says }.push_to(&mut text);
+    }
+    fs::write(fixture.path(), &text).unwrap();
+    let settings = fixture.settings(EscrowFailure::Refuse);
+    let error = open(&settings, Arc::new(MemoryStore::new())).err().unwrap().to_string();
+    assert!(error.contains("batch 18446744073709551615"), "{error}");
+}
+
+#[tokio::test]
+async fn a_foreign_file_beside_it_stays() {
+    let fixture = Fixture::new();
+    let foreign = fixture.dir.path().join("escrow.new");
+    fs::write(&foreign, "of somebody").unwrap();
+    let _escrowed = fixture.open(Arc::new(MemoryStore::new()));
+    assert_eq!(fs::read_to_string(&foreign).unwrap(), "of somebody");
+    assert_eq!(fs::read_dir(fixture.dir.path()).unwrap().count(), 2, "nothing else was left");
 }

@@ -2,6 +2,7 @@
 
 mod failures;
 mod format;
+mod lives;
 mod store;
 
 use std::collections::VecDeque;

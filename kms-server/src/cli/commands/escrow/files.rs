@@ -15,6 +15,10 @@ use crate::host::files;
 pub struct FileReport {
     pub file: PathBuf,
     pub lines: u64,
+    /// The last batch, and when it was written. What a later one said is not in the file any more if there was one.
+    pub last_batch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<String>,
     /// What may concern something that was acknowledged.
     pub damage: Vec<String>,
     /// What a write that was cut off left.
@@ -64,7 +68,14 @@ pub fn read(paths: &[PathBuf], keep_records: bool) -> Result<(Vec<FileReport>, V
             flaws.map(|flaw| flaw.what.clone()).collect()
         };
         let (damage, torn) = (of_kind(true), of_kind(false));
-        reports.push(FileReport { file: path.clone(), lines: contents.lines, damage, torn });
+        reports.push(FileReport {
+            file: path.clone(),
+            lines: contents.lines,
+            last_batch: contents.batch,
+            last_at: contents.at.map(|at| at.to_string()),
+            damage,
+            torn,
+        });
         all.push(contents);
     }
     Ok((reports, held(all)))

@@ -1,5 +1,6 @@
 //! `kms escrow restore`: brings the keys in escrow files back into a key store, and proves it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use kms_core::KeyName;
@@ -12,7 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;
 use crate::config::{self, Environment};
-use crate::escrow::Plan;
+use crate::escrow::{self, Plan};
 use crate::recipients::Identities;
 use crate::store::plain::{self, Purpose};
 
@@ -57,7 +58,7 @@ struct Key {
 struct Opened {
     name: KeyName,
     fingerprint: String,
-    key: Result<StoredKey, String>,
+    key: Result<escrow::Opened, String>,
 }
 
 /// Writes each key, reads it back, and fails if one is not proven.
@@ -82,7 +83,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let settings = config::load(&args.to, environment)?.settings;
     let keys = block_on(async {
         let store = plain::open(&settings.key_store, Purpose::Write).await?;
-        let mut keys = Vec::new();
+        let mut keys: Vec<Key> = plan.ambiguous.iter().map(ambiguous).collect();
         for opened in opened {
             keys.push(restore(&*store, opened).await);
         }
@@ -108,6 +109,21 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     }
 }
 
+/// Returns what is told of a name that several keys have.
+fn ambiguous((name, fingerprints): (&KeyName, &BTreeSet<String>)) -> Key {
+    let all: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
+    Key {
+        name: name.to_string(),
+        fingerprint: String::new(),
+        versions: 0,
+        proven: false,
+        what: format!(
+            "not restored, since several keys have this name: --fingerprint takes one of {}",
+            all.join(", ")
+        ),
+    }
+}
+
 /// Writes one key, and opens with what is in the store then what this key sealed.
 async fn restore(store: &dyn KeyStore, Opened { name, fingerprint, key }: Opened) -> Key {
     let report = |versions, proven, what| Key {
@@ -117,8 +133,8 @@ async fn restore(store: &dyn KeyStore, Opened { name, fingerprint, key }: Opened
         proven,
         what,
     };
-    let key = match key {
-        Ok(key) => key,
+    let (key, missing) = match key {
+        Ok(escrow::Opened { key, missing }) => (key, missing),
         Err(why) => return report(0, false, why),
     };
     let what = match key.write(store).await {
@@ -142,7 +158,13 @@ async fn restore(store: &dyn KeyStore, Opened { name, fingerprint, key }: Opened
         StoredKey::read(store, &name).await?.open_probes(&probes)
     };
     match proof.await {
-        Ok(()) => report(key.versions(), true, what),
+        Ok(()) => match missing {
+            None => report(key.versions(), true, what),
+            Some(why) => {
+                let what = format!("{what} in part, up to version {}: {why}", key.versions());
+                report(key.versions(), false, what)
+            }
+        },
         Err(error) => report(key.versions(), false, format!("{what}, and not proven: {}", error.chain())),
     }
 }

@@ -13,7 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;
 use crate::config::{self, Environment};
-use crate::escrow::{Held, Plan, State, Subject, open_record};
+use crate::escrow::{Choice, Held, Plan, State, Subject, open_record};
 use crate::recipients::Identities;
 use crate::store::plain::{self, Purpose};
 
@@ -74,13 +74,20 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
         .flat_map(|file| file.damage.iter().map(|what| format!("{}: {what}", file.file.display())))
         .collect();
     let opened = identities.map(|identities| open_all(&held, &plan, &identities, &mut problems));
+    problems.extend(plan.ambiguous.iter().map(|(name, fingerprints)| {
+        let all: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
+        format!(
+            "several keys have the name '{name}', so a restore takes none without --fingerprint: {}",
+            all.join(", ")
+        )
+    }));
     let in_store = match &args.config {
         None => None,
         Some(config) => {
             let settings = config::load(config, environment)?.settings;
             let compared = block_on(async {
                 let store = plain::open(&settings.key_store, Purpose::Read).await?;
-                compare(&*store, &held, &mut problems).await.map_err(Failure::from)
+                compare(&*store, &held, &plan, &mut problems).await.map_err(Failure::from)
             })?;
             Some(compared?)
         }
@@ -115,19 +122,27 @@ fn open_all(held: &[Held], plan: &Plan, identities: &Identities, problems: &mut 
     }
     problems.extend(failed.into_iter().filter(|(subject, _)| !opened.contains(subject)).map(|(_, why)| why));
     for (name, choice) in &plan.choices {
-        if choice.records().all(|index| opened.contains(&held[index].subject))
-            && let Err(why) = choice.open(name, held, identities)
-        {
-            problems.push(why);
+        if choice.records().all(|index| opened.contains(&held[index].subject)) {
+            match choice.open(name, held, identities) {
+                Ok(opened) => problems.extend(opened.missing),
+                Err(why) => problems.push(why),
+            }
         }
     }
     count
 }
 
-/// Looks for each key of the store in the files. Returns the number of keys of the store.
-async fn compare(store: &dyn KeyStore, held: &[Held], problems: &mut Vec<String>) -> kms_core::Result<usize> {
+/// Looks for each key of the store among what a restore would bring back. Returns the number of keys of the store.
+async fn compare(
+    store: &dyn KeyStore,
+    held: &[Held],
+    plan: &Plan,
+    problems: &mut Vec<String>,
+) -> kms_core::Result<usize> {
     let there = held.iter().filter(|one| matches!(one.state, State::Stored | State::Deleted));
     let there: BTreeSet<&Subject> = there.filter(|one| !one.is_damaged).map(|one| &one.subject).collect();
+    let restored = plan.choices.values().flat_map(Choice::records).map(|index| &held[index].subject);
+    let restored: BTreeSet<&Subject> = restored.collect();
     let names = names(store).await?;
     for name in &names {
         let key = match StoredKey::read(store, name).await {
@@ -146,20 +161,30 @@ async fn compare(store: &dyn KeyStore, held: &[Held], problems: &mut Vec<String>
                 version => EntryName::version(name, &first, version),
             };
             let fingerprint = hex::encode(fingerprint.as_bytes());
-            if !there.contains(&Subject::new(entry.as_str(), Some(&fingerprint))) {
-                problems.push(format!(
-                    "version {version} of key '{name}' ({fingerprint}) is in the key store, and not in escrow"
-                ));
-            }
+            let subject = Subject::new(entry.as_str(), Some(&fingerprint));
+            let what = if !there.contains(&subject) {
+                "not in escrow"
+            } else if !key.is_deleted() && !restored.contains(&subject) {
+                "a restore from escrow would not bring it back"
+            } else {
+                continue;
+            };
+            problems.push(format!(
+                "version {version} of key '{name}' ({fingerprint}) is in the key store, and {what}"
+            ));
         }
     }
     Ok(names.len())
 }
 
 fn print(report: &Report, output: Output) -> Result<(), Failure> {
-    for FileReport { file, lines, damage, torn } in &report.files {
+    for FileReport { file, lines, last_batch, last_at, damage, torn } in &report.files {
         let state = if damage.is_empty() { "whole" } else { "damaged" };
-        output.line(format_args!("{}: {lines} lines, {state}", file.display()))?;
+        let at = last_at.as_deref().unwrap_or("no time");
+        output.line(format_args!(
+            "{}: {lines} lines, {state}; it ends with batch {last_batch} of {at}",
+            file.display()
+        ))?;
         output.lines(torn.iter().map(|what| format!("  cut off while it was written: {what}")))?;
     }
     for Key { name, fingerprint, versions, at } in &report.keys {

@@ -1,0 +1,229 @@
+//! Deletions, restores and purges of a key in escrow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore as _};
+use kms_core::{Error, ErrorKind, KeyName, Result};
+use tracing::{error, warn};
+
+use super::escrowed::{Escrowed, Kind, NoEscrow, kind};
+use super::known::Digest;
+use super::line::{Says, Subject};
+use super::seal;
+use super::writer::Draft;
+use crate::settings::EscrowFailure;
+
+/// The longest wait for the store where its answer is awaited though the caller may have gone. No caller waits for longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The operation in errors of a task.
+const CHANGE: &str = "change the key store and the escrow file";
+
+impl Escrowed {
+    /// Returns the store for a task of its own.
+    pub(super) fn this(&self) -> Result<Arc<Self>> {
+        let closed = || Error::with_source(ErrorKind::Internal, CHANGE, "the key store was closed");
+        self.this.upgrade().ok_or_else(closed)
+    }
+
+    /// Removes an entry, and notes what that means for escrow.
+    pub(super) async fn remove(&self, name: &EntryName, for_ever: bool) -> Result<()> {
+        if matches!(kind(name), Kind::Other) {
+            return self.ask_to_remove(name, for_ever).await;
+        }
+        let name = name.clone();
+        let this = self.this()?;
+        to_its_end(async move {
+            match kind(&name) {
+                Kind::Record => this.remove_record(&name, for_ever).await,
+                Kind::Deleted(key, subject) => this.remove_marker(&name, for_ever, &key, &subject).await,
+                Kind::Other => this.ask_to_remove(&name, for_ever).await,
+            }
+        })
+        .await
+    }
+
+    async fn ask_to_remove(&self, name: &EntryName, for_ever: bool) -> Result<()> {
+        if for_ever { self.inner.erase(name).await } else { self.inner.delete(name).await }
+    }
+
+    /// Asks the store to remove an entry. Returns its answer, and whether the entry is gone.
+    async fn ask_and_look(&self, name: &EntryName, for_ever: bool) -> (Result<()>, bool) {
+        let removed = within(self.ask_to_remove(name, for_ever)).await;
+        let is_gone = match &removed {
+            Ok(()) => true,
+            Err(error) if error.kind().leaves_outcome_unknown() => match self.inner.get(name).await {
+                Ok(_) => false,
+                Err(error) => {
+                    let is_kept = error.kind() == ErrorKind::Deleted && !for_ever;
+                    is_kept || error.kind() == ErrorKind::NotFound
+                }
+            },
+            Err(_) => false,
+        };
+        (removed, is_gone)
+    }
+
+    /// Removes a key or a version, and notes that afterwards. Until then a restore from escrow would bring it back.
+    async fn remove_record(&self, name: &EntryName, for_ever: bool) -> Result<()> {
+        let text = name.as_str();
+        let before = match self.inner.get(name).await {
+            Ok(content) => seal::fingerprint(text, &content).map(|fingerprint| {
+                (Subject::new(text, Some(&fingerprint)), Digest::of(text, content.expose()))
+            }),
+            Err(error) if error.kind().is_outage() => return Err(error),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return self.ask_to_remove(name, for_ever).await;
+            }
+            Err(_) => None,
+        };
+        let (removed, is_gone) = self.ask_and_look(name, for_ever).await;
+        if !is_gone {
+            return removed;
+        }
+        let Some((subject, record)) = before else {
+            // It may stand in the place of a key that is in escrow.
+            warn!(
+                entry = %name,
+                "escrow: which key was removed is not known, since it could not be read: what is in escrow of it stays"
+            );
+            return removed;
+        };
+        let keeps = self.inner.capabilities().keeps_deleted && !for_ever && !name.is_hidden();
+        let says = if keeps {
+            self.known.set_deleted(&subject, true);
+            Says::Deleted(subject)
+        } else {
+            self.known.drop_stored(&subject, Some(record));
+            Says::Gone(subject)
+        };
+        self.note(name, says).await;
+        removed
+    }
+
+    /// Removes the mark of a deleted key: that is the end of a restore if the key is there, and of a purge if it is not.
+    ///
+    /// A restore is noted before: a live key of which escrow says that it is deleted would be lost with the store. It is noted
+    /// once more afterwards, because in between somebody may have noted that the key is deleted, as the store says.
+    async fn remove_marker(
+        &self,
+        name: &EntryName,
+        for_ever: bool,
+        key: &KeyName,
+        subject: &Subject,
+    ) -> Result<()> {
+        let is_restore = match self.inner.get(&EntryName::from(key)).await {
+            Ok(there) => {
+                seal::fingerprint(key.as_str(), &there).is_none_or(|there| *there == *subject.fingerprint)
+            }
+            Err(error) if error.kind().is_outage() => return Err(error),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        if is_restore {
+            self.note_restored(name, subject).await?;
+        }
+        let (removed, is_gone) = self.ask_and_look(name, for_ever).await;
+        if is_gone && is_restore {
+            self.known.set_deleted(subject, false);
+            self.note(name, Says::Restored(subject.clone())).await;
+        } else if is_gone {
+            self.known.drop_stored(subject, None);
+            self.note(name, Says::Gone(subject.clone())).await;
+        } else {
+            // What came of it is compared with the file.
+            self.known.add_lacking(key.clone());
+        }
+        removed
+    }
+
+    /// Notes a restore before it is done.
+    pub(super) async fn note_restored(&self, entry: &EntryName, key: &Subject) -> Result<()> {
+        let says = || vec![Draft::Line(Says::Restored(key.clone()))];
+        let Err(why) = self.writer.write(says()).await else {
+            self.known.set_deleted(key, false);
+            return Ok(());
+        };
+        match self.on_failure {
+            EscrowFailure::Refuse => {
+                let operation = format!("restore key '{}'", key.name);
+                Err(Error::with_source(ErrorKind::ReadOnly, operation, NoEscrow(why)))
+            }
+            EscrowFailure::Warn => {
+                warn!(%entry, "escrow: a restore is noted only when the file can be written again: {why}");
+                self.writer.write_later(says());
+                Ok(())
+            }
+        }
+    }
+
+    /// Marks a key as deleted, and notes that afterwards.
+    pub(super) async fn mark_deleted(
+        &self,
+        name: &EntryName,
+        mark: &SecretBytes,
+        key: &KeyName,
+        subject: Subject,
+    ) -> Result<()> {
+        let made = within(self.inner.create(name, mark)).await;
+        let is_made = match &made {
+            Ok(()) => true,
+            Err(error) if error.kind().leaves_outcome_unknown() => {
+                self.inner.get(name).await.is_ok_and(|there| there == *mark)
+            }
+            Err(_) => false,
+        };
+        if is_made {
+            self.known.set_deleted(&subject, true);
+            self.note(name, Says::Deleted(subject)).await;
+        } else if made.is_err() {
+            self.known.add_lacking(key.clone());
+        }
+        made
+    }
+
+    /// Notes what happened to an entry, now or when that is possible again.
+    pub(super) async fn note(&self, entry: &EntryName, says: Says) {
+        if let Err(why) = self.writer.write_sometime(vec![Draft::Line(says)]).await {
+            error!(
+                %entry, "escrow: a deletion or a restore is noted only when the file can be written again: {why}"
+            );
+        }
+    }
+
+    /// Notes that an entry is gone if it was removed before it was marked as stored.
+    pub(super) async fn look_again(&self, entry: &EntryName, subject: &Subject, record: Digest) {
+        if !self.is_other(entry, subject).await {
+            return;
+        }
+        // A store that settles may show for a while what was there before.
+        tokio::time::sleep(self.inner.capabilities().settle).await;
+        if self.is_other(entry, subject).await {
+            self.known.drop_stored(subject, Some(record));
+            self.note(entry, Says::Gone(subject.clone())).await;
+        }
+    }
+
+    /// Returns whether the store has no such entry, or another key there.
+    async fn is_other(&self, entry: &EntryName, subject: &Subject) -> bool {
+        match self.inner.get(entry).await {
+            Ok(there) => {
+                seal::fingerprint(entry.as_str(), &there).is_some_and(|there| *there != *subject.fingerprint)
+            }
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+}
+
+/// Runs a change to its end. The caller may stop waiting before, and what the store did has to be noted all the same.
+pub(super) async fn to_its_end(change: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    let ended = tokio::spawn(change).await;
+    ended.unwrap_or_else(|error| Err(Error::with_source(ErrorKind::Internal, CHANGE, error)))
+}
+
+/// Waits for an answer of the store, and not for ever.
+async fn within(call: impl Future<Output = Result<()>>) -> Result<()> {
+    let answer = tokio::time::timeout(PATIENCE, call).await;
+    answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "wait for the key store")))
+}
