@@ -8,18 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use hyper::body::Incoming;
 use kms_core::{Error, ErrorKind, Identity};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::account::{OwnAccount, client_closed_request};
 use super::answer::{Answer, Part, Reject};
 use super::backups::TheOnly;
 use super::call::Call;
+use super::deleted;
 use super::route::Route;
 use super::state::Api;
 use super::under_way::Running;
-use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Time};
+use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Time, Unreadable};
 use crate::conn::here;
 use crate::conn::watch::Watch;
 use crate::recipients::Recipients;
@@ -35,8 +37,17 @@ const PIECE: usize = 64 << 10;
 const STALLED: Duration = Duration::from_secs(60);
 
 /// Answers with the archive.
-pub async fn create(call: &Call<'_>) -> Result<Answer, Reject> {
+pub async fn create(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject> {
+    #[derive(Deserialize, Default)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        #[serde(default)]
+        leave_out_unreadable: bool,
+    }
+
     here::leave().await;
+    let asked: Asked = deleted::read(call, body).await?;
+    let unreadable = if asked.leave_out_unreadable { Unreadable::LeaveOut } else { Unreadable::Fail };
     let api = &call.client.api;
     let Some(recipients) = api.backups.recipients() else {
         let message = "this server makes no backups: its config names nobody who could open them; set backup.recipients to \
@@ -48,7 +59,7 @@ pub async fn create(call: &Call<'_>) -> Result<Answer, Reject> {
     };
     let room = api.audit.reserve(call.path).map_err(|_| call.account.refuse())?;
     let began = Time::now();
-    let keys = Keys::begin(Arc::clone(&api.kms), &call.request()?).await;
+    let keys = Keys::begin(Arc::clone(&api.kms), &call.request()?, unreadable).await;
     let keys = keys.map_err(|error| refused(call, &error))?;
     let (sender, parts) = mpsc::channel(AHEAD);
     let answer = Answer::backup(parts, call.expiry);
@@ -130,9 +141,18 @@ impl Making {
         let (status, sent) = match self.make(keys, began, &mut counted).await {
             Ok((manifest, end)) => {
                 let sent = self.send(Part::End(end)).await.is_ok();
-                let Manifest { keys, versions, left_out, .. } = manifest;
+                let Manifest { keys, versions, left_out, unreadable, .. } = manifest;
                 let identity = self.identity.map(tracing::field::display);
-                tracing::info!(identity, keys, versions, left_out, recipients, sent, "a backup was made");
+                tracing::info!(
+                    identity,
+                    keys,
+                    versions,
+                    left_out,
+                    unreadable,
+                    recipients,
+                    sent,
+                    "a backup was made"
+                );
                 (StatusCode::OK, sent)
             }
             Err(ended) => {
@@ -169,6 +189,10 @@ impl Making {
                     tracing::warn!(key = %name, "not in the backup: {why}");
                     archive.leave_out(&name, why);
                 }
+                Found::Unreadable(name, why) => {
+                    tracing::error!(key = %name, "not in the backup, since it cannot be read: {why}");
+                    archive.unreadable(&name, &why);
+                }
             }
             *counted = archive.manifest().keys;
             if let Some(piece) = pieces.take(PIECE) {
@@ -180,8 +204,8 @@ impl Making {
         if let Some(piece) = pieces.take(0) {
             self.send(Part::Bytes(piece)).await?;
         }
-        let Manifest { keys, versions, left_out, .. } = manifest;
-        let summary = Summary { keys, versions, left_out, recipients: self.recipients.count() };
+        let Manifest { keys, versions, left_out, unreadable, .. } = manifest;
+        let summary = Summary { keys, versions, left_out, unreadable, recipients: self.recipients.count() };
         let summary = serde_json::to_string(&summary).map_err(io::Error::from)?;
         let end = HeaderValue::try_from(summary).map_err(io::Error::other)?;
         Ok((manifest, end))
@@ -216,6 +240,7 @@ struct Summary {
     keys: u64,
     versions: u64,
     left_out: u64,
+    unreadable: u64,
     recipients: usize,
 }
 

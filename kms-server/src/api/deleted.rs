@@ -104,7 +104,8 @@ pub async fn purge(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Rejec
     .await
 }
 
-async fn read<T: Default + for<'a> Deserialize<'a>>(
+/// Reads a body of JSON that may be empty.
+pub(super) async fn read<T: Default + for<'a> Deserialize<'a>>(
     call: &Call<'_>,
     body: &mut Incoming,
 ) -> Result<T, Reject> {

@@ -285,7 +285,7 @@ async fn execute(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reject>
         Operation::Metrics => Box::pin(health::metrics(call)).await,
         Operation::AllMetrics => Box::pin(health::all_metrics(call)).await,
         Operation::ErrorLog => logs::follow(call, error_log::hub()),
-        Operation::Backup => Box::pin(backup::create(call)).await,
+        Operation::Backup => Box::pin(backup::create(call, body)).await,
         Operation::AuditLog => logs::follow(call, call.client.api.audit.hub()),
     }
 }

@@ -294,7 +294,7 @@ impl Routes {
             route(Get, "/v1/log/error/trace", 0, Op::ErrorLog).with_aliases(&["/v1/log/error"]),
             route(Get, "/v1/log/audit/trace", 0, Op::AuditLog).with_aliases(&["/v1/log/audit"]),
             // These routes are ours. KES has none like them.
-            Route { needs_exact_allow: true, ..route(Put, "/v1/backup/create", 0, Op::Backup) },
+            Route { needs_exact_allow: true, ..route(Put, "/v1/backup/create", 1 << 10, Op::Backup) },
             route(Get, "/metrics", 0, Op::AllMetrics).with_aliases(&["/v1/metrics"]),
         ])
     }

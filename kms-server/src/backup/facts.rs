@@ -24,6 +24,9 @@ pub const KEYS: &str = "keys/";
 /// The most names of keys without a copy in the archive that the manifest lists.
 const MOST_LEFT_OUT: usize = 1000;
 
+/// The most bytes of a reason in the manifest, which has to fit into one file.
+const MAX_WHY: usize = 300;
+
 /// What an archive says of one of its keys, in `key.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,7 +94,9 @@ pub struct Manifest {
     pub files: u64,
     /// The number of keys that were listed and have no copy.
     pub left_out: u64,
-    /// The first of these.
+    /// How many of these were left out since they cannot be read.
+    pub unreadable: u64,
+    /// The first of those that were left out.
     pub left_out_names: Vec<LeftOut>,
     /// SHA-256 of all files `key.json`, one after the other.
     pub sha256: String,
@@ -111,6 +116,7 @@ impl Manifest {
             deleted: 0,
             files: 0,
             left_out: 0,
+            unreadable: 0,
             left_out_names: Vec::new(),
             sha256: String::new(),
         }
@@ -133,8 +139,22 @@ impl Manifest {
     pub fn count_left_out(&mut self, name: &KeyName, why: &str) {
         self.left_out += 1;
         if self.left_out_names.len() < MOST_LEFT_OUT {
-            self.left_out_names.push(LeftOut { name: name.to_string(), why: why.to_owned() });
+            let mut short = String::new();
+            for char in why.chars() {
+                if short.len() + char.len_utf8() > MAX_WHY {
+                    break;
+                }
+                // A control character takes six bytes in JSON.
+                short.push(if char.is_control() { ' ' } else { char });
+            }
+            self.left_out_names.push(LeftOut { name: name.to_string(), why: short });
         }
+    }
+
+    /// Counts a key without a copy that cannot be read.
+    pub fn count_unreadable(&mut self, name: &KeyName, why: &str) {
+        self.unreadable += 1;
+        self.count_left_out(name, &format!("it cannot be read: {why}"));
     }
 }
 

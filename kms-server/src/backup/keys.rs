@@ -25,6 +25,17 @@ pub enum Found {
     Key(Box<StoredKey>),
     /// It cannot be in a backup.
     LeftOut(KeyName, &'static str),
+    /// It cannot be read, for this reason. Only [`Unreadable::LeaveOut`] brings it.
+    Unreadable(KeyName, String),
+}
+
+/// What becomes of a backup by a key that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It fails.
+    Fail,
+    /// It has the other keys, and names this one.
+    LeaveOut,
 }
 
 type Read = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
@@ -34,6 +45,7 @@ type Read = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
 pub struct Keys {
     kms: Arc<dyn Kms>,
     identity: Identity,
+    unreadable: Unreadable,
     names: VecDeque<KeyName>,
     /// The last name of the last page.
     after: Option<KeyName>,
@@ -47,11 +59,12 @@ impl Keys {
     /// # Errors
     ///
     /// Those of [`Kms::exportable`].
-    pub async fn begin(kms: Arc<dyn Kms>, request: &Request) -> Result<Self> {
+    pub async fn begin(kms: Arc<dyn Kms>, request: &Request, unreadable: Unreadable) -> Result<Self> {
         let page = kms.exportable(request, &ListQuery::prefix("")).await?;
         let mut keys = Self {
             kms,
             identity: request.identity,
+            unreadable,
             names: VecDeque::new(),
             after: None,
             has_more: false,
@@ -73,8 +86,8 @@ impl Keys {
                 self.take(page);
             }
             let Some(name) = self.names.pop_front() else { break };
-            let (kms, identity) = (Arc::clone(&self.kms), self.identity);
-            self.reads.push_back(Box::pin(async move { read(&*kms, identity, &name).await }));
+            let (kms, identity, unreadable) = (Arc::clone(&self.kms), self.identity, self.unreadable);
+            self.reads.push_back(Box::pin(async move { read(&*kms, identity, &name, unreadable).await }));
         }
         self.reads.next().await.transpose()
     }
@@ -97,7 +110,7 @@ async fn list(kms: &dyn Kms, identity: Identity, after: Option<&KeyName>) -> Res
     }
 }
 
-async fn read(kms: &dyn Kms, identity: Identity, name: &KeyName) -> Result<Found> {
+async fn read(kms: &dyn Kms, identity: Identity, name: &KeyName, unreadable: Unreadable) -> Result<Found> {
     let mut pauses = PAUSES.iter();
     loop {
         let error = match kms.export(&Request::new(identity, PATIENCE), name).await {
@@ -110,10 +123,26 @@ async fn read(kms: &dyn Kms, identity: Identity, name: &KeyName) -> Result<Found
                 let why = "it is deleted, and the key store gives it out only after 'kms key restore'";
                 return Ok(Found::LeftOut(name.clone(), why));
             }
-            kind if kind.is_outage() || kind == ErrorKind::Conflict => wait(pauses.next(), error).await?,
+            kind if kind.is_outage() => wait(pauses.next(), error).await?,
+            ErrorKind::Conflict if pauses.len() > 0 => wait(pauses.next(), error).await?,
+            kind if unreadable == Unreadable::LeaveOut && is_of_the_key(kind) => {
+                return Ok(Found::Unreadable(name.clone(), error.chain().to_string()));
+            }
             _ => return Err(error),
         }
     }
+}
+
+/// Returns whether an error is about one key. Others say that the store is away, or that the program is wrong.
+fn is_of_the_key(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Corrupt
+            | ErrorKind::NotAuthentic
+            | ErrorKind::InvalidInput
+            | ErrorKind::Denied
+            | ErrorKind::Conflict
+    )
 }
 
 /// Waits before another try; fails with `error` if there was the last one.

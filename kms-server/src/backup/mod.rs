@@ -11,7 +11,7 @@ mod time;
 mod writer;
 
 pub use self::facts::Manifest;
-pub use self::keys::{Found, Keys};
+pub use self::keys::{Found, Keys, Unreadable};
 pub use self::reader::{ArchiveReader, Stored};
 pub use self::time::Time;
 pub use self::writer::ArchiveWriter;

@@ -2,7 +2,7 @@ use std::io::{Read, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::store::MemoryStore;
+use kms_core::store::{EntryName, KeyStore as _, MemoryStore};
 use kms_core::transfer::StoredKey;
 use kms_core::{CacheConfig, Identity, KeyName, KeyRing, Kms, Request};
 
@@ -40,12 +40,13 @@ async fn ring() -> KeyRing<Arc<MemoryStore>> {
 }
 
 async fn tar_of(ring: &KeyRing<Arc<MemoryStore>>) -> Vec<u8> {
-    let mut keys = Keys::begin(Arc::new(ring.clone()), &request()).await.unwrap();
+    let mut keys = Keys::begin(Arc::new(ring.clone()), &request(), Unreadable::LeaveOut).await.unwrap();
     let mut archive = ArchiveWriter::new(Vec::new(), "memory", Time::now());
     while let Some(found) = keys.next().await.unwrap() {
         match found {
             Found::Key(key) => archive.key(&key).unwrap(),
             Found::LeftOut(name, why) => archive.leave_out(&name, why),
+            Found::Unreadable(name, why) => archive.unreadable(&name, &why),
         }
     }
     archive.finish().unwrap().0
@@ -117,6 +118,33 @@ async fn what_was_written_is_read_with_versions_and_markers() {
             "manifest.json",
         ]
     );
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_fails_the_backup_or_is_named_in_it() {
+    let ring = ring().await;
+    let entry = EntryName::from(&name("a-b"));
+    ring.store().delete(&entry).await.unwrap();
+    ring.store().create(&entry, &b"no record".as_slice().into()).await.unwrap();
+    let mut keys = Keys::begin(Arc::new(ring.clone()), &request(), Unreadable::Fail).await.unwrap();
+    assert!(matches!(keys.next().await, Ok(Some(Found::Key(_)))));
+    assert_eq!(keys.next().await.err().unwrap().kind(), kms_core::ErrorKind::Corrupt);
+
+    let (read, manifest) = read_all(&*tar_of(&ring).await).unwrap();
+    assert_eq!(read.len(), 2);
+    assert_eq!((manifest.keys, manifest.left_out, manifest.unreadable), (2, 1, 1));
+    let left = &manifest.left_out_names[0];
+    assert!(left.name == "a-b" && left.why.contains("cannot be read"), "{left:?}");
+}
+
+#[test]
+fn a_manifest_of_a_thousand_long_reasons_fits_into_its_file() {
+    let mut manifest = Manifest::new(String::new(), "", Time::now());
+    for _ in 0..1001 {
+        manifest.count_unreadable(&name(&"n".repeat(80)), &"\u{1}\"ä".repeat(1000));
+    }
+    assert_eq!((manifest.left_out, manifest.left_out_names.len()), (1001, 1000));
+    assert!(serde_json::to_vec(&manifest).unwrap().len() <= tar_file::MAX_FILE);
 }
 
 #[tokio::test]

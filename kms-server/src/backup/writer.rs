@@ -57,6 +57,11 @@ impl<W: Write> ArchiveWriter<W> {
         self.manifest.count_left_out(name, why);
     }
 
+    /// Notes a key that was listed and cannot be read.
+    pub fn unreadable(&mut self, name: &KeyName, why: &str) {
+        self.manifest.count_unreadable(name, why);
+    }
+
     /// Writes the manifest and the end of the tar.
     ///
     /// # Errors

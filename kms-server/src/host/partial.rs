@@ -3,14 +3,16 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use kms_core::primitives::rename_new;
+use kms_core::primitives::{fill_random, rename_new};
 
 use super::files::{PRIVATE, parent};
 
-/// A file that is being written beside its place, as `FILE.partial`. It is removed when it is dropped unfinished.
+/// A file that is being written beside its place, as `FILE.RANDOM.partial`. It is removed when it is dropped unfinished.
+///
+/// The name is random, so that two programs that write to one place never touch each other's file.
 pub struct PartialFile {
     path: PathBuf,
     partial: PathBuf,
@@ -19,27 +21,40 @@ pub struct PartialFile {
 }
 
 impl PartialFile {
-    /// Begins a file that is to be at `path`, where nothing may be yet. What an earlier run left unfinished is replaced.
+    /// Fails with [`io::ErrorKind::AlreadyExists`] if something is at `path`.
+    pub fn refuse_existing(path: &Path) -> io::Result<()> {
+        match path.symlink_metadata() {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            // Whatever else is wrong with the path is told when the file is made.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Begins a file that is to be at `path`, where nothing may be yet.
     pub fn create(path: &Path) -> io::Result<Self> {
+        Self::refuse_existing(path)?;
+        let mut random = [0; 8];
+        fill_random(&mut random).map_err(|error| io::Error::other(error.chain().to_string()))?;
         let mut name = OsString::from(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-        if path.symlink_metadata().is_ok() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        name.push(".partial");
+        name.push(format!(".{}.partial", hex::encode(random)));
         let partial = path.with_file_name(name);
-        match fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&partial)?;
         file.set_permissions(Permissions::from_mode(PRIVATE))?;
         Ok(Self { path: path.to_owned(), partial, file: BufWriter::new(file), is_finished: false })
     }
 
     /// Syncs the file and gives it its name. A file that has come there meanwhile is left as it is.
+    ///
+    /// Fails if the name no longer leads to the file that was written.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;
+        let (written, named) = (self.file.get_ref().metadata()?, self.partial.symlink_metadata()?);
+        if (written.dev(), written.ino()) != (named.dev(), named.ino()) {
+            // What is there is somebody else's, so it is not removed either.
+            self.is_finished = true;
+            return Err(io::Error::other("another file has taken the place of what was written"));
+        }
         rename_new(&self.partial, &self.path)?;
         self.is_finished = true;
         File::open(parent(&self.path))?.sync_all()
@@ -73,7 +88,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("backup");
         let names = || fs::read_dir(directory.path()).unwrap().count();
-        fs::write(directory.path().join("backup.partial"), "of a run that was killed").unwrap();
         let mut begun = PartialFile::create(&path).unwrap();
         begun.write_all(b"half").unwrap();
         assert!(!path.exists());
@@ -93,5 +107,33 @@ mod tests {
         assert_eq!(begun.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&other).unwrap(), b"of somebody else");
         assert_eq!(names(), 2);
+    }
+    #[test]
+    fn two_that_write_to_one_place_leave_each_other_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backup");
+        let mut first = PartialFile::create(&path).unwrap();
+        first.write_all(b"the first, ").unwrap();
+        let mut second = PartialFile::create(&path).unwrap();
+        second.write_all(b"half of the second").unwrap();
+        first.write_all(b"whole").unwrap();
+        first.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"the first, whole");
+        assert_eq!(second.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"the first, whole");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_file_that_was_exchanged_is_not_given_the_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backup");
+        let mut begun = PartialFile::create(&path).unwrap();
+        begun.write_all(b"whole").unwrap();
+        fs::remove_file(&begun.partial).unwrap();
+        fs::write(&begun.partial, "half of another").unwrap();
+        let error = begun.finish().unwrap_err();
+        assert!(error.to_string().contains("another file has taken the place"), "{error}");
+        assert!(!path.exists());
     }
 }

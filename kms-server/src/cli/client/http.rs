@@ -147,20 +147,21 @@ impl Client {
         Err(self.refused(&pending, status, path).into())
     }
 
-    /// Sends a request and calls `piece` for each piece of a long answer as it comes. Returns the trailers of the answer.
+    /// Sends a request with a body of JSON, or an empty one, and calls `piece` for each piece of a long answer as it comes. Returns the trailers of the answer.
     ///
     /// An answer that breaks off is an error.
     pub async fn download<E: From<ClientError>>(
         &self,
         method: Method,
         path: &str,
+        body: impl Into<Bytes>,
         mut piece: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Option<HeaderMap>, E> {
         let (server, stream) = self.connect_any().await?;
         let request = Request::builder().method(method).uri(path).header(HOST, server.to_string());
         let request = request
             .header(TE, "trailers")
-            .body(Full::new(Bytes::new()))
+            .body(Full::new(body.into()))
             .map_err(|_| ClientError::Setup(format!("'{path}' is no path")))?;
         let broken = |error: hyper::Error| ClientError::broken(server, &error);
         let late = |_| ClientError::answer(server, format!("nothing for {} s", PIECE_TIMEOUT.as_secs()));

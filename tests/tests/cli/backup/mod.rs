@@ -40,6 +40,12 @@ impl Node {
         self.dir.path().join(name)
     }
 
+    /// Returns whether a file is there that is not whole.
+    fn has_partial(&self) -> bool {
+        let mut files = fs::read_dir(self.dir.path()).unwrap();
+        files.any(|file| file.unwrap().file_name().to_string_lossy().ends_with(".partial"))
+    }
+
     pub fn api_key(&self) -> String {
         field(&self.made, "api_key")
     }
@@ -130,8 +136,10 @@ fn a_backup_of_a_server_is_verified_and_restored_elsewhere() {
     assert!(error.contains("stop its server first"), "{error}");
     server.stop();
 
-    // The same again changes nothing, and tells what is different.
-    let restored: Value = serde_json::from_str(&elsewhere.restore(&archive, &identity).ok()).unwrap();
+    // The same again changes nothing, tells what is different, and does not call that whole.
+    let done = elsewhere.restore(&archive, &identity);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let restored: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(
         (&restored["stored"], &restored["there"], &restored["proven"]),
         (&0.into(), &3.into(), &3.into())
@@ -162,6 +170,84 @@ fn a_restore_overwrites_nothing_and_names_what_is_in_the_way() {
     assert!(restored["conflicts"][0]["why"].as_str().unwrap().contains("another key has this name"));
     let (_server, shell) = other.serve();
     opens(&shell, "a", &sealed);
+}
+
+#[test]
+fn a_key_that_is_deleted_at_the_target_is_not_called_restored() {
+    let node = Node::init();
+    let (server, shell) = node.serve();
+    shell.run(&["key", "create", "a", "b"]).ok();
+    let archive = node.path("keys.backup");
+    shell.run(&["backup", "create", "-o", text(&archive)]).ok();
+    shell.run(&["key", "rm", "a"]).ok();
+    shell.run(&["key", "rotate", "b"]).ok();
+    server.stop();
+    let identity = OWNER.file(node.dir.path(), "identity");
+    let done = node.restore(&archive, &identity);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let restored: Value = serde_json::from_str(&done.stdout).unwrap();
+    let told: Vec<_> = ["differs", "conflicts"]
+        .iter()
+        .flat_map(|list| restored[list].as_array().unwrap().clone())
+        .map(|note| (note["key"].clone(), note["why"].as_str().unwrap().contains("deleted")))
+        .collect();
+    assert_eq!(told, [("a".into(), true)], "{restored}");
+
+    let (server, shell) = node.serve();
+    shell.run(&["key", "restore", "a"]).ok();
+    server.stop();
+    node.restore(&archive, &identity).ok();
+
+    // Another version is disabled at the target: that is told, too.
+    let (server, shell) = node.serve();
+    shell.run(&["key", "retire", "b", "--version", "1"]).ok();
+    server.stop();
+    let done = node.restore(&archive, &identity);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let restored: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((&restored["differs"][0]["key"], &restored["proven"]), (&"b".into(), &2.into()), "{restored}");
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_left_out_only_if_the_command_says_so() {
+    let node = Node::init();
+    let (server, shell) = node.serve();
+    shell.run(&["key", "create", "a", "b", "c"]).ok();
+    server.stop();
+    // The journal loses the line of a key, and the database is gone: the name is known, and its record is lost.
+    let data = node.path("node/data");
+    let journal = fs::read_to_string(data.join("journal")).unwrap();
+    let line = journal.lines().find(|line| line.contains(" + b ")).unwrap();
+    let at = line.find(" + b ").unwrap() + " + b ".len();
+    let damaged = format!("{}{}", &line[..at], "?".repeat(line.len() - at));
+    fs::write(data.join("journal"), journal.replace(line, &damaged)).unwrap();
+    fs::remove_dir_all(data.join("sled")).unwrap();
+
+    let (server, shell) = node.serve();
+    let archive = node.path("keys.backup");
+    assert!(!shell.run(&["backup", "create", "-o", text(&archive)]).status.success());
+    assert!(!archive.exists() && !node.has_partial());
+    let done = shell.run(&["backup", "create", "-o", text(&archive), "--leave-out-unreadable"]);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    assert!(done.stdout.starts_with("2 keys with 2 versions"), "{done:?}");
+    assert!(done.stderr.contains("1 key cannot be read"), "{done:?}");
+    server.stop();
+    let identity = OWNER.file(node.dir.path(), "identity");
+    let verify = ["backup", "verify", text(&archive), "--identity", text(&identity)];
+    let told = Shell::default().run(&verify).ok();
+    assert!(told.contains("not in it: key 'b': it cannot be read"), "{told}");
+
+    let offline = node.path("offline.backup");
+    let config = node.config();
+    let create = |more: &[&str]| {
+        let arguments = ["backup", "create", "-o", text(&offline), "--config", text(&config), "--json"];
+        Shell::default().run(&[&arguments, more].concat())
+    };
+    assert!(!create(&[]).status.success() && !offline.exists());
+    let done = create(&["--leave-out-unreadable"]);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let told: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((&told["summary"]["keys"], &told["summary"]["unreadable"]), (&2.into(), &1.into()));
 }
 
 #[test]
@@ -265,7 +351,7 @@ fn a_stopped_store_is_backed_up_to_whom_the_command_says() {
     );
     let secret = create(&node.path("none"), &["--recipient", OTHER.secret]).error();
     assert!(secret.contains("a secret key of age") && !secret.contains(OTHER.secret), "{secret}");
-    assert!(!node.path("none").exists() && !node.path("none.partial").exists());
+    assert!(!node.path("none").exists() && !node.has_partial());
 
     let sealed_by_words = node.path("words.backup");
     let command =
@@ -290,15 +376,21 @@ fn a_stopped_store_is_backed_up_to_whom_the_command_says() {
 fn a_backup_that_breaks_off_leaves_no_file() {
     let node = Node::init();
     let (_server, shell) = node.serve();
-    let (archive, rest) = (node.path("keys.backup"), node.path("keys.backup.partial"));
+    let archive = node.path("keys.backup");
     let stranger = Shell::default().run(&["identity", "new", "--json"]).ok();
     let denied = shell.clone().set("KES_API_KEY", field(&stranger, "api_key"));
     let error = denied.run(&["backup", "create", "-o", text(&archive)]).error();
-    assert!(error.contains("/v1/backup/create") && !archive.exists() && !rest.exists(), "{error}");
+    assert!(error.contains("/v1/backup/create") && !archive.exists() && !node.has_partial(), "{error}");
+    // What another command is writing to the same place stays.
+    let other = node.path("keys.backup.partial");
+    fs::write(&other, "half").unwrap();
+    assert!(!denied.run(&["backup", "create", "-o", text(&archive)]).status.success() && other.exists());
+    fs::remove_file(&other).unwrap();
     fs::create_dir(&archive).unwrap();
     assert!(!shell.run(&["backup", "create", "-o", text(&archive)]).status.success());
     let error = shell.run(&["backup", "create", "-o", text(&node.path("none/keys"))]).error();
     assert!(error.contains("none/keys"), "{error}");
+    assert!(!node.has_partial());
 }
 
 #[test]

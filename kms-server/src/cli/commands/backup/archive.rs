@@ -42,12 +42,16 @@ type Reader<'a> = ArchiveReader<BufReader<StreamReader<Bounded<BufReader<&'a Fil
 impl<'a> Archive<'a> {
     /// Opens the file, and asks for the passphrase if one opens it.
     pub fn open(flags: &'a OpenFlags) -> Result<Self, Failure> {
-        let path = &*flags.file;
-        let file = open_file(path).map_err(|error| Failure::new(files::failed(path, &error)))?;
         let identities = match &flags.identity {
             Some(identity) => Identities::from_file(identity).map_err(Failure::new)?,
-            None => Identities::of_passphrase(password::ask_passphrase(path)?),
+            None => Identities::of_passphrase(password::ask_passphrase(&flags.file)?),
         };
+        Self::of(&flags.file, identities)
+    }
+
+    /// Opens a file that one of these opens.
+    pub fn of(path: &'a Path, identities: Identities) -> Result<Self, Failure> {
+        let file = open_file(path).map_err(|error| Failure::new(files::failed(path, &error)))?;
         Ok(Self { path, file, identities })
     }
 

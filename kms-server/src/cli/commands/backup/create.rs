@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::archive::counted;
-use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Time};
+use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Time, Unreadable};
 use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::name::Call;
@@ -45,6 +45,9 @@ pub struct Args {
     /// Ask for a passphrase that opens the backup, instead of sealing to recipients.
     #[arg(long, requires = "config", conflicts_with = "recipient")]
     passphrase: bool,
+    /// Leave out keys that cannot be read instead of making no backup. The backup names them, and the exit code is 1.
+    #[arg(long)]
+    leave_out_unreadable: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -58,10 +61,12 @@ struct Summary {
     keys: u64,
     versions: u64,
     left_out: u64,
+    /// How many of those that were left out cannot be read.
+    unreadable: u64,
     recipients: usize,
 }
 
-/// Makes a backup.
+/// Makes a backup. It fails if a key that cannot be read was left out.
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let path = &*args.output;
     let made = match &args.config {
@@ -69,11 +74,21 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
         None => of_server(args, call)?,
     };
     let output = call.output(args.json);
+    let ended = || if made.unreadable == 0 { Ok(()) } else { Err(Failure::silent()) };
     if output.is_json() {
-        return output.json(&json!({ "file": path, "summary": made }));
+        output.json(&json!({ "file": path, "summary": made }))?;
+        return ended();
     }
-    if made.left_out != 0 {
-        let what = counted(made.left_out, "key");
+    if made.unreadable != 0 {
+        let what = counted(made.unreadable, "key");
+        let _ = writeln!(
+            io::stderr(),
+            "Warning: {what} cannot be read and so not in the backup; 'kms backup verify' names them"
+        );
+    }
+    let deleted = made.left_out.saturating_sub(made.unreadable);
+    if deleted != 0 {
+        let what = counted(deleted, "key");
         let _ = writeln!(
             io::stderr(),
             "Warning: {what} deleted in the key store or meanwhile: not in the backup; 'kms backup verify' names them"
@@ -85,18 +100,31 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
         counted(made.versions, "version"),
         path.display(),
         counted(made.recipients as u64, "recipient")
-    ))
+    ))?;
+    ended()
 }
 
 /// Asks a server.
 fn of_server(args: &Args, call: Call<'_>) -> Result<Summary, Failure> {
     let client = args.connection.client(call)?;
-    let mut file = begin(&args.output)?;
-    let write = |bytes: &[u8]| file.write_all(bytes).map_err(|error| not_written(&args.output, &error));
-    let trailers = block_on(client.download(Method::PUT, PATH, write))??;
+    PartialFile::refuse_existing(&args.output).map_err(|error| not_begun(&args.output, &error))?;
+    // A server that refuses leaves the disk as it is.
+    let mut begun = None;
+    let write = |bytes: &[u8]| {
+        let file = match &mut begun {
+            Some(file) => file,
+            None => begun.insert(begin(&args.output)?),
+        };
+        file.write_all(bytes).map_err(|error| not_written(&args.output, &error))
+    };
+    let body = match args.leave_out_unreadable {
+        true => json!({ "leave_out_unreadable": true }).to_string(),
+        false => String::new(),
+    };
+    let trailers = block_on(client.download(Method::PUT, PATH, body, write))??;
     let summary = trailers.as_ref().and_then(|trailers| trailers.get(SUMMARY));
     let summary = summary.and_then(|summary| serde_json::from_slice(summary.as_bytes()).ok());
-    let summary = summary.ok_or_else(|| {
+    let (summary, file) = summary.zip(begun).ok_or_else(|| {
         Failure::new(
             "the server did not say that the backup is whole, so it was removed; a proxy in between has to pass trailers on",
         )
@@ -113,30 +141,32 @@ fn of_store(args: &Args, config: &Path, call: Call<'_>) -> Result<Summary, Failu
         let store = plain::open(&settings.key_store, Purpose::Read).await?;
         let kms: Arc<dyn Kms> = Arc::new(KeyRing::new(store, CacheConfig::default()));
         let mut file = begin(&args.output)?;
-        let manifest = archive(&kms, &recipients, &mut file, &args.output).await?;
+        let manifest = archive(&kms, &recipients, &mut file, args).await?;
         finish(file, &args.output)?;
         Ok::<_, Failure>(manifest)
     })??;
-    let Manifest { keys, versions, left_out, .. } = made;
-    Ok(Summary { keys, versions, left_out, recipients: recipients.count() })
+    let Manifest { keys, versions, left_out, unreadable, .. } = made;
+    Ok(Summary { keys, versions, left_out, unreadable, recipients: recipients.count() })
 }
 
 async fn archive(
     kms: &Arc<dyn Kms>,
     recipients: &Recipients,
     file: &mut PartialFile,
-    path: &Path,
+    args: &Args,
 ) -> Result<Manifest, Failure> {
-    let failed = |error: io::Error| not_written(path, &error);
+    let failed = |error: io::Error| not_written(&args.output, &error);
+    let unreadable = if args.leave_out_unreadable { Unreadable::LeaveOut } else { Unreadable::Fail };
     let request = Request::new(Identity::of_program("kms backup create"), START_TIMEOUT);
     let began = Time::now();
-    let mut keys = Keys::begin(Arc::clone(kms), &request).await?;
+    let mut keys = Keys::begin(Arc::clone(kms), &request, unreadable).await?;
     let sealed = recipients.seal(file).map_err(failed)?;
     let mut archive = ArchiveWriter::new(sealed, kms.capabilities().backend, began);
     while let Some(found) = keys.next().await? {
         match found {
             Found::Key(key) => archive.key(&key).map_err(failed)?,
             Found::LeftOut(name, why) => archive.leave_out(&name, why),
+            Found::Unreadable(name, why) => archive.unreadable(&name, &why),
         }
     }
     let (sealed, manifest) = archive.finish().map_err(failed)?;
@@ -164,12 +194,16 @@ fn recipients(args: &Args, config: &Path, settings: &Settings) -> Result<Recipie
 }
 
 fn begin(path: &Path) -> Result<PartialFile, Failure> {
-    PartialFile::create(path).map_err(|error| match error.kind() {
+    PartialFile::create(path).map_err(|error| not_begun(path, &error))
+}
+
+fn not_begun(path: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
         io::ErrorKind::AlreadyExists => {
             Failure::new(format!("{}: it is there already, and nothing is overwritten", path.display()))
         }
-        _ => not_written(path, &error),
-    })
+        _ => not_written(path, error),
+    }
 }
 
 fn finish(file: PartialFile, path: &Path) -> Result<(), Failure> {
