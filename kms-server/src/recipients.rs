@@ -10,7 +10,7 @@ use age::stream::{StreamReader, StreamWriter};
 use age::{DecryptError, Decryptor, EncryptError, Encryptor};
 use kms_core::primitives::read_secret_file;
 
-use crate::host::files;
+use crate::host::files::{self, Readers};
 
 /// The most that a file of identities may hold, in bytes.
 const MAX_IDENTITY_FILE: usize = 64 << 10;
@@ -74,11 +74,14 @@ pub struct Identities(Vec<Box<dyn age::Identity>>);
 impl Identities {
     /// Reads the secret keys in a file that `age-keygen` made. Lines that begin with `#` are comments.
     ///
+    /// A file that others can read or write is refused: it opens every backup.
+    ///
     /// # Errors
     ///
     /// A text that names the file and what is wrong, and never quotes it.
     pub fn from_file(path: &Path) -> Result<Self, String> {
         let failed = |why: &str| format!("{}: {why}", path.display());
+        files::refuse_exposed(path, Readers::Owner)?;
         let content =
             read_secret_file(path, MAX_IDENTITY_FILE).map_err(|error| files::failed(path, &error))?;
         let text = std::str::from_utf8(&content)
@@ -227,5 +230,13 @@ mod tests {
             let error = Identities::from_file(&file).err().unwrap();
             assert!(error.contains(expected) && !error.contains(&secret), "{error}");
         }
+        std::fs::write(&file, &secret).unwrap();
+        for mode in [0o640, 0o604, 0o622] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = Identities::from_file(&file).err().unwrap();
+            assert!(error.contains(&format!("its mode {mode:04o} lets others")), "{error}");
+        }
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(Identities::from_file(&file).is_ok());
     }
 }

@@ -43,15 +43,15 @@ impl Backups {
         self.target.store(Some(Arc::new(target)));
     }
 
-    /// Returns how old the last good drill is, in seconds: infinitely if there was none, or none that can be read. `None` if no
-    /// file for it is configured.
-    pub fn drill_age(&self) -> Option<f64> {
+    /// Returns how old the last good drill is, and how old the archive was made that it restored, in seconds: infinitely if
+    /// there was none, or none that can be read. `None` if no file for it is configured.
+    pub fn drill_ages(&self) -> Option<[f64; 2]> {
         let target = self.target.load();
         let file = target.as_ref()?.settings.drill_evidence.as_deref()?;
-        let age = evidence::age_of_last_good(file);
+        let ages = evidence::last_good(file).ages();
         // A second is exact enough, and so is every age below some hundred million years.
         #[expect(clippy::cast_precision_loss, reason = "see above")]
-        Some(age.map_or(f64::INFINITY, |age| age as f64))
+        Some(ages.map(|age| age.map_or(f64::INFINITY, |age| age as f64)))
     }
 
     /// Returns those who can open a backup; `None` if there is nobody.

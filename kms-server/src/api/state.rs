@@ -154,8 +154,8 @@ impl Api {
 
     /// Returns all metrics in the text format of Prometheus.
     pub fn metrics_text(&self) -> Vec<u8> {
-        if let Some(age) = self.backups.drill_age() {
-            self.metrics.drill_is_old(age);
+        if let Some(ages) = self.backups.drill_ages() {
+            self.metrics.drill_is_old(ages);
         }
         self.metrics.text(&*self.kms)
     }

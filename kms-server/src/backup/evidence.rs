@@ -28,7 +28,8 @@ pub struct Evidence {
     pub ended: Time,
     /// The archive.
     pub archive: Archive,
-    /// `good` if every key of the archive opened what it had sealed, `bad` otherwise.
+    /// `good` if the archive has keys and lacks none that was listed, it is as young as the drill demands, and every key of it
+    /// opened what it had sealed; `bad` otherwise.
     pub verdict: String,
     /// Why the verdict is bad.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,6 +41,9 @@ pub struct Evidence {
     /// When the last good drill ended, this one or one before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_good: Option<Time>,
+    /// As of when the archive of the last good drill was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_good_snapshot: Option<Time>,
 }
 
 /// The archive of a drill.
@@ -61,17 +65,36 @@ pub struct Archive {
     pub manifest: Option<Manifest>,
 }
 
-/// Returns when the last good drill of the evidence in a file ended; `None` if there was none, or the file cannot be read.
-pub fn last_good(file: &Path) -> Option<Time> {
+/// The last good drill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastGood {
+    /// When it ended.
+    pub ended: Option<Time>,
+    /// As of when its archive was.
+    pub snapshot: Option<Time>,
+}
+
+impl LastGood {
+    /// Returns how many seconds ago it ended, and how many seconds old its archive is.
+    pub fn ages(self) -> [Option<i64>; 2] {
+        let now = Time::now();
+        [self.ended, self.snapshot].map(|time| time.map(|time| time.age(now)))
+    }
+}
+
+/// Returns the last good drill of the evidence in a file: without times if there was none, or the file cannot be read.
+pub fn last_good(file: &Path) -> LastGood {
+    read(file).map_or_else(LastGood::default, |evidence| LastGood {
+        ended: evidence.last_good,
+        snapshot: evidence.last_good_snapshot,
+    })
+}
+
+fn read(file: &Path) -> Option<Evidence> {
     let found = file.metadata().ok()?;
     if !found.is_file() || found.len() > MAX_EVIDENCE {
         return None;
     }
     let evidence: Evidence = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    evidence.last_good.filter(|_| evidence.format == FORMAT)
-}
-
-/// Returns how many seconds ago the last good drill ended.
-pub fn age_of_last_good(file: &Path) -> Option<i64> {
-    last_good(file).map(|ended| ended.age(Time::now()))
+    Some(evidence).filter(|evidence| evidence.format == FORMAT)
 }

@@ -3,9 +3,9 @@
 use std::io::Read;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use kms_core::KeyName;
 use kms_core::primitives::SecretBytes;
 use kms_core::transfer::{Probe, StoredKey};
+use kms_core::{KeyName, MAX_VERSIONS};
 
 use super::facts::{FORMAT, KEY_FILE, KEYS, KeyFacts, MANIFEST, Manifest, entry_of};
 use super::tar_file;
@@ -13,6 +13,9 @@ use super::time::Time;
 
 /// The most bytes of all entries of a key: a thousand versions, all of them disabled, take a quarter.
 const MAX_KEY: usize = 4 << 20;
+
+/// The most files of a key before the one that describes it: each version, the mark that disables it, the mark of the deletion.
+const MAX_FILES: usize = 2 * MAX_VERSIONS as usize + 1;
 
 /// A key of an archive: whole, and with probes that it opens.
 pub struct Stored {
@@ -80,7 +83,7 @@ impl<R: Read> ArchiveReader<R> {
                 return read.map(Some).map_err(|why| format!("key '{name}': {why}"));
             }
             size += content.len();
-            if size > MAX_KEY {
+            if size > MAX_KEY || files.len() == MAX_FILES {
                 return Err(format!("key '{name}': it is larger than any key"));
             }
             files.push((file.to_owned(), SecretBytes::from(content.as_slice())));

@@ -289,6 +289,13 @@ async fn a_hostile_tar_is_refused_by_its_headers() {
         tar_file::write(&mut endless, "keys/a/versions/2", &vec![0; tar_file::MAX_FILE]).unwrap();
     }
     assert!(refusal(&endless).contains("larger than any key"));
+    // Empty files have no size, and end at a bound, too.
+    let mut endless = Vec::new();
+    for _ in 0..2002 {
+        tar_file::write(&mut endless, "keys/a/versions/2", &[]).unwrap();
+    }
+    assert!(refusal(&endless).contains("larger than any key"));
+    assert!(refusal(&endless[..2001 * 512]).contains("cut off"), "so many are no reason yet");
 }
 
 #[tokio::test]

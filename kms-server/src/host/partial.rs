@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use kms_core::primitives::{fill_random, rename_new};
 
 use super::files::{PRIVATE, parent};
@@ -17,6 +18,7 @@ pub struct PartialFile {
     path: PathBuf,
     partial: PathBuf,
     file: BufWriter<File>,
+    hash: Context,
     is_finished: bool,
 }
 
@@ -40,13 +42,19 @@ impl PartialFile {
         let partial = path.with_file_name(name);
         let file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&partial)?;
         file.set_permissions(Permissions::from_mode(PRIVATE))?;
-        Ok(Self { path: path.to_owned(), partial, file: BufWriter::new(file), is_finished: false })
+        Ok(Self {
+            path: path.to_owned(),
+            partial,
+            file: BufWriter::new(file),
+            hash: Context::new(&SHA256),
+            is_finished: false,
+        })
     }
 
     /// Syncs the file and gives it its name. A file that has come there meanwhile is left as it is.
     ///
-    /// Fails if the name no longer leads to the file that was written.
-    pub fn finish(mut self) -> io::Result<()> {
+    /// Returns SHA-256 of what was written, in hexadecimal. Fails if the name no longer leads to the file that was written.
+    pub fn finish(mut self) -> io::Result<String> {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;
         let (written, named) = (self.file.get_ref().metadata()?, self.partial.symlink_metadata()?);
@@ -57,13 +65,16 @@ impl PartialFile {
         }
         rename_new(&self.partial, &self.path)?;
         self.is_finished = true;
-        File::open(parent(&self.path))?.sync_all()
+        File::open(parent(&self.path))?.sync_all()?;
+        Ok(hex::encode(self.hash.clone().finish()))
     }
 }
 
 impl Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -48,7 +48,7 @@ pub struct Metrics {
     certificate_expiry: Gauge,
     closed_roots: IntGauge,
     /// There is a series only if drills leave evidence for it.
-    drill_age: OnceLock<Option<Gauge>>,
+    drill_ages: OnceLock<Option<[Gauge; 2]>>,
     protection: [IntGauge; 4],
     /// The figures of an escrow file, if there is one.
     escrow: OnceLock<Escrow>,
@@ -120,7 +120,7 @@ impl Metrics {
                 "kms_roots_closed",
                 "Roots of the key store in the config that do not open it now.",
             )?,
-            drill_age: OnceLock::new(),
+            drill_ages: OnceLock::new(),
             protection: [
                 gauge(&ours, "kms_memory_locked", "Whether no page of the process can be swapped out.")?,
                 gauge(
@@ -191,14 +191,22 @@ impl Metrics {
         Ok(())
     }
 
-    /// Sets the age of the last good drill of a backup, in seconds.
-    pub fn drill_is_old(&self, seconds: f64) {
-        let made = self.drill_age.get_or_init(|| {
-            let help = "Seconds since the last drill in which every key of a backup opened.";
-            let age = Gauge::new("kms_backup_last_good_drill_age_seconds", help).ok()?;
-            register(&self.ours, age).ok()
+    /// Sets the age of the last good drill of a backup, and that of the backup, in seconds.
+    pub fn drill_is_old(&self, seconds: [f64; 2]) {
+        let made = self.drill_ages.get_or_init(|| {
+            let gauge = |name, help| register(&self.ours, Gauge::new(name, help).ok()?).ok();
+            Some([
+                gauge(
+                    "kms_backup_last_good_drill_age_seconds",
+                    "Seconds since the last drill in which every key of a backup opened.",
+                )?,
+                gauge(
+                    "kms_backup_last_good_snapshot_age_seconds",
+                    "Age of the backup that the last good drill restored: seconds since its list of keys began.",
+                )?,
+            ])
         });
-        if let Some(age) = made {
+        for (age, seconds) in made.iter().flatten().zip(seconds) {
             age.set(seconds);
         }
     }

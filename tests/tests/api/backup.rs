@@ -259,12 +259,13 @@ async fn the_age_of_the_last_good_drill_is_a_metric() {
     let file = backed.directory.path().join("evidence.json");
     backed.builder.settings.backup.drill_evidence = Some(file.clone());
     let server = backed.builder.start().await;
-    let age = async || {
+    let figure = async |name: &str| {
         let text = server.admin(Protocol::Http2).send("GET", "/metrics", "").await.unwrap();
-        let mut lines = text.text().lines();
-        let line = lines.find_map(|line| line.strip_prefix("kms_backup_last_good_drill_age_seconds "));
-        line.unwrap().to_owned()
+        let line = text.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+        line.to_owned()
     };
+    let age = async || figure("kms_backup_last_good_drill_age_seconds").await;
+    let snapshot = async || figure("kms_backup_last_good_snapshot_age_seconds").await;
     assert_eq!(age().await, "inf", "an alert on an age that is too high has to fire without a drill, too");
     let evidence = |last_good: Option<String>| {
         let now = jiff::Timestamp::now().to_string();
@@ -279,6 +280,15 @@ async fn the_age_of_the_last_good_drill_is_a_metric() {
     std::fs::write(&file, evidence(Some(hour_ago.to_string())).to_string()).unwrap();
     let seconds: f64 = age().await.parse().unwrap();
     assert!((3600.0..3660.0).contains(&seconds), "{seconds}");
+    assert_eq!(snapshot().await, "inf", "evidence that does not say how old the archive was proves no age");
+    let mut told = evidence(Some(hour_ago.to_string()));
+    told["last_good_snapshot"] = (jiff::Timestamp::now() - Duration::from_secs(7200)).to_string().into();
+    std::fs::write(&file, told.to_string()).unwrap();
+    let seconds: f64 = snapshot().await.parse().unwrap();
+    assert!(
+        (7200.0..7260.0).contains(&seconds),
+        "a drill of an old archive is new, and the archive is old: {seconds}"
+    );
     std::fs::write(&file, "no evidence").unwrap();
     assert_eq!(age().await, "inf");
     let without = TestServer::start().await;

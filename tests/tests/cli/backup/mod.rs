@@ -105,7 +105,9 @@ fn a_backup_of_a_server_is_verified_and_restored_elsewhere() {
 
     let (archive, identity) = (node.path("keys.backup"), OWNER.file(node.dir.path(), "identity"));
     let made = shell.run(&["backup", "create", "-o", text(&archive)]).ok();
-    assert_eq!(made, format!("3 keys with 4 versions are in {}, for 1 recipient.\n", archive.display()));
+    let (told, sha256) = made.split_once("\nSHA-256 ").unwrap();
+    assert_eq!(told, format!("3 keys with 4 versions are in {}, for 1 recipient.", archive.display()));
+    let sha256 = sha256.trim_end();
     assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o600);
     let again = shell.run(&["backup", "create", "-o", text(&archive)]).error();
     assert!(again.contains("nothing is overwritten"), "{again}");
@@ -118,6 +120,21 @@ fn a_backup_of_a_server_is_verified_and_restored_elsewhere() {
     assert!(told.contains("1 key: deleted, restorable"), "{told}");
     let told: Value = serde_json::from_str(&verify(&["--identity", text(&identity), "--json"]).ok()).unwrap();
     assert_eq!((&told["manifest"]["keys"], &told["manifest"]["store"]), (&3.into(), &"fs".into()));
+    assert_eq!(told["sha256"], sha256);
+    // Anybody can seal to a recipient, so an archive of another hash is refused.
+    let of_another = "0".repeat(64);
+    verify(&["--identity", text(&identity), "--sha256", &sha256.to_uppercase()]).ok();
+    let error = verify(&["--identity", text(&identity), "--sha256", &of_another]).error();
+    assert!(error.contains(sha256) && error.contains("another backup"), "{error}");
+    let error = verify(&["--identity", text(&identity), "--sha256", "abc"]).error();
+    assert!(error.contains("64 hexadecimal digits"), "{error}");
+    let error = {
+        let (archive, identity, config) = (text(&archive), text(&identity), node.config());
+        let arguments =
+            ["backup", "restore", archive, "--identity", identity, "--sha256", &of_another, "--to"];
+        Shell::default().run(&[&arguments[..], &[text(&config)]].concat()).error()
+    };
+    assert!(error.contains("another backup"), "{error}");
     let other = OTHER.file(node.dir.path(), "other");
     let error = verify(&["--identity", text(&other)]).error();
     assert!(error.contains("it is sealed to others"), "{error}");
@@ -197,15 +214,6 @@ fn a_key_that_is_deleted_at_the_target_is_not_called_restored() {
     shell.run(&["key", "restore", "a"]).ok();
     server.stop();
     node.restore(&archive, &identity).ok();
-
-    // Another version is disabled at the target: that is told, too.
-    let (server, shell) = node.serve();
-    shell.run(&["key", "retire", "b", "--version", "1"]).ok();
-    server.stop();
-    let done = node.restore(&archive, &identity);
-    assert_eq!(done.status.code(), Some(1), "{done:?}");
-    let restored: Value = serde_json::from_str(&done.stdout).unwrap();
-    assert_eq!((&restored["differs"][0]["key"], &restored["proven"]), (&"b".into(), &2.into()), "{restored}");
 }
 
 #[test]
@@ -236,6 +244,10 @@ fn a_key_that_cannot_be_read_is_left_out_only_if_the_command_says_so() {
     let verify = ["backup", "verify", text(&archive), "--identity", text(&identity)];
     let told = Shell::default().run(&verify).ok();
     assert!(told.contains("not in it: key 'b': it cannot be read"), "{told}");
+    let evidence = node.path("evidence.json");
+    let drill = ["backup", "drill", text(&archive), "--identity", text(&identity), "-o", text(&evidence)];
+    assert!(Shell::default().run(&drill).error().contains("it left out 1 key"));
+    Shell::default().run(&[&drill[..], &["--allow-left-out"]].concat()).ok();
 
     let offline = node.path("offline.backup");
     let config = node.config();
@@ -312,6 +324,28 @@ fn a_drill_leaves_dated_evidence() {
     assert!(good["archive"]["age_seconds"].as_i64().unwrap() < 600);
     assert_eq!(good["last_good"], good["ended"]);
 
+    assert_eq!(good["last_good_snapshot"], good["archive"]["manifest"]["began"]);
+
+    // What is whole is not good if it is older than the drill demands, or of another hash.
+    let drill_with = |more: &[&str]| {
+        let arguments =
+            ["backup", "drill", text(&archive), "--identity", text(&identity), "-o", text(&evidence)];
+        Shell::default().run(&[&arguments, more].concat())
+    };
+    let sha256 = good["archive"]["sha256"].as_str().unwrap();
+    drill_with(&["--max-age", "1d", "--sha256", sha256]).ok();
+    for (flag, value, why) in
+        [("--max-age", "1ns", "longer ago than --max-age"), ("--sha256", &"0".repeat(64), "another backup")]
+    {
+        let done = drill_with(&[flag, value]);
+        assert!(done.status.code() == Some(1) && done.stderr.contains(why), "{done:?}");
+        assert_eq!(told()["verdict"], "bad");
+    }
+    let good = {
+        drill(&archive).ok();
+        told()
+    };
+
     // A bad drill does not hide when the last good one was.
     let mut bytes = fs::read(&archive).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -319,7 +353,23 @@ fn a_drill_leaves_dated_evidence() {
     assert_eq!(drill(&archive).status.code(), Some(1));
     let bad = told();
     assert_eq!((&bad["verdict"], &bad["last_good"]), (&"bad".into(), &good["last_good"]));
+    assert_eq!(bad["last_good_snapshot"], good["last_good_snapshot"]);
     assert!(bad["why"].as_str().unwrap().contains("keys.backup"));
+}
+
+#[test]
+fn a_drill_of_a_backup_without_keys_is_bad_unless_that_is_expected() {
+    let node = Node::init();
+    let (_server, shell) = node.serve();
+    let (archive, identity) = (node.path("keys.backup"), OWNER.file(node.dir.path(), "identity"));
+    shell.run(&["backup", "create", "-o", text(&archive)]).ok();
+    let evidence = node.path("evidence.json");
+    let drill = ["backup", "drill", text(&archive), "--identity", text(&identity), "-o", text(&evidence)];
+    let error = Shell::default().run(&drill).error();
+    assert!(error.contains("it has no keys"), "{error}");
+    let told: Value = serde_json::from_str(&fs::read_to_string(&evidence).unwrap()).unwrap();
+    assert_eq!((&told["verdict"], told.get("last_good")), (&"bad".into(), None));
+    Shell::default().run(&[&drill[..], &["--allow-empty"]].concat()).ok();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! An archive in a file, and who opens it.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek as _};
+use std::io::{self, BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use age::DecryptError;
@@ -27,6 +27,17 @@ pub struct OpenFlags {
     /// Ask for the passphrase that opens the backup.
     #[arg(long)]
     passphrase: bool,
+    /// Refuse the backup unless its file has this SHA-256, which 'kms backup create' printed.
+    #[arg(long, value_name = "HEX", value_parser = parse_sha256)]
+    sha256: Option<String>,
+}
+
+/// Parses SHA-256 in hexadecimal.
+fn parse_sha256(text: &str) -> Result<String, String> {
+    match hex::decode(text) {
+        Ok(hash) if hash.len() == 32 => Ok(hex::encode(hash)),
+        _ => Err("no SHA-256, expected 64 hexadecimal digits".to_owned()),
+    }
 }
 
 /// An archive in a file. It can be read several times, and is checked each time.
@@ -34,6 +45,8 @@ pub struct Archive<'a> {
     path: &'a Path,
     file: File,
     identities: Identities,
+    sha256: String,
+    len: u64,
 }
 
 /// The reader of an archive from its beginning.
@@ -46,13 +59,31 @@ impl<'a> Archive<'a> {
             Some(identity) => Identities::from_file(identity).map_err(Failure::new)?,
             None => Identities::of_passphrase(password::ask_passphrase(&flags.file)?),
         };
-        Self::of(&flags.file, identities)
+        let archive = Self::of(&flags.file, identities)?;
+        match &flags.sha256 {
+            Some(expected) if *expected != archive.sha256 => Err(archive.fails(&format!(
+                "its SHA-256 is {}, and {expected} is expected: it is another backup, or was changed",
+                archive.sha256
+            ))),
+            _ => Ok(archive),
+        }
     }
 
     /// Opens a file that one of these opens.
     pub fn of(path: &'a Path, identities: Identities) -> Result<Self, Failure> {
         let file = open_file(path).map_err(|error| Failure::new(files::failed(path, &error)))?;
-        Ok(Self { path, file, identities })
+        let (sha256, len) = hash(&file).map_err(|error| Failure::new(files::failed(path, &error)))?;
+        Ok(Self { path, file, identities, sha256, len })
+    }
+
+    /// Returns SHA-256 of the file in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Returns the size of the file in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
     }
 
     /// Begins to read.
@@ -85,28 +116,27 @@ impl<'a> Archive<'a> {
         self.manifest(reader)
     }
 
-    /// Returns SHA-256 of the file in hexadecimal, and its size.
-    pub fn sha256(&self) -> Result<(String, u64), Failure> {
-        let (mut file, mut hash, mut size) = (&self.file, Context::new(&SHA256), 0);
-        file.rewind().map_err(|error| self.unreadable(&error))?;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match file.read(&mut buffer).map_err(|error| self.unreadable(&error))? {
-                0 => return Ok((hex::encode(hash.finish()), size)),
-                count => {
-                    hash.update(&buffer[..count]);
-                    size += count as u64;
-                }
-            }
-        }
-    }
-
     fn unreadable(&self, error: &std::io::Error) -> Failure {
         Failure::new(files::failed(self.path, error))
     }
 
     fn fails(&self, why: &str) -> Failure {
         Failure::new(format!("{}: {why}", self.path.display()))
+    }
+}
+
+/// Returns SHA-256 of a file in hexadecimal, and its size.
+fn hash(mut file: &File) -> io::Result<(String, u64)> {
+    let (mut hash, mut size) = (Context::new(&SHA256), 0);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hex::encode(hash.finish()), size)),
+            count => {
+                hash.update(&buffer[..count]);
+                size += count as u64;
+            }
+        }
     }
 }
 

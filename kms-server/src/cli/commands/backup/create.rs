@@ -69,14 +69,14 @@ struct Summary {
 /// Makes a backup. It fails if a key that cannot be read was left out.
 pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let path = &*args.output;
-    let made = match &args.config {
+    let (made, sha256) = match &args.config {
         Some(config) => of_store(args, config, call)?,
         None => of_server(args, call)?,
     };
     let output = call.output(args.json);
     let ended = || if made.unreadable == 0 { Ok(()) } else { Err(Failure::silent()) };
     if output.is_json() {
-        output.json(&json!({ "file": path, "summary": made }))?;
+        output.json(&json!({ "file": path, "sha256": sha256, "summary": made }))?;
         return ended();
     }
     if made.unreadable != 0 {
@@ -95,7 +95,7 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
         );
     }
     output.text(format_args!(
-        "{} with {} are in {}, for {}.",
+        "{} with {} are in {}, for {}.\nSHA-256 {sha256}",
         counted(made.keys, "key"),
         counted(made.versions, "version"),
         path.display(),
@@ -104,8 +104,8 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     ended()
 }
 
-/// Asks a server.
-fn of_server(args: &Args, call: Call<'_>) -> Result<Summary, Failure> {
+/// Asks a server. Returns SHA-256 of the file, too.
+fn of_server(args: &Args, call: Call<'_>) -> Result<(Summary, String), Failure> {
     let client = args.connection.client(call)?;
     PartialFile::refuse_existing(&args.output).map_err(|error| not_begun(&args.output, &error))?;
     // A server that refuses leaves the disk as it is.
@@ -129,24 +129,24 @@ fn of_server(args: &Args, call: Call<'_>) -> Result<Summary, Failure> {
             "the server did not say that the backup is whole, so it was removed; a proxy in between has to pass trailers on",
         )
     })?;
-    finish(file, &args.output)?;
-    Ok(summary)
+    let sha256 = finish(file, &args.output)?;
+    Ok((summary, sha256))
 }
 
-/// Reads a stopped store.
-fn of_store(args: &Args, config: &Path, call: Call<'_>) -> Result<Summary, Failure> {
+/// Reads a stopped store. Returns SHA-256 of the file, too.
+fn of_store(args: &Args, config: &Path, call: Call<'_>) -> Result<(Summary, String), Failure> {
     let settings = config::load(config, call.environment)?.settings;
     let recipients = recipients(args, config, &settings)?;
-    let made = block_on(async {
+    let (made, sha256) = block_on(async {
         let store = plain::open(&settings.key_store, Purpose::Read).await?;
         let kms: Arc<dyn Kms> = Arc::new(KeyRing::new(store, CacheConfig::default()));
         let mut file = begin(&args.output)?;
         let manifest = archive(&kms, &recipients, &mut file, args).await?;
-        finish(file, &args.output)?;
-        Ok::<_, Failure>(manifest)
+        let sha256 = finish(file, &args.output)?;
+        Ok::<_, Failure>((manifest, sha256))
     })??;
     let Manifest { keys, versions, left_out, unreadable, .. } = made;
-    Ok(Summary { keys, versions, left_out, unreadable, recipients: recipients.count() })
+    Ok((Summary { keys, versions, left_out, unreadable, recipients: recipients.count() }, sha256))
 }
 
 async fn archive(
@@ -206,7 +206,7 @@ fn not_begun(path: &Path, error: &io::Error) -> Failure {
     }
 }
 
-fn finish(file: PartialFile, path: &Path) -> Result<(), Failure> {
+fn finish(file: PartialFile, path: &Path) -> Result<String, Failure> {
     file.finish().map_err(|error| not_written(path, &error))
 }
 

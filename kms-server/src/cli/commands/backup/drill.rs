@@ -2,20 +2,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_core::store::MemoryStore;
 use kms_core::transfer::{Probe, StoredKey, Written};
 use kms_core::{CacheConfig, Client, Identity, KeyRing};
 
 use super::archive::{Archive, OpenFlags, counted};
-use crate::backup::Stored;
-use crate::backup::Time;
-use crate::backup::evidence::{self, Evidence, FORMAT, last_good};
+use crate::backup::evidence::{self, Evidence, FORMAT, LastGood, last_good};
+use crate::backup::{Manifest, Stored, Time};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;
+use crate::config::parse_long_duration;
 use crate::host::files;
 use crate::host::platform::VERSION;
+
+/// How far the clocks of two machines may differ, in seconds.
+const CLOCKS: i64 = 300;
 
 /// The arguments of `kms backup drill`.
 #[derive(clap::Args)]
@@ -25,6 +29,15 @@ pub struct Args {
     /// The file of evidence, which is replaced. A server whose setting backup.drill_evidence names it has a metric of it.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// The most time since the backup was made, such as 25h or 7d. Without it a backup of any age is good.
+    #[arg(long, value_name = "TIME", value_parser = parse_long_duration)]
+    max_age: Option<Duration>,
+    /// Accept a backup without keys.
+    #[arg(long)]
+    allow_empty: bool,
+    /// Accept a backup that left keys out, which 'kms backup verify' names.
+    #[arg(long)]
+    allow_left_out: bool,
     /// Print the evidence as JSON.
     #[arg(long)]
     json: bool,
@@ -35,6 +48,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let path = args.open.file.display().to_string();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let archive = evidence::Archive { path, sha256: None, bytes: None, age_seconds: None, manifest: None };
+    let LastGood { ended, snapshot } = last_good(&args.output);
     let mut evidence = Evidence {
         format: FORMAT.to_owned(),
         program: format!("kms {VERSION}"),
@@ -46,19 +60,23 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         why: None,
         keys: 0,
         versions: 0,
-        last_good: last_good(&args.output),
+        last_good: ended,
+        last_good_snapshot: snapshot,
     };
-    let done = Archive::open(&args.open).and_then(|archive| block_on(drill(&archive, &mut evidence))?);
+    let done = Archive::open(&args.open)
+        .and_then(|archive| block_on(drill(&archive, &mut evidence))?)
+        .and_then(|manifest| args.judge(&manifest, evidence.began).map(|()| manifest.began));
     evidence.ended = Time::now();
     match &done {
-        Ok(()) => {
+        Ok(snapshot) => {
             "good".clone_into(&mut evidence.verdict);
             evidence.last_good = Some(evidence.ended);
+            evidence.last_good_snapshot = Some(*snapshot);
         }
         Err(failure) => evidence.why = Some(failure.to_string()),
     }
     write(&args.output, &evidence).map_err(|why| match &done {
-        Ok(()) => why,
+        Ok(_) => why,
         Err(failure) => Failure::new(format!("{failure}; and the evidence was not written: {why}")),
     })?;
     let output = Output::new(args.json);
@@ -77,14 +95,39 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     ))
 }
 
+impl Args {
+    /// Refuses a backup that is whole and would still bring nobody the keys of today.
+    fn judge(&self, manifest: &Manifest, now: Time) -> Result<(), Failure> {
+        let fails = |why: String| Err(Failure::new(format!("{}: {why}", self.open.file.display())));
+        let Manifest { began, keys, left_out, .. } = manifest;
+        if *keys == 0 && !self.allow_empty {
+            return fails("it has no keys; --allow-empty accepts that".to_owned());
+        }
+        if *left_out != 0 && !self.allow_left_out {
+            let what = counted(*left_out, "key");
+            return fails(format!(
+                "it left out {what}, which 'kms backup verify' names; --allow-left-out accepts that"
+            ));
+        }
+        if now.age(*began) > CLOCKS {
+            return fails(format!("it is as of {}, which is still to come: a clock is wrong", began.0));
+        }
+        let age = u64::try_from(began.age(now)).unwrap_or(u64::MAX);
+        if self.max_age.is_some_and(|most| age > most.as_secs()) {
+            return fails(format!("it is as of {}, which is longer ago than --max-age", began.0));
+        }
+        Ok(())
+    }
+}
+
 fn write(path: &Path, evidence: &Evidence) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(evidence).map_err(|error| Failure::new(error.to_string()))?;
     text.push(b'\n');
     files::replace(path, &text, files::PUBLIC).map_err(|error| Failure::new(files::failed(path, &error)))
 }
 
-async fn drill(archive: &Archive<'_>, evidence: &mut Evidence) -> Result<(), Failure> {
-    let (sha256, bytes) = archive.sha256()?;
+async fn drill(archive: &Archive<'_>, evidence: &mut Evidence) -> Result<Manifest, Failure> {
+    let (sha256, bytes) = (archive.sha256().to_owned(), archive.len());
     (evidence.archive.sha256, evidence.archive.bytes) = (Some(sha256), Some(bytes));
     let store = Arc::new(MemoryStore::new());
     let ring = KeyRing::new(Arc::clone(&store), CacheConfig::default());
@@ -98,8 +141,8 @@ async fn drill(archive: &Archive<'_>, evidence: &mut Evidence) -> Result<(), Fai
     }
     let manifest = archive.manifest(reader)?;
     evidence.archive.age_seconds = Some(manifest.began.age(evidence.began));
-    evidence.archive.manifest = Some(manifest);
-    Ok(())
+    evidence.archive.manifest = Some(manifest.clone());
+    Ok(manifest)
 }
 
 /// Restores a key into memory and opens what it had sealed: as a server would, where a server would.

@@ -209,7 +209,7 @@ mod tests {
 
     use kms_core::primitives::SecretBytes;
     use kms_core::store::{EntryName, MemoryStore};
-    use kms_core::{CacheConfig, Identity, KeyRing};
+    use kms_core::{CacheConfig, Identity, KeyRing, Kms as _, Request};
 
     use super::*;
     use crate::backup::{ArchiveWriter, Time};
@@ -257,6 +257,28 @@ mod tests {
         let failed: Vec<_> = restored.failed.iter().map(|note| note.key.as_str()).collect();
         assert_eq!(failed, ["b", "a"]);
         assert!(restored.failed[1].why.contains("the proof failed"));
+        assert!(!restored.is_whole());
+    }
+
+    #[tokio::test]
+    async fn another_disabled_version_at_the_target_is_told_and_no_success() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, identities) = archive_of(directory.path(), &["a"]).await;
+        let archive = Archive::of(&path, identities).ok().unwrap();
+        let store = Arc::new(MemoryStore::new());
+        write_all(&archive, &store, &mut Restored::default()).await.ok().unwrap();
+        let soon = Duration::from_millis(1);
+        let ring = KeyRing::new(Arc::clone(&store), CacheConfig::new().with_any(soon).with_unused(soon));
+        let (name, caller) = (KeyName::new("a").unwrap(), Identity::of_program("a test"));
+        ring.client(caller).rotate(&name).await.unwrap();
+        tokio::time::sleep(5 * soon).await;
+        ring.retire(&Request::new(caller, Duration::from_secs(10)), &name, 1).await.unwrap();
+
+        let mut restored = Restored::default();
+        write_all(&archive, &store, &mut restored).await.ok().unwrap();
+        prove_all(&archive, &store, &mut restored).await.ok().unwrap();
+        assert_eq!((restored.there, restored.proven), (1, 1));
+        assert!(restored.differs[0].why.contains("disabled"), "{}", restored.differs[0].why);
         assert!(!restored.is_whole());
     }
 

@@ -18,10 +18,12 @@ pub struct Args {
 
 /// Checks a backup and prints what is in it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let manifest = Archive::open(&args.open)?.verify()?;
+    let archive = Archive::open(&args.open)?;
+    let manifest = archive.verify()?;
     let output = Output::new(args.json);
     if output.is_json() {
-        return output.json(&json!({ "file": args.open.file, "manifest": manifest }));
+        return output
+            .json(&json!({ "file": args.open.file, "sha256": archive.sha256(), "manifest": manifest }));
     }
     output.line(format_args!(
         "{}: whole; {} with {} of the key store {}, as of {}; each key opens what it sealed",
@@ -31,6 +33,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         manifest.store,
         manifest.began.0
     ))?;
+    output.line(format_args!("SHA-256 {}", archive.sha256()))?;
     if manifest.deleted != 0 {
         output.line(format_args!("{}: deleted, restorable", counted(manifest.deleted, "key")))?;
     }
