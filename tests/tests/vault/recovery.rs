@@ -1,4 +1,4 @@
-//! `docs/recovery.md` as it is written: a backup, a drill, the loss of everything, and two restores.
+//! `docs/recovery.md` as it is written: a backup, a drill, the loss of everything, three restores, a deletion, and a move.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -37,6 +37,8 @@ async fn the_page_leads_to_keys_that_open_again() {
     }
     let restored = text.matches("1 key restored, 0 there already, with 0 versions added; 1 opened").count();
     assert_eq!(restored, 2, "{text}");
+    assert_eq!(text.matches("aGVsbG8=").count(), 2, "what was sealed opens, also after a deletion: {text}");
+    assert!(text.contains("Proof: 1 key read back"), "the key of escrow moves: {text}");
 }
 
 /// Returns the shell blocks of the page as one script, which uses free ports and waits where a reader would.
@@ -62,6 +64,6 @@ fn script() -> String {
             script.push_str(&wait(&format!("{is_ready} || [ $? = 2 ]")));
         }
     }
-    assert_eq!(blocks, 11, "the page changed: look whether all of it is still run");
+    assert_eq!(blocks, 14, "the page changed: look whether all of it is still run");
     script
 }
