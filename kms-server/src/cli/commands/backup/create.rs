@@ -117,9 +117,10 @@ fn of_server(args: &Args, call: Call<'_>) -> Result<(Summary, String), Failure> 
         };
         file.write_all(bytes).map_err(|error| not_written(&args.output, &error))
     };
-    let body = match args.leave_out_unreadable {
-        true => json!({ "leave_out_unreadable": true }).to_string(),
-        false => String::new(),
+    let body = if args.leave_out_unreadable {
+        json!({ "leave_out_unreadable": true }).to_string()
+    } else {
+        String::new()
     };
     let trailers = block_on(client.download(Method::PUT, PATH, body, write))??;
     let summary = trailers.as_ref().and_then(|trailers| trailers.get(SUMMARY));
