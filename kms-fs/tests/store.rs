@@ -342,10 +342,10 @@ fn stores_of_another_kind_or_a_newer_format_are_refused() {
     let database = sled::open(local.path.join("sled")).unwrap();
     let meta = database.open_tree("meta").unwrap();
     let header = meta.get("header").unwrap().unwrap();
-    meta.insert("header", [&[3], &header[1..]].concat()).unwrap();
+    meta.insert("header", [&[4], &header[1..]].concat()).unwrap();
     drop((meta, database));
     let refused = open(&local, &root, OpenMode::Existing).err().unwrap();
-    assert!(matches!(refused, OpenError::NewerFormat { format: 3, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::NewerFormat { format: 4, .. }), "{refused}");
 }
 
 #[test]

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_disabled_version_at_the_target_is_told_and_no_success() {
+    async fn a_version_that_is_disabled_at_the_target_only_is_a_conflict() {
         let directory = tempfile::tempdir().unwrap();
         let (path, identities) = archive_of(directory.path(), &["a"]).await;
         let archive = Archive::of(&path, identities).ok().unwrap();
@@ -277,8 +277,9 @@ mod tests {
         let mut restored = Restored::default();
         write_all(&archive, &store, &mut restored).await.ok().unwrap();
         prove_all(&archive, &store, &mut restored).await.ok().unwrap();
-        assert_eq!((restored.there, restored.proven), (1, 1));
-        assert!(restored.differs[0].why.contains("disabled"), "{}", restored.differs[0].why);
+        assert_eq!((restored.there, restored.proven), (0, 0));
+        let why = &restored.conflicts[0].why;
+        assert!(why.contains("'kms key enable a --version 1' enables it"), "{why}");
         assert!(!restored.is_whole());
     }
 
