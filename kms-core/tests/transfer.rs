@@ -369,6 +369,25 @@ async fn however_many_versions_are_missing_a_newer_one_is_not_left_behind() {
 }
 
 #[tokio::test]
+async fn a_key_of_which_a_server_lost_many_versions_is_not_given_out_for_a_backup() {
+    let store = Arc::new(MemoryStore::new());
+    let ring = KeyRing::new(Arc::clone(&store), config());
+    let request = || Request::new(Identity::of_program("a test"), Duration::from_secs(10));
+    ring.create(&request(), &name()).await.unwrap();
+    for _ in 2..=30 {
+        ring.rotate(&request(), &name(), None).await.unwrap();
+    }
+    let key = ring.export(&request(), &name()).await.unwrap();
+    assert_eq!(key.versions(), 30);
+    // So many that steps which grow would pass over the one that is left.
+    for number in 2..30 {
+        store.delete(&EntryName::version(&name(), &key.fingerprint(), number)).await.unwrap();
+    }
+    let error = ring.export(&request(), &name()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
 async fn a_key_that_would_open_less_there_is_a_conflict() {
     let (from, to) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
     key_in(&from).await;

@@ -51,6 +51,10 @@ impl<S: KeyStore> KeyStore for Entries<S> {
         self.0.list_until(query, Instant::now() + CALL_TIMEOUT).await
     }
 
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        self.0.watched(Instant::now() + CALL_TIMEOUT, self.0.store.segments(directory)).await
+    }
+
     async fn status(&self) -> Result<StoreStatus> {
         self.0.status().await
     }

@@ -28,6 +28,7 @@ use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
 use self::name::{Call, Name};
 use crate::config::Environment;
+use crate::host::process;
 
 /// Runs the command line of this process and returns its exit code.
 ///
@@ -53,8 +54,25 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Returns whether a command has master keys or root keys in its memory. What the server does is its own.
+fn reads_keys(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Backup(_)
+            | Command::Escrow(_)
+            | Command::Migrate(_)
+            | Command::Tool(ToolCommand::Migrate(_))
+            | Command::Root(_)
+            | Command::RootKey(_)
+            | Command::Init(_)
+    )
+}
+
 fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
     let environment = call.environment;
+    if reads_keys(&command) {
+        process::protect_memory();
+    }
     match command {
         Command::Server(args) => server::run(args, environment),
         Command::Init(args) => init::run(&args),

@@ -1,4 +1,5 @@
-//! The protection of keys in the memory of a server that runs as root or as a user without capabilities.
+//! The protection of keys in the memory of a server that runs as root or as a user without capabilities, and of commands
+//! that read keys.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -79,11 +80,7 @@ impl Server {
     }
 
     fn assert_hidden(&self) {
-        let limits = fs::read_to_string(self.proc("limits")).unwrap();
-        let core: Vec<_> =
-            limits.lines().find(|line| line.starts_with("Max core")).unwrap().split_whitespace().collect();
-        assert_eq!(core[4..6], ["0", "0"], "{core:?}");
-        assert_eq!(fs::metadata(self.proc("environ")).unwrap().uid(), 0, "it is not dumpable");
+        assert_not_dumpable(self.child.id());
         assert!(
             self.banner.contains("kept out of core dumps, hidden from other processes"),
             "{}",
@@ -140,6 +137,43 @@ fn a_user_who_may_lock_nothing_is_told_so() {
     assert!(!server.banner.contains("locked in memory"), "{}", server.banner);
     let log = server.end();
     assert!(log.contains("keys are not locked in memory: it needs CAP_IPC_LOCK"), "{log}");
+}
+
+/// The command waits for a word before it opens any key store.
+#[test]
+fn a_command_that_reads_keys_leaves_none_in_a_core_dump() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = |port: u16| {
+        let file = directory.path().join(format!("{port}.toml"));
+        let vault = format!(
+            "[keystore.vault]\nendpoint = \"http://127.0.0.1:{port}\"\n[keystore.vault.token]\nvalue = \"none\"\n"
+        );
+        fs::write(&file, vault).unwrap();
+        file
+    };
+    let mut child = Command::new(kms_binary())
+        .args(["migrate", "--force", "--from"])
+        .arg(config(1))
+        .arg("--to")
+        .arg(config(2))
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.map(Result::unwrap).any(|line| line.contains("Type yes")), "it did not ask");
+    assert_not_dumpable(child.id());
+    drop(child.stdin.take());
+    assert!(!child.wait().unwrap().success());
+}
+
+fn assert_not_dumpable(process: u32) {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core")).unwrap();
+    let core: Vec<_> = core.split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{core:?}");
+    // As root the owner is root in any case; the limit above differs.
+    assert_eq!(fs::metadata(format!("/proc/{process}/environ")).unwrap().uid(), 0, "it is not dumpable");
 }
 
 /// Returns whether a process of this user has CAP_IPC_LOCK. With it, no limit has to change.
