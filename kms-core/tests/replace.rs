@@ -114,7 +114,15 @@ async fn a_replacement_that_was_cut_off_anywhere_loses_no_key_and_is_completed()
                 let is_done = ours.replace(&cut).await.is_ok();
                 let what = format!("{steps} steps, deleted: {deleted}, one step: {is_one_step}");
                 assert!(is_kept(&store, &theirs, &probes.0).await, "{what}: the key that was there is lost");
+                let noted = store.get(&EntryName::replacing(&name())).await.is_ok();
+                let seen = survey(store.as_ref()).await.unwrap();
+                assert_eq!(seen.cut_off, if noted { vec![name()] } else { Vec::new() }, "{what}");
+                assert!(!noted || seen.remnants.is_empty(), "{what}: what the same call removes is told");
+                let would =
+                    ours.would_replace(&store).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+                assert_eq!(would.resumed, noted, "{what}");
                 let done = ours.replace(&store).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+                assert_eq!((&would.former, would.resumed), (&done.former, done.resumed), "{what}");
                 assert!(matches!(done.written, Written::Stored | Written::There { .. }), "{what}");
                 assert_replaced(&store, &theirs, &ours, &what).await;
                 if is_done {
@@ -149,6 +157,7 @@ async fn a_third_key_that_came_meanwhile_is_a_conflict_that_names_it() {
     };
     client(&store).create(&name()).await.unwrap();
     let third = StoredKey::read(&store, &name()).await.unwrap();
+    assert_eq!(ours.would_replace(&store).await.err().unwrap().kind(), ErrorKind::Conflict);
     let error = ours.replace(&store).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     let text = error.chain().to_string();
@@ -158,6 +167,7 @@ async fn a_third_key_that_came_meanwhile_is_a_conflict_that_names_it() {
 
     // A third source waits for the end of the replacement, too.
     let other = key_in(&Arc::new(MemoryStore::new())).await;
+    assert_eq!(other.would_replace(&store).await.err().unwrap().kind(), ErrorKind::Conflict);
     assert_eq!(other.replace(&store).await.err().unwrap().kind(), ErrorKind::Conflict);
 
     store.delete(&EntryName::from(&name())).await.unwrap();

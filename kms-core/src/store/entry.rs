@@ -16,7 +16,7 @@ pub(crate) const UNDER_WAY: &str = ".p/";
 /// The directory of the roots of a store. Its entries belong to no key.
 pub(crate) const ROOTS: &str = ".r/";
 /// The directory of the notes of keys that are being replaced.
-const REPLACING: &str = ".m/";
+pub(crate) const REPLACING: &str = ".m/";
 /// All directories of what belongs to keys.
 pub(crate) const DIRECTORIES: [&str; 4] = [".v/", ".x/", DELETED, UNDER_WAY];
 

@@ -40,5 +40,5 @@ pub use self::key_store::{KeyStore, StoreCapabilities};
 pub use self::memory::MemoryStore;
 pub use self::record::{HmacKey, KeyRecord};
 pub use self::setting::InvalidSetting;
-pub use self::survey::{Survey, survey, survey_kms};
+pub use self::survey::{Survey, cut_off_replacements, survey, survey_kms};
 pub use self::wrapped::{Wrapped, Wrapper};

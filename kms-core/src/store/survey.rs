@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::belonging::{EntryMac, Marker};
-use super::entry::{DIRECTORIES, EntryName, MAX_VERSIONS};
+use super::entry::{DIRECTORIES, EntryName, MAX_VERSIONS, REPLACING};
 use super::key_store::KeyStore;
 use super::record::KeyRecord;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +34,8 @@ pub struct Survey {
     ///
     /// Only [`survey`] looks for it, and only in a store that can list it.
     pub remnants: Vec<(KeyName, Fingerprint)>,
+    /// The keys whose replacement by another key was cut off, in byte order; see [`cut_off_replacements`].
+    pub cut_off: Vec<KeyName>,
     /// The unusable keys with their errors, in byte order of the names.
     ///
     /// [`ErrorKind::NotFound`] means that the name is listed although the key was deleted for ever.
@@ -50,8 +52,44 @@ pub struct Survey {
 /// [`Survey::unusable`].
 pub async fn survey(store: &dyn KeyStore) -> Result<Survey> {
     let mut survey = walk(&OfStore(store)).await?;
+    survey.cut_off = cut_off_replacements(store).await?;
     survey.remnants = remnants(store).await?;
+    // What belongs to either key of a replacement that was cut off, the same call completes or removes.
+    let notes = notes(store, &survey.cut_off).await?;
+    survey.remnants.retain(|(_, key)| !notes.contains(&hex::encode(key.as_bytes())));
     Ok(survey)
+}
+
+/// Reads what the notes of replacements say: the fingerprints of the keys, in hex.
+async fn notes(store: &dyn KeyStore, cut_off: &[KeyName]) -> Result<String> {
+    let mut notes = String::new();
+    for name in cut_off {
+        match store.get(&EntryName::replacing(name)).await {
+            Ok(note) => notes.push_str(&String::from_utf8_lossy(note.expose())),
+            Err(error) if error.kind().is_outage() => return Err(error),
+            // It names no key that is known.
+            Err(_) => {}
+        }
+    }
+    Ok(notes)
+}
+
+/// Lists the keys whose replacement by another key ([`StoredKey::replace`](crate::transfer::StoredKey::replace)) was cut off or
+/// is under way, in byte order.
+///
+/// A store that cannot list such notes, or denies it, has none that anybody could know of.
+///
+/// # Errors
+///
+/// Those of [`KeyStore::segments`].
+pub async fn cut_off_replacements(store: &(impl KeyStore + ?Sized)) -> Result<Vec<KeyName>> {
+    let names = match store.segments(REPLACING).await {
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Denied) => Vec::new(),
+        names => names?,
+    };
+    let mut names: Vec<_> = names.into_iter().filter_map(|name| KeyName::new(name).ok()).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// Finds what belongs to a key that is not there.

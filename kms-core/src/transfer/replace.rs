@@ -15,6 +15,8 @@ pub struct Replaced {
     pub written: Written,
     /// The name under which the key that was there before is kept now. `None` if there was none.
     pub former: Option<KeyName>,
+    /// Whether a replacement that was cut off was completed.
+    pub resumed: bool,
 }
 
 /// Returns the name under which a key `name` with this fingerprint is kept when another key takes its place:
@@ -78,7 +80,9 @@ impl StoredKey {
                 store.create(&EntryName::replacing(&self.name), &note.to_bytes()).await?;
                 note
             }
-            (None, _) => return Ok(Replaced { written: self.write(store).await?, former: None }),
+            (None, _) => {
+                return Ok(Replaced { written: self.write(store).await?, former: None, resumed: false });
+            }
             (Some(note), _) => note,
         };
         let written = match &present {
@@ -98,7 +102,39 @@ impl StoredKey {
             return Err(self.third_key(&note, third));
         }
         let former = self.clear_away(store, &note.old).await?;
-        Ok(Replaced { written, former: Some(former) })
+        Ok(Replaced { written, former: Some(former), resumed: noted.is_some() })
+    }
+
+    /// Says what [`replace`](Self::replace) would do, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Conflict`]: as [`replace`](Self::replace) returns it, as far as reads tell.
+    /// - Every other error of [`KeyStore::get`].
+    pub async fn would_replace(&self, store: &(impl KeyStore + ?Sized)) -> Result<Replaced> {
+        let present = self.present(store).await?;
+        let there = present.as_ref().map(Self::fingerprint);
+        let ours = self.fingerprint();
+        let noted = match self.read_note(store).await? {
+            Some(note) if note.new != ours && (there == Some(note.new) || there == Some(note.old)) => None,
+            Some(note) if note.new != ours => return Err(self.other_first(&note)),
+            noted => noted,
+        };
+        if let (Some(note), Some(third)) = (&noted, there)
+            && third != ours
+            && third != note.old
+        {
+            return Err(self.third_key(note, third));
+        }
+        let resumed = noted.is_some();
+        let Some(old) = noted.map(|note| note.old).or(there.filter(|there| *there != ours)) else {
+            return Ok(Replaced { written: self.would_write(store).await?, former: None, resumed });
+        };
+        if there != Some(old) {
+            self.kept(store, &old).await?;
+        }
+        let written = if there == Some(old) { Written::Stored } else { self.would_write(store).await? };
+        Ok(Replaced { written, former: Some(former_name(&self.name, &old)?), resumed })
     }
 
     async fn present(&self, store: &(impl KeyStore + ?Sized)) -> Result<Option<Self>> {
@@ -136,11 +172,15 @@ impl StoredKey {
             Some(there) if there.fingerprint() == note.old => {
                 erase(store, &EntryName::replacing(&self.name)).await
             }
-            _ => Err(self.conflict(format!(
-                "its replacement by the key with the fingerprint {} was cut off: finish that first, from where that key is",
-                hex::encode(note.new.as_bytes())
-            ))),
+            _ => Err(self.other_first(&note)),
         }
+    }
+
+    fn other_first(&self, note: &Note) -> Error {
+        self.conflict(format!(
+            "its replacement by the key with the fingerprint {} was cut off: finish that first, from where that key is",
+            hex::encode(note.new.as_bytes())
+        ))
     }
 
     /// Writes this key under the name for a former key, and makes sure that it is there whole.

@@ -5,6 +5,7 @@ use std::fs;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::KeyName;
+use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, KeyStore};
 use kms_core::transfer::{StoredKey, former_name, names};
 use kms_tests::moving::{Local, Sealed, client};
@@ -118,6 +119,46 @@ async fn another_key_of_the_name_is_a_conflict_is_passed_over_or_gives_way() {
     drop(store);
     let again = two.json(&["--force"]);
     assert_eq!(again["counts"]["present"], 3, "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_cut_off_is_told_and_the_same_command_completes_it() {
+    let two = Two::new();
+    let sealed = Sealed::under_new_keys(two.from.open(), 2).await;
+    Sealed::under_new_keys(two.to.open(), 1).await;
+    let (cut, other) = (key("key-00000"), key("elsewhere"));
+    let hex = |key: &StoredKey| hex::encode(key.fingerprint().as_bytes());
+    let note = async |name: &KeyName, old: &StoredKey, new: &StoredKey| {
+        let content = SecretBytes::new(format!("{} {}", hex(old), hex(new)).into_bytes());
+        two.to.open().create(&EntryName::replacing(name), &content).await.unwrap();
+    };
+    let old = StoredKey::read(&two.to.open(), &cut).await.unwrap();
+    let new = StoredKey::read(&two.from.open(), &cut).await.unwrap();
+    // As after a cut that came before the other key was kept, and one of a move from elsewhere.
+    note(&cut, &old, &new).await;
+    note(&other, &old, &new).await;
+    let check = || Shell::default().run(&["check", "--config", text(&two.to.config)]).stdout;
+    let checked = check();
+    for name in [&cut, &other] {
+        assert!(checked.contains(&format!("the replacement of key '{name}' by another key was cut off")));
+    }
+    assert!(checked.contains("kms migrate --force"), "{checked}");
+
+    let told = two.run(&["--force", "--dry-run"]).ok();
+    assert!(told.contains("key 'key-00000': the other key of this name would be kept"), "{told}");
+    assert!(told.contains("its replacement was cut off, and would be completed"), "{told}");
+    assert!(told.contains("note: key 'elsewhere': its replacement in "), "{told}");
+    let dry = two.json(&["--force", "--dry-run"]);
+    assert_eq!((&dry["counts"]["replaced"], &dry["counts"]["moved"]), (&1.into(), &1.into()), "{dry}");
+    assert_eq!(dry["cut_off"], serde_json::json!(["elsewhere"]), "{dry}");
+    // Without --force the note stays, and is told.
+    assert_eq!(two.run(&["--dry-run"]).stdout.matches("its replacement in ").count(), 2);
+
+    let told = two.run(&["--force"]).ok();
+    assert!(told.contains("its replacement had been cut off, and is complete now"), "{told}");
+    sealed.assert_opens(two.to.open()).await;
+    let checked = check();
+    assert!(!checked.contains("'key-00000' by another key") && checked.contains("'elsewhere'"), "{checked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,19 @@
 //! Keys that move from store to store, by a program that is killed again and again; and a MinIO that moves in.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::KeyName;
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, cut_off_replacements, survey};
+use kms_core::transfer::{StoredKey, former_name, names};
 use kms_tests::bao::Bao;
 use kms_tests::moving::{Local, Sealed, client};
 use kms_tests::shell::{Shell, kms, text};
@@ -20,6 +26,8 @@ use super::setup::KeyServer;
 
 /// The number of keys of the chain, of which `benches/migrate` moves more.
 const KEYS: usize = 60;
+/// The number of keys that take the place of others.
+const REPLACED: usize = 12;
 /// How often each move is killed before it may end.
 const KILLS: u64 = 3;
 
@@ -45,17 +53,22 @@ fn vault(directory: &Path, name: &str, bao: &Bao, version: &str) -> String {
     text(&file).to_owned()
 }
 
+/// Runs a command, and kills it at a random moment.
+fn killed(arguments: &[&str], longest: Duration) {
+    let mut command = Command::new(kms());
+    command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut run = command.spawn().unwrap();
+    let longest = u64::try_from(longest.as_millis()).unwrap();
+    std::thread::sleep(Duration::from_millis(random(longest)));
+    run.kill().unwrap();
+    run.wait().unwrap();
+}
+
 /// Moves all keys, and returns how many a run found that was not killed.
 fn hop(from: &str, to: &str, keys: usize, longest: Duration) -> Value {
     let arguments = ["migrate", "--quiet", "--json", "--from", from, "--to", to];
     for _ in 0..KILLS {
-        let mut command = Command::new(kms());
-        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut run = command.spawn().unwrap();
-        let longest = u64::try_from(longest.as_millis()).unwrap();
-        std::thread::sleep(Duration::from_millis(random(longest)));
-        run.kill().unwrap();
-        run.wait().unwrap();
+        killed(&arguments, longest);
     }
     let began = Instant::now();
     let done = Shell::default().run(&arguments);
@@ -90,6 +103,106 @@ async fn what_was_sealed_first_opens_after_each_of_many_moves_that_were_killed()
     assert!(sealed.len() >= 2 * keys, "{} ciphertexts", sealed.len());
     sealed.assert_opens(last.open()).await;
     eprintln!("{} ciphertexts of {} keys open", sealed.len(), sealed.keys());
+}
+
+/// Each key takes the place of another one, by a program that is killed again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_gave_way_is_kept_whole_whenever_the_program_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = Local::new(dir.path(), "from");
+    let sealed = Sealed::under_new_keys(from.open(), REPLACED).await;
+    let mut targets = Vec::new();
+    let mut vaults = Vec::new();
+    for (name, version) in [("v1", KvVersion::V1), ("v2", KvVersion::V2)] {
+        let bao = Bao::with_kv(version).await;
+        let config = vault(dir.path(), &format!("{name}.toml"), &bao, name);
+        targets.push((config, kms_vault::open(bao.config(version)).unwrap()));
+        vaults.push(bao);
+    }
+    let (section, secrets) = aws::opened_secrets_manager().await;
+    let config = dir.path().join("aws.toml");
+    fs::write(&config, section).unwrap();
+    targets.push((text(&config).to_owned(), secrets));
+    for (to, store) in targets {
+        let theirs = Sealed::under_new_keys(Arc::clone(&store), REPLACED).await;
+        let mut former = BTreeMap::new();
+        for name in names(&store).await.unwrap() {
+            let fingerprint = StoredKey::read(&store, &name).await.unwrap().fingerprint();
+            former.insert(name.clone(), former_name(&name, &fingerprint).unwrap());
+        }
+        let began = Instant::now();
+        let arguments =
+            ["migrate", "--force", "--yes", "--quiet", "--json", "--from", text(&from.config), "--to", &to];
+        let mut cut = BTreeSet::new();
+        for kills in 0..KILLS {
+            // Whatever was cut off, both keys can be read, unless the name is free for a moment.
+            killed(&arguments, Duration::from_millis(300 + 400 * kills));
+            let left = cut_off_replacements(&store).await.unwrap();
+            for name in &left {
+                let kept = StoredKey::read(&store, &former[name]).await.is_ok();
+                let here = StoredKey::read(&store, name).await.map(|key| key.fingerprint());
+                assert!(kept || here.is_ok(), "{to}: {name} is lost");
+            }
+            cut.extend(left);
+        }
+        let done = Shell::default().run(&arguments);
+        let report: Value = serde_json::from_str(&done.ok()).unwrap();
+        eprintln!(
+            "--force to {to}: {} in {:.1?}, {} replacements were cut off",
+            report["counts"],
+            began.elapsed(),
+            cut.len()
+        );
+        assert_eq!(report["counts"]["proven"], REPLACED, "{report}");
+        assert_eq!(report["cut_off"], serde_json::json!([]), "{report}");
+        sealed.assert_opens(Arc::clone(&store)).await;
+        theirs.assert_opens_as(Arc::clone(&store), |name| former[name].clone()).await;
+        let survey = survey(&store).await.unwrap();
+        assert_eq!((survey.good, survey.remnants.len(), survey.unusable.len()), (2 * REPLACED, 0, 0));
+        let again: Value = serde_json::from_str(&Shell::default().run(&arguments).ok()).unwrap();
+        assert_eq!(again["counts"]["present"], REPLACED, "{again}");
+        // What another move left is told.
+        let elsewhere = EntryName::replacing(&KeyName::new("elsewhere").unwrap());
+        store.create(&elsewhere, &SecretBytes::from(b"old new".as_slice())).await.unwrap();
+        let checked = Shell::default().run(&["check", "--config", &to]).stdout;
+        assert!(
+            checked.contains("the replacement of key 'elsewhere' by another key was cut off"),
+            "{checked}"
+        );
+    }
+}
+
+/// Versions that a server makes while its keys move are counted, and the same command brings them.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_that_came_meanwhile_are_told_and_moved_by_the_same_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = Local::new(dir.path(), "to");
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    let store = kms_vault::open(bao.config(KvVersion::V2)).unwrap();
+    let sealed = Sealed::under_new_keys(Arc::clone(&store), KEYS).await;
+    let from = vault(dir.path(), "v2.toml", &bao, "v2");
+    let ends = Arc::new(AtomicBool::new(false));
+    let server = tokio::spawn({
+        let ends = Arc::clone(&ends);
+        let client = client(store);
+        async move {
+            let name = KeyName::new("key-00000").unwrap();
+            while !ends.load(Ordering::Relaxed) {
+                client.rotate(&name).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    let arguments = ["migrate", "--quiet", "--from", &from, "--to", text(&to.config)];
+    let done = Shell::default().run(&[&arguments[..], &["--json"]].concat());
+    ends.store(true, Ordering::Relaxed);
+    server.await.unwrap();
+    let report: Value = serde_json::from_str(&done.ok()).unwrap();
+    assert_eq!((&report["counts"]["proven"], &report["came_meanwhile"]), (&KEYS.into(), &0.into()));
+    assert!(report["versions_came_meanwhile"].as_u64().unwrap() > 0, "{report}");
+    let told = Shell::default().run(&arguments).ok();
+    assert!(told.contains("1 got newer versions") && !told.contains("meanwhile"), "{told}");
+    sealed.assert_opens(to.open()).await;
 }
 
 /// A record of the target is changed while the move runs, and the run tells.

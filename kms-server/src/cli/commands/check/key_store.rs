@@ -1,18 +1,18 @@
 //! Checks that the key store opens, and that it keeps entries.
 
-use kms_core::store::Finding;
 use std::time::Duration;
 
 use kms_aws::{AwsKms, SecretsManager};
-use kms_core::store::{survey, survey_kms};
+use kms_core::store::{Finding, KeyStore as _, Level, cut_off_replacements, survey, survey_kms};
 use kms_vault::VaultConfig;
 
 use super::local_store::{NOT_LOOKED_INTO, check_fs, check_kes_directory};
-use super::probe::{SUBJECT, surveyed};
+use super::probe::{SUBJECT, cut_off, surveyed};
 use super::roots::check_roots;
 use crate::error::StartError;
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootSettings};
 use crate::store::embedded;
+use crate::store::plain::{self, Purpose};
 
 /// The time limit for one key, where another machine does the work.
 const KEY_PATIENCE: Duration = Duration::from_secs(15);
@@ -22,6 +22,8 @@ pub async fn check(settings: &KeyStoreSettings, all: bool) -> Vec<Finding> {
     let mut findings = look(settings).await;
     if all {
         findings.extend(check_all(settings).await);
+    } else if findings.iter().all(|finding| finding.level != Level::Problem) {
+        findings.extend(check_replacements(settings).await);
     }
     if all && let Some(in_use) = findings.iter().find(|finding| finding.detail.contains(NOT_LOOKED_INTO)) {
         findings.push(Finding::problem(SUBJECT, format!("--all: {}; stop the server first", in_use.detail)));
@@ -50,6 +52,17 @@ async fn check_all(settings: &KeyStoreSettings) -> Vec<Finding> {
         Ok(survey) => surveyed(name, &survey),
         Err(error) => vec![Finding::problem(SUBJECT, format!("{name}: {}", error.chain()))],
     }
+}
+
+/// Finds replacements of keys that were cut off in a remote store. Those of a local one have been found in any case.
+async fn check_replacements(settings: &KeyStoreSettings) -> Vec<Finding> {
+    if !matches!(settings, KeyStoreSettings::Vault(_) | KeyStoreSettings::AwsSecrets(_)) {
+        return Vec::new();
+    }
+    // It was opened a moment ago, and what ails it was told then.
+    let Ok(store) = plain::open(settings, Purpose::Read).await else { return Vec::new() };
+    let found = cut_off_replacements(&store).await.unwrap_or_default();
+    found.iter().map(|name| cut_off(store.capabilities().name, name)).collect()
 }
 
 async fn look(settings: &KeyStoreSettings) -> Vec<Finding> {

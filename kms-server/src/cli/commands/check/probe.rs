@@ -1,10 +1,10 @@
 //! Tries an open key store, and a root key that lives elsewhere.
 
-use kms_core::store::Finding;
 use std::path::Path;
 
+use kms_core::KeyName;
 use kms_core::primitives::{SecretBytes, SecretKey};
-use kms_core::store::{EntryName, KeyStore, Survey, Wrapper, survey};
+use kms_core::store::{EntryName, Finding, KeyStore, Survey, Wrapper, survey};
 
 /// The subject of all findings about the key store.
 pub const SUBJECT: &str = "key store";
@@ -45,6 +45,7 @@ pub fn surveyed(store: &str, survey: &Survey) -> Vec<Finding> {
             format!("{store}: key '{name}' is deleted and kept: 'kms key restore {name}' brings it back");
         Finding::warning(SUBJECT, detail)
     }));
+    findings.extend(survey.cut_off.iter().map(|name| cut_off(store, name)));
     findings.extend(survey.remnants.iter().map(|(name, fingerprint)| {
         let detail = format!(
             "{store}: something is left of a key '{name}' that is gone: 'kms key purge {name} --fingerprint \
@@ -55,6 +56,15 @@ pub fn surveyed(store: &str, survey: &Survey) -> Vec<Finding> {
     let keys = if survey.good == 1 { "1 key".to_owned() } else { format!("{} keys", survey.good) };
     findings.push(Finding::good(SUBJECT, format!("{store}: {keys} read and decoded")));
     findings
+}
+
+/// Tells of a key whose replacement by another one was cut off.
+pub fn cut_off(store: &str, name: &KeyName) -> Finding {
+    let detail = format!(
+        "{store}: the replacement of key '{name}' by another key was cut off: 'kms migrate --force', from where it came and to \
+         this config, completes it; start no server before"
+    );
+    Finding::warning(SUBJECT, detail)
 }
 
 /// Wraps and unwraps an entry.

@@ -9,11 +9,12 @@ mod static_key;
 use std::path::PathBuf;
 
 use kms_core::KeyName;
+use kms_core::store::cut_off_replacements;
 
-use self::moving::{Mode, Moving};
+use self::moving::{Mode, Moved, Moving, Outcome};
 use self::progress::Progress;
 use self::report::Report;
-use self::side::{Opened, Source, Target};
+use self::side::{CameMeanwhile, Opened, Source, Target};
 use super::key::input::confirm;
 use crate::cli::failure::Failure;
 use crate::cli::name::Call;
@@ -160,22 +161,38 @@ async fn moved(
         without_versions: args.without_versions,
     };
     let mut moved = moving.all(&names, &progress).await;
+    let cut_off = match cut_off_replacements(to.as_ref()).await {
+        Ok(cut_off) => left_cut_off(cut_off, &moved, args.dry_run),
+        Err(error) => {
+            note(format_args!("Warning: whether replacements were cut off is not known: {}", error.chain()));
+            Vec::new()
+        }
+    };
     drop((from, to));
-    let mut came_meanwhile = 0;
+    let mut came_meanwhile = CameMeanwhile::default();
     if !args.dry_run {
         // Anew, so that nothing in the memory of this process is part of the proof.
         match target.open(Purpose::Read).await {
             Ok(to) => moving::prove(to.as_ref(), &mut moved, &progress).await,
             Err(failure) => moving::without_proof(&mut moved, &failure.to_string()),
         }
-        match source.came_meanwhile(&names, prefix).await {
+        match source.came_meanwhile(&names, &moved, prefix).await {
             Ok(count) => came_meanwhile = count,
             Err(failure) => {
-                note(format_args!("Warning: whether keys came meanwhile is not known: {failure}"));
+                note(format_args!(
+                    "Warning: whether keys or versions came meanwhile is not known: {failure}"
+                ));
             }
         }
     }
     progress.end();
     let (from, to) = (source.to_string(), target.to_string());
-    Ok(Report { from, to, is_dry: args.dry_run, moved, came_meanwhile, told: source.told() })
+    Ok(Report { from, to, is_dry: args.dry_run, moved, cut_off, came_meanwhile, told: source.told() })
+}
+
+/// Returns the replacements that stay cut off: a run that only looked does not complete those that it would complete.
+fn left_cut_off(cut_off: Vec<KeyName>, moved: &[Moved], is_dry: bool) -> Vec<KeyName> {
+    let completes = |one: &Moved| is_dry && matches!(one.outcome, Outcome::Replaced { resumed: true, .. });
+    let completed: Vec<_> = moved.iter().filter(|one| completes(one)).map(|one| &one.name).collect();
+    cut_off.into_iter().filter(|name| !completed.contains(&name)).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use kms_core::primitives::Fingerprint;
-use kms_core::store::KeyStore;
+use kms_core::store::{EntryName, KeyStore};
 use kms_core::transfer::{Probe, Replaced, StoredKey, Written, former_name};
 use kms_core::{Error, ErrorKind, KeyName};
 
@@ -44,6 +44,8 @@ pub struct Moved {
     pub outcome: Outcome,
     /// What was sealed at the source, and has to open at the target.
     probes: Vec<Probe>,
+    /// What the source had when it was read: the key's fingerprint, and the number of its versions.
+    read: Option<(Fingerprint, u32)>,
     /// Whether it opened there.
     pub is_proven: bool,
 }
@@ -60,8 +62,13 @@ pub enum Outcome {
         /// What is different there and was left as it is.
         differs: Option<String>,
     },
-    /// It took the place of another key, which is kept under this name.
-    Replaced(KeyName),
+    /// It took the place of another key.
+    Replaced {
+        /// The name under which the other key is kept.
+        former: KeyName,
+        /// Whether an earlier run had begun that and was cut off.
+        resumed: bool,
+    },
     /// Another key has its name, and was left there.
     PassedOver(Fingerprint),
     /// The source has no such key any more.
@@ -90,13 +97,13 @@ impl Moving<'_> {
     }
 
     async fn one(&self, name: &KeyName, ended: &AtomicBool) -> Moved {
-        let mut probes = Vec::new();
+        let (mut probes, mut seen) = (Vec::new(), None);
         let mut pauses = PAUSES.iter();
         let outcome = loop {
             if ended.load(Ordering::Relaxed) {
                 break Outcome::Failed("it was not tried, since a key store is away".to_owned());
             }
-            match self.try_one(name, &mut probes).await {
+            match self.try_one(name, &mut probes, &mut seen).await {
                 Ok(outcome) => break outcome,
                 Err(error) if error.kind().is_outage() => {
                     let Some(pause) = pauses.next() else {
@@ -111,10 +118,15 @@ impl Moving<'_> {
                 Err(error) => break Outcome::Failed(error.chain().to_string()),
             }
         };
-        Moved { name: name.clone(), outcome, probes, is_proven: false }
+        Moved { name: name.clone(), outcome, probes, read: seen, is_proven: false }
     }
 
-    async fn try_one(&self, name: &KeyName, probes: &mut Vec<Probe>) -> Result<Outcome, Error> {
+    async fn try_one(
+        &self,
+        name: &KeyName,
+        probes: &mut Vec<Probe>,
+        seen: &mut Option<(Fingerprint, u32)>,
+    ) -> Result<Outcome, Error> {
         let read = if self.without_versions {
             StoredKey::read_without_hidden(self.from, name).await
         } else {
@@ -133,13 +145,18 @@ impl Moving<'_> {
             Err(error) => return Err(error),
         };
         *probes = key.seal_probes()?;
-        let written = if self.is_dry {
-            key.would_write(self.to).await?
-        } else if self.mode == Mode::Force {
-            match key.replace(self.to).await? {
-                Replaced { former: Some(former), .. } => return Ok(Outcome::Replaced(former)),
+        *seen = Some((key.fingerprint(), key.versions()));
+        let written = if self.mode == Mode::Force {
+            let replaced =
+                if self.is_dry { key.would_replace(self.to).await? } else { key.replace(self.to).await? };
+            match replaced {
+                Replaced { former: Some(former), resumed, .. } => {
+                    return Ok(Outcome::Replaced { former, resumed });
+                }
                 Replaced { written, .. } => written,
             }
+        } else if self.is_dry {
+            key.would_write(self.to).await?
         } else {
             key.write(self.to).await?
         };
@@ -157,7 +174,7 @@ impl Moving<'_> {
         let former = former_name(name, other)?;
         Ok(match self.mode {
             Mode::Merge => Outcome::PassedOver(*other),
-            Mode::Force => Outcome::Replaced(former),
+            Mode::Force => Outcome::Replaced { former, resumed: false },
             Mode::Add => Outcome::Conflict(format!(
                 "another key has its name: there is the one with the fingerprint {}, and this is {}; --merge leaves the one \
                  that is there, --force keeps it as '{former}' and puts this one in its place",
@@ -171,7 +188,7 @@ impl Moving<'_> {
 impl Moved {
     /// Returns whether the key has to be in the target.
     pub fn has_arrived(&self) -> bool {
-        matches!(self.outcome, Outcome::Moved | Outcome::There { .. } | Outcome::Replaced(_))
+        matches!(self.outcome, Outcome::Moved | Outcome::There { .. } | Outcome::Replaced { .. })
     }
 }
 
@@ -186,6 +203,40 @@ pub async fn prove(to: &dyn KeyStore, moved: &mut [Moved], progress: &Progress) 
         done += 1;
         progress.step("proven", done, all);
         under_way.extend(left.next().map(|one| prove_one(to, one)));
+    }
+}
+
+/// Counts the versions that came to `from` since its keys were read, one question a key.
+pub async fn versions_since(from: &dyn KeyStore, moved: &[Moved]) -> Result<u32, Error> {
+    let mut left = moved.iter().filter_map(|one| one.read.map(|(key, versions)| (&one.name, key, versions)));
+    let ask = |(name, key, versions)| versions_behind(from, name, key, versions);
+    let mut under_way: FuturesUnordered<_> = left.by_ref().take(AT_ONCE).map(ask).collect();
+    let mut count = 0;
+    while let Some(came) = under_way.next().await {
+        count += came?;
+        under_way.extend(left.next().map(ask));
+    }
+    Ok(count)
+}
+
+async fn versions_behind(
+    from: &dyn KeyStore,
+    name: &KeyName,
+    key: Fingerprint,
+    versions: u32,
+) -> Result<u32, Error> {
+    match from.get(&EntryName::version(name, &key, versions + 1)).await {
+        Ok(_) => {}
+        // Where versions are denied, they did not move either, as the user said.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => return Ok(0),
+        Err(error) => return Err(error),
+    }
+    // Somebody who does not know the key can make entries at such paths, and only the key tells which count.
+    match StoredKey::read(from, name).await {
+        Ok(now) if now.fingerprint() == key => Ok(now.versions().saturating_sub(versions)),
+        Ok(_) => Ok(0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
     }
 }
 
@@ -226,7 +277,7 @@ async fn prove_one(to: &dyn KeyStore, moved: &mut Moved) {
 mod tests {
     use std::sync::Arc;
 
-    use kms_core::store::{EntryName, MemoryStore};
+    use kms_core::store::MemoryStore;
     use kms_core::{CacheConfig, Identity, KeyRing};
 
     use super::*;
@@ -292,6 +343,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn versions_that_came_since_keys_were_read_are_counted() {
+        let names = names(20);
+        let (from, to) = (store_of(&names).await, MemoryStore::new());
+        let moving =
+            Moving { from: from.as_ref(), to: &to, mode: Mode::Add, is_dry: false, without_versions: false };
+        let moved = moving.all(&names, &Progress::new(true)).await;
+        assert_eq!(versions_since(&from, &moved).await.unwrap(), 0);
+        let client =
+            KeyRing::new(Arc::clone(&from), CacheConfig::default()).client(Identity::of_program("a test"));
+        for name in [&names[0], &names[19], &names[19]] {
+            client.rotate(name).await.unwrap();
+        }
+        assert_eq!(versions_since(&from, &moved).await.unwrap(), 3);
+        // What somebody puts there who does not know the key is no version, and a key that is gone has none.
+        let key = StoredKey::read(&from, &names[5]).await.unwrap();
+        let foreign = kms_core::primitives::SecretBytes::from(b"foreign".as_slice());
+        from.create(&EntryName::version(&names[5], &key.fingerprint(), 3), &foreign).await.unwrap();
+        from.delete(&EntryName::from(&names[19])).await.unwrap();
+        assert_eq!(versions_since(&from, &moved).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
     async fn a_dry_move_says_the_same_and_changes_nothing() {
         let names = names(4);
         let (from, to) = (store_of(&names).await, store_of(&names[..2]).await);
@@ -299,7 +372,7 @@ mod tests {
         for (mode, is_other) in [
             (Mode::Add, (|outcome| matches!(outcome, Outcome::Conflict(_))) as fn(&Outcome) -> bool),
             (Mode::Merge, |outcome| matches!(outcome, Outcome::PassedOver(_))),
-            (Mode::Force, |outcome| matches!(outcome, Outcome::Replaced(_))),
+            (Mode::Force, |outcome| matches!(outcome, Outcome::Replaced { resumed: false, .. })),
         ] {
             let moving =
                 Moving { from: from.as_ref(), to: to.as_ref(), mode, is_dry: true, without_versions: false };

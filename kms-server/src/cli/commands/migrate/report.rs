@@ -1,9 +1,11 @@
 //! What a move did, in words or as JSON, and whether that is a success.
 
+use kms_core::KeyName;
 use serde::Serialize;
 use serde_json::json;
 
 use super::moving::{Moved, Outcome};
+use super::side::CameMeanwhile;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 
@@ -13,8 +15,10 @@ pub struct Report {
     pub to: String,
     pub is_dry: bool,
     pub moved: Vec<Moved>,
-    /// The number of keys that came to the source while the others moved.
-    pub came_meanwhile: usize,
+    /// The keys of the target whose replacement by another key was cut off, and stays so.
+    pub cut_off: Vec<KeyName>,
+    /// What came to the source while the others moved.
+    pub came_meanwhile: CameMeanwhile,
     /// What the move means beside the keys.
     pub told: Option<&'static str>,
 }
@@ -43,7 +47,7 @@ impl Report {
                 Outcome::Moved => &mut counts.moved,
                 Outcome::There { added: 0, .. } => &mut counts.present,
                 Outcome::There { .. } => &mut counts.completed,
-                Outcome::Replaced(_) => &mut counts.replaced,
+                Outcome::Replaced { .. } => &mut counts.replaced,
                 Outcome::PassedOver(_) => &mut counts.passed_over,
                 Outcome::Gone => &mut counts.gone,
                 Outcome::Conflict(_) => &mut counts.conflicts,
@@ -67,7 +71,9 @@ impl Report {
                 "dry_run": self.is_dry,
                 "counts": counts,
                 "remarks": remarks,
-                "came_meanwhile": self.came_meanwhile,
+                "cut_off": self.cut_off.iter().map(KeyName::as_str).collect::<Vec<_>>(),
+                "came_meanwhile": self.came_meanwhile.keys,
+                "versions_came_meanwhile": self.came_meanwhile.versions,
                 "told": self.told,
             }));
         }
@@ -100,10 +106,16 @@ impl Report {
                 self.from
             ))?;
         }
-        if self.came_meanwhile > 0 {
+        let to = &self.to;
+        output.lines(self.cut_off.iter().map(|name| {
+            format!(
+                "note: key '{name}': its replacement in {to} by another key was cut off; before a server starts, the same \
+                 command completes it that began it, with --force"
+            )
+        }))?;
+        if let Some(came) = self.came_meanwhile.told() {
             output.line(format_args!(
-                "{} came to {} meanwhile: run the same command again, which moves only what is missing",
-                number(self.came_meanwhile),
+                "{came} came to {} meanwhile: run the same command again, which moves only what is missing",
                 self.from
             ))?;
         }
@@ -117,11 +129,14 @@ impl Report {
                 Outcome::There { differs: Some(differs), .. } => {
                     ("note", format!("it is there, and {differs}; that was left as it is"))
                 }
-                Outcome::Replaced(former) if self.is_dry => {
-                    ("note", format!("the other key of this name would be kept as '{former}'"))
-                }
-                Outcome::Replaced(former) => {
-                    ("note", format!("the other key of this name is kept as '{former}'"))
+                Outcome::Replaced { former, resumed } => {
+                    let kept = if self.is_dry { "would be kept" } else { "is kept" };
+                    let completed = match (resumed, self.is_dry) {
+                        (false, _) => "",
+                        (true, true) => "; its replacement was cut off, and would be completed",
+                        (true, false) => "; its replacement had been cut off, and is complete now",
+                    };
+                    ("note", format!("the other key of this name {kept} as '{former}'{completed}"))
                 }
                 Outcome::PassedOver(other) => {
                     let other = hex::encode(other.as_bytes());
@@ -152,6 +167,22 @@ impl Report {
             (0, _) => Ok(()),
             (_, false) => both("did not get"),
             (_, true) => both("would not get"),
+        }
+    }
+}
+
+impl CameMeanwhile {
+    /// Says what came; `None` if nothing did.
+    fn told(&self) -> Option<String> {
+        let versions = match self.versions {
+            1 => "1 newer version".to_owned(),
+            versions => format!("{versions} newer versions"),
+        };
+        match (self.keys, self.versions) {
+            (0, 0) => None,
+            (keys, 0) => Some(number(keys)),
+            (0, _) => Some(versions),
+            (keys, _) => Some(format!("{} and {versions}", number(keys))),
         }
     }
 }

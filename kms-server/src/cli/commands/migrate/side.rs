@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kms_core::store::{KeyStore, MemoryStore};
 use kms_core::{KeyName, transfer};
 
+use super::moving::{self, Moved};
 use super::static_key::StaticKey;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
@@ -25,6 +26,14 @@ pub struct Opened {
     pub from: Arc<dyn KeyStore>,
     pub to: Arc<dyn KeyStore>,
     pub names: Vec<KeyName>,
+}
+
+/// What came to the source while keys moved.
+#[derive(Default)]
+pub struct CameMeanwhile {
+    pub keys: usize,
+    /// Versions of keys that were there before.
+    pub versions: u32,
 }
 
 /// The key store of a config.
@@ -72,12 +81,18 @@ impl Source {
         }
     }
 
-    /// Opens the source anew, and counts the keys that came since `names` were listed.
-    pub async fn came_meanwhile(&self, names: &[KeyName], prefix: &str) -> Result<usize, Failure> {
-        let Self::Config(source) = self else { return Ok(0) };
+    /// Opens the source anew, and counts the keys and versions that came since `names` were listed and `moved` read.
+    pub async fn came_meanwhile(
+        &self,
+        names: &[KeyName],
+        moved: &[Moved],
+        prefix: &str,
+    ) -> Result<CameMeanwhile, Failure> {
+        let Self::Config(source) = self else { return Ok(CameMeanwhile::default()) };
         let store = source.open(Purpose::Read).await?;
         let now = self::names(store.as_ref(), prefix).await?;
-        Ok(now.iter().filter(|name| names.binary_search(name).is_err()).count())
+        let keys = now.iter().filter(|name| names.binary_search(name).is_err()).count();
+        Ok(CameMeanwhile { keys, versions: moving::versions_since(store.as_ref(), moved).await? })
     }
 
     /// Tells what the move means beside the keys.
