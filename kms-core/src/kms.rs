@@ -312,6 +312,11 @@ pub trait Kms: Send + Sync + 'static {
     fn closed_roots(&self) -> Option<usize> {
         None
     }
+
+    /// Returns the id of each configured root, and when this process last saw it open the store; empty if it has no roots.
+    fn roots_opened(&self) -> Vec<(String, Option<Timestamp>)> {
+        Vec::new()
+    }
 }
 
 /// The capabilities of a [`Kms`].

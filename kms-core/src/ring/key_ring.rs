@@ -383,6 +383,10 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         self.store().closed_roots()
     }
 
+    fn roots_opened(&self) -> Vec<(String, Option<Timestamp>)> {
+        self.store().roots_opened()
+    }
+
     async fn status(&self) -> Result<StoreStatus> {
         self.cache.status().await
     }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::anchor::Anchor;
 use super::establish::Realigned;
 use super::id::RootId;
-use super::look::{Seen, Shown, State};
+use super::look::{Seen, Shown, State, without_entry};
 use super::mark::absent;
 use super::root::Root;
 use super::set::Roots;
@@ -32,6 +32,8 @@ pub(super) struct Attempt {
     pub is_new: bool,
     /// The roots that do not open the store key.
     pub closed: Vec<String>,
+    /// The roots that open the store key in force; `None` where they were not asked.
+    pub opened: Option<Vec<RootId>>,
 }
 
 pub(super) enum Outcome {
@@ -123,7 +125,11 @@ impl Roots {
             let doing = format!("open the store key {}", Shown(anchor.fingerprint));
             if let Some(away) = seen.away() {
                 let error = Error::with_source(away.kind(), doing, seen.told());
-                return Ok(Attempt { closed: closed(seen), ..Attempt::pending(error, Vec::new()) });
+                return Ok(Attempt {
+                    closed: closed(seen),
+                    opened: Some(opened(seen)),
+                    ..Attempt::pending(error, Vec::new())
+                });
             }
             let why = format!("no root opens it: {}", seen.told());
             return Err(Error::with_source(ErrorKind::Corrupt, doing, why));
@@ -138,20 +144,22 @@ impl Roots {
         }
         let Realigned { mut notes, stay } = self.realign(seen, key).await?;
         notes.extend(seen.told_of_mark());
-        let mut closed = Vec::new();
+        let (mut closed, mut opened) = (Vec::new(), Vec::new());
         for (id, state) in &seen.states {
             let told = state.told(Some(anchor));
             match state {
-                State::Opens(_) if !stay.contains(id) => continue,
+                State::Opens(_) if !stay.contains(id) => {
+                    opened.push(id.clone());
+                    continue;
+                }
                 State::Opens(_) => {}
-                State::NoEntry => notes.push(format!(
-                    "root '{id}' {told}, so it does not protect this store: 'kms root add {id}' adds it"
-                )),
+                State::NoEntry => notes.push(format!("root '{id}' {}", without_entry(id))),
                 _ => notes.push(format!("root '{id}' {told}")),
             }
             closed.push(is_closed(id));
         }
-        Ok(Attempt { outcome: Outcome::Open(key.clone()), notes, is_new: false, closed })
+        let (outcome, opened) = (Outcome::Open(key.clone()), Some(opened));
+        Ok(Attempt { outcome, notes, is_new: false, closed, opened })
     }
 
     /// Finds out what a store without anchor is.
@@ -334,9 +342,15 @@ impl Roots {
 
 /// Names the roots that do not open the store key in force.
 pub(super) fn closed(seen: &Seen) -> Vec<String> {
-    let opens = |state: &State| matches!((state, &seen.anchor), (State::Opens(key), Some(anchor)) if anchor.names(key));
-    let closed = seen.states.iter().filter(|(_, state)| !opens(state));
-    closed.map(|(id, _)| is_closed(id)).collect()
+    let opened = opened(seen);
+    let closed = seen.states.iter().map(|(id, _)| id).filter(|id| !opened.contains(id));
+    closed.map(is_closed).collect()
+}
+
+/// Returns the roots that open the store key in force.
+pub(super) fn opened(seen: &Seen) -> Vec<RootId> {
+    let Some(anchor) = &seen.anchor else { return Vec::new() };
+    seen.opened().filter(|(_, key)| anchor.names(key)).map(|(id, _)| id.clone()).collect()
 }
 
 fn is_closed(id: &RootId) -> String {
@@ -351,10 +365,10 @@ fn no_key(why: &str) -> Error {
 
 impl Attempt {
     fn earlier(notes: Vec<String>) -> Self {
-        Self { outcome: Outcome::Earlier, notes, is_new: false, closed: Vec::new() }
+        Self { outcome: Outcome::Earlier, notes, is_new: false, closed: Vec::new(), opened: None }
     }
 
     fn pending(error: Error, notes: Vec<String>) -> Self {
-        Self { outcome: Outcome::Pending(error), notes, is_new: false, closed: Vec::new() }
+        Self { outcome: Outcome::Pending(error), notes, is_new: false, closed: Vec::new(), opened: None }
     }
 }

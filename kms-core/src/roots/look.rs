@@ -170,6 +170,14 @@ impl Roots {
     }
 }
 
+/// Says of the root `id` that the store has a store key, and no entry of this root.
+pub(super) fn without_entry(id: &RootId) -> String {
+    format!(
+        "is in the config but has no entry in this store: it was removed or never added, and does not protect the store; take \
+         it out of the config, or 'kms root add {id}' adds it"
+    )
+}
+
 /// Opens the content of a root's entry.
 ///
 /// # Errors

@@ -163,10 +163,11 @@ impl Mark {
 
 /// Explains an entry that could not be created since it is there, and that is absent.
 pub(super) fn absent(store: &dyn KeyStore, entry: &EntryName) -> String {
+    let freed_by = store.freed_by(entry).map(|command| format!(": '{command}' frees it"));
     format!(
-        "{} is taken and absent. If that lasts, it was destroyed in the backend, which keeps the name: on K/V version 2 'vault \
-         kv metadata delete' frees it",
-        store.place(entry)
+        "{} is taken and absent. If that lasts, it was destroyed in the backend, which keeps the name{}",
+        store.place(entry),
+        freed_by.unwrap_or_default()
     )
 }
 

@@ -50,6 +50,7 @@ mod form;
 mod id;
 mod look;
 mod mark;
+mod opened;
 mod records;
 mod removal;
 mod root;

@@ -1,14 +1,19 @@
 //! The store of plain records over a store with roots.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::anchor::Anchor;
-use super::attempt::{Attempt, Making, Outcome, closed};
+use super::attempt::{Attempt, Making, Outcome, closed, opened};
+use super::id::RootId;
 use super::look::Shown;
+use super::opened::Openings;
+use super::root::Root;
 use super::set::Roots;
 use super::store_key::StoreKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +26,7 @@ use crate::store::{EntryName, KeyStore, StoreCapabilities, Wrapped, Wrapper};
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The time between two looks while all roots open the store key: a root that was lost meanwhile is told before it is needed.
-const LOOKS: Duration = Duration::from_secs(600);
+const LOOKS: Duration = Duration::from_secs(300);
 
 /// The least time between two looks for the store key because of requests.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -46,6 +51,7 @@ pub struct Rooted {
     state: RwLock<State>,
     /// When the store key was last looked for because of a request.
     looked: Mutex<Option<Instant>>,
+    openings: Openings,
 }
 
 type Serving = Arc<Wrapped<Arc<dyn KeyStore>, Arc<dyn Wrapper>>>;
@@ -78,16 +84,25 @@ impl Roots {
     /// - [`ErrorKind::Denied`], [`ErrorKind::LoginRefused`], [`ErrorKind::Disabled`], [`ErrorKind::Internal`]: the
     ///   store, or a root that would have to wrap the first key, refuses.
     pub async fn open(self, making: Making) -> Result<Opened> {
-        let Attempt { outcome, notes, is_new, closed } = self.attempt(making).await?;
-        let store = Arc::new(Rooted::new(self, making, outcome, closed));
+        let Attempt { outcome, notes, is_new, closed, opened } = self.attempt(making).await?;
+        let openings = Openings::of(self.roots());
+        if let Some(opened) = opened {
+            openings.note(self.roots(), &opened);
+        }
+        let store = Arc::new(Rooted::new(self, making, (outcome, closed), openings));
         Ok(Opened { store, warnings: notes, is_new })
     }
 }
 
 impl Rooted {
-    fn new(roots: Roots, making: Making, outcome: Outcome, closed: Vec<String>) -> Self {
+    fn new(
+        roots: Roots,
+        making: Making,
+        (outcome, closed): (Outcome, Vec<String>),
+        openings: Openings,
+    ) -> Self {
         let state = State::of(&roots, outcome, closed);
-        Self { roots, making, state: RwLock::new(state), looked: Mutex::new(None) }
+        Self { roots, making, state: RwLock::new(state), looked: Mutex::new(None), openings }
     }
 
     /// Returns `true` if records can be read: a root opened, or the store is served in its earlier form.
@@ -106,14 +121,28 @@ impl Rooted {
         if state.serving.is_err() { self.roots.roots().len() } else { state.closed.len() }
     }
 
-    /// Looks at the roots in the background until the store is dropped: often while one does not open, else each ten
+    /// Has `tell` told when each root last opened the store key: now, and after each look at the roots. It must not wait.
+    pub fn tell_openings(&self, tell: impl Fn(&BTreeMap<RootId, Timestamp>) + Send + Sync + 'static) {
+        self.openings.tell(tell);
+    }
+
+    /// Looks at the roots in the background until the store is dropped: often while one does not open, else each five
     /// minutes. What changes is logged.
     ///
     /// # Panics
     ///
     /// Panics outside of a tokio runtime.
     pub fn keep_trying(self: &Arc<Self>) {
-        tokio::spawn(keep_trying(Arc::downgrade(self)));
+        self.keep_trying_each(LOOKS);
+    }
+
+    /// Does what [`keep_trying`](Self::keep_trying) does, with another time between two looks while all roots open.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
+    pub fn keep_trying_each(self: &Arc<Self>, looks: Duration) {
+        tokio::spawn(keep_trying(Arc::downgrade(self), looks));
     }
 
     /// Tries once more to open the store and all of its roots.
@@ -131,6 +160,7 @@ impl Rooted {
                 // A store that was opened stays so: its key is known.
                 if self.is_open() {
                     if let Ok(seen) = self.roots.look().await {
+                        self.openings.note(self.roots.roots(), &opened(&seen));
                         let mut state = self.write();
                         state.closed = closed(&seen).into();
                         if let (Some(key), Some(anchor)) = (state.key, seen.anchor) {
@@ -150,7 +180,10 @@ impl Rooted {
     }
 
     fn take(&self, attempt: Attempt) {
-        let Attempt { outcome, notes, closed, .. } = attempt;
+        let Attempt { outcome, notes, closed, opened, .. } = attempt;
+        if let Some(opened) = opened {
+            self.openings.note(self.roots.roots(), &opened);
+        }
         let new = State::of(&self.roots, outcome, closed);
         let mut state = self.write();
         let was_open = state.serving.is_ok();
@@ -281,14 +314,14 @@ fn refused_creation(anchor: Option<&Anchor>, key: Option<&Anchor>) -> Error {
     Error::with_source(ErrorKind::ReadOnly, "create a record under the store key in force", why)
 }
 
-async fn keep_trying(store: Weak<Rooted>) {
+async fn keep_trying(store: Weak<Rooted>, looks: Duration) {
     let mut wait = WAITS.0;
     loop {
         let all_open = match store.upgrade() {
             Some(store) => store.is_open() && store.closed() == 0 && store.has_key(),
             None => return,
         };
-        wait = if all_open { LOOKS } else { wait };
+        wait = if all_open { looks } else { wait };
         sleep(wait).await;
         let Some(store) = store.upgrade() else { return };
         if let Err(error) = store.try_again().await {
@@ -362,6 +395,14 @@ impl KeyStore for Rooted {
 
     fn closed_roots(&self) -> Option<usize> {
         Some(self.closed())
+    }
+
+    fn roots_opened(&self) -> Vec<(String, Option<Timestamp>)> {
+        // Before a store has a store key, its roots have nothing to open.
+        let is_earlier = self.is_open() && !self.has_key();
+        let ids = self.roots.roots().iter().map(Root::id);
+        let opened = ids.map(|id| (id.to_string(), self.openings.last(id)));
+        opened.filter(|(_, at)| !is_earlier || at.is_some()).collect()
     }
 
     fn place(&self, name: &EntryName) -> String {

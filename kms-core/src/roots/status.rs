@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::anchor::Anchor;
 use super::id::RootId;
-use super::look::{Seen, State};
+use super::look::{Seen, State, without_entry};
 use super::mark::Purpose;
 use super::records::RecordCount;
 use super::set::Roots;
@@ -35,7 +35,7 @@ pub struct RootStatus {
     pub state: RootState,
     /// The state in words.
     pub detail: String,
-    /// The time of this look, if the root opened at it. What a server saw before is in its log.
+    /// The time of this look, if the root opened at it. What a server saw before is in its metrics.
     pub opened_at: Option<Timestamp>,
 }
 
@@ -77,7 +77,10 @@ impl Roots {
         let removing =
             mark.ok().flatten().filter(|mark| mark.purpose == Purpose::Remove).map(|mark| mark.root);
         let roots = states.into_iter().map(|(id, state)| {
-            let detail = state.told(anchor.as_ref());
+            let detail = match &state {
+                State::NoEntry if anchor.is_some() => without_entry(&id),
+                state => state.told(anchor.as_ref()),
+            };
             let state = match &state {
                 State::Opens(key) if anchor.is_some_and(|anchor| !anchor.names(key)) => RootState::OtherKey,
                 State::Opens(_) => RootState::Opens,

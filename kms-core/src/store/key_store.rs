@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::entry::EntryName;
 use crate::error::{Error, ErrorKind, Result};
@@ -149,6 +150,16 @@ pub trait KeyStore: Send + Sync + 'static {
         None
     }
 
+    /// Returns the id of each configured root, and when this process last saw it open the store; empty if it has no roots.
+    fn roots_opened(&self) -> Vec<(String, Option<Timestamp>)> {
+        Vec::new()
+    }
+
+    /// Returns the command that frees the name of an entry that was destroyed in the backend; `None` if such a name is free.
+    fn freed_by(&self, _name: &EntryName) -> Option<String> {
+        None
+    }
+
     /// Returns the place of the entry `name` for messages: a file, a path, a secret.
     fn place(&self, name: &EntryName) -> String {
         format!("entry '{name}' in {}", self.capabilities().name)
@@ -265,6 +276,14 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
 
     fn closed_roots(&self) -> Option<usize> {
         (**self).closed_roots()
+    }
+
+    fn roots_opened(&self) -> Vec<(String, Option<Timestamp>)> {
+        (**self).roots_opened()
+    }
+
+    fn freed_by(&self, name: &EntryName) -> Option<String> {
+        (**self).freed_by(name)
     }
 
     fn place(&self, name: &EntryName) -> String {

@@ -166,6 +166,8 @@ async fn an_entry_that_was_destroyed_in_the_backend_is_told_with_its_path() {
             ".r/two" => roots.add(&id("two")).await.map(drop),
             _ => roots.remove(&id("two")).await,
         };
-        refused(told, ErrorKind::Conflict, &[destroyed, "vault kv metadata delete"]);
+        // The command is that of the backend.
+        let command = format!("'free {destroyed}' frees it");
+        refused(told, ErrorKind::Conflict, &[destroyed, &command]);
     }
 }

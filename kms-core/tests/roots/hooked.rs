@@ -115,6 +115,9 @@ impl KeyStore for Hooked {
     async fn status(&self) -> Result<StoreStatus> {
         self.way.status().await
     }
+    fn freed_by(&self, name: &EntryName) -> Option<String> {
+        Some(format!("free {name}"))
+    }
 }
 
 pub fn over(store: Hooked, all: &[(&str, &Arc<Elsewhere>)]) -> Roots {

@@ -11,6 +11,7 @@ mod hooked;
 mod incomplete;
 mod lost;
 mod mocks;
+mod opened;
 mod races;
 mod removals;
 mod running;

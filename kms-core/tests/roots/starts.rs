@@ -79,7 +79,10 @@ async fn a_wrong_root_is_refused_before_anything_is_written() {
     }
     // Beside the right root it is told, and no entry is made for it.
     let opened = open(&way, &[("other", &wrong), ("one", &one)]).await.unwrap();
-    assert!(opened.warnings[0].contains("'other' has no entry") && opened.warnings[0].contains("root add"));
+    assert!(
+        opened.warnings[0].contains("'other' is in the config but has no entry")
+            && opened.warnings[0].contains("root add")
+    );
     assert_eq!(opened.store.closed(), 1);
     assert_eq!(everything(&store).await, before);
 }

@@ -2,6 +2,7 @@
 //!
 //! Flags decide, then KES's environment variables.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -65,6 +66,25 @@ impl Connection {
     /// Creates the client that the flags and the environment describe.
     pub fn client(&self, call: Call<'_>) -> Result<Client, Failure> {
         self.access.client(self.server.as_deref(), call)
+    }
+
+    /// Creates the client, for the server at `address` of this machine if neither flag nor variable names one.
+    pub fn client_or_at(&self, address: SocketAddr, call: Call<'_>) -> Result<Client, Failure> {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let here = SocketAddr::new(ip, address.port()).to_string();
+        let named = self.server.as_deref().or_else(|| call.environment.first_of(&SERVER));
+        self.access.client(Some(named.unwrap_or(&here)), call)
+    }
+
+    /// Returns whether a flag or a variable says as whom to connect.
+    pub fn names_identity(&self, call: Call<'_>) -> bool {
+        let variables = [&API_KEY[..], &CLIENT_CERT, &CLIENT_KEY, &FORMER_CLIENT_CERT, &FORMER_CLIENT_KEY];
+        self.access.api_key.is_some()
+            || variables.iter().any(|variables| call.environment.first_of(variables).is_some())
     }
 }
 

@@ -77,7 +77,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Server(args) => server::run(args, environment),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args, environment),
-        Command::Root(command) => root::run(&command, environment),
+        Command::Root(command) => root::run(&command, call),
         Command::Backup(command) => backup::run(command, call),
         Command::RootKey(command) => root_key::run(command, environment),
         Command::Escrow(command) => escrow::run(&command, environment),

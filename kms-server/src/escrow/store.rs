@@ -1,6 +1,7 @@
 //! A key store whose keys are in escrow before anybody hears that they are there.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
 use kms_core::{Error, ErrorKind, ListQuery, Page, Result, StoreStatus};
@@ -222,6 +223,10 @@ impl KeyStore for Escrowed {
 
     fn closed_roots(&self) -> Option<usize> {
         self.inner.closed_roots()
+    }
+
+    fn roots_opened(&self) -> Vec<(String, Option<Timestamp>)> {
+        self.inner.roots_opened()
     }
 
     async fn status(&self) -> Result<StoreStatus> {

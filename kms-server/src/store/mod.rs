@@ -5,6 +5,7 @@ pub mod inventory;
 pub mod kes_directory;
 pub mod plain;
 pub mod roots;
+pub mod roots_opened;
 pub mod rotations;
 pub mod wanted_keys;
 

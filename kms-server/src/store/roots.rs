@@ -10,7 +10,7 @@ use kms_core::{Error, ErrorKind};
 use kms_fs::{FsConfig, FsForm, InHeader, OpenError, OpenMode, RootKey, SledStore};
 use kms_vault::{KvVersion, Transit};
 
-use super::embedded;
+use super::{embedded, roots_opened};
 use crate::error::StartError;
 use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, RootSettings};
 
@@ -136,6 +136,9 @@ impl Prepared {
         }
         if opened.is_new {
             tracing::info!("the store got its store key: back its roots up, without them all keys are lost");
+        }
+        if let Some(local) = &self.local {
+            roots_opened::keep(&local.path, &opened.store);
         }
         opened.store.keep_trying();
         Ok(opened.store)

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use jiff::Timestamp;
 use kms_core::Kms;
-use prometheus::{Encoder as _, Gauge, Histogram, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder as _, Gauge, Histogram, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::families::{Counter, CounterVec, counter, gauge, histogram, register};
 use super::version_uses::VersionUses;
@@ -47,6 +48,7 @@ pub struct Metrics {
     versions: VersionUses,
     certificate_expiry: Gauge,
     closed_roots: IntGauge,
+    roots_opened: IntGaugeVec,
     /// There is a series only if drills leave evidence for it.
     drill_ages: OnceLock<Option<[Gauge; 2]>>,
     protection: [IntGauge; 4],
@@ -119,6 +121,16 @@ impl Metrics {
                 &ours,
                 "kms_roots_closed",
                 "Roots of the key store in the config that do not open it now.",
+            )?,
+            roots_opened: register(
+                &ours,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "kms_root_last_opened_timestamp_seconds",
+                        "When this root last opened the key store, in seconds since 1970; 0 if not since the start.",
+                    ),
+                    &["root"],
+                )?,
             )?,
             drill_ages: OnceLock::new(),
             protection: [
@@ -224,6 +236,9 @@ impl Metrics {
         self.versions.look(kms);
         self.closed_roots
             .set(kms.closed_roots().map_or(0, |closed| i64::try_from(closed).unwrap_or(i64::MAX)));
+        for (root, at) in kms.roots_opened() {
+            self.roots_opened.with_label_values(&[root]).set(at.map_or(0, Timestamp::as_second));
+        }
         if let Some(escrow) = self.escrow.get() {
             escrow.look();
         }

@@ -10,6 +10,7 @@ use crate::http::Call;
 pub struct Routes {
     engine: String,
     prefix: String,
+    namespace: Option<String>,
     version: KvVersion,
 }
 
@@ -17,7 +18,8 @@ impl Routes {
     /// Takes the places that `config` names.
     pub fn new(config: &VaultConfig) -> Self {
         let engine = config.engine.trim_matches('/').to_owned();
-        Self { engine, prefix: config.prefix.trim_matches('/').to_owned(), version: config.version }
+        let (prefix, namespace) = (config.prefix.trim_matches('/').to_owned(), config.namespace.clone());
+        Self { engine, prefix, namespace, version: config.version }
     }
 
     /// Returns where the engine is mounted.
@@ -51,6 +53,16 @@ impl Routes {
             KvVersion::V1 => Call::to(&kv1::DeleteSecretRequest { mount, path }),
             KvVersion::V2 => Call::to(&kv2::DeleteSecretMetadataRequest { mount, path }),
         }
+    }
+
+    /// Returns the command of Vault's tool that frees a name whose versions were destroyed; `None` on K/V version 1, which keeps
+    /// no such names.
+    pub fn command_to_free(&self, name: &EntryName) -> Option<String> {
+        let namespace = self.namespace.as_ref().map(|namespace| format!(" -namespace={namespace}"));
+        let (namespace, engine) = (namespace.unwrap_or_default(), &self.engine);
+        let path = join(&[&self.prefix, name.as_str()]);
+        (self.version == KvVersion::V2)
+            .then(|| format!("vault kv metadata delete{namespace} -mount={engine} {path}"))
     }
 
     /// Creates the request that brings back a version of K/V version 2 that was deleted.

@@ -186,6 +186,10 @@ impl KeyStore for VaultStore {
         self.engine.session().status().await
     }
 
+    fn freed_by(&self, name: &EntryName) -> Option<String> {
+        self.engine.routes().command_to_free(name)
+    }
+
     fn place(&self, name: &EntryName) -> String {
         format!("'{}' in Vault", self.engine.path(name))
     }

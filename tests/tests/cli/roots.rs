@@ -264,6 +264,62 @@ fn two_roots_without_a_root_key_of_the_store_each_open_it() {
 }
 
 #[test]
+fn status_says_when_a_root_last_opened_that_does_not_open_now() {
+    let node = Node::new();
+    let config = node.config(&["FIRST"]);
+    node.client(&config, &[&["key", "create", "my-key"]]);
+    let told = node.root(&config, &["status"]).ok();
+    assert_eq!(told.matches("opens now, at 20").count(), 2, "{told}");
+    let wrong = node.shell.clone().set("FIRST", STANDARD.encode([9; 32]));
+    let node = Node { shell: wrong, ..node };
+    let ids = node.ids(&config);
+    // Another root key has another id, and never opened this store.
+    let told = node.root(&config, &["status"]).ok();
+    assert!(told.contains(&format!("{}  is in the config but has no entry", ids[1])), "{told}");
+    assert!(told.contains("when it last opened is not known"), "{told}");
+
+    // Under a name of its own, a root whose key is wrong is one that opened before.
+    let mut text = fs::read_to_string(&config).unwrap();
+    writeln!(text, "\n[[kms]]\nid = \"second\"\nlocal.root_key_env = \"SECOND\"").unwrap();
+    fs::write(&config, text.replace("root_key_env = \"FIRST\"", "root_key_env = \"THIRD\"")).unwrap();
+    let good = node.shell.clone().set("THIRD", STANDARD.encode([1; 32]));
+    let node = Node { shell: good, ..node };
+    node.root(&config, &["add", "second"]).ok();
+    node.client(&config, &[&["key", "dek", "my-key"]]);
+    let time = |root: &Value| root["last_opened"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let opened = time(&node.status(&config)["roots"][2]);
+    let node = Node { shell: node.shell.clone().set("SECOND", STANDARD.encode([8; 32])), ..node };
+    let status = node.status(&config);
+    let lost = &status["roots"][2];
+    assert_eq!((&lost["id"], &lost["opens"]), (&"second".into(), &false.into()), "{status}");
+    assert!(time(lost) <= opened, "{status}");
+    let told = node.root(&config, &["status"]).ok();
+    assert!(told.contains("it last opened at 20") && told.contains("roots-opened.json says"), "{told}");
+}
+
+#[test]
+fn a_removed_root_that_is_left_in_the_config_is_told_by_server_and_check() {
+    let node = Node::without_own_root();
+    let config = node.config(&VARIABLES);
+    node.client(&config, &[&["key", "create", "my-key"]]);
+    let ids = node.ids(&config);
+    node.root(&config, &["remove", &ids[1]]).ok();
+    let (_, log) = node.client(&config, &[&["key", "dek", "my-key"]]);
+    let warning = format!("root '{}' is in the config but has no entry in this store", ids[1]);
+    let checked = node.check(&config);
+    let warned = checked.lines().find(|line| line.contains("is in the config but has no entry"));
+    assert!(warned.is_some_and(|line| line.contains(&ids[1])), "{checked}");
+    for told in [&log, &checked] {
+        assert!(told.contains("it was removed or never added") && told.contains("kms root add"), "{told}");
+    }
+    assert!(log.contains(&warning), "{log}");
+    // Out of the config, nothing is told of it.
+    let config = node.config(&VARIABLES[..1]);
+    let (_, log) = node.client(&config, &[&["key", "dek", "my-key"]]);
+    assert!(!log.contains("has no entry") && !node.check(&config).contains("has no entry"), "{log}");
+}
+
+#[test]
 fn the_commands_wait_for_the_server_to_stop_and_need_a_list() {
     let node = Node::new();
     let config = node.config(&["FIRST"]);

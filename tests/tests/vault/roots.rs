@@ -1,6 +1,8 @@
 //! Roots in Vault's transit engine and beside it, over K/V and over the embedded store.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,9 +11,10 @@ use kms_core::roots::{Anchor, LocalRoot, Making, Root, RootId, RootState, Roots,
 use kms_core::store::{KeyStore, Wrapped};
 use kms_core::{ErrorKind, ListQuery, contract};
 use kms_tests::bao::Bao;
-use kms_tests::programs::{free_port, until};
+use kms_tests::programs::{free_port, program, until};
 use kms_tests::shell::{Serving, Shell, field, text};
 use kms_vault::{KvVersion, Transit, TransitConfig, VaultConfig};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::{entry, kind, open, record};
@@ -130,6 +133,104 @@ async fn servers_that_start_at_once_on_an_empty_engine_end_with_one_store_key() 
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_whose_key_is_destroyed_while_a_server_runs_keeps_the_time_at_which_it_last_opened() {
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    bao.mount_transit("root").await;
+    let running = roots(bao.config(KvVersion::V2), vec![transit(&bao), local()]);
+    let running = running.open(Making::OnEmpty).await.unwrap().store;
+    running.create(&entry("my-key"), &record()).await.unwrap();
+    running.keep_trying_each(Duration::from_millis(50));
+    let id = transit(&bao).id().to_string();
+    let opened = || running.roots_opened().into_iter().find(|(root, _)| *root == id).unwrap().1.unwrap();
+    let at_start = opened();
+    until("it is seen to open again", async || opened() > at_start).await;
+    let deletable = json!({ "deletion_allowed": true });
+    bao.ask(http::Method::POST, "transit/keys/root/config", deletable).await;
+    bao.ask(http::Method::DELETE, "transit/keys/root", Value::Null).await;
+    until("the loss is noticed", async || running.closed() == 1).await;
+    let last = opened();
+    running.try_again().await.unwrap();
+    assert_eq!(opened(), last);
+    assert!(running.status().await.unwrap().degraded.is_some_and(|why| why.contains(&id)));
+    assert!(running.get(&entry("my-key")).await.unwrap() == record());
+}
+
+/// Runs a command of Vault's tool as a message prints it, with OpenBao's, which has the same.
+fn as_printed(bao: &Bao, message: &str) {
+    let command = message.split('\'').find(|part| part.starts_with("vault ")).unwrap();
+    let arguments: Vec<_> = command.split(' ').skip(1).collect();
+    let shell = Shell::default().set("BAO_ADDR", bao.endpoint()).set("BAO_TOKEN", &bao.root);
+    shell.run_binary(&program("bao"), &arguments, b"").ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_was_destroyed_is_freed_by_the_command_that_the_message_prints() {
+    let bao = Bao::with_kv(KvVersion::V2).await;
+    let both = || roots(bao.config(KvVersion::V2), vec![local()]);
+    let destroy = async |entry: &str| {
+        let versions = json!({ "versions": [1] });
+        bao.ask(http::Method::PUT, &format!("kv/destroy/minio/{entry}"), versions).await;
+    };
+    both().open(Making::OnEmpty).await.unwrap();
+    destroy(".r/store").await;
+    let told = both().open(Making::OnEmpty).await.err().unwrap().chain().to_string();
+    assert!(told.contains("minio/.r/store"), "{told}");
+    as_printed(&bao, &told);
+    assert!(Anchor::read(&*open(bao.config(KvVersion::V2))).await.unwrap().is_none());
+    both().open(Making::OnEmpty).await.unwrap();
+
+    let other = Root::new(RootId::new("other").unwrap(), Arc::clone(local().wrapper()));
+    let both = || roots(bao.config(KvVersion::V2), vec![local(), other.clone()]);
+    both().add(other.id()).await.unwrap();
+    destroy(".r/other").await;
+    let told = both().add(other.id()).await.unwrap_err().chain().to_string();
+    assert!(told.contains("minio/.r/other"), "{told}");
+    as_printed(&bao, &told);
+    both().add(other.id()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_says_when_a_root_last_opened_that_does_not_any_more() {
+    let mut bao = Bao::with_kv(KvVersion::V2).await;
+    bao.mount_transit("root").await;
+    let holder = Bao::start().await;
+    holder.mount_transit("root").await;
+    let node = Node::new(&bao);
+    let config = node.over_vault(&holder);
+    let (server, probes) = node.serve_on(&config);
+    let client = node.client(&server).set("ROOT", STANDARD.encode([3; 32]));
+    client.run(&["key", "create", "my-key"]).ok();
+    let status = |shell: &Shell| -> Value {
+        let told = shell.run(&["root", "status", "--json", "--config", text(&config)]);
+        serde_json::from_str(&told.ok()).unwrap()
+    };
+    let id = transit(&holder).id().to_string();
+    let sample = format!("kms_root_last_opened_timestamp_seconds{{root=\"{id}\"}} ");
+    let metrics = probe(probes, "/metrics").await.1;
+    let seconds = metrics.lines().find_map(|line| line.strip_prefix(&sample)).unwrap().to_owned();
+    assert!(seconds.parse::<u64>().unwrap() > 1_700_000_000, "{seconds}");
+    assert_eq!(status(&client)["roots"][1]["opens"], true);
+
+    let deletable = json!({ "deletion_allowed": true });
+    holder.ask(http::Method::POST, "transit/keys/root/config", deletable).await;
+    holder.ask(http::Method::DELETE, "transit/keys/root", Value::Null).await;
+    let lost = &status(&client)["roots"][1];
+    let last: jiff::Timestamp = lost["last_opened"].as_str().unwrap().parse().unwrap();
+    assert_eq!((&lost["opens"], last.as_second().to_string()), (&false.into(), seconds), "{lost}");
+    let told = client.run(&["root", "status", "--config", text(&config)]).ok();
+    assert!(told.contains("opens now, at ") && told.contains("it last opened at "), "{told}");
+    assert!(told.contains("the server says"), "{told}");
+
+    // Without an identity nobody is asked, and without a server nothing is known.
+    let nobody = Shell::default().set("ROOT", STANDARD.encode([3; 32]));
+    let told = nobody.run(&["root", "status", "--config", text(&config)]).ok();
+    assert!(told.contains("KES_API_KEY") && told.contains("is not known"), "{told}");
+    assert!(server.stop().success());
+    assert_eq!(status(&client)["roots"][1]["last_opened"], Value::Null);
+    bao.kill().await;
+}
+
 /// A node on an embedded store whose roots are a transit key and a variable.
 struct Node {
     dir: TempDir,
@@ -168,6 +269,34 @@ impl Node {
         std::fs::write(&file, config).unwrap();
         let shell = Shell::default().set("ROOT", STANDARD.encode([3; 32]));
         (shell.serve(&["--config", text(&file), "--addr", "127.0.0.1:0"]), probes)
+    }
+
+    /// Writes a config with the store in Vault, under a local root key and a key of the transit engine of `holder`.
+    fn over_vault(&self, holder: &Bao) -> PathBuf {
+        let node = self.dir.path().join("node");
+        let made = std::fs::read_to_string(node.join("config.toml")).unwrap();
+        let sections = made.split("\n[").filter(|section| !section.starts_with("keystore"));
+        let rest = sections.collect::<Vec<_>>().join("\n[");
+        let vault = |section: &str, endpoint: &str, token: &str, more: &str| {
+            format!(
+                "[{section}.vault]\nendpoint = \"{endpoint}\"\n{more}[{section}.vault.token]\nvalue = \"{token}\"\n"
+            )
+        };
+        let config = format!(
+            "{rest}\n{}[[kms]]\nlocal.root_key_env = \"ROOT\"\n[[kms]]\n{}[kms.vault.transit]\nkey = \"root\"\n",
+            vault("keystore", &self.bao, &self.token, "version = \"v2\"\nprefix = \"minio\"\n"),
+            vault("kms", &holder.endpoint(), &holder.root, ""),
+        );
+        let file = node.join("shared.toml");
+        std::fs::write(&file, config).unwrap();
+        file
+    }
+
+    fn serve_on(&self, config: &Path) -> (Serving, u16) {
+        let probes = free_port();
+        let shell = Shell::default().set("ROOT", STANDARD.encode([3; 32]));
+        let shell = shell.set("KMS_PROBES__ADDRESS", format!("127.0.0.1:{probes}"));
+        (shell.serve(&["--config", text(config), "--addr", "127.0.0.1:0"]), probes)
     }
 
     fn client(&self, server: &Serving) -> Shell {

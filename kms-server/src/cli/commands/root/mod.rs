@@ -1,25 +1,29 @@
 //! `kms root`: the roots of a key store, each of which opens its store key.
 
+mod status;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use kms_core::roots::{Added, Established, RootId, RootState, RootsStatus};
+use kms_core::roots::{Added, Established, RootId};
 use kms_fs::{FsConfig, OpenMode};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::check::earlier_records;
+use self::status::LastOpened;
+use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
+use crate::cli::name::Call;
 use crate::cli::output::{Output, note};
 use crate::cli::runtime::block_on;
-use crate::config::{self, Environment};
+use crate::config;
 use crate::settings::KeyStoreSettings;
 use crate::store::roots::{HeaderKey, Local, Prepared, UNNAMED, prepare};
 
 /// The commands of `kms root`.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show the roots of a store, and how many records open with one root only.
-    Status(Args),
+    /// Show the roots of a store, when each last opened, and how many records open with one root only.
+    Status(ArgsOfStatus),
     /// Give an empty store its store key, and each root its entry.
     Init(Args),
     /// Give a store with records its store key, and each root its entry; no record is rewritten.
@@ -41,6 +45,14 @@ pub struct Args {
 }
 
 #[derive(clap::Args)]
+pub struct ArgsOfStatus {
+    #[command(flatten)]
+    common: Args,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
 pub struct ArgsOfOne {
     /// The id of the root, as 'kms root status' shows it.
     id: String,
@@ -58,18 +70,24 @@ pub struct ArgsOfRemoval {
 }
 
 /// Runs one of the commands.
-pub fn run(command: &Command, environment: &Environment) -> Result<(), Failure> {
+pub fn run(command: &Command, call: Call<'_>) -> Result<(), Failure> {
     let args = match command {
-        Command::Status(args) | Command::Init(args) | Command::Adopt(args) => args,
+        Command::Status(args) => &args.common,
+        Command::Init(args) | Command::Adopt(args) => args,
         Command::Add(args) => &args.common,
         Command::Remove(args) => &args.one.common,
     };
-    let key_store = config::load(&args.config, environment)?.settings.key_store;
+    let settings = config::load(&args.config, call.environment)?.settings;
+    let key_store = settings.key_store;
     let output = Output::new(args.json);
     block_on(async {
         let prepared = open(&key_store, args).await?;
         match command {
-            Command::Status(_) => show(&prepared.roots.status().await?, &prepared, output),
+            Command::Status(args) => {
+                let status = prepared.roots.status().await?;
+                let last = LastOpened::of(&status, &prepared, &args.connection, settings.address, call).await;
+                status::show(&status, &prepared, &last, output)
+            }
             Command::Init(_) => {
                 refuse_hindrance(&prepared)?;
                 established(&prepared.roots.init().await?, output)
@@ -104,58 +122,6 @@ async fn open(key_store: &KeyStoreSettings, args: &Args) -> Result<Prepared, Fai
 /// Refuses to give the store a key while a configured root cannot have an entry.
 fn refuse_hindrance(prepared: &Prepared) -> Result<(), Failure> {
     prepared.hindrance.as_ref().map_or(Ok(()), |why| Err(Failure::new(why)))
-}
-
-fn show(status: &RootsStatus, prepared: &Prepared, output: Output) -> Result<(), Failure> {
-    if output.is_json() {
-        return output.json(&as_json(status));
-    }
-    match &status.anchor {
-        Some(anchor) => output.line(format_args!("Store key {:?}", anchor.fingerprint))?,
-        None => output.line("The store has no store key under its roots")?,
-    }
-    for root in &status.roots {
-        let opened = root.opened_at.map(|at| format!(", seen at {at:.0}")).unwrap_or_default();
-        output.line(format_args!("{}  {}{opened}", root.id, root.detail))?;
-    }
-    if header_of(prepared) == Some(HeaderKey::Closed) {
-        output.line("The header of the store holds the store key under a local root key that is not here")?;
-    }
-    if let Some(under_way) = &status.under_way {
-        output.line(under_way)?;
-    }
-    match (&status.records, earlier_records(status)) {
-        (_, Some(earlier)) => output.line(earlier),
-        (Ok(records), None) => {
-            output.line(format_args!("{} records, each protected by every root that opens", records.all()))
-        }
-        (Err(_), None) => Ok(()),
-    }
-}
-
-fn as_json(status: &RootsStatus) -> Value {
-    let roots = status.roots.iter();
-    let roots: Vec<_> = roots
-        .map(|root| {
-            json!({
-                "id": root.id.as_str(),
-                "opens": root.state == RootState::Opens,
-                "detail": root.detail,
-                "last_opened": root.opened_at.map(|at| at.to_string()),
-            })
-        })
-        .collect();
-    json!({
-        "store_key": status.anchor.map(|anchor| format!("{:?}", anchor.fingerprint)),
-        "removing": status.removing.as_ref().map(RootId::as_str),
-        "under_way": status.under_way,
-        "roots": roots,
-        "records": status.records.as_ref().ok().map(|records| json!({
-            "sealed": records.sealed,
-            "one_root_only": records.earlier,
-            "unreadable": records.unreadable,
-        })),
-    })
 }
 
 fn established(done: &Established, output: Output) -> Result<(), Failure> {
