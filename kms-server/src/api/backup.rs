@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
-use kms_core::{Error, ErrorKind, Identity};
-use serde::{Deserialize, Serialize};
+use kms_core::{Error, ErrorKind, Identity, ListQuery};
+use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::account::{OwnAccount, client_closed_request};
@@ -21,7 +21,7 @@ use super::deleted;
 use super::route::Route;
 use super::state::Api;
 use super::under_way::Running;
-use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Time, Unreadable};
+use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Summary, Time, Unreadable};
 use crate::conn::here;
 use crate::conn::watch::Watch;
 use crate::recipients::Recipients;
@@ -50,6 +50,12 @@ pub async fn create(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reje
     let unreadable = if asked.leave_out_unreadable { Unreadable::LeaveOut } else { Unreadable::Fail };
     let api = &call.client.api;
     let Some(recipients) = api.backups.recipients() else {
+        // Nobody is told to name recipients where that is a mistake, too.
+        if let Err(error) = api.kms.exportable(&call.request()?, &ListQuery::prefix("")).await
+            && error.kind() == ErrorKind::Unsupported
+        {
+            return Err(refused(call, &error));
+        }
         let message = "this server makes no backups: its config names nobody who could open them; set backup.recipients to \
                        recipients of age, or back up the stopped store with 'kms backup create --config FILE'";
         return Err(Reject::new(StatusCode::NOT_IMPLEMENTED, message));
@@ -204,8 +210,7 @@ impl Making {
         if let Some(piece) = pieces.take(0) {
             self.send(Part::Bytes(piece)).await?;
         }
-        let Manifest { keys, versions, left_out, unreadable, .. } = manifest;
-        let summary = Summary { keys, versions, left_out, unreadable, recipients: self.recipients.count() };
+        let summary = Summary::of(&manifest, self.recipients.count());
         let summary = serde_json::to_string(&summary).map_err(io::Error::from)?;
         let end = HeaderValue::try_from(summary).map_err(io::Error::other)?;
         Ok((manifest, end))
@@ -232,16 +237,6 @@ impl Making {
             && self.identity.is_some_and(|identity| access.authorize(&identity, &target).is_ok());
         if is_allowed { Ok(()) } else { Err(Ended::Refused) }
     }
-}
-
-/// The trailer of a whole backup.
-#[derive(Serialize)]
-struct Summary {
-    keys: u64,
-    versions: u64,
-    left_out: u64,
-    unreadable: u64,
-    recipients: usize,
 }
 
 /// The sealed bytes that were not sent yet.

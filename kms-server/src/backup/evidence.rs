@@ -75,10 +75,10 @@ pub struct LastGood {
 }
 
 impl LastGood {
-    /// Returns how many seconds ago it ended, and how many seconds old its archive is.
+    /// Returns how many seconds ago it ended, and how many seconds old its archive is. What a wrong clock dated proves no age.
     pub fn ages(self) -> [Option<i64>; 2] {
         let now = Time::now();
-        [self.ended, self.snapshot].map(|time| time.map(|time| time.age(now)))
+        [self.ended, self.snapshot].map(|time| time.and_then(|time| time.age_if_past(now)))
     }
 }
 

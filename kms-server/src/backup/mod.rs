@@ -6,6 +6,7 @@ pub mod evidence;
 mod facts;
 mod keys;
 mod reader;
+mod summary;
 mod tar_file;
 mod time;
 mod writer;
@@ -13,7 +14,8 @@ mod writer;
 pub use self::facts::Manifest;
 pub use self::keys::{Found, Keys, Unreadable};
 pub use self::reader::{ArchiveReader, Stored};
-pub use self::time::Time;
+pub use self::summary::Summary;
+pub use self::time::{CLOCKS, Time};
 pub use self::writer::ArchiveWriter;
 
 #[cfg(test)]

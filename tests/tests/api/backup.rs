@@ -294,6 +294,14 @@ async fn the_age_of_the_last_good_drill_is_a_metric() {
     );
     std::fs::write(&file, "no evidence").unwrap();
     assert_eq!(age().await, "inf");
+    // Clocks differ by a little. A clock that was set back would show a new drill for as long as it was set back by.
+    for (ahead, expected) in [(60, "0"), (86_400, "inf")] {
+        let ahead = (jiff::Timestamp::now() + Duration::from_secs(ahead)).to_string();
+        let mut told = evidence(Some(ahead.clone()));
+        told["last_good_snapshot"] = ahead.into();
+        std::fs::write(&file, told.to_string()).unwrap();
+        assert_eq!((age().await.as_str(), snapshot().await.as_str()), (expected, expected));
+    }
     let without = TestServer::start().await;
     let text = without.admin(Protocol::Http2).send("GET", "/metrics", "").await.unwrap();
     assert!(!text.text().contains("last_good_drill"), "nobody makes drills there");

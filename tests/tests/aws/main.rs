@@ -1,6 +1,7 @@
 //! The AWS backend against a real LocalStack, with injected faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::similar_names, reason = "tests")]
 
+mod backup;
 mod contract;
 mod cut_off;
 mod faults;

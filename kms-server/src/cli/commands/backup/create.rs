@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use http::Method;
 use kms_core::{CacheConfig, Identity, KeyRing, Kms, Request};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::archive::counted;
-use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Time, Unreadable};
+use crate::backup::{ArchiveWriter, Found, Keys, Manifest, Summary, Time, Unreadable};
 use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::name::Call;
@@ -53,17 +52,6 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     connection: Connection,
-}
-
-/// What a backup holds, as a server tells it at the end.
-#[derive(Deserialize, Serialize)]
-struct Summary {
-    keys: u64,
-    versions: u64,
-    left_out: u64,
-    /// How many of those that were left out cannot be read.
-    unreadable: u64,
-    recipients: usize,
 }
 
 /// Makes a backup. It fails if a key that cannot be read was left out.
@@ -146,8 +134,7 @@ fn of_store(args: &Args, config: &Path, call: Call<'_>) -> Result<(Summary, Stri
         let sha256 = finish(file, &args.output)?;
         Ok::<_, Failure>((manifest, sha256))
     })??;
-    let Manifest { keys, versions, left_out, unreadable, .. } = made;
-    Ok((Summary { keys, versions, left_out, unreadable, recipients: recipients.count() }, sha256))
+    Ok((Summary::of(&made, recipients.count()), sha256))
 }
 
 async fn archive(

@@ -10,16 +10,13 @@ use kms_core::{CacheConfig, Client, Identity, KeyRing};
 
 use super::archive::{Archive, OpenFlags, counted};
 use crate::backup::evidence::{self, Evidence, FORMAT, LastGood, last_good};
-use crate::backup::{Manifest, Stored, Time};
+use crate::backup::{CLOCKS, Manifest, Stored, Time};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;
 use crate::config::parse_long_duration;
 use crate::host::files;
 use crate::host::platform::VERSION;
-
-/// How far the clocks of two machines may differ, in seconds.
-const CLOCKS: i64 = 300;
 
 /// The arguments of `kms backup drill`.
 #[derive(clap::Args)]
