@@ -8,7 +8,7 @@ use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::primitives::{Cipher, SecretBytes, SecretKey};
+use crate::primitives::{Cipher, SecretBytes, SecretKey, mac};
 
 /// A version of a master key, with all of its stored fields.
 pub struct KeyRecord {
@@ -72,6 +72,22 @@ impl KeyRecord {
         let len = STANDARD.encode_slice(&*bytes, &mut text).expect("the buffer has the length of the text");
         text.truncate(len);
         SecretBytes::new(text)
+    }
+
+    /// Computes what tells the record from others of the same key bytes: 8 bytes that depend on cipher and HMAC key.
+    ///
+    /// They reveal nothing of the record's secrets. Time and creator do not count.
+    pub fn mark(&self) -> [u8; 8] {
+        let mut text = b"kms key record v1 ".to_vec();
+        text.push(match self.cipher {
+            Cipher::Aes256 => b'a',
+            Cipher::ChaCha20 => b'c',
+        });
+        if let Some(HmacKey(key)) = &self.hmac_key {
+            text.extend_from_slice(&mac::tag(key, b"kms hmac key v1"));
+        }
+        let tag = mac::tag(&self.key, &text);
+        std::array::from_fn(|n| tag[n])
     }
 
     /// Decodes a record in any form that a KES release wrote: protobuf (0.24) or JSON (before).
@@ -266,5 +282,30 @@ mod proto {
         fn drop(&mut self) {
             self.key.zeroize();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_tells_records_of_one_key_apart_by_cipher_and_hmac_key_alone() {
+        let record = |cipher, hmac: Option<u8>, created_by: &str| KeyRecord {
+            key: SecretKey::take(&mut [1; 32]),
+            cipher,
+            hmac_key: hmac.map(|byte| HmacKey(SecretKey::take(&mut [byte; 32]))),
+            created_at: None,
+            created_by: created_by.to_owned(),
+        };
+        let mark = |cipher, hmac| record(cipher, hmac, "a").mark();
+        let marks = [Cipher::Aes256, Cipher::ChaCha20]
+            .into_iter()
+            .flat_map(|cipher| [None, Some(1), Some(2)].map(|hmac| mark(cipher, hmac)));
+        let marks: std::collections::BTreeSet<_> = marks.collect();
+        assert_eq!(marks.len(), 6);
+        assert_eq!(mark(Cipher::Aes256, Some(1)), record(Cipher::Aes256, Some(1), "b").mark());
+        let again = KeyRecord::decode(record(Cipher::Aes256, Some(1), "a").encode().expose()).unwrap();
+        assert_eq!(again.mark(), mark(Cipher::Aes256, Some(1)));
     }
 }

@@ -162,7 +162,7 @@ impl Reading {
                 return;
             }
             Says::Entry { subject, sealed: Sealed::Damaged } => {
-                let (number, Subject { name, fingerprint }) = (self.contents.lines, subject);
+                let (number, Subject { name, fingerprint, .. }) = (self.contents.lines, subject);
                 let what = format!("line {number}: the record of entry '{name}' ({fingerprint}) is damaged");
                 self.is_complete = false;
                 self.tell(offset, what, kind);

@@ -1,6 +1,6 @@
 //! Adds in the background what the escrow file lacks.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,9 +19,6 @@ use super::lives::{Held, State};
 use super::seal;
 use super::writer::{Draft, MOST_BYTES, Unwritten};
 
-/// How long after the start the store is looked through. The first clients have waited for the start already.
-const BEGIN_AFTER: Duration = Duration::from_millis(500);
-
 /// How many keys are looked at before a pause, and that pause: at most some 1,600 keys a second.
 const CHUNK: usize = 32;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -30,31 +27,49 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
-/// How long after a look through the store the next one begins. It finds what other programs brought or deleted.
-const AGAIN: Duration = Duration::from_secs(6 * 60 * 60);
+/// When the store is looked through.
+pub struct Pace {
+    /// How long after the start it begins. The first clients have waited for the start already.
+    pub begin_after: Duration,
+    /// How long after a look the next one begins. It finds what other programs brought or deleted.
+    pub again: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { begin_after: Duration::from_millis(500), again: Duration::from_secs(6 * 60 * 60) }
+    }
+}
 
 /// The most names in a message.
 const TOLD: usize = 3;
 
-/// The keys of which the file holds something, at the start.
-pub struct Named(HashSet<Digest>);
+/// The names of keys of which the file holds something, at the start.
+pub struct Named {
+    /// Those that a restore would bring back.
+    live: BTreeSet<KeyName>,
+    /// Those that are deleted, or may be gone.
+    others: BTreeSet<KeyName>,
+}
 
 impl Named {
     /// Takes in what the file held at the start.
     pub fn new(held: &[Held]) -> Self {
-        let stored = held.iter().filter(|held| matches!(held.state, State::Stored | State::Deleted));
-        let stored = stored.filter(|held| !held.is_damaged);
-        Self(stored.map(|held| Digest::of(&held.subject.name, b"")).collect())
+        let names = |wanted: &[State]| -> BTreeSet<KeyName> {
+            let held = held.iter().filter(|held| wanted.contains(&held.state) && !held.is_damaged);
+            held.filter_map(|held| KeyName::new(&*held.subject.name).ok()).collect()
+        };
+        Self { live: names(&[State::Stored]), others: names(&[State::Deleted, State::Removing]) }
     }
 
     fn has(&self, name: &KeyName) -> bool {
-        self.0.contains(&Digest::of(name.as_str(), b""))
+        self.live.contains(name) || self.others.contains(name)
     }
 }
 
 /// Looks through the store now and then, and adds keys as they are found to be missing. It ends with the store.
-pub async fn run(escrow: Weak<Escrowed>, named: Named) {
-    sleep(BEGIN_AFTER).await;
+pub async fn run(escrow: Weak<Escrowed>, named: Named, pace: Pace) {
+    sleep(pace.begin_after).await;
     look_through(&escrow, Some(named)).await;
     let mut retry = FIRST_RETRY;
     let (mut looked, mut tried, mut patience) = (Instant::now(), Instant::now(), FIRST_RETRY);
@@ -65,12 +80,13 @@ pub async fn run(escrow: Weak<Escrowed>, named: Named) {
         if lacking.is_empty() {
             drop(this);
             // Now and then it looks whether the store is still there.
-            let _ = timeout(patience, known.lacks_more.notified()).await;
+            let _ = timeout(patience.min(pace.again), known.lacks_more.notified()).await;
             if tried.elapsed() >= patience {
                 known.retry_unreadable();
+                settle_doubts(&escrow).await;
                 (tried, patience) = (Instant::now(), LONGEST_RETRY.min(patience * 2));
             }
-            if looked.elapsed() >= AGAIN {
+            if looked.elapsed() >= pace.again {
                 look_through(&escrow, None).await;
                 looked = Instant::now();
             }
@@ -99,12 +115,16 @@ pub async fn run(escrow: Weak<Escrowed>, named: Named) {
 /// Adds all keys of the store that the file lacks.
 async fn look_through(escrow: &Weak<Escrowed>, named: Option<Named>) {
     let is_first = named.is_some();
-    let (mut added, mut unreadable) = (0, Vec::new());
+    let (mut added, mut absent, mut unreadable) = (0, 0, Vec::new());
+    settle_doubts(escrow).await;
     let Some(all) = list(escrow).await else { return };
+    let mut unlisted = Vec::new();
     if let (Some(this), Some(named)) = (escrow.upgrade(), named) {
         this.known.add_all_lacking(all.iter().filter(|name| !named.has(name)).cloned());
+        // A store may keep deleted keys and not list them.
+        unlisted.extend(named.live.into_iter().filter(|name| all.binary_search(name).is_err()));
     }
-    for chunk in all.chunks(CHUNK) {
+    for chunk in all.chunks(CHUNK).chain(unlisted.chunks(CHUNK)) {
         let mut retry = FIRST_RETRY;
         loop {
             let Some(this) = escrow.upgrade() else { return };
@@ -113,6 +133,7 @@ async fn look_through(escrow: &Weak<Escrowed>, named: Option<Named>) {
             match outcome {
                 Ok(done) => {
                     added += done.added;
+                    absent += done.absent;
                     unreadable.extend(done.unreadable);
                     break;
                 }
@@ -127,6 +148,13 @@ async fn look_through(escrow: &Weak<Escrowed>, named: Option<Named>) {
     }
     let Some(this) = escrow.upgrade() else { return };
     this.known.is_looked_through.store(true, Ordering::Relaxed);
+    if absent != 0 {
+        info!(
+            keys = absent,
+            "escrow: the file holds keys that the store does not have, and does not say that they were removed: \
+             'kms escrow verify --config' names them"
+        );
+    }
     if unreadable.is_empty() {
         if is_first || added != 0 {
             info!(keys = all.len(), added, "escrow: the file holds every key of the store");
@@ -144,6 +172,20 @@ async fn look_through(escrow: &Weak<Escrowed>, named: Option<Named>) {
         "escrow: the store was looked through, and some keys could not be read, such as {}",
         unreadable.join("; ")
     );
+}
+
+/// Finds out which keys were removed of which only is noted that they would be.
+async fn settle_doubts(escrow: &Weak<Escrowed>) {
+    let Some(this) = escrow.upgrade() else { return };
+    for subject in this.known.in_doubt() {
+        if let Err(error) = this.settle_doubt(&subject).await {
+            let Subject { name, fingerprint, .. } = &subject;
+            warn!(
+                entry = %name, %fingerprint,
+                "escrow: whether this entry was removed is not known yet, trying again: {}", error.chain()
+            );
+        }
+    }
 }
 
 /// Lists the keys of the store. Returns `None` if that is denied, or if the store was closed.
@@ -176,6 +218,8 @@ async fn list(escrow: &Weak<Escrowed>) -> Option<Vec<KeyName>> {
 struct Done {
     /// The number of entries that were added.
     added: usize,
+    /// The number of keys that the store does not have.
+    absent: usize,
     /// The keys of which it is new that they cannot be read, with the reason.
     unreadable: Vec<String>,
 }
@@ -192,7 +236,7 @@ struct Lacking {
 struct Parts {
     lacking: Vec<Lacking>,
     drafts: Vec<Draft>,
-    /// The keys that are deleted, of which the file does not say so.
+    /// The keys that are deleted, of which the file does not say so. Those that the store keeps are named without a fingerprint.
     deleted: Vec<(KeyName, Subject)>,
     /// The keys that are not deleted, of which the file says so.
     live: Vec<Subject>,
@@ -208,7 +252,12 @@ async fn add(escrow: &Escrowed, names: &[KeyName]) -> std::result::Result<Done, 
             Err(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => {
                 return Err(error.chain().to_string());
             }
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Deleted) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => done.absent += 1,
+            Err(error) if error.kind() == ErrorKind::Deleted => {
+                if !escrow.known.is_name_deleted(name.as_str()) {
+                    parts.deleted.push((name.clone(), Subject::new(name.as_str(), None)));
+                }
+            }
             Err(error) => {
                 unreadable.insert(name);
                 if escrow.known.add_unreadable(name) {
@@ -236,8 +285,11 @@ async fn add(escrow: &Escrowed, names: &[KeyName]) -> std::result::Result<Done, 
         escrow.look_again(entry, subject, *record).await;
     }
     for (name, subject) in deleted {
-        if matches!(StoredKey::read(&escrow.inner, &name).await, Ok(key) if key.is_deleted()) {
-            continue;
+        match StoredKey::read(&escrow.inner, &name).await {
+            Ok(key) if key.is_deleted() => continue,
+            Err(error) if error.kind() == ErrorKind::Deleted => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound && !subject.is_known() => continue,
+            _ => {}
         }
         write(escrow, vec![Draft::Line(Says::Restored(subject.clone()))]).await?;
         escrow.known.set_deleted(&subject, false);
@@ -311,7 +363,7 @@ fn collect_entry(
     parts: &mut Parts,
 ) -> Result<bool> {
     let text = entry.as_str();
-    let subject = Subject::new(text, seal::fingerprint(text, content).as_deref());
+    let subject = seal::subject(text, content);
     if !subject.is_known() {
         // It may stand in the place of a key that is in escrow.
         let why = "it is no key";

@@ -29,8 +29,14 @@ impl Digest {
         Self(digest)
     }
 
-    fn of_subject(subject: &Subject) -> Self {
+    /// Computes that of a key: its records have the same.
+    fn of_key(subject: &Subject) -> Self {
         Self::of(&subject.name, subject.fingerprint.as_bytes())
+    }
+
+    /// Computes that of a name.
+    pub fn of_name(name: &str) -> Self {
+        Self::of(name, b"")
     }
 }
 
@@ -60,6 +66,8 @@ pub struct Known {
     /// The number of pending records, which is zero almost always.
     pending: AtomicUsize,
     lacking: Mutex<Lacking>,
+    /// The entries that the store was asked to remove, of which nothing says whether it did.
+    in_doubt: Mutex<BTreeSet<Subject>>,
     pub lacks_more: Notify,
     /// Whether the whole store was looked through since the start.
     pub is_looked_through: AtomicBool,
@@ -75,10 +83,14 @@ struct Lacking {
 }
 
 struct Sets {
-    /// The entries that the store has, by name and fingerprint.
-    stored: HashSet<Digest>,
-    /// Those of them of which the file says that their key is deleted.
+    /// The records that the store has: by name and fingerprint, with what tells them from others of these.
+    stored: HashSet<(Digest, Option<[u8; 8]>)>,
+    /// The keys of them of which the file says that they are deleted, by name and fingerprint.
     deleted: HashSet<Digest>,
+    /// The names whose key is deleted, as the file says.
+    deleted_names: HashSet<Digest>,
+    /// The names of which this process said that each key of theirs is deleted, with the keys that came back since.
+    deleted_as_names: HashMap<Digest, Vec<Digest>>,
     /// The records that were read and need nothing, by name and content.
     seen: HashSet<Digest>,
     pending: HashMap<Digest, Pending>,
@@ -86,21 +98,40 @@ struct Sets {
     unmarked: HashSet<Digest>,
 }
 
+impl Sets {
+    fn set_live(&mut self, name: Digest, key: Digest) {
+        self.deleted.remove(&key);
+        self.deleted_names.remove(&name);
+        if let Some(back) = self.deleted_as_names.get_mut(&name) {
+            back.push(key);
+        }
+    }
+}
+
 impl Known {
     /// Takes in what the file held at the start.
     pub fn new(held: &[Held]) -> Self {
-        let of_state = |wanted: State| -> HashSet<Digest> {
-            // A restore cannot use what is damaged, so the file lacks it.
-            let held = held.iter().filter(|held| held.state == wanted && !held.is_damaged);
-            held.map(|held| Digest::of_subject(&held.subject)).collect()
+        // A restore cannot use what is damaged, so the file lacks it.
+        let whole = || held.iter().filter(|held| !held.is_damaged);
+        let of_state = |wanted: State| whole().filter(move |held| held.state == wanted);
+        let keys = |wanted| -> HashSet<Digest> {
+            of_state(wanted).map(|held| Digest::of_key(&held.subject)).collect()
         };
-        let mut stored = of_state(State::Stored);
-        let deleted: HashSet<Digest> = of_state(State::Deleted).difference(&stored).copied().collect();
-        stored.extend(&deleted);
+        let names = |wanted| -> HashSet<Digest> {
+            of_state(wanted).map(|held| Digest::of_name(&held.subject.name)).collect()
+        };
+        let in_store = [State::Stored, State::Deleted, State::Removing];
+        let stored = whole().filter(|held| in_store.contains(&held.state));
+        let stored = stored.map(|held| (Digest::of_key(&held.subject), held.subject.record)).collect();
+        let deleted = &keys(State::Deleted) - &keys(State::Stored);
+        let deleted_names = &names(State::Deleted) - &(&names(State::Stored) | &names(State::Removing));
+        let in_doubt: BTreeSet<_> = of_state(State::Removing).map(|held| held.subject.clone()).collect();
         let sets = Sets {
             stored,
             deleted,
-            unmarked: of_state(State::Unmarked),
+            deleted_names,
+            deleted_as_names: HashMap::new(),
+            unmarked: keys(State::Unmarked),
             seen: HashSet::new(),
             pending: HashMap::new(),
         };
@@ -108,6 +139,7 @@ impl Known {
             sets: Mutex::new(sets),
             pending: AtomicUsize::new(0),
             lacking: Mutex::default(),
+            in_doubt: Mutex::new(in_doubt),
             lacks_more: Notify::new(),
             is_looked_through: AtomicBool::new(false),
         }
@@ -135,29 +167,62 @@ impl Known {
         Standing::New
     }
 
-    /// Returns whether an entry is in escrow, and marked.
+    /// Returns whether this very record is in escrow, and marked.
     pub fn is_stored(&self, subject: &Subject) -> bool {
-        self.sets().stored.contains(&Digest::of_subject(subject))
+        self.sets().stored.contains(&(Digest::of_key(subject), subject.record))
     }
 
     /// Returns whether the file says that the key of an entry is deleted.
     pub fn is_deleted(&self, subject: &Subject) -> bool {
-        self.sets().deleted.contains(&Digest::of_subject(subject))
+        let (sets, key) = (self.sets(), Digest::of_key(subject));
+        let as_name = sets.deleted_as_names.get(&Digest::of_name(&subject.name));
+        sets.deleted.contains(&key) || as_name.is_some_and(|back| !back.contains(&key))
     }
 
-    /// Notes whether the file says that the key of an entry is deleted.
+    /// Returns whether the file says that the key of a name is deleted, whichever it is.
+    pub fn is_name_deleted(&self, name: &str) -> bool {
+        self.sets().deleted_names.contains(&Digest::of_name(name))
+    }
+
+    /// Notes whether the file says that the key of an entry is deleted. A subject without a fingerprint means all of its name.
     pub fn set_deleted(&self, subject: &Subject, is_deleted: bool) {
-        let (mut sets, digest) = (self.sets(), Digest::of_subject(subject));
-        if is_deleted {
-            sets.deleted.insert(digest);
-        } else {
-            sets.deleted.remove(&digest);
+        let (mut sets, key) = (self.sets(), Digest::of_key(subject));
+        let name = Digest::of_name(&subject.name);
+        match (is_deleted, subject.is_known()) {
+            (false, true) => sets.set_live(name, key),
+            (false, false) => {
+                sets.deleted_names.remove(&name);
+                sets.deleted_as_names.remove(&name);
+            }
+            (true, true) => {
+                sets.deleted.insert(key);
+                sets.deleted_names.insert(name);
+            }
+            (true, false) => {
+                sets.deleted_names.insert(name);
+                sets.deleted_as_names.insert(name, Vec::new());
+            }
         }
+    }
+
+    /// Notes whether an entry may have been removed without a line that says so.
+    pub fn set_in_doubt(&self, subject: &Subject, is_in_doubt: bool) {
+        let mut in_doubt = self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_in_doubt {
+            in_doubt.insert(subject.clone());
+        } else {
+            in_doubt.remove(subject);
+        }
+    }
+
+    /// Returns the entries of which nothing says whether the store removed them.
+    pub fn in_doubt(&self) -> Vec<Subject> {
+        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Returns whether an earlier process wrote an entry and did not mark it.
     pub fn is_unmarked(&self, subject: &Subject) -> bool {
-        self.sets().unmarked.contains(&Digest::of_subject(subject))
+        self.sets().unmarked.contains(&Digest::of_key(subject))
     }
 
     /// Notes a record that was written before the store has it.
@@ -179,9 +244,10 @@ impl Known {
         let mut sets = self.sets();
         sets.pending.remove(&record);
         self.pending.store(sets.pending.len(), Ordering::Relaxed);
-        sets.unmarked.remove(&Digest::of_subject(subject));
-        sets.deleted.remove(&Digest::of_subject(subject));
-        sets.stored.insert(Digest::of_subject(subject));
+        let key = Digest::of_key(subject);
+        sets.unmarked.remove(&key);
+        sets.set_live(Digest::of_name(&subject.name), key);
+        sets.stored.insert((key, subject.record));
         sets.seen.insert(record);
     }
 
@@ -194,11 +260,17 @@ impl Known {
         sets.seen.insert(record);
     }
 
-    /// Forgets an entry that the store does not have any more.
+    /// Forgets an entry that the store does not have any more. A subject without a record means all records of its key.
     pub fn drop_stored(&self, subject: &Subject, record: Option<Digest>) {
-        let mut sets = self.sets();
-        sets.stored.remove(&Digest::of_subject(subject));
-        sets.deleted.remove(&Digest::of_subject(subject));
+        let (mut sets, key) = (self.sets(), Digest::of_key(subject));
+        if subject.record.is_some() {
+            sets.stored.remove(&(key, subject.record));
+        } else {
+            sets.stored.retain(|(of, _)| *of != key);
+        }
+        // Lines of the first files mean each record of a key.
+        sets.stored.remove(&(key, None));
+        sets.deleted.remove(&key);
         match record {
             Some(record) => drop(sets.seen.remove(&record)),
             // A record of it may have been seen, and which one is not known.

@@ -35,6 +35,8 @@ pub enum State {
     Refused,
     /// Its key is deleted, and can be restored in the store.
     Deleted,
+    /// The store was asked to remove it, and whether it did is not known.
+    Removing,
     /// It was removed for ever.
     Gone,
 }
@@ -47,6 +49,7 @@ impl State {
             Self::Unmarked => "unmarked",
             Self::Refused => "refused",
             Self::Deleted => "deleted",
+            Self::Removing => "removing",
             Self::Gone => "gone",
         }
     }
@@ -71,6 +74,8 @@ impl Moment {
 #[derive(Default)]
 struct Events<'a> {
     gone: Vec<(Moment, &'a Subject)>,
+    removing: Vec<(Moment, &'a Subject)>,
+    kept: Vec<(Moment, &'a Subject)>,
     deleted: Vec<(Moment, &'a Subject)>,
     restored: Vec<(Moment, &'a Subject)>,
 }
@@ -83,10 +88,19 @@ impl Events<'_> {
         if self.gone.iter().any(|event| is_later(event, since)) {
             return State::Gone;
         }
-        let is_deleted = |event: &&(Moment, &Subject)| {
+        let counts = |event: &(Moment, &Subject)| {
             is_later(event, since) && !self.restored.iter().any(|restored| is_later(restored, event.0))
         };
-        if self.deleted.iter().find(is_deleted).is_some() { State::Deleted } else { State::Stored }
+        let is_open = |event: &(Moment, &Subject)| {
+            !self.kept.iter().any(|kept| is_later(kept, event.0)) && counts(event)
+        };
+        if self.deleted.iter().any(counts) {
+            State::Deleted
+        } else if self.removing.iter().any(is_open) {
+            State::Removing
+        } else {
+            State::Stored
+        }
     }
 }
 
@@ -102,7 +116,7 @@ pub fn held(files: Vec<Contents>) -> Vec<Held> {
             let moment = Moment { file, order, at: fact.at };
             let mut mark = |entry: Place, subject: &Subject, is_stored: bool| {
                 // A mark of another record than the one in its place has no effect; it is told as damage.
-                if subjects.get(&entry) == Some(&subject) {
+                if subjects.get(&entry).is_some_and(|there| there.may_be(subject)) {
                     let (_, was_stored) = marks.entry((file, entry)).or_insert((moment, is_stored));
                     let is_stored = is_stored || *was_stored;
                     marks.insert((file, entry), (moment, is_stored));
@@ -114,6 +128,12 @@ pub fn held(files: Vec<Contents>) -> Vec<Held> {
                 Says::Refused { entry, subject } => mark(*entry, subject, false),
                 Says::Gone(subject) => {
                     events.entry(&subject.name).or_default().gone.push((moment, subject));
+                }
+                Says::Removing(subject) => {
+                    events.entry(&subject.name).or_default().removing.push((moment, subject));
+                }
+                Says::Kept(subject) => {
+                    events.entry(&subject.name).or_default().kept.push((moment, subject));
                 }
                 Says::Deleted(subject) => {
                     events.entry(&subject.name).or_default().deleted.push((moment, subject));

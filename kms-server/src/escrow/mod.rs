@@ -26,11 +26,12 @@ use kms_core::store::KeyStore;
 pub use self::contents::{Contents, Flaw, FlawKind};
 pub use self::escrowed::{Escrowed, NoEscrow};
 use self::file::EscrowFile;
-use self::fill::Named;
+use self::fill::{Named, Pace};
 use self::known::Known;
 pub use self::line::{Subject, VERSION as FORMAT};
 pub use self::lives::{Held, State, held};
-pub use self::plan::{Choice, Opened, Plan, open as open_record};
+pub use self::plan::{Choice, Opened, Plan, Subjects, open as open_record};
+pub use self::seal::{subject, tell_apart};
 use self::writer::{Health, Writer};
 use crate::error::StartError;
 use crate::host::files;
@@ -73,6 +74,14 @@ pub fn open(
     settings: &EscrowSettings,
     store: Arc<dyn KeyStore>,
 ) -> Result<(Arc<Escrowed>, Figures), StartError> {
+    open_at(settings, store, Pace::default())
+}
+
+fn open_at(
+    settings: &EscrowSettings,
+    store: Arc<dyn KeyStore>,
+    pace: Pace,
+) -> Result<(Arc<Escrowed>, Figures), StartError> {
     let EscrowSettings { recipients, path, on_failure } = settings;
     let recipients = Recipients::parse(recipients).map_err(|(index, why)| {
         let index = index.map(|index| format!("[{index}]")).unwrap_or_default();
@@ -109,7 +118,7 @@ pub fn open(
         on_failure: *on_failure,
         known,
     });
-    tokio::spawn(fill::run(Arc::downgrade(&escrowed), named));
+    tokio::spawn(fill::run(Arc::downgrade(&escrowed), named, pace));
     Ok((escrowed, figures))
 }
 

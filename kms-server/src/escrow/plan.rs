@@ -6,6 +6,7 @@ use kms_core::KeyName;
 use kms_core::primitives::SecretBytes;
 use kms_core::transfer::StoredKey;
 
+use super::line::Subject;
 use super::lives::{Held, State};
 use super::seal;
 use crate::recipients::Identities;
@@ -16,8 +17,11 @@ pub struct Plan {
     pub choices: BTreeMap<KeyName, Choice>,
     /// The records that are left, with the reason.
     pub left: Vec<(usize, &'static str)>,
-    /// The names that several keys have, of which nothing says that one was removed before the other came.
+    /// The names that several keys have, of which nothing says that one was removed before the other came. Two records of one key
+    /// with different HMAC keys are two keys.
     pub ambiguous: BTreeMap<KeyName, BTreeSet<String>>,
+    /// The keys that the store was asked to remove, of which nothing says whether it did.
+    pub in_doubt: BTreeMap<KeyName, BTreeSet<String>>,
     /// The fingerprints that were asked for, and that no record has.
     pub unknown: Vec<String>,
 }
@@ -39,9 +43,13 @@ pub struct Choice {
 }
 
 impl Plan {
-    /// Chooses the records that the store has, and those with a fingerprint in `wanted`.
+    /// Chooses the records that the store has, and those with a fingerprint in `wanted`, where a dot and the mark of a record may
+    /// follow it.
     pub fn of(held: &[Held], wanted: &[String]) -> Self {
-        let is_wanted = |one: &Held| wanted.iter().any(|wanted| **wanted == *one.subject.fingerprint);
+        let is_wanted = |one: &Held| {
+            let what = one.subject.what();
+            wanted.iter().any(|wanted| **wanted == *one.subject.fingerprint || *wanted == what)
+        };
         let mut choices: BTreeMap<KeyName, Choice> = BTreeMap::new();
         for (index, one) in held.iter().enumerate() {
             let Ok(name) = KeyName::new(&*one.subject.name) else { continue };
@@ -70,7 +78,8 @@ impl Plan {
             }
             // A key that is taken although it was removed comes with the versions that it had.
             let went_along = key.state != State::Stored && one.state == State::Gone;
-            if one.state == State::Stored || went_along || is_wanted(one) {
+            let is_there = matches!(one.state, State::Stored | State::Removing);
+            if is_there || went_along || is_wanted(one) {
                 let before = *choice.versions.entry(version).or_insert(index);
                 if is_better(one, &held[before]) {
                     choice.versions.insert(version, index);
@@ -82,17 +91,61 @@ impl Plan {
             .flat_map(|choice| choice.versions.values().copied().chain([choice.key]))
             .collect();
         let mut left = Vec::new();
-        let subjects: BTreeSet<_> = taken.iter().map(|taken| &held[*taken].subject).collect();
+        let mut in_doubt: BTreeMap<KeyName, BTreeSet<String>> = BTreeMap::new();
+        let subjects = Subjects::of(taken.iter().map(|taken| &held[*taken].subject));
         for (index, one) in held.iter().enumerate() {
-            if !subjects.contains(&one.subject) {
+            if !subjects.may_have(&one.subject) {
+                if let Ok(name) = KeyName::new(&*one.subject.name)
+                    && one.state == State::Removing
+                    && !choices.contains_key(&name)
+                    && !ambiguous.contains_key(&name)
+                {
+                    in_doubt.entry(name).or_default().insert(one.subject.what());
+                }
                 let is_ambiguous = one.state == State::Stored && ambiguous.contains_key(&*one.subject.name);
                 left.push((index, if is_ambiguous { SEVERAL } else { why_left(one) }));
             }
         }
-        let unknown =
-            wanted.iter().filter(|wanted| held.iter().all(|one| *one.subject.fingerprint != ***wanted));
-        let unknown = unknown.cloned().collect();
-        Self { choices, left, ambiguous, unknown }
+        let is_unknown = |wanted: &&String| {
+            held.iter().all(|one| *one.subject.fingerprint != ***wanted && one.subject.what() != **wanted)
+        };
+        let unknown = wanted.iter().filter(is_unknown).cloned().collect();
+        Self { choices, left, ambiguous, in_doubt, unknown }
+    }
+}
+
+/// Records, to find out whether one of them may be another one.
+#[derive(Default)]
+pub struct Subjects<'a>(BTreeMap<(&'a str, &'a str), BTreeSet<Option<[u8; 8]>>>);
+
+impl<'a> Subjects<'a> {
+    /// Takes in records.
+    pub fn of(subjects: impl Iterator<Item = &'a Subject>) -> Self {
+        let mut all = Self::default();
+        for Subject { name, fingerprint, record } in subjects {
+            all.0.entry((name, fingerprint)).or_default().insert(*record);
+        }
+        all
+    }
+
+    /// Returns whether this very record is among them.
+    pub fn has(&self, one: &Subject) -> bool {
+        self.records(one).is_some_and(|records| records.contains(&one.record))
+    }
+
+    /// Returns whether this record may be among them: some lines do not tell which record of their key they mean.
+    pub fn may_have(&self, one: &Subject) -> bool {
+        let may_be = |records: &BTreeSet<_>| one.record.is_none() || records.contains(&None) || self.has(one);
+        self.records(one).is_some_and(may_be)
+    }
+
+    /// Returns whether a record of the same key is among them.
+    pub fn has_key_of(&self, one: &Subject) -> bool {
+        self.records(one).is_some()
+    }
+
+    fn records<'b>(&'b self, one: &'b Subject) -> Option<&'b BTreeSet<Option<[u8; 8]>>> {
+        self.0.get(&(&*one.name, &*one.fingerprint))
     }
 }
 
@@ -137,20 +190,41 @@ impl Choice {
     }
 }
 
-/// Returns the names that several keys have, if none of them is asked for.
+/// Returns the names that several keys have if none of them is asked for, or that several records have of a key that is asked for.
 fn ambiguous(held: &[Held], is_wanted: impl Fn(&Held) -> bool) -> BTreeMap<KeyName, BTreeSet<String>> {
-    let mut names: BTreeMap<KeyName, BTreeSet<String>> = BTreeMap::new();
-    let mut decided = BTreeSet::new();
+    let mut names: BTreeMap<KeyName, BTreeSet<&Subject>> = BTreeMap::new();
+    let mut decided: BTreeMap<KeyName, BTreeSet<&Subject>> = BTreeMap::new();
     for one in held {
         let Ok(name) = KeyName::new(&*one.subject.name) else { continue };
         if is_wanted(one) {
-            decided.insert(name);
+            decided.entry(name).or_default().insert(&one.subject);
         } else if one.state == State::Stored {
-            names.entry(name).or_default().insert(one.subject.fingerprint.to_string());
+            names.entry(name).or_default().insert(&one.subject);
         }
     }
-    names.retain(|name, fingerprints| fingerprints.len() > 1 && !decided.contains(name));
-    names
+    names.retain(|name, _| !decided.contains_key(name));
+    // Of several keys that are asked for, the later one counts.
+    decided.retain(|_, subjects| {
+        subjects.iter().any(|one| subjects.iter().any(|other| is_another_record(one, other)))
+    });
+    let several = names.into_iter().filter_map(|(name, subjects)| {
+        let is_one = subjects.iter().all(|one| subjects.iter().all(|other| one.may_be(other)));
+        (!is_one).then_some((name, subjects))
+    });
+    several.chain(decided).map(|(name, subjects)| (name, in_words(&subjects))).collect()
+}
+
+fn is_another_record(one: &Subject, other: &Subject) -> bool {
+    one.fingerprint == other.fingerprint && !one.may_be(other)
+}
+
+/// Returns what tells these keys apart: their fingerprints, and the marks of their records where these are needed.
+fn in_words(subjects: &BTreeSet<&Subject>) -> BTreeSet<String> {
+    let word = |one: &&Subject| {
+        let is_needed = subjects.iter().any(|other| is_another_record(one, other));
+        if is_needed { one.what() } else { one.fingerprint.to_string() }
+    };
+    subjects.iter().map(word).collect()
 }
 
 /// Opens one record. Returns it with the name of its entry.
@@ -170,8 +244,14 @@ pub fn open(one: &Held, identities: &Identities) -> Result<(String, SecretBytes)
 ///
 /// The later key counts. Of one key, a record that is whole counts.
 fn is_better(one: &Held, before: &Held) -> bool {
-    if one.subject == before.subject && one.is_damaged != before.is_damaged {
-        return before.is_damaged;
+    if one.subject.may_be(&before.subject) {
+        if one.is_damaged != before.is_damaged {
+            return before.is_damaged;
+        }
+        // A line that does not tell which record it means is that of an earlier release.
+        if one.subject.record.is_some() != before.subject.record.is_some() {
+            return one.subject.record.is_some();
+        }
     }
     if one.file == before.file { one.place > before.place } else { one.at > before.at }
 }
@@ -195,6 +275,7 @@ fn why_left(one: &Held) -> &'static str {
         State::Unmarked => "nothing says that the key store took it",
         State::Refused => "the key store did not take it",
         State::Deleted => "its key was deleted",
+        State::Removing => "its removal began, and nothing says whether it ended",
         State::Gone => "it was removed for ever",
     }
 }

@@ -70,17 +70,22 @@ impl Escrowed {
     async fn remove_record(&self, name: &EntryName, for_ever: bool) -> Result<()> {
         let text = name.as_str();
         let before = match self.inner.get(name).await {
-            Ok(content) => seal::fingerprint(text, &content).map(|fingerprint| {
-                (Subject::new(text, Some(&fingerprint)), Digest::of(text, content.expose()))
-            }),
+            Ok(content) => Some((seal::subject(text, &content), Digest::of(text, content.expose())))
+                .filter(|(subject, _)| subject.is_known()),
             Err(error) if error.kind().is_outage() => return Err(error),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return self.ask_to_remove(name, for_ever).await;
             }
             Err(_) => None,
         };
+        if let Some((subject, _)) = before.as_ref().filter(|_| !name.is_hidden()) {
+            self.note_removing(subject).await;
+        }
         let (removed, is_gone) = self.ask_and_look(name, for_ever).await;
         if !is_gone {
+            if let Some((subject, _)) = before.filter(|_| !name.is_hidden()) {
+                self.note_kept(name, subject, removed.as_ref().err()).await;
+            }
             return removed;
         }
         let Some((subject, record)) = before else {
@@ -91,6 +96,7 @@ impl Escrowed {
             );
             return removed;
         };
+        self.known.set_in_doubt(&subject, false);
         let keeps = self.inner.capabilities().keeps_deleted && !for_ever && !name.is_hidden();
         let says = if keeps {
             self.known.set_deleted(&subject, true);
@@ -101,6 +107,58 @@ impl Escrowed {
         };
         self.note(name, says).await;
         removed
+    }
+
+    /// Notes that the store will be asked to remove a key. What comes of it is noted afterwards; if that is lost, a restore from
+    /// escrow asks whether the key is to come back.
+    async fn note_removing(&self, subject: &Subject) {
+        // A deletion does not wait for a file that cannot be written.
+        if let Err(why) = self.writer.write(vec![Draft::Line(Says::Removing(subject.clone()))]).await {
+            warn!(entry = %subject.name, "escrow: it is not noted that this entry will be removed: {why}");
+        }
+    }
+
+    /// Notes that a key was not removed after all, or has that found out if it is not known.
+    async fn note_kept(&self, name: &EntryName, subject: Subject, error: Option<&Error>) {
+        if error.is_some_and(|error| error.kind().leaves_outcome_unknown()) {
+            self.known.set_in_doubt(&subject, true);
+        } else {
+            self.note(name, Says::Kept(subject)).await;
+        }
+    }
+
+    /// Finds out whether a key was removed of which only is noted that it would be. Fails if the store does not say so now.
+    pub(super) async fn settle_doubt(&self, subject: &Subject) -> Result<()> {
+        // Only of keys is it noted that they will be removed.
+        let name = KeyName::new(&*subject.name)
+            .map_err(|error| Error::with_source(ErrorKind::InvalidInput, CHANGE, error))?;
+        let name = EntryName::from(&name);
+        let says = match self.inner.get(&name).await {
+            Ok(there) if subject.may_be(&seal::subject(&subject.name, &there)) => Says::Kept(subject.clone()),
+            Ok(there) if !seal::subject(&subject.name, &there).is_known() => {
+                let why = "it is no key";
+                return Err(Error::with_source(ErrorKind::Corrupt, format!("read entry '{name}'"), why));
+            }
+            Err(error) if error.kind() == ErrorKind::Deleted => Says::Deleted(subject.clone()),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            // A store that settles may not show yet what is there.
+            Ok(_) | Err(_) => {
+                tokio::time::sleep(self.inner.capabilities().settle).await;
+                if !self.is_other(&name, subject).await {
+                    return Err(Error::new(ErrorKind::Unreachable, format!("read entry '{name}' again")));
+                }
+                Says::Gone(subject.clone())
+            }
+        };
+        let written = self.writer.write(vec![Draft::Line(says.clone())]).await;
+        written.map_err(|why| Error::with_source(ErrorKind::ReadOnly, CHANGE, NoEscrow(why)))?;
+        match says {
+            Says::Gone(_) => self.known.drop_stored(subject, None),
+            Says::Deleted(_) => self.known.set_deleted(subject, true),
+            _ => {}
+        }
+        self.known.set_in_doubt(subject, false);
+        Ok(())
     }
 
     /// Removes the mark of a deleted key: that is the end of a restore if the key is there, and of a purge if it is not.
@@ -116,7 +174,8 @@ impl Escrowed {
     ) -> Result<()> {
         let is_restore = match self.inner.get(&EntryName::from(key)).await {
             Ok(there) => {
-                seal::fingerprint(key.as_str(), &there).is_none_or(|there| *there == *subject.fingerprint)
+                let there = seal::subject(key.as_str(), &there);
+                !there.is_known() || there.fingerprint == subject.fingerprint
             }
             Err(error) if error.kind().is_outage() => return Err(error),
             Err(error) => error.kind() != ErrorKind::NotFound,
@@ -209,7 +268,8 @@ impl Escrowed {
     async fn is_other(&self, entry: &EntryName, subject: &Subject) -> bool {
         match self.inner.get(entry).await {
             Ok(there) => {
-                seal::fingerprint(entry.as_str(), &there).is_some_and(|there| *there != *subject.fingerprint)
+                let there = seal::subject(entry.as_str(), &there);
+                there.is_known() && !subject.is_about(&there)
             }
             Err(error) => error.kind() == ErrorKind::NotFound,
         }

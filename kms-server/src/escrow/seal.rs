@@ -6,7 +6,8 @@ use kms_core::primitives::{SealingKey, SecretBytes};
 use kms_core::store::KeyRecord;
 use zeroize::Zeroizing;
 
-use super::line::Subject;
+use super::contents::{Contents, Fact};
+use super::line::{Says, Sealed, Subject};
 use crate::recipients::{Identities, Recipients};
 
 /// What comes before the name of the entry. The record follows the end of that line.
@@ -37,10 +38,27 @@ pub fn open(identities: &Identities, subject: &Subject, sealed: &[u8]) -> Result
         .strip_prefix(expected.as_bytes())
         .ok_or_else(|| "it holds the record of another entry than its line says".to_owned())?;
     let record = SecretBytes::from(record);
-    if fingerprint(&subject.name, &record).as_deref().unwrap_or("-") == &*subject.fingerprint {
+    let found = self::subject(&subject.name, &record);
+    if found.may_be(subject) {
         Ok(record)
+    } else if found.fingerprint == subject.fingerprint {
+        Err("it holds another record of its key than its line says".to_owned())
     } else {
         Err("it holds another key than its line says".to_owned())
+    }
+}
+
+/// Opens the records whose lines do not tell them from others of their key, as in the first files, and finds out which they are.
+pub fn tell_apart(contents: &mut Contents, identities: &Identities) {
+    for Fact { says, .. } in &mut contents.facts {
+        let Says::Entry { subject, sealed: Sealed::Whole(sealed) } = says else { continue };
+        if subject.record.is_some() || !subject.is_known() || sealed.is_empty() {
+            continue;
+        }
+        // What does not open is told when it is needed.
+        if let Ok(record) = open(identities, subject, sealed) {
+            *subject = self::subject(&subject.name, &record);
+        }
     }
 }
 
@@ -55,10 +73,14 @@ fn read(identities: &Identities, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, St
     Ok(text)
 }
 
-/// Returns the fingerprint of the key in a record, in hexadecimal digits; `None` if it holds none.
-pub fn fingerprint(name: &str, record: &SecretBytes) -> Option<String> {
+/// Returns what a record is that an entry of this name holds. Its fingerprint is not known if it holds no key.
+pub fn subject(name: &str, record: &SecretBytes) -> Subject {
     let bytes = record.expose();
-    let bytes = if name.starts_with(".v/") { bytes.get(TAG_LEN..)? } else { bytes };
-    let KeyRecord { key, cipher, .. } = KeyRecord::decode(bytes).ok()?;
-    Some(hex::encode(SealingKey::new(key, cipher).fingerprint().as_bytes()))
+    let bytes = if name.starts_with(".v/") { bytes.get(TAG_LEN..) } else { Some(bytes) };
+    let Some(record) = bytes.and_then(|bytes| KeyRecord::decode(bytes).ok()) else {
+        return Subject::new(name, None);
+    };
+    let mark = record.mark();
+    let fingerprint = hex::encode(SealingKey::new(record.key, record.cipher).fingerprint().as_bytes());
+    Subject { record: Some(mark), ..Subject::new(name, Some(&fingerprint)) }
 }

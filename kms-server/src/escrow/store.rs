@@ -54,7 +54,7 @@ impl Escrowed {
             self.known.add_stored(subject, record);
             return Ok(());
         };
-        let Subject { name, fingerprint } = subject;
+        let Subject { name, fingerprint, .. } = subject;
         match self.on_failure {
             EscrowFailure::Refuse => {
                 let operation = format!("mark entry '{name}' in escrow, which the key store has");
@@ -90,7 +90,7 @@ impl Escrowed {
                 subject
             }
             Standing::New => {
-                let subject = Subject::new(name, seal::fingerprint(name, content).as_deref());
+                let subject = seal::subject(name, content);
                 if !self.known.is_unmarked(&subject) {
                     if !self.known.is_stored(&subject) || self.known.is_deleted(&subject) {
                         self.lacks(name);
@@ -160,7 +160,7 @@ impl KeyStore for Escrowed {
             },
         }
         let text = name.as_str();
-        let subject = Subject::new(text, seal::fingerprint(text, record).as_deref());
+        let subject = seal::subject(text, record);
         let digest = Digest::of(text, record.expose());
         let pending = self.write(&subject, record).await?;
         // The caller may stop waiting at any moment, and read the entry back.

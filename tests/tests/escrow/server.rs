@@ -185,6 +185,51 @@ fn a_changed_byte_and_a_missing_key_are_found_and_name_their_place() {
 }
 
 #[test]
+fn a_removal_whose_line_was_lost_is_asked_for_and_found_out_at_the_next_start() {
+    let node = Node::new("");
+    let config = fs::read_to_string(node.path("main.toml")).unwrap().replace("\"30d\"", "\"0s\"");
+    fs::write(node.path("main.toml"), config).unwrap();
+    let server = node.serve();
+    for name in ["one", "doomed"] {
+        assert_eq!(node.ask(&server, "PUT", &format!("/v1/key/create/{name}"), "").0, 200);
+    }
+    until(|| node.metric(&server, "kms_escrow_complete").as_deref() == Some("1"));
+    assert_eq!(node.ask(&server, "DELETE", "/v1/key/delete/doomed", "").0, 200);
+    assert!(server.stop().success());
+    let file = node.path("volume/escrow");
+    let whole = fs::read_to_string(&file).unwrap();
+    assert!(whole.lines().last().unwrap().contains(" gone doomed "), "{whole}");
+    let before = |word: &str| {
+        let at = whole.find(word).unwrap();
+        whole[..at].rfind('\n').unwrap() + 1
+    };
+
+    // As if the server had been killed between the key store and the file.
+    fs::write(&file, &whole[..before(" gone ")]).unwrap();
+    let done = node.verify(&[]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(done.stdout.contains("the removal of key 'doomed' began"), "{done:?}");
+    let done = node.restore(&[]);
+    assert!(done.stderr.contains("1 of 2 keys were not restored"), "{done:?}");
+    assert!(done.stdout.contains("Key: one") && done.stdout.contains("its removal began"), "{done:?}");
+    let fingerprint = done.stdout.split("--fingerprint takes ").nth(1).unwrap().lines().next().unwrap();
+    assert!(node.restore(&["--fingerprint", fingerprint]).ok().contains("Key: doomed"));
+
+    // As if the file could not be written either: it says that the key lives, and only the key store knows better.
+    fs::write(&file, &whole[..before(" removing ")]).unwrap();
+    let main = node.file("main.toml");
+    let told = node.verify(&["--config", &main]).ok();
+    assert!(told.contains("Not in the key store: doomed"), "{told}");
+
+    fs::write(&file, &whole[..before(" gone ")]).unwrap();
+    let server = node.serve();
+    until(|| node.metric(&server, "kms_escrow_complete").as_deref() == Some("1"));
+    assert!(server.stop().success());
+    let told = node.verify(&["--config", &main]).ok();
+    assert!(!told.contains("doomed"), "{told}");
+}
+
+#[test]
 fn while_the_file_is_away_creates_are_refused_and_the_rest_is_served() {
     let node = Node::new("");
     let server = node.serve();

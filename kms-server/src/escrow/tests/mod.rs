@@ -1,8 +1,11 @@
 //! No acknowledged key is missing in the file, whatever becomes of the store, the file and the process.
 
+mod doubts;
 mod failures;
 mod format;
 mod lives;
+mod looks;
+mod records;
 mod store;
 
 use std::collections::VecDeque;
@@ -62,6 +65,12 @@ impl Fixture {
         fs::write(&file, self.identity.to_string().expose_secret()).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         Identities::from_file(&file).unwrap()
+    }
+
+    /// Opens the file, and looks through the store again and again.
+    fn open_eager(&self, store: Arc<dyn KeyStore>) -> (Arc<Escrowed>, Figures) {
+        let pace = Pace { begin_after: Duration::ZERO, again: Duration::from_millis(200) };
+        open_at(&self.settings(EscrowFailure::Refuse), store, pace).unwrap()
     }
 
     /// Returns what a restore from the present file would bring back: names of entries and their records.

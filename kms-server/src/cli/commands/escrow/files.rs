@@ -7,8 +7,9 @@ use kms_core::primitives::open_file;
 use serde::Serialize;
 
 use crate::cli::failure::Failure;
-use crate::escrow::{Contents, FORMAT, FlawKind, Held, State, held};
+use crate::escrow::{Contents, FORMAT, FlawKind, Held, State, held, tell_apart};
 use crate::host::files;
+use crate::recipients::Identities;
 
 /// What is told of one file.
 #[derive(Serialize)]
@@ -30,6 +31,8 @@ pub struct FileReport {
 pub struct LeftRecord {
     pub entry: String,
     pub fingerprint: String,
+    /// What '--fingerprint' takes for this record and for no other one of its key.
+    pub record: String,
     pub state: &'static str,
     pub why: &'static str,
     pub at: String,
@@ -40,6 +43,7 @@ impl LeftRecord {
         Self {
             entry: one.subject.name.to_string(),
             fingerprint: one.subject.fingerprint.to_string(),
+            record: one.subject.what(),
             state: one.state.word(),
             why,
             at: one.at.to_string(),
@@ -48,21 +52,27 @@ impl LeftRecord {
 
     /// Returns whether somebody has to decide about the record.
     pub fn is_open(&self) -> bool {
-        self.state == State::Unmarked.word() || self.state == State::Stored.word()
+        [State::Unmarked, State::Stored, State::Removing].iter().any(|state| self.state == state.word())
     }
 
     /// Returns the record as a line for people.
     pub fn line(&self) -> String {
-        let Self { entry, fingerprint, why, at, .. } = self;
-        format!("Left: '{entry}' ({fingerprint}) of {at}: {why}")
+        let Self { entry, record, why, at, .. } = self;
+        format!("Left: '{entry}' ({record}) of {at}: {why}")
     }
 }
 
-/// Reads all files. Records are kept if they are to be opened.
-pub fn read(paths: &[PathBuf], keep_records: bool) -> Result<(Vec<FileReport>, Vec<Held>), Failure> {
+/// Reads all files. Records are kept if there is something that opens them.
+pub fn read(
+    paths: &[PathBuf],
+    identities: Option<&Identities>,
+) -> Result<(Vec<FileReport>, Vec<Held>), Failure> {
     let (mut reports, mut all) = (Vec::new(), Vec::new());
     for path in paths {
-        let contents = read_one(path, keep_records)?;
+        let mut contents = read_one(path, identities.is_some())?;
+        if let Some(identities) = identities {
+            tell_apart(&mut contents, identities);
+        }
         let of_kind = |is_damage: bool| {
             let flaws = contents.flaws.iter().filter(|flaw| (flaw.kind == FlawKind::Damage) == is_damage);
             flaws.map(|flaw| flaw.what.clone()).collect()

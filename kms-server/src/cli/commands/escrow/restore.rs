@@ -28,7 +28,8 @@ pub struct Args {
     /// The config of the key store that gets the keys. A local store's server must not run.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
-    /// Also take a record that would be left, by its fingerprint (32 hex digits).
+    /// Also take a record that would be left, by its fingerprint as the files say it: 32 hex digits, and a dot and 16 more where
+    /// several records have it.
     #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
     fingerprint: Vec<String>,
     /// Print the result as JSON.
@@ -64,7 +65,7 @@ struct Opened {
 /// Writes each key, reads it back, and fails if one is not proven.
 pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let identities = Identities::from_file(&args.identity).map_err(Failure::new)?;
-    let (files, held) = files::read(&args.files, true)?;
+    let (files, held) = files::read(&args.files, Some(&identities))?;
     let plan = Plan::of(&held, &args.fingerprint);
     if let Some(unknown) = plan.unknown.first() {
         return Err(Failure::new(format!("no record in these files has the fingerprint {unknown}")));
@@ -84,6 +85,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let keys = block_on(async {
         let store = plain::open(&settings.key_store, Purpose::Write).await?;
         let mut keys: Vec<Key> = plan.ambiguous.iter().map(ambiguous).collect();
+        keys.extend(plan.in_doubt.iter().map(in_doubt));
         for opened in opened {
             keys.push(restore(&*store, opened).await);
         }
@@ -111,17 +113,20 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
 
 /// Returns what is told of a name that several keys have.
 fn ambiguous((name, fingerprints): (&KeyName, &BTreeSet<String>)) -> Key {
+    let why = "several keys have this name: --fingerprint takes one of";
+    not_restored(name, why, fingerprints)
+}
+
+/// Returns what is told of a key that may have been removed.
+fn in_doubt((name, fingerprints): (&KeyName, &BTreeSet<String>)) -> Key {
+    let why = "its removal began, and nothing says whether it ended: if it is to live, --fingerprint takes";
+    not_restored(name, why, fingerprints)
+}
+
+fn not_restored(name: &KeyName, why: &str, fingerprints: &BTreeSet<String>) -> Key {
     let all: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
-    Key {
-        name: name.to_string(),
-        fingerprint: String::new(),
-        versions: 0,
-        proven: false,
-        what: format!(
-            "not restored, since several keys have this name: --fingerprint takes one of {}",
-            all.join(", ")
-        ),
-    }
+    let what = format!("not restored, since {why} {}", all.join(", "));
+    Key { name: name.to_string(), fingerprint: String::new(), versions: 0, proven: false, what }
 }
 
 /// Writes one key, and opens with what is in the store then what this key sealed.
@@ -192,6 +197,14 @@ fn print(report: &Report, output: Output) -> Result<(), Failure> {
 }
 
 fn fingerprint(text: &str) -> Result<String, String> {
-    let is_one = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_one { Ok(text.to_ascii_lowercase()) } else { Err("expected 32 hexadecimal digits".to_owned()) }
+    let is_hex = |text: &str, len| text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_one = match text.split_once('.') {
+        Some((fingerprint, record)) => is_hex(fingerprint, 32) && is_hex(record, 16),
+        None => is_hex(text, 32),
+    };
+    if is_one {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("expected 32 hexadecimal digits, and perhaps a dot and 16 more".to_owned())
+    }
 }

@@ -1,6 +1,6 @@
 //! `kms escrow verify`: whether escrow files are whole, and what is in them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use kms_core::ErrorKind;
@@ -13,7 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;
 use crate::config::{self, Environment};
-use crate::escrow::{Choice, Held, Plan, State, Subject, open_record};
+use crate::escrow::{Choice, Held, Plan, State, Subject, Subjects, open_record, subject};
 use crate::recipients::Identities;
 use crate::store::plain::{self, Purpose};
 
@@ -45,6 +45,9 @@ struct Report {
     /// How many keys the key store has; absent without a config.
     #[serde(skip_serializing_if = "Option::is_none")]
     in_store: Option<usize>,
+    /// The keys that a restore would bring back and the key store does not have; absent without a config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_in_store: Option<Vec<String>>,
     problems: Vec<String>,
 }
 
@@ -60,7 +63,7 @@ struct Key {
 /// Prints the findings, and fails if something is wrong.
 pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let identities = args.identity.as_deref().map(Identities::from_file).transpose().map_err(Failure::new)?;
-    let (files, held) = files::read(&args.files, identities.is_some())?;
+    let (files, held) = files::read(&args.files, identities.as_ref())?;
     let plan = Plan::of(&held, &[]);
     let left = plan.left.iter().map(|(index, why)| LeftRecord::new(&held[*index], why)).collect();
     let keys = plan.choices.iter().map(|(name, choice)| {
@@ -81,7 +84,15 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
             all.join(", ")
         )
     }));
-    let in_store = match &args.config {
+    problems.extend(plan.in_doubt.iter().map(|(name, fingerprints)| {
+        let all: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
+        format!(
+            "the removal of key '{name}' began, and nothing says whether it ended, so a restore takes it only by --fingerprint \
+             {}; the next start of the server finds out",
+            all.join(", ")
+        )
+    }));
+    let compared = match &args.config {
         None => None,
         Some(config) => {
             let settings = config::load(config, environment)?.settings;
@@ -92,7 +103,8 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
             Some(compared?)
         }
     };
-    let report = Report { files, keys, left, opened, in_store, problems };
+    let (in_store, not_in_store) = compared.unzip();
+    let report = Report { files, keys, left, opened, in_store, not_in_store, problems };
     let output = Output::new(args.json);
     if output.is_json() {
         output.json(&report)?;
@@ -108,21 +120,19 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
 
 /// Opens each record. A record of which another copy opens is no problem.
 fn open_all(held: &[Held], plan: &Plan, identities: &Identities, problems: &mut Vec<String>) -> usize {
-    let mut opened: BTreeSet<&Subject> = BTreeSet::new();
-    let mut failed = Vec::new();
-    let mut count = 0;
-    for one in held.iter().filter(|one| matches!(one.state, State::Stored | State::Deleted)) {
+    let (mut opened, mut failed) = (Vec::new(), Vec::new());
+    let in_store = [State::Stored, State::Deleted, State::Removing];
+    for one in held.iter().filter(|one| in_store.contains(&one.state)) {
         match open_record(one, identities) {
-            Ok(_) => {
-                count += 1;
-                opened.insert(&one.subject);
-            }
+            Ok(_) => opened.push(&one.subject),
             Err(why) => failed.push((&one.subject, why)),
         }
     }
-    problems.extend(failed.into_iter().filter(|(subject, _)| !opened.contains(subject)).map(|(_, why)| why));
+    let count = opened.len();
+    let opened = Subjects::of(opened.into_iter());
+    problems.extend(failed.into_iter().filter(|(subject, _)| !opened.may_have(subject)).map(|(_, why)| why));
     for (name, choice) in &plan.choices {
-        if choice.records().all(|index| opened.contains(&held[index].subject)) {
+        if choice.records().all(|index| opened.may_have(&held[index].subject)) {
             match choice.open(name, held, identities) {
                 Ok(opened) => problems.extend(opened.missing),
                 Err(why) => problems.push(why),
@@ -132,49 +142,84 @@ fn open_all(held: &[Held], plan: &Plan, identities: &Identities, problems: &mut 
     count
 }
 
-/// Looks for each key of the store among what a restore would bring back. Returns the number of keys of the store.
+/// Looks for each key of the store among what a restore would bring back. Returns the number of keys of the store, and the keys
+/// that a restore would bring back and the store does not have.
 async fn compare(
     store: &dyn KeyStore,
     held: &[Held],
     plan: &Plan,
     problems: &mut Vec<String>,
-) -> kms_core::Result<usize> {
-    let there = held.iter().filter(|one| matches!(one.state, State::Stored | State::Deleted));
-    let there: BTreeSet<&Subject> = there.filter(|one| !one.is_damaged).map(|one| &one.subject).collect();
+) -> kms_core::Result<(usize, Vec<String>)> {
+    let in_store = [State::Stored, State::Deleted, State::Removing];
+    let there = held.iter().filter(|one| in_store.contains(&one.state) && !one.is_damaged);
+    let named: BTreeSet<&str> = there.clone().map(|one| &*one.subject.name).collect();
+    let there = Subjects::of(there.map(|one| &one.subject));
     let restored = plan.choices.values().flat_map(Choice::records).map(|index| &held[index].subject);
-    let restored: BTreeSet<&Subject> = restored.collect();
+    let restored = Subjects::of(restored);
     let names = names(store).await?;
-    for name in &names {
+    // A store may keep deleted keys and not list them.
+    let unlisted = plan.choices.keys().filter(|name| names.binary_search(name).is_err());
+    let mut absent = Vec::new();
+    for name in names.iter().chain(unlisted) {
+        let is_restored = plan.choices.contains_key(name);
         let key = match StoredKey::read(store, name).await {
             Ok(key) => key,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                absent.extend(is_restored.then(|| name.to_string()));
+                continue;
+            }
             Err(error) if error.kind().is_outage() => return Err(error),
+            // Which key it is cannot be read until it is restored there.
+            Err(error) if error.kind() == ErrorKind::Deleted => {
+                if is_restored {
+                    problems.push(format!(
+                        "key '{name}' is deleted in the key store, and a restore from escrow would bring it back"
+                    ));
+                } else if !named.contains(name.as_str()) {
+                    problems.push(format!(
+                        "key '{name}' is deleted in the key store, and no key of its name is in escrow"
+                    ));
+                }
+                continue;
+            }
             Err(error) => {
                 problems.push(format!("key '{name}' of the key store cannot be compared: {}", error.chain()));
                 continue;
             }
         };
-        let first = key.fingerprint();
-        for (version, fingerprint) in key.fingerprints() {
-            let entry = match version {
-                1 => EntryName::from(name),
-                version => EntryName::version(name, &first, version),
-            };
-            let fingerprint = hex::encode(fingerprint.as_bytes());
-            let subject = Subject::new(entry.as_str(), Some(&fingerprint));
-            let what = if !there.contains(&subject) {
+        for (version, record) in versions(&key) {
+            let what = if !there.has_key_of(&record) {
                 "not in escrow"
-            } else if !key.is_deleted() && !restored.contains(&subject) {
+            } else if !there.may_have(&record) {
+                "in escrow only with another HMAC key or cipher"
+            } else if !there.has(&record) {
+                "the lines of it do not tell with which HMAC key: --identity does, and a start of its server adds it"
+            } else if !key.is_deleted() && !restored.has(&record) {
                 "a restore from escrow would not bring it back"
             } else {
                 continue;
             };
             problems.push(format!(
-                "version {version} of key '{name}' ({fingerprint}) is in the key store, and {what}"
+                "version {version} of key '{name}' ({}) is in the key store, and {what}",
+                record.fingerprint
             ));
         }
     }
-    Ok(names.len())
+    Ok((names.len(), absent))
+}
+
+/// Returns the record of each version of a key, in their order.
+fn versions(key: &StoredKey) -> Vec<(u32, Subject)> {
+    let (name, first) = (key.name(), key.fingerprint());
+    let numbers: BTreeMap<EntryName, u32> =
+        (2..=key.versions()).map(|number| (EntryName::version(name, &first, number), number)).collect();
+    let entries = key.entries().into_iter().filter_map(|(entry, content)| {
+        let version = if entry.is_hidden() { *numbers.get(&entry)? } else { 1 };
+        Some((version, subject(entry.as_str(), content)))
+    });
+    let mut versions: Vec<_> = entries.collect();
+    versions.sort_unstable();
+    versions
 }
 
 fn print(report: &Report, output: Output) -> Result<(), Failure> {
@@ -205,6 +250,11 @@ fn print(report: &Report, output: Output) -> Result<(), Failure> {
     }
     if let Some(in_store) = report.in_store {
         output.line(format_args!("{in_store} keys of the key store were looked for"))?;
+    }
+    for name in report.not_in_store.iter().flatten() {
+        output.line(format_args!(
+            "Not in the key store: {name}. A restore would bring it back, though it may have been removed"
+        ))?;
     }
     Ok(())
 }
