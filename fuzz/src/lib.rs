@@ -14,11 +14,14 @@ mod credentials;
 #[allow(dead_code, reason = "a part of another crate")]
 #[path = "../../kms-server/src/access/certificate_header.rs"]
 mod header;
+#[allow(dead_code, missing_docs, reason = "parts of another crate")]
+mod host;
 mod http;
 mod identity;
 #[allow(dead_code, unused_imports, missing_docs, reason = "a part of another crate")]
 #[path = "../../kms-server/src/json/mod.rs"]
 mod json;
+mod recovery;
 mod server;
 mod split;
 #[allow(dead_code, missing_docs, reason = "parts of another crate")]
@@ -29,12 +32,13 @@ pub use self::config::{config_toml, config_yaml, policy_glob};
 pub use self::core::{aws_header, ciphertext, record};
 pub use self::http::{http1_requests, http2_frames};
 pub use self::identity::{api_key, certificate, pem, proxy_header};
+pub use self::recovery::{backup_archive, escrow_lines, migrate_note};
 
 /// A target by its name, which is that of its directories of seeds and of kept inputs.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 17] = [
     ("record", record),
     ("ciphertext", ciphertext),
     ("aws_header", aws_header),
@@ -49,4 +53,7 @@ pub const TARGETS: [Target; 14] = [
     ("pem", pem),
     ("proxy_header", proxy_header),
     ("audit_escape", audit_escape),
+    ("escrow_lines", escrow_lines),
+    ("backup_archive", backup_archive),
+    ("migrate_note", migrate_note),
 ];

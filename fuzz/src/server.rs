@@ -5,5 +5,7 @@
 #[path = "../../kms-aws/src/kms/format.rs"]
 pub mod aws_format;
 
+pub mod backup;
 pub mod config;
 pub mod conn;
+pub mod escrow;
