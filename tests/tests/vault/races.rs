@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use kms_core::Kms;
 use kms_tests::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
 use kms_vault::{AppRole, KvVersion, Login, Secret, SecretSource, VaultConfig};
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::common::{key, request, ring};
 
@@ -18,6 +20,8 @@ const PROCESSES: usize = 16;
 static TRACK: Mutex<()> = Mutex::const_new(());
 /// The environment variable with the settings of the processes that take part.
 const RACER: &str = "KMS_TEST_RACER";
+/// What a process says when it is ready to begin.
+const READY: &str = "ready";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_v2_of_sixteen_processes_exactly_one_wins_each_key() {
@@ -60,24 +64,31 @@ async fn race(test: &str, version: KvVersion, rounds: Rounds) -> BTreeMap<String
     else {
         unreachable!()
     };
-    let start = unix_millis() + 5000;
     let told = json!({
         "endpoint": bao.endpoint(), "id": id, "secret": secret.expose(), "v1": version == KvVersion::V1,
-        "start": start, "rounds": rounds.count, "keys": rounds.keys, "pause": rounds.pause.as_millis(),
+        "rounds": rounds.count, "keys": rounds.keys, "pause": rounds.pause.as_millis(),
     });
-    let processes: Vec<_> = (0..PROCESSES)
+    let mut processes: Vec<_> = (0..PROCESSES)
         .map(|_| {
             Command::new(std::env::current_exe().unwrap())
                 .args([test, "--exact", "--nocapture"])
                 .env(RACER, told.to_string())
-                .stdin(Stdio::null())
+                .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .kill_on_drop(true)
-                .output()
+                .spawn()
+                .unwrap()
         })
-        .map(tokio::spawn)
         .collect();
+    for process in &mut processes {
+        await_line(process.stdout.as_mut().unwrap(), READY).await;
+    }
+    // The end of their input is the word to begin. A time of the clock would not do: clocks are set.
+    for process in &mut processes {
+        drop(process.stdin.take());
+    }
+    let processes: Vec<_> = processes.into_iter().map(Child::wait_with_output).map(tokio::spawn).collect();
     let mut won = BTreeMap::new();
     for process in processes {
         let output = process.await.unwrap().unwrap();
@@ -113,9 +124,11 @@ async fn take_part(told: &str) {
     };
     let kms = ring(config, kms_core::CacheConfig::default());
     kms.status().await.unwrap();
+    println!("\n{READY}");
+    tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await.unwrap().unwrap();
+    let start = Instant::now();
     for round in 0..number("rounds") {
-        let start = number("start") + round * number("pause");
-        tokio::time::sleep(Duration::from_millis(start.saturating_sub(unix_millis()))).await;
+        tokio::time::sleep_until(start + Duration::from_millis(round * number("pause"))).await;
         let creates: Vec<_> = (0..number("keys"))
             .map(|n| {
                 let (kms, name) = (kms.clone(), format!("race-{round}-{n}"));
@@ -144,6 +157,11 @@ async fn patiently<T>(ask: impl AsyncFn() -> kms_core::Result<T>) -> T {
     panic!("no answer")
 }
 
-fn unix_millis() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+/// Reads from a process until it has written this line.
+async fn await_line(output: &mut ChildStdout, line: &str) {
+    let mut text = Vec::new();
+    while !text.ends_with(format!("\n{line}\n").as_bytes()) {
+        let byte = output.read_u8().await;
+        text.push(byte.unwrap_or_else(|_| panic!("it ended: {}", String::from_utf8_lossy(&text))));
+    }
 }

@@ -1,18 +1,17 @@
 //! Moving keys between stores: a key arrives whole, or not at all, and what it sealed opens.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod mocks;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use kms_core::primitives::{Cipher, SecretBytes, SecretKey};
-use kms_core::store::{EntryName, HmacKey, KeyRecord, KeyStore, MemoryStore, StoreCapabilities};
+use kms_core::store::{EntryName, HmacKey, KeyRecord, KeyStore, MemoryStore};
 use kms_core::transfer::{Probe, StoredKey, Written, names};
-use kms_core::{
-    CacheConfig, Client, Error, ErrorKind, Identity, KeyName, KeyRing, Kms as _, ListQuery, Page, Request,
-    Result, StoreStatus,
-};
+use kms_core::{CacheConfig, Client, Error, ErrorKind, Identity, KeyName, KeyRing, Kms as _, Request};
+
+use self::mocks::{CutOff, Denying};
 
 fn name() -> KeyName {
     KeyName::new("my-key").unwrap()
@@ -417,90 +416,4 @@ async fn a_key_that_would_open_less_there_is_a_conflict() {
     enabled.write(&other).await.unwrap();
     let written = key.write(&other).await.unwrap();
     assert!(matches!(written, Written::There { added: 0, differs: Some(_) }), "{written:?}");
-}
-
-/// A mock of a store that denies the paths that begin so.
-struct Denying {
-    store: Arc<MemoryStore>,
-    denied: &'static str,
-}
-
-#[async_trait]
-impl KeyStore for Denying {
-    fn capabilities(&self) -> StoreCapabilities {
-        self.store.capabilities()
-    }
-
-    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        self.store.create(name, record).await
-    }
-
-    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
-        if name.as_str().starts_with(self.denied) {
-            return Err(Error::new(ErrorKind::Denied, format!("read entry '{name}'")));
-        }
-        self.store.get(name).await
-    }
-
-    async fn delete(&self, name: &EntryName) -> Result<()> {
-        self.store.delete(name).await
-    }
-
-    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        self.store.list(query).await
-    }
-
-    async fn status(&self) -> Result<StoreStatus> {
-        self.store.status().await
-    }
-}
-
-/// A mock of a store whose process ends: the first creates are kept, and then every write fails.
-struct CutOff {
-    store: Arc<MemoryStore>,
-    creates: AtomicUsize,
-    kept: usize,
-    /// Whether the create that fails first is kept all the same.
-    is_kept: bool,
-}
-
-impl CutOff {
-    fn after_creates(store: Arc<MemoryStore>, kept: usize) -> Self {
-        Self { store, creates: AtomicUsize::new(0), kept, is_kept: false }
-    }
-
-    fn cut_off() -> Error {
-        Error::new(ErrorKind::ReadOnly, "write an entry after the end")
-    }
-}
-
-#[async_trait]
-impl KeyStore for CutOff {
-    fn capabilities(&self) -> StoreCapabilities {
-        self.store.capabilities()
-    }
-
-    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        let before = self.creates.fetch_add(1, Ordering::SeqCst);
-        if before < self.kept || (before == self.kept && self.is_kept) {
-            self.store.create(name, record).await?;
-        }
-        if before < self.kept { Ok(()) } else { Err(Self::cut_off()) }
-    }
-
-    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
-        self.store.get(name).await
-    }
-
-    async fn delete(&self, _: &EntryName) -> Result<()> {
-        Err(Self::cut_off())
-    }
-
-    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
-        self.store.list(query).await
-    }
-
-    async fn status(&self) -> Result<StoreStatus> {
-        self.store.status().await
-    }
 }
