@@ -109,7 +109,7 @@ impl<S: KeyStore> KeyRing<S> {
 
     async fn store_new(&self, request: &Request, name: &KeyName, record: KeyRecord) -> Result<()> {
         let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let create = async move { change::create(&cache, &name, record).await };
+        let create = async move { change::create(&cache, &name, record, None).await };
         self.cache.backend.writes.run(request, create).await
     }
 
@@ -245,8 +245,8 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn import(&self, request: &Request, name: &KeyName, key: ImportedKey) -> Result<()> {
         let record = KeyRecord::new(key.key, key.cipher, request.identity.to_string())?;
-        let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let import = async move { deletion::import(&cache, &name, record).await };
+        let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());
+        let import = async move { deletion::import(&cache, caller, &name, record).await };
         self.cache.backend.writes.run(request, import).await
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::cache::{Cache, failed_read};
-use super::entries::{exists, last_version, newest_of, remove, remove_versions};
+use super::entries::{exists, last_version, newest_of, remove, remove_key, remove_versions};
 use super::key::CachedKey;
 use super::markers::DeletedMarker;
 use super::policy::{APART, CALL_TIMEOUT};
@@ -77,7 +77,7 @@ async fn purge_whole<S: KeyStore>(
         Ok(there) if there.fingerprint() != first.fingerprint() => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
-        Ok(_) => remove(cache, &EntryName::from(name)).await?,
+        Ok(_) => remove_key(cache, caller, name, first.fingerprint()).await?,
     }
     cache.drop_key(name, Some(first.fingerprint()));
     cache.report.unreadable.clear(name);

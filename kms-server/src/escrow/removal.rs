@@ -21,6 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The operation in errors of a task.
 const CHANGE: &str = "change the key store and the escrow file";
 
+/// How an entry is removed.
+pub(super) enum How {
+    /// The backend may keep it for a time.
+    Deletes,
+    /// For ever.
+    Erases,
+    /// For ever, and this note with this record is left.
+    Notes(EntryName, SecretBytes),
+}
+
+impl How {
+    fn may_keep(&self) -> bool {
+        matches!(self, Self::Deletes)
+    }
+}
+
 impl Escrowed {
     /// Returns the store for a task of its own.
     pub(super) fn this(&self) -> Result<Arc<Self>> {
@@ -29,35 +45,39 @@ impl Escrowed {
     }
 
     /// Removes an entry, and notes what that means for escrow.
-    pub(super) async fn remove(&self, name: &EntryName, for_ever: bool) -> Result<()> {
+    pub(super) async fn take_out(&self, name: &EntryName, how: How) -> Result<()> {
         if matches!(kind(name), Kind::Other) {
-            return self.ask_to_remove(name, for_ever).await;
+            return self.ask_to_remove(name, &how).await;
         }
         let name = name.clone();
         let this = self.this()?;
         to_its_end(async move {
             match kind(&name) {
-                Kind::Record => this.remove_record(&name, for_ever).await,
-                Kind::Deleted(key, subject) => this.remove_marker(&name, for_ever, &key, &subject).await,
-                Kind::Other => this.ask_to_remove(&name, for_ever).await,
+                Kind::Record => this.remove_record(&name, &how).await,
+                Kind::Deleted(key, subject) => this.remove_marker(&name, &how, &key, &subject).await,
+                Kind::Other => this.ask_to_remove(&name, &how).await,
             }
         })
         .await
     }
 
-    async fn ask_to_remove(&self, name: &EntryName, for_ever: bool) -> Result<()> {
-        if for_ever { self.inner.erase(name).await } else { self.inner.delete(name).await }
+    async fn ask_to_remove(&self, name: &EntryName, how: &How) -> Result<()> {
+        match how {
+            How::Deletes => self.inner.delete(name).await,
+            How::Erases => self.inner.erase(name).await,
+            How::Notes(gone, record) => self.inner.remove(name, gone, record).await,
+        }
     }
 
     /// Asks the store to remove an entry. Returns its answer, and whether the entry is gone.
-    async fn ask_and_look(&self, name: &EntryName, for_ever: bool) -> (Result<()>, bool) {
-        let removed = within(self.ask_to_remove(name, for_ever)).await;
+    async fn ask_and_look(&self, name: &EntryName, how: &How) -> (Result<()>, bool) {
+        let removed = within(self.ask_to_remove(name, how)).await;
         let is_gone = match &removed {
             Ok(()) => true,
             Err(error) if error.kind().leaves_outcome_unknown() => match self.inner.get(name).await {
                 Ok(_) => false,
                 Err(error) => {
-                    let is_kept = error.kind() == ErrorKind::Deleted && !for_ever;
+                    let is_kept = error.kind() == ErrorKind::Deleted && how.may_keep();
                     is_kept || error.kind() == ErrorKind::NotFound
                 }
             },
@@ -67,7 +87,7 @@ impl Escrowed {
     }
 
     /// Removes a key or a version, and notes that afterwards. Until then a restore from escrow would bring it back.
-    async fn remove_record(&self, name: &EntryName, for_ever: bool) -> Result<()> {
+    async fn remove_record(&self, name: &EntryName, how: &How) -> Result<()> {
         let text = name.as_str();
         let before = match self.inner.get(name).await {
             Ok(content) => seal::fingerprint(text, &content).map(|fingerprint| {
@@ -75,11 +95,11 @@ impl Escrowed {
             }),
             Err(error) if error.kind().is_outage() => return Err(error),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return self.ask_to_remove(name, for_ever).await;
+                return self.ask_to_remove(name, how).await;
             }
             Err(_) => None,
         };
-        let (removed, is_gone) = self.ask_and_look(name, for_ever).await;
+        let (removed, is_gone) = self.ask_and_look(name, how).await;
         if !is_gone {
             return removed;
         }
@@ -91,7 +111,7 @@ impl Escrowed {
             );
             return removed;
         };
-        let keeps = self.inner.capabilities().keeps_deleted && !for_ever && !name.is_hidden();
+        let keeps = self.inner.capabilities().keeps_deleted && how.may_keep() && !name.is_hidden();
         let says = if keeps {
             self.known.set_deleted(&subject, true);
             Says::Deleted(subject)
@@ -110,7 +130,7 @@ impl Escrowed {
     async fn remove_marker(
         &self,
         name: &EntryName,
-        for_ever: bool,
+        how: &How,
         key: &KeyName,
         subject: &Subject,
     ) -> Result<()> {
@@ -124,7 +144,7 @@ impl Escrowed {
         if is_restore {
             self.note_restored(name, subject).await?;
         }
-        let (removed, is_gone) = self.ask_and_look(name, for_ever).await;
+        let (removed, is_gone) = self.ask_and_look(name, how).await;
         if is_gone && is_restore {
             self.known.set_deleted(subject, false);
             self.note(name, Says::Restored(subject.clone())).await;
