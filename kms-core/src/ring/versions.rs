@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::key::copy_of;
 use super::uses::{Use, Uses};
 use crate::error::{Error, Result};
 use crate::kms::VersionInfo;
@@ -61,6 +62,17 @@ impl Version {
     /// Returns whether the other one has the same key.
     pub fn is_same(&self, other: &Self) -> bool {
         self.sealing.key() == other.sealing.key() && self.sealing.cipher() == other.sealing.cipher()
+    }
+
+    /// Returns the record of the version, which has no HMAC key: HMACs stay those of the first version.
+    pub fn record(&self) -> KeyRecord {
+        KeyRecord {
+            key: copy_of(self.sealing.key()),
+            cipher: self.sealing.cipher(),
+            hmac_key: None,
+            created_at: self.created_at,
+            created_by: self.created_by.clone(),
+        }
     }
 
     pub fn info(&self) -> VersionInfo {
@@ -212,6 +224,14 @@ impl Versions {
     pub fn get(&self, number: u32) -> Option<Arc<Version>> {
         let held = self.known().places.get(&number)?.get()?;
         Some(Arc::clone(held.value()))
+    }
+
+    /// Returns what is known of each version in memory beside its record. Version 1 is the first.
+    pub fn states(&self) -> Vec<Arc<State>> {
+        let known = self.known();
+        let later = known.places.values().filter_map(|place| place.get());
+        let later = later.map(|version| Arc::clone(&version.value().state));
+        [Arc::clone(&self.first)].into_iter().chain(later).collect()
     }
 
     /// Returns the version that seals now; `None` if version 1 does.
