@@ -20,7 +20,6 @@ use super::policy::{self, APART, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
 use super::slot::{Due, HeldKey, Refused, Slot};
 use super::uses::AllUses;
-use super::{news, notes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Request;
 use crate::listing::{ListQuery, Page};
@@ -47,7 +46,7 @@ pub struct Cache<S> {
     pub losses: Losses,
     pub(super) is_looking: AtomicBool,
     /// Closed with the cache: tasks that wait for something else end then.
-    ring: watch::Sender<bool>,
+    pub(super) ring: watch::Sender<bool>,
     /// The keys whose later versions the store denies, so that there may be some.
     pub(super) hidden: SharedMap<KeyName, ()>,
     pub(super) this: Weak<Self>,
@@ -73,12 +72,6 @@ impl<S: KeyStore> Cache<S> {
             this: Weak::clone(this),
         });
         spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
-        if let Some(changes) = cache.backend.store.changes() {
-            spawn(news::follow(Arc::downgrade(&cache), changes, cache.ring.subscribe()));
-        }
-        if cache.notes_removals() {
-            spawn(notes::clean_for_ever(Arc::downgrade(&cache), cache.ring.subscribe()));
-        }
         cache
     }
 

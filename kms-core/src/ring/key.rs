@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
 use super::creators::Creator;
 use super::versions::{State, Version, Versions};
@@ -59,9 +58,9 @@ impl CachedKey {
     /// Returns the record of the first version.
     pub fn record(&self) -> KeyRecord {
         KeyRecord {
-            key: copy_of(self.sealing.key()),
+            key: self.sealing.key().copy(),
             cipher: self.sealing.cipher(),
-            hmac_key: self.hmac_key.as_ref().map(|key| HmacKey(copy_of(key))),
+            hmac_key: self.hmac_key.as_ref().map(|key| HmacKey(key.copy())),
             created_at: self.created_at,
             created_by: self.created_by.as_str().to_owned(),
         }
@@ -147,10 +146,4 @@ impl CachedKey {
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
-}
-
-/// Copies a key. The copy on the stack is wiped.
-pub fn copy_of(key: &SecretKey) -> SecretKey {
-    let mut bytes = Zeroizing::new(*key.expose());
-    SecretKey::take(&mut bytes)
 }

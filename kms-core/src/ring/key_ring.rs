@@ -12,7 +12,7 @@ use super::config::CacheConfig;
 use super::export::Entries;
 use super::losses::lost;
 use super::slot::HeldKey;
-use super::{deleted, deletion, lost_restore, purge};
+use super::{deleted, deletion, lost_restore, news, notes, purge};
 use crate::client::Client;
 use crate::deletion::{DeletedPage, Deletion, Purge, Purged};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +25,7 @@ use crate::primitives::{Cipher, SecretBytes, SecretKey};
 use crate::status::StoreStatus;
 use crate::store::survey;
 use crate::store::{KeyRecord, KeyStore, Survey};
+use crate::sync::spawn;
 use crate::transfer::StoredKey;
 
 /// A [`Kms`] in this process over a [`KeyStore`], with a cache of keys.
@@ -78,7 +79,14 @@ impl<S: KeyStore> KeyRing<S> {
     ///
     /// If there is no current tokio runtime.
     pub fn keeping_deleted(store: S, config: CacheConfig, grace: Duration) -> Self {
-        Self { cache: Cache::start(store, config, grace) }
+        let cache = Cache::start(store, config, grace);
+        if let Some(changes) = cache.backend.store.changes() {
+            spawn(news::follow(Arc::downgrade(&cache), changes, cache.ring.subscribe()));
+        }
+        if cache.notes_removals() {
+            spawn(notes::clean_for_ever(Arc::downgrade(&cache), cache.ring.subscribe()));
+        }
+        Self { cache }
     }
 
     /// Returns a handle on this key ring for the caller `identity`.

@@ -135,7 +135,9 @@ impl Losses {
             |losses: &[Loss]| losses.iter().all(|loss| now.saturating_duration_since(loss.tried) >= pause);
         let due = names.iter_mut().filter(|(_, losses)| is_due(losses)).take(most);
         due.map(|(name, losses)| {
-            losses.iter_mut().for_each(|loss| loss.tried = now);
+            for loss in losses.iter_mut() {
+                loss.tried = now;
+            }
             name.clone()
         })
         .collect()

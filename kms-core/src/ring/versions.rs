@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::key::copy_of;
 use super::uses::{Use, Uses};
 use crate::error::{Error, Result};
 use crate::kms::VersionInfo;
@@ -67,7 +66,7 @@ impl Version {
     /// Returns the record of the version, which has no HMAC key: HMACs stay those of the first version.
     pub fn record(&self) -> KeyRecord {
         KeyRecord {
-            key: copy_of(self.sealing.key()),
+            key: self.sealing.key().copy(),
             cipher: self.sealing.cipher(),
             hmac_key: None,
             created_at: self.created_at,

@@ -93,13 +93,11 @@ impl MemoryStore {
 #[async_trait]
 impl KeyStore for MemoryStore {
     fn capabilities(&self) -> StoreCapabilities {
-        match self.listeners {
-            None => StoreCapabilities::in_memory("memory"),
-            Some(_) => {
-                let memory = StoreCapabilities::in_memory("memory").noting_removals();
-                StoreCapabilities { sole_writer: false, ..memory }
-            }
+        let memory = StoreCapabilities::in_memory("memory");
+        if self.listeners.is_none() {
+            return memory;
         }
+        StoreCapabilities { sole_writer: false, ..memory.noting_removals() }
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {

@@ -17,10 +17,6 @@ const ANY: Duration = Duration::from_millis(100);
 /// Keys in memory are read again each 80 ms, and go after 100.
 const SHORT: CacheConfig = LONG.with_any(ANY).with_unused(ANY);
 
-fn hex(fingerprint: &Fingerprint) -> String {
-    fingerprint.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 async fn is_told(ring: &Ring) {
     until("the loss is told", async || amiss(ring).await.contains("lost 1 key")).await;
     assert!(amiss(ring).await.contains(name().as_str()), "{}", amiss(ring).await);
@@ -142,7 +138,7 @@ async fn another_key_of_the_name_is_served_and_the_lost_one_is_kept() {
     is_told(&ring).await;
     restore(&ring).await.unwrap();
     let kept = former_name(&name(), &lost).unwrap();
-    assert_eq!(kept.as_str(), format!("{}-was-{}", name(), &hex(&lost)[..8]));
+    assert_eq!(kept.as_str(), format!("{}-was-{}", name(), &hex::encode(lost.as_bytes())[..8]));
     let opened = other.decrypt(&request("client"), &kept, &sealed, b"c").await.unwrap();
     assert_eq!(opened.expose(), b"text");
     assert_eq!(fingerprint(&ring).await.unwrap(), present);
