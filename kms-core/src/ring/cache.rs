@@ -329,7 +329,7 @@ impl<S: KeyStore> Cache<S> {
             let record = self.backend.read(name, began).await?;
             let place = || self.backend.store.place(&EntryName::from(name));
             let mut key = self.ready(KeyRecord::decode_at(record.expose(), place)?);
-            let before = slot.versions_of(&key);
+            let before = slot.versions_of(&key).or_else(|| self.losses.versions_of(name, key.fingerprint()));
             let search = self.search_of(name, &key, began + CALL_TIMEOUT);
             // Both at once: a cold request waits for each read.
             let (deletion, found) = tokio::join!(search.deletion(), search.run(before, self.config.any));

@@ -126,6 +126,7 @@ async fn delete_at_once<S: KeyStore>(
         return Ok(());
     }
     cache.uses.forget(name, first);
+    cache.losses.clear(name, first);
     if let Err(error) = remove_versions(cache, name, first, newest).await {
         warn!(
             key = %name, "the key was deleted, and not all that belongs to it: {}; what removes that is \

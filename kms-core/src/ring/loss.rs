@@ -53,7 +53,9 @@ impl<S: KeyStore> Cache<S> {
         let (mut lost, mut undecided) = (Vec::new(), None);
         for key in in_memory {
             if Some(*key.fingerprint()) == present {
-                if self.losses.clear(name, key.fingerprint()) {
+                if !self.lost_versions(name, &key).await?.is_empty() {
+                    self.losses.note(name, &key, Standing::Lacks);
+                } else if self.losses.clear(name, key.fingerprint()) {
                     warn!(key = %name, fingerprint = ?key.fingerprint(), "a key that was lost is in the key store again");
                 }
                 continue;
@@ -106,6 +108,22 @@ impl<S: KeyStore> Cache<S> {
             Err(error) if error.kind().is_outage() => Err(error),
             Err(_) => Ok(true),
         }
+    }
+
+    /// Returns the versions of a key that are in memory and gone from the store, where the key itself is.
+    pub async fn lost_versions(&self, name: &KeyName, key: &HeldKey) -> Result<Vec<u32>> {
+        let unreadable = key.versions.as_ref().map_or(Vec::new(), |versions| versions.unreadable_in_memory());
+        let mut lost = Vec::new();
+        for number in unreadable {
+            let entry = EntryName::version(name, key.fingerprint(), number);
+            let read = self.backend.watched(Instant::now() + CALL_TIMEOUT, self.backend.store.get(&entry));
+            match read.await {
+                Err(error) if error.kind() == ErrorKind::NotFound => lost.push(number),
+                Err(error) if error.kind().is_outage() => return Err(failed_read(name, error)),
+                _ => {}
+            }
+        }
+        Ok(lost)
     }
 
     /// Returns whether the store says that a key was removed or deleted. Without the key, any marker of a deletion counts.

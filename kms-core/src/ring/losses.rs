@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use super::slot::HeldKey;
+use super::versions::Versions;
 use crate::error::{Error, ErrorKind};
 use crate::name::KeyName;
 use crate::primitives::Fingerprint;
@@ -32,6 +33,8 @@ pub enum Standing {
     Served,
     /// It is lost, and another key has its name. That key is served, and has this fingerprint if it can be read.
     Displaced(Option<Fingerprint>),
+    /// The key is in the store, and later versions of it are lost.
+    Lacks,
 }
 
 /// Remembers the keys that were found missing, with the keys themselves.
@@ -69,6 +72,12 @@ impl Losses {
     pub fn served(&self, name: &KeyName) -> Option<HeldKey> {
         let mut losses = self.of(name).into_iter();
         losses.find(|(_, standing)| *standing == Standing::Served).map(|(key, _)| key)
+    }
+
+    /// Returns the later versions of a key of which some are lost.
+    pub fn versions_of(&self, name: &KeyName, first: &Fingerprint) -> Option<Arc<Versions>> {
+        let mut losses = self.of(name).into_iter();
+        losses.find(|(key, _)| key.fingerprint() == first).and_then(|(key, _)| key.versions.clone())
     }
 
     /// Returns the names under which lost keys are served.
@@ -207,6 +216,11 @@ fn tell(name: &KeyName, loss: &Loss) {
             key = %name, ?fingerprint,
             "the key store lost the key: it is gone, and nobody removed it. This server has it in memory and serves it. Do not \
              restart this server before 'kms key restore {name}' has written it back"
+        ),
+        Standing::Lacks => error!(
+            key = %name, ?fingerprint,
+            "the key store lost versions of the key, which this server has in memory. Do not restart this server before \
+             'kms key restore {name}' has written them back"
         ),
         Standing::Displaced(other) => {
             let kept = former_name(name, fingerprint);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::cache::Cache;
+use super::cache::{Cache, failed_read};
+use super::entries::{gone_at_once, store_new};
 use super::losses::Standing;
 use super::policy::CALL_TIMEOUT;
 use super::slot::HeldKey;
@@ -26,7 +27,13 @@ pub async fn restore<S: KeyStore>(cache: &Cache<S>, name: &KeyName) -> Result<bo
     cache.is_lost(name).await?;
     let losses = cache.losses.of(name).into_iter().filter(|(_, standing)| *standing != Standing::Unknown);
     let mut was_lost = false;
-    for (key, _) in losses {
+    for (key, standing) in losses {
+        if standing == Standing::Lacks {
+            write_versions(cache, name, &key).await?;
+            cache.losses.clear(name, key.fingerprint());
+            was_lost = true;
+            continue;
+        }
         let (whole, lacks) = whole(cache, name, &key).await?;
         let kept = write(cache, name, &whole).await?;
         cache.losses.clear(name, key.fingerprint());
@@ -40,6 +47,28 @@ pub async fn restore<S: KeyStore>(cache: &Cache<S>, name: &KeyName) -> Result<bo
         was_lost = true;
     }
     Ok(was_lost)
+}
+
+/// Writes the versions back that the store lost while it has the key.
+async fn write_versions<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: &HeldKey) -> Result<()> {
+    let mac = EntryMac::of(&key.sealing);
+    for number in cache.lost_versions(name, key).await? {
+        let version = key.versions.as_ref().and_then(|versions| versions.get(number));
+        let Some(version) = version else { continue };
+        let operation = || format!("restore version {number} of key '{name}'");
+        let entry = EntryName::version(name, key.fingerprint(), number);
+        let content = mac.sign(&entry, version.record().encode().expose());
+        match store_new(&cache.backend, &entry, &content, operation, |error| failed_read(name, error)).await {
+            Ok(Some(_)) => {
+                warn!(key = %name, "version {number} of the key, which the key store lost, was written back")
+            }
+            Ok(None) => return Err(gone_at_once(operation())),
+            // Another server has it, too.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Writes a key under its name, or if another key has that, under the name for a former key. Returns which.

@@ -82,6 +82,7 @@ async fn purge_whole<S: KeyStore>(
     cache.drop_key(name, Some(first.fingerprint()));
     cache.report.unreadable.clear(name);
     cache.uses.forget(name, first.fingerprint());
+    cache.losses.clear(name, first.fingerprint());
     let versions = remove_rest(cache, name, first.fingerprint(), newest).await?;
     Ok(Purged::new(*first.fingerprint(), versions))
 }

@@ -159,6 +159,13 @@ impl Versions {
         known.unreadable.keys().next().map_or(known.newest, |first| first - 1).max(1)
     }
 
+    /// Returns the versions that could not be read and are in memory all the same.
+    pub fn unreadable_in_memory(&self) -> Vec<u32> {
+        let known = self.known();
+        let is_held = |number: &u32| known.places.get(number).is_some_and(|place| place.get().is_some());
+        known.unreadable.keys().copied().filter(is_held).collect()
+    }
+
     /// Returns the newest version that was ever read.
     pub fn newest_read(&self) -> u32 {
         let known = self.known();

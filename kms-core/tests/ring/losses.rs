@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::primitives::{Fingerprint, SecretBytes};
-use kms_core::store::{EntryName, KeyStore, MemoryStore};
+use kms_core::store::{EntryName, KeyStore, MemoryStore, survey};
 use kms_core::transfer::{StoredKey, former_name};
 use kms_core::{CacheConfig, ErrorKind, KeyName, Kms, ListQuery, Purge};
 
@@ -126,6 +126,28 @@ async fn versions_come_back_with_their_key() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_lost_while_its_key_is_there_is_kept_and_comes_back() {
+    let store = Arc::new(MemoryStore::noting());
+    let ring = deaf(&store, SHORT);
+    let first = create(&ring).await;
+    ring.rotate(&request("operator"), &name(), None).await.unwrap();
+    tokio::time::sleep(ANY * 2).await;
+    let sealed = seal(&ring).await.unwrap();
+    let slot = EntryName::version(&name(), &first, 2);
+    let record = store.lose(&slot).unwrap();
+    is_told(&ring).await;
+    // Nobody uses it for longer than an unused key stays.
+    tokio::time::sleep(ANY * 5).await;
+    assert_eq!(open(&ring, &sealed).await.unwrap().expose(), b"text");
+    restore(&ring).await.unwrap();
+    assert!(store.bytes(&slot) == Some(record));
+    until("nothing is amiss", async || amiss(&ring).await.is_empty()).await;
+    tokio::time::sleep(ANY * 5).await;
+    assert_eq!(amiss(&ring).await, "");
+    assert_eq!(open(&deaf(&store, LONG), &sealed).await.unwrap().expose(), b"text");
+}
+
+#[tokio::test]
 async fn another_key_of_the_name_is_served_and_the_lost_one_is_kept() {
     let store = Arc::new(MemoryStore::noting());
     let (ring, lost, sealed) = lost_key(&store, SHORT).await;
@@ -226,6 +248,7 @@ async fn an_import_of_a_removed_key_takes_its_note_away() {
     let note = store.bytes(&EntryName::gone(&name(), &first)).expect("a removal leaves a note");
     let note: serde_json::Value = serde_json::from_slice(note.expose()).unwrap();
     assert!(note["at"].is_string() && note["by"].is_string(), "{note}");
+    assert!(survey(&store).await.unwrap().remnants.is_empty(), "a note is not what is left of a key");
     import(&ring, 7).await.unwrap();
     assert!(store.bytes(&EntryName::gone(&name(), &first)).is_none());
     // So a loss of the key that came back is seen.
