@@ -9,6 +9,7 @@ use tracing::warn;
 use super::cache::{Cache, failed_read};
 use super::entries::{AFTER_ANOTHER, gone_at_once, put_marker, store_by, store_new, without_owner};
 use super::key::CachedKey;
+use super::loss::taken;
 use super::policy::CALL_TIMEOUT;
 use super::search::Entry;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +40,9 @@ pub async fn create<S: KeyStore>(
     };
     let (entry, encoded) = (EntryName::from(name), record.encode());
     let operation = || format!("create key '{name}'");
+    if cache.is_lost(name).await? {
+        return Err(taken(name));
+    }
     let store = &cache.backend.store;
     let create = match back {
         None => store.create(&entry, &encoded),

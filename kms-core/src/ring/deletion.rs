@@ -62,6 +62,7 @@ async fn mark_deleted<S: KeyStore>(
     let says = DeletedMarker { at: now.to_string(), by: caller.to_string(), until: until.to_string() };
     let made = put_marker(search, &marker, &json(&says)?, operation).await;
     // The key is deleted, or that is not known. No copy in memory is used.
+    let held = cache.in_memory(name);
     cache.drop_key(name, Some(first.fingerprint()));
     if !made? {
         return Err(deleted(name));
@@ -69,8 +70,11 @@ async fn mark_deleted<S: KeyStore>(
     match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
         Ok(key) if key.fingerprint() == first.fingerprint() => {}
         Err(error) if error.kind() != ErrorKind::NotFound => {}
-        // Another server deleted it for ever.
-        _ => return Err(without_owner(cache, name, &marker, operation).await),
+        // Another server deleted it for ever, or the store lost it.
+        _ => {
+            cache.keep_in_doubt(name, held);
+            return Err(without_owner(cache, name, &marker, operation).await);
+        }
     }
     Ok(Deletion::marked(until))
 }
@@ -103,7 +107,10 @@ async fn delete_at_once<S: KeyStore>(
         // Where nothing is noted, the backend may keep what it deletes.
         _ => cache.backend.write(store.delete(&EntryName::from(name))).await,
     };
-    // Whatever the outcome, the cached key is no longer known to be in the store.
+    // Whatever the outcome, the cached key is no longer known to be in the store. It may have lost it just now.
+    if deleted.is_err() {
+        cache.keep_in_doubt(name, cache.in_memory(name));
+    }
     cache.drop_key(name, key.as_ref().map(CachedKey::fingerprint));
     if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
         cache.report.unreadable.clear(name);
@@ -119,6 +126,7 @@ async fn delete_at_once<S: KeyStore>(
         return Ok(());
     }
     cache.uses.forget(name, first);
+    cache.losses.clear(name, first);
     if let Err(error) = remove_versions(cache, name, first, newest).await {
         warn!(
             key = %name, "the key was deleted, and not all that belongs to it: {}; what removes that is \

@@ -33,6 +33,16 @@ impl GoneNote {
         Self { at: Timestamp::now().to_string(), by: by.to_string() }
     }
 
+    /// Reads the record of a note; `None` if it is of a later release, or no note.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        serde_json::from_slice(record).ok()
+    }
+
+    /// Returns when the key was removed.
+    pub fn removed_at(&self) -> Option<Timestamp> {
+        self.at.parse().ok()
+    }
+
     /// Returns the record of the note.
     pub fn record(&self) -> Result<SecretBytes> {
         let failed = |error| Error::with_source(ErrorKind::Internal, "write a note as JSON", error);

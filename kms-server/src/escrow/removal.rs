@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::primitives::SecretBytes;
+use kms_core::primitives::{Fingerprint, SecretBytes};
 use kms_core::store::{EntryName, KeyStore as _};
 use kms_core::{Error, ErrorKind, KeyName, Result};
 use tracing::{error, warn};
 
-use super::escrowed::{Escrowed, Kind, NoEscrow, kind};
+use super::escrowed::{Escrowed, Kind, NoEscrow, key_of, kind};
 use super::known::Digest;
 use super::line::{Says, Subject};
 use super::seal;
@@ -231,7 +231,23 @@ impl Escrowed {
             Ok(there) => {
                 seal::fingerprint(entry.as_str(), &there).is_some_and(|there| *there != *subject.fingerprint)
             }
-            Err(error) => error.kind() == ErrorKind::NotFound,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.was_removed(entry, subject).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Returns whether somebody removed an entry that is gone. What the store lost has to come back from escrow.
+    async fn was_removed(&self, entry: &EntryName, subject: &Subject) -> bool {
+        if !self.inner.capabilities().notes_removals {
+            return true;
+        }
+        // A version belongs to the key whose fingerprint stands in its name.
+        let first = entry.as_str().split('/').nth(2).unwrap_or(&subject.fingerprint);
+        let mut bytes = [0; 16];
+        let first = hex::decode_to_slice(first, &mut bytes).map(|()| Fingerprint::from_bytes(bytes));
+        match (key_of(entry.as_str()), first) {
+            (Some(key), Ok(first)) => self.inner.get(&EntryName::gone(&key, &first)).await.is_ok(),
+            _ => false,
         }
     }
 }
