@@ -45,7 +45,7 @@ pub use config::{
 use kms_core::Result;
 use kms_core::store::KeyStore;
 pub use kms_core::store::{Finding, Level};
-pub use schema::schema;
+pub use schema::{Roles, schema};
 pub use store::PostgresStore;
 
 /// Opens the key store that `config` describes.

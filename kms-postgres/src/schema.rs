@@ -8,13 +8,27 @@ use crate::sql::{literal, quoted};
 /// The number of the lock under which servers make the table, one after the other.
 const LOCK: i64 = 0x6b6d_735f_6b65_7973;
 
+/// The roles beside the server's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Owns the table, and cannot log in.
+    pub owner: String,
+    /// May select, as a backup does, and cannot log in.
+    pub reader: String,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self { owner: "kms_owner".to_owned(), reader: "kms_reader".to_owned() }
+    }
+}
+
 /// Returns the SQL that an owner of the database runs once: the table, and the rights of three roles.
 ///
-/// The owner's role owns the table and cannot log in. The server's role, which `config` names, has the rights to select,
-/// insert and delete, and no other. The reader's role may select, as a backup does.
-pub fn schema(config: &PostgresConfig) -> String {
+/// The server's role, which `config` names, has the rights to select, insert and delete, and no other.
+pub fn schema(config: &PostgresConfig, roles: &Roles) -> String {
     let (schema, table) = (quoted(&config.schema), table(config));
-    let (owner, server, reader) = ("\"kms_owner\"", quoted(&config.user), "\"kms_reader\"");
+    let (owner, server, reader) = (quoted(&roles.owner), quoted(&config.user), quoted(&roles.reader));
     let role = |name: &str, quoted: &str, login: &str| {
         let name = literal(name);
         format!(
@@ -22,9 +36,12 @@ pub fn schema(config: &PostgresConfig) -> String {
              CREATE ROLE {quoted} {login};\n  END IF;\n"
         )
     };
-    let mut roles = role("kms_owner", owner, "NOLOGIN");
-    roles += &role(&config.user, &server, "LOGIN");
-    roles += &role("kms_reader", reader, "NOLOGIN");
+    let roles = [
+        role(&roles.owner, &owner, "NOLOGIN"),
+        role(&config.user, &server, "LOGIN"),
+        role(&roles.reader, &reader, "NOLOGIN"),
+    ]
+    .concat();
     format!(
         "-- The table of the keys of kms, for the database {database}. Run it there once, as its owner or a superuser:\n\
          --   kms postgres schema | psql --set ON_ERROR_STOP=1 --dbname {database}\n\
@@ -91,7 +108,9 @@ mod tests {
 
     #[test]
     fn the_servers_role_gets_three_rights_and_no_password() {
-        let text = schema(&PostgresConfig::new(vec![Host::new("db", 1)], "keys", "my\"server"));
+        let config = PostgresConfig::new(vec![Host::new("db", 1)], "keys", "my\"server");
+        let text = schema(&config, &Roles { reader: "backup".to_owned(), ..Roles::default() });
+        assert!(text.contains(r#"GRANT SELECT ON TABLE "kms"."kms_keys" TO "backup";"#), "{text}");
         assert!(
             text.contains(r#"GRANT SELECT, INSERT, DELETE ON TABLE "kms"."kms_keys" TO "my""server";"#),
             "{text}"

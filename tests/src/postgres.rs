@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kms_postgres::{Host, PostgresConfig, Secret, SecretSource, TlsConfig, TlsMode};
+use kms_postgres::{Host, PostgresConfig, Roles, Secret, SecretSource, TlsConfig, TlsMode};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -161,7 +161,7 @@ impl Postgres {
     /// Makes the table by the SQL that the program prints.
     fn make_table(&self) {
         self.sql(&format!("ALTER DATABASE {DATABASE} OWNER TO postgres"));
-        self.sql(&kms_postgres::schema(&self.config()));
+        self.sql(&kms_postgres::schema(&self.config(), &Roles::default()));
     }
 
     fn spawn(&self) -> Child {
