@@ -179,7 +179,7 @@ async fn rights(
     findings: &mut Findings,
 ) -> std::result::Result<(), Failure> {
     let has = |right: &str| format!("pg_catalog.has_table_privilege({}, '{right}')", literal(&sql.table));
-    let others = "SELECT pg_catalog.string_agg(c.oid::regclass::text, ', ') FROM (SELECT c.oid FROM pg_catalog.pg_class c \
+    let others = "SELECT pg_catalog.string_agg(c.named, ', ') FROM (SELECT n.nspname || '.' || c.relname AS named FROM pg_catalog.pg_class c \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'm', 'f') \
         AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_t' \
         AND c.oid <> pg_catalog.to_regclass($1) AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
@@ -323,12 +323,9 @@ async fn hears(config: &PostgresConfig, tls: &Tls, sql: &Sql) -> std::result::Re
     let (listener, _) = Connection::to_one_of(hosts, 0, Wanted::Primary, config, tls, Some(&hear)).await?;
     listener.run(&sql.listen).await?;
     let (notifier, _) = Connection::to_one_of(&config.hosts, 0, Wanted::Primary, config, tls, None).await?;
-    // Two transactions at once keep a pooler from using one session for both connections.
     let payload = ".check";
     let values: [Value<'_>; 1] = [(&payload, Type::TEXT)];
-    listener.run("BEGIN").await?;
     notifier.query(&sql.notify, &values).await?;
-    listener.run("COMMIT").await?;
     let arrives = async {
         while let Some(notification) = heard.recv().await {
             if notification.payload() == payload {

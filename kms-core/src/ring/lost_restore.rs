@@ -60,7 +60,7 @@ async fn write_versions<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: &Hel
         let content = mac.sign(&entry, version.record().encode().expose());
         match store_new(&cache.backend, &entry, &content, operation, |error| failed_read(name, error)).await {
             Ok(Some(_)) => {
-                warn!(key = %name, "version {number} of the key, which the key store lost, was written back")
+                warn!(key = %name, "version {number} of the key, which the key store lost, was written back");
             }
             Ok(None) => return Err(gone_at_once(operation())),
             // Another server has it, too.

@@ -67,19 +67,15 @@ impl PostgresOptions {
         let given = |of_config: Option<String>, of_url: Option<&String>, variable: &str| {
             of_config.or_else(|| of_url.cloned()).or_else(|| environment.get(variable))
         };
-        check_attributes(
-            url.option("target_session_attrs").cloned().or_else(|| environment.get("PGTARGETSESSIONATTRS")),
-        )?;
-        let hosts = match (&self.host, url.hosts.is_empty()) {
-            (None, false) => url.hosts.clone(),
-            _ => {
-                let names = given(self.host.clone(), None, "PGHOST");
-                let names =
-                    names.ok_or_else(|| invalid("host", "it is missing, and so are 'url' and PGHOST"))?;
-                // The ports of the environment belong to its hosts, and those of a URL to its own.
-                let ports = given(self.port.clone(), None, "PGPORT");
-                hosts_of("host", &names, "port", ports.as_deref())?
-            }
+        check_attributes(given(None, url.option("target_session_attrs"), "PGTARGETSESSIONATTRS").as_deref())?;
+        let hosts = if self.host.is_none() && !url.hosts.is_empty() {
+            url.hosts.clone()
+        } else {
+            let names = given(self.host.clone(), None, "PGHOST");
+            let names = names.ok_or_else(|| invalid("host", "it is missing, and so are 'url' and PGHOST"))?;
+            // The ports of the environment belong to its hosts, and those of a URL to its own.
+            let ports = given(self.port.clone(), None, "PGPORT");
+            hosts_of("host", &names, "port", ports.as_deref())?
         };
         let listen_hosts = match (&self.listen_host, &self.listen_port) {
             (None, None) => Vec::new(),
@@ -159,8 +155,8 @@ impl PostgresOptions {
 }
 
 /// Refuses attributes that contradict ours: only a server that takes writes is used.
-fn check_attributes(word: Option<String>) -> Result<()> {
-    match word.as_deref() {
+fn check_attributes(word: Option<&str>) -> Result<()> {
+    match word {
         None | Some("any" | "read-write" | "primary") => Ok(()),
         Some(other) => {
             let why = format!(

@@ -116,7 +116,8 @@ impl Inner {
         let flight = Flight::begin(&self.doubts, &write.name, doubt);
         let waiting = flight.waiting();
         let (told, outcome) = oneshot::channel();
-        let (this, until) = (Arc::clone(self), Instant::now() + config.write_timeout);
+        // It gives up looking before the caller does, who then hears why.
+        let (this, until) = (Arc::clone(self), Instant::now() + config.write_timeout.mul_f64(0.9));
         tokio::spawn(async move {
             let (end, result) = this.carry_out(&write, until).await;
             flight.end(end);
@@ -211,10 +212,8 @@ impl Inner {
     async fn get_of_standby(&self, name: &EntryName, outage: Error) -> Result<SecretBytes> {
         let Some(standby) = &self.standby else { return Err(outage) };
         let values: [Value<'_>; 1] = [(&name.as_str(), Type::TEXT)];
-        let rows = match read::of_any(standby, &self.sql.read, &values, self.config.timeout).await {
-            Ok(rows) => rows,
-            Err(_) => return Err(outage),
-        };
+        let read = read::of_any(standby, &self.sql.read, &values, self.config.timeout).await;
+        let Ok(rows) = read else { return Err(outage) };
         match record(&rows) {
             Ok(Some(record)) => Ok(record),
             Ok(None) => {
@@ -351,10 +350,9 @@ impl KeyStore for PostgresStore {
                     Some(true) => status,
                     _ => status.degraded("fsync is off in PostgreSQL: a power cut loses keys"),
                 };
-                Ok(match self.0.listening.is_deaf() {
-                    false => status,
-                    true => status.degraded("the connection that listens for changes is down: other servers' deletions are heard later"),
-                })
+                let why =
+                    "the connection that listens is down, so deletions by other servers are heard later";
+                Ok(if self.0.listening.is_deaf() { status.degraded(why) } else { status })
             }
             Err(failure) => {
                 let error = failure.into_error(OPERATION);

@@ -71,15 +71,13 @@ impl Transactions {
         // sent along if there is nothing else to commit.
         if before.is_empty() {
             let (stepped, committed) = tokio::join!(biased; self.step(&lease, last), lease.run("COMMIT"));
-            return match stepped.map_err(in_doubt)? {
-                true => kept(lease, committed),
-                false => {
-                    if committed.is_ok() {
-                        lease.give_back();
-                    }
-                    Ok(Some(0))
-                }
-            };
+            if stepped.map_err(in_doubt)? {
+                return kept(lease, committed);
+            }
+            if committed.is_ok() {
+                lease.give_back();
+            }
+            return Ok(Some(0));
         }
         if !self.step(&lease, last).await.map_err(unsent)? {
             return self.undo(lease, before.len()).await;
