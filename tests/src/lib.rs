@@ -10,6 +10,7 @@
 pub mod bao;
 pub mod cable;
 pub mod client;
+pub mod cluster;
 pub mod content;
 pub mod cut_off;
 pub mod escrow;

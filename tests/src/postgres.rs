@@ -59,7 +59,10 @@ impl Postgres {
         // A standby that is promoted asks for no other one.
         let mut standby = Self::begin(memory_directory(), name, &["synchronous_standby_names="]);
         let from = format!("host={} port={} user=postgres", self.directory.path().display(), self.port);
-        run(self.pg("pg_basebackup").args(["-c", "fast", "-X", "stream", "-R", "--no-sync", "-d", &from, "-D"]).arg(standby.data()));
+        run(self
+            .pg("pg_basebackup")
+            .args(["-c", "fast", "-X", "stream", "-R", "--no-sync", "-d", &from, "-D"])
+            .arg(standby.data()));
         standby.settings.push("hot_standby=on".to_owned());
         standby.run().await;
         standby
@@ -121,8 +124,21 @@ impl Postgres {
         let socket = self.directory.path().to_str().unwrap();
         let port = self.port.to_string();
         let mut psql = self.pg("psql");
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h", socket, "-p", &port, "-d", database]);
-        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        psql.args([
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "postgres",
+            "-h",
+            socket,
+            "-p",
+            &port,
+            "-d",
+            database,
+        ]);
+        let mut child =
+            psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -133,6 +149,15 @@ impl Postgres {
     pub fn set(&self, name: &str, value: &str) {
         self.sql(&format!("ALTER SYSTEM SET {name} = '{value}'"));
         self.sql("SELECT pg_reload_conf()");
+    }
+
+    /// Returns a dump of the database of the keys.
+    pub fn dump(&self) -> String {
+        let (socket, port) = (self.directory.path().to_str().unwrap(), self.port.to_string());
+        let mut dump = self.pg("pg_dump");
+        let output = dump.args(["-U", "postgres", "-h", socket, "-p", &port, DATABASE]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Returns what the server logged.
@@ -147,14 +172,19 @@ impl Postgres {
     }
 
     fn initialise(&self) {
-        run(self.pg("initdb").args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "-D"]).arg(self.data()));
+        run(self
+            .pg("initdb")
+            .args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "-D"])
+            .arg(self.data()));
         // Over TCP everybody needs a password.
         let rules = "local all all trust\nlocal replication all trust\nhost all all all scram-sha-256\n";
         std::fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
     }
 
     fn make_database(&self) {
-        let roles = format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}';\nCREATE DATABASE {DATABASE} OWNER {ROLE};");
+        let roles = format!(
+            "CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}';\nCREATE DATABASE {DATABASE} OWNER {ROLE};"
+        );
         self.try_sql("postgres", &roles).unwrap();
     }
 
@@ -165,7 +195,11 @@ impl Postgres {
     }
 
     fn spawn(&self) -> Child {
-        let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
         let mut command = self.pg("postgres");
         command.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
         let own = [
@@ -190,7 +224,12 @@ impl Postgres {
 
     fn pg(&self, name: &str) -> Command {
         let mut command = Command::new(program("postgres"));
-        command.arg(name).current_dir(self.directory.path()).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+        command
+            .arg(name)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C");
         unprivileged(&mut command);
         command
     }
@@ -260,7 +299,10 @@ impl PgBouncer {
         command.arg("-q").arg(path.join("config")).current_dir(path);
         unprivileged(&mut command);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        until("PgBouncer listens", async || tokio::net::TcpStream::connect(("127.0.0.1", own_port)).await.is_ok()).await;
+        until("PgBouncer listens", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", own_port)).await.is_ok()
+        })
+        .await;
         Self { _directory: directory, child, port: own_port }
     }
 
@@ -293,7 +335,8 @@ pub fn give_file(path: &Path) {
     }
 }
 
-fn unprivileged(command: &mut Command) {
+/// Makes a command run as the user that servers run as.
+pub fn unprivileged(command: &mut Command) {
     if let Some((user, group)) = other_user() {
         command.uid(user).gid(group);
     }

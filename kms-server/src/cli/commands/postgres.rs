@@ -50,7 +50,10 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
             let (key_store, _) = config::load_key_store(file, environment)?;
             let config = key_store.postgres().cloned();
             config.ok_or_else(|| {
-                Failure::new(format!("{}: its keys are not in PostgreSQL, expected [keystore.postgres]", file.display()))
+                Failure::new(format!(
+                    "{}: its keys are not in PostgreSQL, expected [keystore.postgres]",
+                    file.display()
+                ))
             })?
         }
     };
@@ -69,7 +72,9 @@ pub fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
         checked.map_err(|error| Failure::from(error).context(flag))?;
     }
     if roles.owner == config.user || roles.reader == config.user || roles.owner == roles.reader {
-        return Err(Failure::new("the three roles have to be different: each has rights that the others lack"));
+        return Err(Failure::new(
+            "the three roles have to be different: each has rights that the others lack",
+        ));
     }
     Output::new(false).text(kms_postgres::schema(&config, &roles).trim_end())
 }

@@ -120,7 +120,8 @@ fn bare_store(
             Ok(BareStore::Postgres(Box::new(postgres::postgres(raw, context)?)))
         }
         (None, None, None) => {
-            let message = "only keystore.fs, keystore.vault and keystore.postgres can have their root key here";
+            let message =
+                "only keystore.fs, keystore.vault and keystore.postgres can have their root key here";
             Err(context.problem("kms", message))
         }
     }

@@ -95,7 +95,15 @@ fn the_examples_are_good() {
         [("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP), ("VAULT_ROLE_ID", "role")]
             .into_iter()
             .collect();
-    for name in ["minimal.toml", "server.toml", "vault.toml", "aws.toml", "wrapped.toml", "roots.toml", "postgres.toml"] {
+    for name in [
+        "minimal.toml",
+        "server.toml",
+        "vault.toml",
+        "aws.toml",
+        "wrapped.toml",
+        "roots.toml",
+        "postgres.toml",
+    ] {
         let loaded = load(&examples.join(name), &environment).unwrap_or_else(|problem| panic!("{problem}"));
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings[0]);
     }
@@ -127,7 +135,8 @@ fn the_examples_are_good() {
     assert_eq!(kms.len(), 3);
     let postgres = fs::read_to_string(examples.join("postgres.toml")).unwrap();
     let is_set = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
-    let uncommented = |line: &'_ str| line.strip_prefix("# ").filter(|line| is_set(line)).unwrap_or(line).to_owned();
+    let uncommented =
+        |line: &'_ str| line.strip_prefix("# ").filter(|line| is_set(line)).unwrap_or(line).to_owned();
     let postgres: Vec<_> = postgres.lines().map(uncommented).collect();
     let all = good(&postgres.join("\n"), &[("KMS_ADMIN_IDENTITY", ADMIN)]).settings;
     let KeyStoreSettings::Wrapped { store: BareStore::Postgres(config), kms } = all.key_store else {
@@ -158,7 +167,8 @@ fn a_database_is_named_by_the_config_a_url_and_the_variables_of_libpq() {
     let listed = config("host = ['a', 'b']\nport = 5433\nuser = 'kms'\ndatabase = 'keys'", &[]);
     assert_eq!((hosts(&listed).as_str(), listed.database.as_str()), ("a:5433 b:5433", "keys"));
     assert_eq!(hosts(&config("host = 'a, b'\nport = [1, '2']\nuser = 'kms'", &[])), "a:1 b:2");
-    let url = config("url = 'postgresql://kms:${PW}@a,b:6000/keys?sslmode=verify-full'", &[("PW", "pw-secret")]);
+    let url =
+        config("url = 'postgresql://kms:${PW}@a,b:6000/keys?sslmode=verify-full'", &[("PW", "pw-secret")]);
     assert_eq!((hosts(&url).as_str(), url.user.as_str()), ("a:5432 b:6000", "kms"));
     assert!(url.password.is_some() && !format!("{url:?}").contains("pw-secret"));
     let of_libpq = [("PGHOST", "a,b"), ("PGUSER", "me"), ("PGDATABASE", "keys"), ("PGPASSWORD", "pw-secret")];

@@ -281,9 +281,17 @@ fn a_store_in_postgresql_is_told_with_its_key_and_place() {
     let cases: &[(&str, &[&str])] = &[
         (
             "host = 'db'\nuser = 'kms'",
-            &["kms.toml:21: keystore.postgres: no root", "[[kms]]", "local.root_key_file", "docs/postgres.md"],
+            &[
+                "kms.toml:21: keystore.postgres: no root",
+                "[[kms]]",
+                "local.root_key_file",
+                "docs/postgres.md",
+            ],
         ),
-        ("hosts = 'db'", &["kms.toml:22: keystore.postgres.hosts: unknown key, expected one of url, host, port"]),
+        (
+            "hosts = 'db'",
+            &["kms.toml:22: keystore.postgres.hosts: unknown key, expected one of url, host, port"],
+        ),
         (
             &whole.replace("host = 'db'\n", ""),
             &["kms.toml:21: keystore.postgres.host: it is missing, and so are 'url' and PGHOST"],
@@ -298,12 +306,18 @@ fn a_store_in_postgresql_is_told_with_its_key_and_place() {
             &format!("port = 70000\n{whole}"),
             &["kms.toml:22: keystore.postgres.port: found an integer, expected a port from 1 to 65535"],
         ),
-        (&format!("port = [5432, 0]\n{whole}"), &["keystore.postgres.port[1]: expected a port from 1 to 65535"]),
+        (
+            &format!("port = [5432, 0]\n{whole}"),
+            &["keystore.postgres.port[1]: expected a port from 1 to 65535"],
+        ),
         (
             &format!("port = [5432, 5433]\n{whole}"),
             &["kms.toml:22: keystore.postgres.port: there has to be one port, or one for each host"],
         ),
-        (&format!("pool = 1\n{whole}"), &["kms.toml:22: keystore.postgres.pool: it has to be from 2 to 1000"]),
+        (
+            &format!("pool = 1\n{whole}"),
+            &["kms.toml:22: keystore.postgres.pool: it has to be from 2 to 1000"],
+        ),
         (
             &format!("password = 'pw-secret'\npassword_file = 'file'\n{whole}"),
             &["kms.toml:22: keystore.postgres.password: there is a 'password_file' too"],
@@ -338,7 +352,9 @@ fn less_than_a_checked_server_of_the_database_is_a_warning() {
         let loaded = good(&GOOD.replacen(STORE, &section, 1), environment);
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    for section in ["host = 'db'", "host = 'db'\ntls.mode = 'verify-full'", "host = '/run/db'\ntls.mode = 'disable'"] {
+    for section in
+        ["host = 'db'", "host = 'db'\ntls.mode = 'verify-full'", "host = '/run/db'\ntls.mode = 'disable'"]
+    {
         assert_eq!(warnings(section, &[]), Vec::<String>::new(), "{section}");
     }
     for mode in ["disable", "allow", "prefer", "require", "verify-ca"] {

@@ -75,7 +75,8 @@ async fn check_prepared(prepared: &Prepared) -> Vec<Finding> {
         prepared.warnings.iter().map(|warning| Finding::warning(SUBJECT, warning)).collect();
     let peeked = prepared.roots.peek().await;
     if peeked.is_err() && matches!(prepared.is_to_be_made().await, Ok(true)) {
-        let detail = "the store is empty: the first start of a server gives it a store key, which each root opens";
+        let detail =
+            "the store is empty: the first start of a server gives it a store key, which each root opens";
         findings.push(Finding::good(ROOT, detail));
         return findings;
     }
