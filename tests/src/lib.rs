@@ -8,6 +8,7 @@
 )]
 
 pub mod bao;
+pub mod cable;
 pub mod client;
 pub mod content;
 pub mod cut_off;
@@ -17,6 +18,7 @@ pub mod identity;
 pub mod kes;
 pub mod localstack;
 pub mod moving;
+pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod recipient;
