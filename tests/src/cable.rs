@@ -36,7 +36,8 @@ impl Cable {
         let own_port = listener.local_addr().unwrap().port();
         let (to, state) = (Arc::new(AtomicU16::new(port)), Arc::new(watch::Sender::new(State::Whole)));
         let connections = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(accept(listener, Arc::clone(&to), Arc::clone(&state), Arc::clone(&connections)));
+        let task =
+            tokio::spawn(accept(listener, Arc::clone(&to), Arc::clone(&state), Arc::clone(&connections)));
         Self { port: own_port, to, state, connections, task }
     }
 
@@ -82,7 +83,8 @@ async fn accept(
                 return;
             }
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            let ((from_client, to_client), (from_server, to_server)) =
+                (client.into_split(), server.into_split());
             tokio::select! {
                 () = pass(from_client, to_server, seen.clone()) => {}
                 () = pass(from_server, to_client, seen.clone()) => {}

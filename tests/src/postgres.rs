@@ -96,6 +96,11 @@ impl Postgres {
         self.child = Some(child);
     }
 
+    /// Adds a setting for the next start.
+    pub fn add_setting(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
     /// Kills the process and all that it started. They notice the end of the first at once.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -60,7 +60,8 @@ async fn after_a_lost_connection_everything_may_have_changed() {
     let server = Postgres::start().await;
     let cable = Cable::to(server.port()).await;
     let direct = open(server.config());
-    let config = PostgresConfig { listen_hosts: vec![Host::new("127.0.0.1", cable.port())], ..server.config() };
+    let config =
+        PostgresConfig { listen_hosts: vec![Host::new("127.0.0.1", cable.port())], ..server.config() };
     let store = open(config);
     let mut changes = store.changes().unwrap();
     assert_eq!(next(&mut changes, 5000).await, Some(Change::Missed));
@@ -73,7 +74,10 @@ async fn after_a_lost_connection_everything_may_have_changed() {
     direct.delete(&entry("key")).await.unwrap();
     assert_eq!(next(&mut changes, 2000).await, None);
     tokio::time::sleep(Duration::from_secs(14)).await;
-    assert!(store.status().await.unwrap().degraded.is_some_and(|why| why.contains("listens")), "the status tells");
+    assert!(
+        store.status().await.unwrap().degraded.is_some_and(|why| why.contains("listens")),
+        "the status tells"
+    );
     cable.set(State::Whole);
     assert_eq!(next(&mut changes, 15_000).await, Some(Change::Missed), "a half-open connection");
     direct.create(&entry("key"), &record()).await.unwrap();

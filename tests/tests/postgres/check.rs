@@ -25,7 +25,10 @@ async fn a_database_in_order_has_few_warnings() {
         ("keys", Level::Good, "1 in"),
         ("backup", Level::Warning, "object store"),
     ] {
-        let found = findings.iter().find(|finding| finding.what == what).unwrap_or_else(|| panic!("{what}: {findings:?}"));
+        let found = findings
+            .iter()
+            .find(|finding| finding.what == what)
+            .unwrap_or_else(|| panic!("{what}: {findings:?}"));
         assert!(found.level == level && found.detail.contains(text), "{found:?}");
     }
     assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys"), "1", "no probe is left");
@@ -51,11 +54,19 @@ async fn what_is_wrong_is_found() {
         ("rights", "may update"),
         ("rights", "public.other"),
     ] {
-        assert!(findings.iter().any(|f| f.what == what && f.level == Level::Warning && f.detail.contains(text)), "{text}: {findings:?}");
+        assert!(
+            findings.iter().any(|f| f.what == what && f.level == Level::Warning && f.detail.contains(text)),
+            "{text}: {findings:?}"
+        );
     }
     for (sql, undo, what, text) in [
         ("REVOKE DELETE ON kms.kms_keys FROM kms", "GRANT DELETE ON kms.kms_keys TO kms", "rights", "delete"),
-        ("ALTER TABLE kms.kms_keys RENAME TO away", "ALTER TABLE kms.away RENAME TO kms_keys", "table", "does not exist"),
+        (
+            "ALTER TABLE kms.kms_keys RENAME TO away",
+            "ALTER TABLE kms.away RENAME TO kms_keys",
+            "table",
+            "does not exist",
+        ),
         ("ALTER TABLE kms.kms_keys SET UNLOGGED", "ALTER TABLE kms.kms_keys SET LOGGED", "table", "unlogged"),
         (
             "ALTER TABLE kms.kms_keys DROP CONSTRAINT kms_keys_pkey",

@@ -43,7 +43,10 @@ pub fn told<T>(outcome: kms_core::Result<T>) -> (ErrorKind, String) {
 }
 
 /// Repeats a call until it succeeds, and returns how long that took.
-pub async fn until_it_works<T>(within: Duration, call: impl AsyncFn() -> kms_core::Result<T>) -> (T, Duration) {
+pub async fn until_it_works<T>(
+    within: Duration,
+    call: impl AsyncFn() -> kms_core::Result<T>,
+) -> (T, Duration) {
     let began = Instant::now();
     loop {
         match call().await {

@@ -7,7 +7,7 @@ use kms_core::primitives::{Cipher, SealingKey, SecretKey};
 use kms_core::roots::{LocalRoot, Making, Root, Roots, WrappedOneByOne};
 use kms_core::store::{EntryName, KeyStore, Notes};
 use kms_core::{CacheConfig, ErrorKind, KeyRing, ListQuery, contract};
-use kms_postgres::PostgresConfig;
+use kms_postgres::{Host, PostgresConfig};
 use kms_tests::postgres::{PgBouncer, Postgres, config};
 
 use super::common::{bytes, entry, fingerprint, key, kind, open};
@@ -28,7 +28,9 @@ async fn the_least_rights_keep_the_contract() {
 async fn a_table_behind_a_pooler_keeps_the_contract() {
     let server = Postgres::empty(&[]).await;
     let pooler = PgBouncer::start(server.port()).await;
-    check(|table| made(table, config(&[pooler.port()]))).await;
+    let listen_hosts = vec![Host::new("127.0.0.1", server.port())];
+    let through = PostgresConfig { listen_hosts, ..config(&[pooler.port()]) };
+    check(|table| made(table, through.clone())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +44,7 @@ async fn a_table_under_roots_keeps_the_contract() {
         roots.open(Making::OnEmpty).await.unwrap().store
     };
     contract::key_store(&rooted("store").await).await;
+    contract::shared_store(&rooted("shared").await, &rooted("shared").await).await;
     contract::kms(Arc::new(KeyRing::new(rooted("forgets").await, CacheConfig::default()))).await;
     // Two servers that start on one empty table end with one store key.
     let (one, other) = tokio::join!(rooted("twice"), rooted("twice"));
@@ -77,7 +80,9 @@ async fn segments_and_pages_of_many_entries_are_whole() {
     assert_eq!(names, expected);
     let segments = store.segments(".d/").await.unwrap();
     assert_eq!(segments.len(), 3003);
-    assert!(segments.is_sorted() && ["a", "a-b", "a_b"].iter().all(|name| segments.contains(&(*name).to_owned())));
+    assert!(
+        segments.is_sorted() && ["a", "a-b", "a_b"].iter().all(|name| segments.contains(&(*name).to_owned()))
+    );
     assert_eq!(store.segments(".d/a/").await.unwrap(), ["x", "y"]);
     assert!(store.segments(".d/nothing/").await.unwrap().is_empty());
 }
@@ -117,6 +122,7 @@ fn made(table: &str, config: PostgresConfig) -> PostgresConfig {
 
 async fn check(config: impl Fn(&str) -> PostgresConfig) {
     contract::key_store(&Arc::new(open(config("store")))).await;
+    contract::shared_store(&Arc::new(open(config("shared"))), &Arc::new(open(config("shared")))).await;
     let forgetting = Arc::new(KeyRing::new(open(config("forgets")), CacheConfig::default()));
     let keeping = |table| {
         let uncached = CacheConfig::default().with_any(Duration::ZERO);

@@ -105,7 +105,13 @@ impl Shared {
     /// Reads keys that were acknowledged. None of them is ever absent.
     async fn read(&self, store: &dyn KeyStore) {
         while !self.is_over() {
-            let newest = self.acknowledged.lock().unwrap().iter().next_back().map(|(name, text)| (name.clone(), text.clone()));
+            let newest = self
+                .acknowledged
+                .lock()
+                .unwrap()
+                .iter()
+                .next_back()
+                .map(|(name, text)| (name.clone(), text.clone()));
             if let Some((name, text)) = newest {
                 match store.get(&entry(&name)).await {
                     Ok(found) => assert!(found == bytes(&text), "{name}"),

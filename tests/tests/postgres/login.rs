@@ -15,7 +15,8 @@ async fn a_password_in_a_file_is_read_again_at_each_connection() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
-    let from_file = open(PostgresConfig { password: Some(SecretSource::File(file.clone())), ..server.config() });
+    let from_file =
+        open(PostgresConfig { password: Some(SecretSource::File(file.clone())), ..server.config() });
     let from_config = open(server.config());
     from_file.create(&entry("key"), &record()).await.unwrap();
     assert!(from_config.get(&entry("key")).await.unwrap() == record());
@@ -36,7 +37,8 @@ async fn a_password_in_a_file_is_read_again_at_each_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_are_in_no_error_and_in_no_log() {
-    let server = Postgres::start_with(&["log_statement=all", "log_connections=on", "log_min_messages=debug1"]).await;
+    let server =
+        Postgres::start_with(&["log_statement=all", "log_connections=on", "log_min_messages=debug1"]).await;
     for password in [None, Some("pw-secret")] {
         let password = password.map(|text| SecretSource::Value(Secret::from(text)));
         let config = PostgresConfig { password, ..server.config() };

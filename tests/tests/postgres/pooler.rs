@@ -36,7 +36,8 @@ async fn the_connection_that_listens_has_its_own_host() {
     let server = Postgres::start().await;
     let pooler = PgBouncer::start(server.port()).await;
     let through = config(&[pooler.port()]);
-    let direct = PostgresConfig { listen_hosts: vec![Host::new("127.0.0.1", server.port())], ..through.clone() };
+    let direct =
+        PostgresConfig { listen_hosts: vec![Host::new("127.0.0.1", server.port())], ..through.clone() };
     let (one, other) = (open(through.clone()), open(direct.clone()));
     let mut changes = other.changes().unwrap();
     one.create(&entry("key"), &record()).await.unwrap();

@@ -79,7 +79,9 @@ async fn take_part(told: &str) {
             .map(|n| {
                 // Each begins elsewhere, so that all meet somewhere.
                 let (store, name) = (store.clone(), format!("race-{round}-{}", (n + racer * 3) % KEYS));
-                tokio::spawn(async move { (store.create(&entry(&name), &bytes(&racer.to_string())).await, name) })
+                tokio::spawn(
+                    async move { (store.create(&entry(&name), &bytes(&racer.to_string())).await, name) },
+                )
             })
             .collect();
         for create in creates {

@@ -19,7 +19,12 @@ async fn each_mode_accepts_what_it_says() {
     let (cert, key) = files.signed("server", &["localhost"], &issuer, false);
     let server = with_tls(&cert, &key, None).await;
     let connect = |host: &str, mode: TlsMode, ca: Option<&Path>| {
-        let tls = TlsConfig { mode, ca: ca.map(Path::to_owned), channel_binding: ChannelBinding::Require, ..TlsConfig::default() };
+        let tls = TlsConfig {
+            mode,
+            ca: ca.map(Path::to_owned),
+            channel_binding: ChannelBinding::Require,
+            ..TlsConfig::default()
+        };
         open(PostgresConfig { hosts: vec![Host::new(host, server.port())], tls, ..server.config() })
     };
     connect("localhost", TlsMode::VerifyFull, Some(&ca)).create(&entry("key"), &record()).await.unwrap();
@@ -44,9 +49,13 @@ async fn each_mode_accepts_what_it_says() {
         }
     }
     // Without TLS nothing can be bound, and the server does not offer it.
-    assert_eq!(kind(connect("localhost", TlsMode::Disable, None).get(&entry("key")).await), Some(ErrorKind::LoginRefused));
+    assert_eq!(
+        kind(connect("localhost", TlsMode::Disable, None).get(&entry("key")).await),
+        Some(ErrorKind::LoginRefused)
+    );
     let tls = TlsConfig { ca: Some(ca), ..TlsConfig::default() };
-    let config = PostgresConfig { hosts: vec![Host::new("localhost", server.port())], tls, ..server.config() };
+    let config =
+        PostgresConfig { hosts: vec![Host::new("localhost", server.port())], tls, ..server.config() };
     let findings = kms_postgres::check(config).await;
     let tls = findings.iter().find(|finding| finding.what == "tls").unwrap();
     assert!(tls.level == Level::Good && tls.detail.contains("TLSv1.3"), "{tls:?}");
@@ -59,7 +68,8 @@ async fn an_expired_certificate_is_refused_and_a_new_one_is_taken_without_a_rest
     let (cert, key) = files.signed("server", &["localhost"], &issuer, true);
     let server = with_tls(&cert, &key, None).await;
     let tls = TlsConfig { ca: Some(ca), ..TlsConfig::default() };
-    let store = open(PostgresConfig { hosts: vec![Host::new("localhost", server.port())], tls, ..server.config() });
+    let store =
+        open(PostgresConfig { hosts: vec![Host::new("localhost", server.port())], tls, ..server.config() });
     let (kind, text) = told(store.get(&entry("key")).await);
     assert_eq!(kind, ErrorKind::Unreachable);
     assert!(text.to_lowercase().contains("expired"), "{text}");
@@ -77,16 +87,18 @@ async fn a_certificate_may_take_the_place_of_the_password() {
     let (ca, issuer) = files.ca("ca");
     let (cert, key) = files.signed("server", &["localhost"], &issuer, false);
     let server = with_tls(&cert, &key, Some(&ca)).await;
-    std::fs::write(
-        server.path().join("data/pg_hba.conf"),
-        "local all all trust\nhostssl all all all cert\n",
-    )
-    .unwrap();
+    std::fs::write(server.path().join("data/pg_hba.conf"), "local all all trust\nhostssl all all all cert\n")
+        .unwrap();
     server.sql("SELECT pg_reload_conf()");
     let config = |cert: Option<(PathBuf, PathBuf)>| {
         let (cert, key) = cert.unzip();
         let tls = TlsConfig { ca: Some(ca.clone()), cert, key, ..TlsConfig::default() };
-        PostgresConfig { hosts: vec![Host::new("localhost", server.port())], tls, password: None, ..server.config() }
+        PostgresConfig {
+            hosts: vec![Host::new("localhost", server.port())],
+            tls,
+            password: None,
+            ..server.config()
+        }
     };
     let ours = files.signed("kms", &[], &issuer, false);
     open(config(Some(ours))).create(&entry("key"), &record()).await.unwrap();
