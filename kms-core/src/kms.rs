@@ -115,7 +115,8 @@ pub trait Kms: Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, "list deleted keys"))
     }
 
-    /// Restores a deleted key. It is then as it was.
+    /// Restores a deleted key. It is then as it was. A key that the store lost, and that the service has in memory, is written
+    /// back; if another key has its name by then, under the name that [`former_name`](crate::transfer::former_name) returns.
     ///
     /// With `resume` the server of a restore or purge that is under way is dead, by the word of an operator.
     ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, KeyStore, MemoryStore, StoreCapabilities, survey};
+use kms_core::store::{EntryName, KeyStore, MemoryStore, Notes, StoreCapabilities, survey};
 use kms_core::transfer::{Probe, StoredKey, Written, former_name, names};
 use kms_core::{
     CacheConfig, Client, Error, ErrorKind, Identity, KeyName, KeyRing, Kms as _, ListQuery, Page, Request,
@@ -243,10 +243,10 @@ impl KeyStore for CutOff {
         self.store.delete(name).await
     }
 
-    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+    async fn replace(&self, name: &EntryName, record: &SecretBytes, notes: &Notes<'_>) -> Result<()> {
         if self.is_one_step {
             self.step()?;
-            return self.store.replace(name, record).await;
+            return self.store.replace(name, record, notes).await;
         }
         self.erase(name).await?;
         self.create(name, record).await

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, KeyStore, StoreCapabilities, next_segments};
+use kms_core::store::{EntryName, KeyStore, Notes, StoreCapabilities, next_segments};
 use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
 use tokio::sync::oneshot;
 
@@ -125,7 +125,7 @@ impl KeyStore for SledStore {
         self.write(name, None, Means::Change).await
     }
 
-    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+    async fn replace(&self, name: &EntryName, record: &SecretBytes, _: &Notes<'_>) -> Result<()> {
         self.write(name, Some(value_of("replace", name, record)?), Means::Replace).await
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_core::primitives::{Cipher, SecretBytes, SecretKey};
-use kms_core::store::{EntryName, KeyRecord, KeyStore};
+use kms_core::store::{EntryName, KeyRecord, KeyStore, Notes};
 use kms_core::{CacheConfig, ErrorKind, KeyName, KeyRing, ListQuery, contract};
 use kms_fs::{
     FsConfig, FsStore, OpenError, OpenMode, RootKey, open, open_bare, rotate_root_key, rotate_root_key_file,
@@ -57,7 +57,8 @@ async fn a_replaced_entry_outlives_the_process_and_the_loss_of_either_file() {
         let (dir, root) = (dir(), RootKey::random().unwrap());
         let store = open_at(dir.path(), &root);
         store.create(&entry("my-key"), &record(1)).await.unwrap();
-        store.replace(&entry("my-key"), &record(2)).await.unwrap();
+        let notes = Notes { gone: &entry("gone"), record: &record(4), back: &entry("back") };
+        store.replace(&entry("my-key"), &record(2), &notes).await.unwrap();
         store.create(&entry("other"), &record(3)).await.unwrap();
         drop(store);
         if let Some(lost) = lost {

@@ -10,6 +10,7 @@ use kms_aws::{AwsConfig, SecretsConfig, WrapperConfig};
 use kms_core::roots::RootId;
 use kms_core::{CacheConfig, Identity, KeyName};
 use kms_fs::{LoadedRootKey, OpenError, RootKey};
+use kms_postgres::PostgresConfig;
 use kms_vault::{Secret, TlsConfig, VaultConfig};
 
 /// The settings of a server, after all checks that need no other machine.
@@ -280,6 +281,14 @@ impl KeyStoreSettings {
         }
     }
 
+    /// Returns the settings of the PostgreSQL that has the records, if one has.
+    pub fn postgres(&self) -> Option<&PostgresConfig> {
+        match self {
+            Self::Wrapped { store: BareStore::Postgres(config), .. } => Some(config),
+            _ => None,
+        }
+    }
+
     /// Allows a missing local store to be created. Returns whether this key store is local.
     pub fn allow_create(&mut self) -> bool {
         match self {
@@ -301,6 +310,8 @@ pub enum BareStore {
     Fs(PathBuf),
     /// A HashiCorp Vault or OpenBao.
     Vault(Box<VaultConfig>),
+    /// A table in PostgreSQL.
+    Postgres(Box<PostgresConfig>),
 }
 
 /// A root of a key store.

@@ -8,7 +8,9 @@
 )]
 
 pub mod bao;
+pub mod cable;
 pub mod client;
+pub mod cluster;
 pub mod content;
 pub mod cut_off;
 pub mod escrow;
@@ -17,6 +19,7 @@ pub mod identity;
 pub mod kes;
 pub mod localstack;
 pub mod moving;
+pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod recipient;

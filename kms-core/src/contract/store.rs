@@ -8,7 +8,7 @@ use crate::identity::Identity;
 use crate::listing::ListQuery;
 use crate::name::KeyName;
 use crate::primitives::{Cipher, Fingerprint, SecretBytes, SecretKey};
-use crate::store::{EntryName, KeyRecord, KeyStore};
+use crate::store::{EntryName, KeyRecord, KeyStore, Notes};
 
 /// Checks a fresh, empty store against every rule of [`KeyStore`].
 ///
@@ -56,10 +56,17 @@ async fn nothing_is_overwritten(store: &dyn KeyStore) {
 
 async fn a_replaced_entry_has_only_the_new_record(store: &dyn KeyStore) {
     let (name, content) = (entry("contract-replaced"), record("second"));
-    assert_kind(store.replace(&name, &content).await, ErrorKind::NotFound, "replacing an absent entry");
+    let [gone, back] =
+        [1, 2].map(|byte| EntryName::gone(&key("contract-replaced"), &Fingerprint::from_bytes([byte; 16])));
+    let notes = Notes { gone: &gone, record: &record("note"), back: &back };
+    assert_kind(
+        store.replace(&name, &content, &notes).await,
+        ErrorKind::NotFound,
+        "replacing an absent entry",
+    );
     assert_kind(store.get(&name).await, ErrorKind::NotFound, "a refused replacement makes no entry");
     store.create(&name, &record("first")).await.expect("create an entry");
-    store.replace(&name, &content).await.expect("replace an entry");
+    store.replace(&name, &content, &notes).await.expect("replace an entry");
     assert_holds(store, &name, &content, "a replaced entry has the new record").await;
     assert_eq!(list_all(store, "contract-r", 3).await, ["contract-replaced"], "a replaced entry is one");
     store.delete(&name).await.expect("delete a replaced entry");

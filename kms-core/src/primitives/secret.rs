@@ -41,6 +41,11 @@ impl SecretKey {
         Ok(Self(key))
     }
 
+    /// Returns another copy, for a key that the store lost: one is served, and one is kept until it was written back.
+    pub(crate) fn copy(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// Returns the bytes.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0

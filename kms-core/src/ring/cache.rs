@@ -15,6 +15,7 @@ use super::creators::Creators;
 use super::gate::Pass;
 use super::key::CachedKey;
 use super::lookups::Lookups;
+use super::losses::Losses;
 use super::policy::{self, APART, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
 use super::slot::{Due, HeldKey, Refused, Slot};
@@ -28,7 +29,7 @@ use crate::single_flight::{Flight, Outcome, Turn};
 use crate::status::StoreStatus;
 use crate::store::survey::{self, Surveyed};
 use crate::store::{EntryName, KeyRecord, KeyStore};
-use crate::sync::{SharedMap, sleep, sleep_until, spawn, timeout_at};
+use crate::sync::{AtomicBool, SharedMap, sleep, sleep_until, spawn, timeout_at, watch};
 
 pub struct Cache<S> {
     pub backend: Arc<Backend<S>>,
@@ -42,6 +43,10 @@ pub struct Cache<S> {
     pub report: Report,
     pub uses: AllUses,
     pub(super) lookups: Lookups,
+    pub losses: Losses,
+    pub(super) is_looking: AtomicBool,
+    /// Closed with the cache: tasks that wait for something else end then.
+    pub(super) ring: watch::Sender<bool>,
     /// The keys whose later versions the store denies, so that there may be some.
     pub(super) hidden: SharedMap<KeyName, ()>,
     pub(super) this: Weak<Self>,
@@ -60,6 +65,9 @@ impl<S: KeyStore> Cache<S> {
             report: Report::default(),
             uses: AllUses::new(config.any.max(config.offline)),
             lookups: Lookups::default(),
+            losses: Losses::default(),
+            is_looking: AtomicBool::new(false),
+            ring: watch::channel(false).0,
             hidden: SharedMap::new(),
             this: Weak::clone(this),
         });
@@ -168,7 +176,8 @@ impl<S: KeyStore> Cache<S> {
     pub fn publish_new(&self, name: &KeyName, place: &Slot, key: CachedKey, began: Instant) {
         let fingerprint = *key.fingerprint();
         let before = place.publish_new(key, began);
-        self.report.created(name, &fingerprint, before);
+        self.report.created(name, &fingerprint, before.as_ref().map(|before| *before.fingerprint()));
+        self.keep_in_doubt(name, before.filter(|before| *before.fingerprint() != fingerprint));
         // The name may have another slot by now, and a read there may have begun before the key was created.
         if let Some(slot) = self.slots.pin().get(name).filter(|slot| !std::ptr::eq(Arc::as_ptr(slot), place))
         {
@@ -194,13 +203,13 @@ impl<S: KeyStore> Cache<S> {
 
     pub async fn status(&self) -> Result<StoreStatus> {
         let began = Instant::now();
-        match self.backend.status().await {
-            Err(error) if error.kind().is_outage() && !self.config.offline.is_zero() => Ok(self
-                .report
-                .unreadable
-                .add_to(StoreStatus::offline(began.elapsed(), error.chain().to_string()))),
-            answer => answer.map(|status| self.report.unreadable.add_to(status)),
-        }
+        let status = match self.backend.status().await {
+            Err(error) if error.kind().is_outage() && !self.config.offline.is_zero() => {
+                StoreStatus::offline(began.elapsed(), error.chain().to_string())
+            }
+            answer => answer?,
+        };
+        Ok(self.losses.add_to(self.report.unreadable.add_to(status)))
     }
 
     /// Serves a key whose time is over: reads it again, or serves the copy while the backend is away.
@@ -235,38 +244,48 @@ impl<S: KeyStore> Cache<S> {
         loop {
             let slot = self.slot(name);
             slot.touch(self.millis(Instant::now()));
-            let waiting = if let Some(waiting) = slot.under_way() {
-                waiting
-            } else {
-                let pass = self.backend.reads.pass(request).await?;
-                match slot.start(after, &self.config) {
-                    Turn::Take(key) => return Ok(key),
-                    Turn::Wait(waiting) => waiting,
-                    Turn::Fetch(flight) => {
-                        let waiting = flight.waiting();
-                        self.begin_read(name, &slot, flight, pass);
-                        waiting
-                    }
-                    Turn::Refused(Refused::Until(moment)) => {
-                        drop(pass);
-                        wait_until(moment, request, name).await?;
-                        continue;
-                    }
-                    Turn::Refused(Refused::Elsewhere) => {
-                        self.take_away(name, &slot);
-                        continue;
-                    }
-                }
-            };
-            let read = waiting.outcome(after, request.deadline, || format!("read key '{name}'"));
-            if let Some(outcome) = read.await? {
+            if let Some(outcome) = self.turn(request, name, &slot, after).await? {
                 return outcome;
             }
         }
     }
 
+    /// Waits for a read as [`fetch`](Self::fetch) does. `None` if the caller has to look at the place of the name again.
+    pub(super) async fn turn(
+        &self,
+        request: &Request,
+        name: &KeyName,
+        slot: &Arc<Slot>,
+        after: Option<Instant>,
+    ) -> Result<Option<Outcome<CachedKey>>> {
+        let waiting = if let Some(waiting) = slot.under_way() {
+            waiting
+        } else {
+            let pass = self.backend.reads.pass(request).await?;
+            match slot.start(after, &self.config) {
+                Turn::Take(key) => return Ok(Some(Ok(key))),
+                Turn::Wait(waiting) => waiting,
+                Turn::Fetch(flight) => {
+                    let waiting = flight.waiting();
+                    self.begin_read(name, slot, flight, pass);
+                    waiting
+                }
+                Turn::Refused(Refused::Until(moment)) => {
+                    drop(pass);
+                    wait_until(moment, request, name).await?;
+                    return Ok(None);
+                }
+                Turn::Refused(Refused::Elsewhere) => {
+                    self.take_away(name, slot);
+                    return Ok(None);
+                }
+            }
+        };
+        waiting.outcome(after, request.deadline, || format!("read key '{name}'")).await
+    }
+
     /// Reads a key again in the background, unless that is under way or failed a moment ago.
-    fn refresh(&self, name: &KeyName, slot: &Arc<Slot>, now: Instant) {
+    pub(super) fn refresh(&self, name: &KeyName, slot: &Arc<Slot>, now: Instant) {
         let Some(pass) = self.backend.reads.try_background_pass() else { return };
         // A sweep refreshes many keys, so none of these reads is done in its task.
         if let Some(flight) = slot.start_refresh(now)
@@ -310,7 +329,7 @@ impl<S: KeyStore> Cache<S> {
             let record = self.backend.read(name, began).await?;
             let place = || self.backend.store.place(&EntryName::from(name));
             let mut key = self.ready(KeyRecord::decode_at(record.expose(), place)?);
-            let before = slot.versions_of(&key);
+            let before = slot.versions_of(&key).or_else(|| self.losses.versions_of(name, key.fingerprint()));
             let search = self.search_of(name, &key, began + CALL_TIMEOUT);
             // Both at once: a cold request waits for each read.
             let (deletion, found) = tokio::join!(search.deletion(), search.run(before, self.config.any));
@@ -332,9 +351,8 @@ impl<S: KeyStore> Cache<S> {
             drop(hidden);
             Ok(key)
         };
-        read.await
-            .map_err(|error| failed_read(name, error))
-            .inspect_err(|error| self.counters.read_failed(error))
+        let read = read.await.map_err(|error| failed_read(name, error));
+        self.weigh(name, slot, read).await.inspect_err(|error| self.counters.read_failed(error))
     }
 
     /// Takes the outcome of a read into the slot, and logs it. Returns `None` if the read is outdated.
@@ -366,7 +384,7 @@ impl<S: KeyStore> Cache<S> {
         let _ = self.slots.pin().remove_if(name, |_, current| Arc::ptr_eq(current, slot));
     }
 
-    fn slot(&self, name: &KeyName) -> Arc<Slot> {
+    pub(super) fn slot(&self, name: &KeyName) -> Arc<Slot> {
         let slots = self.slots.pin();
         if let Some(slot) = slots.get(name) {
             return Arc::clone(slot);
@@ -387,11 +405,13 @@ impl<S: KeyStore> Cache<S> {
     /// Ends keys whose time is over, and reads keys in use again before they end.
     fn sweep(&self) {
         let now = Instant::now();
+        let (look, mut to_look) = (self.looks_first(), Vec::new());
         let slots = self.slots.pin();
         for (name, slot) in &slots {
             let idle = Duration::from_millis(self.millis(now).saturating_sub(slot.used()));
-            match slot.due(now, idle, &self.config) {
+            match slot.due(now, idle, &self.config, look) {
                 Due::Refresh => self.refresh(name, slot, now),
+                Due::Look => to_look.push(name.clone()),
                 Due::Gone(ended) => {
                     if let Some(fingerprint) = ended {
                         self.report.former.note_ended(name, fingerprint);
@@ -404,12 +424,14 @@ impl<S: KeyStore> Cache<S> {
             }
         }
         drop(slots);
+        self.look(to_look);
         // A key that was mended may have no client that asks for it. Without another try the status would show it for
         // ever.
         let pause = policy::try_again_after(self.config.ping);
         for name in self.report.unreadable.due(policy::TRIED_AGAIN, pause, now) {
             self.refresh(&name, &self.slot(&name), now);
         }
+        self.look_after_losses(policy::TRIED_AGAIN, pause, now);
     }
 
     fn seconds(&self, now: Instant) -> u32 {
@@ -446,7 +468,7 @@ pub fn failed_read(name: &KeyName, error: Error) -> Error {
 }
 
 /// Creates the error of a key that is not the same any more at the end of a slow read.
-fn changed(name: &KeyName) -> Error {
+pub fn changed(name: &KeyName) -> Error {
     let why = "the key changed while it was read; try again";
     Error::with_source(ErrorKind::Internal, format!("read key '{name}'"), why)
 }

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::cache::{Cache, failed_read};
-use super::entries::{AFTER_ANOTHER, gone_at_once, put_marker, store_new, without_owner};
+use super::entries::{AFTER_ANOTHER, gone_at_once, put_marker, store_by, store_new, without_owner};
 use super::key::CachedKey;
+use super::loss::taken;
 use super::policy::CALL_TIMEOUT;
 use super::search::Entry;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,8 +25,13 @@ use crate::sync::sleep;
 /// How often a rotation begins anew because another server made the version.
 const ROTATIONS: usize = 8;
 
-/// Stores the record of a new key, and takes the key into the cache.
-pub async fn create<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
+/// Stores the record of a new key, and takes the key into the cache. `back` is the note of a key that is brought back.
+pub async fn create<S: KeyStore>(
+    cache: &Cache<S>,
+    name: &KeyName,
+    record: KeyRecord,
+    back: Option<&EntryName>,
+) -> Result<()> {
     let place = cache.place(name);
     let failed_read = |error| {
         let error = failed_read(name, error);
@@ -34,7 +40,15 @@ pub async fn create<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRe
     };
     let (entry, encoded) = (EntryName::from(name), record.encode());
     let operation = || format!("create key '{name}'");
-    let began = store_new(&cache.backend, &entry, &encoded, operation, failed_read).await?;
+    if cache.is_lost(name).await? {
+        return Err(taken(name));
+    }
+    let store = &cache.backend.store;
+    let create = match back {
+        None => store.create(&entry, &encoded),
+        Some(gone) => store.bring_back(&entry, &encoded, gone),
+    };
+    let began = store_by(&cache.backend, create, &entry, &encoded, operation, failed_read).await?;
     let began = began.ok_or_else(|| gone_at_once(operation()))?;
     cache.publish_new(name, &place, cache.ready(record), began);
     Ok(())

@@ -18,8 +18,26 @@ use crate::store::entry::{DELETED, UNDER_WAY};
 use crate::store::survey::{at_once, fingerprint_of};
 use crate::store::{EntryName, KeyStore};
 
-/// Lists the keys that are not deleted.
+/// Lists the keys that are not deleted. Those that the store lost and this server serves are among them.
 pub async fn list<S: KeyStore>(cache: &Cache<S>, query: &ListQuery<'_>, deadline: Instant) -> Result<Page> {
+    let mut page = list_stored(cache, query, deadline).await?;
+    let end = page.names.last().filter(|_| page.more).cloned();
+    let lost = cache.losses.served_names().into_iter().filter(|name| query.matches(name.as_str()));
+    let lost: BTreeSet<_> = lost.filter(|name| end.as_ref().is_none_or(|end| name <= end)).collect();
+    if !lost.is_empty() {
+        page.names = lost.into_iter().chain(page.names).collect::<BTreeSet<_>>().into_iter().collect();
+        page.more |= page.names.len() > query.limit;
+        page.names.truncate(query.limit);
+    }
+    Ok(page)
+}
+
+/// Lists the keys of the store that are not deleted.
+async fn list_stored<S: KeyStore>(
+    cache: &Cache<S>,
+    query: &ListQuery<'_>,
+    deadline: Instant,
+) -> Result<Page> {
     let mut listed = Page::default();
     let mut after = query.after.map(str::to_owned);
     let mut marked = None;

@@ -10,7 +10,9 @@ use tracing::warn;
 
 use super::cache::{Cache, deleted, failed_read};
 use super::change;
-use super::entries::{last_version, newest_of, put_marker, remove, remove_versions, without_owner};
+use super::entries::{
+    last_version, newest_of, put_marker, remove, remove_key, remove_noting, remove_versions, without_owner,
+};
 use super::key::CachedKey;
 use super::markers::{DeletedMarker, UnderWayMarker, json};
 use super::policy::CALL_TIMEOUT;
@@ -41,7 +43,7 @@ pub async fn delete<S: KeyStore>(
             return mark_deleted(cache, caller, &search).await;
         }
     }
-    delete_at_once(cache, name, key).await?;
+    delete_at_once(cache, caller, name, key).await?;
     let keeps = cache.backend.store.capabilities().keeps_deleted;
     Ok(if keeps { Deletion::restorable(None) } else { Deletion::for_ever() })
 }
@@ -60,6 +62,7 @@ async fn mark_deleted<S: KeyStore>(
     let says = DeletedMarker { at: now.to_string(), by: caller.to_string(), until: until.to_string() };
     let made = put_marker(search, &marker, &json(&says)?, operation).await;
     // The key is deleted, or that is not known. No copy in memory is used.
+    let held = cache.in_memory(name);
     cache.drop_key(name, Some(first.fingerprint()));
     if !made? {
         return Err(deleted(name));
@@ -67,14 +70,22 @@ async fn mark_deleted<S: KeyStore>(
     match cache.entry_until(name, Instant::now() + CALL_TIMEOUT).await {
         Ok(key) if key.fingerprint() == first.fingerprint() => {}
         Err(error) if error.kind() != ErrorKind::NotFound => {}
-        // Another server deleted it for ever.
-        _ => return Err(without_owner(cache, name, &marker, operation).await),
+        // Another server deleted it for ever, or the store lost it.
+        _ => {
+            cache.keep_in_doubt(name, held);
+            return Err(without_owner(cache, name, &marker, operation).await);
+        }
     }
     Ok(Deletion::marked(until))
 }
 
 /// Deletes a key for ever: its first version, and then the later ones from the newest down.
-async fn delete_at_once<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Option<CachedKey>) -> Result<()> {
+async fn delete_at_once<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    key: Option<CachedKey>,
+) -> Result<()> {
     let newest = match &key {
         None => 1,
         Some(first) => {
@@ -89,8 +100,17 @@ async fn delete_at_once<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Opti
         }
     };
     let store = &cache.backend.store;
-    let deleted = cache.backend.write(store.delete(&EntryName::from(name))).await;
-    // Whatever the outcome, the cached key is no longer known to be in the store.
+    let deleted = match &key {
+        Some(first) if store.capabilities().notes_removals => {
+            remove_noting(cache, caller, name, first.fingerprint()).await
+        }
+        // Where nothing is noted, the backend may keep what it deletes.
+        _ => cache.backend.write(store.delete(&EntryName::from(name))).await,
+    };
+    // Whatever the outcome, the cached key is no longer known to be in the store. It may have lost it just now.
+    if deleted.is_err() {
+        cache.keep_in_doubt(name, cache.in_memory(name));
+    }
     cache.drop_key(name, key.as_ref().map(CachedKey::fingerprint));
     if deleted.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound) {
         cache.report.unreadable.clear(name);
@@ -106,6 +126,7 @@ async fn delete_at_once<S: KeyStore>(cache: &Cache<S>, name: &KeyName, key: Opti
         return Ok(());
     }
     cache.uses.forget(name, first);
+    cache.losses.clear(name, first);
     if let Err(error) = remove_versions(cache, name, first, newest).await {
         warn!(
             key = %name, "the key was deleted, and not all that belongs to it: {}; what removes that is \
@@ -177,7 +198,12 @@ pub async fn restore<S: KeyStore>(
 }
 
 /// Stores the record of a key that somebody brings, and takes the key into the cache.
-pub async fn import<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRecord) -> Result<()> {
+pub async fn import<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    record: KeyRecord,
+) -> Result<()> {
     let encoded = record.encode();
     let key = CachedKey::new(record);
     if let Some(error) = left_of(cache, name, &key).await?
@@ -187,14 +213,15 @@ pub async fn import<S: KeyStore>(cache: &Cache<S>, name: &KeyName, record: KeyRe
         return Err(error);
     }
     // Where there is an entry, the create finds the name taken.
-    change::create(cache, name, KeyRecord::decode(encoded.expose())?).await?;
+    let gone = EntryName::gone(name, key.fingerprint());
+    change::create(cache, name, KeyRecord::decode(encoded.expose())?, Some(&gone)).await?;
     // A purge of the same key may have gone on since the look, and would take the versions of this one. A mark of a deletion
     // is of this key: there was none.
     let Some(error) = is_purged(cache, name, &key).await? else { return Ok(()) };
     cache.drop_key(name, Some(key.fingerprint()));
     // Nothing but what was stored here is removed.
     match cache.backend.read_back(&EntryName::from(name)).await {
-        Ok((stored, _)) if stored == encoded => remove(cache, &EntryName::from(name)).await?,
+        Ok((stored, _)) if stored == encoded => remove_key(cache, caller, name, key.fingerprint()).await?,
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed_read(name, error)),

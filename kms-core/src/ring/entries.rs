@@ -10,10 +10,12 @@ use super::key::CachedKey;
 use super::policy::CALL_TIMEOUT;
 use super::search::Search;
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Identity;
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SecretBytes};
 use crate::store::belonging::{EntryMac, Marker};
 use crate::store::entry::MAX_VERSIONS;
+use crate::store::gone::GoneNote;
 use crate::store::{EntryName, KeyStore};
 use crate::sync::sleep;
 
@@ -34,7 +36,20 @@ pub async fn store_new<S: KeyStore>(
     operation: impl Fn() -> String,
     failed_read: impl Fn(Error) -> Error,
 ) -> Result<Option<Instant>> {
-    let written = backend.write(backend.store.create(entry, record)).await;
+    let create = backend.store.create(entry, record);
+    store_by(backend, create, entry, record, operation, failed_read).await
+}
+
+/// Stores the record of a new entry by the call `create`, as [`store_new`] does.
+pub async fn store_by<S: KeyStore>(
+    backend: &Backend<S>,
+    create: impl Future<Output = Result<()>>,
+    entry: &EntryName,
+    record: &SecretBytes,
+    operation: impl Fn() -> String,
+    failed_read: impl Fn(Error) -> Error,
+) -> Result<Option<Instant>> {
+    let written = backend.write(create).await;
     match &written {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAuthentic) => {
             // A create neither finds nor opens anything, so the backend means something of its own.
@@ -185,6 +200,31 @@ pub async fn remove_versions<S: KeyStore>(
         }
     }
     Ok(())
+}
+
+/// Removes the entry of a key for ever, and notes that where the store keeps such notes. It is no error if there is none.
+pub async fn remove_key<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    first: &Fingerprint,
+) -> Result<()> {
+    match remove_noting(cache, caller, name, first).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the entry of a key for ever, and notes that where the store keeps such notes.
+pub async fn remove_noting<S: KeyStore>(
+    cache: &Cache<S>,
+    caller: Identity,
+    name: &KeyName,
+    first: &Fingerprint,
+) -> Result<()> {
+    let (entry, gone, note) =
+        (EntryName::from(name), EntryName::gone(name, first), GoneNote::now(caller).record()?);
+    cache.backend.write(cache.backend.store.remove(&entry, &gone, &note)).await
 }
 
 /// Removes an entry for ever. It is no error if there is none.

@@ -11,8 +11,8 @@ use crate::primitives::header::Header;
 use crate::primitives::lock::lock;
 use crate::primitives::seal::DataKey;
 use crate::primitives::{Fingerprint, IV_LEN, SealingKey, SecretBytes, SecretKey, mac};
-use crate::store::KeyRecord;
 use crate::store::entry::MAX_VERSIONS;
+use crate::store::{HmacKey, KeyRecord};
 
 /// A plaintext, and the version that opened it. `None` if the key has only one.
 pub type Opened = (SecretBytes, Option<Arc<State>>);
@@ -46,6 +46,23 @@ impl CachedKey {
             created_at: record.created_at,
             created_by: record.created_by.into(),
             versions: None,
+        }
+    }
+
+    /// Returns another copy of the key. The later versions are shared.
+    pub fn copy(&self) -> Self {
+        let versions = self.versions.clone();
+        Self { created_by: self.created_by.clone(), versions, ..Self::new(self.record()) }
+    }
+
+    /// Returns the record of the first version.
+    pub fn record(&self) -> KeyRecord {
+        KeyRecord {
+            key: self.sealing.key().copy(),
+            cipher: self.sealing.cipher(),
+            hmac_key: self.hmac_key.as_ref().map(|key| HmacKey(key.copy())),
+            created_at: self.created_at,
+            created_by: self.created_by.as_str().to_owned(),
         }
     }
 

@@ -10,8 +10,9 @@ use super::cache::Cache;
 use super::change;
 use super::config::CacheConfig;
 use super::export::Entries;
+use super::losses::lost;
 use super::slot::HeldKey;
-use super::{deleted, deletion, purge};
+use super::{deleted, deletion, lost_restore, news, notes, purge};
 use crate::client::Client;
 use crate::deletion::{DeletedPage, Deletion, Purge, Purged};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,7 @@ use crate::primitives::{Cipher, SecretBytes, SecretKey};
 use crate::status::StoreStatus;
 use crate::store::survey;
 use crate::store::{KeyRecord, KeyStore, Survey};
+use crate::sync::spawn;
 use crate::transfer::StoredKey;
 
 /// A [`Kms`] in this process over a [`KeyStore`], with a cache of keys.
@@ -77,7 +79,14 @@ impl<S: KeyStore> KeyRing<S> {
     ///
     /// If there is no current tokio runtime.
     pub fn keeping_deleted(store: S, config: CacheConfig, grace: Duration) -> Self {
-        Self { cache: Cache::start(store, config, grace) }
+        let cache = Cache::start(store, config, grace);
+        if let Some(changes) = cache.backend.store.changes() {
+            spawn(news::follow(Arc::downgrade(&cache), changes, cache.ring.subscribe()));
+        }
+        if cache.notes_removals() {
+            spawn(notes::clean_for_ever(Arc::downgrade(&cache), cache.ring.subscribe()));
+        }
+        Self { cache }
     }
 
     /// Returns a handle on this key ring for the caller `identity`.
@@ -109,7 +118,7 @@ impl<S: KeyStore> KeyRing<S> {
 
     async fn store_new(&self, request: &Request, name: &KeyName, record: KeyRecord) -> Result<()> {
         let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let create = async move { change::create(&cache, &name, record).await };
+        let create = async move { change::create(&cache, &name, record, None).await };
         self.cache.backend.writes.run(request, create).await
     }
 
@@ -245,8 +254,8 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn import(&self, request: &Request, name: &KeyName, key: ImportedKey) -> Result<()> {
         let record = KeyRecord::new(key.key, key.cipher, request.identity.to_string())?;
-        let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let import = async move { deletion::import(&cache, &name, record).await };
+        let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());
+        let import = async move { deletion::import(&cache, caller, &name, record).await };
         self.cache.backend.writes.run(request, import).await
     }
 
@@ -268,6 +277,9 @@ impl<S: KeyStore> Kms for KeyRing<S> {
     }
 
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<Deletion> {
+        if self.cache.is_lost(name).await? {
+            return Err(lost(name));
+        }
         // An unreadable key can be mended, and a deleted one cannot: so only a readable key is deleted. If there is nothing
         // to read, the store still decides, since it may hold the rest of a key that was deleted in the backend.
         let key = match self.cache.try_key_past(request, name).await {
@@ -289,7 +301,12 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn restore(&self, request: &Request, name: &KeyName, resume: bool) -> Result<()> {
         let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());
-        let restore = async move { deletion::restore(&cache, caller, &name, resume).await };
+        let restore = async move {
+            if lost_restore::restore(&cache, &name).await? {
+                return Ok(());
+            }
+            deletion::restore(&cache, caller, &name, resume).await
+        };
         self.cache.backend.writes.run(request, restore).await
     }
 
@@ -305,19 +322,28 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn rotate(&self, request: &Request, name: &KeyName, newest: Option<u32>) -> Result<Rotation> {
         let (cache, caller, name) = (Arc::clone(&self.cache), request.clone(), name.clone());
-        let rotate = async move { change::rotate(&cache, &caller, &name, newest).await };
+        let rotate = async move {
+            let rotation = change::rotate(&cache, &caller, &name, newest).await;
+            unless_lost(&cache, &name, rotation).await
+        };
         self.cache.backend.writes.run(request, rotate).await
     }
 
     async fn retire(&self, request: &Request, name: &KeyName, version: u32) -> Result<()> {
         let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());
-        let retire = async move { change::retire(&cache, caller, &name, version).await };
+        let retire = async move {
+            let retired = change::retire(&cache, caller, &name, version).await;
+            unless_lost(&cache, &name, retired).await
+        };
         self.cache.backend.writes.run(request, retire).await
     }
 
     async fn enable(&self, request: &Request, name: &KeyName, version: u32) -> Result<()> {
         let (cache, name) = (Arc::clone(&self.cache), name.clone());
-        let enable = async move { change::enable(&cache, &name, version).await };
+        let enable = async move {
+            let enabled = change::enable(&cache, &name, version).await;
+            unless_lost(&cache, &name, enabled).await
+        };
         self.cache.backend.writes.run(request, enable).await
     }
 
@@ -389,5 +415,13 @@ impl<S: KeyStore> Kms for KeyRing<S> {
 
     async fn status(&self) -> Result<StoreStatus> {
         self.cache.status().await
+    }
+}
+
+/// Says of what was not found that the store lost it, if that is so.
+async fn unless_lost<S: KeyStore, T>(cache: &Cache<S>, name: &KeyName, outcome: Result<T>) -> Result<T> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound && cache.is_lost(name).await? => Err(lost(name)),
+        outcome => outcome,
     }
 }

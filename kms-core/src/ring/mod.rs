@@ -17,10 +17,15 @@ mod gate;
 mod key;
 mod key_ring;
 mod lookups;
+mod loss;
+mod losses;
+mod lost_restore;
 mod markers;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
+mod news;
+mod notes;
 pub mod policy;
 mod purge;
 mod report;

@@ -15,6 +15,10 @@ pub const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
 pub const PING: Duration = Duration::from_secs(10);
 /// How long the memory is left between two sweeps at the most.
 pub const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// A key that leaves memory because its time is over was read no longer ago than this, if the store can lose keys.
+pub const LOOKED: Duration = Duration::from_secs(15);
+/// The pause before each of many keys that are read again without a request: 200 keys a second at the most.
+pub const PACE: Duration = Duration::from_millis(5);
 /// Keys that cannot be used and that nobody asks for: the most that are tried again at one sweep.
 pub const TRIED_AGAIN: usize = 8;
 

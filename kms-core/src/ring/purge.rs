@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::cache::{Cache, failed_read};
-use super::entries::{exists, last_version, newest_of, remove, remove_versions};
+use super::entries::{exists, last_version, newest_of, remove, remove_key, remove_versions};
 use super::key::CachedKey;
 use super::markers::DeletedMarker;
 use super::policy::{APART, CALL_TIMEOUT};
@@ -77,11 +77,12 @@ async fn purge_whole<S: KeyStore>(
         Ok(there) if there.fingerprint() != first.fingerprint() => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
-        Ok(_) => remove(cache, &EntryName::from(name)).await?,
+        Ok(_) => remove_key(cache, caller, name, first.fingerprint()).await?,
     }
     cache.drop_key(name, Some(first.fingerprint()));
     cache.report.unreadable.clear(name);
     cache.uses.forget(name, first.fingerprint());
+    cache.losses.clear(name, first.fingerprint());
     let versions = remove_rest(cache, name, first.fingerprint(), newest).await?;
     Ok(Purged::new(*first.fingerprint(), versions))
 }
@@ -145,6 +146,22 @@ async fn purge_rest<S: KeyStore>(
     };
     if is_under_way && !purge.resume {
         return Err(another());
+    }
+    let lost = || {
+        let why = format!(
+            "nobody removed the key, so the key store lost its entry, and what is left is a part of it: restore the key \
+             ('kms key restore {name}' on a server that has it in memory, or from a backup); '--now' removes what is left"
+        );
+        Error::with_source(ErrorKind::Conflict, operation(), why)
+    };
+    let is_lost_here = cache.losses.of(name).iter().any(|(key, _)| *key.fingerprint() == first);
+    let is_lost = is_lost_here
+        || cache.notes_removals()
+            && !is_under_way
+            && !purge.now
+            && !cache.is_noted(name, &first, None).await?;
+    if is_lost {
+        return Err(lost());
     }
     let newest = last_version(cache, name, &first, 1).await?;
     let mut is_something = is_under_way || newest > 1;

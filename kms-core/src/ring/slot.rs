@@ -69,6 +69,8 @@ pub enum Due {
     Nothing,
     /// The key is in use and near its end.
     Refresh,
+    /// The key is out of use, and goes once it was read again: the store may have lost it.
+    Look,
     /// There is no key. If there is a fingerprint, that key was dropped just now since its time is over.
     Gone(Option<Fingerprint>),
 }
@@ -174,11 +176,11 @@ impl Slot {
         Some(Finished { outcome, dropped })
     }
 
-    /// Takes in a key that was created here. Returns the fingerprint of the one that was there.
-    pub fn publish_new(&self, key: CachedKey, began: Instant) -> Option<Fingerprint> {
+    /// Takes in a key that was created here. Returns the one that was there.
+    pub fn publish_new(&self, key: CachedKey, began: Instant) -> Option<HeldKey> {
         let mut rules = self.rules();
         rules.refused = false;
-        let before = self.fingerprint();
+        let before = self.key();
         self.key.put(key, began);
         self.parked.store(false, Ordering::Relaxed);
         before
@@ -206,8 +208,9 @@ impl Slot {
         rules.is_out
     }
 
-    /// Ends the key if its time is over, and returns what else there is to do.
-    pub fn due(&self, now: Instant, idle: Duration, config: &CacheConfig) -> Due {
+    /// Ends the key if its time is over, and returns what else there is to do. With `look` a key ends only if it was read no
+    /// longer ago than that, so what the store has lost stays in memory.
+    pub fn due(&self, now: Instant, idle: Duration, config: &CacheConfig, look: Option<Duration>) -> Due {
         let mut rules = self.rules();
         rules.forget_rereads(now);
         let Some(key) = self.key() else {
@@ -220,6 +223,10 @@ impl Slot {
         if age < config.offline && !rules.refused {
             self.parked.store(true, Ordering::Relaxed);
             return Due::Nothing;
+        }
+        if look.is_some_and(|look| age > look) && !rules.refused {
+            self.parked.store(true, Ordering::Relaxed);
+            return Due::Look;
         }
         self.key.clear();
         Due::Gone(Some(*key.fingerprint()))

@@ -63,6 +63,17 @@ impl Version {
         self.sealing.key() == other.sealing.key() && self.sealing.cipher() == other.sealing.cipher()
     }
 
+    /// Returns the record of the version, which has no HMAC key: HMACs stay those of the first version.
+    pub fn record(&self) -> KeyRecord {
+        KeyRecord {
+            key: self.sealing.key().copy(),
+            cipher: self.sealing.cipher(),
+            hmac_key: None,
+            created_at: self.created_at,
+            created_by: self.created_by.clone(),
+        }
+    }
+
     pub fn info(&self) -> VersionInfo {
         VersionInfo {
             version: self.number,
@@ -148,6 +159,13 @@ impl Versions {
         known.unreadable.keys().next().map_or(known.newest, |first| first - 1).max(1)
     }
 
+    /// Returns the versions that could not be read and are in memory all the same.
+    pub fn unreadable_in_memory(&self) -> Vec<u32> {
+        let known = self.known();
+        let is_held = |number: &u32| known.places.get(number).is_some_and(|place| place.get().is_some());
+        known.unreadable.keys().copied().filter(is_held).collect()
+    }
+
     /// Returns the newest version that was ever read.
     pub fn newest_read(&self) -> u32 {
         let known = self.known();
@@ -212,6 +230,14 @@ impl Versions {
     pub fn get(&self, number: u32) -> Option<Arc<Version>> {
         let held = self.known().places.get(&number)?.get()?;
         Some(Arc::clone(held.value()))
+    }
+
+    /// Returns what is known of each version in memory beside its record. Version 1 is the first.
+    pub fn states(&self) -> Vec<Arc<State>> {
+        let known = self.known();
+        let later = known.places.values().filter_map(|place| place.get());
+        let later = later.map(|version| Arc::clone(&version.value().state));
+        [Arc::clone(&self.first)].into_iter().chain(later).collect()
     }
 
     /// Returns the version that seals now; `None` if version 1 does.

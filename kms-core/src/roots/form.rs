@@ -55,6 +55,26 @@ impl Form for WrappedOneByOne {
     }
 }
 
+/// The form of a store that was never without a store key: whatever is not sealed under it is none of its records.
+///
+/// So a record that a root wrapped for another store does not open here.
+#[derive(Debug)]
+pub struct SealedAlways;
+
+impl Form for SealedAlways {
+    fn under(&self, key: &StoreKey) -> Result<Arc<dyn Wrapper>> {
+        Ok(Arc::new(Sealed { key: key.clone(), earlier: Arc::new(Earlier(Vec::new())) }))
+    }
+
+    fn earlier(&self) -> Option<Arc<dyn Wrapper>> {
+        None
+    }
+
+    fn is_earlier(&self, _: &[u8]) -> bool {
+        false
+    }
+}
+
 /// Seals under the store key, and opens both forms.
 struct Sealed {
     key: StoreKey,

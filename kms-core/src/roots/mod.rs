@@ -62,7 +62,7 @@ mod store_key;
 pub use self::anchor::Anchor;
 pub use self::attempt::Making;
 pub use self::change::{Added, Established};
-pub use self::form::{Form, WrappedOneByOne};
+pub use self::form::{Form, SealedAlways, WrappedOneByOne};
 pub use self::id::{InvalidRootId, RootId};
 pub use self::records::RecordCount;
 pub use self::removal::Removal;

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::listing::ListQuery;
 use crate::name::KeyName;
 use crate::primitives::SecretBytes;
-use crate::store::entry::DIRECTORIES;
+use crate::store::entry::{DIRECTORIES, GONE};
 use crate::store::{EntryName, KeyStore};
 
 /// How many records of a store have which form.
@@ -33,17 +33,23 @@ impl RecordCount {
 /// How many of the first records are tried, of which one has to open.
 pub(super) const TRIED: usize = 16;
 
-/// The names of the entries of a store, a part at a time: the keys first, and then what belongs to keys.
+/// The names of the entries of a store, a part at a time: the keys first, then what belongs to keys, and the notes of removed
+/// keys where the store makes such.
 struct Walk<'a> {
     store: &'a dyn KeyStore,
     after: Option<KeyName>,
     keys_ended: bool,
-    directories: std::slice::Iter<'static, &'static str>,
+    directories: Vec<&'static str>,
 }
 
 impl<'a> Walk<'a> {
     fn of(store: &'a dyn KeyStore) -> Self {
-        Self { store, after: None, keys_ended: false, directories: DIRECTORIES.iter() }
+        let mut directories = DIRECTORIES.to_vec();
+        if store.capabilities().notes_removals {
+            directories.push(GONE);
+        }
+        directories.reverse();
+        Self { store, after: None, keys_ended: false, directories }
     }
 
     /// Returns the next names; `None` at the end.
@@ -57,7 +63,7 @@ impl<'a> Walk<'a> {
             self.after = page.names.into_iter().next_back();
             return Ok(Some(names));
         }
-        match self.directories.next() {
+        match self.directories.pop() {
             None => Ok(None),
             Some(directory) => below(self.store, directory).await.map(Some),
         }

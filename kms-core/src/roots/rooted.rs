@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::listing::{ListQuery, Page};
 use crate::primitives::SecretBytes;
 use crate::status::StoreStatus;
-use crate::store::{EntryName, KeyStore, StoreCapabilities, Wrapped, Wrapper};
+use crate::store::{Changes, EntryName, KeyStore, Notes, StoreCapabilities, Wrapped, Wrapper};
 
 /// The first and the longest wait before a store or a root is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -370,8 +370,19 @@ impl KeyStore for Rooted {
         self.serving().await?.erase(name).await
     }
 
-    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        self.for_creation().await?.replace(name, record).await
+    async fn remove(&self, name: &EntryName, gone: &EntryName, record: &SecretBytes) -> Result<()> {
+        // The note is a new record. One that nobody can open would make a loss of the removal.
+        let notes = self.roots.store.capabilities().notes_removals;
+        let serving = if notes { self.for_creation().await? } else { self.serving().await? };
+        serving.remove(name, gone, record).await
+    }
+
+    async fn bring_back(&self, name: &EntryName, record: &SecretBytes, gone: &EntryName) -> Result<()> {
+        self.for_creation().await?.bring_back(name, record, gone).await
+    }
+
+    async fn replace(&self, name: &EntryName, record: &SecretBytes, notes: &Notes<'_>) -> Result<()> {
+        self.for_creation().await?.replace(name, record, notes).await
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {
@@ -384,6 +395,10 @@ impl KeyStore for Rooted {
 
     async fn segments(&self, directory: &str) -> Result<Vec<String>> {
         self.serving().await?.segments(directory).await
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        self.roots.store.changes()
     }
 
     async fn status(&self) -> Result<StoreStatus> {

@@ -15,9 +15,11 @@ pub(crate) const DELETED: &str = ".d/";
 pub(crate) const UNDER_WAY: &str = ".p/";
 /// The directory of the roots of a store. Its entries belong to no key.
 pub(crate) const ROOTS: &str = ".r/";
+/// The directory of the notes of keys that were removed for good.
+pub(crate) const GONE: &str = ".g/";
 /// The directory of the notes of keys that are being replaced.
 pub(crate) const REPLACING: &str = ".m/";
-/// All directories of what belongs to keys.
+/// All directories of what belongs to keys. The notes of [`GONE`] are not among them: they outlive their keys.
 pub(crate) const DIRECTORIES: [&str; 4] = [".v/", ".x/", DELETED, UNDER_WAY];
 
 /// The name of an entry in a [`KeyStore`](super::KeyStore): a key, or something that belongs to a key.
@@ -53,12 +55,17 @@ impl EntryName {
         Self(format!("{UNDER_WAY}{name}/{}", hex::encode(first.as_bytes())).into())
     }
 
+    /// Returns the name of the note that says that a key was removed for good: `.g/<name>/<fingerprint>`.
+    pub fn gone(name: &KeyName, first: &Fingerprint) -> Self {
+        Self(format!("{GONE}{name}/{}", hex::encode(first.as_bytes())).into())
+    }
+
     /// Returns the name of an entry that belongs to the roots of the store: `.r/<segment>`.
     pub(crate) fn of_roots(segment: &str) -> Self {
         Self(format!("{ROOTS}{segment}").into())
     }
 
-    /// Returns the name of an entry that a listing of segments found in one of the [`DIRECTORIES`].
+    /// Returns the name of an entry that a listing of segments found in a directory.
     pub(crate) fn listed(directory: &str, segment: &str) -> Self {
         Self(format!("{directory}{segment}").into())
     }

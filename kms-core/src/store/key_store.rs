@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use super::changes::Changes;
 use super::entry::EntryName;
+use super::gone::Notes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::listing::{ListQuery, Page};
 use crate::primitives::SecretBytes;
@@ -95,17 +97,46 @@ pub trait KeyStore: Send + Sync + 'static {
         self.delete(name).await
     }
 
-    /// Puts `record` in the place of the entry `name`, which is erased. The record is durable when the method returns.
+    /// Deletes the entry `name` of a key for ever, and leaves the note `gone` with `record` behind.
     ///
-    /// This is for a tool that has the store to itself. Unless the backend changes both at once, the entry is absent for a
-    /// moment, and stays so if the process ends there. After an error only a read tells what is there.
+    /// A store with [`StoreCapabilities::notes_removals`] does both at once: whoever finds neither the entry nor the note
+    /// knows that nobody removed the key. There the note is made or, if it is there already, left as it is. Every other
+    /// store only erases the entry.
     ///
     /// # Errors
     ///
-    /// Those of [`erase`](KeyStore::erase) and [`create`](KeyStore::create). Without an entry nothing is made.
-    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        self.erase(name).await?;
+    /// Those of [`erase`](KeyStore::erase). Without an entry no note is made.
+    async fn remove(&self, name: &EntryName, gone: &EntryName, record: &SecretBytes) -> Result<()> {
+        let _ = (gone, record);
+        self.erase(name).await
+    }
+
+    /// Stores `record` under `name` as [`create`](KeyStore::create) does, for a key that is brought back: by an import, a
+    /// move or a restore.
+    ///
+    /// A store with [`StoreCapabilities::notes_removals`] removes the note `gone` of this very key at once with it. That the
+    /// note is absent is no error, and a refused creation leaves it as it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create`](KeyStore::create).
+    async fn bring_back(&self, name: &EntryName, record: &SecretBytes, gone: &EntryName) -> Result<()> {
+        let _ = gone;
         self.create(name, record).await
+    }
+
+    /// Puts `record` in the place of the entry `name`, which is erased. The record is durable when the method returns.
+    ///
+    /// This is for a tool that has the store to itself. Unless the backend changes both at once, the entry is absent for a
+    /// moment, and stays so if the process ends there. After an error only a read tells what is there. A store with
+    /// [`StoreCapabilities::notes_removals`] makes the note of the key that goes, and removes that of the key that comes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`remove`](KeyStore::remove) and [`bring_back`](KeyStore::bring_back). Without an entry nothing is made.
+    async fn replace(&self, name: &EntryName, record: &SecretBytes, notes: &Notes<'_>) -> Result<()> {
+        self.remove(name, notes.gone, notes.record).await?;
+        self.bring_back(name, record, notes.back).await
     }
 
     /// Restores an entry whose read fails as [`ErrorKind::Deleted`](crate::ErrorKind::Deleted).
@@ -136,6 +167,17 @@ pub trait KeyStore: Send + Sync + 'static {
     ///   then listed like others.
     async fn segments(&self, directory: &str) -> Result<Vec<String>> {
         Err(Error::new(ErrorKind::Unsupported, format!("list '{directory}'")))
+    }
+
+    /// Returns the changes that others make to keys, as they happen. `None` if nobody notifies.
+    ///
+    /// The stream tells of each key that was removed, marked or unmarked, and not of one that was created. It may tell of what
+    /// this process changed, too, or of what did not change. It ends only with the store. A key ring takes it once, at its
+    /// start; whether a second call returns another stream is up to the store.
+    ///
+    /// Changes make the news of a removal faster. How long a key may be used without them is the same with and without.
+    fn changes(&self) -> Option<Changes> {
+        None
     }
 
     /// Asks the backend whether it can serve.
@@ -183,6 +225,9 @@ pub struct StoreCapabilities {
     pub reads_at_once: bool,
     /// Whether [`delete`](KeyStore::delete) keeps keys for a time in which the backend can restore them.
     pub keeps_deleted: bool,
+    /// Whether [`remove`](KeyStore::remove) leaves a note, at once with the removal. A key that is gone without one, and
+    /// without the marker of a deletion, was lost then: nobody deleted it.
+    pub notes_removals: bool,
     /// The time after which every read shows a change. Zero if reads are never behind.
     pub settle: Duration,
 }
@@ -196,6 +241,7 @@ impl StoreCapabilities {
             durable: true,
             reads_at_once: false,
             keeps_deleted: false,
+            notes_removals: false,
             settle: Duration::ZERO,
         }
     }
@@ -221,6 +267,13 @@ impl StoreCapabilities {
     #[must_use]
     pub const fn keeping_deleted(mut self) -> Self {
         self.keeps_deleted = true;
+        self
+    }
+
+    /// Notes that a removal leaves a note.
+    #[must_use]
+    pub const fn noting_removals(mut self) -> Self {
+        self.notes_removals = true;
         self
     }
 
@@ -254,8 +307,16 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
         (**self).erase(name).await
     }
 
-    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        (**self).replace(name, record).await
+    async fn remove(&self, name: &EntryName, gone: &EntryName, record: &SecretBytes) -> Result<()> {
+        (**self).remove(name, gone, record).await
+    }
+
+    async fn bring_back(&self, name: &EntryName, record: &SecretBytes, gone: &EntryName) -> Result<()> {
+        (**self).bring_back(name, record, gone).await
+    }
+
+    async fn replace(&self, name: &EntryName, record: &SecretBytes, notes: &Notes<'_>) -> Result<()> {
+        (**self).replace(name, record, notes).await
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {
@@ -268,6 +329,10 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
 
     async fn segments(&self, directory: &str) -> Result<Vec<String>> {
         (**self).segments(directory).await
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        (**self).changes()
     }
 
     async fn status(&self) -> Result<StoreStatus> {

@@ -25,8 +25,10 @@
 //! The other items read what a store holds: [`KeyRecord`] decodes a record, and [`survey`] finds the unusable ones.
 
 pub(crate) mod belonging;
+mod changes;
 pub(crate) mod entry;
 mod finding;
+pub(crate) mod gone;
 mod key_store;
 mod memory;
 mod record;
@@ -34,8 +36,10 @@ mod setting;
 pub(crate) mod survey;
 mod wrapped;
 
+pub use self::changes::{Change, Changes};
 pub use self::entry::{EntryName, next_segments};
 pub use self::finding::{Finding, Findings, Level};
+pub use self::gone::Notes;
 pub use self::key_store::{KeyStore, StoreCapabilities};
 pub use self::memory::MemoryStore;
 pub use self::record::{HmacKey, KeyRecord};

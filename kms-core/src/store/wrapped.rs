@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 
+use super::changes::Changes;
 use super::entry::EntryName;
+use super::gone::Notes;
 use super::key_store::{KeyStore, StoreCapabilities};
 use crate::error::{Error, ErrorKind, Result};
 use crate::listing::{ListQuery, Page};
@@ -142,8 +144,25 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
         self.store.erase(name).await
     }
 
-    async fn replace(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
-        self.store.replace(name, &self.wrap(name, record).await?).await
+    async fn remove(&self, name: &EntryName, gone: &EntryName, record: &SecretBytes) -> Result<()> {
+        // Where no note is made, the root key has no say in a removal.
+        if !self.store.capabilities().notes_removals {
+            return self.store.remove(name, gone, record).await;
+        }
+        self.store.remove(name, gone, &self.wrap(gone, record).await?).await
+    }
+
+    async fn bring_back(&self, name: &EntryName, record: &SecretBytes, gone: &EntryName) -> Result<()> {
+        self.store.bring_back(name, &self.wrap(name, record).await?, gone).await
+    }
+
+    async fn replace(&self, name: &EntryName, record: &SecretBytes, notes: &Notes<'_>) -> Result<()> {
+        let wrapped = self.wrap(name, record).await?;
+        if !self.store.capabilities().notes_removals {
+            return self.store.replace(name, &wrapped, notes).await;
+        }
+        let note = self.wrap(notes.gone, notes.record).await?;
+        self.store.replace(name, &wrapped, &Notes { record: &note, ..*notes }).await
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {
@@ -156,6 +175,10 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
 
     async fn segments(&self, directory: &str) -> Result<Vec<String>> {
         self.store.segments(directory).await
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        self.store.changes()
     }
 
     async fn status(&self) -> Result<StoreStatus> {

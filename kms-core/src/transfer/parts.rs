@@ -153,6 +153,11 @@ impl StoredKey {
         markers.chain(slots).collect()
     }
 
+    /// Returns the name of the note that says that this very key was removed for good.
+    pub(super) fn gone(&self) -> EntryName {
+        EntryName::gone(&self.name, &self.fingerprint())
+    }
+
     /// Returns the same key under another name. What belongs to it is signed anew, since the name is a part of that.
     ///
     /// # Errors

@@ -5,7 +5,8 @@ use super::write::{Written, create_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::KeyName;
 use crate::primitives::{Fingerprint, SecretBytes};
-use crate::store::{EntryName, KeyStore};
+use crate::store::gone::GoneNote;
+use crate::store::{EntryName, KeyStore, Notes};
 
 /// What became of a key that was to take the place of another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl StoredKey {
             Some(there) if there.fingerprint() == self.fingerprint() => self.write(store).await?,
             Some(there) if there.fingerprint() == note.old => {
                 there.keep(store).await?;
-                self.take_place(store).await?;
+                self.take_place(store, &note.old).await?;
                 Written::Stored
             }
             Some(third) => return Err(self.third_key(&note, third.fingerprint())),
@@ -210,15 +211,18 @@ impl StoredKey {
         ))
     }
 
-    /// Puts this key in the place of the one that has its name.
-    async fn take_place(&self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
+    /// Puts this key in the place of the one that has its name, the key `old`.
+    async fn take_place(&self, store: &(impl KeyStore + ?Sized), old: &Fingerprint) -> Result<()> {
         let entries = self.entries();
         let belongings = &entries[..entries.len() - 1];
         self.refuse_differing(store, belongings).await?;
         self.refuse_surplus(store).await?;
-        create_all(store, belongings).await?;
+        create_all(store, belongings, &self.gone()).await?;
         let entry = EntryName::from(&self.name);
-        if let Err(error) = store.replace(&entry, &self.record).await {
+        let by = format!("a replacement by the key {}", hex::encode(self.fingerprint().as_bytes()));
+        let note = GoneNote::now(by).record()?;
+        let notes = Notes { gone: &EntryName::gone(&self.name, old), record: &note, back: &self.gone() };
+        if let Err(error) = store.replace(&entry, &self.record, &notes).await {
             // The answer may have been lost.
             let is_ours = match store.get(&entry).await {
                 Ok(there) => there == self.record,

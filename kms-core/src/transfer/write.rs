@@ -82,7 +82,7 @@ impl StoredKey {
             let missing = self.belongings(there.versions() + 1);
             self.refuse_differing(store, &missing).await?;
             if writes {
-                create_all(store, &missing).await?;
+                create_all(store, &missing, &self.gone()).await?;
                 self.read_back(store).await?;
             }
         }
@@ -104,7 +104,7 @@ impl StoredKey {
         if !writes {
             return Ok(Written::Stored);
         }
-        if let Err(error) = create_all(store, &entries).await {
+        if let Err(error) = create_all(store, &entries, &self.gone()).await {
             // Somebody else may have made a key of this name.
             return match Self::read(store, &self.name).await {
                 Ok(there) if there.fingerprint() != self.fingerprint() => {
@@ -204,12 +204,20 @@ impl StoredKey {
 }
 
 /// Creates entries in their order. One that is there already was looked at before, or is looked at now.
+///
+/// With the entry of the key the note `gone` goes, which says that this very key was removed.
 pub(super) async fn create_all(
     store: &(impl KeyStore + ?Sized),
     entries: &[(EntryName, &SecretBytes)],
+    gone: &EntryName,
 ) -> Result<()> {
     for (entry, bytes) in entries {
-        let Err(error) = store.create(entry, bytes).await else { continue };
+        let created = if entry.is_hidden() {
+            store.create(entry, bytes).await
+        } else {
+            store.bring_back(entry, bytes, gone).await
+        };
+        let Err(error) = created else { continue };
         let may_be_there = error.kind() == ErrorKind::AlreadyExists || error.kind().leaves_outcome_unknown();
         if !may_be_there || store.get(entry).await? != **bytes {
             return Err(error);

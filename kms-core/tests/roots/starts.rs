@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use kms_core::contract;
+use kms_core::primitives::Fingerprint;
 use kms_core::roots::{Making, RootState, Roots, WrappedOneByOne};
-use kms_core::store::KeyStore;
-use kms_core::{ErrorKind, ListQuery};
+use kms_core::store::{EntryName, KeyStore, MemoryStore};
+use kms_core::{ErrorKind, KeyName, ListQuery};
 
 use super::mocks::*;
 
@@ -33,6 +34,27 @@ async fn a_store_with_roots_keeps_the_contract_and_lists_no_entry_of_a_root() {
     assert!(opened.store.list(&ListQuery::prefix("")).await.unwrap().names.is_empty());
     let ring = Arc::new(kms_core::KeyRing::new(opened.store, kms_core::CacheConfig::default()));
     contract::kms(ring).await;
+}
+
+#[tokio::test]
+async fn notes_of_removed_keys_are_sealed_and_count_as_records() {
+    let (store, one) = (Arc::new(MemoryStore::noting()), Elsewhere::new(1));
+    let all = || {
+        let all = vec![root("one", &one)];
+        let form = Arc::new(WrappedOneByOne::new(&all));
+        Roots::new(Arc::clone(&store) as Arc<dyn KeyStore>, all, form).unwrap()
+    };
+    let opened = all().open(Making::OnEmpty).await.unwrap().store;
+    contract::key_store(&opened).await;
+    contract::shared_store(&opened, &opened).await;
+    put(&*opened, "my-key").await;
+    let before = all().count_records().await.unwrap().sealed;
+    let gone = EntryName::gone(&KeyName::new("my-key").unwrap(), &Fingerprint::from_bytes([1; 16]));
+    opened.remove(&entry("my-key"), &gone, &record("note")).await.unwrap();
+    let sealed = store.get(&gone).await.unwrap();
+    assert!(sealed.expose().starts_with(b"kms:sealed:v1:"));
+    assert!(opened.get(&gone).await.unwrap() == record("note"));
+    assert_eq!(all().count_records().await.unwrap().sealed, before, "the key went, and its note came");
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
 use super::commands::{
-    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server,
-    status, update,
+    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, postgres, root, root_key,
+    server, status, update,
 };
 use super::flags;
 
@@ -56,6 +56,9 @@ pub enum Command {
     /// Manage the roots of a key store, each of which opens it.
     #[command(subcommand)]
     Root(root::Command),
+    /// Print the SQL of a key store in PostgreSQL.
+    #[command(subcommand)]
+    Postgres(postgres::Command),
     /// Back up all keys, and check, restore and try out backups.
     #[command(subcommand)]
     Backup(backup::Command),

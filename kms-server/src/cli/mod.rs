@@ -21,8 +21,8 @@ mod warnings;
 use std::process::ExitCode;
 
 use self::commands::{
-    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, root, root_key, server,
-    status, update,
+    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, postgres, root, root_key,
+    server, status, update,
 };
 use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
@@ -78,6 +78,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args, environment),
         Command::Root(command) => root::run(&command, call),
+        Command::Postgres(command) => postgres::run(command, environment),
         Command::Backup(command) => backup::run(command, call),
         Command::RootKey(command) => root_key::run(command, environment),
         Command::Escrow(command) => escrow::run(&command, environment),

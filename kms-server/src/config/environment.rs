@@ -53,6 +53,12 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Returns the variables whose names begin with `prefix`, and their values.
+    pub fn beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let all = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        all.filter(move |(name, _)| name.starts_with(prefix))
+    }
+
     /// Returns the value of the first variable in `names` that is set and not empty.
     pub fn first_of(&self, names: &[&str]) -> Option<&str> {
         names.iter().find_map(|name| self.get(name).filter(|value| !value.is_empty()))

@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 
 use super::log_level::LogLevel;
 use super::value::{
-    Element, GoDuration, LongDuration, OneOrMany, RawName, Switch, list, number, switch_or_empty,
+    Element, GoDuration, LongDuration, OneOrMany, RawName, RawPort, Switch, list, number, switch_or_empty,
 };
 
 /// The keys of [`Raw`].
@@ -116,6 +116,7 @@ sections! {
         fs: Option<RawFs>,
         memory: Option<RawMemory>,
         vault: Option<RawVault>,
+        postgres: Option<RawPostgres>,
         aws: Option<RawAws>,
         azure: Unsupported,
         gcp: Unsupported,
@@ -193,6 +194,38 @@ sections! {
     /// `keystore.vault.status`.
     RawVaultStatus {
         ping: Option<GoDuration>,
+    }
+
+    /// `keystore.postgres`.
+    RawPostgres {
+        url: Option<String>,
+        #[serde(deserialize_with = "list")]
+        host: Vec<String>,
+        #[serde(deserialize_with = "list")]
+        port: Vec<RawPort>,
+        database: Option<String>,
+        user: Option<String>,
+        password: Option<String>,
+        password_file: Option<String>,
+        tls: RawPostgresTls,
+        schema: Option<String>,
+        table: Option<String>,
+        #[serde(deserialize_with = "number")]
+        pool: Option<usize>,
+        create_schema: Option<Switch>,
+        standby_reads: Option<Switch>,
+        #[serde(deserialize_with = "list")]
+        listen_host: Vec<String>,
+        #[serde(deserialize_with = "list")]
+        listen_port: Vec<RawPort>,
+    }
+
+    /// `keystore.postgres.tls`.
+    RawPostgresTls {
+        ca: Option<String>,
+        cert: Option<String>,
+        key: Option<String>,
+        mode: Option<String>,
     }
 
     /// `keystore.aws`.

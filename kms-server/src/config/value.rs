@@ -31,6 +31,11 @@ pub trait Element: Sized {
 
     /// Creates an element from a part of such a text.
     fn from_text(text: &str) -> Result<Self, String>;
+
+    /// Creates the only element of a list from a number; `None` if no element is one.
+    fn from_number(_: i64) -> Option<Self> {
+        None
+    }
 }
 
 impl Element for String {
@@ -38,6 +43,39 @@ impl Element for String {
 
     fn from_text(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())
+    }
+}
+
+/// A port.
+pub struct RawPort(pub u16);
+
+impl RawPort {
+    const EXPECTED_ALONE: &'static str = "a port from 1 to 65535";
+
+    fn of(number: Option<u16>) -> Result<Self, String> {
+        number.filter(|port| *port > 0).map(Self).ok_or_else(|| format!("expected {}", Self::EXPECTED_ALONE))
+    }
+}
+
+impl Element for RawPort {
+    const EXPECTED: &'static str = "a port from 1 to 65535, or an array of ports";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::of(text.trim().parse().ok())
+    }
+
+    fn from_number(number: i64) -> Option<Self> {
+        Self::of(u16::try_from(number).ok()).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for RawPort {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, Self::EXPECTED_ALONE, |value| match value {
+            Unexpected::Signed(number) => Some(Self::of(u16::try_from(number).ok())),
+            Unexpected::Str(text) => Some(Self::from_text(text)),
+            _ => None,
+        })
     }
 }
 
@@ -57,6 +95,13 @@ pub fn list<'de, T: Element + Deserialize<'de>, D: Deserializer<'de>>(
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
             let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
             elements.map(T::from_text).collect::<Result<_, _>>().map_err(E::custom)
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<T>, E> {
+            match T::from_number(number) {
+                Some(element) => Ok(vec![element]),
+                None => Err(E::invalid_type(Unexpected::Signed(number), &self)),
+            }
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Vec<T>, A::Error> {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::primitives::SecretBytes;
+use kms_core::primitives::{Fingerprint, SecretBytes};
 use kms_core::store::{EntryName, KeyStore as _};
 use kms_core::{Error, ErrorKind, KeyName, Result};
 use tracing::{error, warn};
 
-use super::escrowed::{Escrowed, Kind, NoEscrow, kind};
+use super::escrowed::{Escrowed, Kind, NoEscrow, key_of, kind};
 use super::known::Digest;
 use super::line::{Says, Subject};
 use super::seal;
@@ -21,6 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The operation in errors of a task.
 const CHANGE: &str = "change the key store and the escrow file";
 
+/// How an entry is removed.
+pub(super) enum How {
+    /// The backend may keep it for a time.
+    Deletes,
+    /// For ever.
+    Erases,
+    /// For ever, and this note with this record is left.
+    Notes(EntryName, SecretBytes),
+}
+
+impl How {
+    fn may_keep(&self) -> bool {
+        matches!(self, Self::Deletes)
+    }
+}
+
 impl Escrowed {
     /// Returns the store for a task of its own.
     pub(super) fn this(&self) -> Result<Arc<Self>> {
@@ -29,35 +45,39 @@ impl Escrowed {
     }
 
     /// Removes an entry, and notes what that means for escrow.
-    pub(super) async fn remove(&self, name: &EntryName, for_ever: bool) -> Result<()> {
+    pub(super) async fn take_out(&self, name: &EntryName, how: How) -> Result<()> {
         if matches!(kind(name), Kind::Other) {
-            return self.ask_to_remove(name, for_ever).await;
+            return self.ask_to_remove(name, &how).await;
         }
         let name = name.clone();
         let this = self.this()?;
         to_its_end(async move {
             match kind(&name) {
-                Kind::Record => this.remove_record(&name, for_ever).await,
-                Kind::Deleted(key, subject) => this.remove_marker(&name, for_ever, &key, &subject).await,
-                Kind::Other => this.ask_to_remove(&name, for_ever).await,
+                Kind::Record => this.remove_record(&name, &how).await,
+                Kind::Deleted(key, subject) => this.remove_marker(&name, &how, &key, &subject).await,
+                Kind::Other => this.ask_to_remove(&name, &how).await,
             }
         })
         .await
     }
 
-    async fn ask_to_remove(&self, name: &EntryName, for_ever: bool) -> Result<()> {
-        if for_ever { self.inner.erase(name).await } else { self.inner.delete(name).await }
+    async fn ask_to_remove(&self, name: &EntryName, how: &How) -> Result<()> {
+        match how {
+            How::Deletes => self.inner.delete(name).await,
+            How::Erases => self.inner.erase(name).await,
+            How::Notes(gone, record) => self.inner.remove(name, gone, record).await,
+        }
     }
 
     /// Asks the store to remove an entry. Returns its answer, and whether the entry is gone.
-    async fn ask_and_look(&self, name: &EntryName, for_ever: bool) -> (Result<()>, bool) {
-        let removed = within(self.ask_to_remove(name, for_ever)).await;
+    async fn ask_and_look(&self, name: &EntryName, how: &How) -> (Result<()>, bool) {
+        let removed = within(self.ask_to_remove(name, how)).await;
         let is_gone = match &removed {
             Ok(()) => true,
             Err(error) if error.kind().leaves_outcome_unknown() => match self.inner.get(name).await {
                 Ok(_) => false,
                 Err(error) => {
-                    let is_kept = error.kind() == ErrorKind::Deleted && !for_ever;
+                    let is_kept = error.kind() == ErrorKind::Deleted && how.may_keep();
                     is_kept || error.kind() == ErrorKind::NotFound
                 }
             },
@@ -67,21 +87,21 @@ impl Escrowed {
     }
 
     /// Removes a key or a version, and notes that afterwards. Until then a restore from escrow would bring it back.
-    async fn remove_record(&self, name: &EntryName, for_ever: bool) -> Result<()> {
+    async fn remove_record(&self, name: &EntryName, how: &How) -> Result<()> {
         let text = name.as_str();
         let before = match self.inner.get(name).await {
             Ok(content) => Some((seal::subject(text, &content), Digest::of(text, content.expose())))
                 .filter(|(subject, _)| subject.is_known()),
             Err(error) if error.kind().is_outage() => return Err(error),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return self.ask_to_remove(name, for_ever).await;
+                return self.ask_to_remove(name, how).await;
             }
             Err(_) => None,
         };
         if let Some((subject, _)) = before.as_ref().filter(|_| !name.is_hidden()) {
             self.note_removing(subject).await;
         }
-        let (removed, is_gone) = self.ask_and_look(name, for_ever).await;
+        let (removed, is_gone) = self.ask_and_look(name, how).await;
         if !is_gone {
             if let Some((subject, _)) = before.filter(|_| !name.is_hidden()) {
                 self.note_kept(name, subject, removed.as_ref().err()).await;
@@ -97,7 +117,7 @@ impl Escrowed {
             return removed;
         };
         self.known.set_in_doubt(&subject, false);
-        let keeps = self.inner.capabilities().keeps_deleted && !for_ever && !name.is_hidden();
+        let keeps = self.inner.capabilities().keeps_deleted && how.may_keep() && !name.is_hidden();
         let says = if keeps {
             self.known.set_deleted(&subject, true);
             Says::Deleted(subject)
@@ -168,7 +188,7 @@ impl Escrowed {
     async fn remove_marker(
         &self,
         name: &EntryName,
-        for_ever: bool,
+        how: &How,
         key: &KeyName,
         subject: &Subject,
     ) -> Result<()> {
@@ -183,7 +203,7 @@ impl Escrowed {
         if is_restore {
             self.note_restored(name, subject).await?;
         }
-        let (removed, is_gone) = self.ask_and_look(name, for_ever).await;
+        let (removed, is_gone) = self.ask_and_look(name, how).await;
         if is_gone && is_restore {
             self.known.set_deleted(subject, false);
             self.note(name, Says::Restored(subject.clone())).await;
@@ -271,7 +291,23 @@ impl Escrowed {
                 let there = seal::subject(entry.as_str(), &there);
                 there.is_known() && !subject.is_about(&there)
             }
-            Err(error) => error.kind() == ErrorKind::NotFound,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.was_removed(entry, subject).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Returns whether somebody removed an entry that is gone. What the store lost has to come back from escrow.
+    async fn was_removed(&self, entry: &EntryName, subject: &Subject) -> bool {
+        if !self.inner.capabilities().notes_removals {
+            return true;
+        }
+        // A version belongs to the key whose fingerprint stands in its name.
+        let first = entry.as_str().split('/').nth(2).unwrap_or(&subject.fingerprint);
+        let mut bytes = [0; 16];
+        let first = hex::decode_to_slice(first, &mut bytes).map(|()| Fingerprint::from_bytes(bytes));
+        match (key_of(entry.as_str()), first) {
+            (Some(key), Ok(first)) => self.inner.get(&EntryName::gone(&key, &first)).await.is_ok(),
+            _ => false,
         }
     }
 }

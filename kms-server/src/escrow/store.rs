@@ -3,14 +3,14 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
+use kms_core::store::{Changes, EntryName, KeyStore, StoreCapabilities};
 use kms_core::{Error, ErrorKind, ListQuery, Page, Result, StoreStatus};
 use tracing::warn;
 
 use super::escrowed::{Escrowed, Kind, NoEscrow, key_of, kind};
 use super::known::{Digest, Pending, Standing};
 use super::line::{Says, Subject};
-use super::removal::to_its_end;
+use super::removal::{How, to_its_end};
 use super::seal;
 use super::writer::{Draft, Unwritten};
 use crate::settings::EscrowFailure;
@@ -131,15 +131,9 @@ impl Escrowed {
             }
         }
     }
-}
 
-#[async_trait]
-impl KeyStore for Escrowed {
-    fn capabilities(&self) -> StoreCapabilities {
-        self.inner.capabilities()
-    }
-
-    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+    /// Creates an entry. `gone` is the note of a key that is brought back.
+    async fn put_in(&self, name: &EntryName, record: &SecretBytes, gone: Option<&EntryName>) -> Result<()> {
         match kind(name) {
             Kind::Record => {}
             Kind::Deleted(key, subject) => {
@@ -148,7 +142,7 @@ impl KeyStore for Escrowed {
                 let change = async move { this.mark_deleted(&name, &mark, &key, subject).await };
                 return to_its_end(change).await;
             }
-            Kind::Other => return self.inner.create(name, record).await,
+            Kind::Other => return self.ask_to_create(name, record, gone).await,
         }
         let taken = || Error::new(ErrorKind::AlreadyExists, format!("create entry '{name}'"));
         match self.inner.get(name).await {
@@ -167,7 +161,7 @@ impl KeyStore for Escrowed {
         if let Some(pending) = &pending {
             self.known.add_pending(digest, pending.clone());
         }
-        match (self.inner.create(name, record).await, pending) {
+        match (self.ask_to_create(name, record, gone).await, pending) {
             (Ok(()), Some(pending)) => self.mark(pending, digest).await,
             (Ok(()), None) => {
                 self.lacks(text);
@@ -183,6 +177,29 @@ impl KeyStore for Escrowed {
         }
     }
 
+    async fn ask_to_create(
+        &self,
+        name: &EntryName,
+        record: &SecretBytes,
+        gone: Option<&EntryName>,
+    ) -> Result<()> {
+        match gone {
+            None => self.inner.create(name, record).await,
+            Some(gone) => self.inner.bring_back(name, record, gone).await,
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for Escrowed {
+    fn capabilities(&self) -> StoreCapabilities {
+        self.inner.capabilities()
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        self.put_in(name, record, None).await
+    }
+
     async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
         let content = self.inner.get(name).await?;
         if matches!(kind(name), Kind::Record) {
@@ -192,11 +209,20 @@ impl KeyStore for Escrowed {
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
-        self.remove(name, false).await
+        self.take_out(name, How::Deletes).await
     }
 
     async fn erase(&self, name: &EntryName) -> Result<()> {
-        self.remove(name, true).await
+        self.take_out(name, How::Erases).await
+    }
+
+    async fn remove(&self, name: &EntryName, gone: &EntryName, record: &SecretBytes) -> Result<()> {
+        let note = SecretBytes::from(record.expose());
+        self.take_out(name, How::Notes(gone.clone(), note)).await
+    }
+
+    async fn bring_back(&self, name: &EntryName, record: &SecretBytes, gone: &EntryName) -> Result<()> {
+        self.put_in(name, record, Some(gone)).await
     }
 
     async fn restore(&self, name: &EntryName) -> Result<()> {
@@ -219,6 +245,10 @@ impl KeyStore for Escrowed {
 
     async fn segments(&self, directory: &str) -> Result<Vec<String>> {
         self.inner.segments(directory).await
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        self.inner.changes()
     }
 
     fn closed_roots(&self) -> Option<usize> {

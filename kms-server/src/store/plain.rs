@@ -121,6 +121,9 @@ async fn with_roots(settings: &KeyStoreSettings, purpose: Purpose) -> Result<Arc
         return Ok(store);
     }
     prepared.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if purpose == Purpose::Look && prepared.is_to_be_made().await? {
+        return Ok(Arc::new(MemoryStore::new()));
+    }
     let wrapper = prepared.roots.peek().await.map_err(|error| roots::of_roots(&error))?;
     let store = Wrapped::new(prepared.roots.store(), wrapper);
     refuse_other_root(&store).await?;

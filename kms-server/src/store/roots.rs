@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kms_aws::AwsWrapper;
-use kms_core::roots::{Anchor, Making, Root, RootId, Roots, WrappedOneByOne};
+use kms_core::roots::{Anchor, Form, Making, Root, RootId, Roots, SealedAlways, WrappedOneByOne};
 use kms_core::store::{KeyStore, Wrapper};
 use kms_core::{Error, ErrorKind};
 use kms_fs::{FsConfig, FsForm, InHeader, OpenError, OpenMode, RootKey, SledStore};
@@ -76,6 +76,12 @@ pub async fn prepare(key_store: &KeyStoreSettings, mode: OpenMode) -> Result<Opt
             let collected = collect(kms).await?;
             one_by_one(store, collected, making, None)?
         }
+        KeyStoreSettings::Wrapped { store: BareStore::Postgres(config), kms } => {
+            let store = kms_postgres::open((**config).clone());
+            let store = store.map_err(|error| StartError::of_section("keystore.postgres", &error))?;
+            let collected = collect(kms).await?;
+            in_form(store, collected, Arc::new(SealedAlways), Making::OnEmpty, None)?
+        }
         KeyStoreSettings::Wrapped { store: BareStore::Fs(path), kms } => {
             embedded::refuse_no_directory(path)?;
             let collected = collect(kms).await?;
@@ -117,6 +123,19 @@ pub async fn prepare(key_store: &KeyStoreSettings, mode: OpenMode) -> Result<Opt
 }
 
 impl Prepared {
+    /// Returns whether the first start gives the store its key: it holds nothing yet.
+    pub async fn is_to_be_made(&self) -> Result<bool, StartError> {
+        if self.making != Making::OnEmpty {
+            return Ok(false);
+        }
+        let anchor = Anchor::read(&*self.roots.store()).await.map_err(|error| of_roots(&error))?;
+        if anchor.is_some() {
+            return Ok(false);
+        }
+        let records = self.roots.count_records().await.map_err(|error| of_roots(&error))?;
+        Ok(records.all() == 0)
+    }
+
     /// Opens the store, and logs what an operator should know.
     pub async fn open(self) -> Result<Arc<kms_core::roots::Rooted>, StartError> {
         for warning in &self.warnings {
@@ -269,8 +288,18 @@ fn one_by_one(
     making: Making,
     local: Option<Local>,
 ) -> Result<Prepared, StartError> {
+    let form = Arc::new(WrappedOneByOne::new(&collected.roots));
+    in_form(store, collected, form, making, local)
+}
+
+fn in_form(
+    store: Arc<dyn KeyStore>,
+    collected: Collected,
+    form: Arc<dyn Form>,
+    making: Making,
+    local: Option<Local>,
+) -> Result<Prepared, StartError> {
     let Collected { roots, warnings, hindrance } = collected;
-    let form = Arc::new(WrappedOneByOne::new(&roots));
     let making = if hindrance.is_some() { Making::Explicit } else { making };
     let roots = Roots::new(store, roots, form).map_err(|error| of_roots(&error))?;
     Ok(Prepared { roots, making, warnings, local, hindrance })

@@ -4,9 +4,11 @@
 mod aws;
 mod certificates;
 mod deletion;
+mod failover;
 mod migrate;
 mod minio;
 mod outer;
+mod postgres;
 mod rotation;
 mod sdk;
 mod setup;

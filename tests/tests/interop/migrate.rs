@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::aws;
 use super::minio::{Minio, path};
+use super::postgres::Store;
 use super::setup::KeyServer;
 
 /// The number of keys of the chain, of which `benches/migrate` moves more.
@@ -79,13 +80,16 @@ fn hop(from: &str, to: &str, keys: usize, longest: Duration) -> Value {
     report
 }
 
-/// Sled, Vault's K/V version 1, version 2, Secrets Manager, and sled again.
+/// Sled, Vault's K/V version 1, version 2, PostgreSQL, Secrets Manager, and sled again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sealed_first_opens_after_each_of_many_moves_that_were_killed() {
     let keys = wanted("KMS_MIGRATE_KEYS", KEYS);
     let dir = tempfile::tempdir().unwrap();
     let (first, last) = (Local::new(dir.path(), "first"), Local::new(dir.path(), "last"));
     let (v1, v2) = (Bao::with_kv(KvVersion::V1).await, Bao::with_kv(KvVersion::V2).await);
+    let database = Store::start().await;
+    let postgres = dir.path().join("postgres.toml");
+    fs::write(&postgres, database.sections()).unwrap();
     let secrets = dir.path().join("aws.toml");
     fs::write(&secrets, aws::secrets_manager().0).unwrap();
     let sealed = Sealed::under_new_keys(first.open(), keys).await;
@@ -93,11 +97,12 @@ async fn what_was_sealed_first_opens_after_each_of_many_moves_that_were_killed()
         text(&first.config).to_owned(),
         vault(dir.path(), "v1.toml", &v1, "v1"),
         vault(dir.path(), "v2.toml", &v2, "v2"),
+        text(&postgres).to_owned(),
         text(&secrets).to_owned(),
         text(&last.config).to_owned(),
     ];
     let scale = u64::try_from(keys.div_ceil(KEYS)).unwrap();
-    for (pair, longest) in stores.windows(2).zip([4000, 1000, 4000, 1000]) {
+    for (pair, longest) in stores.windows(2).zip([4000, 1000, 2000, 4000, 1000]) {
         hop(&pair[0], &pair[1], keys, Duration::from_millis(longest * scale));
     }
     assert!(sealed.len() >= 2 * keys, "{} ciphertexts", sealed.len());

@@ -12,6 +12,7 @@ use kms_tests::shell::kms;
 use kms_vault::{AppRole, KvVersion, Login, SecretSource};
 
 use super::aws;
+use super::postgres::{self, Store};
 use super::setup::{KeyServer, Process, attempt, free_address, run, text};
 
 const ALLOW: [&str; 6] = [
@@ -61,6 +62,12 @@ secret = "{secret}"
         bao.endpoint()
     );
     minio_keeps_its_objects(KeyServer::start_on(dir, &key_store, "vault: keys: 0 at", &ALLOW, &DENY));
+}
+
+#[test]
+fn minio_keeps_its_objects_on_postgresql() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), Store::start_blocking());
+    minio_keeps_its_objects(KeyServer::start_on(dir, &store.sections(), postgres::TOLD, &ALLOW, &DENY));
 }
 
 #[test]
@@ -416,6 +423,17 @@ impl Minio {
 
     fn credentials(&self) -> (&str, &str) {
         self.user.as_ref().map_or((USER, PASSWORD), |(user, password)| (user, password))
+    }
+
+    /// Returns the credentials as curl takes them.
+    pub fn login(&self) -> String {
+        let (user, password) = self.credentials();
+        format!("{user}:{password}")
+    }
+
+    /// Returns the URL of an object, whose path begins with its bucket.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
     }
 
     /// Begins a session of a user, and returns its credentials in the form of [`attempt_as`](Self::attempt_as).

@@ -2,6 +2,7 @@
 use kms_tests::programs::program;
 
 use super::aws;
+use super::postgres::{self, Store};
 use super::setup::{KeyServer, attempt, text};
 
 const APP_ALLOW: [&str; 11] = [
@@ -25,6 +26,15 @@ fn the_official_sdk_is_served() {
     // As in a config of KES.
     let server = KeyServer::start_with("[deletion]\ngrace = \"0s\"\n", &APP_ALLOW, &APP_DENY);
     the_sdk_is_served(&server, &[("KES_TEST_MANY", "2500")]);
+}
+
+/// With as many keys as several pages of the iterators have.
+#[test]
+fn the_official_sdk_is_served_from_postgresql() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), Store::start_blocking());
+    let sections = format!("[deletion]\ngrace = \"0s\"\n{}", store.sections());
+    let server = KeyServer::start_on(dir, &sections, postgres::TOLD, &APP_ALLOW, &APP_DENY);
+    the_sdk_is_served(&server, &[("KES_TEST_MANY", "5000")]);
 }
 
 #[test]

@@ -86,19 +86,40 @@ identities = ["{app}", "{client}"]
 
     /// Starts one more server with the identities and the certificate of this one.
     pub fn start_beside(&self, key_store: &str, told: &str, allow: &[&str], deny: &[&str]) -> Self {
+        let mut other = self.prepare_beside();
+        other.configure(key_store, told, allow, deny);
+        other
+    }
+
+    /// Creates the files of one more server with the identities and the certificate of this one.
+    fn prepare_beside(&self) -> Self {
         let mut other = Self::prepare(tempfile::tempdir().unwrap());
         (other.admin_key, other.app_key) = (self.admin_key.clone(), self.app_key.clone());
         for name in ["server.key", "server.crt"] {
             fs::copy(self.dir.path().join(name), other.dir.path().join(name)).unwrap();
         }
-        other.configure(key_store, told, allow, deny);
         other
     }
 
     /// Starts the real KES on a directory of key files, with the policy of [`KeyServer::start`].
     pub fn start_kes(kes: &Path, allow: &[&str]) -> Self {
-        let mut server = Self::prepare(tempfile::tempdir().unwrap());
-        let [admin, app] = [&server.admin_key, &server.app_key].map(|key| identity_of(key));
+        let server = Self::prepare(tempfile::tempdir().unwrap());
+        fs::create_dir(server.dir.path().join("keys")).unwrap();
+        server.with_kes(kes, "  fs:\n    path: keys\n", allow)
+    }
+
+    /// Starts the real KES with this section for its key store.
+    pub fn start_kes_on(kes: &Path, key_store: &str, allow: &[&str]) -> Self {
+        Self::prepare(tempfile::tempdir().unwrap()).with_kes(kes, key_store, allow)
+    }
+
+    /// Starts one more KES with the identities and the certificate of this one.
+    pub fn start_kes_beside(&self, kes: &Path, key_store: &str, allow: &[&str]) -> Self {
+        self.prepare_beside().with_kes(kes, key_store, allow)
+    }
+
+    fn with_kes(mut self, kes: &Path, key_store: &str, allow: &[&str]) -> Self {
+        let [admin, app] = [&self.admin_key, &self.app_key].map(|key| identity_of(key));
         let patterns: String = allow.iter().fold(String::new(), |mut text, pattern| {
             writeln!(text, "    - {pattern}").unwrap();
             text
@@ -107,13 +128,12 @@ identities = ["{app}", "{client}"]
             "version: v1\naddress: {}\nadmin:\n  identity: {admin}\ntls:\n  key: server.key\n  cert: server.crt\n\
              policy:\n  minio:\n    allow:\n{patterns}    identities:\n    - {app}\n\
              cache:\n  expiry:\n    any: 5m\n    unused: 20s\n\
-             keystore:\n  fs:\n    path: keys\n",
-            server.address
+             keystore:\n{key_store}",
+            self.address
         );
-        fs::create_dir(server.dir.path().join("keys")).unwrap();
-        fs::write(server.dir.path().join("kes.yml"), config).unwrap();
-        server.run_kes_config(kes);
-        server
+        fs::write(self.dir.path().join("kes.yml"), config).unwrap();
+        self.run_kes_config(kes);
+        self
     }
 
     /// Ends the server and starts `program` with the config of KES.
@@ -173,6 +193,11 @@ identities = ["{app}", "{client}"]
         let process = Process::start(command, &self.dir.path().join("server.log"));
         process.until_listening(self.address);
         self.process = Some(process);
+    }
+
+    /// Kills the server.
+    pub fn kill(&mut self) {
+        self.process = None;
     }
 
     /// Stops the server as an operator does and expects success.

@@ -1,6 +1,7 @@
 //! Reads of a key beside creates and deletes of it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use shuttle::future::spawn;
 
@@ -105,5 +106,21 @@ fn a_read_that_was_asked_for_began_after_the_request() {
             reader.await.unwrap();
         }
         assert_eq!(ring.served(&request).await.unwrap(), now, "an older read brings the old key back");
+    });
+}
+
+#[test]
+fn what_a_notice_told_is_not_served_as_it_was_before() {
+    check(|| async {
+        let (ring, store) = ring(CacheConfig::default());
+        store.replace();
+        let readers = ["a", "b"].map(|who| reader(&ring, who));
+        let now = store.replace();
+        ring.cache.read_again(&name(), Instant::now()).await;
+        assert_eq!(ring.served(&request("c")).await.unwrap(), now);
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        assert_eq!(ring.served(&request("c")).await.unwrap(), now, "an older read brings the old key back");
     });
 }

@@ -6,6 +6,7 @@
 mod cache;
 mod fixtures;
 mod gate;
+mod losses;
 mod single_flight;
 mod slot;
 mod store;
@@ -39,7 +40,11 @@ fn check<F: Future<Output = ()>>(model: impl Fn() -> F + Send + Sync + 'static) 
 type Ring = Arc<KeyRing<Arc<Store>>>;
 
 fn ring(config: CacheConfig) -> (Ring, Arc<Store>) {
-    let store = Arc::new(Store::default());
+    over(Store::default(), config)
+}
+
+fn over(store: Store, config: CacheConfig) -> (Ring, Arc<Store>) {
+    let store = Arc::new(store);
     (Arc::new(KeyRing::new(Arc::clone(&store), config)), store)
 }
 

@@ -85,7 +85,7 @@ fn a_key_that_was_read_anew_does_not_end_with_the_old_one() {
             let sweep = {
                 let slot = Arc::clone(&slot);
                 thread::spawn(move || {
-                    slot.due(Instant::now(), Duration::ZERO, &config);
+                    slot.due(Instant::now(), Duration::ZERO, &config, None);
                 })
             };
             slot.finish(&read, Ok(key()));

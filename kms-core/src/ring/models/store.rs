@@ -19,6 +19,7 @@ const SOME_TIME: Duration = Duration::ZERO;
 
 #[derive(Default)]
 pub struct Store {
+    notes_removals: bool,
     entries: Mutex<BTreeMap<String, SecretBytes>>,
     reading: AtomicUsize,
     /// The most reads of keys that were under way at once. What belongs to a key is read beside.
@@ -26,6 +27,24 @@ pub struct Store {
 }
 
 impl Store {
+    /// Creates a store that notes removals.
+    pub fn noting() -> Self {
+        Self { notes_removals: true, ..Self::default() }
+    }
+
+    /// Loses the key, as a store does that a promoted standby serves.
+    pub fn lose(&self) {
+        self.entries.lock().unwrap().remove(name().as_str());
+    }
+
+    /// Removes the key and notes that at once, as another server would.
+    pub fn remove_noting(&self) {
+        let gone = EntryName::gone(&name(), &self.fingerprint().unwrap());
+        let mut entries = self.entries.lock().unwrap();
+        entries.remove(name().as_str());
+        entries.insert(gone.as_str().to_owned(), SecretBytes::from(b"note".as_slice()));
+    }
+
     /// Replaces the key, as another server would, and returns the new fingerprint.
     pub fn replace(&self) -> Fingerprint {
         let encoded = record().encode();
@@ -44,7 +63,8 @@ impl Store {
 #[async_trait]
 impl KeyStore for Store {
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities::shared("model")
+        let shared = StoreCapabilities::shared("model");
+        if self.notes_removals { shared.noting_removals() } else { shared }
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {

@@ -11,6 +11,7 @@ pub mod ls;
 pub mod metric;
 pub mod migrate;
 pub mod policy;
+pub mod postgres;
 pub mod root;
 pub mod root_key;
 pub mod server;

@@ -7,8 +7,8 @@ use super::super::schema::{RawFs, RawKeyStore, RawOuterKms};
 use super::super::value::OneOrMany;
 use super::context::Context;
 use super::root_key::{is_inside, root_key};
-use super::{aws, kms, vault};
-use crate::settings::{BareStore, KeyStoreSettings, RootKeySource};
+use super::{aws, kms, postgres, vault};
+use crate::settings::{BareStore, KeyStoreSettings, RootKeySource, RootSettings};
 
 /// The variable that holds the root key where a config for KES names none.
 const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
@@ -20,7 +20,7 @@ pub fn key_store(
     cache: &CacheConfig,
     context: &mut Context<'_>,
 ) -> Result<KeyStoreSettings, Problem> {
-    let has_other = raw.fs.is_some() || raw.vault.is_some() || raw.memory.is_some();
+    let has_other = raw.fs.is_some() || raw.vault.is_some() || raw.postgres.is_some() || raw.memory.is_some();
     // Beside another store, a section of AWS without a store does not count.
     raw.aws = raw.aws.filter(|aws| !has_other || aws.kms.is_some() || aws.secretsmanager.is_some());
     refuse_unsupported(&raw, context)?;
@@ -38,7 +38,10 @@ pub fn key_store(
             let message = "a directory of key files of KES has no further roots, expected none here";
             return Err(context.problem("kms", message));
         }
-        return Ok(KeyStoreSettings::Wrapped { store: bare_store(raw, context)?, kms });
+        return Ok(KeyStoreSettings::Wrapped { store: bare_store(raw, &kms, context)?, kms });
+    }
+    if raw.postgres.is_some() {
+        return Err(context.problem("keystore.postgres", postgres::NO_ROOT));
     }
     match (raw.fs, raw.vault, raw.aws, raw.memory) {
         (Some(raw), ..) => fs_store(raw, context),
@@ -52,7 +55,7 @@ pub fn key_store(
             Ok(KeyStoreSettings::Memory)
         }
         (None, None, None, None) => {
-            let message = "no key store, expected keystore.fs, keystore.vault, keystore.aws.kms, \
+            let message = "no key store, expected keystore.fs, keystore.postgres, keystore.vault, keystore.aws.kms, \
                 keystore.aws.secretsmanager, or keystore.memory, which forgets all keys at the end";
             Err(context.problem("keystore", message))
         }
@@ -69,7 +72,7 @@ fn refuse_unsupported(raw: &RawKeyStore, context: &mut Context<'_>) -> Result<()
         return Ok(());
     }
     let message = format!(
-        "{what} is not supported as a key store, expected fs, vault, aws or memory (docs/from-kes.md says how to move)"
+        "{what} is not supported as a key store, expected fs, postgres, vault, aws or memory (docs/from-kes.md says how to move)"
     );
     Err(context.problem(&key, message))
 }
@@ -86,6 +89,7 @@ fn present(raw: &RawKeyStore) -> Vec<&'static str> {
     let stores = [
         ("keystore.fs", raw.fs.is_some()),
         ("keystore.vault", raw.vault.is_some()),
+        ("keystore.postgres", raw.postgres.is_some()),
         ("keystore.aws", raw.aws.is_some()),
         ("keystore.memory", raw.memory.is_some()),
     ];
@@ -93,7 +97,11 @@ fn present(raw: &RawKeyStore) -> Vec<&'static str> {
 }
 
 /// Checks a key store whose root key is that of the section `kms`.
-fn bare_store(raw: RawKeyStore, context: &Context<'_>) -> Result<BareStore, Problem> {
+fn bare_store(
+    raw: RawKeyStore,
+    kms: &[RootSettings],
+    context: &mut Context<'_>,
+) -> Result<BareStore, Problem> {
     if raw.has_root_key() {
         let place = context.layers.place_of("kms");
         let message =
@@ -102,13 +110,18 @@ fn bare_store(raw: RawKeyStore, context: &Context<'_>) -> Result<BareStore, Prob
         let key = keys.into_iter().find(|key| context.layers.is_set(*key)).unwrap_or(keys[0]);
         return Err(context.problem(key, message));
     }
-    match (raw.fs, raw.vault) {
-        (Some(raw), _) => context
+    match (raw.fs, raw.vault, raw.postgres) {
+        (Some(raw), ..) => context
             .required_path(raw.path.as_deref(), "keystore.fs.path", "the directory of the store")
             .map(BareStore::Fs),
-        (_, Some(raw)) => Ok(BareStore::Vault(Box::new(vault::vault(raw, "keystore.vault", context)?))),
-        (None, None) => {
-            let message = "only keystore.fs and keystore.vault can have their root key here";
+        (_, Some(raw), _) => Ok(BareStore::Vault(Box::new(vault::vault(raw, "keystore.vault", context)?))),
+        (.., Some(raw)) => {
+            postgres::refuse_unnamed(kms, context)?;
+            Ok(BareStore::Postgres(Box::new(postgres::postgres(raw, context)?)))
+        }
+        (None, None, None) => {
+            let message =
+                "only keystore.fs, keystore.vault and keystore.postgres can have their root key here";
             Err(context.problem("kms", message))
         }
     }

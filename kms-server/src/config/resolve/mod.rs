@@ -10,6 +10,7 @@ mod kms;
 mod log;
 mod pattern;
 mod policies;
+mod postgres;
 mod root_key;
 mod routes;
 mod tls;

@@ -55,12 +55,24 @@ impl TlsInputs {
 pub(super) fn of_vault(key_store: &KeyStoreSettings) -> u64 {
     let mut hasher = DefaultHasher::new();
     for tls in key_store.vault_tls() {
-        let own = tls.cert.iter().chain(&tls.key).cloned();
-        for file in own.chain(kms_trust::files_of(tls.ca.as_deref())) {
-            content(&file).as_deref().hash(&mut hasher);
-        }
+        hash_files(&mut hasher, [&tls.cert, &tls.key], tls.ca.as_deref());
     }
     hasher.finish()
+}
+
+/// Returns a hash of the files for the TLS connections to a PostgreSQL.
+pub(super) fn of_postgres(key_store: &KeyStoreSettings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    if let Some(config) = key_store.postgres() {
+        hash_files(&mut hasher, [&config.tls.cert, &config.tls.key], config.tls.ca.as_deref());
+    }
+    hasher.finish()
+}
+
+fn hash_files(hasher: &mut DefaultHasher, own: [&Option<PathBuf>; 2], ca: Option<&Path>) {
+    for file in own.into_iter().flatten().cloned().chain(kms_trust::files_of(ca)) {
+        content(&file).as_deref().hash(hasher);
+    }
 }
 
 fn content(file: &Path) -> Option<Zeroizing<Vec<u8>>> {

@@ -46,6 +46,8 @@ struct AtStart {
     key_store: KeyStoreSettings,
     /// The hash of the files for the TLS connections to a Vault.
     vault_files: u64,
+    /// The hash of the files for the TLS connections to a PostgreSQL.
+    postgres_files: u64,
     cache: CacheConfig,
     grace: Duration,
     escrow: Option<EscrowSettings>,
@@ -289,7 +291,20 @@ impl AtStart {
         let LogSettings { error, error_level, .. } = LogSettings::default();
         let log = LogSettings { error, error_level, ..log };
         let vault_files = inputs::of_vault(&key_store);
-        (Self { address, threads, probes, key_store, vault_files, cache, grace, escrow, log }, tls)
+        let postgres_files = inputs::of_postgres(&key_store);
+        let at_start = Self {
+            address,
+            threads,
+            probes,
+            key_store,
+            vault_files,
+            postgres_files,
+            cache,
+            grace,
+            escrow,
+            log,
+        };
+        (at_start, tls)
     }
 
     /// Returns the names of the settings that differ.
@@ -300,6 +315,7 @@ impl AtStart {
             ("probes", self.probes != other.probes),
             ("keystore", self.key_store != other.key_store),
             ("the files of keystore.vault.tls", self.vault_files != other.vault_files),
+            ("the files of keystore.postgres.tls", self.postgres_files != other.postgres_files),
             ("cache", self.cache != other.cache),
             ("deletion", self.grace != other.grace),
             ("escrow", self.escrow != other.escrow),

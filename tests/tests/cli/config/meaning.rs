@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kms_core::{Identity, KeyName};
 use kms_server::config::{Environment, load, load_text};
-use kms_server::settings::{KeyStoreSettings, RootKeySource};
+use kms_server::settings::{BareStore, KeyStoreSettings, RootKeySource};
 use kms_tests::recipient::{OTHER, OWNER};
 
 use super::example::{ADMIN, APP, GOOD, good};
@@ -95,7 +95,15 @@ fn the_examples_are_good() {
         [("KMS_ADMIN_IDENTITY", ADMIN), ("MINIO_IDENTITY", APP), ("VAULT_ROLE_ID", "role")]
             .into_iter()
             .collect();
-    for name in ["minimal.toml", "server.toml", "vault.toml", "aws.toml", "wrapped.toml", "roots.toml"] {
+    for name in [
+        "minimal.toml",
+        "server.toml",
+        "vault.toml",
+        "aws.toml",
+        "wrapped.toml",
+        "roots.toml",
+        "postgres.toml",
+    ] {
         let loaded = load(&examples.join(name), &environment).unwrap_or_else(|problem| panic!("{problem}"));
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings[0]);
     }
@@ -125,9 +133,50 @@ fn the_examples_are_good() {
     let all = good(&all, &[("KMS_ADMIN_IDENTITY", ADMIN), ("VAULT_ROLE_ID", "role")]).settings;
     let KeyStoreSettings::FsWithRoots { kms, .. } = all.key_store else { panic!("it has roots") };
     assert_eq!(kms.len(), 3);
+    let postgres = fs::read_to_string(examples.join("postgres.toml")).unwrap();
+    let is_set = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let uncommented =
+        |line: &'_ str| line.strip_prefix("# ").filter(|line| is_set(line)).unwrap_or(line).to_owned();
+    let postgres: Vec<_> = postgres.lines().map(uncommented).collect();
+    let all = good(&postgres.join("\n"), &[("KMS_ADMIN_IDENTITY", ADMIN)]).settings;
+    let KeyStoreSettings::Wrapped { store: BareStore::Postgres(config), kms } = all.key_store else {
+        panic!("its keys are in PostgreSQL")
+    };
+    assert_eq!((config.hosts.len(), config.listen_hosts.len(), kms.len()), (2, 2, 1));
+    let default = kms_postgres::PostgresConfig::new(config.hosts.clone(), "keys", "kms");
+    assert_eq!((config.schema, config.table, config.pool), (default.schema, default.table, default.pool));
+    assert!(!config.create_schema && !config.standby_reads);
     let least = load(&examples.join("minimal.toml"), &environment).unwrap().settings;
     assert_eq!((least.address, least.cache), (full.address, full.cache));
     assert_eq!(least.tls.verify_clients, full.tls.verify_clients);
+}
+
+#[test]
+fn a_database_is_named_by_the_config_a_url_and_the_variables_of_libpq() {
+    const STORE: &str = "[keystore.fs]\npath = \"data\"\nroot_key_file = \"root.key\"";
+    let config = |section: &str, environment: &[(&str, &str)]| {
+        let section = format!("[keystore.postgres]\n{section}\n[[kms]]\nlocal.root_key_file = 'root.key'");
+        match good(&GOOD.replacen(STORE, &section, 1), environment).settings.key_store {
+            KeyStoreSettings::Wrapped { store: BareStore::Postgres(config), .. } => *config,
+            other => panic!("{other:?}"),
+        }
+    };
+    let hosts = |config: &kms_postgres::PostgresConfig| {
+        config.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let listed = config("host = ['a', 'b']\nport = 5433\nuser = 'kms'\ndatabase = 'keys'", &[]);
+    assert_eq!((hosts(&listed).as_str(), listed.database.as_str()), ("a:5433 b:5433", "keys"));
+    assert_eq!(hosts(&config("host = 'a, b'\nport = [1, '2']\nuser = 'kms'", &[])), "a:1 b:2");
+    let url =
+        config("url = 'postgresql://kms:${PW}@a,b:6000/keys?sslmode=verify-full'", &[("PW", "pw-secret")]);
+    assert_eq!((hosts(&url).as_str(), url.user.as_str()), ("a:5432 b:6000", "kms"));
+    assert!(url.password.is_some() && !format!("{url:?}").contains("pw-secret"));
+    let of_libpq = [("PGHOST", "a,b"), ("PGUSER", "me"), ("PGDATABASE", "keys"), ("PGPASSWORD", "pw-secret")];
+    let variables = config("", &of_libpq);
+    assert_eq!((hosts(&variables).as_str(), variables.user.as_str()), ("a:5432 b:5432", "me"));
+    assert_eq!(config("user = 'kms'", &of_libpq).user, "kms", "the config counts first");
+    let own = config("", &[&of_libpq[..], &[("KMS_KEYSTORE__POSTGRES__HOST", "c")]].concat());
+    assert_eq!(hosts(&own), "c:5432");
 }
 
 #[test]

@@ -4,6 +4,9 @@ use kms_server::config::{Environment, load_text};
 
 use super::example::{ADMIN, APP, GOOD, good};
 
+/// The section of the good config for its key store.
+const STORE: &str = "[keystore.fs]\npath = \"data\"\nroot_key_file = \"root.key\"";
+
 /// Loads the good config with `old` replaced by `new` and returns the error, which has one line.
 #[track_caller]
 fn bad(old: &str, new: &str) -> String {
@@ -180,7 +183,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
         (
             "[keystore.fs]\npath = \"data\"\nroot_key_file = \"root.key\"",
             "[keystore.memory]\n[kms.aws]\nkey = 'k'",
-            &["kms.toml:22: kms: only keystore.fs and keystore.vault"],
+            &["kms.toml:22: kms: only keystore.fs, keystore.vault and keystore.postgres"],
         ),
         // Several roots.
         (
@@ -270,6 +273,97 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
             assert!(line.contains(part), "{part:?} is not in {line:?}");
         }
     }
+}
+
+#[test]
+fn a_store_in_postgresql_is_told_with_its_key_and_place() {
+    let whole = "host = 'db'\nuser = 'kms'\n[[kms]]\nlocal.root_key_file = 'root.key'";
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "host = 'db'\nuser = 'kms'",
+            &[
+                "kms.toml:21: keystore.postgres: no root",
+                "[[kms]]",
+                "local.root_key_file",
+                "docs/postgres.md",
+            ],
+        ),
+        (
+            "hosts = 'db'",
+            &["kms.toml:22: keystore.postgres.hosts: unknown key, expected one of url, host, port"],
+        ),
+        (
+            &whole.replace("host = 'db'\n", ""),
+            &["kms.toml:21: keystore.postgres.host: it is missing, and so are 'url' and PGHOST"],
+        ),
+        (&whole.replace("user = 'kms'\n", ""), &["keystore.postgres.user: it is missing, and so is PGUSER"]),
+        (
+            &format!("tls.mode = 'verify'\n{whole}"),
+            &["kms.toml:22: keystore.postgres.tls.mode: expected disable", "verify-ca or verify-full"],
+        ),
+        (&format!("tls.cert = 'c'\n{whole}"), &["keystore.postgres.tls: 'cert' and 'key' belong together"]),
+        (
+            &format!("port = 70000\n{whole}"),
+            &["kms.toml:22: keystore.postgres.port: found an integer, expected a port from 1 to 65535"],
+        ),
+        (
+            &format!("port = [5432, 0]\n{whole}"),
+            &["keystore.postgres.port[1]: expected a port from 1 to 65535"],
+        ),
+        (
+            &format!("port = [5432, 5433]\n{whole}"),
+            &["kms.toml:22: keystore.postgres.port: there has to be one port, or one for each host"],
+        ),
+        (
+            &format!("pool = 1\n{whole}"),
+            &["kms.toml:22: keystore.postgres.pool: it has to be from 2 to 1000"],
+        ),
+        (
+            &format!("password = 'pw-secret'\npassword_file = 'file'\n{whole}"),
+            &["kms.toml:22: keystore.postgres.password: there is a 'password_file' too"],
+        ),
+        (
+            &format!("url = 'mysql://kms:pw-secret@db'\n{whole}"),
+            &["kms.toml:22: keystore.postgres.url: expected it to begin with 'postgresql://'"],
+        ),
+        (
+            "host = 'db'\nuser = 'kms'\n[kms.aws]\nkey = 'alias/a'",
+            &["kms.toml:25: kms.aws.key: the root of a PostgreSQL store is known by its ARN", "'id'"],
+        ),
+        (
+            &format!("{whole}\n[keystore.memory]"),
+            &["two key stores, expected one: keystore.postgres is at kms.toml:21"],
+        ),
+    ];
+    for (section, parts) in cases {
+        let line = bad(STORE, &format!("[keystore.postgres]\n{section}"));
+        for part in *parts {
+            assert!(line.contains(part), "{part:?} is not in {line:?}");
+        }
+        assert!(!line.contains("pw-secret"), "{line}");
+    }
+}
+
+#[test]
+fn less_than_a_checked_server_of_the_database_is_a_warning() {
+    let warnings = |section: &str, environment: &[(&str, &str)]| {
+        let root = "[[kms]]\nlocal.root_key_file = 'root.key'";
+        let section = format!("[keystore.postgres]\nuser = 'kms'\n{section}\n{root}");
+        let loaded = good(&GOOD.replacen(STORE, &section, 1), environment);
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for section in
+        ["host = 'db'", "host = 'db'\ntls.mode = 'verify-full'", "host = '/run/db'\ntls.mode = 'disable'"]
+    {
+        assert_eq!(warnings(section, &[]), Vec::<String>::new(), "{section}");
+    }
+    for mode in ["disable", "allow", "prefer", "require", "verify-ca"] {
+        let told = warnings(&format!("host = 'db'\ntls.mode = '{mode}'"), &[]);
+        assert!(told[0].starts_with("kms.toml:24: keystore.postgres.tls.mode: "), "{told:?}");
+        assert!(told[0].ends_with("expected verify-full"), "{told:?}");
+    }
+    let of_variable = warnings("host = 'db'", &[("PGSSLMODE", "require")]);
+    assert!(of_variable[0].contains("keystore.postgres.tls.mode: require: "), "{of_variable:?}");
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn an_unknown_key_is_told_where_something_is_missing() {
     for (store, told) in [
         (
             "keystore:\n  redis: {endpoint: x}\n",
-            "kes.yml:3: keystore: no key store, expected keystore.fs, keystore.vault, keystore.aws.kms, \
+            "kes.yml:3: keystore: no key store, expected keystore.fs, keystore.postgres, keystore.vault, keystore.aws.kms, \
              keystore.aws.secretsmanager, or keystore.memory, which forgets all keys at the end; \
              passed over was keystore.redis at kes.yml:4, an unknown key",
         ),

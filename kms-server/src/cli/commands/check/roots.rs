@@ -26,10 +26,14 @@ pub async fn check_roots(key_store: &KeyStoreSettings) -> Vec<Finding> {
     if findings.iter().any(|finding| finding.level == Level::Problem) {
         return findings;
     }
-    if let KeyStoreSettings::Wrapped { store: BareStore::Vault(config), .. } = key_store {
-        let of_vault = kms_vault::check((**config).clone()).await;
+    if let KeyStoreSettings::Wrapped { store, .. } = key_store {
+        let (name, of_store) = match store {
+            BareStore::Vault(config) => ("vault", kms_vault::check((**config).clone()).await),
+            BareStore::Postgres(config) => ("postgres", kms_postgres::check((**config).clone()).await),
+            BareStore::Fs(_) => ("sled", Vec::new()),
+        };
         findings.extend(
-            of_vault.iter().map(|finding| Finding::new(finding.level, SUBJECT, format!("vault: {finding}"))),
+            of_store.iter().map(|finding| Finding::new(finding.level, SUBJECT, format!("{name}: {finding}"))),
         );
         if findings.iter().any(|finding| finding.level == Level::Problem) {
             return findings;
@@ -69,6 +73,13 @@ async fn check_holders(kms: &[RootSettings], has_another: bool) -> Vec<Finding> 
 async fn check_prepared(prepared: &Prepared) -> Vec<Finding> {
     let mut findings: Vec<_> =
         prepared.warnings.iter().map(|warning| Finding::warning(SUBJECT, warning)).collect();
+    let peeked = prepared.roots.peek().await;
+    if peeked.is_err() && matches!(prepared.is_to_be_made().await, Ok(true)) {
+        let detail =
+            "the store is empty: the first start of a server gives it a store key, which each root opens";
+        findings.push(Finding::good(ROOT, detail));
+        return findings;
+    }
     match prepared.roots.status().await {
         Ok(status) => findings.extend(told(&status, prepared)),
         Err(error) => {
@@ -76,7 +87,7 @@ async fn check_prepared(prepared: &Prepared) -> Vec<Finding> {
             return findings;
         }
     }
-    let wrapper = match prepared.roots.peek().await {
+    let wrapper = match peeked {
         Ok(wrapper) => wrapper,
         Err(error) => {
             findings.push(Finding::problem(ROOT, error.chain().to_string()));
@@ -88,7 +99,10 @@ async fn check_prepared(prepared: &Prepared) -> Vec<Finding> {
         Some(local) => findings.extend(exercised(&local.path, &store).await),
         None => match survey(&store).await {
             Ok(survey) => findings.extend(surveyed(store.capabilities().name, &survey)),
-            Err(error) => findings.push(Finding::problem(SUBJECT, format!("vault: {}", error.chain()))),
+            Err(error) => {
+                let name = store.capabilities().name;
+                findings.push(Finding::problem(SUBJECT, format!("{name}: {}", error.chain())));
+            }
         },
     }
     findings

@@ -1,0 +1,224 @@
+//! Failed calls to PostgreSQL, and the kinds of error that they are.
+//!
+//! A failure is judged in three places: `Failure::of` takes from the driver's error what may be shown, `kind` is what
+//! callers hear, and `is_lost` says whether the connection is of no use any more. An unknown SQLSTATE is an outage.
+
+use std::error::Error as StdError;
+use std::io;
+
+use kms_core::{Error, ErrorKind};
+use tokio_postgres::error::{DbError, Severity};
+
+/// A call without an answer, or without a useful one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The server refuses or cannot do it. Details are left out: they may quote a row.
+    #[error("postgresql answers {code}: {says}{}", advice(.code))]
+    Server {
+        /// The SQLSTATE.
+        code: String,
+        /// The server's text.
+        says: String,
+        /// Whether the server also ended the connection.
+        fatal: bool,
+    },
+    /// There is no connection, or it ended.
+    #[error("{0}")]
+    Lost(String),
+    /// The login cannot be made with what we have.
+    #[error("{0}")]
+    Login(String),
+    /// No answer came in time.
+    #[error("no answer came within {0} ms")]
+    Timeout(u128),
+    /// As many calls as may be are under way. Nothing was sent.
+    #[error("as many {0} as may be are under way, see the setting 'pool'")]
+    Busy(&'static str),
+    /// The server answers and takes no writes, so it may be behind another one.
+    #[error("the server takes no writes (it is a standby, or transactions are read-only there)")]
+    ReadOnly,
+    /// The transaction ended, and the server warned that it may not be kept.
+    #[error("the server does not vouch for the transaction: {0}")]
+    Warned(String),
+    /// The table is not one for keys.
+    #[error("{0} (see the SQL of 'kms postgres schema')")]
+    Unfit(String),
+    /// A defect of this program.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Failure {
+    /// Creates a failure from an error of the driver.
+    pub fn of(error: &tokio_postgres::Error) -> Self {
+        if let Some(db) = error.as_db_error() {
+            return Self::of_server(db);
+        }
+        let why = texts(error);
+        let is_about_password = why.contains("password missing") || why.contains("authentication");
+        if is_about_password && !error.is_closed() {
+            return Self::Login(why);
+        }
+        Self::Lost(why)
+    }
+
+    fn of_server(db: &DbError) -> Self {
+        let code = db.code().code().to_owned();
+        // A pooler's errors have no severity that is not translated. Those of class 08 end connections in any case.
+        let fatal = db.parsed_severity() != Some(Severity::Error) || code.starts_with("08");
+        Self::Server { code, says: db.message().to_owned(), fatal }
+    }
+
+    /// Returns whether nothing more can be asked over this connection, or should be.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            // A connection to a server that became read-only leads to no primary any more.
+            Self::Server { code, fatal, .. } => *fatal || code == "25006",
+            Self::Busy(_) | Self::Warned(_) | Self::Unfit(_) => false,
+            Self::Lost(_) | Self::Login(_) | Self::Timeout(_) | Self::ReadOnly | Self::Internal(_) => true,
+        }
+    }
+
+    /// Returns whether the same read may succeed at once over another connection.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::ReadOnly => true,
+            Self::Server { .. } => self.is_lost() && self.kind() != ErrorKind::LoginRefused,
+            _ => false,
+        }
+    }
+
+    /// Returns whether a transaction that failed so may have been committed.
+    ///
+    /// An error that leaves the connection open rolled the transaction back.
+    pub fn leaves_outcome_unknown(&self) -> bool {
+        match self {
+            Self::Server { fatal, .. } => *fatal,
+            Self::Lost(_) | Self::Timeout(_) | Self::Warned(_) => true,
+            Self::Login(_) | Self::Busy(_) | Self::ReadOnly | Self::Unfit(_) | Self::Internal(_) => false,
+        }
+    }
+
+    /// Returns the kind of error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Server { code, .. } => kind_of(code),
+            Self::Login(_) => ErrorKind::LoginRefused,
+            Self::Timeout(_) | Self::Warned(_) => ErrorKind::Timeout,
+            Self::Busy(_) => ErrorKind::Throttled,
+            Self::Lost(_) | Self::ReadOnly | Self::Unfit(_) => ErrorKind::Unreachable,
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// Creates the error of `operation`.
+    pub fn into_error(self, operation: impl Into<String>) -> Error {
+        Error::with_source(self.kind(), operation, self)
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+/// Returns the kind of a SQLSTATE (PostgreSQL 15, appendix A). A table that is missing is an outage and no absence: nobody
+/// knows which keys were in it.
+fn kind_of(code: &str) -> ErrorKind {
+    match code {
+        "57P03" => ErrorKind::Sealed,
+        "25006" | "53100" => ErrorKind::ReadOnly,
+        "53300" | "53400" | "55P03" | "40001" | "40P01" | "57014" => ErrorKind::Throttled,
+        "42501" => ErrorKind::Denied,
+        _ if code.starts_with("28") => ErrorKind::LoginRefused,
+        _ => ErrorKind::Unreachable,
+    }
+}
+
+/// Returns what an operator should do about a SQLSTATE.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "57P03" => " (it starts up or shuts down, and is asked again)",
+        "25006" => {
+            " (it is a standby or read-only; the next connection looks for the server that takes writes)"
+        }
+        "53100" => " (its disk is full: nothing is created or deleted until there is room)",
+        "53300" => " (raise max_connections, or lower 'pool')",
+        "42501" => {
+            " (a right is missing: 'kms postgres schema' prints the grants, and 'kms check' names the right)"
+        }
+        "42P01" | "3F000" => " (make it by the SQL of 'kms postgres schema', or set 'create_schema')",
+        "3D000" => " (see the setting 'database')",
+        "42P10" => {
+            " (the table has no primary key on its names: make it by the SQL of 'kms postgres schema')"
+        }
+        _ if code.starts_with("28") => " (see user, password and the server's pg_hba.conf)",
+        _ => "",
+    }
+}
+
+/// Returns the texts of an error and its sources. The driver's errors hold no password.
+fn texts(error: &dyn StdError) -> String {
+    let (mut text, mut next) = (error.to_string(), error.source());
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: &str, fatal: bool) -> Failure {
+        Failure::Server { code: code.to_owned(), says: "text".to_owned(), fatal }
+    }
+
+    #[test]
+    fn states_have_their_kinds_and_tell_what_to_do() {
+        for (code, kind, advice) in [
+            ("57P03", ErrorKind::Sealed, "starts up"),
+            ("25006", ErrorKind::ReadOnly, "standby"),
+            ("53300", ErrorKind::Throttled, "max_connections"),
+            ("53100", ErrorKind::ReadOnly, "disk is full"),
+            ("28P01", ErrorKind::LoginRefused, "password"),
+            ("28000", ErrorKind::LoginRefused, "pg_hba.conf"),
+            ("42501", ErrorKind::Denied, "right"),
+            ("42P01", ErrorKind::Unreachable, "create_schema"),
+            ("57P01", ErrorKind::Unreachable, "57P01"),
+            ("XX000", ErrorKind::Unreachable, "XX000"),
+        ] {
+            let failure = server(code, false);
+            assert_eq!(failure.kind(), kind, "{code}");
+            assert!(failure.to_string().contains(advice), "{failure}");
+        }
+    }
+
+    #[test]
+    fn no_failure_is_ever_an_absence() {
+        for class in 0..60 {
+            for code in [format!("{class:02}000"), format!("{class:02}P01"), format!("{class:02}P02")] {
+                assert!(!matches!(kind_of(&code), ErrorKind::NotFound | ErrorKind::AlreadyExists), "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_end_of_the_connection_leaves_a_commit_open() {
+        assert!(server("57P01", true).leaves_outcome_unknown());
+        assert!(!server("53100", false).leaves_outcome_unknown());
+        assert!(Failure::Warned("canceling wait".to_owned()).leaves_outcome_unknown());
+        assert!(!Failure::Busy("writes").leaves_outcome_unknown());
+    }
+}

@@ -1,0 +1,8 @@
+//! Records as rows of one table.
+
+mod doubts;
+mod postgres_store;
+mod read;
+mod transaction;
+
+pub use postgres_store::PostgresStore;

@@ -1,0 +1,426 @@
+//! The key store in a table.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{Changes, EntryName, KeyStore, Notes, StoreCapabilities, next_segments};
+use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::doubts::{Doubt, Doubts, End, Flight, PENDING};
+use super::read;
+use super::transaction::{Step, Transactions};
+use crate::changes::{self, Listening};
+use crate::config::PostgresConfig;
+use crate::connection::{Value, Wanted};
+use crate::error::Failure;
+use crate::pool::Pool;
+use crate::sql::Sql;
+use crate::tls::Tls;
+
+/// The most names that are asked of the server at once.
+const CHUNK: usize = 1025;
+/// Behind every name of a key and of an entry, in the order of bytes.
+const END: char = char::MAX;
+/// Before every name of a key, and behind every name that begins with a dot.
+const FIRST_OF_KEYS: &str = "0";
+/// The pause before a write of unknown outcome is read again. It doubles up to the longest.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// A key store in one table of a PostgreSQL.
+///
+/// Creates are atomic and there is never an UPDATE. A create is acknowledged when the server vouches that it is kept: one
+/// row was inserted, and no warning came before the end of the commit. A write outlives its caller, and is never sent
+/// twice.
+///
+/// Rows are bytes here. They should come sealed, by [`kms_core::roots`].
+pub struct PostgresStore(Arc<Inner>);
+
+struct Inner {
+    config: Arc<PostgresConfig>,
+    tls: Tls,
+    sql: Arc<Sql>,
+    primary: Pool,
+    /// For reads while the primary is away.
+    standby: Option<Pool>,
+    transactions: Transactions,
+    /// Writes under way: at most half of the connections, so that reads are never held up by them.
+    writes: Arc<Semaphore>,
+    doubts: Arc<Doubts>,
+    listening: Arc<Listening>,
+}
+
+/// A write for its task: what it is called, what it changes, and how its outcome is found out.
+struct Write {
+    operation: String,
+    name: EntryName,
+    steps: Vec<Step>,
+    /// The error when a step found the store otherwise.
+    otherwise: ErrorKind,
+    /// What a create wrote.
+    record: Option<Arc<SecretBytes>>,
+}
+
+impl PostgresStore {
+    /// Opens the table that `config` names. No connection is made until one is needed.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: the configuration or a TLS file cannot be used.
+    pub fn connect(config: PostgresConfig) -> Result<Self> {
+        config.validate()?;
+        let tls = Tls::new(&config.tls)?;
+        let (sql, config) = (Arc::new(Sql::new(&config)), Arc::new(config));
+        let pool = |wanted| {
+            Pool::new(&config, &tls, wanted)
+                .map_err(|failure| failure.into_error("open the pool of connections"))
+        };
+        let primary = pool(Wanted::Primary)?;
+        let standby = if config.standby_reads { Some(pool(Wanted::Any)?) } else { None };
+        let writes = Arc::new(Semaphore::new((config.pool / 2).max(1)));
+        let transactions = Transactions::new(primary.clone(), Arc::clone(&sql), config.timeout);
+        Ok(Self(Arc::new(Inner {
+            config,
+            tls,
+            sql,
+            primary,
+            standby,
+            transactions,
+            writes,
+            doubts: Arc::default(),
+            listening: Arc::default(),
+        })))
+    }
+}
+
+impl Inner {
+    fn place(&self, name: &EntryName) -> String {
+        format!("row '{name}' of '{}' in PostgreSQL", self.config.place())
+    }
+
+    /// Makes a write in a task of its own, and waits for it for a time.
+    async fn write(self: &Arc<Self>, write: Write) -> Result<()> {
+        let (operation, config) = (write.operation.clone(), &self.config);
+        let busy = || Failure::Busy("writes").into_error(operation.clone());
+        let pass = timeout(config.timeout, Arc::clone(&self.writes).acquire_owned()).await;
+        let pass = pass.map_err(|_| busy())?.map_err(|_| busy())?;
+        let doubt = match write.record {
+            Some(_) => Doubt::Created { since: Instant::now() },
+            None => Doubt::Deleted,
+        };
+        let flight = Flight::begin(&self.doubts, &write.name, doubt);
+        let waiting = flight.waiting();
+        let (told, outcome) = oneshot::channel();
+        // It gives up looking before the caller does, who then hears why.
+        let (this, until) = (Arc::clone(self), Instant::now() + config.write_timeout.mul_f64(0.9));
+        tokio::spawn(async move {
+            let (end, result) = this.carry_out(&write, until).await;
+            flight.end(end);
+            drop(pass);
+            // The caller may have left; the ring reads it back when it is asked again.
+            let _ = told.send(result);
+        });
+        let result = match timeout(config.write_timeout, outcome).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::with_source(ErrorKind::Internal, operation, "its task ended")),
+            Err(_) => {
+                let why = "it is still under way, and goes on";
+                Err(Error::with_source(ErrorKind::Timeout, operation, why))
+            }
+        };
+        drop(waiting);
+        result
+    }
+
+    async fn carry_out(&self, write: &Write, until: Instant) -> (End, Result<()>) {
+        let operation = write.operation.as_str();
+        let trouble = match self.transactions.make(&write.steps).await {
+            Ok(None) => return (End::Kept, Ok(())),
+            Ok(Some(_)) => {
+                let why = if write.otherwise == ErrorKind::AlreadyExists {
+                    "there is a row"
+                } else {
+                    "there is no row"
+                };
+                return (End::Undone, Err(Error::with_source(write.otherwise, operation, why)));
+            }
+            Err(trouble) => trouble,
+        };
+        if !trouble.may_be_kept {
+            return (End::Undone, Err(trouble.failure.into_error(operation)));
+        }
+        let unknown = |failure: &Failure| {
+            let why = format!("nobody knows yet whether it took effect: {failure}");
+            Error::with_source(ErrorKind::Timeout, operation, why)
+        };
+        tracing::warn!("{operation}: {}", trouble.failure);
+        let Some(record) = &write.record else { return (End::Unknown, Err(unknown(&trouble.failure))) };
+        let (mut pause, mut last) = (LOOK_AGAIN.0, trouble.failure);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return (End::Unknown, Err(unknown(&last)));
+            }
+            match self.transactions.read_kept(&write.name, left).await {
+                Ok(Some(found)) if found == **record => return (End::Kept, Ok(())),
+                Ok(Some(_)) => {
+                    let why = "another record was read back";
+                    return (End::Undone, Err(Error::with_source(ErrorKind::AlreadyExists, operation, why)));
+                }
+                // The INSERT may still wait for a standby.
+                Ok(None) => return (End::Unknown, Err(unknown(&last))),
+                Err(failure) => last = failure,
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LOOK_AGAIN.1);
+        }
+    }
+
+    /// Reads a row of which a plain read proves nothing.
+    async fn get_in_doubt(&self, name: &EntryName, doubt: Doubt) -> Result<SecretBytes> {
+        let operation = format!("read {}", self.place(name));
+        let read = self.transactions.read_kept(name, self.config.timeout).await;
+        match (read.map_err(|failure| failure.into_error(operation.clone()))?, doubt) {
+            (Some(record), Doubt::Created { .. }) => {
+                self.doubts.settle(name);
+                Ok(record)
+            }
+            (Some(record), Doubt::Deleted) => Ok(record),
+            (None, Doubt::Created { since }) if since.elapsed() < PENDING => {
+                let why = "a create of it may still be under way";
+                Err(Error::with_source(ErrorKind::Timeout, operation, why))
+            }
+            (None, Doubt::Created { .. }) => Err(absent(operation)),
+            (None, Doubt::Deleted) => {
+                self.doubts.settle(name);
+                Err(absent(operation))
+            }
+        }
+    }
+
+    async fn read(&self, operation: &str, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
+        let read = read::of_primary(&self.primary, statement, values, self.config.timeout).await;
+        read.map_err(|failure| failure.into_error(operation))
+    }
+
+    /// Reads a row of a standby, if that is allowed. What it lacks is no absence.
+    async fn get_of_standby(&self, name: &EntryName, outage: Error) -> Result<SecretBytes> {
+        let Some(standby) = &self.standby else { return Err(outage) };
+        let values: [Value<'_>; 1] = [(&name.as_str(), Type::TEXT)];
+        let read = read::of_any(standby, &self.sql.read, &values, self.config.timeout).await;
+        let Ok(rows) = read else { return Err(outage) };
+        match record(&rows) {
+            Ok(Some(record)) => Ok(record),
+            Ok(None) => {
+                let why = "the standby that answered does not have it, and the primary may";
+                Err(Error::with_source(ErrorKind::Unreachable, outage.operation(), why))
+            }
+            Err(_) => Err(outage),
+        }
+    }
+
+    /// Returns the names from `from` to before `before`, in byte order and at most `limit`; those up to `after` are left out.
+    async fn names(&self, from: &str, after: &str, before: &str, limit: usize) -> Result<Vec<String>> {
+        let operation = format!("list '{}' in PostgreSQL", self.config.place());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let values: [Value<'_>; 4] =
+            [(&from, Type::TEXT), (&after, Type::TEXT), (&before, Type::TEXT), (&limit, Type::INT8)];
+        let rows = self.read(&operation, &self.sql.list, &values).await?;
+        names(&rows).map_err(|failure| failure.into_error(operation))
+    }
+}
+
+#[async_trait]
+impl KeyStore for PostgresStore {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::shared("postgresql").noting_removals()
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        let record = copied(record);
+        let mut steps = vec![Step::Insert(name.clone(), Arc::clone(&record))];
+        steps.extend(notice_of_marker(name));
+        self.0.write(self.creating("create", name, record, steps)).await
+    }
+
+    async fn bring_back(&self, name: &EntryName, record: &SecretBytes, gone: &EntryName) -> Result<()> {
+        let record = copied(record);
+        let steps = vec![Step::Insert(name.clone(), Arc::clone(&record)), Step::Clear(gone.clone())];
+        self.0.write(self.creating("create", name, record, steps)).await
+    }
+
+    async fn replace(&self, name: &EntryName, record: &SecretBytes, notes: &Notes<'_>) -> Result<()> {
+        let record = copied(record);
+        let mut steps = vec![
+            Step::Delete(name.clone()),
+            Step::Note(notes.gone.clone(), copied(notes.record)),
+            Step::Clear(notes.back.clone()),
+            Step::Insert(name.clone(), Arc::clone(&record)),
+        ];
+        steps.extend(notice_of_key(name));
+        let write = self.creating("replace", name, record, steps);
+        self.0.write(Write { otherwise: ErrorKind::NotFound, ..write }).await
+    }
+
+    async fn get(&self, name: &EntryName) -> Result<SecretBytes> {
+        if let Some(doubt) = self.0.doubts.about(name) {
+            return self.0.get_in_doubt(name, doubt).await;
+        }
+        let operation = format!("read {}", self.0.place(name));
+        let values: [Value<'_>; 1] = [(&name.as_str(), Type::TEXT)];
+        let rows = match self.0.read(&operation, &self.0.sql.read, &values).await {
+            Ok(rows) => rows,
+            Err(error) if error.kind().is_outage() => return self.0.get_of_standby(name, error).await,
+            Err(error) => return Err(error),
+        };
+        let record = record(&rows).map_err(|failure| failure.into_error(operation.clone()))?;
+        record.ok_or_else(|| absent(operation))
+    }
+
+    async fn delete(&self, name: &EntryName) -> Result<()> {
+        let mut steps = vec![Step::Delete(name.clone())];
+        steps.extend(notice_of_marker(name).or_else(|| notice_of_key(name)));
+        self.0.write(self.deleting(name, steps)).await
+    }
+
+    async fn remove(&self, name: &EntryName, gone: &EntryName, record: &SecretBytes) -> Result<()> {
+        let mut steps = vec![Step::Delete(name.clone()), Step::Note(gone.clone(), copied(record))];
+        steps.extend(notice_of_marker(name).or_else(|| notice_of_key(name)));
+        self.0.write(self.deleting(name, steps)).await
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> Result<Page> {
+        if !query.prefix.is_empty() && !KeyName::is_valid_prefix(query.prefix) {
+            return Ok(Page::default());
+        }
+        let from = query.prefix.max(FIRST_OF_KEYS);
+        let before = format!("{}{END}", query.prefix);
+        let wanted = query.limit.saturating_add(1);
+        let (mut names, mut after) = (Vec::new(), query.after.unwrap_or_default().replace('\0', ""));
+        while names.len() < wanted {
+            let chunk = (wanted - names.len()).min(CHUNK);
+            let found = self.0.names(from, &after, &before, chunk).await?;
+            let is_last = found.len() < chunk;
+            if let Some(last) = found.last() {
+                after.clone_from(last);
+            }
+            // A text that is no name of a key was put there by somebody else.
+            names.extend(found.into_iter().filter_map(|name| KeyName::new(name).ok()));
+            if is_last {
+                break;
+            }
+        }
+        let more = names.len() > query.limit;
+        names.truncate(query.limit);
+        Ok(Page { names, more })
+    }
+
+    async fn segments(&self, directory: &str) -> Result<Vec<String>> {
+        let operation = format!("list '{directory}' of '{}' in PostgreSQL", self.0.config.place());
+        let before = format!("{directory}{END}");
+        let values: [Value<'_>; 2] = [(&directory, Type::TEXT), (&before.as_str(), Type::TEXT)];
+        let rows = self.0.read(&operation, &self.0.sql.segments, &values).await?;
+        let names = names(&rows).map_err(|failure| failure.into_error(operation))?;
+        Ok(next_segments(directory, names.iter().map(String::as_str)))
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        let Inner { config, tls, sql, listening, .. } = &*self.0;
+        Some(changes::listen(Arc::clone(config), tls.clone(), Arc::clone(sql), Arc::clone(listening)))
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        const OPERATION: &str = "ask PostgreSQL how it is";
+        const STATEMENT: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'off', \
+            pg_catalog.current_setting('fsync') = 'on'";
+        let began = Instant::now();
+        let Inner { primary, standby, config, .. } = &*self.0;
+        match read::of_primary(primary, STATEMENT, &[], config.timeout).await {
+            Ok(rows) => {
+                let status = StoreStatus::ok(began.elapsed());
+                let syncs = rows.first().map(|row| row.try_get(1)).transpose();
+                let syncs: Option<bool> =
+                    syncs.map_err(|error| Failure::from(error).into_error(OPERATION))?;
+                let status = match syncs {
+                    Some(true) => status,
+                    _ => status.degraded("fsync is off in PostgreSQL: a power cut loses keys"),
+                };
+                let why =
+                    "the connection that listens is down, so deletions by other servers are heard later";
+                Ok(if self.0.listening.is_deaf() { status.degraded(why) } else { status })
+            }
+            Err(failure) => {
+                let error = failure.into_error(OPERATION);
+                let Some(standby) = standby.as_ref().filter(|_| error.kind().is_outage()) else {
+                    return Err(error);
+                };
+                match read::of_any(standby, STATEMENT, &[], config.timeout).await {
+                    Ok(_) => {
+                        let why =
+                            format!("only a standby answers, so nothing can be changed: {}", error.chain());
+                        Ok(StoreStatus::ok(began.elapsed()).degraded(why))
+                    }
+                    Err(_) => Err(error),
+                }
+            }
+        }
+    }
+
+    fn place(&self, name: &EntryName) -> String {
+        self.0.place(name)
+    }
+}
+
+impl PostgresStore {
+    fn creating(&self, doing: &str, name: &EntryName, record: Arc<SecretBytes>, steps: Vec<Step>) -> Write {
+        let operation = format!("{doing} {}", self.0.place(name));
+        let otherwise = ErrorKind::AlreadyExists;
+        Write { operation, name: name.clone(), steps, otherwise, record: Some(record) }
+    }
+
+    fn deleting(&self, name: &EntryName, steps: Vec<Step>) -> Write {
+        let operation = format!("delete {}", self.0.place(name));
+        Write { operation, name: name.clone(), steps, otherwise: ErrorKind::NotFound, record: None }
+    }
+}
+
+/// Returns the notice of a marker that is made or removed: it changes what a key means that others have in memory.
+fn notice_of_marker(name: &EntryName) -> Option<Step> {
+    let rest = [".d/", ".x/", ".p/"].iter().find_map(|directory| name.as_str().strip_prefix(directory))?;
+    let (key, _) = rest.split_once('/')?;
+    Some(Step::Notify(key.to_owned()))
+}
+
+/// Returns the notice of a key whose entry is removed.
+fn notice_of_key(name: &EntryName) -> Option<Step> {
+    (!name.is_hidden()).then(|| Step::Notify(name.as_str().to_owned()))
+}
+
+fn copied(record: &SecretBytes) -> Arc<SecretBytes> {
+    Arc::new(SecretBytes::from(record.expose()))
+}
+
+fn absent(operation: String) -> Error {
+    Error::with_source(ErrorKind::NotFound, operation, "there is no row")
+}
+
+fn record(rows: &[Row]) -> std::result::Result<Option<SecretBytes>, Failure> {
+    let Some(row) = rows.first() else { return Err(Failure::Internal("a SELECT without a row".to_owned())) };
+    let record: Option<Vec<u8>> = row.try_get(1)?;
+    Ok(record.map(SecretBytes::new))
+}
+
+fn names(rows: &[Row]) -> std::result::Result<Vec<String>, Failure> {
+    let mut names = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let Some(name) = row.try_get(1)? {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}

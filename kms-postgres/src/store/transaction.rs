@@ -1,0 +1,188 @@
+//! Transactions that write. Each is acknowledged only if every step did what it had to, and no warning came.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kms_core::primitives::SecretBytes;
+use kms_core::store::EntryName;
+use tokio::time::timeout;
+use tokio_postgres::types::Type;
+
+use crate::connection::Value;
+use crate::error::Failure;
+use crate::pool::{Lease, Pool};
+use crate::sql::{BEGIN, Sql};
+
+/// How often a connection is taken before a write that proves to be of no use. Nothing was sent by then.
+const TRIES: usize = 4;
+
+/// One statement of a transaction.
+pub enum Step {
+    /// Inserts a row, which has to be absent.
+    Insert(EntryName, Arc<SecretBytes>),
+    /// Deletes a row, which has to be there.
+    Delete(EntryName),
+    /// Inserts a row unless there is one of that name.
+    Note(EntryName, Arc<SecretBytes>),
+    /// Deletes a row if it is there.
+    Clear(EntryName),
+    /// Tells those who listen of the key.
+    Notify(String),
+}
+
+/// A transaction that failed.
+#[derive(Debug)]
+pub struct Trouble {
+    /// Why.
+    pub failure: Failure,
+    /// Whether it may have been committed, or may still be.
+    pub may_be_kept: bool,
+}
+
+/// Makes transactions.
+pub struct Transactions {
+    pool: Pool,
+    sql: Arc<Sql>,
+    /// The longest time until the first statement is sent.
+    patience: Duration,
+}
+
+impl Transactions {
+    /// Takes connections from `pool`.
+    pub fn new(pool: Pool, sql: Arc<Sql>, patience: Duration) -> Self {
+        Self { pool, sql, patience }
+    }
+
+    /// Makes a transaction of `steps`. Returns the number of the step that found the store otherwise, in which case nothing
+    /// was changed; `None` if the transaction is kept.
+    ///
+    /// It waits as long as the server does: a create that waits for a standby is not cut off.
+    pub async fn make(&self, steps: &[Step]) -> Result<Option<usize>, Trouble> {
+        let unsent = |failure| Trouble { failure, may_be_kept: false };
+        let lease = self.begin().await.map_err(unsent)?;
+        let Some((last, before)) = steps.split_last() else { return Ok(None) };
+        for (number, step) in before.iter().enumerate() {
+            // Nothing is committed yet. The server undoes it when the connection ends.
+            if !self.step(&lease, step).await.map_err(unsent)? {
+                return self.undo(lease, number).await;
+            }
+        }
+        // Both at once. After a failed step COMMIT undoes the transaction. After a step that changed nothing it is only
+        // sent along if there is nothing else to commit.
+        if before.is_empty() {
+            let (stepped, committed) = tokio::join!(biased; self.step(&lease, last), lease.run("COMMIT"));
+            if stepped.map_err(in_doubt)? {
+                return kept(lease, committed);
+            }
+            if committed.is_ok() {
+                lease.give_back();
+            }
+            return Ok(Some(0));
+        }
+        if !self.step(&lease, last).await.map_err(unsent)? {
+            return self.undo(lease, before.len()).await;
+        }
+        let committed = lease.run("COMMIT").await;
+        kept(lease, committed)
+    }
+
+    /// Reads a row by a transaction that writes and that is kept; `None` if there is no row.
+    ///
+    /// The commit stands behind that of the row, so wherever the one is kept, so is the other.
+    pub async fn read_kept(
+        &self,
+        name: &EntryName,
+        within: Duration,
+    ) -> Result<Option<SecretBytes>, Failure> {
+        let reading = async {
+            let probe = EntryName::probe().map_err(|error| Failure::Internal(error.to_string()))?;
+            let content = Arc::new(SecretBytes::from(b"probe".as_slice()));
+            let (insert, delete) = (Step::Insert(probe.clone(), content), Step::Delete(probe));
+            let lease = self.begin().await?;
+            let rows = lease.query(&self.sql.read, &[(&name.as_str(), Type::TEXT)]).await?;
+            let record: Option<Vec<u8>> = match rows.first() {
+                Some(row) => row.try_get(1)?,
+                None => return Err(Failure::Internal("a SELECT without a row".to_owned())),
+            };
+            let (inserted, deleted) =
+                tokio::join!(biased; self.step(&lease, &insert), self.step(&lease, &delete));
+            if !inserted? || !deleted? {
+                return Err(Failure::Internal(
+                    "a row of our own could not be inserted and deleted".to_owned(),
+                ));
+            }
+            let committed = lease.run("COMMIT").await;
+            kept(lease, committed).map_err(|trouble| trouble.failure)?;
+            Ok(record.map(SecretBytes::new))
+        };
+        timeout(within, reading).await.unwrap_or(Err(Failure::Timeout(within.as_millis())))
+    }
+
+    /// Begins a transaction, over another connection if the first leads nowhere.
+    async fn begin(&self) -> Result<Lease, Failure> {
+        let deadline = Instant::now() + self.patience;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let failure = match self.try_to_begin(deadline).await {
+                Ok(lease) => return Ok(lease),
+                Err(failure) => failure,
+            };
+            if failure.is_lost() {
+                self.pool.clear();
+            }
+            if tries == TRIES || !failure.is_passing() || Instant::now() >= deadline {
+                return Err(failure);
+            }
+        }
+    }
+
+    async fn try_to_begin(&self, deadline: Instant) -> Result<Lease, Failure> {
+        let lease = self.pool.lease(deadline).await?;
+        lease.begin_watch();
+        let left = deadline.saturating_duration_since(Instant::now());
+        match timeout(left, lease.run(BEGIN)).await {
+            Ok(begun) => begun.map(|()| lease),
+            Err(_) => Err(Failure::Timeout(left.as_millis())),
+        }
+    }
+
+    /// Sends one statement. Returns whether it did what it has to.
+    async fn step(&self, lease: &Lease, step: &Step) -> Result<bool, Failure> {
+        let Sql { insert, delete, notify, .. } = &*self.sql;
+        match step {
+            Step::Insert(name, record) | Step::Note(name, record) => {
+                let values: [Value<'_>; 2] = [(&name.as_str(), Type::TEXT), (&record.expose(), Type::BYTEA)];
+                let inserted = lease.query(insert, &values).await?.len() == 1;
+                Ok(inserted || matches!(step, Step::Note(..)))
+            }
+            Step::Delete(name) => Ok(lease.query(delete, &[(&name.as_str(), Type::TEXT)]).await?.len() == 1),
+            Step::Clear(name) => lease.query(delete, &[(&name.as_str(), Type::TEXT)]).await.map(|_| true),
+            Step::Notify(key) => lease.query(notify, &[(key, Type::TEXT)]).await.map(|_| true),
+        }
+    }
+
+    async fn undo(&self, lease: Lease, step: usize) -> Result<Option<usize>, Trouble> {
+        // A connection that ends undoes it, too.
+        if lease.run("ROLLBACK").await.is_ok() {
+            lease.give_back();
+        }
+        Ok(Some(step))
+    }
+}
+
+/// Judges the end of a transaction.
+fn kept(lease: Lease, committed: Result<(), Failure>) -> Result<Option<usize>, Trouble> {
+    committed.map_err(in_doubt)?;
+    let warned = lease.warned();
+    lease.give_back();
+    match warned {
+        None => Ok(None),
+        Some(warning) => Err(in_doubt(Failure::Warned(warning))),
+    }
+}
+
+/// Creates the trouble of a transaction whose COMMIT was sent.
+fn in_doubt(failure: Failure) -> Trouble {
+    Trouble { may_be_kept: failure.leaves_outcome_unknown(), failure }
+}

@@ -1,0 +1,91 @@
+//! What `check` finds, and that it proves rights instead of believing in them.
+
+use kms_core::store::{Finding, KeyStore, Level};
+use kms_postgres::{PostgresConfig, check};
+use kms_tests::postgres::{Postgres, config};
+use kms_tests::programs::free_port;
+
+use super::common::{entry, open, record};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_in_order_has_few_warnings() {
+    let server = Postgres::start().await;
+    open(server.config()).create(&entry("key"), &record()).await.unwrap();
+    let findings = check(server.config()).await;
+    assert!(findings.iter().all(|finding| finding.level != Level::Problem), "{findings:?}");
+    for (what, level, text) in [
+        ("connection", Level::Good, "takes writes"),
+        ("tls", Level::Warning, "none is in force"),
+        ("table", Level::Good, "name text"),
+        ("rights", Level::Good, "select, insert and delete"),
+        ("durability", Level::Good, "fsync is on"),
+        ("replication", Level::Warning, "no standby"),
+        ("probe row", Level::Good, "written"),
+        ("changes", Level::Good, "heard"),
+        ("keys", Level::Good, "1 in"),
+        ("backup", Level::Warning, "object store"),
+    ] {
+        let found = findings
+            .iter()
+            .find(|finding| finding.what == what)
+            .unwrap_or_else(|| panic!("{what}: {findings:?}"));
+        assert!(found.level == level && found.detail.contains(text), "{found:?}");
+    }
+    assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys"), "1", "no probe is left");
+    let standby = server.standby("spare").await;
+    server.set("synchronous_standby_names", "spare");
+    kms_tests::programs::until("it is synchronous", async || {
+        server.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"
+    })
+    .await;
+    assert!(has(&check(server.config()).await, "replication", Level::Good, "'spare'"));
+    let of_standby = check(standby.config()).await;
+    assert!(has(&of_standby, "connection", Level::Problem, "takes no writes"), "{of_standby:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_found() {
+    let server = Postgres::start_with(&["fsync=off", "synchronous_commit=off"]).await;
+    server.sql("CREATE TABLE public.other (a int); GRANT SELECT ON public.other TO kms; GRANT UPDATE ON kms.kms_keys TO kms");
+    let findings = check(server.config()).await;
+    for (what, text) in [
+        ("durability", "fsync is off"),
+        ("durability", "synchronous_commit is 'off'"),
+        ("rights", "may update"),
+        ("rights", "public.other"),
+    ] {
+        assert!(
+            findings.iter().any(|f| f.what == what && f.level == Level::Warning && f.detail.contains(text)),
+            "{text}: {findings:?}"
+        );
+    }
+    for (sql, undo, what, text) in [
+        ("REVOKE DELETE ON kms.kms_keys FROM kms", "GRANT DELETE ON kms.kms_keys TO kms", "rights", "delete"),
+        (
+            "ALTER TABLE kms.kms_keys RENAME TO away",
+            "ALTER TABLE kms.away RENAME TO kms_keys",
+            "table",
+            "does not exist",
+        ),
+        ("ALTER TABLE kms.kms_keys SET UNLOGGED", "ALTER TABLE kms.kms_keys SET LOGGED", "table", "unlogged"),
+        (
+            "ALTER TABLE kms.kms_keys DROP CONSTRAINT kms_keys_pkey",
+            "ALTER TABLE kms.kms_keys ADD PRIMARY KEY (name)",
+            "table",
+            "primary key",
+        ),
+    ] {
+        server.sql(sql);
+        let findings = check(server.config()).await;
+        assert!(has(&findings, what, Level::Problem, text), "{findings:?}");
+        server.sql(undo);
+    }
+    let nowhere = check(config(&[free_port()])).await;
+    assert!(has(&nowhere, "connection", Level::Problem, "refused"), "{nowhere:?}");
+    let wrong = check(PostgresConfig { pool: 0, ..server.config() }).await;
+    assert!(has(&wrong, "configuration", Level::Problem, "half"), "{wrong:?}");
+}
+
+fn has(findings: &[Finding], what: &str, level: Level, text: &str) -> bool {
+    findings.iter().any(|found| found.what == what && found.level == level && found.detail.contains(text))
+}

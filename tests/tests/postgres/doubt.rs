@@ -1,0 +1,143 @@
+//! Writes that the server does not vouch for, and rows that a standby does not have.
+
+use std::time::Duration;
+
+use kms_core::ErrorKind;
+use kms_core::store::KeyStore;
+use kms_postgres::PostgresConfig;
+use kms_tests::postgres::{Postgres, config};
+use kms_tests::programs::until;
+
+use super::common::{bytes, entry, kind, open, record, told};
+
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+const CANCEL: &str =
+    "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+/// The server says COMMIT, and warns that no standby has the row. A plain read finds it then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_is_no_acknowledgement_until_a_standby_is_back() {
+    let server = Postgres::start().await;
+    // The role would hide the warning, and would not wait for anybody.
+    server.sql(
+        "ALTER ROLE kms SET client_min_messages = 'error'; ALTER ROLE kms SET synchronous_commit = 'off'; \
+                ALTER ROLE kms SET statement_timeout = '1s'",
+    );
+    server.set("synchronous_standby_names", "spare");
+    let store = open(PostgresConfig { write_timeout: Duration::from_secs(3), ..server.config() });
+    let create = tokio::spawn({
+        let store = store.clone();
+        async move { store.create(&entry("key"), &record()).await }
+    });
+    until("the create waits for the standby", async || server.sql(WAITING) == "1").await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(server.sql(WAITING), "1", "no timeout of the role ends it");
+    server.sql(CANCEL);
+    until("the row is visible", async || {
+        server.sql("SELECT count(*) FROM kms.kms_keys WHERE name = 'key'") == "1"
+    })
+    .await;
+    let (kind_of_create, text) = told(create.await.unwrap());
+    assert_eq!(kind_of_create, ErrorKind::Timeout, "{text}");
+    assert!(text.contains("nobody knows yet"), "{text}");
+
+    // Whoever reads it back must not take the visible row for a kept one.
+    let quick = tokio::time::timeout(Duration::from_secs(2), store.get(&entry("key"))).await;
+    assert!(!matches!(quick, Ok(Ok(_))), "a row that no standby has is not vouched for");
+    let standby = server.standby("spare").await;
+    let read = async || store.get(&entry("key")).await.is_ok_and(|found| found == record());
+    until("the row is vouched for", read).await;
+    assert_eq!(standby.sql("SELECT count(*) FROM kms.kms_keys WHERE name = 'key'"), "1");
+    store.create(&entry("second"), &record()).await.unwrap();
+}
+
+/// Without its standby a create waits. The caller is told that nobody knows, and the create goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_outlives_its_caller_and_is_not_sent_twice() {
+    let server = Postgres::start().await;
+    server.set("synchronous_standby_names", "spare");
+    let config = PostgresConfig {
+        pool: 4,
+        write_timeout: Duration::from_millis(700),
+        timeout: Duration::from_secs(1),
+        ..server.config()
+    };
+    let store = open(config);
+    let (first, text) = told(store.create(&entry("first"), &record()).await);
+    assert_eq!(first, ErrorKind::Timeout);
+    assert!(text.contains("still under way"), "{text}");
+    // A caller that goes away does not end it either.
+    let gone =
+        tokio::time::timeout(Duration::from_millis(300), store.create(&entry("second"), &record())).await;
+    assert!(gone.is_err());
+    assert_eq!(server.sql(WAITING), "2");
+    // Half of the connections are writes now. A third write is refused without being sent, and reads go on.
+    assert_eq!(kind(store.create(&entry("third"), &record()).await), Some(ErrorKind::Throttled));
+    assert_eq!(kind(store.get(&entry("absent")).await), Some(ErrorKind::NotFound));
+    // Not visible yet, and no absence: the INSERT waits.
+    assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys WHERE name = 'second'"), "0");
+    server.set("synchronous_standby_names", "");
+    for name in ["first", "second"] {
+        until("the create has ended", async || {
+            store.get(&entry(name)).await.is_ok_and(|found| found == record())
+        })
+        .await;
+    }
+    assert_eq!(kind(store.get(&entry("third")).await), Some(ErrorKind::NotFound), "it was never sent");
+    assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys"), "2", "no probe is left");
+}
+
+/// The connection ends while the create waits. Nobody but the server knows what became of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_leaves_a_doubt_and_no_absence() {
+    let server = Postgres::start().await;
+    server.set("synchronous_standby_names", "spare");
+    let store = open(PostgresConfig {
+        write_timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        ..server.config()
+    });
+    let create = tokio::spawn({
+        let store = store.clone();
+        async move { store.create(&entry("key"), &record()).await }
+    });
+    until("the create waits", async || server.sql(WAITING) == "1").await;
+    server.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    assert_eq!(kind(create.await.unwrap()), Some(ErrorKind::Timeout));
+    assert_ne!(kind(store.get(&entry("key")).await), Some(ErrorKind::NotFound));
+    server.set("synchronous_standby_names", "");
+    until("it is known", async || store.get(&entry("key")).await.is_ok_and(|found| found == record())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_a_standby_does_not_have_is_no_absence() {
+    let mut server = Postgres::start().await;
+    let standby = server.standby("spare").await;
+    let both = config(&[server.port(), standby.port()]);
+    let quick = PostgresConfig { timeout: Duration::from_secs(2), ..both };
+    let store = open(quick.clone());
+    let reading = open(PostgresConfig { standby_reads: true, ..quick });
+    store.create(&entry("key"), &record()).await.unwrap();
+    until("the standby has it", async || standby.sql("SELECT count(*) FROM kms.kms_keys") == "1").await;
+    server.kill();
+    for name in ["key", "absent"] {
+        let (kind, text) = told(store.get(&entry(name)).await);
+        assert_eq!(kind, ErrorKind::Unreachable, "{text}");
+    }
+    assert!(reading.get(&entry("key")).await.unwrap() == record(), "by choice a standby answers");
+    let (kind_of_absent, text) = told(reading.get(&entry("absent")).await);
+    assert_eq!(kind_of_absent, ErrorKind::Unreachable);
+    assert!(text.contains("standby"), "{text}");
+    assert!(
+        reading.segments(".d/").await.is_err()
+            && reading.list(&kms_core::ListQuery::prefix("")).await.is_err()
+    );
+    assert!(reading.status().await.unwrap().degraded.unwrap().contains("standby"));
+    assert!(reading.create(&entry("new"), &bytes("new")).await.is_err());
+    standby.promote();
+    until("the promoted server is found", async || {
+        kind(store.get(&entry("absent")).await) == Some(ErrorKind::NotFound)
+    })
+    .await;
+    reading.create(&entry("new"), &bytes("new")).await.unwrap();
+}

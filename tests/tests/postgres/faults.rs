@@ -1,0 +1,236 @@
+//! Sessions that end, servers that restart, networks that drop, disks that are full, rights and tables that are missing.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kms_core::store::KeyStore;
+use kms_core::{ErrorKind, ListQuery};
+use kms_postgres::PostgresConfig;
+use kms_tests::cable::{Cable, State};
+use kms_tests::postgres::{Postgres, config, give};
+
+use super::common::{bytes, entry, kind, open, record, told, until_it_works};
+
+const TERMINATE: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'kms'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_terminated_and_a_restart_cost_nothing_that_was_acknowledged() {
+    let mut server = Postgres::start().await;
+    let store = open(server.config());
+    store.create(&entry("key"), &record()).await.unwrap();
+    for _ in 0..5 {
+        server.sql(TERMINATE);
+        assert!(store.get(&entry("key")).await.unwrap() == record(), "a read is made again at once");
+        server.sql(TERMINATE);
+        let name = entry(&format!("key-{}", server.sql("SELECT count(*) FROM kms.kms_keys")));
+        store.create(&name, &record()).await.unwrap();
+    }
+    server.stop();
+    let (outage, _) = told(store.get(&entry("key")).await);
+    assert_eq!(outage, ErrorKind::Unreachable);
+    server.run().await;
+    assert!(store.get(&entry("key")).await.unwrap() == record());
+    assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys"), "6");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_drops_is_an_outage_within_the_timeout() {
+    let server = Postgres::start().await;
+    let cable = Cable::to(server.port()).await;
+    let quick = PostgresConfig {
+        timeout: Duration::from_secs(1),
+        write_timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_millis(500),
+        ..config(&[cable.port()])
+    };
+    let store = open(quick);
+    store.create(&entry("key"), &record()).await.unwrap();
+    cable.set(State::Dropping);
+    let began = Instant::now();
+    let (read, text) = told(store.get(&entry("key")).await);
+    assert!(read.is_outage(), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(3), "a read ends in time: {:?}", began.elapsed());
+    let written = told(store.create(&entry("second"), &record()).await).0;
+    assert!(written.is_outage(), "{written:?}");
+    assert!(began.elapsed() < Duration::from_secs(7), "and so does a write: {:?}", began.elapsed());
+    cable.set(State::Whole);
+    let (read, _) = until_it_works(Duration::from_secs(10), async || store.get(&entry("key")).await).await;
+    assert!(read == record());
+    // The write was not sent, so nothing is in doubt.
+    assert_eq!(kind(store.get(&entry("second")).await), Some(ErrorKind::NotFound));
+}
+
+/// The table lies on a file system of some megabytes, and the server's log on another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_takes_nothing_that_was_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(directory.path()) else {
+        eprintln!("a small file system cannot be mounted here; see the test with the mock");
+        return;
+    };
+    let server = Postgres::start().await;
+    server.sql(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.0.display()));
+    server.sql("ALTER TABLE kms.kms_keys SET TABLESPACE small");
+    let store = open(server.config());
+    store.create(&entry("key"), &record()).await.unwrap();
+    let big = bytes(&noise(200_000));
+    let (mut kept, mut refused) = (Vec::new(), None);
+    for n in 0..200 {
+        let name = entry(&format!("big-{n}"));
+        match store.create(&name, &big).await {
+            Ok(()) => kept.push(name),
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    let refused = refused.expect("the disk is full");
+    assert_eq!(refused.kind(), ErrorKind::ReadOnly, "{refused:?}");
+    assert!(refused.chain().to_string().contains("disk is full"), "{refused:?}");
+    assert!(store.get(&entry("key")).await.unwrap() == record(), "reads go on");
+    assert!(!kept.is_empty());
+    for name in &kept {
+        assert!(store.get(name).await.unwrap() == big, "{name} was acknowledged");
+    }
+    server.sql("ALTER TABLE kms.kms_keys SET TABLESPACE pg_default");
+    store.create(&entry("after"), &big).await.unwrap();
+    drop(server);
+}
+
+/// A mock of a full disk: a trigger that fails as the server does then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mocked_full_disk_has_the_kind_of_a_store_without_writes() {
+    let server = Postgres::start().await;
+    let store = open(server.config());
+    store.create(&entry("key"), &record()).await.unwrap();
+    server.sql(
+        "CREATE FUNCTION mock() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+         CREATE TRIGGER mock BEFORE INSERT ON kms.kms_keys EXECUTE FUNCTION mock()",
+    );
+    let (kind_of_create, text) = told(store.create(&entry("new"), &record()).await);
+    assert_eq!(kind_of_create, ErrorKind::ReadOnly, "{text}");
+    assert!(text.contains("disk is full"), "{text}");
+    assert_eq!(kind(store.get(&entry("new")).await), Some(ErrorKind::NotFound), "nothing is in doubt");
+    server.sql("DROP TRIGGER mock ON kms.kms_keys");
+    store.create(&entry("new"), &record()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_refuses_has_a_kind_and_an_advice() {
+    let server = Postgres::start_with(&["max_connections=12", "superuser_reserved_connections=3"]).await;
+    let store = open(server.config());
+    store.create(&entry("key"), &record()).await.unwrap();
+    let refused = async |sql: &str, undo: &str, expected: ErrorKind, text: &str| {
+        server.sql(sql);
+        let (kind, told) = told(store.create(&entry("new"), &record()).await);
+        assert_eq!(kind, expected, "{told}");
+        assert!(told.contains(text), "{told}");
+        server.sql(undo);
+    };
+    let (table, role) = ("kms.kms_keys", "kms");
+    refused(
+        &format!("REVOKE INSERT ON {table} FROM {role}"),
+        &format!("GRANT INSERT ON {table} TO {role}"),
+        ErrorKind::Denied,
+        "kms postgres schema",
+    )
+    .await;
+    refused(
+        "ALTER TABLE kms.kms_keys RENAME TO away",
+        "ALTER TABLE kms.away RENAME TO kms_keys",
+        ErrorKind::Unreachable,
+        "create_schema",
+    )
+    .await;
+    refused(
+        "ALTER TABLE kms.kms_keys DROP CONSTRAINT kms_keys_pkey",
+        "ALTER TABLE kms.kms_keys ADD PRIMARY KEY (name)",
+        ErrorKind::Unreachable,
+        "primary key",
+    )
+    .await;
+    server.sql("ALTER TABLE kms.kms_keys RENAME TO away");
+    assert_eq!(kind(store.get(&entry("key")).await), Some(ErrorKind::Unreachable), "no absence");
+    assert!(store.list(&ListQuery::prefix("")).await.is_err());
+    server.sql("ALTER TABLE kms.away RENAME TO kms_keys");
+    // Transactions are read-only for the role from the next connection on.
+    server.sql("ALTER ROLE kms SET default_transaction_read_only = on");
+    server.sql(TERMINATE);
+    let (kind_of_read, text) = told(store.get(&entry("absent")).await);
+    assert_eq!(kind_of_read, ErrorKind::Unreachable, "{text}");
+    server.sql("ALTER ROLE kms RESET default_transaction_read_only");
+
+    let held: Vec<_> = (0..12).map(|_| server.config()).map(open).collect();
+    let mut busy = None;
+    for other in &held {
+        if let Err(error) = other.status().await {
+            busy = Some(error);
+        }
+    }
+    let busy = busy.expect("there are more stores than connections");
+    assert_eq!(busy.kind(), ErrorKind::Throttled, "{busy:?}");
+    assert!(busy.chain().to_string().contains("max_connections"), "{busy:?}");
+}
+
+/// A server that replays its log takes no connections yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_up_says_so() {
+    let server = Postgres::start().await;
+    let mut standby = server.standby("spare").await;
+    standby.stop();
+    // It replays for ever, and says the same as one that starts up.
+    standby.add_setting("hot_standby=off");
+    standby.run_unheard();
+    let store = open(PostgresConfig { timeout: Duration::from_secs(1), ..standby.config() });
+    let began = Instant::now();
+    loop {
+        let (kind, text) = told(store.get(&entry("key")).await);
+        if kind == ErrorKind::Sealed {
+            assert!(text.contains("57P03") && text.contains("starts up"), "{text}");
+            return;
+        }
+        assert_eq!(kind, ErrorKind::Unreachable, "{text}");
+        assert!(began.elapsed() < Duration::from_secs(30), "it never said that it starts up: {text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A file system of 8 MiB in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(directory: &Path) -> Option<Self> {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let place = directory.join("disk");
+        std::fs::create_dir(&place).unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&place).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        give(&place);
+        Some(Self(place))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        assert!(unmounted.unwrap().success() || std::thread::panicking());
+    }
+}
+
+/// Returns text that does not compress.
+fn noise(length: usize) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut text = String::with_capacity(length + 16);
+    while text.len() < length {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text.push_str(&format!("{:08x}", state >> 32));
+    }
+    text
+}
