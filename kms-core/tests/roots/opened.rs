@@ -52,14 +52,14 @@ async fn a_root_that_never_opened_has_no_time_and_a_listener_hears_of_each_look(
     let running = open(&way, &all).await.unwrap().store;
     assert_eq!(times(&*running)["two"], None);
 
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let hears = Arc::clone(&heard);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hearer = Arc::clone(&told);
     running.tell_openings(move |last| {
-        hears.lock().unwrap().push(last.keys().map(ToString::to_string).collect::<Vec<_>>());
+        hearer.lock().unwrap().push(last.keys().map(ToString::to_string).collect::<Vec<_>>());
     });
     two.fail(None);
     running.try_again().await.unwrap();
-    assert_eq!(*heard.lock().unwrap(), [vec!["one"], vec!["one", "two"]]);
+    assert_eq!(*told.lock().unwrap(), [vec!["one"], vec!["one", "two"]]);
 }
 
 #[tokio::test]

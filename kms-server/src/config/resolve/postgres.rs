@@ -31,10 +31,10 @@ pub fn postgres(raw: RawPostgres, context: &mut Context<'_>) -> Result<PostgresC
     let file = |text: Option<String>| given(text).map(PathBuf::from);
     let options = PostgresOptions {
         url: given(raw.url).map(Secret::from),
-        host: joined(raw.host),
-        port: joined(raw.port.iter().map(port).collect()),
-        listen_host: joined(raw.listen_host),
-        listen_port: joined(raw.listen_port.iter().map(port).collect()),
+        host: joined(&raw.host),
+        port: joined(&raw.port.iter().map(port).collect::<Vec<_>>()),
+        listen_host: joined(&raw.listen_host),
+        listen_port: joined(&raw.listen_port.iter().map(port).collect::<Vec<_>>()),
         database: given(raw.database),
         user: given(raw.user),
         password: given(raw.password).map(Secret::from),
@@ -66,6 +66,6 @@ fn port(port: &RawPort) -> String {
     port.0.to_string()
 }
 
-fn joined(texts: Vec<String>) -> Option<String> {
+fn joined(texts: &[String]) -> Option<String> {
     given(Some(texts.join(",")))
 }

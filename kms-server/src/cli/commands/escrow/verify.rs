@@ -152,7 +152,7 @@ async fn compare(
 ) -> kms_core::Result<(usize, Vec<String>)> {
     let in_store = [State::Stored, State::Deleted, State::Removing];
     let there = held.iter().filter(|one| in_store.contains(&one.state) && !one.is_damaged);
-    let named: BTreeSet<&str> = there.clone().map(|one| &*one.subject.name).collect();
+    let in_escrow: BTreeSet<&str> = there.clone().map(|one| &*one.subject.name).collect();
     let there = Subjects::of(there.map(|one| &one.subject));
     let restored = plan.choices.values().flat_map(Choice::records).map(|index| &held[index].subject);
     let restored = Subjects::of(restored);
@@ -175,7 +175,7 @@ async fn compare(
                     problems.push(format!(
                         "key '{name}' is deleted in the key store, and a restore from escrow would bring it back"
                     ));
-                } else if !named.contains(name.as_str()) {
+                } else if !in_escrow.contains(name.as_str()) {
                     problems.push(format!(
                         "key '{name}' is deleted in the key store, and no key of its name is in escrow"
                     ));
