@@ -12,6 +12,8 @@ use kms_core::store::KeyStore;
 use kms_core::{CacheConfig, Client, Identity, KeyName, KeyRing};
 use kms_fs::{FsConfig, FsStore, OpenMode, RootKey};
 
+use crate::shell::{Shell, text};
+
 /// An embedded store, and the config that names it.
 pub struct Local {
     store: PathBuf,
@@ -48,6 +50,21 @@ impl Local {
         let root_key = RootKey::from_file(&self.root_key).unwrap().key;
         Arc::new(kms_fs::open(&FsConfig::new(&self.store), &root_key, OpenMode::CreateOrOpen).unwrap().store)
     }
+}
+
+/// Runs `kms check` on a config of a key store alone, to which this adds what else a server needs. Returns what it prints.
+pub fn checked(directory: &Path, config: &Path) -> String {
+    let node = directory.join("checked");
+    if !node.exists() {
+        Shell::default().run(&["init", text(&node)]).ok();
+    }
+    let made = fs::read_to_string(node.join("config.toml")).unwrap();
+    let sections = made.split("\n[").filter(|section| !section.starts_with("keystore"));
+    let whole =
+        format!("{}\n{}", sections.collect::<Vec<_>>().join("\n["), fs::read_to_string(config).unwrap());
+    let file = node.join("whole.toml");
+    fs::write(&file, whole).unwrap();
+    Shell::default().run(&["check", "--config", text(&file)]).stdout
 }
 
 /// Returns a client of a store, under which a new version seals at once.

@@ -123,6 +123,11 @@ pub async fn prepare(key_store: &KeyStoreSettings, mode: OpenMode) -> Result<Opt
 }
 
 impl Prepared {
+    /// Returns what the header of a local store holds of the store key; `None` if this store has no such header.
+    pub fn header(&self) -> Option<&HeaderKey> {
+        self.local.as_ref().and_then(|local| local.header.as_ref())
+    }
+
     /// Returns whether the first start gives the store its key: it holds nothing yet.
     pub async fn is_to_be_made(&self) -> Result<bool, StartError> {
         if self.making != Making::OnEmpty {

@@ -8,7 +8,7 @@ use kms_core::KeyName;
 use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, KeyStore};
 use kms_core::transfer::{StoredKey, former_name, names};
-use kms_tests::moving::{Local, Sealed, client};
+use kms_tests::moving::{Local, Sealed, checked, client};
 use kms_tests::shell::{Done, Shell, text};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -137,12 +137,13 @@ async fn a_replacement_that_was_cut_off_is_told_and_the_same_command_completes_i
     // As after a cut that came before the other key was kept, and one of a move from elsewhere.
     note(&cut, &old, &new).await;
     note(&other, &old, &new).await;
-    let check = || Shell::default().run(&["check", "--config", text(&two.to.config)]).stdout;
-    let checked = check();
+    let check = || checked(two.dir.path(), &two.to.config);
+    let found = check();
     for name in [&cut, &other] {
-        assert!(checked.contains(&format!("the replacement of key '{name}' by another key was cut off")));
+        let told = format!("the replacement of key '{name}' by another key was cut off");
+        assert!(found.contains(&told), "{found}");
     }
-    assert!(checked.contains("kms migrate --force"), "{checked}");
+    assert!(found.contains("kms migrate --force"), "{found}");
 
     let told = two.run(&["--force", "--dry-run"]).ok();
     assert!(told.contains("key 'key-00000': the other key of this name would be kept"), "{told}");
@@ -157,8 +158,8 @@ async fn a_replacement_that_was_cut_off_is_told_and_the_same_command_completes_i
     let told = two.run(&["--force"]).ok();
     assert!(told.contains("its replacement had been cut off, and is complete now"), "{told}");
     sealed.assert_opens(two.to.open()).await;
-    let checked = check();
-    assert!(!checked.contains("'key-00000' by another key") && checked.contains("'elsewhere'"), "{checked}");
+    let found = check();
+    assert!(!found.contains("'key-00000' by another key") && found.contains("'elsewhere'"), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, cut_off_replacements, survey};
 use kms_core::transfer::{StoredKey, former_name, names};
 use kms_tests::bao::Bao;
-use kms_tests::moving::{Local, Sealed, client};
+use kms_tests::moving::{Local, Sealed, checked, client};
 use kms_tests::shell::{Shell, kms, text};
 use kms_vault::KvVersion;
 use serde_json::Value;
@@ -169,11 +169,8 @@ async fn a_key_that_gave_way_is_kept_whole_whenever_the_program_is_killed() {
         // What another move left is told.
         let elsewhere = EntryName::replacing(&KeyName::new("elsewhere").unwrap());
         store.create(&elsewhere, &SecretBytes::from(b"old new".as_slice())).await.unwrap();
-        let checked = Shell::default().run(&["check", "--config", &to]).stdout;
-        assert!(
-            checked.contains("the replacement of key 'elsewhere' by another key was cut off"),
-            "{checked}"
-        );
+        let found = checked(dir.path(), Path::new(&to));
+        assert!(found.contains("the replacement of key 'elsewhere' by another key was cut off"), "{found}");
     }
 }
 

@@ -112,7 +112,10 @@ fn refuse_at_once(settings: &KeyStoreSettings) -> Result<(), StartError> {
                 BareStore::Fs(path) => embedded::refuse_no_directory(path)?,
                 BareStore::Vault(config) => files(config, "keystore.vault")?,
                 BareStore::Postgres(config) => {
-                    config.tls.check().map_err(|error| StartError::of_section("keystore.postgres", &error))?;
+                    config
+                        .tls
+                        .check()
+                        .map_err(|error| StartError::of_section("keystore.postgres", &error))?;
                 }
             }
             check_files(kms, &files)

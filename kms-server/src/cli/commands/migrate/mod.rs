@@ -192,7 +192,8 @@ async fn moved(
 
 /// Returns the replacements that stay cut off: a run that only looked does not complete those that it would complete.
 fn left_cut_off(cut_off: Vec<KeyName>, moved: &[Moved], is_dry: bool) -> Vec<KeyName> {
-    let would_complete = |one: &Moved| is_dry && matches!(one.outcome, Outcome::Replaced { resumed: true, .. });
+    let would_complete =
+        |one: &Moved| is_dry && matches!(one.outcome, Outcome::Replaced { resumed: true, .. });
     let done: Vec<_> = moved.iter().filter(|one| would_complete(one)).map(|one| &one.name).collect();
     cut_off.into_iter().filter(|name| !done.contains(&name)).collect()
 }

@@ -17,7 +17,7 @@ use crate::cli::output::{Output, note};
 use crate::cli::runtime::block_on;
 use crate::config;
 use crate::settings::KeyStoreSettings;
-use crate::store::roots::{HeaderKey, Local, Prepared, UNNAMED, prepare};
+use crate::store::roots::{HeaderKey, Prepared, UNNAMED, prepare};
 
 /// The commands of `kms root`.
 #[derive(Subcommand)]
@@ -191,16 +191,12 @@ async fn remove(
     ))
 }
 
-fn header_of(prepared: &Prepared) -> Option<HeaderKey> {
-    prepared.local.as_ref().and_then(|Local { header, .. }| header.clone())
-}
-
 /// Returns whether the header of the store holds the store key under this root.
 ///
 /// Of a root key that is lost nothing tells the id, so the operator says that it `is_lost`, or said so to the removal that
 /// is completed here.
 async fn is_in_header(prepared: &Prepared, id: &RootId, is_lost: bool) -> Result<bool, Failure> {
-    match header_of(prepared) {
+    match prepared.header().cloned() {
         Some(HeaderKey::Of(own)) if own == *id => Ok(true),
         Some(HeaderKey::Closed) if is_lost || prepared.roots.is_removed_from_header(id).await? => {
             refuse_other_id(prepared, id).await.map(|()| true)

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use kms_core::roots::{RootId, RootState, RootStatus, RootsStatus};
 use serde_json::{Value, json};
 
-use super::header_of;
 use crate::cli::commands::check::earlier_records;
 use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
@@ -108,7 +107,7 @@ pub fn show(
     if let Some(hint) = last.hint {
         output.line(hint)?;
     }
-    if header_of(prepared) == Some(HeaderKey::Closed) {
+    if prepared.header() == Some(&HeaderKey::Closed) {
         output.line("The header of the store holds the store key under a local root key that is not here")?;
     }
     if let Some(under_way) = &status.under_way {
