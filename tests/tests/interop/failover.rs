@@ -101,7 +101,7 @@ fn run(one: &mut KeyServer, other: &mut KeyServer, start: &dyn Fn(&mut KeyServer
         let began = Instant::now();
         let mut servers = [one, other];
         while began.elapsed() < long {
-            thread::sleep(PERIOD - AWAY);
+            thread::sleep(PERIOD.saturating_sub(AWAY));
             servers[0].kill();
             thread::sleep(AWAY);
             start(servers[0]);
