@@ -78,7 +78,7 @@ async fn what_one_server_deletes_the_others_refuse_at_once() {
             format!("{cache}[deletion]\ngrace = \"{grace}\"\n{}", cluster.store(&[server.port()], ""));
         let config = cluster.config("config.toml", &sections);
         let members = [(); 3].map(|()| cluster.serve(&config));
-        let times = times_of(&members, &format!("key-{status}"), status).await;
+        let times = Box::pin(times_of(&members, &format!("key-{status}"), status)).await;
         judge(what, times);
     }
 }
