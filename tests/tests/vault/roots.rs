@@ -198,7 +198,7 @@ async fn a_running_server_says_when_a_root_last_opened_that_does_not_any_more() 
     holder.mount_transit("root").await;
     let node = Node::new(&bao);
     let config = node.over_vault(&holder);
-    let (server, probes) = node.serve_on(&config);
+    let (server, probes) = serve_on(&config);
     let client = node.client(&server).set("ROOT", STANDARD.encode([3; 32]));
     client.run(&["key", "create", "my-key"]).ok();
     let status = |shell: &Shell| -> Value {
@@ -292,13 +292,6 @@ impl Node {
         file
     }
 
-    fn serve_on(&self, config: &Path) -> (Serving, u16) {
-        let probes = free_port();
-        let shell = Shell::default().set("ROOT", STANDARD.encode([3; 32]));
-        let shell = shell.set("KMS_PROBES__ADDRESS", format!("127.0.0.1:{probes}"));
-        (shell.serve(&["--config", text(config), "--addr", "127.0.0.1:0"]), probes)
-    }
-
     fn client(&self, server: &Serving) -> Shell {
         let stdout = server.stdout();
         let endpoint = stdout.split_whitespace().find(|word| word.starts_with("https://")).unwrap();
@@ -307,6 +300,14 @@ impl Node {
             .set("KES_CA_CERT", self.dir.path().join("node/server.crt").display())
             .set("KES_API_KEY", field(&self.made, "api_key"))
     }
+}
+
+/// Starts a server on a config. Returns it and the port of its probes.
+fn serve_on(config: &Path) -> (Serving, u16) {
+    let probes = free_port();
+    let shell = Shell::default().set("ROOT", STANDARD.encode([3; 32]));
+    let shell = shell.set("KMS_PROBES__ADDRESS", format!("127.0.0.1:{probes}"));
+    (shell.serve(&["--config", text(config), "--addr", "127.0.0.1:0"]), probes)
 }
 
 /// Returns the status and the text of an answer of the listener for probes.
