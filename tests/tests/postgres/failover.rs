@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kms_core::store::KeyStore;
-use kms_core::{ErrorKind, Result};
+use kms_core::{CacheConfig, Client, ErrorKind, Identity, KeyRing, Result};
 use kms_postgres::PostgresConfig;
 use kms_tests::postgres::{Postgres, config};
 use kms_tests::programs::until;
 
-use super::common::{bytes, entry, open, until_it_works};
+use super::common::{bytes, entry, key, open, until_it_works};
 
 const WRITERS: usize = 16;
+/// Clients of keys that were made before.
+const USERS: usize = 64;
+const USED_KEYS: usize = 8;
 /// The environment variable with the number of rounds.
 const ROUNDS: &str = "KMS_TEST_PG_FAILOVERS";
 
@@ -22,14 +25,18 @@ const ROUNDS: &str = "KMS_TEST_PG_FAILOVERS";
 async fn no_acknowledged_key_is_lost_when_the_primary_is_killed() {
     let rounds: u32 = std::env::var(ROUNDS).map_or(2, |rounds| rounds.parse().unwrap());
     for round in 0..rounds {
-        let (acknowledged, back) = fail_over().await;
-        println!("round {round}: {acknowledged} keys were acknowledged, writes were back after {back:?}");
+        let (acknowledged, served, back) = fail_over().await;
+        println!(
+            "round {round}: {acknowledged} keys were acknowledged, {served} data keys were made and opened, writes were back \
+             after {back:?}"
+        );
         assert!(back < Duration::from_secs(10), "writes were back after {back:?}");
     }
 }
 
-/// Runs one round. Returns how many keys were acknowledged, and when writes were back after the promotion.
-async fn fail_over() -> (usize, Duration) {
+/// Runs one round. Returns how many keys were acknowledged, how many data keys were made, and when writes were back after the
+/// promotion.
+async fn fail_over() -> (usize, usize, Duration) {
     let mut primary = Postgres::start().await;
     let standby = primary.standby("spare").await;
     primary.set("synchronous_standby_names", "spare");
@@ -39,6 +46,9 @@ async fn fail_over() -> (usize, Duration) {
     let both = PostgresConfig { pool: 32, ..config(&[primary.port(), standby.port()]) };
     let store = open(both.clone());
     let shared = Arc::new(Shared::default());
+    let clients = clients(&both).await;
+    let users: Vec<_> =
+        (0..USERS).map(|user| tokio::spawn(Arc::clone(&shared).uses(clients.clone(), user))).collect();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let (store, shared) = (store.clone(), Arc::clone(&shared));
@@ -66,13 +76,30 @@ async fn fail_over() -> (usize, Duration) {
         writer.await.unwrap();
     }
     reader.await.unwrap();
+    let mut served = 0;
+    for user in users {
+        served += user.await.unwrap();
+    }
     let (fresh, acknowledged) = (open(both), shared.acknowledged.lock().unwrap().clone());
     for (name, content) in &acknowledged {
         let read = fresh.get(&entry(name)).await;
         let read = read.unwrap_or_else(|error| panic!("{name} was acknowledged: {error:?}"));
         assert!(read == bytes(content), "{name} has another record");
     }
-    (acknowledged.len(), back)
+    (acknowledged.len(), served, back)
+}
+
+/// Makes keys in a key ring that asks for each of them again five times a second.
+async fn clients(config: &PostgresConfig) -> Client {
+    let any = Duration::from_millis(200);
+    let cache = CacheConfig::new().with_any(any).with_unused(any).with_offline(Duration::from_secs(60));
+    let client = KeyRing::new(open(config.clone()), cache).client(Identity::of_program("a test"));
+    for number in 0..USED_KEYS {
+        let name = key(&format!("used-{number}"));
+        client.create(&name).await.unwrap();
+        client.generate(&name, b"").await.unwrap();
+    }
+    client
 }
 
 #[derive(Default)]
@@ -100,6 +127,22 @@ impl Shared {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
+    }
+
+    /// Makes and opens data keys under a key in memory, which never fails. Returns how many.
+    async fn uses(self: Arc<Self>, client: Client, user: usize) -> usize {
+        let name = key(&format!("used-{}", user % USED_KEYS));
+        let mut count = 0;
+        while !self.is_over() {
+            let made = client.generate(&name, b"context").await;
+            let made = made.unwrap_or_else(|error| panic!("{name} was in memory: {error:?}"));
+            let opened = client.decrypt(&name, &made.ciphertext, b"context").await;
+            let opened = opened.unwrap_or_else(|error| panic!("{name} was in memory: {error:?}"));
+            assert!(opened.expose() == made.plaintext.expose(), "{name} opened something else");
+            count += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        count
     }
 
     /// Reads keys that were acknowledged. None of them is ever absent.
