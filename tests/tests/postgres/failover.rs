@@ -138,7 +138,7 @@ impl Shared {
             let made = made.unwrap_or_else(|error| panic!("{name} was in memory: {error:?}"));
             let opened = client.decrypt(&name, &made.ciphertext, b"context").await;
             let opened = opened.unwrap_or_else(|error| panic!("{name} was in memory: {error:?}"));
-            assert!(opened.expose() == made.plaintext.expose(), "{name} opened something else");
+            assert!(opened.expose() == made.plaintext.expose().as_slice(), "{name} opened something else");
             count += 1;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
