@@ -231,7 +231,7 @@ fn noise(length: usize) -> String {
     let mut text = String::with_capacity(length + 16);
     while text.len() < length {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let _ = write!(text, "{:08x}", state >> 32);
+        write!(text, "{:08x}", state >> 32).unwrap();
     }
     text
 }
