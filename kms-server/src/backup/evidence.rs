@@ -1,5 +1,6 @@
 //! The evidence of a drill: a dated file that says of which archive every key opened, or why not.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,31 @@ pub fn last_good(file: &Path) -> LastGood {
     })
 }
 
+/// Refuses a file that is there and is no evidence of a drill, of whichever form: a drill replaces its file.
+///
+/// An empty file is accepted.
+pub fn refuse_other(file: &Path) -> io::Result<()> {
+    /// What every form of evidence begins with.
+    #[derive(Deserialize)]
+    struct Form {
+        format: String,
+    }
+    let found = match file.metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let is_evidence = || {
+        let form: Option<Form> = serde_json::from_slice(&std::fs::read(file)?).ok();
+        Ok::<_, io::Error>(form.is_some_and(|form| form.format.starts_with("kms-drill/")))
+    };
+    let is_own = found.is_file() && found.len() <= MAX_EVIDENCE && (found.len() == 0 || is_evidence()?);
+    if is_own {
+        Ok(())
+    } else {
+        Err(io::Error::other("it is there and no evidence of a drill: it is not replaced"))
+    }
+}
+
 fn read(file: &Path) -> Option<Evidence> {
     let found = file.metadata().ok()?;
     if !found.is_file() || found.len() > MAX_EVIDENCE {
@@ -97,4 +123,26 @@ fn read(file: &Path) -> Option<Evidence> {
     }
     let evidence: Evidence = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     Some(evidence).filter(|evidence| evidence.format == FORMAT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_evidence_and_empty_files_are_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        refuse_other(&path).unwrap();
+        for text in ["", r#"{"format":"kms-drill/1"}"#, r#"{"format":"kms-drill/2","more":[]}"#] {
+            std::fs::write(&path, text).unwrap();
+            refuse_other(&path).unwrap();
+        }
+        for text in ["age-encryption.org/v1\n", "{}", r#"{"format":"kms-backup/1"}"#] {
+            std::fs::write(&path, text).unwrap();
+            assert!(refuse_other(&path).is_err(), "{text}");
+        }
+        assert!(refuse_other(Path::new("/dev/null")).is_err());
+        assert!(refuse_other(directory.path()).is_err());
+    }
 }

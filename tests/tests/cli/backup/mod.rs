@@ -349,6 +349,15 @@ fn a_drill_leaves_dated_evidence() {
         told()
     };
 
+    // Only evidence is replaced, and nothing is done where it could not be written.
+    let before = fs::read(&archive).unwrap();
+    for other in [text(&archive), text(&identity)] {
+        let arguments = ["backup", "drill", text(&archive), "--identity", text(&identity), "-o", other];
+        let error = Shell::default().run(&arguments).error();
+        assert!(error.contains("no evidence of a drill"), "{error}");
+    }
+    assert!(fs::read(&archive).unwrap() == before);
+
     // A bad drill does not hide when the last good one was.
     let mut bytes = fs::read(&archive).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

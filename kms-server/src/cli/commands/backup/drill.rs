@@ -1,5 +1,6 @@
 //! `kms backup drill`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::host::platform::VERSION;
 pub struct Args {
     #[command(flatten)]
     open: OpenFlags,
-    /// The file of evidence, which is replaced. A server whose setting backup.drill_evidence names it has a metric of it.
+    /// The file of evidence, which is replaced; any other file that is there is left alone. A server whose setting backup.drill_evidence names it has a metric of it.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// The most time since the backup was made, such as 25h or 7d. Without it a backup of any age is good.
@@ -42,6 +43,7 @@ pub struct Args {
 
 /// Makes a drill. It fails if the drill does, and writes the evidence in any case.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    evidence::refuse_other(&args.output).map_err(|error| not_written(&args.output, &error))?;
     let path = args.open.file.display().to_string();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let archive = evidence::Archive { path, sha256: None, bytes: None, age_seconds: None, manifest: None };
@@ -120,7 +122,11 @@ impl Args {
 fn write(path: &Path, evidence: &Evidence) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(evidence).map_err(|error| Failure::new(error.to_string()))?;
     text.push(b'\n');
-    files::replace(path, &text, files::PUBLIC).map_err(|error| Failure::new(files::failed(path, &error)))
+    files::replace(path, &text, files::PUBLIC).map_err(|error| not_written(path, &error))
+}
+
+fn not_written(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(files::failed(path, error))
 }
 
 async fn drill(archive: &Archive<'_>, evidence: &mut Evidence) -> Result<Manifest, Failure> {
