@@ -15,7 +15,7 @@ use super::seal;
 use super::writer::Draft;
 use crate::settings::EscrowFailure;
 
-/// The longest wait for the store where its answer is awaited though the caller may have gone. No caller waits for longer.
+/// The longest wait for the store, and for a line before it is asked, though the caller may have gone. No caller waits for longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The operation in errors of a task.
@@ -132,8 +132,11 @@ impl Escrowed {
     /// Notes that the store will be asked to remove a key. What comes of it is noted afterwards; if that is lost, a restore from
     /// escrow asks whether the key is to come back.
     async fn note_removing(&self, subject: &Subject) {
-        // A deletion does not wait for a file that cannot be written.
-        if let Err(why) = self.writer.write(vec![Draft::Line(Says::Removing(subject.clone()))]).await {
+        // A deletion does not wait for a file that cannot be written, nor for one on a disk that hangs: done when that goes on, it
+        // would take a key of which everybody believes by then that it stayed.
+        let written = self.writer.write(vec![Draft::Line(Says::Removing(subject.clone()))]);
+        let written = tokio::time::timeout(PATIENCE, written).await;
+        if let Err(why) = written.unwrap_or_else(|_| Err("the write is still under way".into())) {
             warn!(entry = %subject.name, "escrow: it is not noted that this entry will be removed: {why}");
         }
     }

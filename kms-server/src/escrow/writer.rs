@@ -116,6 +116,14 @@ impl Writer {
         Ok(Self { jobs: Some(jobs), thread: Some(thread), health })
     }
 
+    /// Creates the handle of a thread that ends no write, as on a disk that hangs.
+    #[cfg(test)]
+    pub fn hanging() -> Self {
+        let (jobs, incoming) = channel();
+        mem::forget(incoming);
+        Self { jobs: Some(jobs), thread: None, health: Arc::default() }
+    }
+
     /// Writes and syncs drafts, in one batch. Returns their places.
     pub async fn write(&self, drafts: Vec<Draft>) -> Result<Vec<Place>, Unwritten> {
         self.submit(drafts, false).await.unwrap_or_else(|_| Err(ended()))

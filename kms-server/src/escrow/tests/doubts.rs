@@ -155,3 +155,24 @@ async fn a_refused_purge_does_not_make_a_deleted_key_live() {
     assert!(escrowed.delete(&entry("my-key")).await.is_err());
     assert_eq!(state(&fixture), State::Deleted);
 }
+
+#[tokio::test]
+async fn a_removal_does_not_wait_for_a_disk_that_hangs() {
+    let (store, fixture) = (Arc::new(Odd::default()), Fixture::new());
+    store.create(&entry("my-key"), &record(1)).await.unwrap();
+    let EscrowSettings { recipients, on_failure, .. } = fixture.settings(EscrowFailure::Refuse);
+    let escrowed = Arc::new_cyclic(|this| Escrowed {
+        this: this.clone(),
+        inner: store.clone(),
+        writer: Writer::hanging(),
+        recipients: Recipients::parse(&recipients).unwrap(),
+        on_failure,
+        known: Arc::new(Known::new(&[])),
+    });
+    let removal = async { escrowed.delete(&entry("my-key")).await };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(13), removal).await.is_err(),
+        "the last line is awaited"
+    );
+    assert_eq!(kind(store.get(&entry("my-key")).await), Some(ErrorKind::NotFound));
+}
