@@ -193,10 +193,15 @@ async fn a_key_that_cannot_be_kept_is_not_replaced() {
     let (store, theirs, ours) = two_keys(false).await;
     let former = former_name(&name(), &theirs.fingerprint()).unwrap();
     client(&store).create(&former).await.unwrap();
+    assert_eq!(ours.would_replace(&store).await.err().unwrap().kind(), ErrorKind::Conflict);
     let error = ours.replace(&store).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.chain().to_string().contains(former.as_str()), "{}", error.chain());
     assert!(StoredKey::read(&store, &name()).await.unwrap().fingerprint() == theirs.fingerprint());
+    assert!(
+        store.bytes(&EntryName::replacing(&name())).is_none(),
+        "nothing was begun, so nothing is cut off"
+    );
 
     let (store, theirs, ours) = two_keys(false).await;
     store.overwrite(&EntryName::version(&name(), &theirs.fingerprint(), 2), b"damaged");

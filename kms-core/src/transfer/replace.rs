@@ -77,6 +77,8 @@ impl StoredKey {
         };
         let note = match (noted, &present) {
             (None, Some(there)) if there.fingerprint() != self.fingerprint() => {
+                // A replacement that cannot be is none that was cut off, so there is no note of it.
+                self.refuse_place_of(there, store).await?;
                 let note = Note { old: there.fingerprint(), new: self.fingerprint() };
                 store.create(&EntryName::replacing(&self.name), &note.to_bytes()).await?;
                 note
@@ -131,8 +133,9 @@ impl StoredKey {
         let Some(old) = noted.map(|note| note.old).or(there.filter(|there| *there != ours)) else {
             return Ok(Replaced { written: self.would_write(store).await?, former: None, resumed });
         };
-        if there != Some(old) {
-            self.kept(store, &old).await?;
+        match &present {
+            Some(present) if there == Some(old) => self.refuse_place_of(present, store).await?,
+            _ => drop(self.kept(store, &old).await?),
         }
         let written = if there == Some(old) { Written::Stored } else { self.would_write(store).await? };
         Ok(Replaced { written, former: Some(former_name(&self.name, &old)?), resumed })
@@ -184,20 +187,37 @@ impl StoredKey {
         ))
     }
 
-    /// Writes this key under the name for a former key, and makes sure that it is there whole.
-    async fn keep(&self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
-        let kept = self.renamed(&former_name(&self.name, &self.fingerprint())?)?;
-        let why = match kept.write(store).await? {
-            Written::Stored | Written::There { differs: None, .. } => None,
-            Written::There { differs: Some(why), .. } => Some(why),
+    /// Fails if the key that is there could not be kept, or if this one could not take its place. Writes nothing.
+    async fn refuse_place_of(&self, there: &Self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
+        let kept = there.as_former()?;
+        there.refuse_not_kept(&kept, kept.would_write(store).await?)?;
+        let entries = self.entries();
+        self.refuse_differing(store, &entries[..entries.len() - 1]).await?;
+        self.refuse_surplus(store).await
+    }
+
+    /// Returns this key under the name for a former key.
+    fn as_former(&self) -> Result<Self> {
+        self.renamed(&former_name(&self.name, &self.fingerprint())?)
+    }
+
+    /// Fails if this key is not there whole under its new name, by what became of it there.
+    fn refuse_not_kept(&self, kept: &Self, written: Written) -> Result<()> {
+        let why = match written {
+            Written::Stored | Written::There { differs: None, .. } => return Ok(()),
+            Written::There { differs: Some(why), .. } => why,
             Written::Other(other) => {
-                Some(format!("another key, {}, has that name", hex::encode(other.as_bytes())))
+                format!("another key, {}, has that name", hex::encode(other.as_bytes()))
             }
         };
-        if let Some(why) = why {
-            let name = &kept.name;
-            return Err(self.conflict(format!("the key that is there cannot be kept as '{name}': {why}")));
-        }
+        let name = &kept.name;
+        Err(self.conflict(format!("the key that is there cannot be kept as '{name}': {why}")))
+    }
+
+    /// Writes this key under the name for a former key, and makes sure that it is there whole.
+    async fn keep(&self, store: &(impl KeyStore + ?Sized)) -> Result<()> {
+        let kept = self.as_former()?;
+        self.refuse_not_kept(&kept, kept.write(store).await?)?;
         let read = Self::read(store, &kept.name).await?;
         read.open_probes(&kept.seal_probes()?)?;
         if read.disabled.len() == kept.disabled.len() && read.is_deleted() == kept.is_deleted() {
