@@ -11,7 +11,7 @@ mod roots;
 use std::path::PathBuf;
 
 use self::report::Report;
-pub use self::roots::earlier_records;
+pub use self::roots::{earlier_records, lost_anchor};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;

@@ -120,6 +120,9 @@ fn told(status: &RootsStatus, prepared: &Prepared) -> Vec<Finding> {
             };
             findings.push(Finding::new(level, ROOT, format!("'{}' {}", root.id, root.detail)));
         }
+    } else if let Some(lost) = lost_anchor(status, prepared) {
+        let level = if status.open() > 0 { Level::Warning } else { Level::Problem };
+        findings.push(Finding::new(level, ROOT, lost));
     } else if prepared.roots.roots().len() > 1 {
         let detail =
             "the store has no store key under its roots: 'kms root adopt' has each of them protect it";
@@ -133,6 +136,26 @@ fn told(status: &RootsStatus, prepared: &Prepared) -> Vec<Finding> {
     }
     findings.push(Finding::good(ROOT, oldest_release(status, prepared)));
     findings
+}
+
+/// Says that the store had a store key and has no anchor any more: its records are sealed, and no header has the key.
+pub fn lost_anchor(status: &RootsStatus, prepared: &Prepared) -> Option<String> {
+    let sealed = status.records.as_ref().map_or(0, |records| records.sealed);
+    if status.anchor.is_some() || sealed == 0 || header_of(prepared).is_some() {
+        return None;
+    }
+    let what = if status.open() > 0 {
+        "if the store key in the entry of a root opens one, the next start of a server or 'kms root init' makes the anchor again"
+    } else {
+        "no root here opens a store key: bring the entries back from a backup of the store, or the root that has one into the config"
+    };
+    Some(format!(
+        "the anchor of the store is lost, and {sealed} records are sealed under a store key: {what}"
+    ))
+}
+
+fn header_of(prepared: &Prepared) -> Option<&HeaderKey> {
+    prepared.local.as_ref().and_then(|Local { header, .. }| header.as_ref())
 }
 
 /// Says how many records open with one root only.
@@ -154,11 +177,10 @@ pub fn earlier_records(status: &RootsStatus) -> Option<String> {
 
 /// Names the oldest release that reads the store.
 fn oldest_release(status: &RootsStatus, prepared: &Prepared) -> String {
-    let header = prepared.local.as_ref().and_then(|Local { header, .. }| header.as_ref());
-    let needs_roots = match header {
+    let needs_roots = match header_of(prepared) {
         Some(HeaderKey::Of(_) | HeaderKey::Closed) => false,
         Some(HeaderKey::Nothing) => true,
-        None => status.anchor.is_some(),
+        None => status.anchor.is_some() || lost_anchor(status, prepared).is_some(),
     };
     if needs_roots {
         format!(
@@ -180,5 +202,52 @@ fn not_prepared(key_store: &KeyStoreSettings, error: &StartError) -> Finding {
     match (path, error.source().and_then(|source| source.downcast_ref::<OpenError>())) {
         (Some(path), Some(error)) => not_opened(path, error),
         _ => Finding::problem(SUBJECT, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kms_core::KeyName;
+    use kms_core::primitives::SecretBytes;
+    use kms_core::roots::{Anchor, Making, Roots, WrappedOneByOne};
+    use kms_core::store::{EntryName, MemoryStore};
+    use kms_fs::RootKey;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_whose_anchor_is_lost_is_told_as_that() {
+        let store = Arc::new(MemoryStore::new());
+        let root = RootKey::random().unwrap().to_root().unwrap();
+        let entry = root.id().entry();
+        let prepared = || {
+            let all = vec![root.clone()];
+            let form = Arc::new(WrappedOneByOne::new(&all));
+            let roots = Roots::new(Arc::clone(&store) as Arc<dyn KeyStore>, all, form).unwrap();
+            Prepared { roots, making: Making::OnEmpty, warnings: Vec::new(), local: None, hindrance: None }
+        };
+        let told = async || {
+            let prepared = prepared();
+            let status = prepared.roots.status().await.unwrap();
+            (lost_anchor(&status, &prepared), told(&status, &prepared))
+        };
+        let has =
+            |findings: &[Finding], what| findings.iter().any(|finding| finding.to_string().contains(what));
+        assert!(has(&told().await.1, "builds before roots read this store, too"));
+        let opened = prepared().roots.open(Making::OnEmpty).await.unwrap();
+        let name = EntryName::from(&KeyName::new("my-key").unwrap());
+        opened.store.create(&name, &SecretBytes::from(b"record".as_slice())).await.unwrap();
+        assert_eq!(told().await.0, None);
+
+        store.delete(&Anchor::entry()).await.unwrap();
+        let (lost, findings) = told().await;
+        assert!(lost.unwrap().contains("makes the anchor again"));
+        assert!(has(&findings, "builds before it refuse it") && !has(&findings, "adopt"));
+        store.delete(&entry).await.unwrap();
+        let (lost, findings) = told().await;
+        assert!(lost.unwrap().contains("no root here opens a store key"));
+        assert!(findings.iter().any(|finding| finding.level == Level::Problem));
     }
 }

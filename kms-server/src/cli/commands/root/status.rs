@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kms_core::roots::{RootId, RootState, RootStatus, RootsStatus};
 use serde_json::{Value, json};
 
-use crate::cli::commands::check::earlier_records;
+use crate::cli::commands::check::{earlier_records, lost_anchor};
 use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::name::Call;
@@ -113,8 +113,16 @@ pub fn show(
     if let Some(under_way) = &status.under_way {
         output.line(under_way)?;
     }
+    let lost = lost_anchor(status, prepared);
+    if let Some(lost) = &lost {
+        output.line(lost)?;
+    }
     match (&status.records, earlier_records(status)) {
         (_, Some(earlier)) => output.line(earlier),
+        (Ok(_), None) if lost.is_some() => Ok(()),
+        (Ok(records), None) if status.open() == 0 && records.all() > 0 => {
+            output.line(format_args!("{} records, which no root here opens now", records.all()))
+        }
         (Ok(records), None) => {
             output.line(format_args!("{} records, each protected by every root that opens", records.all()))
         }
