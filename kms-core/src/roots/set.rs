@@ -28,7 +28,11 @@ impl Roots {
         }
         for (n, root) in roots.iter().enumerate() {
             if roots[..n].iter().any(|before| before.id() == root.id()) {
-                return refused(format!("two have the id '{}', give one of them another 'id'", root.id()));
+                return refused(format!(
+                    "two have the id '{}': if they are one and the same, take one out, since a root protects nothing twice; if \
+                     they are not, give one of them another 'id'",
+                    root.id()
+                ));
             }
         }
         Ok(Self { store, all: roots.into(), form })
