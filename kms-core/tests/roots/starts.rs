@@ -114,7 +114,11 @@ async fn two_roots_of_one_id_are_refused() {
     let (one, two) = (Elsewhere::new(1), Elsewhere::new(2));
     let all = vec![root("same", &one), root("same", &two)];
     let form = Arc::new(WrappedOneByOne::new(&all));
-    refused(Roots::new(memory(), all, form).map(drop), ErrorKind::InvalidInput, &["'same'", "take one out", "'id'"]);
+    refused(
+        Roots::new(memory(), all, form).map(drop),
+        ErrorKind::InvalidInput,
+        &["'same'", "take one out", "'id'"],
+    );
 }
 
 #[tokio::test]
