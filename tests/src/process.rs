@@ -184,13 +184,15 @@ pub fn kms_binary() -> PathBuf {
             return binary.into();
         }
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--workspace", "--bin", "kms", "--message-format", "json"]);
+        // With a test beside it the dependencies have the features that tests ask for, and need not be built again.
+        cargo.args(["build", "--workspace", "--bin", "kms", "--test", "architecture", "--message-format", "json"]);
         let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "the binary kms cannot be built");
         let messages = String::from_utf8(output.stdout).unwrap();
         let mut executables = messages.lines().filter_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            message["executable"].as_str().map(PathBuf::from)
+            let is_kms = message["target"]["name"] == "kms";
+            message["executable"].as_str().filter(|_| is_kms).map(PathBuf::from)
         });
         executables.next_back().expect("cargo tells where the binary is")
     };
