@@ -51,11 +51,15 @@ pub use store::PostgresStore;
 /// Opens the key store that `config` describes.
 ///
 /// The configuration is checked and the TLS files are read at once. Nothing is asked of PostgreSQL until it is needed. So
-/// if PostgreSQL is away, the operations fail and not this function.
+/// if PostgreSQL is away, the operations fail and not this function. Less TLS than `verify-full` is told in the log.
 ///
 /// # Errors
 ///
 /// - [`ErrorKind::InvalidInput`](kms_core::ErrorKind::InvalidInput): the configuration or a TLS file cannot be used.
 pub fn open(config: PostgresConfig) -> Result<Arc<dyn KeyStore>> {
+    let warning = config.tls.mode.warning().filter(|_| !config.hosts.iter().all(Host::is_socket));
+    if let Some(warning) = warning {
+        tracing::warn!(mode = %config.tls.mode, "the connection to PostgreSQL is less protected than by verify-full: {warning}");
+    }
     Ok(Arc::new(PostgresStore::connect(config)?))
 }

@@ -151,6 +151,10 @@ impl Inner {
             }
             Err(trouble) => trouble,
         };
+        // The other idle connections lead to the same server.
+        if trouble.failure.is_lost() {
+            self.primary.clear();
+        }
         if !trouble.may_be_kept {
             return (End::Undone, Err(trouble.failure.into_error(operation)));
         }

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use crate::connection::Value;
 use crate::error::Failure;
-use crate::pool::Pool;
+use crate::pool::{Lease, Pool};
 
 /// How often a read is made in all, over another connection each time.
 const TRIES: usize = 4;
@@ -23,7 +23,9 @@ pub async fn of_primary(
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match once(pool, statement, values, deadline, true).await {
+        // Whoever cannot connect tried every host.
+        let lease = pool.lease(deadline).await?;
+        let failure = match ask(lease, statement, values, deadline, true).await {
             Ok(rows) => return Ok(rows),
             Err(failure) => failure,
         };
@@ -44,17 +46,17 @@ pub async fn of_any(
     values: &[Value<'_>],
     within: Duration,
 ) -> Result<Vec<Row>, Failure> {
-    once(pool, statement, values, Instant::now() + within, false).await
+    let deadline = Instant::now() + within;
+    ask(pool.lease(deadline).await?, statement, values, deadline, false).await
 }
 
-async fn once(
-    pool: &Pool,
+async fn ask(
+    lease: Lease,
     statement: &str,
     values: &[Value<'_>],
     deadline: Instant,
     of_primary: bool,
 ) -> Result<Vec<Row>, Failure> {
-    let lease = pool.lease(deadline).await?;
     let left = deadline.saturating_duration_since(Instant::now());
     let asked = timeout(left, lease.query(statement, values)).await;
     let rows = match asked.unwrap_or(Err(Failure::Timeout(left.as_millis()))) {

@@ -124,26 +124,19 @@ impl Transactions {
         let mut tries = 0;
         loop {
             tries += 1;
-            let failure = match self.try_to_begin(deadline).await {
-                Ok(lease) => return Ok(lease),
+            // Whoever cannot connect tried every host.
+            let lease = self.pool.lease(deadline).await?;
+            let failure = match begin_over(&lease, deadline).await {
+                Ok(()) => return Ok(lease),
                 Err(failure) => failure,
             };
+            drop(lease);
             if failure.is_lost() {
                 self.pool.clear();
             }
             if tries == TRIES || !failure.is_passing() || Instant::now() >= deadline {
                 return Err(failure);
             }
-        }
-    }
-
-    async fn try_to_begin(&self, deadline: Instant) -> Result<Lease, Failure> {
-        let lease = self.pool.lease(deadline).await?;
-        lease.begin_watch();
-        let left = deadline.saturating_duration_since(Instant::now());
-        match timeout(left, lease.run(BEGIN)).await {
-            Ok(begun) => begun.map(|()| lease),
-            Err(_) => Err(Failure::Timeout(left.as_millis())),
         }
     }
 
@@ -169,6 +162,12 @@ impl Transactions {
         }
         Ok(Some(step))
     }
+}
+
+async fn begin_over(lease: &Lease, deadline: Instant) -> Result<(), Failure> {
+    lease.begin_watch();
+    let left = deadline.saturating_duration_since(Instant::now());
+    timeout(left, lease.run(BEGIN)).await.unwrap_or(Err(Failure::Timeout(left.as_millis())))
 }
 
 /// Judges the end of a transaction.

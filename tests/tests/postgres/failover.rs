@@ -55,7 +55,7 @@ async fn fail_over() -> (usize, Duration) {
     standby.promote();
     let promoted = Instant::now();
     let probe = AtomicUsize::new(0);
-    let (_, back) = until_it_works(Duration::from_secs(20), async || {
+    let ((), back) = until_it_works(Duration::from_secs(20), async || {
         let name = format!("probe-{}", probe.fetch_add(1, Ordering::Relaxed));
         store.create(&entry(&name), &bytes(&name)).await
     })

@@ -1,5 +1,6 @@
 //! Sessions that end, servers that restart, networks that drop, disks that are full, rights and tables that are missing.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -230,7 +231,7 @@ fn noise(length: usize) -> String {
     let mut text = String::with_capacity(length + 16);
     while text.len() < length {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        text.push_str(&format!("{:08x}", state >> 32));
+        write!(text, "{:08x}", state >> 32).unwrap();
     }
     text
 }
