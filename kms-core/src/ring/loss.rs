@@ -192,19 +192,20 @@ impl<S: KeyStore> Cache<S> {
         }
     }
 
-    /// Returns how lately a key was read that leaves memory because its time is over. `None` if that has no bound.
+    /// Returns how lately a key was read that leaves memory because its time is over. `None` if that has no bound, and if keys
+    /// are not kept in memory at all.
     pub fn looks_first(&self) -> Option<Duration> {
-        self.notes_removals().then(|| LOOKED.min(self.config.any / 2))
+        let any = self.config.any;
+        (self.notes_removals() && !any.is_zero()).then(|| (any / 2).clamp(LOOKED_LEAST, LOOKED))
     }
 
     /// Reads keys again whose time is over, so that those leave memory that the store has.
     pub fn look(&self, names: Vec<KeyName>) {
-        let Some(this) = self.this.upgrade().filter(|_| !names.is_empty()) else { return };
-        if this.is_looking.swap(true, Ordering::Relaxed) {
+        // While the store is away, there is nothing to see.
+        if names.is_empty() || self.backend.away.is_away() || self.is_looking.swap(true, Ordering::Relaxed) {
             return;
         }
         let weak = self.this.clone();
-        drop(this);
         drop(spawn(async move {
             for name in names {
                 sleep(PACE).await;
@@ -227,6 +228,9 @@ impl<S: KeyStore> Cache<S> {
         }
     }
 }
+
+/// The least of [`LOOKED`]: longer than the shortest time between two sweeps.
+const LOOKED_LEAST: Duration = Duration::from_millis(60);
 
 /// Returns the identity of what the key ring does by itself.
 pub fn itself() -> Identity {

@@ -1,6 +1,7 @@
 //! A key that is gone from the store, and that nobody removed, is lost: the servers that have it keep it and serve it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kms_core::primitives::{Fingerprint, SecretBytes};
@@ -342,4 +343,35 @@ async fn lost_keys_are_listed_in_their_places() {
         }
         assert_eq!(listed, names, "{limit} a page");
     }
+}
+
+#[tokio::test]
+async fn a_key_whose_time_is_over_is_read_once_more_and_goes() {
+    for any in [ANY, Duration::ZERO] {
+        let store = Arc::new(MemoryStore::noting());
+        let ring = deaf(&store, SHORT.with_any(any));
+        create(&ring).await;
+        seal(&ring).await.unwrap();
+        tokio::time::sleep(ANY * 8).await;
+        let reads = || ring.store().reads.load(Ordering::SeqCst);
+        let before = reads();
+        tokio::time::sleep(ANY * 8).await;
+        assert_eq!(reads(), before, "nobody uses it, so it is not in memory, with {any:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_outage_takes_no_key_away_and_serves_none_for_longer() {
+    let store = Arc::new(MemoryStore::noting());
+    let ring = deaf(&store, SHORT);
+    create(&ring).await;
+    let sealed = seal(&ring).await.unwrap();
+    *ring.store().fails.lock().unwrap() = Some(("", ErrorKind::Unreachable));
+    until("an outage", async || kind(open(&ring, &sealed).await) == Some(ErrorKind::Unreachable)).await;
+    tokio::time::sleep(ANY * 5).await;
+    // What comes back has lost the key.
+    store.lose(&entry()).unwrap();
+    *ring.store().fails.lock().unwrap() = None;
+    is_told(&ring).await;
+    assert_eq!(open(&ring, &sealed).await.unwrap().expose(), b"text");
 }
