@@ -83,6 +83,14 @@ impl Cluster {
         Shell::default().run(&[arguments, &["--config", text(config)]].concat())
     }
 
+    /// Starts a server that refuses to start, and returns why.
+    pub fn refused(&self, config: &Path) -> String {
+        let done = self.run(&["server"], config);
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        // Before it are the warnings of the config.
+        done.stderr.lines().last().unwrap().to_owned()
+    }
+
     /// Starts a server and waits until it is up.
     pub fn serve(&self, config: &Path) -> Member {
         let serving = Shell::default().serve(&["--config", text(config)]);

@@ -185,7 +185,16 @@ pub fn kms_binary() -> PathBuf {
         }
         let mut cargo = Command::new(env!("CARGO"));
         // With a test beside it the dependencies have the features that tests ask for, and need not be built again.
-        cargo.args(["build", "--workspace", "--bin", "kms", "--test", "architecture", "--message-format", "json"]);
+        cargo.args([
+            "build",
+            "--workspace",
+            "--bin",
+            "kms",
+            "--test",
+            "architecture",
+            "--message-format",
+            "json",
+        ]);
         let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "the binary kms cannot be built");
         let messages = String::from_utf8(output.stdout).unwrap();

@@ -18,7 +18,8 @@ async fn rows_that_were_swapped_or_come_from_another_store_are_found() {
     let (ours, others) = (config("ours"), config("others"));
     let member = cluster.serve(&ours);
     let mut client = member.client();
-    let mut other = cluster.serve(&others).client();
+    let beside = cluster.serve(&others);
+    let mut other = beside.client();
     for key in ["a", "b", "c", "good"] {
         assert_eq!(ask(&mut client, "PUT", &format!("/v1/key/create/{key}"), "").await.0, 200);
         assert_eq!(ask(&mut other, "PUT", &format!("/v1/key/create/{key}"), "").await.0, 200);

@@ -57,7 +57,7 @@ async fn another_root_key_is_refused_with_both_fingerprints_before_anything_is_w
     cluster.write_root_key("root.key", &[7; 32]);
     let (_, wrong) = ids(&config);
     assert_ne!(right, wrong);
-    let told = cluster.run(&["server"], &config).error();
+    let told = cluster.refused(&config);
     assert!(told.contains(&store_key) && told.contains(&wrong), "{store_key} and {wrong} are not in {told}");
     let checked = cluster.run(&["check"], &config);
     assert!(!checked.status.success() && checked.stdout.contains(&store_key), "{checked:?}");

@@ -2,12 +2,14 @@
 //!
 //! `KMS_NOTICE_ROUNDS` sets the number of deletions of each kind. From 50 on the figures have to be those of a quiet machine.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kms_tests::Client;
 use kms_tests::cable::{Cable, State};
 use kms_tests::cluster::{Cluster, Member};
 use kms_tests::postgres::Postgres;
+use kms_tests::programs::until;
 use kms_tests::spoilt::ask;
 
 const ROUNDS: usize = 8;
@@ -22,6 +24,18 @@ fn rounds() -> usize {
 
 async fn generate(client: &mut Client, key: &str) -> u16 {
     ask(client, "PUT", &format!("/v1/key/generate/{key}"), "").await.0
+}
+
+/// Starts three servers, and waits until each of them hears of changes.
+async fn three(cluster: &Cluster, config: &Path) -> [Member; 3] {
+    let members = [(); 3].map(|()| cluster.serve(config));
+    for member in &members {
+        until("the server listens", async || {
+            ask(&mut member.client(), "GET", "/v1/ready", "").await == (200, String::new())
+        })
+        .await;
+    }
+    members
 }
 
 /// Asks until the answer has this status, and returns how long that took.
@@ -77,7 +91,7 @@ async fn what_one_server_deletes_the_others_refuse_at_once() {
         let sections =
             format!("{cache}[deletion]\ngrace = \"{grace}\"\n{}", cluster.store(&[server.port()], ""));
         let config = cluster.config("config.toml", &sections);
-        let members = [(); 3].map(|()| cluster.serve(&config));
+        let members = three(&cluster, &config).await;
         let times = Box::pin(times_of(&members, &format!("key-{status}"), status)).await;
         judge(what, times);
     }
@@ -90,7 +104,7 @@ async fn what_one_server_purges_is_gone_on_the_others_at_once() {
     // A purge waits for this time.
     let cache = "[cache.expiry]\nany = \"2s\"\nunused = \"2s\"\n[deletion]\ngrace = \"30d\"\n";
     let config = cluster.config("config.toml", &format!("{cache}{}", cluster.store(&[server.port()], "")));
-    let members = [(); 3].map(|()| cluster.serve(&config));
+    let members = three(&cluster, &config).await;
     let mut clients: Vec<_> = members.iter().map(Member::client).collect();
     let keys: Vec<_> = (0..rounds()).map(|n| format!("key-{n}")).collect();
     for key in &keys {
