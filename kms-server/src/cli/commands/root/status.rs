@@ -113,13 +113,13 @@ pub fn show(
     if let Some(under_way) = &status.under_way {
         output.line(under_way)?;
     }
-    let lost = lost_anchor(status, prepared);
-    if let Some(lost) = &lost {
-        output.line(lost)?;
+    let anchorless = lost_anchor(status, prepared);
+    if let Some(anchorless) = &anchorless {
+        output.line(anchorless)?;
     }
     match (&status.records, earlier_records(status)) {
         (_, Some(earlier)) => output.line(earlier),
-        (Ok(_), None) if lost.is_some() => Ok(()),
+        (Ok(_), None) if anchorless.is_some() => Ok(()),
         (Ok(records), None) if status.open() == 0 && records.all() > 0 => {
             output.line(format_args!("{} records, which no root here opens now", records.all()))
         }
