@@ -191,6 +191,10 @@ impl Making {
             self.may_go_on()?;
             match found {
                 Found::Key(key) => archive.key(&key)?,
+                Found::DeletedMeanwhile(name) => {
+                    tracing::info!(key = %name, "not in the backup: it was deleted meanwhile");
+                    archive.deleted_meanwhile(&name);
+                }
                 Found::LeftOut(name, why) => {
                     tracing::warn!(key = %name, "not in the backup: {why}");
                     archive.leave_out(&name, why);

@@ -29,7 +29,7 @@ pub struct Evidence {
     pub ended: Time,
     /// The archive.
     pub archive: Archive,
-    /// `good` if the archive has keys and lacks none that was listed, it is as young as the drill demands, and every key of it
+    /// `good` if the archive has keys and lacks none that was listed and not deleted meanwhile, it is as young as the drill demands, and every key of it
     /// opened what it had sealed; `bad` otherwise.
     pub verdict: String,
     /// Why the verdict is bad.

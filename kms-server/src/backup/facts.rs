@@ -94,6 +94,9 @@ pub struct Manifest {
     pub files: u64,
     /// The number of keys that were listed and have no copy.
     pub left_out: u64,
+    /// How many of these were deleted for ever while the archive was made.
+    #[serde(default)]
+    pub deleted_meanwhile: u64,
     /// How many of these were left out since they cannot be read.
     pub unreadable: u64,
     /// The first of those that were left out.
@@ -116,6 +119,7 @@ impl Manifest {
             deleted: 0,
             files: 0,
             left_out: 0,
+            deleted_meanwhile: 0,
             unreadable: 0,
             left_out_names: Vec::new(),
             sha256: String::new(),
@@ -149,6 +153,17 @@ impl Manifest {
             }
             self.left_out_names.push(LeftOut { name: name.to_string(), why: short });
         }
+    }
+
+    /// Counts a key without a copy that was deleted for ever since it was listed.
+    pub fn count_deleted_meanwhile(&mut self, name: &KeyName) {
+        self.deleted_meanwhile += 1;
+        self.count_left_out(name, "it was deleted meanwhile");
+    }
+
+    /// Returns the number of keys that the archive lacks: those that were there when it was ended, and have no copy.
+    pub fn lacking(&self) -> u64 {
+        self.left_out.saturating_sub(self.deleted_meanwhile)
     }
 
     /// Counts a key without a copy that cannot be read.

@@ -23,6 +23,8 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1
 pub enum Found {
     /// It was read.
     Key(Box<StoredKey>),
+    /// It was deleted for ever since it was listed.
+    DeletedMeanwhile(KeyName),
     /// It cannot be in a backup.
     LeftOut(KeyName, &'static str),
     /// It cannot be read, for this reason. Only [`Unreadable::LeaveOut`] brings it.
@@ -100,10 +102,18 @@ impl Keys {
 }
 
 async fn list(kms: &dyn Kms, identity: Identity, after: Option<&KeyName>) -> Result<Page> {
-    let query = ListQuery { after: after.map(KeyName::as_str), ..ListQuery::prefix("") };
+    page(kms, identity, &ListQuery { after: after.map(KeyName::as_str), ..ListQuery::prefix("") }).await
+}
+
+/// Returns whether the service lists a key now.
+async fn is_listed(kms: &dyn Kms, identity: Identity, name: &KeyName) -> Result<bool> {
+    Ok(page(kms, identity, &ListQuery::prefix(name.as_str())).await?.names.contains(name))
+}
+
+async fn page(kms: &dyn Kms, identity: Identity, query: &ListQuery<'_>) -> Result<Page> {
     let mut pauses = PAUSES.iter();
     loop {
-        match kms.exportable(&Request::new(identity, PATIENCE), &query).await {
+        match kms.exportable(&Request::new(identity, PATIENCE), query).await {
             Err(error) if error.kind().is_outage() => wait(pauses.next(), error).await?,
             page => return page,
         }
@@ -118,7 +128,14 @@ async fn read(kms: &dyn Kms, identity: Identity, name: &KeyName, unreadable: Unr
             Err(error) => error,
         };
         match error.kind() {
-            ErrorKind::NotFound => return Ok(Found::LeftOut(name.clone(), "it was deleted meanwhile")),
+            ErrorKind::NotFound if !is_listed(kms, identity, name).await? => {
+                return Ok(Found::DeletedMeanwhile(name.clone()));
+            }
+            // Somebody may make it anew, or the list of the store may be late.
+            ErrorKind::NotFound if pauses.len() > 1 => wait(pauses.next(), error).await?,
+            ErrorKind::NotFound => {
+                return Ok(Found::LeftOut(name.clone(), "the key store lists it, and does not have it"));
+            }
             ErrorKind::Deleted => {
                 let why = "it is deleted, and the key store gives it out only after 'kms key restore'";
                 return Ok(Found::LeftOut(name.clone(), why));

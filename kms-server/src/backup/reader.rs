@@ -124,7 +124,9 @@ impl<R: Read> ArchiveReader<R> {
             return Err(format!("its format is '{format}', and this program reads '{FORMAT}'"));
         }
         tar_file::read_end(&mut self.input)?;
-        if !manifest.names_what_it_left_out() || manifest.unreadable > manifest.left_out {
+        if !manifest.names_what_it_left_out()
+            || manifest.unreadable.saturating_add(manifest.deleted_meanwhile) > manifest.left_out
+        {
             return Err("its manifest does not name the keys that it leaves out".to_owned());
         }
         let counted = &self.counted;

@@ -2,9 +2,10 @@ use std::io::{Read, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::store::{EntryName, KeyStore as _, MemoryStore};
+use kms_core::primitives::SecretBytes;
+use kms_core::store::{EntryName, KeyStore, MemoryStore, StoreCapabilities};
 use kms_core::transfer::StoredKey;
-use kms_core::{CacheConfig, Identity, KeyName, KeyRing, Kms, Request};
+use kms_core::{CacheConfig, Identity, KeyName, KeyRing, Kms, ListQuery, Page, Request, StoreStatus};
 
 use super::facts::{KEY_FILE, MANIFEST};
 use super::*;
@@ -40,11 +41,15 @@ async fn ring() -> KeyRing<Arc<MemoryStore>> {
 }
 
 async fn tar_of(ring: &KeyRing<Arc<MemoryStore>>) -> Vec<u8> {
-    let mut keys = Keys::begin(Arc::new(ring.clone()), &request(), Unreadable::LeaveOut).await.unwrap();
+    tar_of_keys(Keys::begin(Arc::new(ring.clone()), &request(), Unreadable::LeaveOut).await.unwrap()).await
+}
+
+async fn tar_of_keys(mut keys: Keys) -> Vec<u8> {
     let mut archive = ArchiveWriter::new(Vec::new(), "memory", Time::now());
     while let Some(found) = keys.next().await.unwrap() {
         match found {
             Found::Key(key) => archive.key(&key).unwrap(),
+            Found::DeletedMeanwhile(name) => archive.deleted_meanwhile(&name),
             Found::LeftOut(name, why) => archive.leave_out(&name, why),
             Found::Unreadable(name, why) => archive.unreadable(&name, &why),
         }
@@ -118,6 +123,58 @@ async fn what_was_written_is_read_with_versions_and_markers() {
             "manifest.json",
         ]
     );
+}
+
+#[tokio::test]
+async fn a_key_that_was_deleted_since_it_was_listed_is_named_and_nothing_that_is_lacking() {
+    let ring = ring().await;
+    let keys = Keys::begin(Arc::new(ring.clone()), &request(), Unreadable::Fail).await.unwrap();
+    ring.store().delete(&EntryName::from(&name("a-b"))).await.unwrap();
+    let (read, manifest) = read_all(&*tar_of_keys(keys).await).unwrap();
+    assert_eq!((read.len(), manifest.left_out, manifest.deleted_meanwhile, manifest.lacking()), (2, 1, 1, 0));
+    assert_eq!(manifest.left_out_names[0].name, "a-b");
+}
+
+/// A store that lists a key and does not have it.
+struct Dangling(MemoryStore);
+
+#[async_trait::async_trait]
+impl KeyStore for Dangling {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::shared("dangling")
+    }
+
+    async fn create(&self, name: &EntryName, record: &SecretBytes) -> kms_core::Result<()> {
+        self.0.create(name, record).await
+    }
+
+    async fn get(&self, name: &EntryName) -> kms_core::Result<SecretBytes> {
+        self.0.get(name).await
+    }
+
+    async fn delete(&self, name: &EntryName) -> kms_core::Result<()> {
+        self.0.delete(name).await
+    }
+
+    async fn list(&self, query: &ListQuery<'_>) -> kms_core::Result<Page> {
+        let mut page = self.0.list(query).await?;
+        page.names.push(name("lost"));
+        Ok(page)
+    }
+
+    async fn status(&self) -> kms_core::Result<StoreStatus> {
+        self.0.status().await
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_listed_still_and_not_there_is_lacking() {
+    let ring = KeyRing::new(Arc::new(Dangling(MemoryStore::new())), CacheConfig::default());
+    ring.client(caller()).create(&name("a")).await.unwrap();
+    let keys = Keys::begin(Arc::new(ring), &request(), Unreadable::Fail).await.unwrap();
+    let (read, manifest) = read_all(&*tar_of_keys(keys).await).unwrap();
+    assert_eq!((read.len(), manifest.left_out, manifest.deleted_meanwhile, manifest.lacking()), (1, 1, 0, 1));
+    assert!(manifest.left_out_names[0].why.contains("lists it"), "{:?}", manifest.left_out_names);
 }
 
 #[tokio::test]

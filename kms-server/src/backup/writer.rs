@@ -57,6 +57,11 @@ impl<W: Write> ArchiveWriter<W> {
         self.manifest.count_left_out(name, why);
     }
 
+    /// Notes a key that was deleted for ever since it was listed.
+    pub fn deleted_meanwhile(&mut self, name: &KeyName) {
+        self.manifest.count_deleted_meanwhile(name);
+    }
+
     /// Notes a key that was listed and cannot be read.
     pub fn unreadable(&mut self, name: &KeyName, why: &str) {
         self.manifest.count_unreadable(name, why);

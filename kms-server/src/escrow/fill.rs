@@ -16,6 +16,7 @@ use super::escrowed::Escrowed;
 use super::known::Digest;
 use super::line::{Says, Subject};
 use super::lives::{Held, State};
+use super::replaced;
 use super::seal;
 use super::writer::{Draft, MOST_BYTES, Unwritten};
 
@@ -155,8 +156,12 @@ async fn look_through(escrow: &Weak<Escrowed>, named: Option<Named>) {
              'kms escrow verify --config' names them"
         );
     }
+    let ambiguous = this.known.count_ambiguous();
+    if ambiguous != 0 {
+        warn!(ambiguous, "escrow: a restore would ask which key some names mean: 'kms escrow verify' tells");
+    }
     if unreadable.is_empty() {
-        if is_first || added != 0 {
+        if ambiguous == 0 && (is_first || added != 0) {
             info!(keys = all.len(), added, "escrow: the file holds every key of the store");
         } else {
             debug!(keys = all.len(), "escrow: the store was looked through again");
@@ -240,6 +245,8 @@ struct Parts {
     deleted: Vec<(KeyName, Subject)>,
     /// The keys that are not deleted, of which the file says so.
     live: Vec<Subject>,
+    /// The record of each key that was read.
+    present: Vec<Subject>,
 }
 
 /// Adds what the file lacks of some keys. Fails if the store is away, or the file cannot be written.
@@ -252,7 +259,10 @@ async fn add(escrow: &Escrowed, names: &[KeyName]) -> std::result::Result<Done, 
             Err(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => {
                 return Err(error.chain().to_string());
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => done.absent += 1,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                escrow.known.set_ambiguous(name, false);
+                done.absent += 1;
+            }
             Err(error) if error.kind() == ErrorKind::Deleted => {
                 if !escrow.known.is_name_deleted(name.as_str()) {
                     parts.deleted.push((name.clone(), Subject::new(name.as_str(), None)));
@@ -266,7 +276,7 @@ async fn add(escrow: &Escrowed, names: &[KeyName]) -> std::result::Result<Done, 
             }
         }
     }
-    let Parts { lacking, drafts, deleted, live } = parts;
+    let Parts { lacking, drafts, deleted, live, present } = parts;
     write(escrow, drafts).await?;
     done.added = lacking.len();
     for Lacking { subject, record, .. } in &lacking {
@@ -294,11 +304,11 @@ async fn add(escrow: &Escrowed, names: &[KeyName]) -> std::result::Result<Done, 
         write(escrow, vec![Draft::Line(Says::Restored(subject.clone()))]).await?;
         escrow.known.set_deleted(&subject, false);
     }
-    for name in names {
-        if !unreadable.contains(name) {
-            escrow.known.drop_lacking(name);
-        }
+    let again = replaced::settle(escrow, &present).await?;
+    for name in names.iter().filter(|name| !unreadable.contains(name)) {
+        escrow.known.drop_lacking(name);
     }
+    again.into_iter().for_each(|name| escrow.known.add_lacking(name));
     Ok(done)
 }
 
@@ -336,6 +346,9 @@ async fn collect(escrow: &Escrowed, name: &KeyName, parts: &mut Parts) -> Result
     for (entry, content) in whole.entries() {
         if !entry.is_hidden() || entry.as_str().starts_with(".v/") {
             let is_first = !entry.is_hidden();
+            if is_first {
+                parts.present.push(seal::subject(entry.as_str(), content));
+            }
             is_new |= collect_entry(escrow, entry, content, parts)? && is_first;
         }
     }

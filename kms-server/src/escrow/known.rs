@@ -1,6 +1,7 @@
 //! What is in the escrow file, as far as this process has to know: digests, and nothing secret.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,7 @@ use super::line::{Place, Subject};
 use super::lives::{Held, State};
 
 /// A digest of an entry's name and of its record, or of its fingerprint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 16]);
 
 impl Digest {
@@ -68,6 +69,8 @@ pub struct Known {
     lacking: Mutex<Lacking>,
     /// The entries that the store was asked to remove, of which nothing says whether it did.
     in_doubt: Mutex<BTreeSet<Subject>>,
+    /// The names of the store under which several keys live by the file.
+    ambiguous: Mutex<BTreeSet<KeyName>>,
     pub lacks_more: Notify,
     /// Whether the whole store was looked through since the start.
     pub is_looked_through: AtomicBool,
@@ -82,9 +85,32 @@ struct Lacking {
     unreadable: BTreeSet<KeyName>,
 }
 
+/// A record that the store has: by the name of its entry and the fingerprint of its key, with what tells it from others of these.
+/// A fingerprint that is not known is `None`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Record {
+    name: Digest,
+    key: Option<[u8; 16]>,
+    mark: Option<[u8; 8]>,
+}
+
+impl Record {
+    fn of(subject: &Subject) -> Self {
+        let mut key = [0; 16];
+        let key = hex::decode_to_slice(&*subject.fingerprint, &mut key).ok().map(|()| key);
+        Self { name: Digest::of_name(&subject.name), key, mark: subject.record }
+    }
+
+    /// Returns the bounds of all records of an entry.
+    fn all_of(name: Digest) -> RangeInclusive<Self> {
+        let last = Self { name, key: Some([u8::MAX; 16]), mark: Some([u8::MAX; 8]) };
+        Self { name, key: None, mark: None }..=last
+    }
+}
+
 struct Sets {
-    /// The records that the store has: by name and fingerprint, with what tells them from others of these.
-    stored: HashSet<(Digest, Option<[u8; 8]>)>,
+    /// The records that the store has.
+    stored: BTreeSet<Record>,
     /// The keys of them of which the file says that they are deleted, by name and fingerprint.
     deleted: HashSet<Digest>,
     /// The names whose key is deleted, as the file says.
@@ -122,7 +148,7 @@ impl Known {
         };
         let in_store = [State::Stored, State::Deleted, State::Removing];
         let stored = whole().filter(|held| in_store.contains(&held.state));
-        let stored = stored.map(|held| (Digest::of_key(&held.subject), held.subject.record)).collect();
+        let stored = stored.map(|held| Record::of(&held.subject)).collect();
         let deleted = &keys(State::Deleted) - &keys(State::Stored);
         let deleted_names = &names(State::Deleted) - &(&names(State::Stored) | &names(State::Removing));
         let in_doubt: BTreeSet<_> = of_state(State::Removing).map(|held| held.subject.clone()).collect();
@@ -140,6 +166,7 @@ impl Known {
             pending: AtomicUsize::new(0),
             lacking: Mutex::default(),
             in_doubt: Mutex::new(in_doubt),
+            ambiguous: Mutex::default(),
             lacks_more: Notify::new(),
             is_looked_through: AtomicBool::new(false),
         }
@@ -169,7 +196,42 @@ impl Known {
 
     /// Returns whether this very record is in escrow, and marked.
     pub fn is_stored(&self, subject: &Subject) -> bool {
-        self.sets().stored.contains(&(Digest::of_key(subject), subject.record))
+        self.sets().stored.contains(&Record::of(subject))
+    }
+
+    /// Returns the other records of a name that live by the file. Those that are deleted, and those in doubt, are none of them.
+    pub fn others(&self, present: &Subject) -> Vec<Subject> {
+        let all = Record::all_of(Digest::of_name(&present.name));
+        let all: Vec<Record> = self.sets().stored.range(all).copied().collect();
+        if all.len() < 2 {
+            return Vec::new();
+        }
+        let others = all.into_iter().filter_map(|Record { key, mark, .. }| {
+            let fingerprint = hex::encode(key?);
+            Some(Subject { record: mark, ..Subject::new(&present.name, Some(&fingerprint)) })
+        });
+        let in_doubt = self.in_doubt();
+        let lives = |other: &Subject| !self.is_deleted(other) && !in_doubt.contains(other);
+        others.filter(|other| !other.may_be(present)).filter(lives).collect()
+    }
+
+    /// Notes whether several keys of a name of the store live by the file. Returns whether that is new.
+    pub fn set_ambiguous(&self, name: &KeyName, is_ambiguous: bool) -> bool {
+        let mut ambiguous = self.ambiguous();
+        if is_ambiguous {
+            return ambiguous.insert(name.clone());
+        }
+        ambiguous.remove(name);
+        false
+    }
+
+    /// Returns the number of names of the store under which several keys live by the file.
+    pub fn count_ambiguous(&self) -> usize {
+        self.ambiguous().len()
+    }
+
+    fn ambiguous(&self) -> MutexGuard<'_, BTreeSet<KeyName>> {
+        self.ambiguous.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether the file says that the key of an entry is deleted.
@@ -247,7 +309,7 @@ impl Known {
         let key = Digest::of_key(subject);
         sets.unmarked.remove(&key);
         sets.set_live(Digest::of_name(&subject.name), key);
-        sets.stored.insert((key, subject.record));
+        sets.stored.insert(Record::of(subject));
         sets.seen.insert(record);
     }
 
@@ -263,13 +325,15 @@ impl Known {
     /// Forgets an entry that the store does not have any more. A subject without a record means all records of its key.
     pub fn drop_stored(&self, subject: &Subject, record: Option<Digest>) {
         let (mut sets, key) = (self.sets(), Digest::of_key(subject));
-        if subject.record.is_some() {
-            sets.stored.remove(&(key, subject.record));
-        } else {
-            sets.stored.retain(|(of, _)| *of != key);
-        }
+        let dropped = Record::of(subject);
+        let of_key = sets.stored.range(Record::all_of(dropped.name)).filter(|one| one.key == dropped.key);
         // Lines of the first files mean each record of a key.
-        sets.stored.remove(&(key, None));
+        let is_meant =
+            |one: &&Record| dropped.mark.is_none() || one.mark.is_none() || one.mark == dropped.mark;
+        let meant: Vec<_> = of_key.filter(is_meant).copied().collect();
+        for one in meant {
+            sets.stored.remove(&one);
+        }
         sets.deleted.remove(&key);
         match record {
             Some(record) => drop(sets.seen.remove(&record)),
@@ -310,9 +374,10 @@ impl Known {
         next.extend(unreadable.iter().cloned());
     }
 
-    /// Returns whether the whole store was compared with the file, and each key could be read.
+    /// Returns whether the whole store was compared with the file, each key could be read, and none is one of several of its name.
     pub fn is_complete(&self) -> bool {
-        self.is_looked_through.load(Ordering::Relaxed) && self.lacking().unreadable.is_empty()
+        let is_looked_through = self.is_looked_through.load(Ordering::Relaxed);
+        is_looked_through && self.lacking().unreadable.is_empty() && self.count_ambiguous() == 0
     }
 
     /// Returns the first keys of which the file lacks something.

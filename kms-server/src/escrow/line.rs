@@ -12,6 +12,7 @@
 //! <sum> <batch> <n>/<of> <time> removing <name> <fingerprint>                  the store is asked to remove it
 //! <sum> <batch> <n>/<of> <time> kept <name> <fingerprint>                      it did not remove it
 //! <sum> <batch> <n>/<of> <time> gone <name> <fingerprint>                      it was removed for ever
+//! <sum> <batch> <n>/<of> <time> replaced <name> <fingerprint>                  another key has its name in the store
 //! <sum> <batch> <n>/<of> <time> torn <batch> <offset>                          what a power cut left, up to here
 //! ```
 //!
@@ -110,6 +111,7 @@ pub enum Says {
     Removing(Subject),
     Kept(Subject),
     Gone(Subject),
+    Replaced(Subject),
     Torn { batch: u64, offset: u64 },
 }
 
@@ -152,6 +154,7 @@ impl Line {
             Says::Removing(subject) => format!("removing {}", about(subject)),
             Says::Kept(subject) => format!("kept {}", about(subject)),
             Says::Gone(subject) => format!("gone {}", about(subject)),
+            Says::Replaced(subject) => format!("replaced {}", about(subject)),
             Says::Torn { batch, offset } => format!("torn {batch} {offset}"),
         };
         text.push_str(&said);
@@ -195,6 +198,7 @@ impl Line {
             ("removing", [name, fingerprint]) => Says::Removing(Subject::parse(name, fingerprint)),
             ("kept", [name, fingerprint]) => Says::Kept(Subject::parse(name, fingerprint)),
             ("gone", [name, fingerprint]) => Says::Gone(Subject::parse(name, fingerprint)),
+            ("replaced", [name, fingerprint]) => Says::Replaced(Subject::parse(name, fingerprint)),
             ("torn", [batch, offset]) => {
                 Says::Torn { batch: batch.parse().ok()?, offset: offset.parse().ok()? }
             }
@@ -238,12 +242,13 @@ mod tests {
             Says::Restored(subject.clone()),
             Says::Removing(record.clone()),
             Says::Kept(record),
-            Says::Gone(subject),
+            Says::Gone(subject.clone()),
+            Says::Replaced(subject),
             Says::Torn { batch: 7, offset: 12_345 },
         ];
         (1..)
             .zip(says)
-            .map(|(n, says)| Line { place: Place { batch: 3, n }, of: 12, at: at(), says })
+            .map(|(n, says)| Line { place: Place { batch: 3, n }, of: 13, at: at(), says })
             .collect()
     }
 

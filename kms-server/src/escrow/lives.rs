@@ -37,6 +37,8 @@ pub enum State {
     Deleted,
     /// The store was asked to remove it, and whether it did is not known.
     Removing,
+    /// Another key had its name in the store afterwards. Nothing says that it was removed.
+    Replaced,
     /// It was removed for ever.
     Gone,
 }
@@ -50,6 +52,7 @@ impl State {
             Self::Refused => "refused",
             Self::Deleted => "deleted",
             Self::Removing => "removing",
+            Self::Replaced => "replaced",
             Self::Gone => "gone",
         }
     }
@@ -78,6 +81,9 @@ struct Events<'a> {
     kept: Vec<(Moment, &'a Subject)>,
     deleted: Vec<(Moment, &'a Subject)>,
     restored: Vec<(Moment, &'a Subject)>,
+    replaced: Vec<(Moment, &'a Subject)>,
+    /// Marks that the store has a record.
+    stored: Vec<(Moment, &'a Subject)>,
 }
 
 impl Events<'_> {
@@ -88,18 +94,38 @@ impl Events<'_> {
         if self.gone.iter().any(|event| is_later(event, since)) {
             return State::Gone;
         }
+        if self.replaced.iter().any(|event| is_later(event, since)) {
+            return State::Replaced;
+        }
         let counts = |event: &(Moment, &Subject)| {
             is_later(event, since) && !self.restored.iter().any(|restored| is_later(restored, event.0))
         };
-        let is_open = |event: &(Moment, &Subject)| {
-            !self.kept.iter().any(|kept| is_later(kept, event.0)) && counts(event)
-        };
         if self.deleted.iter().any(counts) {
             State::Deleted
-        } else if self.removing.iter().any(is_open) {
+        } else if self.removing.iter().any(|removing| self.is_in_doubt(of, since, removing)) {
             State::Removing
         } else {
             State::Stored
+        }
+    }
+
+    /// Returns whether a removal leaves it open whether the store has a record.
+    ///
+    /// Only the file of the server that removes says how that ended. What another server read or wrote meanwhile may have been
+    /// before the store did it, whatever the clocks say.
+    fn is_in_doubt(&self, of: &Subject, since: Moment, (removing, subject): &(Moment, &Subject)) -> bool {
+        let is_later_there = |(moment, line): &(Moment, &Subject)| {
+            moment.file == removing.file && moment.is_after(*removing) && line.is_about(subject)
+        };
+        let has_ended =
+            [&self.kept, &self.deleted, &self.restored, &self.gone].into_iter().flatten().any(is_later_there);
+        if has_ended || !subject.is_about(of) {
+            return false;
+        }
+        if since.file == removing.file {
+            removing.is_after(since)
+        } else {
+            !self.stored.iter().any(is_later_there)
         }
     }
 }
@@ -124,7 +150,10 @@ pub fn held(files: Vec<Contents>) -> Vec<Held> {
             };
             match &fact.says {
                 Says::Entry { subject, .. } => drop(subjects.insert(fact.place, subject)),
-                Says::Stored { entry, subject } => mark(*entry, subject, true),
+                Says::Stored { entry, subject } => {
+                    mark(*entry, subject, true);
+                    events.entry(&subject.name).or_default().stored.push((moment, subject));
+                }
                 Says::Refused { entry, subject } => mark(*entry, subject, false),
                 Says::Gone(subject) => {
                     events.entry(&subject.name).or_default().gone.push((moment, subject));
@@ -134,6 +163,9 @@ pub fn held(files: Vec<Contents>) -> Vec<Held> {
                 }
                 Says::Kept(subject) => {
                     events.entry(&subject.name).or_default().kept.push((moment, subject));
+                }
+                Says::Replaced(subject) => {
+                    events.entry(&subject.name).or_default().replaced.push((moment, subject));
                 }
                 Says::Deleted(subject) => {
                     events.entry(&subject.name).or_default().deleted.push((moment, subject));

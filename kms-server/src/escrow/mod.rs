@@ -1,6 +1,6 @@
 //! Escrow: each key is also sealed to offline recipients, in a file that this server can write and cannot open.
 //!
-//! [`open`] puts [`Escrowed`] around a key store. `store` is what that store does, and `removal` its deletions and restores. `line` is the format of the file, `contents` reads it, `lives` says what
+//! [`open`] puts [`Escrowed`] around a key store. `store` is what that store does, and `removal` its deletions and restores. `fill` adds what the file lacks, and `replaced` settles which of two keys of one name is current. `line` is the format of the file, `contents` reads it, `lives` says what
 //! became of each entry, and `plan` what a restore would bring back. `writer` is the one thread that writes, through `file`.
 
 mod contents;
@@ -12,6 +12,7 @@ mod line;
 mod lives;
 mod plan;
 mod removal;
+mod replaced;
 mod seal;
 mod store;
 #[cfg(test)]
@@ -51,7 +52,13 @@ impl Figures {
         self.known.count_lacking()
     }
 
-    /// Returns whether the whole store was compared with the file since the start, and each key could be read.
+    /// Returns the number of names of the store under which several keys live by the file, so that a restore takes none unasked.
+    pub fn ambiguous(&self) -> usize {
+        self.known.count_ambiguous()
+    }
+
+    /// Returns whether the whole store was compared with the file since the start, each key could be read, and a restore would take
+    /// it unasked.
     pub fn is_complete(&self) -> bool {
         self.known.is_complete()
     }

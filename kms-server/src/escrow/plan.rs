@@ -276,6 +276,7 @@ fn why_left(one: &Held) -> &'static str {
         State::Refused => "the key store did not take it",
         State::Deleted => "its key was deleted",
         State::Removing => "its removal began, and nothing says whether it ended",
+        State::Replaced => "another key had its name in the key store afterwards",
         State::Gone => "it was removed for ever",
     }
 }

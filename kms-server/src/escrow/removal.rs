@@ -143,10 +143,17 @@ impl Escrowed {
 
     /// Notes that a key was not removed after all, or has that found out if it is not known.
     async fn note_kept(&self, name: &EntryName, subject: Subject, error: Option<&Error>) {
-        if error.is_some_and(|error| error.kind().leaves_outcome_unknown()) {
-            self.known.set_in_doubt(&subject, true);
-        } else {
-            self.note(name, Says::Kept(subject)).await;
+        match error.map(Error::kind) {
+            Some(kind) if kind.leaves_outcome_unknown() => self.known.set_in_doubt(&subject, true),
+            // Another program was faster, or the store lost the key.
+            Some(ErrorKind::NotFound | ErrorKind::Deleted) => {
+                self.known.set_in_doubt(&subject, true);
+                if let Err(error) = self.settle_doubt(&subject).await {
+                    let why = error.chain();
+                    warn!(entry = %name, "escrow: whether this entry was removed is not known yet, trying again: {why}");
+                }
+            }
+            _ => self.note(name, Says::Kept(subject)).await,
         }
     }
 

@@ -409,6 +409,7 @@ impl Cache {
 struct Escrow {
     figures: Figures,
     missing: IntGauge,
+    ambiguous: IntGauge,
     complete: IntGauge,
     writable: IntGauge,
 }
@@ -419,9 +420,13 @@ impl Escrow {
         Ok(Self {
             figures,
             missing: family("missing_keys", "Keys of which the escrow file lacks an entry.")?,
+            ambiguous: family(
+                "ambiguous_names",
+                "Names under which several keys live by the escrow file, so that a restore takes none unasked.",
+            )?,
             complete: family(
                 "complete",
-                "Whether the escrow file was compared with the whole key store since the start.",
+                "Whether the escrow file was compared with the whole key store since the start, and a restore takes each key unasked.",
             )?,
             writable: family("writable", "Whether the escrow file can be written.")?,
         })
@@ -429,6 +434,7 @@ impl Escrow {
 
     fn look(&self) {
         self.missing.set(i64::try_from(self.figures.missing()).unwrap_or(i64::MAX));
+        self.ambiguous.set(i64::try_from(self.figures.ambiguous()).unwrap_or(i64::MAX));
         self.complete.set(i64::from(self.figures.is_complete()));
         self.writable.set(i64::from(self.figures.is_writable()));
     }

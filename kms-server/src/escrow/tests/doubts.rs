@@ -16,6 +16,8 @@ enum Removal {
     DoneAndHang,
     Hang,
     Fails(ErrorKind),
+    /// Another program was faster.
+    ByAnother,
 }
 
 #[async_trait]
@@ -41,6 +43,10 @@ impl KeyStore for Odd {
         match removal {
             None => self.store.delete(name).await,
             Some(Removal::Fails(kind)) => Err(Error::new(kind, "delete")),
+            Some(Removal::ByAnother) => {
+                self.store.delete(name).await?;
+                Err(Error::new(ErrorKind::NotFound, "delete"))
+            }
             Some(Removal::Hang) => std::future::pending().await,
             Some(Removal::DoneAndHang) => {
                 self.store.delete(name).await?;
@@ -175,4 +181,67 @@ async fn a_removal_does_not_wait_for_a_disk_that_hangs() {
         "the last line is awaited"
     );
     assert_eq!(kind(store.get(&entry("my-key")).await), Some(ErrorKind::NotFound));
+}
+
+#[tokio::test]
+async fn a_key_that_another_program_removed_first_is_gone() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Odd::default()));
+    let escrowed = fixture.open(store.clone());
+    escrowed.create(&entry("my-key"), &record(1)).await.unwrap();
+    *store.removal.lock().unwrap() = Some(Removal::ByAnother);
+    assert_eq!(kind(escrowed.delete(&entry("my-key")).await), Some(ErrorKind::NotFound));
+    assert_eq!(state(&fixture), State::Gone);
+    assert_eq!(fixture.restored(), []);
+}
+
+/// Writes a file of these lines, each with its second, as a server would.
+fn file_of(says: Vec<(u32, Says)>) -> Contents {
+    let mut text = String::new();
+    let begins = Says::Begins { version: FORMAT.into() };
+    for (batch, (second, says)) in (1..).zip([(0, begins)].into_iter().chain(says)) {
+        let at = format!("2026-01-02T03:04:{second:02}Z").parse().unwrap();
+        Line { place: Place { batch, n: 1 }, of: 1, at, says }.push_to(&mut text);
+    }
+    let contents = Contents::read(text.as_bytes(), true).unwrap();
+    assert!(contents.flaws.is_empty(), "{:?}", contents.flaws);
+    contents
+}
+
+#[test]
+fn a_doubt_in_one_file_stays_whatever_another_server_wrote() {
+    let key = seal::subject("my-key", &record(1));
+    let stored_at = |second, more: Vec<(u32, Says)>| {
+        let sealed = Sealed::Whole(b"sealed".to_vec());
+        let mut says = vec![
+            (second, Says::Entry { subject: key.clone(), sealed }),
+            (second, Says::Stored { entry: Place { batch: 2, n: 1 }, subject: key.clone() }),
+        ];
+        says.extend(more);
+        file_of(says)
+    };
+    let removing = || (20, Says::Removing(key.clone()));
+    let kept = || (40, Says::Kept(key.clone()));
+    let plan = |files| {
+        let plan = Plan::of(&held(files), &[]);
+        (plan.choices.len(), plan.in_doubt.len())
+    };
+    let asks = (0, 1);
+    for second in [5, 10, 30] {
+        assert_eq!(plan(vec![stored_at(10, vec![removing()]), stored_at(second, vec![])]), asks, "{second}");
+        assert_eq!(plan(vec![stored_at(second, vec![]), stored_at(10, vec![removing()])]), asks, "{second}");
+    }
+    // A refusal that another server heard is no word about this removal.
+    assert_eq!(plan(vec![stored_at(10, vec![removing()]), stored_at(30, vec![kept()])]), asks);
+    // The server itself found out.
+    assert_eq!(plan(vec![stored_at(10, vec![removing(), kept()]), stored_at(30, vec![])]), (1, 0));
+    let gone = || (50, Says::Gone(key.clone()));
+    assert_eq!(plan(vec![stored_at(10, vec![removing(), gone()]), stored_at(30, vec![])]), (0, 0));
+    assert_eq!(plan(vec![stored_at(10, vec![removing()]), stored_at(30, vec![gone()])]), (0, 0));
+    // Deleted in a store that keeps it, and restored by another server.
+    let deleted = || (21, Says::Deleted(key.clone()));
+    let restored = || (40, Says::Restored(key.clone()));
+    assert_eq!(
+        plan(vec![stored_at(10, vec![removing(), deleted()]), stored_at(15, vec![restored()])]),
+        (1, 0)
+    );
 }

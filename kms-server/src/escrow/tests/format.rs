@@ -115,7 +115,7 @@ async fn a_torn_end_is_told_once_and_hides_nothing_that_comes_later() {
             let escrowed = fixture.open(store);
             let later = record(7);
             escrowed.create(&entry("later"), &later).await.unwrap();
-            drop(escrowed);
+            fixture.closed(escrowed).await;
             let contents = read(&fixture.path());
             assert!(
                 contents.flaws.iter().all(|flaw| flaw.kind == FlawKind::Torn),

@@ -116,14 +116,14 @@ async fn a_start_finds_what_was_restored_or_deleted_elsewhere() {
     let (fixture, store) = (Fixture::new(), Arc::new(MemoryStore::new()));
     let escrowed = fixture.open(store.clone());
     let mark = deleted(escrowed.clone()).await;
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     assert_eq!(state(&fixture), Some(State::Deleted));
     let content = store.get(&mark).await.unwrap();
     store.delete(&mark).await.unwrap();
     let (escrowed, figures) = open(&fixture.settings(EscrowFailure::Refuse), store.clone()).unwrap();
     until(|| figures.is_complete()).await;
     assert_eq!(state(&fixture), Some(State::Stored), "it is in use");
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     store.create(&mark, &content).await.unwrap();
     let (_escrowed, figures) = open(&fixture.settings(EscrowFailure::Refuse), store).unwrap();
     until(|| figures.is_complete()).await;
@@ -168,7 +168,7 @@ async fn a_key_whose_record_is_damaged_is_added_again() {
     let (fixture, store) = (Fixture::new(), Arc::new(MemoryStore::new()));
     let escrowed = fixture.open(store.clone());
     escrowed.create(&entry("my-key"), &record(1)).await.unwrap();
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     damage(&fixture.path(), 0);
     let (_escrowed, figures) = open(&fixture.settings(EscrowFailure::Refuse), store).unwrap();
     until(|| figures.is_complete()).await;
@@ -185,7 +185,8 @@ async fn a_damaged_version_leaves_the_versions_before_it() {
     client.create(&key).await.unwrap();
     client.rotate(&key).await.unwrap();
     client.rotate(&key).await.unwrap();
-    drop((client, escrowed));
+    drop(client);
+    fixture.closed(escrowed).await;
     for (damaged, versions) in [(2, 2), (1, 1)] {
         damage(&fixture.path(), damaged);
         let held = held(vec![read(&fixture.path())]);

@@ -114,7 +114,7 @@ async fn a_start_notes_what_the_store_keeps_deleted_and_what_came_back() {
     let (fixture, store) = (Fixture::new(), Arc::new(Keeping::default()));
     let escrowed = fixture.open(store.clone());
     escrowed.create(&entry("my-key"), &record(1)).await.unwrap();
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     store.delete_elsewhere("my-key");
     let (escrowed, figures) = fixture.open_eager(store.clone());
     until(|| figures.is_complete()).await;
@@ -125,7 +125,7 @@ async fn a_start_notes_what_the_store_keeps_deleted_and_what_came_back() {
     store.restore_elsewhere("my-key");
     until(|| state(&fixture) == State::Stored).await;
     store.delete_elsewhere("my-key");
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     let (_escrowed, figures) = fixture.open_eager(store);
     until(|| figures.is_complete()).await;
     assert_eq!(state(&fixture), State::Deleted);
@@ -141,7 +141,8 @@ async fn a_key_that_the_server_deletes_and_restores_is_noted_once_each() {
     escrowed.delete(&entry("my-key")).await.unwrap();
     assert_eq!(state(&fixture), State::Deleted);
     let len = fs::metadata(fixture.path()).unwrap().len();
-    drop((escrowed, figures));
+    drop(figures);
+    fixture.closed(escrowed).await;
     let (escrowed, figures) = fixture.open_eager(store);
     until(|| figures.is_complete()).await;
     tokio::time::sleep(Duration::from_millis(600)).await;

@@ -6,6 +6,7 @@ mod format;
 mod lives;
 mod looks;
 mod records;
+mod replaced;
 mod store;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use kms_core::store::{EntryName, KeyRecord, KeyStore, MemoryStore, StoreCapabili
 use kms_core::{
     CacheConfig, Error, ErrorKind, Identity, KeyName, KeyRing, ListQuery, Page, Result, StoreStatus,
 };
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::file::EscrowFile;
@@ -71,6 +73,13 @@ impl Fixture {
     fn open_eager(&self, store: Arc<dyn KeyStore>) -> (Arc<Escrowed>, Figures) {
         let pace = Pace { begin_after: Duration::ZERO, again: Duration::from_millis(200) };
         open_at(&self.settings(EscrowFailure::Refuse), store, pace).unwrap()
+    }
+
+    /// Drops the store, and waits until its file is free: a look that is under way holds the store until it ends.
+    async fn closed(&self, escrowed: Arc<Escrowed>) {
+        drop(escrowed);
+        let file = fs::File::open(self.path()).unwrap();
+        until(|| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()).await;
     }
 
     /// Returns what a restore from the present file would bring back: names of entries and their records.

@@ -73,7 +73,7 @@ async fn what_a_killed_process_left_unmarked_is_completed_before_a_read_is_answe
     let store = Scripted::with(&[Step::DoneAndHang]);
     let escrowed = fixture.open(store.clone());
     assert!(is_cut_off(&escrowed, "my-key", 1).await);
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     let escrowed = fixture.open(store);
     let stored = escrowed.get(&entry("my-key")).await.unwrap();
     assert!(fixture.restores("my-key", &stored));
@@ -148,7 +148,7 @@ async fn keys_of_before_are_added_at_the_start_and_found_at_the_next_one() {
     until(|| figures.is_complete()).await;
     assert_eq!(figures.missing(), 0);
     assert_eq!(fixture.restored().len(), 71);
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     let len = fs::metadata(fixture.path()).unwrap().len();
     let (_escrowed, figures) = open(&fixture.settings(EscrowFailure::Refuse), store).unwrap();
     until(|| figures.is_complete()).await;
@@ -178,7 +178,7 @@ async fn garbage_in_the_place_of_a_key_does_not_take_the_place_of_the_key_in_esc
     store.delete(&entry("my-key")).await.unwrap();
     store.create(&entry("my-key"), &SecretBytes::from(b"garbage".as_slice())).await.unwrap();
     escrowed.get(&entry("my-key")).await.unwrap();
-    drop(escrowed);
+    fixture.closed(escrowed).await;
     let (escrowed, figures) = open(&fixture.settings(EscrowFailure::Refuse), store).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((figures.missing(), figures.is_complete()), (1, false), "it cannot be compared");

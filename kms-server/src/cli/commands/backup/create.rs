@@ -153,6 +153,7 @@ async fn archive(
     while let Some(found) = keys.next().await? {
         match found {
             Found::Key(key) => archive.key(&key).map_err(failed)?,
+            Found::DeletedMeanwhile(name) => archive.deleted_meanwhile(&name),
             Found::LeftOut(name, why) => archive.leave_out(&name, why),
             Found::Unreadable(name, why) => archive.unreadable(&name, &why),
         }

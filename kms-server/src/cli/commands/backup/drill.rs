@@ -33,7 +33,7 @@ pub struct Args {
     /// Accept a backup without keys.
     #[arg(long)]
     allow_empty: bool,
-    /// Accept a backup that left keys out, which 'kms backup verify' names.
+    /// Accept a backup that left out keys that were not deleted while it was made, which 'kms backup verify' names.
     #[arg(long)]
     allow_left_out: bool,
     /// Print the evidence as JSON.
@@ -98,12 +98,13 @@ impl Args {
     /// Refuses a backup that is whole and would still bring nobody the keys of today.
     fn judge(&self, manifest: &Manifest, now: Time) -> Result<(), Failure> {
         let fails = |why: String| Err(Failure::new(format!("{}: {why}", self.open.file.display())));
-        let Manifest { began, keys, left_out, .. } = manifest;
+        let Manifest { began, keys, .. } = manifest;
         if *keys == 0 && !self.allow_empty {
             return fails("it has no keys; --allow-empty accepts that".to_owned());
         }
-        if *left_out != 0 && !self.allow_left_out {
-            let what = counted(*left_out, "key");
+        // What was deleted while the backup was made, nobody misses.
+        if manifest.lacking() != 0 && !self.allow_left_out {
+            let what = counted(manifest.lacking(), "key");
             return fails(format!(
                 "it left out {what}, which 'kms backup verify' names; --allow-left-out accepts that"
             ));

@@ -52,7 +52,9 @@ impl LeftRecord {
 
     /// Returns whether somebody has to decide about the record.
     pub fn is_open(&self) -> bool {
-        [State::Unmarked, State::Stored, State::Removing].iter().any(|state| self.state == state.word())
+        [State::Unmarked, State::Stored, State::Removing, State::Replaced]
+            .iter()
+            .any(|state| self.state == state.word())
     }
 
     /// Returns the record as a line for people.

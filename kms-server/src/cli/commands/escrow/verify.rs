@@ -121,8 +121,8 @@ pub fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
 /// Opens each record. A record of which another copy opens is no problem.
 fn open_all(held: &[Held], plan: &Plan, identities: &Identities, problems: &mut Vec<String>) -> usize {
     let (mut opened, mut failed) = (Vec::new(), Vec::new());
-    let in_store = [State::Stored, State::Deleted, State::Removing];
-    for one in held.iter().filter(|one| in_store.contains(&one.state)) {
+    let may_be_needed = [State::Stored, State::Deleted, State::Removing, State::Replaced];
+    for one in held.iter().filter(|one| may_be_needed.contains(&one.state)) {
         match open_record(one, identities) {
             Ok(_) => opened.push(&one.subject),
             Err(why) => failed.push((&one.subject, why)),
