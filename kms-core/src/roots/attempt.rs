@@ -50,6 +50,14 @@ const LOOKS: u32 = 80;
 /// The wait between two such looks.
 const PAUSE: Duration = Duration::from_millis(25);
 
+/// What is gone of a store whose first records are sealed under a store key that no root here has.
+enum Lost {
+    /// None of the first records has another form.
+    OfAll(Error),
+    /// Some were wrapped one by one, and are served.
+    OfSome(Error),
+}
+
 /// What came of a store without anchor: an attempt, or a reason to look again.
 enum Unanchored {
     Done(Attempt),
@@ -108,6 +116,7 @@ impl Roots {
                     (Ok((Some(key), _)), _) => self.form.under(&key),
                     // It opens records of both forms, and what it does not open nothing here opens.
                     (_, [key]) => self.form.under(key),
+                    (_, []) if let Some(Lost::OfAll(why)) = self.lost_key().await => Err(why),
                     _ => self.form.earlier().ok_or_else(|| no_key("the store has no anchor")),
                 }
             }
@@ -176,9 +185,21 @@ impl Roots {
         }
         if seen.states.iter().any(|(_, state)| !matches!(state, State::NoEntry)) {
             let why = format!("the store has no anchor, and {}", seen.told());
+            if let Some(Lost::OfAll(lost)) = self.lost_key().await {
+                let why = format!("{why}; {}", lost.chain());
+                return Err(Error::with_source(ErrorKind::Conflict, "open the roots of the store", why));
+            }
             return self.earlier_or(&why).map(Unanchored::Done);
         }
         match self.is_empty().await {
+            // Sealed records are not to be told as wrapped one by one.
+            Ok(false) if let Some(lost) = self.lost_key().await => match lost {
+                Lost::OfAll(why) => Err(why),
+                Lost::OfSome(why) if self.is_served_earlier() => {
+                    Ok(Unanchored::Done(Attempt::earlier(vec![why.chain().to_string()])))
+                }
+                Lost::OfSome(why) => Err(why),
+            },
             Ok(false) if self.is_served_earlier() => {
                 let unprotected = "the records are wrapped one by one, each by one root: a second root protects none \
                     of them, and 'kms root adopt' has it protect what is made from then on";
@@ -323,6 +344,23 @@ impl Roots {
         let mut attempt = self.anchored(&anchor, &seen).await?;
         attempt.is_new = anchor.names(key);
         Ok(Unanchored::Done(attempt))
+    }
+
+    /// Says what is gone, if there is a record among the first ones that is sealed under a store key.
+    async fn lost_key(&self) -> Option<Lost> {
+        let first = self.first_records().await;
+        let why = format!(
+            "the anchor is gone, no root here opens a store key, and {} of the first {} records are sealed under one: bring the \
+             entries '.r/…' back from a backup of the store, or the root that has one into the config",
+            first.sealed,
+            first.all()
+        );
+        let error = Error::with_source(ErrorKind::Conflict, "open the roots of the store", why);
+        match (first.sealed, first.earlier) {
+            (0, _) => None,
+            (_, 0) => Some(Lost::OfAll(error)),
+            _ => Some(Lost::OfSome(error)),
+        }
     }
 
     fn is_served_earlier(&self) -> bool {

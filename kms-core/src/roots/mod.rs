@@ -51,6 +51,7 @@ mod id;
 mod look;
 mod mark;
 mod opened;
+mod others;
 mod records;
 mod removal;
 mod root;

@@ -165,6 +165,22 @@ impl Roots {
         }
     }
 
+    /// Counts the first records of keys by their form. What cannot be listed or read does not count.
+    pub(super) async fn first_records(&self) -> RecordCount {
+        let mut count = RecordCount::default();
+        let Ok(page) = self.store.list(&ListQuery { limit: TRIED, ..ListQuery::prefix("") }).await else {
+            return count;
+        };
+        for name in page.names.iter().map(EntryName::from) {
+            match self.store.get(&name).await {
+                Ok(record) if self.form.is_earlier(record.expose()) => count.earlier += 1,
+                Ok(_) => count.sealed += 1,
+                Err(_) => {}
+            }
+        }
+        count
+    }
+
     /// Returns how many of the first sealed records were tried, if none of them opens under `key`; `None` where nobody knows.
     pub(super) async fn none_opens(&self, key: &StoreKey) -> Option<usize> {
         if self.all.iter().any(|root| root.held().is_some()) {

@@ -10,20 +10,30 @@ use crate::primitives::SecretBytes;
 use crate::store::KeyStore as _;
 
 /// A removal whose last step is due: [`Roots::finish_removal`].
-pub struct Removal(Mark);
+pub struct Removal(Option<Mark>);
+
+impl Removal {
+    /// Returns `true` if the root is not in the store: a removal before came to its end, or there never was such a root.
+    pub fn is_past(&self) -> bool {
+        self.0.is_none()
+    }
+}
 
 impl Roots {
-    /// Removes a root: the same call completes a removal that was cut off.
+    /// Removes a root: the same call completes a removal that was cut off. If the root is not there, and another one opens, it
+    /// does nothing.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::InvalidInput`]: the store has no such root.
+    /// - [`ErrorKind::InvalidInput`]: the store has no such root, and no other one opens; or `id` stands for a root that
+    ///   could not be read, and is none.
     /// - [`ErrorKind::Conflict`]: no other root opens now; a record opens with this root only, or nobody can know; or
     ///   another removal is under way.
     /// - Those of the store.
-    pub async fn remove(&self, id: &RootId) -> Result<()> {
+    pub async fn remove(&self, id: &RootId) -> Result<Removal> {
         let removal = self.begin_removal(id, false).await?;
-        self.finish_removal(&removal).await
+        self.finish_removal(&removal).await?;
+        Ok(removal)
     }
 
     /// Does all of [`remove`](Self::remove) but its last step, so that the caller can forget the wrapped key of the root
@@ -49,6 +59,13 @@ impl Roots {
             }
             Some(_) => {}
             None if in_header || self.has_entry(id).await? => {}
+            // A command that was cut off after its last step, and is repeated.
+            None if another_opens(&seen, id)
+                && !self.is_later(id)
+                && Mark::read(&*self.store).await?.is_none() =>
+            {
+                return Ok(Removal(None));
+            }
             None => {
                 let why = format!("the store has no root '{id}': {}", seen.told());
                 return Err(Error::with_source(ErrorKind::InvalidInput, doing, why));
@@ -65,7 +82,7 @@ impl Roots {
         match (&again, content) {
             (Ok(seen), Ok(content)) if seen.anchor == Some(anchor) && another_opens(seen, id) => {
                 self.delete_entry(&mark, content, &conflict).await?;
-                Ok(Removal(mark))
+                Ok(Removal(Some(mark)))
             }
             (_, content) => {
                 mark.release(&*self.store).await?;
@@ -81,7 +98,15 @@ impl Roots {
     ///
     /// Those of the store.
     pub async fn finish_removal(&self, removal: &Removal) -> Result<()> {
-        removal.0.release(&*self.store).await
+        match &removal.0 {
+            Some(mark) => mark.release(&*self.store).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Returns `true` if `id` stands for a root that could not be read, whose entry has another name.
+    fn is_later(&self, id: &RootId) -> bool {
+        self.all.iter().any(|root| root.id() == id && root.is_later())
     }
 
     /// Returns `true` if a removal of this root that was cut off meant the header of a local store.

@@ -21,6 +21,8 @@ pub struct RootsStatus {
     pub under_way: Option<String>,
     /// The roots, in the order of the configuration.
     pub roots: Vec<RootStatus>,
+    /// The roots that have an entry in the store and are not configured here; an error if the entries cannot be listed.
+    pub not_configured: Result<Vec<RootId>>,
     /// The records by their form; an error if they cannot be listed.
     pub records: Result<RecordCount>,
 }
@@ -93,6 +95,8 @@ impl Roots {
             RootStatus { id, state, detail, opened_at }
         });
         let roots = roots.collect();
-        Ok(RootsStatus { anchor, removing, under_way, roots, records: self.count_records().await })
+        let not_configured = self.not_configured().await;
+        let records = self.count_records().await;
+        Ok(RootsStatus { anchor, removing, under_way, roots, not_configured, records })
     }
 }

@@ -164,7 +164,7 @@ async fn an_entry_that_was_destroyed_in_the_backend_is_told_with_its_path() {
         let told = match destroyed {
             ".r/store" => roots.open(Making::OnEmpty).await.map(drop),
             ".r/two" => roots.add(&id("two")).await.map(drop),
-            _ => roots.remove(&id("two")).await,
+            _ => roots.remove(&id("two")).await.map(drop),
         };
         // The command is that of the backend.
         let command = format!("'free {destroyed}' frees it");

@@ -68,9 +68,9 @@ async fn where_anchor_and_entries_are_lost_no_fresh_key_is_made_over_the_records
     }
     let before = everything(&store).await;
     for all in [&all[..], &all[..1]] {
-        let opened = open(&way, all).await.unwrap();
-        assert!(!opened.store.has_key());
-        refused(opened.store.get(&entry("my-key")).await, ErrorKind::Corrupt, &[]);
+        let gone = ["the anchor is gone", "1 of the first 1 records are sealed", "backup of the store"];
+        refused(open(&way, all).await, ErrorKind::Conflict, &gone);
+        refused(roots(&way, all).peek().await, ErrorKind::Conflict, &gone);
         let no_root_opens = "sealed under a store key that no root here opens";
         refused(roots(&way, all).init().await, ErrorKind::Conflict, &[no_root_opens]);
         refused(roots(&way, all).adopt().await, ErrorKind::Conflict, &[no_root_opens]);
@@ -130,4 +130,22 @@ async fn an_anchor_that_cannot_be_read_is_never_taken_for_none() {
         *way.denies.lock().unwrap() = Some((".r/store".into(), kind));
         refused(open(&way, &[("one", &one)]).await, kind, &[]);
     }
+}
+
+#[tokio::test]
+async fn records_wrapped_one_by_one_are_served_beside_sealed_ones_whose_key_is_lost_and_that_is_told() {
+    let (store, one) = (memory(), Elsewhere::new(1));
+    earlier(&store, &one, &["old"]).await;
+    let way = Way::to(&store);
+    let all = [("one", &one)];
+    roots(&way, &all).adopt().await.unwrap();
+    put(&*open(&way, &all).await.unwrap().store, "new").await;
+    for name in [Anchor::entry(), id("one").entry()] {
+        store.delete(&name).await.unwrap();
+    }
+    let opened = open(&way, &all).await.unwrap();
+    holds(&opened.store, &["old"]).await;
+    let told = &opened.warnings[0];
+    assert!(told.contains("the anchor is gone") && told.contains("1 of the first 2 records"), "{told}");
+    assert!(!told.contains("init"), "{told}");
 }

@@ -5,7 +5,7 @@ mod status;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use kms_core::roots::{Added, Established, RootId};
+use kms_core::roots::{Added, Established, Removal, RootId};
 use kms_fs::{FsConfig, OpenMode};
 use serde_json::json;
 
@@ -169,6 +169,7 @@ async fn remove(
 ) -> Result<(), Failure> {
     let in_header = is_in_header(&prepared, id, is_lost).await?;
     let removal = prepared.roots.begin_removal(id, in_header).await?;
+    let other_ids = prepared.roots.other_ids_of(id).await;
     let prepared = if in_header {
         let path = prepared.local.as_ref().map(|local| local.path.clone());
         // The header is changed while the store is not open.
@@ -183,8 +184,30 @@ async fn remove(
     if let Some(prepared) = prepared {
         prepared.roots.finish_removal(&removal).await?;
     }
+    removed(id, &removal, &other_ids, output)
+}
+
+fn removed(id: &RootId, removal: &Removal, other_ids: &[RootId], output: Output) -> Result<(), Failure> {
+    let other_ids: Vec<_> = other_ids.iter().map(RootId::as_str).collect();
     if output.is_json() {
-        return output.json(&json!({ "removed": id.as_str() }));
+        return output.json(&json!({
+            "removed": id.as_str(),
+            "was_there": !removal.is_past(),
+            "opens_as": other_ids,
+        }));
+    }
+    if removal.is_past() {
+        output.line(format_args!("Root {id} is not in the store: it was removed before, or never added"))?;
+    }
+    if !other_ids.is_empty() {
+        return output.line(format_args!(
+            "The root key of {id} still opens the store: it has an entry under another id, too: {}. 'kms root remove' \
+             removes that",
+            other_ids.join(", ")
+        ));
+    }
+    if removal.is_past() {
+        return Ok(());
     }
     output.line(format_args!(
         "Root {id} opens the store no more. Backups of the store made before still open with it."
@@ -201,12 +224,21 @@ async fn is_in_header(prepared: &Prepared, id: &RootId, is_lost: bool) -> Result
         Some(HeaderKey::Closed) if is_lost || prepared.roots.is_removed_from_header(id).await? => {
             refuse_other_id(prepared, id).await.map(|()| true)
         }
-        Some(HeaderKey::Nothing) if is_lost && prepared.roots.is_removed_from_header(id).await? => Ok(false),
+        // A removal that came as far as the header is completed, and one that came to its end is repeated.
+        Some(HeaderKey::Nothing)
+            if is_lost
+                && (prepared.roots.is_removed_from_header(id).await?
+                    || !prepared.roots.has_entry(id).await?) =>
+        {
+            Ok(false)
+        }
         header if is_lost => Err(Failure::new(match header {
             Some(HeaderKey::Of(own)) => {
                 format!("--header: the root key of the header is here, its id is {own}, and not {id}")
             }
-            Some(HeaderKey::Nothing) => "--header: the header holds no store key any more".to_owned(),
+            Some(HeaderKey::Nothing) => {
+                format!("--header: the header holds no store key any more, and {id} has an entry")
+            }
             Some(HeaderKey::Closed) | None => {
                 "--header: this store has no header with a store key".to_owned()
             }

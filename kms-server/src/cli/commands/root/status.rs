@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use http::Method;
 use jiff::Timestamp;
+use kms_core::ErrorKind;
 use kms_core::roots::{RootId, RootState, RootStatus, RootsStatus};
 use serde_json::{Value, json};
 
@@ -104,6 +105,18 @@ pub fn show(
     for root in &status.roots {
         output.line(format_args!("{}  {}", root.id, last.told(root)))?;
     }
+    match &status.not_configured {
+        Ok(others) => {
+            for id in others {
+                output.line(format_args!("{id}  is in the store, not in this config"))?;
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::Unsupported => {}
+        Err(error) => output.line(format_args!(
+            "Whether the store has entries of roots that are not in this config is not known: {}",
+            error.chain()
+        ))?,
+    }
     if let Some(hint) = last.hint {
         output.line(hint)?;
     }
@@ -147,6 +160,7 @@ fn as_json(status: &RootsStatus, last: &LastOpened) -> Value {
         "removing": status.removing.as_ref().map(RootId::as_str),
         "under_way": status.under_way,
         "roots": roots,
+        "not_in_config": status.not_configured.as_ref().ok().map(|ids| ids.iter().map(RootId::as_str).collect::<Vec<_>>()),
         "records": status.records.as_ref().ok().map(|records| json!({
             "sealed": records.sealed,
             "one_root_only": records.earlier,
