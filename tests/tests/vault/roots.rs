@@ -100,7 +100,7 @@ async fn records_under_transit_are_adopted_and_read_beside_new_ones() {
     assert!(earlier.get(&entry("old")).await.unwrap() == record());
     assert_eq!(kind(earlier.get(&entry("new")).await), Some(ErrorKind::Corrupt));
     assert_eq!(kind(earlier.create(&entry("new"), &record()).await), Some(ErrorKind::AlreadyExists));
-    let removed = both().remove(transit(&bao).id()).await.unwrap_err().chain().to_string();
+    let removed = both().remove(transit(&bao).id()).await.err().unwrap().chain().to_string();
     assert!(removed.contains("'old'") && removed.contains("kms migrate"), "{removed}");
 }
 
