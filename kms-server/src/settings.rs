@@ -342,6 +342,34 @@ pub enum OuterKms {
     Local(RootKeySource),
 }
 
+impl OuterKms {
+    /// Returns `true` if both are known to be one root key, whatever their ids are.
+    ///
+    /// What only its holder could tell is not known: that an alias stands for a key, that two addresses are those of one
+    /// Vault, that two files have the same content.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Aws(one), Self::Aws(other)) => is_same_cmk(one, other),
+            (Self::Vault(one), Self::Vault(other)) => {
+                let transit = |vault: &VaultConfig| {
+                    let transit = vault.transit.as_ref()?;
+                    Some(RootId::of_vault(vault.namespace.as_deref(), &transit.engine, &transit.key))
+                };
+                let address = |vault: &VaultConfig| vault.endpoint.trim_end_matches('/').to_ascii_lowercase();
+                address(one) == address(other) && transit(one).is_some() && transit(one) == transit(other)
+            }
+            (Self::Local(one), Self::Local(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+/// An ARN names a key wherever it is asked; an id or an alias names one of a region and an address.
+fn is_same_cmk(one: &WrapperConfig, other: &WrapperConfig) -> bool {
+    let place = |cmk: &WrapperConfig| (cmk.connection.region.clone(), cmk.connection.endpoint.clone());
+    one.key == other.key && (one.key.starts_with("arn:") || place(one) == place(other))
+}
+
 /// The source of a local store's root key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootKeySource {

@@ -165,7 +165,7 @@ impl Roots {
                 State::NoEntry => notes.push(format!("root '{id}' {}", without_entry(id))),
                 _ => notes.push(format!("root '{id}' {told}")),
             }
-            closed.push(is_closed(id));
+            closed.push(is_closed(id, state));
         }
         let (outcome, opened) = (Outcome::Open(key.clone()), Some(opened));
         Ok(Attempt { outcome, notes, is_new: false, closed, opened })
@@ -183,7 +183,7 @@ impl Roots {
         if let Some(away) = seen.away() {
             return Ok(Unanchored::Done(Attempt::pending(away.clone(), Vec::new())));
         }
-        if seen.states.iter().any(|(_, state)| !matches!(state, State::NoEntry)) {
+        if seen.states.iter().any(|(_, state)| !matches!(state, State::NoEntry | State::Same(_))) {
             let why = format!("the store has no anchor, and {}", seen.told());
             if let Some(Lost::OfAll(lost)) = self.lost_key().await {
                 let why = format!("{why}; {}", lost.chain());
@@ -381,8 +381,8 @@ impl Roots {
 /// Names the roots that do not open the store key in force.
 pub(super) fn closed(seen: &Seen) -> Vec<String> {
     let opened = opened(seen);
-    let closed = seen.states.iter().map(|(id, _)| id).filter(|id| !opened.contains(id));
-    closed.map(is_closed).collect()
+    let closed = seen.states.iter().filter(|(id, _)| !opened.contains(id));
+    closed.map(|(id, state)| is_closed(id, state)).collect()
 }
 
 /// Returns the roots that open the store key in force.
@@ -391,8 +391,11 @@ pub(super) fn opened(seen: &Seen) -> Vec<RootId> {
     seen.opened().filter(|(_, key)| anchor.names(key)).map(|(id, _)| id.clone()).collect()
 }
 
-fn is_closed(id: &RootId) -> String {
-    format!("root '{id}' does not open")
+fn is_closed(id: &RootId, state: &State) -> String {
+    match state {
+        State::Same(other) => format!("root '{id}' is '{other}' once more"),
+        _ => format!("root '{id}' does not open"),
+    }
 }
 
 /// Creates the error of a store that gets no key by itself.

@@ -70,6 +70,9 @@ impl Roots {
             if let State::Foreign(error) | State::Away(error) | State::Refused(error) = state {
                 return Err(no_answer(doing, id, error));
             }
+            if let State::Same(_) = state {
+                return Err(conflict(format!("root '{id}' {}", state.told(None))));
+            }
         }
         let (key, records) = self.key_for(&seen, with_records, &conflict).await?;
         let wrapped = self.wrap_all(&key).await.map_err(|(id, error)| no_answer(doing, &id, &error))?;
@@ -197,6 +200,14 @@ impl Roots {
             let fingerprint = Shown(anchor.fingerprint);
             conflict(format!("no root opens the store key {fingerprint}: {}", seen.told()))
         })?;
+        let mut others = self.all.iter().filter(|other| other.id() != id);
+        if let Some(same) = others.find(|other| other.has_key_of(root)) {
+            let why = format!(
+                "it has the root key of '{}', so they are one root, which protects nothing twice",
+                same.id()
+            );
+            return Err(conflict(why));
+        }
         if let Some(cut_off) = present {
             cut_off.release(&*self.store).await?;
         }
@@ -217,6 +228,7 @@ impl Roots {
                 "there is an entry of another root with this id, give this one another 'id': {}",
                 error.chain()
             ))),
+            state @ State::Same(_) => Err(conflict(format!("it {}", state.told(None)))),
             State::Away(error) | State::Refused(error) => {
                 Err(Error::with_source(error.kind(), doing.clone(), error.chain().to_string()))
             }

@@ -35,6 +35,8 @@ pub(super) enum State {
     NoEntry,
     /// Its entry does not open under it.
     Foreign(Error),
+    /// It is another configured root once more, which could not be known before it was read.
+    Same(RootId),
     /// It, or the store, cannot be asked now.
     Away(Error),
     /// It, or the store, refuses.
@@ -61,6 +63,9 @@ impl State {
                 _ => "opens".to_owned(),
             },
             Self::NoEntry => "has no entry".to_owned(),
+            Self::Same(other) => format!(
+                "has the root key of '{other}', so they are one root, which protects nothing twice: take one out of the config"
+            ),
             Self::Foreign(error) => format!("does not open its entry: {}", error.chain()),
             Self::Away(error) => format!("is away: {}", error.chain()),
             Self::Refused(error) => format!("refuses: {}", error.chain()),
@@ -142,7 +147,23 @@ impl Roots {
                 states[n].1 = state;
             }
         }
+        self.count_once(&mut states);
         Ok(Seen { anchor, mark, states })
+    }
+
+    /// Counts only one of the roots that open and show to have one root key: the first one in the configuration, and one that
+    /// could be read at the start before all that could not.
+    fn count_once(&self, states: &mut [(RootId, State)]) {
+        for n in (0..self.all.len()).filter(|n| self.all[*n].is_later()) {
+            let State::Opens(held) = &states[n].1 else { continue };
+            let others = (0..self.all.len()).filter(|m| *m < n || !self.all[*m].is_later());
+            let mut opens = others.filter(
+                |m| matches!(&states[*m].1, State::Opens(other) if Anchor::of(other) == Anchor::of(held)),
+            );
+            if let Some(m) = opens.find(|m| self.all[*m].has_key_of(&self.all[n])) {
+                states[n].1 = State::Same(states[m].0.clone());
+            }
+        }
     }
 
     async fn state_of(&self, root: &Root) -> State {

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::id::RootId;
 use super::store_key::StoreKey;
 use crate::error::{Error, ErrorKind, Result};
-use crate::primitives::{SealingKey, SecretBytes};
+use crate::primitives::{Fingerprint, SealingKey, SecretBytes};
 use crate::status::StoreStatus;
 use crate::store::{EntryName, Wrapper};
 
@@ -64,6 +64,12 @@ impl Root {
         self.held.as_ref()
     }
 
+    /// Returns `true` if both have one local root key, as far as it can be read now: then they are one root.
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        let key = self.wrapper.root_key();
+        key.is_some() && key == other.wrapper.root_key()
+    }
+
     /// Returns `true` if nobody knows the entry of this root.
     pub(super) fn is_later(&self) -> bool {
         self.later.is_some()
@@ -82,6 +88,10 @@ struct Later(Arc<Load>);
 impl Wrapper for Later {
     fn binds_name(&self) -> bool {
         true
+    }
+
+    fn root_key(&self) -> Option<Fingerprint> {
+        (self.0)().ok()?.wrapper().root_key()
     }
 
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
@@ -127,6 +137,10 @@ impl Wrapper for LocalRoot {
 
     fn is_local(&self) -> bool {
         true
+    }
+
+    fn root_key(&self) -> Option<Fingerprint> {
+        Some(self.0.fingerprint())
     }
 
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {

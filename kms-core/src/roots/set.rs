@@ -20,7 +20,7 @@ impl Roots {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::InvalidInput`]: there is no root, or two have one id.
+    /// - [`ErrorKind::InvalidInput`]: there is no root, two have one id, or two have one local root key.
     pub fn new(store: Arc<dyn KeyStore>, roots: Vec<Root>, form: Arc<dyn Form>) -> Result<Self> {
         let refused = |why: String| Err(Error::with_source(ErrorKind::InvalidInput, "use the roots", why));
         if roots.is_empty() {
@@ -31,6 +31,13 @@ impl Roots {
                 return refused(format!(
                     "two have the id '{}': if they are one and the same, take one out, since a root protects nothing twice; if \
                      they are not, give one of them another 'id'",
+                    root.id()
+                ));
+            }
+            if let Some(before) = roots[..n].iter().find(|before| before.has_key_of(root)) {
+                return refused(format!(
+                    "'{}' and '{}' have the same root key, so they are one root, which protects nothing twice: take one out",
+                    before.id(),
                     root.id()
                 ));
             }

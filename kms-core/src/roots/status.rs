@@ -53,6 +53,8 @@ pub enum RootState {
     OtherKey,
     /// Its entry does not open under it.
     Foreign,
+    /// It is another root of the config once more.
+    Same,
     /// It does not answer.
     Away,
     /// It refuses.
@@ -87,6 +89,7 @@ impl Roots {
                 State::Opens(key) if anchor.is_some_and(|anchor| !anchor.names(key)) => RootState::OtherKey,
                 State::Opens(_) => RootState::Opens,
                 State::NoEntry => RootState::NoEntry,
+                State::Same(_) => RootState::Same,
                 State::Foreign(_) => RootState::Foreign,
                 State::Away(_) => RootState::Away,
                 State::Refused(_) => RootState::Refused,

@@ -8,7 +8,7 @@ use super::gone::Notes;
 use super::key_store::{KeyStore, StoreCapabilities};
 use crate::error::{Error, ErrorKind, Result};
 use crate::listing::{ListQuery, Page};
-use crate::primitives::SecretBytes;
+use crate::primitives::{Fingerprint, SecretBytes};
 use crate::status::StoreStatus;
 
 /// Encrypts records under a root key that another system holds.
@@ -34,6 +34,11 @@ pub trait Wrapper: Send + Sync + 'static {
     /// Returns `true` if records are wrapped and unwrapped in this process, without a wait.
     fn is_local(&self) -> bool {
         false
+    }
+
+    /// Returns the fingerprint of the root key, if that is in this process. Two with one fingerprint are one root.
+    fn root_key(&self) -> Option<Fingerprint> {
+        None
     }
 
     /// Encrypts `record` for the entry `name`.
@@ -67,6 +72,10 @@ impl<W: Wrapper + ?Sized> Wrapper for std::sync::Arc<W> {
 
     fn is_local(&self) -> bool {
         (**self).is_local()
+    }
+
+    fn root_key(&self) -> Option<Fingerprint> {
+        (**self).root_key()
     }
 
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {

@@ -15,5 +15,6 @@ mod opened;
 mod races;
 mod removals;
 mod running;
+mod same;
 mod starts;
 mod unreadable;

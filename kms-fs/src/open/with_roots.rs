@@ -1,5 +1,6 @@
 //! A store whose store key several roots have: its header, and the entries of `.r/`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use kms_core::roots::{self, Form};
@@ -26,6 +27,16 @@ pub struct OpenedWithRoots {
     pub warnings: Vec<String>,
     /// Names of keys whose records are lost.
     pub illegible: Vec<String>,
+    in_force: Header,
+}
+
+impl OpenedWithRoots {
+    /// Returns the store key, if `root_key` opens the header of the store, which is at `path`.
+    ///
+    /// So a root key that is configured as another root is known to be that of the header.
+    pub fn open_header(&self, root_key: &RootKey, path: &Path) -> Option<roots::StoreKey> {
+        self.in_force.unwrap_store_key(root_key, path).ok()?.to_roots().ok()
+    }
 }
 
 /// What the header of a store holds of the store key.
@@ -80,10 +91,11 @@ pub fn open_with_roots(
         (Root::Entries, None) => InHeader::Nothing,
         (Root::Local { .. } | Root::Wrapper, None) => InHeader::Closed,
     };
+    let in_force = parts.stored.header.clone();
     let (store, mut told) = parts.stored.start(config)?;
     warnings.append(&mut told);
     let (keys, illegible) = (store.keys(), store.lost());
-    Ok(OpenedWithRoots { store, header, keys, warnings, illegible })
+    Ok(OpenedWithRoots { store, header, keys, warnings, illegible, in_force })
 }
 
 /// Takes the store key out of the header, so that the root key that opened it opens nothing any more.

@@ -60,6 +60,10 @@ pub enum HeaderKey {
 #[derive(Default)]
 struct Collected {
     roots: Vec<Root>,
+    /// The section of each root.
+    sections: Vec<String>,
+    /// The local root keys that could be read, each with the position of its root.
+    local: Vec<(usize, RootKey)>,
     warnings: Vec<String>,
     hindrance: Option<String>,
 }
@@ -95,6 +99,10 @@ pub async fn prepare(key_store: &KeyStoreSettings, mode: OpenMode) -> Result<Opt
             let mut collected = collect(kms).await?;
             let mut is_new = false;
             if mode == OpenMode::CreateOrOpen && !kms_fs::look(path, path)?.store {
+                if let Ok(loaded) = root_key.load() {
+                    // Nothing is made under a config that is refused.
+                    collected.refuse_same(&loaded.key.to_root()?, "keystore.fs")?;
+                }
                 // The rules for first starts are those of a store with its root key alone.
                 is_new = embedded::open(path, root_key, *create)?.is_new;
             }
@@ -105,10 +113,11 @@ pub async fn prepare(key_store: &KeyStoreSettings, mode: OpenMode) -> Result<Opt
             let mut prepared = match under_header(path, own, collected, mode).await {
                 Err(error) if is_of_other_root(&error) => {
                     let mut collected = Collected { hindrance, ..collect(kms).await? };
-                    collected.roots.push(match &root_key {
+                    let own = match &root_key {
                         Some(root_key) => root_key.to_root()?,
                         None => later(source.clone(), "keystore.fs", None, collected.roots.len())?,
-                    });
+                    };
+                    collected.push(own, "keystore.fs")?;
                     of_bare(path, kms_fs::open_bare(&FsConfig::new(path), mode)?, collected)?
                 }
                 prepared => prepared?,
@@ -190,7 +199,11 @@ async fn collect(kms: &[RootSettings]) -> Result<Collected, StartError> {
     for RootSettings { section, id, kms } in kms {
         let root = match kms {
             OuterKms::Local(source) => match load(source, section, &mut collected) {
-                Some(root_key) => named(id.as_ref(), &root_key)?,
+                Some(root_key) => {
+                    let root = named(id.as_ref(), &root_key)?;
+                    collected.local.push((collected.roots.len(), root_key));
+                    root
+                }
                 None => later(source.clone(), section, id.clone(), collected.roots.len())?,
             },
             OuterKms::Aws(_) | OuterKms::Vault(_) => {
@@ -206,9 +219,31 @@ async fn collect(kms: &[RootSettings]) -> Result<Collected, StartError> {
                 Root::new(id, wrapper)
             }
         };
-        collected.roots.push(root);
+        collected.push(root, section)?;
     }
     Ok(collected)
+}
+
+impl Collected {
+    fn push(&mut self, root: Root, section: &str) -> Result<(), StartError> {
+        self.refuse_same(&root, section)?;
+        self.roots.push(root);
+        self.sections.push(section.to_owned());
+        Ok(())
+    }
+
+    /// Refuses a root whose key another one has, from whichever file or variable: it would count as a second one.
+    fn refuse_same(&self, root: &Root, section: &str) -> Result<(), StartError> {
+        let same = self.roots.iter().position(|before| before.has_key_of(root));
+        same.map_or(Ok(()), |n| Err(are_one(&self.sections[n], section)))
+    }
+}
+
+fn are_one(one: &str, other: &str) -> StartError {
+    StartError::new(format!(
+        "{one} and {other} have the same root key, so they are one root, which protects nothing twice: take one of them out of \
+         the config"
+    ))
 }
 
 fn named(id: Option<&RootId>, root_key: &RootKey) -> Result<Root, OpenError> {
@@ -237,10 +272,17 @@ fn unreachable(doing: &str, error: &OpenError) -> Error {
 }
 
 /// Creates the root of the header's root key, which cannot be read now. The header is read at starts only.
-fn of_header_later(source: RootKeySource) -> Result<Root, StartError> {
+fn of_header_later(
+    source: RootKeySource,
+    others: Vec<Root>,
+    sections: Vec<String>,
+) -> Result<Root, StartError> {
     Ok(Root::later(unread("header")?, move || {
-        let why = match source.load() {
-            Ok(_) => "it can be read by now: the next start uses it".to_owned(),
+        let why = match source.load().and_then(|loaded| loaded.key.to_root()) {
+            Ok(root) => match others.iter().position(|other| other.has_key_of(&root)) {
+                Some(n) => are_one("keystore.fs", &sections[n]).to_string(),
+                None => "it can be read by now: the next start uses it".to_owned(),
+            },
             Err(error) => error.to_string(),
         };
         Err(Error::with_source(ErrorKind::Unreachable, "read the root key of keystore.fs", why))
@@ -304,7 +346,7 @@ fn in_form(
     making: Making,
     local: Option<Local>,
 ) -> Result<Prepared, StartError> {
-    let Collected { roots, warnings, hindrance } = collected;
+    let Collected { roots, warnings, hindrance, .. } = collected;
     let making = if hindrance.is_some() { Making::Explicit } else { making };
     let roots = Roots::new(store, roots, form).map_err(|error| of_roots(&error))?;
     Ok(Prepared { roots, making, warnings, local, hindrance })
@@ -317,21 +359,34 @@ async fn under_header(
     collected: Collected,
     mode: OpenMode,
 ) -> Result<Prepared, StartError> {
-    let Collected { mut roots, mut warnings, hindrance } = collected;
-    let opened = kms_fs::open_with_roots(&embedded::config(path), root_key, mode)?;
-    warnings.extend(opened.warnings);
     let own = root_key.map(RootKey::to_root).transpose()?;
-    let (header, key) = match (opened.header, &own) {
-        (InHeader::Opened(key), Some(own)) => (HeaderKey::Of(own.id().clone()), Some(key)),
+    if let Some(own) = &own {
+        collected.refuse_same(own, "keystore.fs")?;
+    }
+    let Collected { mut roots, sections, local, mut warnings, hindrance } = collected;
+    let opened = kms_fs::open_with_roots(&embedded::config(path), root_key, mode)?;
+    let (header, key) = match (&opened.header, &own) {
+        (InHeader::Opened(key), Some(own)) => (HeaderKey::Of(own.id().clone()), Some(key.clone())),
         (InHeader::Nothing, _) => (HeaderKey::Nothing, None),
-        (InHeader::Closed | InHeader::Opened(_), _) => (HeaderKey::Closed, None),
+        (InHeader::Closed | InHeader::Opened(_), _) => {
+            // The root key of the header can be configured as another root, and its removal takes the header, too.
+            let open = |(n, key): &(usize, RootKey)| Some((*n, opened.open_header(key, path)?));
+            match local.iter().find_map(open) {
+                Some((n, key)) => {
+                    roots[n] = roots[n].clone().holding(key.clone());
+                    (HeaderKey::Of(roots[n].id().clone()), Some(key))
+                }
+                None => (HeaderKey::Closed, None),
+            }
+        }
     };
+    warnings.extend(opened.warnings);
     if let Some(own) = own {
         roots.insert(
             0,
-            match &key {
-                Some(key) => own.holding(key.clone()),
-                None => own,
+            match (&opened.header, &key) {
+                (InHeader::Opened(_), Some(key)) => own.holding(key.clone()),
+                _ => own,
             },
         );
     }
@@ -340,7 +395,9 @@ async fn under_header(
             0,
             match header {
                 HeaderKey::Nothing => later(source.clone(), "keystore.fs", None, 0)?,
-                HeaderKey::Of(_) | HeaderKey::Closed => of_header_later(source.clone())?,
+                HeaderKey::Of(_) | HeaderKey::Closed => {
+                    of_header_later(source.clone(), roots.clone(), sections)?
+                }
             },
         );
     }

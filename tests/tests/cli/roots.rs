@@ -164,8 +164,9 @@ fn the_own_root_key_of_a_store_can_be_removed_and_nothing_older_opens_the_store_
     node.root(&config, &["adopt"]).ok();
     let ids = node.ids(&config);
     assert!(ids.iter().all(|id| id.starts_with("local-")), "{ids:?}");
-    assert!(node.root(&config, &["remove", "local-00"]).error().contains("no root 'local-00'"));
-    node.root(&config, &["remove", &ids[0]]).ok();
+    assert!(node.root(&config, &["remove", "local-00"]).ok().contains("local-00 is not in the store"));
+    assert!(node.root(&config, &["remove", &ids[0]]).ok().contains("opens the store no more"));
+    assert!(node.root(&config, &["remove", &ids[0]]).ok().contains("is not in the store"));
     node.refused(&node.path("own.toml"), &["no local root key in its header any more", "'kms'"]);
     assert_eq!(node.opens(&config), [false, true]);
     let checked = node.check(&config);
@@ -200,7 +201,9 @@ fn a_lost_root_key_is_removed_from_the_header_by_the_id_that_status_showed() {
     node.root(&config, &["remove", &ids[0], "--header"]).ok();
     let status = node.root(&config, &["status"]).ok();
     assert!(!status.contains("not here"), "{status}");
-    node.fails(&config, &["remove", &ids[0], "--header"], "no store key any more");
+    let again = node.root(&config, &["remove", &ids[0], "--header"]).ok();
+    assert!(again.contains("is not in the store"), "{again}");
+    node.fails(&config, &["remove", &ids[1], "--header"], "no store key any more");
     node.client(&config, &[&["key", "dek", "my-key"]]);
 }
 
@@ -331,4 +334,60 @@ fn the_commands_wait_for_the_server_to_stop_and_need_a_list() {
     drop(server);
     let told = node.root(&node.path("own.toml"), &["status"]).error();
     assert!(told.contains("no roots, expected them in a list [[kms]]"), "{told}");
+}
+
+#[test]
+fn one_root_key_under_two_ids_is_refused_and_an_entry_left_over_is_told() {
+    let node = Node::new();
+    node.client(&node.path("own.toml"), &[&["key", "create", "my-key"]]);
+    // The same file, and the same key from elsewhere.
+    let own = fs::read_to_string(node.path("root.key")).unwrap();
+    let shell = node.shell.set("FIRST", own.trim());
+    let node = Node { shell, ..node };
+    let from_file =
+        format!("\n[[kms]]\nid = \"second\"\nlocal.root_key_file = {:?}\n", node.path("root.key"));
+    let from_variable = "\n[[kms]]\nid = \"second\"\nlocal.root_key_env = \"FIRST\"\n";
+    let file = node.path("twice.toml");
+    for twice in [from_file.as_str(), from_variable] {
+        fs::write(&file, fs::read_to_string(node.path("own.toml")).unwrap() + twice).unwrap();
+        for command in ["adopt", "status"] {
+            let told = node.root(&file, &[command]).error();
+            for word in ["keystore.fs", "kms", "local", "one root"] {
+                assert!(told.contains(word), "'{word}' is not in: {told}");
+            }
+        }
+        node.refused(&file, &["one root"]);
+        assert!(node.shell.run(&["check", "--config", text(&file)]).status.code() != Some(0));
+    }
+
+    let both = node.config(&["SECOND"]);
+    node.root(&both, &["adopt"]).ok();
+    let id = node.ids(&both).remove(1);
+    let own = node.path("own.toml");
+    let status = node.root(&own, &["status"]).ok();
+    assert!(status.contains(&format!("{id}  is in the store, not in this config")), "{status}");
+    assert_eq!(node.status(&own)["not_in_config"], serde_json::json!([id]));
+    assert_eq!(node.status(&both)["not_in_config"], serde_json::json!([]));
+}
+
+#[test]
+fn the_root_key_of_the_header_is_known_among_the_other_roots() {
+    let node = Node::new();
+    let config = node.config(&["FIRST"]);
+    node.client(&config, &[&["key", "create", "my-key"]]);
+    // The config moves the root key into the list, and gives it another id.
+    let own = fs::read_to_string(node.path("own.toml")).unwrap();
+    let lines: Vec<_> = own.lines().filter(|line| !line.starts_with("root_key_file")).collect();
+    let moved = node.path("moved.toml");
+    let root_key = node.path("root.key");
+    let roots = format!(
+        "\n[[kms]]\nid = \"mine\"\nlocal.root_key_file = {root_key:?}\n[[kms]]\nlocal.root_key_env = \"FIRST\"\n"
+    );
+    fs::write(&moved, lines.join("\n") + &roots).unwrap();
+    assert_eq!(node.opens(&moved), [true, true]);
+    assert!(!node.root(&moved, &["status"]).ok().contains("not here"));
+    assert!(node.root(&moved, &["remove", "mine"]).ok().contains("opens the store no more"));
+    node.refused(&node.path("own.toml"), &["no local root key in its header any more"]);
+    assert_eq!(node.opens(&moved), [false, true]);
+    node.client(&moved, &[&["key", "dek", "my-key"]]);
 }

@@ -8,7 +8,7 @@ use super::super::value::OneOrMany;
 use super::context::Context;
 use super::root_key::{is_inside, root_key};
 use super::{aws, kms, postgres, vault};
-use crate::settings::{BareStore, KeyStoreSettings, RootKeySource, RootSettings};
+use crate::settings::{BareStore, KeyStoreSettings, OuterKms, RootKeySource, RootSettings};
 
 /// The variable that holds the root key where a config for KES names none.
 const ROOT_KEY_VARIABLE: &str = "KMS_ROOT_KEY";
@@ -33,6 +33,10 @@ pub fn key_store(
             && let Some(raw) = raw.fs
         {
             if let KeyStoreSettings::Fs { path, root_key, create } = fs_store(raw, context)? {
+                let own = OuterKms::Local(root_key.clone());
+                if let Some(same) = kms.iter().find(|root| root.kms.is_same(&own)) {
+                    return Err(context.problem(&same.section, kms::is_one("keystore.fs", context)));
+                }
                 return Ok(KeyStoreSettings::FsWithRoots { path, root_key, create, kms });
             }
             let message = "a directory of key files of KES has no further roots, expected none here";

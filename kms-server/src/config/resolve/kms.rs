@@ -23,6 +23,9 @@ pub fn outer(raw: OneOrMany<RawOuterKms>, context: &Context<'_>) -> Result<Vec<R
     for (n, raw) in all.into_iter().enumerate() {
         let section = if is_list { format!("kms.{n}") } else { "kms".to_owned() };
         let root = root(raw, &section, is_lone, context)?;
+        if let Some(first) = roots.iter().position(|before| before.kms.is_same(&root.kms)) {
+            return Err(context.problem(&root.section, is_one(&roots[first].section, context)));
+        }
         if let Some(first) = roots.iter().position(|before| before.id.is_some() && before.id == root.id) {
             let id = root.id.as_ref().map(RootId::as_str).unwrap_or_default();
             let place = context.layers.place_of(&format!("kms.{first}"));
@@ -34,6 +37,14 @@ pub fn outer(raw: OneOrMany<RawOuterKms>, context: &Context<'_>) -> Result<Vec<R
         roots.push(root);
     }
     Ok(roots)
+}
+
+/// Says that a root is that of the section `other`.
+pub fn is_one(other: &str, context: &Context<'_>) -> String {
+    let (name, place) = (context.layers.name_of(other), context.layers.place_of(other));
+    format!(
+        "the root key is that of {name} at {place}, so both are one root, which protects nothing twice: take one out"
+    )
 }
 
 fn root(

@@ -199,7 +199,12 @@ fn every_mistake_is_told_with_file_line_key_and_what_was_expected() {
         (
             root_key,
             "[[kms]]\naws.key = 'arn:aws:kms:a:1:key/k'\n[[kms]]\naws.key = 'arn:aws:kms:a:1:key/k'",
-            &["kms.toml:25: kms[1].id: two roots have the id 'aws-", "at kms.toml:23"],
+            &["kms.toml:26: kms[1].aws: the root key is that of kms[0].aws at kms.toml:24", "one root"],
+        ),
+        (
+            root_key,
+            "[[kms]]\nid = 'a'\nlocal.root_key_env = 'R'\n[[kms]]\nid = 'b'\nlocal.root_key_env = 'R'",
+            &["kms[1].local: the root key is that of kms[0].local at kms.toml:25", "one root"],
         ),
         (
             root_key,
