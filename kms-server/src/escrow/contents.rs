@@ -18,7 +18,8 @@ pub const CUT_OFF: &str = " torn\n";
 pub struct Contents {
     /// The version of its format, by its first line.
     pub version: Option<Box<str>>,
-    pub(super) facts: Vec<Fact>,
+    /// What its lines say, in their order.
+    pub facts: Vec<Fact>,
     /// What is wrong, by the place in the file.
     pub flaws: Vec<Flaw>,
     /// The number of lines, damaged ones too.

@@ -360,14 +360,16 @@ fn one_root_key_under_two_ids_is_refused_and_an_entry_left_over_is_told() {
         assert!(node.shell.run(&["check", "--config", text(&file)]).status.code() != Some(0));
     }
 
-    let both = node.config(&["SECOND"]);
-    node.root(&both, &["adopt"]).ok();
-    let id = node.ids(&both).remove(1);
-    let own = node.path("own.toml");
-    let status = node.root(&own, &["status"]).ok();
+    let third = node.shell.set("THIRD", STANDARD.encode([3; 32]));
+    let node = Node { shell: third, ..node };
+    let all = node.config(&["SECOND", "THIRD"]);
+    node.root(&all, &["adopt"]).ok();
+    assert_eq!(node.status(&all)["not_in_config"], serde_json::json!([]));
+    let id = node.ids(&all).remove(2);
+    let fewer = node.config(&["SECOND"]);
+    let status = node.root(&fewer, &["status"]).ok();
     assert!(status.contains(&format!("{id}  is in the store, not in this config")), "{status}");
-    assert_eq!(node.status(&own)["not_in_config"], serde_json::json!([id]));
-    assert_eq!(node.status(&both)["not_in_config"], serde_json::json!([]));
+    assert_eq!(node.status(&fewer)["not_in_config"], serde_json::json!([id]));
 }
 
 #[test]

@@ -73,6 +73,8 @@ async fn each_key_that_a_promotion_lost_is_named_and_served_and_written_back() {
     for key in lost {
         member.shell.run(&["key", "restore", key]).ok();
     }
+    // The server repeats an answer for a second.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(ask(&mut client, "GET", "/v1/ready", "").await, (200, String::new()));
     assert_eq!(standby.sql("SELECT count(*) FROM kms.kms_keys WHERE name LIKE '%ost-%'"), "3");
     drop(member);
