@@ -194,11 +194,10 @@ impl Roots {
         match self.is_empty().await {
             // Sealed records are not to be told as wrapped one by one.
             Ok(false) if let Some(lost) = self.lost_key().await => match lost {
-                Lost::OfAll(why) => Err(why),
                 Lost::OfSome(why) if self.is_served_earlier() => {
                     Ok(Unanchored::Done(Attempt::earlier(vec![why.chain().to_string()])))
                 }
-                Lost::OfSome(why) => Err(why),
+                Lost::OfAll(why) | Lost::OfSome(why) => Err(why),
             },
             Ok(false) if self.is_served_earlier() => {
                 let unprotected = "the records are wrapped one by one, each by one root: a second root protects none \

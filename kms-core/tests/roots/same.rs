@@ -60,7 +60,7 @@ async fn a_root_that_shows_to_be_another_one_when_it_can_be_read_counts_for_noth
         opened.store.try_again().await.unwrap();
         assert_eq!(opened.store.closed(), 1);
         let told = opened.store.status().await.unwrap().degraded.unwrap();
-        assert!(told.to_string().contains("root 'unread' is 'one' once more"), "{told}");
+        assert!(told.contains("root 'unread' is 'one' once more"), "{told}");
         refused(roots.remove(&id("one")).await.map(drop), ErrorKind::Conflict, &["never removed"]);
         assert_eq!(everything(&store).await, before);
         holds(&opened.store, &["my-key"]).await;

@@ -308,7 +308,9 @@ async fn add(escrow: &Escrowed, names: &[KeyName]) -> std::result::Result<Done, 
     for name in names.iter().filter(|name| !unreadable.contains(name)) {
         escrow.known.drop_lacking(name);
     }
-    again.into_iter().for_each(|name| escrow.known.add_lacking(name));
+    for name in again {
+        escrow.known.add_lacking(name);
+    }
     Ok(done)
 }
 
