@@ -25,7 +25,9 @@ async fn a_server_says_why_with_and_without_recipients() {
 fn the_command_on_a_config_says_why_and_leaves_no_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
-    std::fs::write(path("kms.toml"), "[keystore.aws.kms]\nregion = \"eu-central-1\"\n").unwrap();
+    let config = "[admin]\nidentity = \"disabled\"\n[tls]\ncert = \"server.crt\"\nkey = \"server.key\"\n\
+                  [keystore.aws.kms]\nregion = \"eu-central-1\"\n";
+    std::fs::write(path("kms.toml"), config).unwrap();
     let create =
         ["backup", "create", "--config", &path("kms.toml"), "--recipient", OWNER.public, "-o", &path("out")];
     let error = Shell::default().run(&create).error();
