@@ -180,7 +180,8 @@ async fn an_entry_that_was_destroyed_is_freed_by_the_command_that_the_message_pr
     assert!(Anchor::read(&*open(bao.config(KvVersion::V2))).await.unwrap().is_none());
     both().open(Making::OnEmpty).await.unwrap();
 
-    let other = Root::new(RootId::new("other").unwrap(), Arc::clone(local().wrapper()));
+    let other = LocalRoot::new(SealingKey::new(SecretKey::take(&mut [8; 32]), Cipher::Aes256));
+    let other = Root::new(RootId::new("other").unwrap(), Arc::new(other));
     let both = || roots(bao.config(KvVersion::V2), vec![local(), other.clone()]);
     both().add(other.id()).await.unwrap();
     destroy(".r/other").await;
