@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kms_core::primitives::quote;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -147,7 +148,7 @@ impl Warnings {
         );
         let mut warnings = self.lock();
         if !harmless && warnings.len() < MOST_WARNINGS {
-            warnings.push(format!("{} ({})", notice.message(), notice.code().code()));
+            warnings.push(format!("{} ({})", quote(notice.message()), notice.code().code()));
         }
     }
 }

@@ -3,9 +3,9 @@
 //! A failure is judged in three places: `Failure::of` takes from the driver's error what may be shown, `kind` is what
 //! callers hear, and `is_lost` says whether the connection is of no use any more. An unknown SQLSTATE is an outage.
 
-use std::error::Error as StdError;
 use std::io;
 
+use kms_core::primitives::{quote, texts};
 use kms_core::{Error, ErrorKind};
 use tokio_postgres::error::{DbError, Severity};
 
@@ -54,6 +54,7 @@ impl Failure {
         if let Some(db) = error.as_db_error() {
             return Self::of_server(db);
         }
+        // The driver's errors hold no password.
         let why = texts(error);
         let is_about_password = why.contains("password missing") || why.contains("authentication");
         if is_about_password && !error.is_closed() {
@@ -66,7 +67,7 @@ impl Failure {
         let code = db.code().code().to_owned();
         // A pooler's errors have no severity that is not translated. Those of class 08 end connections in any case.
         let fatal = db.parsed_severity() != Some(Severity::Error) || code.starts_with("08");
-        Self::Server { code, says: db.message().to_owned(), fatal }
+        Self::Server { code, says: quote(db.message()), fatal }
     }
 
     /// Returns whether nothing more can be asked over this connection, or should be.
@@ -162,19 +163,6 @@ fn advice(code: &str) -> &'static str {
         _ if code.starts_with("28") => " (see user, password and the server's pg_hba.conf)",
         _ => "",
     }
-}
-
-/// Returns the texts of an error and its sources. The driver's errors hold no password.
-fn texts(error: &dyn StdError) -> String {
-    let (mut text, mut next) = (error.to_string(), error.source());
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

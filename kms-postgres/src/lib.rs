@@ -38,11 +38,9 @@ mod tls;
 use std::sync::Arc;
 
 pub use check::check;
-pub use config::{
-    ChannelBinding, Environment, Host, PostgresConfig, PostgresOptions, Secret, SecretSource, TlsConfig,
-    TlsMode,
-};
+pub use config::{ChannelBinding, Environment, Host, PostgresConfig, PostgresOptions, TlsConfig, TlsMode};
 use kms_core::Result;
+pub use kms_core::primitives::{Secret, SecretSource};
 use kms_core::store::KeyStore;
 pub use kms_core::store::{Finding, Level};
 pub use schema::{Roles, schema};

@@ -1,18 +1,13 @@
 //! The settings of a Vault. The defaults are those of KES.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kms_core::primitives::read_secret_file;
+use kms_core::primitives::{Secret, SecretSource};
 use kms_core::store::InvalidSetting;
 use kms_core::{Error, Result};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
-use zeroize::Zeroizing;
-
-/// The largest file of a secret, in bytes.
-const MAX_SECRET_LEN: usize = 1 << 20;
 
 /// A Vault, and the place of the keys in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,61 +150,6 @@ pub struct TlsConfig {
     pub cert: Option<PathBuf>,
     /// A PEM file with the private key of that certificate.
     pub key: Option<PathBuf>,
-}
-
-/// A secret text of the configuration. It is wiped when dropped, and never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Returns the text.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// The source of a secret text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// The text itself.
-    Value(Secret),
-    /// A file that holds the text, possibly between white space. It is read again at each login.
-    File(PathBuf),
-}
-
-impl SecretSource {
-    /// Returns the text, or the reason why the file cannot be used.
-    pub(crate) fn read(&self) -> std::result::Result<Secret, String> {
-        let path = match self {
-            Self::Value(secret) => return Ok(secret.clone()),
-            Self::File(path) => path,
-        };
-        let failed = |why: &str| format!("read '{}': {why}", path.display());
-        let text = read_secret_file(path, MAX_SECRET_LEN).map_err(|error| failed(&error.to_string()))?;
-        let text = std::str::from_utf8(&text).map_err(|_| failed("it is no text in UTF-8"))?;
-        match text.trim() {
-            "" => Err(failed("the file is empty")),
-            secret => Ok(Secret::from(secret)),
-        }
-    }
 }
 
 impl VaultConfig {

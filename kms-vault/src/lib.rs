@@ -38,10 +38,9 @@ mod wrap;
 use std::sync::Arc;
 
 pub use check::check;
-pub use config::{
-    AppRole, Kubernetes, KvVersion, Login, Secret, SecretSource, TlsConfig, TransitConfig, VaultConfig,
-};
+pub use config::{AppRole, Kubernetes, KvVersion, Login, TlsConfig, TransitConfig, VaultConfig};
 use kms_core::Result;
+pub use kms_core::primitives::{Secret, SecretSource};
 pub use kms_core::store::{Finding, Level};
 use kms_core::store::{KeyStore, Wrapped};
 pub use store::VaultStore;

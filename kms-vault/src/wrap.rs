@@ -188,7 +188,9 @@ mod tests {
     use reqwest::Method;
 
     use super::*;
-    use crate::config::{AppRole, Login, Secret};
+    use kms_core::primitives::Secret;
+
+    use crate::config::{AppRole, Login};
 
     #[tokio::test]
     async fn requests_to_transit_are_those_of_kes() {

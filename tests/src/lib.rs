@@ -22,6 +22,7 @@ pub mod moving;
 pub mod postgres;
 pub mod process;
 pub mod programs;
+pub mod racers;
 pub mod recipient;
 pub mod server;
 pub mod shell;

@@ -4,7 +4,8 @@
 //!   apart.
 //! * [`SecretKey`] and [`SecretBytes`] hold secrets. They are wiped when they are dropped, and nothing prints them.
 //!   [`fill_random`] draws random bytes from the operating system.
-//! * [`open_file`] and [`read_secret_file`] read files that a configuration names.
+//! * [`open_file`] and [`read_secret_file`] read files that a configuration names. A [`Secret`] is a secret text of a
+//!   configuration, and a [`SecretSource`] says where it comes from.
 //! * [`lock_keys_in_memory`] keeps master keys from being swapped out.
 //!
 //! ```
@@ -26,6 +27,7 @@ mod quote;
 mod random;
 pub(crate) mod seal;
 mod secret;
+mod secret_text;
 
 pub(crate) use self::cipher::IV_LEN;
 pub use self::cipher::{Cipher, Fingerprint};
@@ -39,3 +41,4 @@ pub use self::quote::{quote, texts};
 pub use self::random::fill_random;
 pub use self::seal::SealingKey;
 pub use self::secret::{SecretBytes, SecretKey};
+pub use self::secret_text::{Secret, SecretSource};

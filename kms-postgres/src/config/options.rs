@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kms_core::Result;
+use kms_core::primitives::{Secret, SecretSource};
 
 use super::env::Environment;
-use super::secret::{Secret, SecretSource};
 use super::settings::{ChannelBinding, DEFAULT_PORT, Host, PostgresConfig, TlsConfig, TlsMode, invalid};
 use super::url::Url;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::secret::SecretSource;
+use kms_core::primitives::SecretSource;
 use kms_core::store::InvalidSetting;
 use kms_core::{Error, Result};
 
@@ -283,9 +283,9 @@ pub(crate) fn invalid(field: &str, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use kms_core::ErrorKind;
+    use kms_core::primitives::Secret;
 
     use super::*;
-    use crate::config::secret::Secret;
 
     fn config() -> PostgresConfig {
         let password = Some(SecretSource::Value(Secret::from("pw-secret")));

@@ -1,8 +1,8 @@
 //! URLs of databases, as libpq reads them.
 
+use kms_core::primitives::Secret;
 use percent_encoding::percent_decode_str;
 
-use super::secret::Secret;
 use super::settings::{DEFAULT_PORT, Host};
 
 /// The options of a URL that mean something here. Another one is refused: it may have been meant to make things safer.

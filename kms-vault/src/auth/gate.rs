@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use kms_core::Error;
+use kms_core::primitives::Secret;
 
 use super::login::Refused;
-use crate::config::{Login, Secret};
+use crate::config::Login;
 
 /// The shortest pause after a failed login. It doubles with each further one.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -3,6 +3,7 @@
 use std::result::Result as StdResult;
 use std::sync::Arc;
 
+use kms_core::primitives::Secret;
 use kms_core::{Error, ErrorKind, Result};
 use reqwest::header::HeaderValue;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::grant::{Grant, Terms};
 use super::token::{Token, header};
-use crate::config::{Login, Secret, VaultConfig};
+use crate::config::{Login, VaultConfig};
 use crate::error::Failure;
 use crate::http::{Answer, Call, Client, Credentials, json_body};
 

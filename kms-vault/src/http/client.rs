@@ -182,7 +182,9 @@ mod tests {
     use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest};
 
     use super::*;
-    use crate::config::{AppRole, Login, Secret};
+    use kms_core::primitives::Secret;
+
+    use crate::config::{AppRole, Login};
 
     /// A release of vaultrs must not move a route, and the tab in one of its paths must not be sent.
     #[test]

@@ -96,7 +96,9 @@ mod tests {
     use reqwest::Method;
 
     use super::*;
-    use crate::config::{AppRole, Login, Secret};
+    use kms_core::primitives::Secret;
+
+    use crate::config::{AppRole, Login};
 
     /// KES has its keys at these paths, and its former releases had theirs there.
     #[test]

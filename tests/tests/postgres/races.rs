@@ -1,13 +1,11 @@
 //! Sixteen processes create the same keys at the same time.
 
-use std::collections::BTreeMap;
-use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use kms_core::ErrorKind;
 use kms_tests::postgres::{Postgres, config};
+use kms_tests::racers;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::common::{bytes, entry, open};
 
@@ -25,34 +23,9 @@ async fn of_sixteen_processes_exactly_one_wins_each_key() {
     }
     let rounds: u64 = std::env::var(ROUNDS).map_or(4, |rounds| rounds.parse().unwrap());
     let server = Postgres::start().await;
-    let told = |racer: u64, start: u64| {
-        json!({"port": server.port(), "racer": racer, "start": start, "rounds": rounds}).to_string()
-    };
-    let start = unix_millis() + 3000;
-    let processes: Vec<_> = (0..PROCESSES)
-        .map(|racer| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["races::of_sixteen_processes_exactly_one_wins_each_key", "--exact", "--nocapture"])
-                .env(RACER, told(racer, start))
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .kill_on_drop(true)
-                .output()
-        })
-        .map(tokio::spawn)
-        .collect();
-    let mut won = BTreeMap::new();
-    for process in processes {
-        let output = process.await.unwrap().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        for line in text.lines().filter_map(|line| line.split_once("won ")) {
-            let (name, racer) = line.1.split_once(' ').unwrap();
-            let before = won.insert(name.to_owned(), racer.to_owned());
-            assert_eq!(before, None, "{name} was acknowledged twice");
-        }
-    }
+    let told = |racer: u64| json!({"port": server.port(), "racer": racer, "rounds": rounds}).to_string();
+    let test = "races::of_sixteen_processes_exactly_one_wins_each_key";
+    let won = racers::race(test, RACER, (0..PROCESSES).map(told)).await;
     assert_eq!(won.len() as u64, rounds * KEYS, "every key has a winner");
     let store = open(server.config());
     for (name, racer) in won {
@@ -60,7 +33,6 @@ async fn of_sixteen_processes_exactly_one_wins_each_key() {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the outcome goes to the process that began the race")]
 async fn take_part(told: &str) {
     let told: Value = serde_json::from_str(told).unwrap();
     let number = |field: &str| told[field].as_u64().unwrap();
@@ -73,7 +45,7 @@ async fn take_part(told: &str) {
         ..config(&[port])
     });
     let racer = number("racer");
-    tokio::time::sleep(Duration::from_millis(number("start").saturating_sub(unix_millis()))).await;
+    racers::ready().await;
     for round in 0..number("rounds") {
         let creates: Vec<_> = (0..KEYS)
             .map(|n| {
@@ -86,13 +58,9 @@ async fn take_part(told: &str) {
             .collect();
         for create in creates {
             match create.await.unwrap() {
-                (Ok(()), name) => println!("\nwon {name} {racer}"),
+                (Ok(()), name) => racers::won(&name, &racer.to_string()),
                 (Err(error), name) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{name}: {error:?}"),
             }
         }
     }
-}
-
-fn unix_millis() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }

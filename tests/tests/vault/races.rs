@@ -1,15 +1,13 @@
 //! Sixteen processes create the same keys at the same time.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::time::Duration;
 
 use kms_core::Kms;
 use kms_tests::bao::{Bao, GUIDE_POLICY, LEAST_POLICY};
+use kms_tests::racers;
 use kms_vault::{AppRole, KvVersion, Login, Secret, SecretSource, VaultConfig};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -20,8 +18,6 @@ const PROCESSES: usize = 16;
 static TRACK: Mutex<()> = Mutex::const_new(());
 /// The environment variable with the settings of the processes that take part.
 const RACER: &str = "KMS_TEST_RACER";
-/// What a process says when it is ready to begin.
-const READY: &str = "ready";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_v2_of_sixteen_processes_exactly_one_wins_each_key() {
@@ -68,38 +64,7 @@ async fn race(test: &str, version: KvVersion, rounds: Rounds) -> BTreeMap<String
         "endpoint": bao.endpoint(), "id": id, "secret": secret.expose(), "v1": version == KvVersion::V1,
         "rounds": rounds.count, "keys": rounds.keys, "pause": rounds.pause.as_millis(),
     });
-    let mut processes: Vec<_> = (0..PROCESSES)
-        .map(|_| {
-            Command::new(std::env::current_exe().unwrap())
-                .args([test, "--exact", "--nocapture"])
-                .env(RACER, told.to_string())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for process in &mut processes {
-        await_line(process.stdout.as_mut().unwrap(), READY).await;
-    }
-    // The end of their input is the word to begin. A time of the clock would not do: clocks are set.
-    for process in &mut processes {
-        drop(process.stdin.take());
-    }
-    let processes: Vec<_> = processes.into_iter().map(Child::wait_with_output).map(tokio::spawn).collect();
-    let mut won = BTreeMap::new();
-    for process in processes {
-        let output = process.await.unwrap().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        for line in text.lines().filter_map(|line| line.split_once("won ")) {
-            let (name, fingerprint) = line.1.split_once(' ').unwrap();
-            let before = won.insert(name.to_owned(), fingerprint.to_owned());
-            assert_eq!(before, None, "{name} was acknowledged twice");
-        }
-    }
+    let won = racers::race(test, RACER, std::iter::repeat_n(told.to_string(), PROCESSES)).await;
     let kms = ring(bao.config(version), kms_core::CacheConfig::default());
     for (name, fingerprint) in &won {
         let stored = patiently(async || kms.describe(&request(), &key(name)).await).await;
@@ -109,7 +74,6 @@ async fn race(test: &str, version: KvVersion, rounds: Rounds) -> BTreeMap<String
     won
 }
 
-#[allow(clippy::print_stdout, reason = "the outcome goes to the process that began the race")]
 async fn take_part(told: &str) {
     let told: Value = serde_json::from_str(told).unwrap();
     let (text, number) =
@@ -124,8 +88,7 @@ async fn take_part(told: &str) {
     };
     let kms = ring(config, kms_core::CacheConfig::default());
     kms.status().await.unwrap();
-    println!("\n{READY}");
-    tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await.unwrap().unwrap();
+    racers::ready().await;
     let start = Instant::now();
     for round in 0..number("rounds") {
         tokio::time::sleep_until(start + Duration::from_millis(round * number("pause"))).await;
@@ -139,7 +102,7 @@ async fn take_part(told: &str) {
             if let Ok(name) = create.await.unwrap() {
                 let fingerprint = patiently(async || kms.describe(&request(), &key(&name)).await).await;
                 let fingerprint = fingerprint.fingerprint.unwrap();
-                println!("\nwon {name} {}", hex::encode(fingerprint.as_bytes()));
+                racers::won(&name, &hex::encode(fingerprint.as_bytes()));
             }
         }
     }
@@ -155,13 +118,4 @@ async fn patiently<T>(ask: impl AsyncFn() -> kms_core::Result<T>) -> T {
         }
     }
     panic!("no answer")
-}
-
-/// Reads from a process until it has written this line.
-async fn await_line(output: &mut ChildStdout, line: &str) {
-    let mut text = Vec::new();
-    while !text.ends_with(format!("\n{line}\n").as_bytes()) {
-        let byte = output.read_u8().await;
-        text.push(byte.unwrap_or_else(|_| panic!("it ended: {}", String::from_utf8_lossy(&text))));
-    }
 }

@@ -1,15 +1,16 @@
-//! Secret texts of the configuration, and where they come from.
+//! Secret texts of a configuration, and where they come from.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use kms_core::primitives::read_secret_file;
 use zeroize::Zeroizing;
+
+use super::file::read_secret_file;
 
 /// The largest file of a secret, in bytes.
 const MAX_SECRET_LEN: usize = 1 << 20;
 
-/// A secret text of the configuration. It is wiped when dropped, and never printed.
+/// A secret text of a configuration. It is wiped when dropped, and never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
@@ -43,13 +44,18 @@ impl fmt::Debug for Secret {
 pub enum SecretSource {
     /// The text itself.
     Value(Secret),
-    /// A file that holds the text, possibly between white space. It is read again at each new connection.
+    /// A file that holds the text, possibly between white space. It is read again each time the text is needed.
     File(PathBuf),
 }
 
 impl SecretSource {
-    /// Returns the text, or the reason why the file cannot be used.
-    pub(crate) fn read(&self) -> std::result::Result<Secret, String> {
+    /// Returns the text, without white space around it if it is in a file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, has more than 1 MiB, is no text in UTF-8, or holds nothing. The error is a text that names the
+    /// file and the reason.
+    pub fn read(&self) -> std::result::Result<Secret, String> {
         let path = match self {
             Self::Value(secret) => return Ok(secret.clone()),
             Self::File(path) => path,
