@@ -4,6 +4,7 @@
 mod backup;
 mod contract;
 mod cut_off;
+mod escrow;
 mod faults;
 mod keys;
 mod login;

@@ -54,28 +54,26 @@ fn vault(directory: &Path, name: &str, bao: &Bao, version: &str) -> String {
     text(&file).to_owned()
 }
 
-/// Runs a command, and kills it at a random moment.
-fn killed(arguments: &[&str], longest: Duration) {
+/// Runs a command, kills it at a random moment, and returns whether it was still at work.
+fn killed(arguments: &[&str], longest: Duration) -> bool {
     let mut command = Command::new(kms());
     command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut run = command.spawn().unwrap();
     let longest = u64::try_from(longest.as_millis()).unwrap();
     std::thread::sleep(Duration::from_millis(random(longest)));
     run.kill().unwrap();
-    run.wait().unwrap();
+    run.wait().unwrap().code().is_none()
 }
 
 /// Moves all keys, and returns how many a run found that was not killed.
 fn hop(from: &str, to: &str, keys: usize, longest: Duration) -> Value {
     let arguments = ["migrate", "--quiet", "--json", "--from", from, "--to", to];
-    for _ in 0..KILLS {
-        killed(&arguments, longest);
-    }
+    let cut_off = (0..KILLS).filter(|_| killed(&arguments, longest)).count();
     let began = Instant::now();
     let done = Shell::default().run(&arguments);
     let report: Value = serde_json::from_str(&done.ok()).unwrap();
     let counts = &report["counts"];
-    eprintln!("{from} -> {to}: {counts} in {:.1?} after {KILLS} kills", began.elapsed());
+    eprintln!("{from} -> {to}: {counts} in {:.1?} after {cut_off} kills at work", began.elapsed());
     assert_eq!(counts["proven"], keys, "{report}");
     report
 }
@@ -101,7 +99,8 @@ async fn what_was_sealed_first_opens_after_each_of_many_moves_that_were_killed()
         text(&secrets).to_owned(),
         text(&last.config).to_owned(),
     ];
-    let scale = u64::try_from(keys.div_ceil(KEYS)).unwrap();
+    // Many keys are moved by a release build, which is faster.
+    let scale = u64::try_from(keys.div_ceil(3 * KEYS)).unwrap();
     for (pair, longest) in stores.windows(2).zip([4000, 1000, 2000, 4000, 1000]) {
         hop(&pair[0], &pair[1], keys, Duration::from_millis(longest * scale));
     }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use kms_core::ErrorKind;
 use kms_core::store::{EntryName, KeyStore};
 use kms_core::transfer::{StoredKey, names};
+use kms_core::{ErrorKind, KeyName};
 use serde::Serialize;
 
 use super::files::{self, FileReport, LeftRecord};
@@ -172,9 +172,7 @@ async fn compare(
             // Which key it is cannot be read until it is restored there.
             Err(error) if error.kind() == ErrorKind::Deleted => {
                 if is_restored {
-                    problems.push(format!(
-                        "key '{name}' is deleted in the key store, and a restore from escrow would bring it back"
-                    ));
+                    problems.push(back(name));
                 } else if !in_escrow.contains(name.as_str()) {
                     problems.push(format!(
                         "key '{name}' is deleted in the key store, and no key of its name is in escrow"
@@ -187,6 +185,9 @@ async fn compare(
                 continue;
             }
         };
+        if key.is_deleted() && versions(&key).iter().any(|(_, record)| restored.has(record)) {
+            problems.push(back(name));
+        }
         for (version, record) in versions(&key) {
             let what = if !there.has_key_of(&record) {
                 "not in escrow"
@@ -206,6 +207,11 @@ async fn compare(
         }
     }
     Ok((names.len(), absent))
+}
+
+/// Tells that a restore would bring a deleted key back.
+fn back(name: &KeyName) -> String {
+    format!("key '{name}' is deleted in the key store, and a restore from escrow would bring it back")
 }
 
 /// Returns the record of each version of a key, in their order.
