@@ -91,7 +91,7 @@ struct Reading {
     last: Option<(Place, u32)>,
     /// The end of the last whole line.
     last_end: u64,
-    /// The end of the last whole line of an earlier batch.
+    /// The end of the last whole line before the batch, and before those that may be torn with it.
     batch_begins: u64,
     /// Whether the batch is whole so far.
     is_complete: bool,
@@ -144,7 +144,10 @@ impl Reading {
             }
         }
         if self.last.is_none_or(|(last, _)| last.batch != place.batch) {
-            self.batch_begins = self.last_end;
+            // The first line of a batch may have told of the end that was torn before it, and be torn itself by now.
+            if place.n == 1 || self.is_whole() {
+                self.batch_begins = self.last_end;
+            }
             self.is_complete = place.n == 1;
         } else if self.last.is_some_and(|(last, _)| last.n.checked_add(1) != Some(place.n)) {
             self.is_complete = false;
@@ -195,9 +198,14 @@ impl Reading {
         Err(Some(format!("what was between {from} and {to} is missing")))
     }
 
+    /// Returns whether the batch of the last line is whole.
+    fn is_whole(&self) -> bool {
+        self.is_complete && self.last.is_none_or(|(last, of)| last.n == of)
+    }
+
     fn finish(mut self) -> Contents {
         let (last, last_of) = self.last.unwrap_or((Place { batch: 0, n: 0 }, 0));
-        let is_whole = self.is_complete && last.n == last_of;
+        let is_whole = self.is_whole();
         let offset = if is_whole { self.last_end } else { self.batch_begins };
         let damage = self.contents.flaws.iter().filter(|flaw| flaw.kind == FlawKind::Damage);
         let last_damage = damage.map(|flaw| flaw.offset).filter(|at| *at >= offset).max();

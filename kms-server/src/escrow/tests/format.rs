@@ -89,6 +89,47 @@ fn each_cut_leaves_all_that_was_synced_before_the_last_batch() {
     }
 }
 
+/// The first start after a power cut is cut off by another one, before the line that tells of the torn end is on the disk.
+#[test]
+fn a_power_cut_after_a_power_cut_is_no_damage() {
+    let (whole, subjects) = small_file();
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    let entry = |batch, n, of| {
+        let says = Says::Entry { subject: subjects[0].clone(), sealed: Sealed::Whole(vec![7; 20]) };
+        let mut text = String::new();
+        Line { place: Place { batch, n }, of, at, says }.push_to(&mut text);
+        text.into_bytes()
+    };
+    for entries in 1..3 {
+        let mut torn = whole.clone().into_bytes();
+        for n in 1..=entries {
+            torn.extend(entry(6, n, entries));
+        }
+        // Zeros in the record of the last line.
+        let record = torn.len() - 6;
+        torn[record..record + 3].fill(0);
+        let tail = Contents::read(&*torn, true).unwrap().tail.unwrap();
+        assert_eq!(usize::try_from(tail.offset).unwrap(), whole.len());
+        let begins = torn.len();
+        let mut told = String::new();
+        let says = Says::Torn { batch: tail.batch, offset: tail.offset };
+        Line { place: Place { batch: 7, n: 1 }, of: 3, at, says }.push_to(&mut told);
+        let behind = begins + told.len();
+        let more = [&torn[..], told.as_bytes(), &entry(7, 2, 3), &entry(7, 3, 3)].concat();
+        assert!(Contents::read(&*more, true).unwrap().tail.is_none());
+        for from in begins..behind {
+            for to in [from + 1, behind - 1, behind, behind + 30] {
+                let mut cut = more.clone();
+                cut[from..to.max(from + 1)].fill(0);
+                let contents = judge(&cut, &subjects, &format!("{from} to {to}"));
+                let damage = contents.flaws.iter().find(|flaw| flaw.kind == FlawKind::Damage);
+                assert_eq!(damage, None, "{entries} entries, {from} to {to}");
+                assert_eq!(contents.tail.map(|again| again.offset), Some(tail.offset), "{from} to {to}");
+            }
+        }
+    }
+}
+
 #[test]
 fn lines_that_were_taken_out_or_came_twice_are_told() {
     let (text, subjects) = small_file();
