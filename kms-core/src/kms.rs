@@ -26,6 +26,7 @@ use crate::transfer::StoredKey;
 ///
 /// - [`ErrorKind::Unreachable`]: no connection to the backend, or it answered with a server error.
 /// - [`ErrorKind::Sealed`]: the backend is sealed, or not initialised yet.
+/// - [`ErrorKind::NotSetUp`]: the place of the records is not there, such as a table.
 /// - [`ErrorKind::Throttled`]: the backend, or a limit of the service, asks the caller to come back later.
 /// - [`ErrorKind::Timeout`]: the answer did not come within the request's deadline.
 /// - [`ErrorKind::Denied`]: the backend refuses this operation to the service.
@@ -37,10 +38,11 @@ use crate::transfer::StoredKey;
 /// - [`ErrorKind::Abandoned`]: the caller left before the operation began ([`Request::awaited`]).
 /// - [`ErrorKind::Internal`]: a defect of the service.
 ///
-/// The first four are outages ([`ErrorKind::is_outage`]).
+/// The first five are outages ([`ErrorKind::is_outage`]).
 ///
 /// [`ErrorKind::Unreachable`]: crate::ErrorKind::Unreachable
 /// [`ErrorKind::Sealed`]: crate::ErrorKind::Sealed
+/// [`ErrorKind::NotSetUp`]: crate::ErrorKind::NotSetUp
 /// [`ErrorKind::Throttled`]: crate::ErrorKind::Throttled
 /// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
 /// [`ErrorKind::Denied`]: crate::ErrorKind::Denied
@@ -65,7 +67,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name, even an unreadable
     ///   one. It is left as it is.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     async fn create(&self, request: &Request, name: &KeyName) -> Result<()>;
 
     /// Stores the caller's key bytes as a new master key.
@@ -75,7 +78,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name, even an unreadable
     ///   one. It is left as it is.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a purge of a key with these bytes is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service imports no keys
     ///   ([`Capabilities::import`]).
     async fn import(&self, request: &Request, name: &KeyName, key: ImportedKey) -> Result<()>;
@@ -103,7 +107,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a restore of the key is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<Deletion>;
 
     /// Lists the deleted keys, in byte order of their names, as far as the service knows them.
@@ -124,7 +129,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key is not deleted, or a restore or a purge is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service restores no keys.
     async fn restore(&self, _: &Request, name: &KeyName, _resume: bool) -> Result<()> {
         Err(Error::new(ErrorKind::Unsupported, format!("restore key '{name}'")))
@@ -137,7 +143,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key is not deleted, it is kept for longer, other servers may
     ///   still use it, or a restore or a purge is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the backend alone removes deleted keys.
     async fn purge(&self, _: &Request, name: &KeyName, _purge: &Purge) -> Result<Purged> {
         Err(Error::new(ErrorKind::Unsupported, format!("purge key '{name}'")))
@@ -162,7 +169,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a newer version than `newest`.
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the key has 1,000 versions already.
     /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the newest version is there and cannot be read.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the backend does not rotate the key now, or not again.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service rotates no keys, or the store denies the path
     ///   of versions.
@@ -190,7 +198,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): there is no such version, or it may still seal: a newer one has
     ///   to be twice as old as a server may take to see it.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies the path
     ///   of markers.
     async fn retire(&self, _: &Request, name: &KeyName, version: u32) -> Result<()> {
@@ -203,7 +212,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): there is no such version.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies the path
     ///   of markers.
     async fn enable(&self, _: &Request, name: &KeyName, version: u32) -> Result<()> {

@@ -134,8 +134,7 @@ async fn shape(
     let rows = connection.query(&statement, &[]).await?;
     let row = first(&rows)?;
     if !row.try_get::<_, bool>(0)? {
-        let says = format!("the table {} does not exist", sql.table);
-        return Err(Failure::Server { code: "42P01".to_owned(), says, fatal: false });
+        return Err(Failure::no_table(&sql.table));
     }
     let (columns, collation): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
     let (persistence, triggers): (Option<String>, i64) = (row.try_get(3)?, row.try_get(4)?);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kms_core::ErrorKind;
 use kms_core::primitives::quote;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -218,19 +219,45 @@ fn driver_config(host: &Host, config: &PostgresConfig) -> Result<Config, Failure
 }
 
 /// Makes one failure of those of all hosts. Its kind is that of an outage if any host had one: that host may be the primary.
+/// A host that takes no writes is not, so any other refusal says more.
 fn combined(mut failures: Vec<(String, Failure)>) -> Failure {
-    let outage =
-        failures.iter().position(|(_, failure)| failure.kind().is_outage() && *failure != Failure::ReadOnly);
-    match failures.len() {
-        0 => return Failure::Internal("there is no host".to_owned()),
-        1 => return failures.remove(0).1,
-        _ => {}
+    if failures.len() < 2 {
+        let only = failures.pop().map(|(_, failure)| failure);
+        return only.unwrap_or_else(|| Failure::Internal("there is no host".to_owned()));
     }
+    let kinds = || failures.iter().map(|(_, failure)| failure.kind());
+    let kind = kinds()
+        .find(|kind| kind.is_outage())
+        .or_else(|| kinds().find(|kind| *kind != ErrorKind::ReadOnly))
+        .unwrap_or(ErrorKind::ReadOnly);
     let all: Vec<_> = failures.iter().map(|(host, failure)| format!("{host}: {failure}")).collect();
-    let text = all.join("; ");
-    let refused = failures.iter().find(|(_, failure)| !failure.kind().is_outage());
-    match (outage, refused) {
-        (None, Some((_, Failure::Login(_) | Failure::Server { .. }))) => Failure::Login(text),
-        _ => Failure::Lost(format!("no server takes writes: {text}")),
+    Failure::NoServer { kind, says: all.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_hosts_the_failure_counts_that_may_be_the_primarys() {
+        let server = |code: &str| Failure::Server { code: code.to_owned(), says: String::new(), fatal: true };
+        let lost = || Failure::Lost("refused".to_owned());
+        for (failures, kind) in [
+            (vec![Failure::ReadOnly, Failure::ReadOnly], ErrorKind::ReadOnly),
+            (vec![Failure::ReadOnly, lost()], ErrorKind::Unreachable),
+            (vec![server("57P03"), Failure::ReadOnly], ErrorKind::Sealed),
+            (vec![Failure::ReadOnly, server("28P01")], ErrorKind::LoginRefused),
+            (vec![server("28P01"), lost()], ErrorKind::Unreachable),
+            (vec![server("3D000"), server("3D000")], ErrorKind::NotSetUp),
+            (vec![server("53300"), Failure::ReadOnly], ErrorKind::Throttled),
+            (vec![server("28P01")], ErrorKind::LoginRefused),
+        ] {
+            let named = failures.into_iter().map(|failure| ("db".to_owned(), failure)).collect();
+            let failure = combined(named);
+            assert_eq!(failure.kind(), kind, "{failure}");
+            assert!(
+                failure.is_lost() && !failure.leaves_outcome_unknown() || kind == ErrorKind::LoginRefused
+            );
+        }
     }
 }

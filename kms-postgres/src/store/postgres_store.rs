@@ -189,7 +189,7 @@ impl Inner {
     async fn get_in_doubt(&self, name: &EntryName, doubt: Doubt) -> Result<SecretBytes> {
         let operation = format!("read {}", self.place(name));
         let read = self.transactions.read_kept(name, self.config.timeout).await;
-        match (read.map_err(|failure| failure.into_error(operation.clone()))?, doubt) {
+        match (read.map_err(|failure| failure.into_error_of_read(operation.clone()))?, doubt) {
             (Some(record), Doubt::Created { .. }) => {
                 self.doubts.settle(name);
                 Ok(record)
@@ -209,7 +209,7 @@ impl Inner {
 
     async fn read(&self, operation: &str, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
         let read = read::of_primary(&self.primary, statement, values, self.config.timeout).await;
-        read.map_err(|failure| failure.into_error(operation))
+        read.map_err(|failure| failure.into_error_of_read(operation))
     }
 
     /// Reads a row of a standby, if that is allowed. What it lacks is no absence.
@@ -341,29 +341,33 @@ impl KeyStore for PostgresStore {
     async fn status(&self) -> Result<StoreStatus> {
         const OPERATION: &str = "ask PostgreSQL how it is";
         const STATEMENT: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'off', \
-            pg_catalog.current_setting('fsync') = 'on'";
+            pg_catalog.current_setting('fsync') = 'on', pg_catalog.to_regclass($1) IS NOT NULL";
         let began = Instant::now();
-        let Inner { primary, standby, config, .. } = &*self.0;
-        match read::of_primary(primary, STATEMENT, &[], config.timeout).await {
+        let Inner { primary, standby, config, sql, .. } = &*self.0;
+        let table: [Value<'_>; 1] = [(&sql.table, Type::TEXT)];
+        match read::of_primary(primary, STATEMENT, &table, config.timeout).await {
             Ok(rows) => {
                 let status = StoreStatus::ok(began.elapsed());
-                let syncs = rows.first().map(|row| row.try_get(1)).transpose();
-                let syncs: Option<bool> =
-                    syncs.map_err(|error| Failure::from(error).into_error(OPERATION))?;
-                let status = match syncs {
-                    Some(true) => status,
-                    _ => status.degraded("fsync is off in PostgreSQL: a power cut loses keys"),
+                let (syncs, is_set_up) =
+                    flags(&rows).map_err(|failure| failure.into_error_of_read(OPERATION))?;
+                if !is_set_up {
+                    return Err(Failure::no_table(&sql.table).into_error(OPERATION));
+                }
+                let status = if syncs {
+                    status
+                } else {
+                    status.degraded("fsync is off in PostgreSQL: a power cut loses keys")
                 };
                 let why =
                     "the connection that listens is down, so deletions by other servers are heard later";
                 Ok(if self.0.listening.is_deaf() { status.degraded(why) } else { status })
             }
             Err(failure) => {
-                let error = failure.into_error(OPERATION);
+                let error = failure.into_error_of_read(OPERATION);
                 let Some(standby) = standby.as_ref().filter(|_| error.kind().is_outage()) else {
                     return Err(error);
                 };
-                match read::of_any(standby, STATEMENT, &[], config.timeout).await {
+                match read::of_any(standby, STATEMENT, &table, config.timeout).await {
                     Ok(_) => {
                         let why =
                             format!("only a standby answers, so nothing can be changed: {}", error.chain());
@@ -417,6 +421,12 @@ fn record(rows: &[Row]) -> std::result::Result<Option<SecretBytes>, Failure> {
     let Some(row) = rows.first() else { return Err(Failure::Internal("a SELECT without a row".to_owned())) };
     let record: Option<Vec<u8>> = row.try_get(1)?;
     Ok(record.map(SecretBytes::new))
+}
+
+/// Returns the second and the third column of the one row.
+fn flags(rows: &[Row]) -> std::result::Result<(bool, bool), Failure> {
+    let Some(row) = rows.first() else { return Err(Failure::Internal("a SELECT without a row".to_owned())) };
+    Ok((row.try_get(1)?, row.try_get(2)?))
 }
 
 fn names(rows: &[Row]) -> std::result::Result<Vec<String>, Failure> {

@@ -52,6 +52,6 @@ async fn passwords_are_in_no_error_and_in_no_log() {
     }
     let nowhere = PostgresConfig { database: "missing".to_owned(), ..server.config() };
     let (kind, text) = told(open(nowhere).get(&entry("key")).await);
-    assert_eq!(kind, ErrorKind::Unreachable, "{text}");
+    assert_eq!(kind, ErrorKind::NotSetUp, "{text}");
     assert!(text.contains("'database'"), "{text}");
 }
