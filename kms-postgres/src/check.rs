@@ -61,6 +61,9 @@ async fn look(config: &Arc<PostgresConfig>, findings: &mut Findings) -> std::res
     let (connection, index) = connected.at("connection")?;
     let host = config.hosts.get(index).map(ToString::to_string).unwrap_or_default();
     findings.good("connection", format!("'{host}' takes writes, logged in as '{}'", config.user));
+    if let Some(warning) = config.ignored_pass_file() {
+        findings.warn("login", warning.to_string());
+    }
     protection(config, &connection, findings).await.at("tls")?;
     if config.create_schema {
         schema::make(&connection, config).await.at("table")?;

@@ -13,7 +13,7 @@ use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Notification, Row};
 
-use crate::config::{ChannelBinding, Host, PostgresConfig, TlsMode};
+use crate::config::{ChannelBinding, Host, NoPassword, PassFile, PostgresConfig, TlsMode};
 use crate::error::Failure;
 use crate::tls::Tls;
 
@@ -75,9 +75,14 @@ impl Connection {
         tls: &Tls,
         heard: Option<mpsc::Sender<Notification>>,
     ) -> Result<Self, Failure> {
-        let driver = driver_config(host, config)?;
+        let (driver, without) = driver_config(host, config)?;
         let connecting = async {
-            let (client, connection) = driver.connect(tls.clone()).await?;
+            let connected = driver.connect(tls.clone()).await.map_err(|error| Failure::of(&error));
+            // Where no password was found, this is why the login has none.
+            let (client, connection) = connected.map_err(|failure| match (failure, &without) {
+                (Failure::Login(why), Some(without)) => Failure::Login(format!("{why} ({without})")),
+                (failure, _) => failure,
+            })?;
             let warnings = Arc::new(Warnings::default());
             let task = tokio::spawn(drive(connection, Arc::clone(&warnings), heard));
             let connection = Self { client, warnings, task, is_spoilt: false };
@@ -187,7 +192,8 @@ async fn drive<S, T>(
     }
 }
 
-fn driver_config(host: &Host, config: &PostgresConfig) -> Result<Config, Failure> {
+/// Returns the driver's settings, and why no password is among them if a password file was looked into.
+fn driver_config(host: &Host, config: &PostgresConfig) -> Result<(Config, Option<NoPassword>), Failure> {
     let mut driver = Config::new();
     let (idle, interval, retries) = KEEPALIVE;
     driver
@@ -212,10 +218,19 @@ fn driver_config(host: &Host, config: &PostgresConfig) -> Result<Config, Failure
             ChannelBinding::Prefer => DriverBinding::Prefer,
             ChannelBinding::Require => DriverBinding::Require,
         });
-    if let Some(password) = &config.password {
-        driver.password(password.read().map_err(Failure::Login)?.expose());
+    let mut without = None;
+    let in_file = |file: &PassFile| file.password(host, &config.database, &config.user);
+    match (&config.password, config.pass_file.as_ref().map(in_file)) {
+        (Some(password), _) => {
+            driver.password(password.read().map_err(Failure::Login)?.expose());
+        }
+        (None, Some(Ok(password))) => {
+            driver.password(password.expose());
+        }
+        (None, Some(Err(why))) => without = Some(why),
+        (None, None) => {}
     }
-    Ok(driver)
+    Ok((driver, without))
 }
 
 /// Makes one failure of those of all hosts. Its kind is that of an outage if any host had one: that host may be the primary.

@@ -3,10 +3,10 @@
 use kms_core::primitives::Secret;
 use percent_encoding::percent_decode_str;
 
-use super::settings::{DEFAULT_PORT, Host};
+use super::host::{DEFAULT_PORT, Host};
 
 /// The options of a URL that mean something here. Another one is refused: it may have been meant to make things safer.
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "sslmode",
     "sslrootcert",
     "sslcert",
@@ -15,6 +15,7 @@ const OPTIONS: [&str; 8] = [
     "connect_timeout",
     "application_name",
     "target_session_attrs",
+    "passfile",
 ];
 
 /// The parts of a URL. No error quotes it, since it may hold a password.
