@@ -104,7 +104,7 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Deletes the entry `name` of a key for ever, and leaves the note `gone` with `record` behind.
     ///
     /// A store with [`StoreCapabilities::notes_removals`] does both at once: whoever finds neither the entry nor the note
-    /// knows that nobody removed the key. There the note is made or, if it is there already, left as it is. Every other
+    /// knows that nobody removed the key. There the note is made, in the place of an older one of the same key. Every other
     /// store only erases the entry.
     ///
     /// # Errors
