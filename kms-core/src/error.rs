@@ -38,6 +38,8 @@ pub enum ErrorKind {
     /// The backend answers, and the place of the records is not there or not fit for them: a table, a schema, a database.
     /// Nobody knows which keys were in it.
     NotSetUp,
+    /// A replica answered and does not have it. Others may: it is behind them, or they are behind it.
+    Behind,
     /// The backend, or a limit of this library, asks the caller to come back later.
     Throttled,
     /// The answer did not come within the deadline. A write may still have happened.
@@ -61,10 +63,18 @@ pub enum ErrorKind {
 impl ErrorKind {
     /// Returns `true` if the backend gave no answer. A key that was read earlier is then the best available.
     ///
-    /// No connection, a timeout, a server error, throttling, a sealed backend and one that is not set up are outages. An
-    /// absent key (HTTP 404), a denial (403), a refused login and a disabled key are answers.
+    /// No connection, a timeout, a server error, throttling, a sealed backend, one that is not set up and what a replica does
+    /// not have are outages. An absent key (HTTP 404), a denial (403), a refused login and a disabled key are answers.
     pub fn is_outage(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Sealed | Self::NotSetUp | Self::Throttled | Self::Timeout)
+        matches!(
+            self,
+            Self::Unreachable
+                | Self::Sealed
+                | Self::NotSetUp
+                | Self::Behind
+                | Self::Throttled
+                | Self::Timeout
+        )
     }
 
     /// Returns `true` if the backend refuses every write now. Reads may go on.
@@ -114,6 +124,7 @@ impl ErrorKind {
             Self::Unreachable => "key store is not available",
             Self::Sealed => "key store is sealed",
             Self::NotSetUp => "key store is not set up",
+            Self::Behind => "the replica that answered does not have it",
             Self::Throttled => "too many requests",
             Self::Timeout => "deadline exceeded",
             Self::Corrupt => "stored data is corrupt",

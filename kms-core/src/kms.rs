@@ -27,6 +27,7 @@ use crate::transfer::StoredKey;
 /// - [`ErrorKind::Unreachable`]: no connection to the backend, or it answered with a server error.
 /// - [`ErrorKind::Sealed`]: the backend is sealed, or not initialised yet.
 /// - [`ErrorKind::NotSetUp`]: the place of the records is not there, such as a table.
+/// - [`ErrorKind::Behind`]: a replica answered and does not have it, and others may.
 /// - [`ErrorKind::Throttled`]: the backend, or a limit of the service, asks the caller to come back later.
 /// - [`ErrorKind::Timeout`]: the answer did not come within the request's deadline.
 /// - [`ErrorKind::Denied`]: the backend refuses this operation to the service.
@@ -38,11 +39,12 @@ use crate::transfer::StoredKey;
 /// - [`ErrorKind::Abandoned`]: the caller left before the operation began ([`Request::awaited`]).
 /// - [`ErrorKind::Internal`]: a defect of the service.
 ///
-/// The first five are outages ([`ErrorKind::is_outage`]).
+/// The first six are outages ([`ErrorKind::is_outage`]).
 ///
 /// [`ErrorKind::Unreachable`]: crate::ErrorKind::Unreachable
 /// [`ErrorKind::Sealed`]: crate::ErrorKind::Sealed
 /// [`ErrorKind::NotSetUp`]: crate::ErrorKind::NotSetUp
+/// [`ErrorKind::Behind`]: crate::ErrorKind::Behind
 /// [`ErrorKind::Throttled`]: crate::ErrorKind::Throttled
 /// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
 /// [`ErrorKind::Denied`]: crate::ErrorKind::Denied

@@ -26,13 +26,14 @@ use crate::status::StoreStatus;
 /// - [`ErrorKind::Unreachable`]: no connection to the backend, or it answered with a server error.
 /// - [`ErrorKind::Sealed`]: the backend is sealed, or not initialised yet.
 /// - [`ErrorKind::NotSetUp`]: the place of the records is not there, such as a table.
+/// - [`ErrorKind::Behind`]: a replica answered and does not have it, and others may.
 /// - [`ErrorKind::Throttled`]: the backend, or a limit of the store, asks the caller to come back later.
 /// - [`ErrorKind::Timeout`]: the backend did not answer in time.
 /// - [`ErrorKind::Denied`]: the backend refuses this operation.
 /// - [`ErrorKind::LoginRefused`]: the backend refuses the credentials, or there are none.
 /// - [`ErrorKind::Internal`]: a defect of the store.
 ///
-/// The first five are outages ([`ErrorKind::is_outage`]): a [`KeyRing`](crate::KeyRing) goes on with the keys that it
+/// The first six are outages ([`ErrorKind::is_outage`]): a [`KeyRing`](crate::KeyRing) goes on with the keys that it
 /// has. The others are answers.
 ///
 /// # Cancellation
@@ -42,6 +43,7 @@ use crate::status::StoreStatus;
 /// [`ErrorKind::Unreachable`]: crate::ErrorKind::Unreachable
 /// [`ErrorKind::Sealed`]: crate::ErrorKind::Sealed
 /// [`ErrorKind::NotSetUp`]: crate::ErrorKind::NotSetUp
+/// [`ErrorKind::Behind`]: crate::ErrorKind::Behind
 /// [`ErrorKind::Throttled`]: crate::ErrorKind::Throttled
 /// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
 /// [`ErrorKind::Denied`]: crate::ErrorKind::Denied

@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    const KINDS: [ErrorKind; 19] = [
+    const KINDS: [ErrorKind; 20] = [
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
         ErrorKind::NotAuthentic,
@@ -268,6 +268,7 @@ mod tests {
         ErrorKind::Unreachable,
         ErrorKind::Sealed,
         ErrorKind::NotSetUp,
+        ErrorKind::Behind,
         ErrorKind::Throttled,
         ErrorKind::Timeout,
         ErrorKind::Corrupt,

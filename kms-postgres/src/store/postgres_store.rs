@@ -1,6 +1,6 @@
 //! The key store in a table.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -32,6 +32,9 @@ const FIRST_OF_KEYS: &str = "0";
 /// The pause before a write of unknown outcome is read again. It doubles up to the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// How long a primary that did not answer is left alone by reads that a standby can answer. Each costs a connection's time.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
+
 /// A key store in one table of a PostgreSQL.
 ///
 /// Creates are atomic and there is never an UPDATE. A create is acknowledged when the server vouches that it is kept: one
@@ -48,6 +51,8 @@ struct Inner {
     primary: Pool,
     /// For reads while the primary is away.
     standby: Option<Pool>,
+    /// When the primary did not answer last, if it did not since.
+    unheard: Mutex<Option<Instant>>,
     transactions: Transactions,
     /// Writes under way: at most half of the connections, so that reads are never held up by them.
     writes: Arc<Semaphore>,
@@ -90,6 +95,7 @@ impl PostgresStore {
             sql,
             primary,
             standby,
+            unheard: Mutex::default(),
             transactions,
             writes,
             doubts: Arc::default(),
@@ -212,19 +218,57 @@ impl Inner {
         read.map_err(|failure| failure.into_error_of_read(operation))
     }
 
-    /// Reads a row of a standby, if that is allowed. What it lacks is no absence.
-    async fn get_of_standby(&self, name: &EntryName, outage: Error) -> Result<SecretBytes> {
-        let Some(standby) = &self.standby else { return Err(outage) };
+    /// Reads a row. While the primary is away, a standby may answer, if that is allowed.
+    async fn read_row(&self, name: &EntryName, operation: &str) -> Result<Option<SecretBytes>> {
         let values: [Value<'_>; 1] = [(&name.as_str(), Type::TEXT)];
-        let read = read::of_any(standby, &self.sql.read, &values, self.config.timeout).await;
-        let Ok(rows) = read else { return Err(outage) };
-        match record(&rows) {
-            Ok(Some(record)) => Ok(record),
-            Ok(None) => {
-                let why = "the standby that answered does not have it, and the primary may";
-                Err(Error::with_source(ErrorKind::Unreachable, outage.operation(), why))
+        if let Some(standby) = self.standby.as_ref().filter(|_| self.is_left_alone())
+            && let Some(answer) = self.of_standby(standby, &values, operation).await
+        {
+            return answer;
+        }
+        let error = match self.read(operation, &self.sql.read, &values).await {
+            Ok(rows) => {
+                self.note_unheard(None);
+                return record(&rows).map_err(|failure| failure.into_error_of_read(operation));
             }
-            Err(_) => Err(outage),
+            Err(error) => error,
+        };
+        match &self.standby {
+            Some(standby) if is_no_answer(&error) => {
+                self.note_unheard(Some(Instant::now()));
+                self.of_standby(standby, &values, operation).await.unwrap_or(Err(error))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Reads a row of any server; `None` if none answers. What a standby lacks is no absence.
+    async fn of_standby(
+        &self,
+        standby: &Pool,
+        values: &[Value<'_>],
+        operation: &str,
+    ) -> Option<Result<Option<SecretBytes>>> {
+        let rows = read::of_any(standby, &self.sql.read, values, self.config.timeout).await.ok()?;
+        let takes_writes = rows.first()?.try_get::<_, bool>(0).ok()?;
+        match record(&rows).ok()? {
+            Some(record) => Some(Ok(Some(record))),
+            None if takes_writes => Some(Ok(None)),
+            None => {
+                let why = "the standby that answered does not have it, and the primary may";
+                Some(Err(Error::with_source(ErrorKind::Behind, operation, why)))
+            }
+        }
+    }
+
+    fn is_left_alone(&self) -> bool {
+        let unheard = *self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        unheard.is_some_and(|at| at.elapsed() < LEFT_ALONE)
+    }
+
+    fn note_unheard(&self, at: Option<Instant>) {
+        if self.standby.is_some() {
+            *self.unheard.lock().unwrap_or_else(PoisonError::into_inner) = at;
         }
     }
 
@@ -276,14 +320,7 @@ impl KeyStore for PostgresStore {
             return self.0.get_in_doubt(name, doubt).await;
         }
         let operation = format!("read {}", self.0.place(name));
-        let values: [Value<'_>; 1] = [(&name.as_str(), Type::TEXT)];
-        let rows = match self.0.read(&operation, &self.0.sql.read, &values).await {
-            Ok(rows) => rows,
-            Err(error) if error.kind().is_outage() => return self.0.get_of_standby(name, error).await,
-            Err(error) => return Err(error),
-        };
-        let record = record(&rows).map_err(|failure| failure.into_error(operation.clone()))?;
-        record.ok_or_else(|| absent(operation))
+        self.0.read_row(name, &operation).await?.ok_or_else(|| absent(operation))
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
@@ -411,6 +448,11 @@ fn notice_of_key(name: &EntryName) -> Option<Step> {
 
 fn copied(record: &SecretBytes) -> Arc<SecretBytes> {
     Arc::new(SecretBytes::from(record.expose()))
+}
+
+/// Returns whether the primary is away, and not only busy or without its table.
+fn is_no_answer(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Sealed | ErrorKind::Timeout)
 }
 
 fn absent(operation: String) -> Error {
