@@ -65,7 +65,7 @@ impl PostgresOptions {
     pub fn resolve(self, environment: &Environment) -> Result<PostgresConfig> {
         refuse_unknown(environment)?;
         let url = match &self.url {
-            Some(url) => Url::parse(url.expose()).map_err(|why| invalid("url", &why))?,
+            Some(url) => Url::parse(url.expose()).map_err(|why| invalid("url", why))?,
             None => Url::default(),
         };
         let given = |of_config: Option<String>, of_url: Option<&String>, variable: &str| {
@@ -107,10 +107,12 @@ impl PostgresOptions {
         };
         let pass_file = match password {
             Some(_) => None,
-            None => given(None, url.option("passfile"), "PGPASSFILE").map(PassFile::new).or_else(|| {
-                let home = environment.get("HOME")?;
-                Some(PassFile::new(PathBuf::from(home).join(".pgpass")))
-            }),
+            None => given(None, url.option("passfile").filter(|path| !path.is_empty()), "PGPASSFILE")
+                .map(PassFile::new)
+                .or_else(|| {
+                    let home = environment.get("HOME")?;
+                    Some(PassFile::new(PathBuf::from(home).join(".pgpass")))
+                }),
         };
         let mode = given(self.tls_mode, url.option("sslmode"), "PGSSLMODE");
         let binding = given(None, url.option("channel_binding"), "PGCHANNELBINDING");

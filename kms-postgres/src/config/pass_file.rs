@@ -50,8 +50,22 @@ impl PassFile {
         }
         let content = read_secret_file(&self.0, MAX_LEN)
             .map_err(|error| NoPassword::Unreadable(self.0.clone(), error.to_string()))?;
-        let found = find(&content, host, database, user);
-        found.map(Secret::from).ok_or_else(|| NoPassword::NoLine(self.0.clone()))
+        let found = Self::find(&content, host, database, user);
+        found.ok_or_else(|| NoPassword::NoLine(self.0.clone()))
+    }
+
+    /// Finds the password of a login in the content of a password file. The first line that is for the login decides, and an empty
+    /// password counts as none, as with libpq.
+    pub fn find(content: &[u8], host: &Host, database: &str, user: &str) -> Option<Secret> {
+        let name = if OWN_SOCKETS.contains(&host.name.as_str()) { "localhost" } else { &host.name };
+        let port = host.port.to_string();
+        let mut lines = content.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"#"));
+        let rest = lines.find_map(|line| {
+            let end = line.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
+            let line = line.get(..end).unwrap_or(line);
+            [name, &port, database, user].into_iter().try_fold(line, behind)
+        })?;
+        password(rest)
     }
 
     /// Returns whether others than the owner of the file may read or change it.
@@ -82,19 +96,6 @@ impl fmt::Display for NoPassword {
             }
         }
     }
-}
-
-/// Finds the password of a login in the content of a password file. The first line that is for the login decides, and an empty
-/// password counts as none, as with libpq.
-pub fn find(content: &[u8], host: &Host, database: &str, user: &str) -> Option<Secret> {
-    let name = if OWN_SOCKETS.contains(&host.name.as_str()) { "localhost" } else { &host.name };
-    let port = host.port.to_string();
-    let mut lines = content.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"#"));
-    let rest = lines.find_map(|line| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        [name, &port, database, user].into_iter().try_fold(line, behind)
-    })?;
-    password(rest)
 }
 
 /// Returns what follows a field that is `wanted` or an asterisk; `None` if it is something else.
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     fn found(content: &str, host: &str) -> Option<String> {
-        let secret = find(content.as_bytes(), &Host::new(host, 5432), "keys", "kms");
+        let secret = PassFile::find(content.as_bytes(), &Host::new(host, 5432), "keys", "kms");
         secret.map(|secret| secret.expose().to_owned())
     }
 
