@@ -21,6 +21,7 @@ mod identity;
 #[allow(dead_code, unused_imports, missing_docs, reason = "a part of another crate")]
 #[path = "../../kms-server/src/json/mod.rs"]
 mod json;
+mod postgres;
 mod recovery;
 mod server;
 mod split;
@@ -32,13 +33,14 @@ pub use self::config::{config_toml, config_yaml, policy_glob};
 pub use self::core::{aws_header, ciphertext, record};
 pub use self::http::{http1_requests, http2_frames};
 pub use self::identity::{api_key, certificate, pem, proxy_header};
+pub use self::postgres::postgres_login;
 pub use self::recovery::{backup_archive, escrow_lines, migrate_note};
 
 /// A target by its name, which is that of its directories of seeds and of kept inputs.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     ("record", record),
     ("ciphertext", ciphertext),
     ("aws_header", aws_header),
@@ -56,4 +58,5 @@ pub const TARGETS: [Target; 17] = [
     ("escrow_lines", escrow_lines),
     ("backup_archive", backup_archive),
     ("migrate_note", migrate_note),
+    ("postgres_login", postgres_login),
 ];

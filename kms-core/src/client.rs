@@ -91,7 +91,8 @@ impl Client {
     /// # Errors
     ///
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - The [errors of every method](Kms#errors-of-every-method).
     pub async fn create(&self, name: &KeyName) -> Result<()> {
         self.kms.create(&self.request(), name).await
@@ -102,7 +103,8 @@ impl Client {
     /// # Errors
     ///
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service imports no keys.
     /// - The [errors of every method](Kms#errors-of-every-method).
     pub async fn import(&self, name: &KeyName, key: ImportedKey) -> Result<()> {
@@ -133,7 +135,8 @@ impl Client {
     /// # Errors
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - The [errors of every method](Kms#errors-of-every-method).
     pub async fn delete(&self, name: &KeyName) -> Result<Deletion> {
         self.kms.delete(&self.request(), name).await

@@ -35,14 +35,21 @@ pub enum ErrorKind {
     Unreachable,
     /// The backend is sealed, or not initialised yet.
     Sealed,
+    /// The backend answers, and the place of the records is not there or not fit for them: a table, a schema, a database.
+    /// Nobody knows which keys were in it.
+    NotSetUp,
+    /// A replica answered and does not have it. Others may: it is behind them, or they are behind it.
+    Behind,
     /// The backend, or a limit of this library, asks the caller to come back later.
     Throttled,
     /// The answer did not come within the deadline. A write may still have happened.
     Timeout,
     /// The stored data is not what was written: it is damaged, or sealed under another root key.
     Corrupt,
-    /// The store cannot take writes, for example because its disk is full or a sync failed. Reads go on.
+    /// The store cannot take writes, for example because a sync failed or a standby answered. Reads go on.
     ReadOnly,
+    /// The disk of the store is full, or a quota on it, so nothing can be written. Reads go on.
+    DiskFull,
     /// The state of the key does not allow the operation. The source of the error says why, in words for the caller.
     Conflict,
     /// The backend does not have this operation.
@@ -56,15 +63,28 @@ pub enum ErrorKind {
 impl ErrorKind {
     /// Returns `true` if the backend gave no answer. A key that was read earlier is then the best available.
     ///
-    /// No connection, a timeout, a server error, throttling and a sealed backend are outages. An absent key (HTTP 404), a
-    /// denial (403), a refused login and a disabled key are answers.
+    /// No connection, a timeout, a server error, throttling, a sealed backend, one that is not set up and what a replica does
+    /// not have are outages. An absent key (HTTP 404), a denial (403), a refused login and a disabled key are answers.
     pub fn is_outage(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Sealed | Self::Throttled | Self::Timeout)
+        matches!(
+            self,
+            Self::Unreachable
+                | Self::Sealed
+                | Self::NotSetUp
+                | Self::Behind
+                | Self::Throttled
+                | Self::Timeout
+        )
+    }
+
+    /// Returns `true` if the backend refuses every write now. Reads may go on.
+    pub fn is_of_writes(self) -> bool {
+        matches!(self, Self::ReadOnly | Self::DiskFull)
     }
 
     /// Returns `true` if the same request may succeed later without any change of configuration.
     pub fn is_retryable(self) -> bool {
-        self.is_outage() || matches!(self, Self::ReadOnly)
+        self.is_outage() || self.is_of_writes()
     }
 
     /// Returns `true` if an operation with this error may have taken effect.
@@ -103,10 +123,13 @@ impl ErrorKind {
             Self::Deleted => "key is deleted",
             Self::Unreachable => "key store is not available",
             Self::Sealed => "key store is sealed",
+            Self::NotSetUp => "key store is not set up",
+            Self::Behind => "the replica that answered does not have it",
             Self::Throttled => "too many requests",
             Self::Timeout => "deadline exceeded",
             Self::Corrupt => "stored data is corrupt",
             Self::ReadOnly => "key store does not take writes",
+            Self::DiskFull => "the disk of the key store is full",
             Self::Conflict => "the state of the key does not allow it",
             Self::Unsupported => "operation is not supported by the key store",
             Self::Abandoned => "the caller left before it began",

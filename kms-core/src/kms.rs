@@ -26,6 +26,8 @@ use crate::transfer::StoredKey;
 ///
 /// - [`ErrorKind::Unreachable`]: no connection to the backend, or it answered with a server error.
 /// - [`ErrorKind::Sealed`]: the backend is sealed, or not initialised yet.
+/// - [`ErrorKind::NotSetUp`]: the place of the records is not there, such as a table.
+/// - [`ErrorKind::Behind`]: a replica answered and does not have it, and others may.
 /// - [`ErrorKind::Throttled`]: the backend, or a limit of the service, asks the caller to come back later.
 /// - [`ErrorKind::Timeout`]: the answer did not come within the request's deadline.
 /// - [`ErrorKind::Denied`]: the backend refuses this operation to the service.
@@ -37,10 +39,12 @@ use crate::transfer::StoredKey;
 /// - [`ErrorKind::Abandoned`]: the caller left before the operation began ([`Request::awaited`]).
 /// - [`ErrorKind::Internal`]: a defect of the service.
 ///
-/// The first four are outages ([`ErrorKind::is_outage`]).
+/// The first six are outages ([`ErrorKind::is_outage`]).
 ///
 /// [`ErrorKind::Unreachable`]: crate::ErrorKind::Unreachable
 /// [`ErrorKind::Sealed`]: crate::ErrorKind::Sealed
+/// [`ErrorKind::NotSetUp`]: crate::ErrorKind::NotSetUp
+/// [`ErrorKind::Behind`]: crate::ErrorKind::Behind
 /// [`ErrorKind::Throttled`]: crate::ErrorKind::Throttled
 /// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
 /// [`ErrorKind::Denied`]: crate::ErrorKind::Denied
@@ -65,7 +69,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name, even an unreadable
     ///   one. It is left as it is.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     async fn create(&self, request: &Request, name: &KeyName) -> Result<()>;
 
     /// Stores the caller's key bytes as a new master key.
@@ -75,7 +80,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a key of that name, even an unreadable
     ///   one. It is left as it is.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a purge of a key with these bytes is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service imports no keys
     ///   ([`Capabilities::import`]).
     async fn import(&self, request: &Request, name: &KeyName, key: ImportedKey) -> Result<()>;
@@ -103,7 +109,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a restore of the key is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     async fn delete(&self, request: &Request, name: &KeyName) -> Result<Deletion>;
 
     /// Lists the deleted keys, in byte order of their names, as far as the service knows them.
@@ -124,7 +131,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key is not deleted, or a restore or a purge is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service restores no keys.
     async fn restore(&self, _: &Request, name: &KeyName, _resume: bool) -> Result<()> {
         Err(Error::new(ErrorKind::Unsupported, format!("restore key '{name}'")))
@@ -137,7 +145,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key any more.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the key is not deleted, it is kept for longer, other servers may
     ///   still use it, or a restore or a purge is under way.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the backend alone removes deleted keys.
     async fn purge(&self, _: &Request, name: &KeyName, _purge: &Purge) -> Result<Purged> {
         Err(Error::new(ErrorKind::Unsupported, format!("purge key '{name}'")))
@@ -162,7 +171,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is a newer version than `newest`.
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the key has 1,000 versions already.
     /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the newest version is there and cannot be read.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): the backend does not rotate the key now, or not again.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service rotates no keys, or the store denies the path
     ///   of versions.
@@ -190,7 +200,8 @@ pub trait Kms: Send + Sync + 'static {
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): there is no such version, or it may still seal: a newer one has
     ///   to be twice as old as a server may take to see it.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies the path
     ///   of markers.
     async fn retire(&self, _: &Request, name: &KeyName, version: u32) -> Result<()> {
@@ -203,7 +214,8 @@ pub trait Kms: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no such key.
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): there is no such version.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the service has no versions, or the store denies the path
     ///   of markers.
     async fn enable(&self, _: &Request, name: &KeyName, version: u32) -> Result<()> {

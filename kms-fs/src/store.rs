@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::database::MAX_VALUE_LEN;
 use crate::disk::Lock;
-use crate::writer::{Absent, Index, Job, Means, Writer};
+use crate::writer::{Absent, Index, Job, Means, Refusing, Writer};
 
 /// A text between the names of slots, which sort before it, and the names of keys, which sort after it.
 const BEFORE_KEYS: &str = "/";
@@ -68,7 +68,7 @@ impl SledStore {
     /// # Errors
     ///
     /// - [`ErrorKind::NotFound`]: there is no such entry.
-    /// - [`ErrorKind::ReadOnly`]: the store takes no writes at the moment.
+    /// - [`ErrorKind::ReadOnly`], [`ErrorKind::DiskFull`]: the store takes no writes at the moment.
     /// - [`ErrorKind::Throttled`]: too many changes wait already.
     pub async fn discard(&self, name: &EntryName) -> Result<()> {
         self.write(name, None, Means::Discard).await
@@ -76,8 +76,8 @@ impl SledStore {
 
     async fn write(&self, name: &EntryName, value: Option<Box<[u8]>>, means: Means) -> Result<()> {
         let Some(writer) = &self.writer else {
-            let why = self.index.read_only().unwrap_or_default();
-            return Err(Error::with_source(ErrorKind::ReadOnly, format!("write entry '{name}'"), why));
+            let Refusing { why, kind } = self.index.read_only().unwrap_or_else(|| Refusing::because(""));
+            return Err(Error::with_source(kind, format!("write entry '{name}'"), why));
         };
         let (reply, outcome) = oneshot::channel();
         writer.submit(Job { name: name.as_str().to_owned(), value, means, reply })?;
@@ -154,7 +154,7 @@ impl KeyStore for SledStore {
 
     async fn status(&self) -> Result<StoreStatus> {
         let began = Instant::now();
-        let read_only = self.index.read_only().map(|why| format!("read-only: {why}"));
+        let read_only = self.index.read_only().map(|refusing| format!("read-only: {}", refusing.why));
         let lost = Some(self.index.entries().lost()).filter(|lost| *lost > 0);
         let lost = lost.map(|lost| format!("the records of {lost} keys are lost, see 'kms check'"));
         let status = StoreStatus::ok(began.elapsed());

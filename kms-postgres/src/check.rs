@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, Finding, Findings, KeyStore};
+use kms_core::store::{At as _, EntryName, FailedStep, Finding, Findings, KeyStore, StepError};
 use kms_core::{Error, ErrorKind, ListQuery, Result};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -26,41 +26,26 @@ use crate::tls::Tls;
 /// Panics outside of a tokio runtime.
 pub async fn check(config: PostgresConfig) -> Vec<Finding> {
     let mut findings = Findings::default();
-    if let Err(problem) = look(&Arc::new(config), &mut findings).await {
-        findings.problem(problem.what, problem.error.chain().to_string());
-    }
-    findings.into_vec()
+    let outcome = look(&Arc::new(config), &mut findings).await;
+    findings.end(outcome)
 }
 
-/// A problem, which ends the check.
-struct Problem {
-    what: &'static str,
-    error: Error,
-}
-
-trait At<T> {
-    fn at(self, what: &'static str) -> std::result::Result<T, Problem>;
-}
-
-impl<T> At<T> for Result<T> {
-    fn at(self, what: &'static str) -> std::result::Result<T, Problem> {
-        self.map_err(|error| Problem { what, error })
+impl StepError for Failure {
+    fn into_error_at(self, what: &'static str) -> Error {
+        self.into_error(format!("check the {what}"))
     }
 }
 
-impl<T> At<T> for std::result::Result<T, Failure> {
-    fn at(self, what: &'static str) -> std::result::Result<T, Problem> {
-        self.map_err(|failure| Problem { what, error: failure.into_error(format!("check the {what}")) })
-    }
-}
-
-async fn look(config: &Arc<PostgresConfig>, findings: &mut Findings) -> std::result::Result<(), Problem> {
+async fn look(config: &Arc<PostgresConfig>, findings: &mut Findings) -> std::result::Result<(), FailedStep> {
     config.validate().at("configuration")?;
     let tls = Tls::new(&config.tls).at("tls files")?;
     let connected = Connection::to_one_of(&config.hosts, 0, Wanted::Primary, config, &tls, None).await;
     let (connection, index) = connected.at("connection")?;
     let host = config.hosts.get(index).map(ToString::to_string).unwrap_or_default();
     findings.good("connection", format!("'{host}' takes writes, logged in as '{}'", config.user));
+    if let Some(warning) = config.ignored_pass_file() {
+        findings.warn("login", warning.to_string());
+    }
     protection(config, &connection, findings).await.at("tls")?;
     if config.create_schema {
         schema::make(&connection, config).await.at("table")?;
@@ -134,8 +119,7 @@ async fn shape(
     let rows = connection.query(&statement, &[]).await?;
     let row = first(&rows)?;
     if !row.try_get::<_, bool>(0)? {
-        let says = format!("the table {} does not exist", sql.table);
-        return Err(Failure::Server { code: "42P01".to_owned(), says, fatal: false });
+        return Err(Failure::no_table(&sql.table));
     }
     let (columns, collation): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
     let (persistence, triggers): (Option<String>, i64) = (row.try_get(3)?, row.try_get(4)?);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kms_core::ErrorKind;
 use kms_core::primitives::quote;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -12,7 +13,7 @@ use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Notification, Row};
 
-use crate::config::{ChannelBinding, Host, PostgresConfig, TlsMode};
+use crate::config::{ChannelBinding, Host, NoPassword, PassFile, PostgresConfig, TlsMode};
 use crate::error::Failure;
 use crate::tls::Tls;
 
@@ -74,9 +75,14 @@ impl Connection {
         tls: &Tls,
         heard: Option<mpsc::Sender<Notification>>,
     ) -> Result<Self, Failure> {
-        let driver = driver_config(host, config)?;
+        let (driver, without) = driver_config(host, config)?;
         let connecting = async {
-            let (client, connection) = driver.connect(tls.clone()).await?;
+            let connected = driver.connect(tls.clone()).await.map_err(|error| Failure::of(&error));
+            // Where no password was found, this is why the login has none.
+            let (client, connection) = connected.map_err(|failure| match (failure, &without) {
+                (Failure::Login(why), Some(without)) => Failure::Login(format!("{why} ({without})")),
+                (failure, _) => failure,
+            })?;
             let warnings = Arc::new(Warnings::default());
             let task = tokio::spawn(drive(connection, Arc::clone(&warnings), heard));
             let connection = Self { client, warnings, task, is_spoilt: false };
@@ -186,7 +192,8 @@ async fn drive<S, T>(
     }
 }
 
-fn driver_config(host: &Host, config: &PostgresConfig) -> Result<Config, Failure> {
+/// Returns the driver's settings, and why no password is among them if a password file was looked into.
+fn driver_config(host: &Host, config: &PostgresConfig) -> Result<(Config, Option<NoPassword>), Failure> {
     let mut driver = Config::new();
     let (idle, interval, retries) = KEEPALIVE;
     driver
@@ -211,26 +218,61 @@ fn driver_config(host: &Host, config: &PostgresConfig) -> Result<Config, Failure
             ChannelBinding::Prefer => DriverBinding::Prefer,
             ChannelBinding::Require => DriverBinding::Require,
         });
-    if let Some(password) = &config.password {
-        driver.password(password.read().map_err(Failure::Login)?.expose());
+    let mut without = None;
+    let in_file = |file: &PassFile| file.password(host, &config.database, &config.user);
+    match (&config.password, config.pass_file.as_ref().map(in_file)) {
+        (Some(password), _) => {
+            driver.password(password.read().map_err(Failure::Login)?.expose());
+        }
+        (None, Some(Ok(password))) => {
+            driver.password(password.expose());
+        }
+        (None, Some(Err(why))) => without = Some(why),
+        (None, None) => {}
     }
-    Ok(driver)
+    Ok((driver, without))
 }
 
 /// Makes one failure of those of all hosts. Its kind is that of an outage if any host had one: that host may be the primary.
+/// A host that takes no writes is not, so any other refusal says more.
 fn combined(mut failures: Vec<(String, Failure)>) -> Failure {
-    let outage =
-        failures.iter().position(|(_, failure)| failure.kind().is_outage() && *failure != Failure::ReadOnly);
-    match failures.len() {
-        0 => return Failure::Internal("there is no host".to_owned()),
-        1 => return failures.remove(0).1,
-        _ => {}
+    if failures.len() < 2 {
+        let only = failures.pop().map(|(_, failure)| failure);
+        return only.unwrap_or_else(|| Failure::Internal("there is no host".to_owned()));
     }
+    let kinds = || failures.iter().map(|(_, failure)| failure.kind());
+    let kind = kinds()
+        .find(|kind| kind.is_outage())
+        .or_else(|| kinds().find(|kind| *kind != ErrorKind::ReadOnly))
+        .unwrap_or(ErrorKind::ReadOnly);
     let all: Vec<_> = failures.iter().map(|(host, failure)| format!("{host}: {failure}")).collect();
-    let text = all.join("; ");
-    let refused = failures.iter().find(|(_, failure)| !failure.kind().is_outage());
-    match (outage, refused) {
-        (None, Some((_, Failure::Login(_) | Failure::Server { .. }))) => Failure::Login(text),
-        _ => Failure::Lost(format!("no server takes writes: {text}")),
+    Failure::NoServer { kind, says: all.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_hosts_the_failure_counts_that_may_be_the_primarys() {
+        let server = |code: &str| Failure::Server { code: code.to_owned(), says: String::new(), fatal: true };
+        let lost = || Failure::Lost("refused".to_owned());
+        for (failures, kind) in [
+            (vec![Failure::ReadOnly, Failure::ReadOnly], ErrorKind::ReadOnly),
+            (vec![Failure::ReadOnly, lost()], ErrorKind::Unreachable),
+            (vec![server("57P03"), Failure::ReadOnly], ErrorKind::Sealed),
+            (vec![Failure::ReadOnly, server("28P01")], ErrorKind::LoginRefused),
+            (vec![server("28P01"), lost()], ErrorKind::Unreachable),
+            (vec![server("3D000"), server("3D000")], ErrorKind::NotSetUp),
+            (vec![server("53300"), Failure::ReadOnly], ErrorKind::Throttled),
+            (vec![server("28P01")], ErrorKind::LoginRefused),
+        ] {
+            let named = failures.into_iter().map(|failure| ("db".to_owned(), failure)).collect();
+            let failure = combined(named);
+            assert_eq!(failure.kind(), kind, "{failure}");
+            assert!(
+                failure.is_lost() && !failure.leaves_outcome_unknown() || kind == ErrorKind::LoginRefused
+            );
+        }
     }
 }

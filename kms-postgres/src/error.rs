@@ -34,6 +34,14 @@ pub enum Failure {
     /// As many calls as may be are under way. Nothing was sent.
     #[error("as many {0} as may be are under way, see the setting 'pool'")]
     Busy(&'static str),
+    /// None of several servers is one that takes writes.
+    #[error("no server takes writes: {says}")]
+    NoServer {
+        /// The kind that says most.
+        kind: ErrorKind,
+        /// What each of them said.
+        says: String,
+    },
     /// The server answers and takes no writes, so it may be behind another one.
     #[error("the server takes no writes (it is a standby, or transactions are read-only there)")]
     ReadOnly,
@@ -63,6 +71,12 @@ impl Failure {
         Self::Lost(why)
     }
 
+    /// Creates the failure of a table that was looked for and is not there, as the server tells it.
+    pub fn no_table(table: &str) -> Self {
+        let says = format!("the table {table} does not exist");
+        Self::Server { code: "42P01".to_owned(), says, fatal: false }
+    }
+
     fn of_server(db: &DbError) -> Self {
         let code = db.code().code().to_owned();
         // A pooler's errors have no severity that is not translated. Those of class 08 end connections in any case.
@@ -76,7 +90,12 @@ impl Failure {
             // A connection to a server that became read-only leads to no primary any more.
             Self::Server { code, fatal, .. } => *fatal || code == "25006",
             Self::Busy(_) | Self::Warned(_) | Self::Unfit(_) => false,
-            Self::Lost(_) | Self::Login(_) | Self::Timeout(_) | Self::ReadOnly | Self::Internal(_) => true,
+            Self::Lost(_)
+            | Self::Login(_)
+            | Self::NoServer { .. }
+            | Self::Timeout(_)
+            | Self::ReadOnly
+            | Self::Internal(_) => true,
         }
     }
 
@@ -96,7 +115,12 @@ impl Failure {
         match self {
             Self::Server { fatal, .. } => *fatal,
             Self::Lost(_) | Self::Timeout(_) | Self::Warned(_) => true,
-            Self::Login(_) | Self::Busy(_) | Self::ReadOnly | Self::Unfit(_) | Self::Internal(_) => false,
+            Self::Login(_)
+            | Self::Busy(_)
+            | Self::NoServer { .. }
+            | Self::ReadOnly
+            | Self::Unfit(_)
+            | Self::Internal(_) => false,
         }
     }
 
@@ -107,7 +131,10 @@ impl Failure {
             Self::Login(_) => ErrorKind::LoginRefused,
             Self::Timeout(_) | Self::Warned(_) => ErrorKind::Timeout,
             Self::Busy(_) => ErrorKind::Throttled,
-            Self::Lost(_) | Self::ReadOnly | Self::Unfit(_) => ErrorKind::Unreachable,
+            Self::Lost(_) => ErrorKind::Unreachable,
+            Self::NoServer { kind, .. } => *kind,
+            Self::ReadOnly => ErrorKind::ReadOnly,
+            Self::Unfit(_) => ErrorKind::NotSetUp,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -115,6 +142,13 @@ impl Failure {
     /// Creates the error of `operation`.
     pub fn into_error(self, operation: impl Into<String>) -> Error {
         Error::with_source(self.kind(), operation, self)
+    }
+
+    /// Creates the error of `operation`, which is a read. One that is refused as a write would be brought no answer: what a
+    /// server without writes does not have may be elsewhere.
+    pub fn into_error_of_read(self, operation: impl Into<String>) -> Error {
+        let kind = if self.kind().is_of_writes() { ErrorKind::Unreachable } else { self.kind() };
+        Error::with_source(kind, operation, self)
     }
 }
 
@@ -130,12 +164,14 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Returns the kind of a SQLSTATE (PostgreSQL 15, appendix A). A table that is missing is an outage and no absence: nobody
-/// knows which keys were in it.
+/// Returns the kind of a SQLSTATE (PostgreSQL 15, appendix A). A table that is missing or unfit is an outage and no absence:
+/// nobody knows which keys were in it.
 fn kind_of(code: &str) -> ErrorKind {
     match code {
         "57P03" => ErrorKind::Sealed,
-        "25006" | "53100" => ErrorKind::ReadOnly,
+        "25006" => ErrorKind::ReadOnly,
+        "53100" => ErrorKind::DiskFull,
+        "3D000" | "3F000" | "42P01" | "42703" | "42P10" => ErrorKind::NotSetUp,
         "53300" | "53400" | "55P03" | "40001" | "40P01" | "57014" => ErrorKind::Throttled,
         "42501" => ErrorKind::Denied,
         _ if code.starts_with("28") => ErrorKind::LoginRefused,
@@ -156,10 +192,11 @@ fn advice(code: &str) -> &'static str {
             " (a right is missing: 'kms postgres schema' prints the grants, and 'kms check' names the right)"
         }
         "42P01" | "3F000" => " (make it by the SQL of 'kms postgres schema', or set 'create_schema')",
-        "3D000" => " (see the setting 'database')",
+        "3D000" => " (see the setting 'database'; the SQL of 'kms postgres schema' makes the table in it)",
         "42P10" => {
             " (the table has no primary key on its names: make it by the SQL of 'kms postgres schema')"
         }
+        "42703" => " (the table is not one for keys: make it by the SQL of 'kms postgres schema')",
         _ if code.starts_with("28") => " (see user, password and the server's pg_hba.conf)",
         _ => "",
     }
@@ -179,11 +216,15 @@ mod tests {
             ("57P03", ErrorKind::Sealed, "starts up"),
             ("25006", ErrorKind::ReadOnly, "standby"),
             ("53300", ErrorKind::Throttled, "max_connections"),
-            ("53100", ErrorKind::ReadOnly, "disk is full"),
+            ("53100", ErrorKind::DiskFull, "disk is full"),
             ("28P01", ErrorKind::LoginRefused, "password"),
             ("28000", ErrorKind::LoginRefused, "pg_hba.conf"),
             ("42501", ErrorKind::Denied, "right"),
-            ("42P01", ErrorKind::Unreachable, "create_schema"),
+            ("42P01", ErrorKind::NotSetUp, "kms postgres schema"),
+            ("3F000", ErrorKind::NotSetUp, "kms postgres schema"),
+            ("3D000", ErrorKind::NotSetUp, "kms postgres schema"),
+            ("42P10", ErrorKind::NotSetUp, "kms postgres schema"),
+            ("42703", ErrorKind::NotSetUp, "kms postgres schema"),
             ("57P01", ErrorKind::Unreachable, "57P01"),
             ("XX000", ErrorKind::Unreachable, "XX000"),
         ] {
@@ -191,6 +232,15 @@ mod tests {
             assert_eq!(failure.kind(), kind, "{code}");
             assert!(failure.to_string().contains(advice), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_read_that_is_refused_like_a_write_is_an_outage() {
+        for failure in [server("25006", false), server("53100", false), Failure::ReadOnly] {
+            assert!(failure.kind().is_of_writes());
+            assert_eq!(failure.into_error_of_read("read").kind(), ErrorKind::Unreachable);
+        }
+        assert_eq!(server("42501", false).into_error_of_read("read").kind(), ErrorKind::Denied);
     }
 
     #[test]

@@ -38,7 +38,10 @@ mod tls;
 use std::sync::Arc;
 
 pub use check::check;
-pub use config::{ChannelBinding, Environment, Host, PostgresConfig, PostgresOptions, TlsConfig, TlsMode};
+pub use config::{
+    ChannelBinding, Environment, Host, NoPassword, PassFile, PostgresConfig, PostgresOptions, TlsConfig,
+    TlsMode,
+};
 use kms_core::Result;
 pub use kms_core::primitives::{Secret, SecretSource};
 use kms_core::store::KeyStore;
@@ -58,6 +61,9 @@ pub fn open(config: PostgresConfig) -> Result<Arc<dyn KeyStore>> {
     let warning = config.tls.mode.warning().filter(|_| !config.hosts.iter().all(Host::is_socket));
     if let Some(warning) = warning {
         tracing::warn!(mode = %config.tls.mode, "the connection to PostgreSQL is less protected than by verify-full: {warning}");
+    }
+    if let Some(warning) = config.ignored_pass_file() {
+        tracing::warn!("{warning}");
     }
     Ok(Arc::new(PostgresStore::connect(config)?))
 }

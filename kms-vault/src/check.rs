@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use kms_core::primitives::SecretBytes;
-use kms_core::store::{EntryName, Finding, Findings, KeyStore, Wrapper};
+use kms_core::store::{At as _, EntryName, FailedStep, Finding, Findings, KeyStore, Wrapper};
 use kms_core::{Error, ErrorKind, ListQuery, Result};
 use serde::Deserialize;
 use serde_json::json;
@@ -24,29 +24,11 @@ use crate::store::VaultStore;
 /// Panics outside of a tokio runtime.
 pub async fn check(config: VaultConfig) -> Vec<Finding> {
     let mut findings = Findings::default();
-    if let Err(problem) = look(&config, &mut findings).await {
-        findings.problem(problem.what, problem.error.chain().to_string());
-    }
-    findings.into_vec()
+    let outcome = look(&config, &mut findings).await;
+    findings.end(outcome)
 }
 
-/// A problem, which ends the check.
-struct Problem {
-    what: &'static str,
-    error: Error,
-}
-
-trait At<T> {
-    fn at(self, what: &'static str) -> std::result::Result<T, Problem>;
-}
-
-impl<T> At<T> for Result<T> {
-    fn at(self, what: &'static str) -> std::result::Result<T, Problem> {
-        self.map_err(|error| Problem { what, error })
-    }
-}
-
-async fn look(config: &VaultConfig, findings: &mut Findings) -> std::result::Result<(), Problem> {
+async fn look(config: &VaultConfig, findings: &mut Findings) -> std::result::Result<(), FailedStep> {
     config.validate().at("configuration")?;
     config.tls.check().at("tls files")?;
     address(config, findings).await.at("address")?;

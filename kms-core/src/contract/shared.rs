@@ -66,6 +66,13 @@ async fn removals_are_noted(one: &dyn KeyStore, other: &dyn KeyStore) {
     assert_holds(one, &name, &content, "a key that was brought back reads as it was").await;
     assert_kind(one.get(&gone).await, ErrorKind::NotFound, "the note of a key that was brought back goes");
     one.remove(&name, &gone, &note).await.expect("remove the key once more");
+    // A record that somebody put back leaves the note where it is.
+    one.create(&name, &content).await.expect("create the entry again");
+    let later = bytes("later note");
+    other.remove(&name, &gone, &later).await.expect("remove the key for the third time");
+    if notes {
+        assert_holds(one, &gone, &later, "the newest removal is the one that is noted").await;
+    }
     other.bring_back(&name, &content, &gone).await.expect("bring the key back once more");
     one.erase(&name).await.expect("erase the entry");
 }

@@ -78,6 +78,8 @@ impl<S: KeyStore> Backend<S> {
         match &result {
             Err(error) if error.kind().is_outage() => self.note_away(error),
             Err(error) if matches!(error.kind(), ErrorKind::Internal) => {}
+            // A refused write says nothing of reads, and what a replica lacks nothing of what it has.
+            Err(error) if error.kind().is_of_writes() || error.kind() == ErrorKind::Behind => {}
             _ => self.note_here(),
         }
         result
@@ -109,6 +111,31 @@ impl<S: KeyStore> Backend<S> {
                 debug!("key store is still away: {}", error.chain());
             }
             pause = (pause * 2).min(ping);
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn a_refused_write_and_a_lack_of_a_replica_say_neither_that_the_store_is_away_nor_that_it_is_back()
+    {
+        let backend = Backend::new(MemoryStore::new(), Duration::from_secs(60));
+        let soon = || Instant::now() + CALL_TIMEOUT;
+        let fails = async |kind| {
+            let failed: Result<()> = Err(Error::new(kind, "a test"));
+            let _ = backend.watched(soon(), async { failed }).await;
+            backend.away.is_away()
+        };
+        for refusal in [ErrorKind::ReadOnly, ErrorKind::DiskFull, ErrorKind::Behind] {
+            assert!(!fails(refusal).await, "{refusal:?}");
+            assert!(fails(ErrorKind::Unreachable).await);
+            assert!(fails(refusal).await, "{refusal:?}");
+            assert!(!fails(ErrorKind::NotFound).await);
         }
     }
 }

@@ -16,8 +16,10 @@ use super::gate::Pass;
 use super::key::CachedKey;
 use super::lookups::Lookups;
 use super::losses::Losses;
+use super::names::Names;
 use super::policy::{self, APART, CALL_TIMEOUT, OFFLINE_PATIENCE, refresh_age};
 use super::report::Report;
+use super::search::as_far_as_known;
 use super::slot::{Due, HeldKey, Refused, Slot};
 use super::uses::AllUses;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,7 +50,9 @@ pub struct Cache<S> {
     /// Closed with the cache: tasks that wait for something else end then.
     pub(super) ring: watch::Sender<bool>,
     /// The keys whose later versions the store denies, so that there may be some.
-    pub(super) hidden: SharedMap<KeyName, ()>,
+    pub(super) hidden: Names,
+    /// The keys of which a replica gave a part at the last read, so that a newer key may have their name.
+    pub(super) of_replica: Names,
     pub(super) this: Weak<Self>,
 }
 
@@ -68,7 +72,8 @@ impl<S: KeyStore> Cache<S> {
             losses: Losses::default(),
             is_looking: AtomicBool::new(false),
             ring: watch::channel(false).0,
-            hidden: SharedMap::new(),
+            hidden: Names::new(),
+            of_replica: Names::new(),
             this: Weak::clone(this),
         });
         spawn(Self::sweep_for_ever(Arc::downgrade(&cache), config));
@@ -333,7 +338,8 @@ impl<S: KeyStore> Cache<S> {
             let search = self.search_of(name, &key, began + CALL_TIMEOUT);
             // Both at once: a cold request waits for each read.
             let (deletion, found) = tokio::join!(search.deletion(), search.run(before, self.config.any));
-            if deletion?.is_some() {
+            let is_of_replica = deletion.as_ref().is_err_and(|error| error.kind() == ErrorKind::Behind);
+            if as_far_as_known(deletion)?.is_some() {
                 return Err(deleted(name));
             }
             // A purge removes the entry and then the marker: a slow look may have seen the one before and the other after.
@@ -342,13 +348,8 @@ impl<S: KeyStore> Cache<S> {
             }
             let found = found?;
             key.versions = found.versions;
-            let hidden = self.hidden.pin();
-            if found.denied.is_some() {
-                hidden.get_or_insert_with(name.clone(), || ());
-            } else if hidden.get(name).is_some() {
-                hidden.remove(name);
-            }
-            drop(hidden);
+            self.hidden.note(name, found.denied.is_some());
+            self.of_replica.note(name, is_of_replica || found.unknown.is_some());
             Ok(key)
         };
         let read = read.await.map_err(|error| failed_read(name, error));

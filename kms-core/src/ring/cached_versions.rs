@@ -34,7 +34,7 @@ impl<S: KeyStore> Cache<S> {
         key: &HeldKey,
         number: u32,
     ) -> Result<Option<Arc<Version>>> {
-        if self.hidden.pin().get(name).is_some() {
+        if self.hidden.has(name) {
             let why =
                 "the ciphertext names a version of the key, and the key store denies the path of versions";
             return Err(Error::with_source(ErrorKind::Denied, format!("read key '{name}'"), why));
@@ -61,7 +61,9 @@ impl<S: KeyStore> Cache<S> {
                 error!(key = %name, "version {number} is there, and one before it is lost; restore it from a backup");
                 Ok(Some(version))
             }
-            Entry::Unreadable(error) | Entry::Denied(error) => Err(failed_read(name, error)),
+            Entry::Unreadable(error) | Entry::Denied(error) | Entry::Unknown(error) => {
+                Err(failed_read(name, error))
+            }
         }
     }
 
@@ -75,7 +77,7 @@ impl<S: KeyStore> Cache<S> {
         self.config.any
     }
 
-    /// Searches for the later versions of a key.
+    /// Searches for the later versions of a key, to change it. A replica does not know all of them.
     pub async fn search(
         &self,
         name: &KeyName,
@@ -83,7 +85,8 @@ impl<S: KeyStore> Cache<S> {
         before: Option<Arc<Versions>>,
         deadline: Instant,
     ) -> Result<Found> {
-        self.search_of(name, first, deadline).run(before, self.config.any).await
+        let found = self.search_of(name, first, deadline).run(before, self.config.any).await?;
+        found.unknown.clone().map_or(Ok(found), Err)
     }
 
     /// Returns the reader of what belongs to a key.
@@ -149,7 +152,7 @@ impl<S: KeyStore> Cache<S> {
 
     async fn read_disabled(&self, name: &KeyName, key: &HeldKey, number: u32) -> Result<bool> {
         let search = self.search_of(name, key, Instant::now() + CALL_TIMEOUT);
-        search.is_disabled(number).await.map_err(|error| failed_read(name, error))
+        search::as_far_as_known(search.is_disabled(number).await).map_err(|error| failed_read(name, error))
     }
 
     /// Returns a version that is there, from memory or from the store. One read serves all who wait for it.
@@ -185,7 +188,9 @@ impl<S: KeyStore> Cache<S> {
         let entry = search.read(number, &EntryMac::of(&key.sealing)).await;
         match entry.map_err(|error| failed_read(name, error))? {
             Entry::Readable(version) => Ok(version),
-            Entry::Unreadable(error) | Entry::Denied(error) => Err(failed_read(name, error)),
+            Entry::Unreadable(error) | Entry::Denied(error) | Entry::Unknown(error) => {
+                Err(failed_read(name, error))
+            }
             Entry::Absent => Err(search.missing(number)),
         }
     }

@@ -180,6 +180,11 @@ impl<S: KeyStore> KeyRing<S> {
             match self.current(request, name, &key).await? {
                 // This one was read after the request came. So the next turn is the last.
                 Some(current) if current.fingerprint() != key.fingerprint() => key = current,
+                // A replica may show a key that another one has followed.
+                _ if self.cache.of_replica.has(name) => {
+                    let why = "it does not open, and only a replica was read, which may lack a newer key or version";
+                    return Err(Error::with_source(ErrorKind::Behind, format!("read key '{name}'"), why));
+                }
                 _ => {
                     let error = Error::new(ErrorKind::NotAuthentic, "open a ciphertext");
                     return Err(self.cache.report.former.explain(error, name, key.fingerprint()));

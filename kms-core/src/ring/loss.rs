@@ -34,6 +34,7 @@ impl<S: KeyStore> Cache<S> {
         if !self.notes_removals() {
             return read;
         }
+        let of_replica = read.is_ok() && self.of_replica.has(name);
         let present = match &read {
             Ok(key) => Some(*key.fingerprint()),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Deleted) => None,
@@ -53,6 +54,10 @@ impl<S: KeyStore> Cache<S> {
         let (mut lost, mut undecided) = (Vec::new(), None);
         for key in in_memory {
             if Some(*key.fingerprint()) == present {
+                // What a replica has and lacks decides nothing.
+                if of_replica {
+                    continue;
+                }
                 if !self.lost_versions(name, &key).await?.is_empty() {
                     self.losses.note(name, &key, Standing::Lacks);
                 } else if self.losses.clear(name, key.fingerprint()) {
@@ -143,20 +148,28 @@ impl<S: KeyStore> Cache<S> {
             self.backend.watched(deadline, store.get(&gone)),
             self.backend.watched(deadline, store.get(&deleted))
         );
-        match note {
+        let unknown = match note {
             Ok(_) => return Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
             // Whoever can write to the store can make such a note. It must not take a key away.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 error!(key = %name, entry = %gone, "a note of a removed key has no effect: {}", error.chain());
+                None
             }
-            Err(error) => return Err(error),
-        }
-        let Some(key) = key else { return Ok(marker.is_ok()) };
-        match Marker::of_read(&deleted, marker, key, || store.place(&deleted))? {
-            Marker::There(_) => Ok(true),
-            Marker::Absent | Marker::Foreign(_) => Ok(false),
-            Marker::Denied(error) => Err(error),
+            Err(error) => Some(error),
+        };
+        let is_marked = match key {
+            None => marker.is_ok(),
+            Some(key) => match Marker::of_read(&deleted, marker, key, || store.place(&deleted))? {
+                Marker::There(_) => true,
+                Marker::Absent | Marker::Foreign(_) => false,
+                Marker::Denied(error) => return Err(error),
+            },
+        };
+        // A marker suffices, whatever the note says.
+        match unknown.filter(|_| !is_marked) {
+            Some(error) => Err(error),
+            None => Ok(is_marked),
         }
     }
 

@@ -24,6 +24,7 @@ mod markers;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
+mod names;
 mod news;
 mod notes;
 pub mod policy;

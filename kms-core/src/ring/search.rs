@@ -24,6 +24,8 @@ pub struct Found {
     pub versions: Option<Arc<Versions>>,
     /// The store denies the path of versions.
     pub denied: Option<Error>,
+    /// A replica answered, which may lack the newest versions.
+    pub unknown: Option<Error>,
 }
 
 /// The entry of a version, read.
@@ -33,6 +35,8 @@ pub enum Entry {
     Unreadable(Error),
     Absent,
     Denied(Error),
+    /// A replica does not have it, so nobody knows whether it is there.
+    Unknown(Error),
 }
 
 /// Reads the versions of one key.
@@ -65,7 +69,7 @@ impl<S: KeyStore> Search<'_, S> {
             let mut seen = Seen::new(self, before.clone(), entries);
             let found = seen.find(delay).await?;
             if !seen.is_replaced {
-                return Ok(found);
+                return Ok(Found { unknown: seen.unknown, ..found });
             }
             error!(
                 key = %self.name,
@@ -97,6 +101,7 @@ impl<S: KeyStore> Search<'_, S> {
                 return match error.kind() {
                     ErrorKind::NotFound => Ok(Entry::Absent),
                     ErrorKind::Denied => Ok(Entry::Denied(error)),
+                    ErrorKind::Behind => Ok(Entry::Unknown(error)),
                     kind if kind.is_outage() || kind == ErrorKind::LoginRefused => Err(error),
                     _ => Ok(Entry::Unreadable(error)),
                 };
@@ -170,6 +175,7 @@ struct Seen<'a, S> {
     before: Option<Arc<Versions>>,
     entries: BTreeMap<u32, Entry>,
     denied: Option<Error>,
+    unknown: Option<Error>,
     /// Whether an entry holds another key than the one in memory.
     is_replaced: bool,
     mac: OnceCell<EntryMac>,
@@ -177,7 +183,15 @@ struct Seen<'a, S> {
 
 impl<'a, S: KeyStore> Seen<'a, S> {
     fn new(search: &'a Search<'a, S>, before: Option<Arc<Versions>>, entries: BTreeMap<u32, Entry>) -> Self {
-        Self { search, before, entries, denied: None, is_replaced: false, mac: OnceCell::new() }
+        Self {
+            search,
+            before,
+            entries,
+            denied: None,
+            unknown: None,
+            is_replaced: false,
+            mac: OnceCell::new(),
+        }
     }
 
     async fn find(&mut self, delay: Duration) -> Result<Found> {
@@ -200,14 +214,14 @@ impl<'a, S: KeyStore> Seen<'a, S> {
                 Some(version) => matches!(self.read(version.state.number).await?, Entry::Readable(_)),
             };
             if is_there && self.denied.is_none() {
-                return Ok(Found { versions: before, denied: None });
+                return Ok(Found { versions: before, denied: None, unknown: None });
             }
         }
         let versions =
             before.unwrap_or_else(|| Arc::new(Versions::new(uses.of(name, first.fingerprint(), None))));
         let sealer = self.sealer(newest, &versions, delay).await?;
         if self.is_replaced {
-            return Ok(Found { versions: None, denied: None });
+            return Ok(Found { versions: None, denied: None, unknown: None });
         }
         let (mut read, now) = (BTreeMap::new(), Instant::now());
         for (number, entry) in &self.entries {
@@ -220,7 +234,7 @@ impl<'a, S: KeyStore> Seen<'a, S> {
                 }
                 Entry::Unreadable(error) => Some(error.clone()),
                 Entry::Absent if *number <= newest => Some(self.search.missing(*number)),
-                Entry::Absent | Entry::Denied(_) => continue,
+                Entry::Absent | Entry::Denied(_) | Entry::Unknown(_) => continue,
             };
             read.insert(*number, error);
         }
@@ -230,7 +244,7 @@ impl<'a, S: KeyStore> Seen<'a, S> {
                 "version {number} of the key cannot be read, so nothing is sealed under it: {}", failure.chain()
             );
         }
-        Ok(Found { versions: Some(versions), denied: self.denied.clone() })
+        Ok(Found { versions: Some(versions), denied: self.denied.clone(), unknown: None })
     }
 
     /// Returns what is found if the store shows no later version.
@@ -241,21 +255,21 @@ impl<'a, S: KeyStore> Seen<'a, S> {
             if let Some(versions) = &before {
                 versions.note(1, &BTreeMap::new(), None);
             }
-            return Found { versions: before, denied };
+            return Found { versions: before, denied, unknown: None };
         };
         if !SAID_OF_VERSIONS.swap(true, Ordering::Relaxed) {
             let entry = EntryName::version(name, first.fingerprint(), 2);
             warn!(%entry, "the key store denies the path of versions, so no key can be rotated: {}", why.chain());
         }
         if before.is_none() && !uses.know(name, first.fingerprint()) {
-            return Found { versions: None, denied };
+            return Found { versions: None, denied, unknown: None };
         }
         // A later version was seen, and may seal on other servers.
         let versions =
             before.unwrap_or_else(|| Arc::new(Versions::new(uses.of(name, first.fingerprint(), None))));
         let sealer = Sealer { versions: Vec::new(), refused: Some(why.clone()) };
         versions.note(1, &BTreeMap::new(), Some(sealer));
-        Found { versions: Some(versions), denied }
+        Found { versions: Some(versions), denied, unknown: None }
     }
 
     /// Returns the newest version, given that `low` is there.
@@ -339,7 +353,7 @@ impl<'a, S: KeyStore> Seen<'a, S> {
 
     async fn is_disabled(&mut self, state: &State) -> Result<bool> {
         let now = Instant::now();
-        let is_disabled = self.search.is_disabled(state.number).await?;
+        let is_disabled = as_far_as_known(self.search.is_disabled(state.number).await)?;
         state.disabled.put(is_disabled, now);
         Ok(is_disabled)
     }
@@ -353,6 +367,7 @@ impl<'a, S: KeyStore> Seen<'a, S> {
         let entry = &self.entries[&number];
         match entry {
             Entry::Denied(error) => self.denied = Some(error.clone()),
+            Entry::Unknown(error) => self.unknown = Some(error.clone()),
             Entry::Readable(version) => {
                 let held = self.before.as_ref().and_then(|versions| versions.get(number));
                 self.is_replaced |= held.is_some_and(|held| !held.is_same(version));
@@ -360,6 +375,15 @@ impl<'a, S: KeyStore> Seen<'a, S> {
             Entry::Unreadable(_) | Entry::Absent => {}
         }
         Ok(entry)
+    }
+}
+
+/// Takes a marker that a replica does not have for absent: whoever allows reads from replicas accepts that what was marked
+/// lately is served. What is changed needs the whole truth.
+pub fn as_far_as_known<T: Default>(read: Result<T>) -> Result<T> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::Behind => Ok(T::default()),
+        read => read,
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::anchor::Anchor;
 use super::establish::Realigned;
 use super::id::RootId;
+use super::known::Known;
 use super::look::{Seen, Shown, State, without_entry};
 use super::mark::absent;
 use super::root::Root;
@@ -59,7 +60,7 @@ enum Lost {
 }
 
 /// What came of a store without anchor: an attempt, or a reason to look again.
-enum Unanchored {
+pub(super) enum Unanchored {
     Done(Attempt),
     /// Others are at it. What to say if they do not come to an end.
     Again(Error),
@@ -67,7 +68,9 @@ enum Unanchored {
 
 impl Roots {
     /// Tries to open the store.
-    pub(super) async fn attempt(&self, making: Making) -> Result<Attempt> {
+    ///
+    /// A server that opened it before says what it knows: it makes no other store key, and writes back what the store lost.
+    pub(super) async fn attempt(&self, making: Making, known: Option<&Known>) -> Result<Attempt> {
         let mut looks = 0;
         loop {
             looks += 1;
@@ -80,10 +83,21 @@ impl Roots {
                 }
                 Err(error) => return Err(error),
             };
+            // What rests in the header of a store is not lost with its entries.
+            let known = known.filter(|_| self.all.iter().all(|root| root.held().is_none()));
             if let Some(anchor) = seen.anchor {
+                if looks < LOOKS
+                    && let Some(known) = known
+                    && self.write_entries_back(&seen, known).await?
+                {
+                    continue;
+                }
                 return self.anchored(&anchor, &seen).await;
             }
-            let outcome = self.unanchored(&seen, making).await;
+            let outcome = match known {
+                Some(known) => self.anchored_again(&seen, known).await,
+                None => self.unanchored(&seen, making).await,
+            };
             let again = match outcome {
                 Ok(Unanchored::Done(attempt)) if !matches!(attempt.outcome, Outcome::Earlier) => {
                     return Ok(attempt);
@@ -327,7 +341,7 @@ impl Roots {
     }
 
     /// Creates the anchor, and opens the store whose key the anchor names by then.
-    async fn anchored_now(&self, key: &StoreKey) -> Result<Unanchored> {
+    pub(super) async fn anchored_now(&self, key: &StoreKey) -> Result<Unanchored> {
         let seen = match self.anchor(key).await {
             Ok(seen) => seen,
             Err(error) if error.kind().is_outage() => return Ok(Unanchored::Again(error)),
@@ -398,7 +412,7 @@ fn is_closed(id: &RootId, state: &State) -> String {
 }
 
 /// Creates the error of a store that gets no key by itself.
-fn no_key(why: &str) -> Error {
+pub(super) fn no_key(why: &str) -> Error {
     let why = format!("{why}; 'kms root init' gives the store its key once that is looked into");
     Error::with_source(ErrorKind::Conflict, "open the roots of the store", why)
 }
@@ -408,7 +422,7 @@ impl Attempt {
         Self { outcome: Outcome::Earlier, notes, is_new: false, closed: Vec::new(), opened: None }
     }
 
-    fn pending(error: Error, notes: Vec<String>) -> Self {
+    pub(super) fn pending(error: Error, notes: Vec<String>) -> Self {
         Self { outcome: Outcome::Pending(error), notes, is_new: false, closed: Vec::new(), opened: None }
     }
 }

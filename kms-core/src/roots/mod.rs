@@ -12,7 +12,8 @@
 //! * Any root opens the store. One that is away is tried again in the background.
 //! * A root's entry that holds another key than the anchor names is written anew, but never while that other key opens a
 //!   record.
-//! * Once the store has a key, only [`Roots::add`] writes an entry for a root that has none.
+//! * Once the store has a key, only [`Roots::add`] writes an entry for a root that has none. Where the store lost anchor or
+//!   entries, a running server writes its own back, and makes no other key.
 //! * The last root that opens is never removed, and no root is removed while a record opens with it only.
 //! * The anchor is read before each record is created, so that none is made under a key that is not in force.
 //! * Whoever deletes an entry of a root has the mark `.r/removing`, which excludes every other one.
@@ -48,8 +49,10 @@ mod change;
 mod establish;
 mod form;
 mod id;
+mod known;
 mod look;
 mod mark;
+mod noticed;
 mod opened;
 mod others;
 mod records;
@@ -59,6 +62,7 @@ mod rooted;
 mod set;
 mod status;
 mod store_key;
+mod written_back;
 
 pub use self::anchor::Anchor;
 pub use self::attempt::Making;

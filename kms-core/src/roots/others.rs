@@ -45,7 +45,7 @@ impl Roots {
         found
     }
 
-    async fn entries(&self) -> Result<Vec<RootId>> {
+    pub(super) async fn entries(&self) -> Result<Vec<RootId>> {
         // The anchor and the mark lie there, too, and have names that no root has.
         Ok(self.store.segments(DIRECTORY).await?.iter().filter_map(|name| RootId::new(name).ok()).collect())
     }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use super::anchor::Anchor;
 use super::attempt::{Attempt, Making, Outcome, closed, opened};
 use super::id::RootId;
+use super::known::Known;
 use super::look::Shown;
+use super::noticed::Noticed;
 use super::opened::Openings;
 use super::root::Root;
 use super::set::Roots;
@@ -52,6 +55,8 @@ pub struct Rooted {
     /// When the store key was last looked for because of a request.
     looked: Mutex<Option<Instant>>,
     openings: Openings,
+    /// Wakes who looks at the roots.
+    look_now: Arc<Notify>,
 }
 
 type Serving = Arc<Wrapped<Arc<dyn KeyStore>, Arc<dyn Wrapper>>>;
@@ -61,6 +66,8 @@ struct State {
     serving: Result<Serving>,
     /// The store key, as the anchor names it.
     key: Option<Anchor>,
+    /// The same key itself, with the roots that opened it last.
+    known: Option<Arc<Known>>,
     /// The roots that do not open.
     closed: Arc<[String]>,
     /// Why nothing is created any more: the anchor names another store key by now.
@@ -84,12 +91,12 @@ impl Roots {
     /// - [`ErrorKind::Denied`], [`ErrorKind::LoginRefused`], [`ErrorKind::Disabled`], [`ErrorKind::Internal`]: the
     ///   store, or a root that would have to wrap the first key, refuses.
     pub async fn open(self, making: Making) -> Result<Opened> {
-        let Attempt { outcome, notes, is_new, closed, opened } = self.attempt(making).await?;
+        let Attempt { outcome, notes, is_new, closed, opened } = self.attempt(making, None).await?;
         let openings = Openings::of(self.roots());
-        if let Some(opened) = opened {
-            openings.note(self.roots(), &opened);
+        if let Some(opened) = &opened {
+            openings.note(self.roots(), opened);
         }
-        let store = Arc::new(Rooted::new(self, making, (outcome, closed), openings));
+        let store = Arc::new(Rooted::new(self, making, (outcome, closed, opened), openings));
         Ok(Opened { store, warnings: notes, is_new })
     }
 }
@@ -98,11 +105,18 @@ impl Rooted {
     fn new(
         roots: Roots,
         making: Making,
-        (outcome, closed): (Outcome, Vec<String>),
+        (outcome, closed, opened): (Outcome, Vec<String>, Option<Vec<RootId>>),
         openings: Openings,
     ) -> Self {
-        let state = State::of(&roots, outcome, closed);
-        Self { roots, making, state: RwLock::new(state), looked: Mutex::new(None), openings }
+        let state = State::of(&roots, outcome, closed, opened);
+        Self {
+            roots,
+            making,
+            state: RwLock::new(state),
+            looked: Mutex::new(None),
+            openings,
+            look_now: Arc::default(),
+        }
     }
 
     /// Returns `true` if records can be read: a root opened, or the store is served in its earlier form.
@@ -151,7 +165,8 @@ impl Rooted {
     ///
     /// Those of [`Roots::open`].
     pub async fn try_again(&self) -> Result<()> {
-        match self.roots.attempt(self.making).await {
+        let known = self.state().known;
+        match self.roots.attempt(self.making, known.as_deref()).await {
             Ok(attempt) => {
                 self.take(attempt);
                 Ok(())
@@ -181,10 +196,10 @@ impl Rooted {
 
     fn take(&self, attempt: Attempt) {
         let Attempt { outcome, notes, closed, opened, .. } = attempt;
-        if let Some(opened) = opened {
-            self.openings.note(self.roots.roots(), &opened);
+        if let Some(opened) = &opened {
+            self.openings.note(self.roots.roots(), opened);
         }
-        let new = State::of(&self.roots, outcome, closed);
+        let new = State::of(&self.roots, outcome, closed, opened);
         let mut state = self.write();
         let was_open = state.serving.is_ok();
         if new.closed != state.closed || new.serving.is_ok() != was_open {
@@ -202,6 +217,9 @@ impl Rooted {
                 if let Some(why) = &state.outdated {
                     tracing::error!("{why}");
                 }
+            }
+            if new.key == Some(key) && new.known.as_ref().is_some_and(|known| !known.roots.is_empty()) {
+                state.known = new.known;
             }
             if new.key.is_some() || !new.closed.is_empty() {
                 state.closed = new.closed;
@@ -228,20 +246,37 @@ impl Rooted {
     /// Returns the store that a new record goes to.
     ///
     /// The anchor is read before each creation. An operator may have given the store its key since this server started, or
-    /// another key, and then have removed the root without which the new record does not open.
+    /// another key, and then have removed the root without which the new record does not open. Where a store can lose what it
+    /// acknowledged, it may have lost the entries without which nothing opens after the next start.
     async fn for_creation(&self) -> Result<Serving> {
         let serving = self.serving().await?;
-        match (self.anchor().await?, self.state().key) {
+        let (anchor, can_be_opened) = tokio::try_join!(self.anchor(), self.can_be_opened())?;
+        match (anchor, self.state().key) {
             (None, None) => return Ok(serving),
-            (Some(anchor), Some(key)) if anchor == key => return Ok(serving),
+            (Some(anchor), Some(key)) if anchor == key && can_be_opened => return Ok(serving),
             // A store that is served under another key gains nothing by a look at each creation.
             (_, Some(_)) if !self.may_look() => {}
             _ => drop(self.try_again().await),
         }
-        match (self.anchor().await?, self.state().key) {
-            (Some(anchor), Some(key)) if anchor == key => self.serving().await,
+        let (anchor, can_be_opened) = tokio::try_join!(self.anchor(), self.can_be_opened())?;
+        match (anchor, self.state().key) {
+            (Some(anchor), Some(key)) if anchor == key && can_be_opened => self.serving().await,
             (anchor, key) => Err(refused_creation(anchor.as_ref(), key.as_ref())),
         }
+    }
+
+    /// Returns whether a root has an entry, so that what is made now can be opened by the next start.
+    async fn can_be_opened(&self) -> Result<bool> {
+        let known = self.state().known.filter(|_| self.roots.store.capabilities().notes_removals);
+        let Some(known) = known else { return Ok(true) };
+        if let Some(first) = known.roots.first() {
+            match self.roots.store.get(&first.entry()).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(of_no_key(&error)),
+            }
+        }
+        self.roots.has_entries().await.map_err(|error| of_no_key(&error))
     }
 
     async fn anchor(&self) -> Result<Option<Anchor>> {
@@ -268,14 +303,20 @@ impl Rooted {
 }
 
 impl State {
-    fn of(roots: &Roots, outcome: Outcome, closed: Vec<String>) -> Self {
+    fn of(roots: &Roots, outcome: Outcome, closed: Vec<String>, opened: Option<Vec<RootId>>) -> Self {
         let over = |wrapper| Arc::new(Wrapped::new(Arc::clone(&roots.store), wrapper));
+        let known = match &outcome {
+            Outcome::Open(key) => {
+                Some(Arc::new(Known { key: key.clone(), roots: opened.unwrap_or_default() }))
+            }
+            Outcome::Earlier | Outcome::Pending(_) => None,
+        };
         let (serving, key) = match outcome {
             Outcome::Open(key) => (roots.form.under(&key).map(over), Some(Anchor::of(&key))),
             Outcome::Earlier => (roots.form.earlier().map(over).ok_or_else(no_form), None),
             Outcome::Pending(error) => (Err(of_no_key(&error)), None),
         };
-        Self { serving, key, closed: closed.into(), outdated: None }
+        Self { serving, key, known, closed: closed.into(), outdated: None }
     }
 }
 
@@ -304,6 +345,9 @@ fn outdated(key: &Anchor, other: &Anchor) -> Arc<str> {
 /// Creates the error of a record that is not made, since the store key that this server has is not in force.
 fn refused_creation(anchor: Option<&Anchor>, key: Option<&Anchor>) -> Error {
     let why = match (anchor, key) {
+        (Some(anchor), Some(key)) if anchor == key => {
+            "the store lost the entries of its roots, so the next start could not open it: see 'kms root status'".to_owned()
+        }
         (Some(anchor), Some(key)) => outdated(key, anchor).to_string(),
         (Some(anchor), None) => {
             let anchor = Shown(anchor.fingerprint);
@@ -322,7 +366,9 @@ async fn keep_trying(store: Weak<Rooted>, looks: Duration) {
             None => return,
         };
         wait = if all_open { looks } else { wait };
-        sleep(wait).await;
+        let Some(look_now) = store.upgrade().map(|store| Arc::clone(&store.look_now)) else { return };
+        // A server that was promoted may have lost the entries.
+        let _ = timeout(wait, look_now.notified()).await;
         let Some(store) = store.upgrade() else { return };
         if let Err(error) = store.try_again().await {
             tracing::error!("the roots of the store were tried again: {}", error.chain());
@@ -398,7 +444,8 @@ impl KeyStore for Rooted {
     }
 
     fn changes(&self) -> Option<Changes> {
-        self.roots.store.changes()
+        let (changes, look_now) = (self.roots.store.changes()?, Arc::clone(&self.look_now));
+        Some(Box::pin(Noticed { changes, look_now }))
     }
 
     async fn status(&self) -> Result<StoreStatus> {

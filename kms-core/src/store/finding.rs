@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::error::Error;
+
 /// How much a [`Finding`] matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Level {
@@ -111,5 +113,62 @@ impl Findings {
     /// Returns the findings.
     pub fn into_vec(self) -> Vec<Finding> {
         self.0
+    }
+
+    /// Returns the findings of a check whose steps ended with `outcome`. The step that failed is the last of them.
+    pub fn end(mut self, outcome: Result<(), FailedStep>) -> Vec<Finding> {
+        if let Err(FailedStep { what, error }) = outcome {
+            self.problem(what, error.chain().to_string());
+        }
+        self.into_vec()
+    }
+}
+
+/// A step that ended a check, since the further ones depend on it. [`At::at`] makes it of an error.
+#[derive(Debug)]
+pub struct FailedStep {
+    what: &'static str,
+    error: Error,
+}
+
+/// An error that can end a check.
+pub trait StepError {
+    /// Returns it as an error of the check of `what`.
+    fn into_error_at(self, what: &'static str) -> Error;
+}
+
+impl StepError for Error {
+    fn into_error_at(self, _: &'static str) -> Error {
+        self
+    }
+}
+
+/// Names the step of a check that a result is of.
+///
+/// ```
+/// use kms_core::store::{At as _, FailedStep, Findings};
+///
+/// fn look(findings: &mut Findings) -> Result<(), FailedStep> {
+///     kms_core::KeyName::new("no name").map(drop).at("name")?;
+///     findings.good("name", "it is one");
+///     Ok(())
+/// }
+///
+/// let mut findings = Findings::default();
+/// let outcome = look(&mut findings);
+/// assert!(findings.end(outcome)[0].to_string().starts_with("name: "));
+/// ```
+pub trait At<T> {
+    /// Has an error end the check at `what`.
+    ///
+    /// # Errors
+    ///
+    /// That of the result.
+    fn at(self, what: &'static str) -> Result<T, FailedStep>;
+}
+
+impl<T, E: StepError> At<T> for Result<T, E> {
+    fn at(self, what: &'static str) -> Result<T, FailedStep> {
+        self.map_err(|error| FailedStep { what, error: error.into_error_at(what) })
     }
 }

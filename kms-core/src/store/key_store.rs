@@ -25,13 +25,15 @@ use crate::status::StoreStatus;
 ///
 /// - [`ErrorKind::Unreachable`]: no connection to the backend, or it answered with a server error.
 /// - [`ErrorKind::Sealed`]: the backend is sealed, or not initialised yet.
+/// - [`ErrorKind::NotSetUp`]: the place of the records is not there, such as a table.
+/// - [`ErrorKind::Behind`]: a replica answered and does not have it, and others may.
 /// - [`ErrorKind::Throttled`]: the backend, or a limit of the store, asks the caller to come back later.
 /// - [`ErrorKind::Timeout`]: the backend did not answer in time.
 /// - [`ErrorKind::Denied`]: the backend refuses this operation.
 /// - [`ErrorKind::LoginRefused`]: the backend refuses the credentials, or there are none.
 /// - [`ErrorKind::Internal`]: a defect of the store.
 ///
-/// The first four are outages ([`ErrorKind::is_outage`]): a [`KeyRing`](crate::KeyRing) goes on with the keys that it
+/// The first six are outages ([`ErrorKind::is_outage`]): a [`KeyRing`](crate::KeyRing) goes on with the keys that it
 /// has. The others are answers.
 ///
 /// # Cancellation
@@ -40,6 +42,8 @@ use crate::status::StoreStatus;
 ///
 /// [`ErrorKind::Unreachable`]: crate::ErrorKind::Unreachable
 /// [`ErrorKind::Sealed`]: crate::ErrorKind::Sealed
+/// [`ErrorKind::NotSetUp`]: crate::ErrorKind::NotSetUp
+/// [`ErrorKind::Behind`]: crate::ErrorKind::Behind
 /// [`ErrorKind::Throttled`]: crate::ErrorKind::Throttled
 /// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
 /// [`ErrorKind::Denied`]: crate::ErrorKind::Denied
@@ -61,7 +65,8 @@ pub trait KeyStore: Send + Sync + 'static {
     ///
     /// - [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): there is an entry, even an unreadable one. It is
     ///   left as it is.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()>;
 
     /// Reads the record under `name`.
@@ -85,7 +90,8 @@ pub trait KeyStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is no entry.
-    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly): the store cannot take writes now.
+    /// - [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): the store
+    ///   cannot take writes now.
     async fn delete(&self, name: &EntryName) -> Result<()>;
 
     /// Deletes the entry `name` for ever, also where [`delete`](KeyStore::delete) would keep it for a time.
@@ -100,7 +106,7 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Deletes the entry `name` of a key for ever, and leaves the note `gone` with `record` behind.
     ///
     /// A store with [`StoreCapabilities::notes_removals`] does both at once: whoever finds neither the entry nor the note
-    /// knows that nobody removed the key. There the note is made or, if it is there already, left as it is. Every other
+    /// knows that nobody removed the key. There the note is made, in the place of an older one of the same key. Every other
     /// store only erases the entry.
     ///
     /// # Errors

@@ -134,8 +134,7 @@ impl KeyStore for MemoryStore {
         if entries.remove(name.as_str()).is_none() {
             return Err(Error::new(ErrorKind::NotFound, format!("remove entry '{name}'")));
         }
-        let note = || SecretBytes::from(record.expose());
-        entries.entry(gone.as_str().to_owned()).or_insert_with(note);
+        entries.insert(gone.as_str().to_owned(), SecretBytes::from(record.expose()));
         drop(entries);
         self.tell_of(name, false);
         Ok(())

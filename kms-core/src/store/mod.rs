@@ -38,7 +38,7 @@ mod wrapped;
 
 pub use self::changes::{Change, Changes};
 pub use self::entry::{EntryName, next_segments};
-pub use self::finding::{Finding, Findings, Level};
+pub use self::finding::{At, FailedStep, Finding, Findings, Level, StepError};
 pub use self::gone::Notes;
 pub use self::key_store::{KeyStore, StoreCapabilities};
 pub use self::memory::MemoryStore;

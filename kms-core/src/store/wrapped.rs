@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    const KINDS: [ErrorKind; 17] = [
+    const KINDS: [ErrorKind; 20] = [
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
         ErrorKind::NotAuthentic,
@@ -267,10 +267,13 @@ mod tests {
         ErrorKind::Deleted,
         ErrorKind::Unreachable,
         ErrorKind::Sealed,
+        ErrorKind::NotSetUp,
+        ErrorKind::Behind,
         ErrorKind::Throttled,
         ErrorKind::Timeout,
         ErrorKind::Corrupt,
         ErrorKind::ReadOnly,
+        ErrorKind::DiskFull,
         ErrorKind::Unsupported,
         ErrorKind::Internal,
     ];

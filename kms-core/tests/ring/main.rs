@@ -15,6 +15,7 @@ mod news;
 mod outages;
 mod purges;
 mod reads;
+mod replica;
 mod retired;
 mod scripted;
 mod servers;

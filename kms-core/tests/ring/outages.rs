@@ -13,7 +13,14 @@ async fn offline_keys_outlast_an_idle_night_and_an_outage() {
     let (store, kms) = ring(config).await;
     generate(&kms, "client").await.unwrap();
     tokio::time::sleep(Duration::from_millis(400)).await;
-    for outage in [ErrorKind::Unreachable, ErrorKind::Sealed, ErrorKind::Throttled, ErrorKind::Timeout] {
+    let outages = [
+        ErrorKind::Unreachable,
+        ErrorKind::Sealed,
+        ErrorKind::NotSetUp,
+        ErrorKind::Throttled,
+        ErrorKind::Timeout,
+    ];
+    for outage in outages {
         store.fail(outage);
         tokio::time::sleep(Duration::from_millis(150)).await;
         generate(&kms, "client").await.unwrap_or_else(|error| panic!("{outage:?}: {error:?}"));

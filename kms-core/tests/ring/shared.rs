@@ -1,6 +1,6 @@
 //! Servers over one store that notes removals and tells changes, and a way to it that fails.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ pub struct Way {
     pub is_deaf: bool,
     pub reads: AtomicUsize,
     pub takes: Mutex<Duration>,
+    /// Whether a replica answers, which says of nothing that it is absent.
+    pub is_replica: AtomicBool,
 }
 
 #[async_trait]
@@ -46,7 +48,12 @@ impl KeyStore for Way {
             }
             _ => {}
         }
-        self.store.get(name).await
+        match self.store.get(name).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_replica.load(Ordering::SeqCst) => {
+                Err(Error::new(ErrorKind::Behind, format!("read '{name}'")))
+            }
+            read => read,
+        }
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
@@ -87,6 +94,7 @@ fn way(store: &Arc<MemoryStore>, is_deaf: bool) -> Arc<Way> {
         is_deaf,
         reads: AtomicUsize::new(0),
         takes: Mutex::default(),
+        is_replica: AtomicBool::default(),
     })
 }
 

@@ -18,3 +18,4 @@ mod running;
 mod same;
 mod starts;
 mod unreadable;
+mod written_back;

@@ -1,7 +1,7 @@
 //! Mocks of roots and of a way to a store, and what operators do.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -75,6 +75,8 @@ pub struct Way {
     /// Writes until the process dies, and whether the last one still arrives.
     pub dies_after: Mutex<Option<(usize, bool)>>,
     pub writes: AtomicUsize,
+    /// Whether it is the way to a store that can lose what it acknowledged.
+    pub can_lose: AtomicBool,
     dice: Mutex<Option<u64>>,
 }
 
@@ -86,6 +88,7 @@ impl Way {
             denies: Mutex::default(),
             dies_after: Mutex::default(),
             writes: AtomicUsize::default(),
+            can_lose: AtomicBool::default(),
             dice: Mutex::default(),
         })
     }
@@ -142,7 +145,8 @@ impl Way {
 #[async_trait]
 impl KeyStore for Way {
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities::shared("way")
+        let way = StoreCapabilities::shared("way");
+        if self.can_lose.load(Ordering::SeqCst) { way.noting_removals() } else { way }
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::journal::{Head, Journal, Mark, Scan};
 use crate::keys::Header;
 use crate::recovery::{self, Agreed, Found, Known, Look, Merged, merge};
 use crate::store::SledStore;
-use crate::writer::{Files, Index, Writer};
+use crate::writer::{Files, Index, Refusing, Writer};
 
 /// A store before it is served, and the root that opened it.
 pub struct Parts<R> {
@@ -206,7 +206,7 @@ impl Stored {
                 Some(Writer::start(config.clone(), head, Err(why), &index).map_err(started)?)
             }
             Access::ReadOnly(why) => {
-                index.set_read_only(Some(why));
+                index.set_read_only(Some(Refusing::because(why)));
                 None
             }
         };

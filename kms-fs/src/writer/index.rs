@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use kms_core::ErrorKind;
 use kms_core::primitives::SecretBytes;
 use tokio::sync::watch;
 
@@ -14,6 +15,28 @@ pub struct Absent {
     pub doubt: Option<String>,
 }
 
+/// Why a store takes no writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusing {
+    /// In words.
+    pub why: String,
+    /// What a refused write fails as.
+    pub kind: ErrorKind,
+}
+
+impl Refusing {
+    /// Creates a reason that has nothing to do with room.
+    pub fn because(why: impl Into<String>) -> Self {
+        Self { why: why.into(), kind: ErrorKind::ReadOnly }
+    }
+
+    /// Creates the reason that there is no room, if `is_full`, and else another one.
+    pub fn of_full(is_full: bool, why: impl Into<String>) -> Self {
+        let kind = if is_full { ErrorKind::DiskFull } else { ErrorKind::ReadOnly };
+        Self { why: why.into(), kind }
+    }
+}
+
 /// All entries, as they are on the disk.
 pub struct Index {
     entries: RwLock<Entries>,
@@ -22,7 +45,7 @@ pub struct Index {
     /// Why a name that is not found may have been there.
     doubt: Mutex<Option<String>>,
     /// Why the store is read-only, if it is.
-    read_only: Mutex<Option<String>>,
+    read_only: Mutex<Option<Refusing>>,
 }
 
 impl Index {
@@ -83,11 +106,11 @@ impl Index {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn read_only(&self) -> Option<String> {
+    pub fn read_only(&self) -> Option<Refusing> {
         self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn set_read_only(&self, why: Option<String>) {
+    pub fn set_read_only(&self, why: Option<Refusing>) {
         *self.read_only.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }

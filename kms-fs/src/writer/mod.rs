@@ -9,6 +9,6 @@ mod models;
 mod sync;
 mod thread;
 
-pub use index::{Absent, Index};
+pub use index::{Absent, Index, Refusing};
 pub use sync::Files;
 pub use thread::{Job, Means, Writer};

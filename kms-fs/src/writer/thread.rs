@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::files::Judged;
-use super::index::Index;
+use super::index::{Index, Refusing};
 use super::sync::{Ballast, Files, Instant, JoinHandle, Receiver, SyncSender, Thread, sync_channel};
 use crate::config::FsConfig;
 use crate::database::{MAX_COMMIT_LEN, MAX_VALUE_LEN};
@@ -82,8 +82,9 @@ impl Job {
         Error::new(kind, format!("{doing} entry '{}'", self.name))
     }
 
-    fn fails_because(&self, kind: ErrorKind, why: &str) -> Error {
-        Error::with_source(kind, self.fails_as(kind).operation(), why)
+    fn fails_because(&self, refusing: &Refusing) -> Error {
+        let Refusing { why, kind } = refusing;
+        Error::with_source(*kind, self.fails_as(*kind).operation(), why.as_str())
     }
 }
 
@@ -105,10 +106,10 @@ impl Writer {
         let ballast = Ballast::new(&config);
         let why = match &opened {
             Ok(_) => ballast.take().err().map(|error| no_room(&error)),
-            Err(why) => Some(why.clone()),
+            Err(why) => Some(Refusing::of_full(true, why.clone())),
         };
         if let Some(why) = why {
-            warn!(path = %config.path.display(), "store is read-only: {why}");
+            warn!(path = %config.path.display(), "store is read-only: {}", why.why);
             index.set_read_only(Some(why));
         }
         let state = State {
@@ -254,8 +255,8 @@ impl State {
         let outcome =
             catch_unwind(AssertUnwindSafe(|| Files::judge(&self.config, &self.head, &self.index.entries())));
         let outcome = outcome.map_or_else(
-            |_| Err("the database panicked".to_owned()),
-            |judged| judged.map_err(|error| error.to_string()),
+            |_| Err(Refusing::because("the database panicked")),
+            |judged| judged.map_err(|error| Refusing::of_full(error.is_full(), error.to_string())),
         );
         let path = &self.config.path;
         match outcome {
@@ -264,8 +265,9 @@ impl State {
                     warn!("{told}");
                 }
                 *self.index.change() = entries;
-                if let Some(why) = doubt.clone().or_else(|| files.as_ref().err().cloned()) {
-                    self.index.set_read_only(Some(why));
+                let no_room = files.as_ref().err().map(|why| Refusing::of_full(true, why.clone()));
+                if let Some(refusing) = doubt.clone().map(Refusing::because).or(no_room) {
+                    self.index.set_read_only(Some(refusing));
                 }
                 // An operator has to decide about a doubt, so nothing is tried again.
                 self.standing = if doubt.is_some() { Standing::InDoubt } else { Standing::Judged };
@@ -273,9 +275,10 @@ impl State {
                 self.open = files.ok();
                 (self.retry_at, self.pause) = (Instant::now(), FIRST_PAUSE);
             }
-            Err(why) => {
+            Err(refusing) => {
+                let why = refusing.why.clone();
                 error!(path = %path.display(), "store is read-only until its database can be read: {why}");
-                self.index.set_read_only(Some(why.clone()));
+                self.index.set_read_only(Some(refusing));
                 self.index.set_doubt(Some(why));
                 self.put_off();
             }
@@ -299,7 +302,7 @@ impl State {
             "store is read-only: {NOT_IN_PLACE}; keys in memory are served, and are lost at the end of this process \
              unless the directory is put back"
         );
-        self.index.set_read_only(Some(NOT_IN_PLACE.to_owned()));
+        self.index.set_read_only(Some(Refusing::because(NOT_IN_PLACE)));
         self.displaced = true;
         (self.pause, self.retry_at) = (FIRST_PAUSE, Instant::now() + FIRST_PAUSE);
     }
@@ -307,9 +310,9 @@ impl State {
     fn commit(&mut self, jobs: Vec<Job>) {
         let read_only = self.index.read_only();
         if self.open.is_none() || read_only.is_some() {
-            let why = read_only.unwrap_or_default();
+            let refusing = read_only.unwrap_or_else(|| Refusing::because(""));
             for job in jobs {
-                let error = job.fails_because(ErrorKind::ReadOnly, &why);
+                let error = job.fails_because(&refusing);
                 let _ = job.reply.send(Err(error));
             }
             return;
@@ -340,9 +343,9 @@ impl State {
             Err(error) => {
                 // The store is read-only before the first caller hears of it.
                 self.fail(&error);
-                let why = error.to_string();
+                let refusing = Refusing::of_full(is_full(&error), error.to_string());
                 for job in accepted.into_iter().chain(refused.into_iter().map(|(job, _)| job)) {
-                    let error = job.fails_because(ErrorKind::ReadOnly, &why);
+                    let error = job.fails_because(&refusing);
                     let _ = job.reply.send(Err(error));
                 }
                 self.recover();
@@ -419,7 +422,7 @@ impl State {
     /// Goes read-only.
     fn fail(&mut self, error: &io::Error) {
         error!(path = %self.config.path.display(), "store is read-only until it can write again: {error}");
-        self.index.set_read_only(Some(error.to_string()));
+        self.index.set_read_only(Some(Refusing::of_full(is_full(error), error.to_string())));
         self.unsynced |= !is_full(error);
         self.pause = FIRST_PAUSE;
         if let Some(files) = self.open.take() {
@@ -434,23 +437,23 @@ impl State {
             return;
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| self.try_to_recover()))
-            .unwrap_or_else(|_| Err("the database panicked".to_owned()));
+            .unwrap_or_else(|_| Err(Refusing::because("the database panicked")));
         match outcome {
             Ok(()) => {
                 warn!(path = %self.config.path.display(), "store takes writes again");
                 self.index.set_read_only(None);
             }
-            Err(why) => {
-                self.index.set_read_only(Some(why));
+            Err(refusing) => {
+                self.index.set_read_only(Some(refusing));
                 self.put_off();
             }
         }
     }
 
-    fn try_to_recover(&mut self) -> std::result::Result<(), String> {
+    fn try_to_recover(&mut self) -> std::result::Result<(), Refusing> {
         if self.displaced {
             if !self.open.as_ref().is_some_and(Files::is_in_place) {
-                return Err(NOT_IN_PLACE.to_owned());
+                return Err(Refusing::because(NOT_IN_PLACE));
             }
             self.displaced = false;
         }
@@ -459,10 +462,11 @@ impl State {
             return Ok(());
         }
         if self.unsynced {
-            Files::write_back(&self.config.path).map_err(|error| format!("sync store: {error}"))?;
+            Files::write_back(&self.config.path)
+                .map_err(|error| Refusing::of_full(is_full(&error), format!("sync store: {error}")))?;
         }
         let opened = Files::open_anew(&self.config, &self.head, &self.index.entries(), self.unsynced);
-        self.open = Some(opened.map_err(|error| error.to_string())?);
+        self.open = Some(opened.map_err(|error| Refusing::of_full(error.is_full(), error.to_string()))?);
         self.unsynced = false;
         Ok(())
     }
@@ -480,10 +484,11 @@ fn batch(first: Job, incoming: &Receiver<Job>) -> Vec<Job> {
     batch
 }
 
-fn no_room(error: &io::Error) -> String {
-    if is_full(error) {
+fn no_room(error: &io::Error) -> Refusing {
+    let why = if is_full(error) {
         format!("no room for the reserve on the disk: {error}")
     } else {
         format!("the reserve on the disk, the file '{BALLAST_FILE}', cannot be taken: {error}")
-    }
+    };
+    Refusing::of_full(is_full(error), why)
 }

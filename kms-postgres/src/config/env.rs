@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-/// The environment variables whose names begin with `PG`. An empty one counts as missing, as with libpq.
+/// The environment variables whose names begin with `PG`, and `HOME`. An empty one counts as missing, as with libpq.
 #[derive(Clone, Default)]
 pub struct Environment(HashMap<String, zeroize::Zeroizing<String>>);
 
@@ -27,10 +27,14 @@ impl Environment {
     }
 
     fn of(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let ours = variables.filter(|(name, value)| name.starts_with("PG") && !value.is_empty());
+        let ours =
+            variables.filter(|(name, value)| (name.starts_with("PG") || name == HOME) && !value.is_empty());
         Self(ours.map(|(name, value)| (name, zeroize::Zeroizing::new(value))).collect())
     }
 }
+
+/// The variable with the directory of the default password file.
+const HOME: &str = "HOME";
 
 /// Prints the names alone: one of the values is a password.
 impl fmt::Debug for Environment {

@@ -7,12 +7,15 @@ use kms_core::Result;
 use kms_core::primitives::{Secret, SecretSource};
 
 use super::env::Environment;
-use super::settings::{ChannelBinding, DEFAULT_PORT, Host, PostgresConfig, TlsConfig, TlsMode, invalid};
+use super::host::{DEFAULT_PORT, Host};
+use super::pass_file::PassFile;
+use super::settings::{ChannelBinding, PostgresConfig, TlsConfig, TlsMode, invalid};
 use super::url::Url;
 
 /// The settings of a database as they were given, each of which may be missing.
 ///
-/// What is missing comes from `url`, then from libpq's environment variables, then from a default.
+/// What is missing comes from `url`, then from libpq's environment variables, then from a default. A password that is missing
+/// everywhere is looked for in libpq's password file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PostgresOptions {
     /// `postgresql://user:password@host:port,host:port/database?sslmode=verify-full`.
@@ -60,8 +63,9 @@ impl PostgresOptions {
     ///
     /// - [`InvalidInput`](kms_core::ErrorKind::InvalidInput): a setting cannot be used. The error names it.
     pub fn resolve(self, environment: &Environment) -> Result<PostgresConfig> {
+        refuse_unknown(environment)?;
         let url = match &self.url {
-            Some(url) => Url::parse(url.expose()).map_err(|why| invalid("url", &why))?,
+            Some(url) => Url::parse(url.expose()).map_err(|why| invalid("url", why))?,
             None => Url::default(),
         };
         let given = |of_config: Option<String>, of_url: Option<&String>, variable: &str| {
@@ -101,6 +105,15 @@ impl PostgresOptions {
                 .or_else(|| environment.get("PGPASSWORD").map(Secret::from))
                 .map(SecretSource::Value),
         };
+        let pass_file = match password {
+            Some(_) => None,
+            None => given(None, url.option("passfile").filter(|path| !path.is_empty()), "PGPASSFILE")
+                .map(PassFile::new)
+                .or_else(|| {
+                    let home = environment.get("HOME")?;
+                    Some(PassFile::new(PathBuf::from(home).join(".pgpass")))
+                }),
+        };
         let mode = given(self.tls_mode, url.option("sslmode"), "PGSSLMODE");
         let binding = given(None, url.option("channel_binding"), "PGCHANNELBINDING");
         let file = |of_config: Option<PathBuf>, option: &str, variable: &str| {
@@ -134,6 +147,7 @@ impl PostgresOptions {
         let config = PostgresConfig {
             listen_hosts,
             password,
+            pass_file,
             tls,
             schema: self.schema.unwrap_or(default.schema),
             table: self.table.unwrap_or(default.table),
@@ -154,16 +168,38 @@ impl PostgresOptions {
     }
 }
 
+/// Variables of libpq that would lead to another database, or ask more of the server than is asked here.
+const UNKNOWN: [(&str, &str); 6] = [
+    (
+        "PGSERVICE",
+        "service files are not read: name host, port, database and user in the config, and unset it",
+    ),
+    ("PGHOSTADDR", "addresses beside names are not known: name the address in 'host', and unset it"),
+    ("PGREQUIREAUTH", "it is not known here: 'PGCHANNELBINDING=require' asks for SCRAM over TLS; unset it"),
+    ("PGREQUIREPEER", "it is not known here, so nobody asks who has the socket; unset it"),
+    ("PGSSLCRL", "lists of revoked certificates are not read; unset it"),
+    ("PGSSLCRLDIR", "lists of revoked certificates are not read; unset it"),
+];
+
+/// Refuses variables that would be passed over silently, and may be meant to lead elsewhere or to make things safer.
+fn refuse_unknown(environment: &Environment) -> Result<()> {
+    match UNKNOWN.iter().find(|(name, _)| environment.get(name).is_some()) {
+        Some((name, why)) => {
+            Err(invalid("url", &format!("the environment has {name}, as libpq knows it: {why}")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Refuses attributes that contradict ours: only a server that takes writes is used.
 fn check_attributes(word: Option<&str>) -> Result<()> {
     match word {
         None | Some("any" | "read-write" | "primary") => Ok(()),
-        Some(other) => {
-            let why = format!(
-                "its target_session_attrs is '{other}', and only servers that take writes are used (read-write)"
-            );
-            Err(invalid("url", &why))
-        }
+        // A URL with a password that is not escaped may have a part of it there, so it is not quoted.
+        Some(_) => Err(invalid(
+            "url",
+            "its target_session_attrs is not any, primary or read-write, and only servers that take writes are used",
+        )),
     }
 }
 
@@ -253,12 +289,42 @@ mod tests {
     }
 
     #[test]
+    fn a_password_that_is_missing_comes_from_a_password_file() {
+        let file = |options: PostgresOptions, variables: &[(&str, &str)]| {
+            let config = resolve(options, variables).unwrap();
+            config.pass_file.map(|file| file.path().display().to_string())
+        };
+        let (home, named) = (("HOME", "/home/me"), ("PGPASSFILE", "/named"));
+        let bare = || url("postgresql://me@db");
+        assert_eq!(file(bare(), &[home]).as_deref(), Some("/home/me/.pgpass"));
+        assert_eq!(file(bare(), &[home, named]).as_deref(), Some("/named"));
+        let in_url = url("postgresql://me@db?passfile=/in/url");
+        assert_eq!(file(in_url, &[home, named]).as_deref(), Some("/in/url"));
+        assert_eq!(file(bare(), &[]), None);
+        assert_eq!(file(bare(), &[home, named, ("PGPASSWORD", "pw")]), None);
+        assert_eq!(file(url("postgresql://me:pw@db"), &[home, named]), None);
+        let with_file = PostgresOptions { password_file: Some("/pw".into()), ..bare() };
+        assert_eq!(file(with_file, &[home, named]), None);
+    }
+
+    #[test]
+    fn a_variable_that_would_lead_elsewhere_is_refused_by_name() {
+        for (name, _) in UNKNOWN {
+            let error = resolve(url("postgresql://me@db"), &[(name, "value")]).unwrap_err();
+            let text = error.chain().to_string();
+            assert!(text.contains(name) && text.contains("unset it"), "{text}");
+            resolve(url("postgresql://me@db"), &[(name, "")]).unwrap();
+        }
+    }
+
+    #[test]
     fn a_mistake_names_its_setting_and_no_secret() {
         for (field, options) in [
             ("url", url("mysql://a")),
             ("url", url("postgresql://me:pw-secret@db:port/x")),
             ("url", url("postgresql://me:pw-secret@db/x?sslmod=require")),
             ("url", url("postgresql://me:pw-secret@db/x?target_session_attrs=standby")),
+            ("url", url("postgresql://me:pw?target_session_attrs=secret@db/x")),
             ("url", url("postgresql://me:pw-secret@db/x?sslmode=require&pass word")),
             ("host", PostgresOptions { user: Some("u".to_owned()), ..PostgresOptions::default() }),
             ("user", url("postgresql://db/x")),

@@ -8,12 +8,13 @@ use kms_core::primitives::SecretSource;
 use kms_core::store::InvalidSetting;
 use kms_core::{Error, Result};
 
+use super::host::Host;
+use super::pass_file::{NoPassword, PassFile};
+
 /// The longest name of anything in PostgreSQL, in bytes. It cuts longer ones silently.
 const MAX_IDENTIFIER: usize = 63;
 /// The most connections of one pool.
 const MAX_POOL: usize = 1_000;
-/// The port of PostgreSQL.
-pub const DEFAULT_PORT: u16 = 5432;
 
 /// A database, and the table of the keys in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct PostgresConfig {
     pub user: String,
     /// The password; `None` where the server asks for none, or for a certificate.
     pub password: Option<SecretSource>,
+    /// libpq's password file, which is looked into where `password` is `None`.
+    pub pass_file: Option<PassFile>,
     /// The TLS connection.
     pub tls: TlsConfig,
     /// The schema of the table. The default is `kms`.
@@ -51,36 +54,6 @@ pub struct PostgresConfig {
     pub timeout: Duration,
     /// The longest time that a caller waits for the outcome of a write. The write itself goes on. The default is 9 s.
     pub write_timeout: Duration,
-}
-
-/// A server: a name or an address and a port, or the directory of a Unix socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// The name, the address, or the directory if it begins with `/`.
-    pub name: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl Host {
-    /// Creates a host.
-    pub fn new(name: impl Into<String>, port: u16) -> Self {
-        Self { name: name.into(), port }
-    }
-
-    /// Returns whether this is the directory of a socket, over which there is no TLS.
-    pub fn is_socket(&self) -> bool {
-        self.name.starts_with('/')
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name.contains(':') {
-            return write!(f, "[{}]:{}", self.name, self.port);
-        }
-        write!(f, "{}:{}", self.name, self.port)
-    }
 }
 
 /// The TLS connection: what the server has to prove, and the certificates to trust and to show.
@@ -192,6 +165,7 @@ impl PostgresConfig {
             database: database.into(),
             user: user.into(),
             password: None,
+            pass_file: None,
             tls: TlsConfig::default(),
             schema: "kms".to_owned(),
             table: "kms_keys".to_owned(),
@@ -258,6 +232,12 @@ impl PostgresConfig {
     /// Returns the servers of the connection that listens.
     pub(crate) fn hosts_to_listen(&self) -> &[Host] {
         if self.listen_hosts.is_empty() { &self.hosts } else { &self.listen_hosts }
+    }
+
+    /// Returns that the password file is ignored, if it is looked into and others than its owner may read or change it.
+    pub(crate) fn ignored_pass_file(&self) -> Option<NoPassword> {
+        let file = self.pass_file.as_ref().filter(|file| self.password.is_none() && file.is_open())?;
+        Some(NoPassword::Open(file.path().to_owned()))
     }
 
     /// Returns how messages name the table.

@@ -3,10 +3,10 @@
 use kms_core::primitives::Secret;
 use percent_encoding::percent_decode_str;
 
-use super::settings::{DEFAULT_PORT, Host};
+use super::host::{DEFAULT_PORT, Host};
 
 /// The options of a URL that mean something here. Another one is refused: it may have been meant to make things safer.
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "sslmode",
     "sslrootcert",
     "sslcert",
@@ -15,9 +15,14 @@ const OPTIONS: [&str; 8] = [
     "connect_timeout",
     "application_name",
     "target_session_attrs",
+    "passfile",
 ];
 
-/// The parts of a URL. No error quotes it, since it may hold a password.
+/// What is said of another option.
+const UNKNOWN: &str = "it has an option that is not known here; known are sslmode, sslrootcert, sslcert, sslkey, channel_binding, \
+    connect_timeout, application_name, target_session_attrs, passfile";
+
+/// The parts of a URL. No error quotes it, since it may hold a password: each is a text of this program.
 #[derive(Default)]
 pub struct Url {
     pub hosts: Vec<Host>,
@@ -29,7 +34,7 @@ pub struct Url {
 
 impl Url {
     /// Reads `postgresql://[user[:password]@][host[:port],...][/database][?option=value&...]`.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let rest = text
             .strip_prefix("postgresql://")
             .or_else(|| text.strip_prefix("postgres://"))
@@ -52,9 +57,7 @@ impl Url {
         }
         for option in query.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').ok_or("an option in it has no value")?;
-            let name = OPTIONS.iter().find(|known| **known == name).ok_or_else(|| {
-                format!("it has an option that is not known here; known are {}", OPTIONS.join(", "))
-            })?;
+            let name = OPTIONS.iter().find(|known| **known == name).ok_or(UNKNOWN)?;
             url.options.push(((*name).to_owned(), decode(value)?));
         }
         Ok(url)
@@ -66,7 +69,7 @@ impl Url {
     }
 }
 
-fn host(text: &str) -> Result<Host, String> {
+fn host(text: &str) -> Result<Host, &'static str> {
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (name, port) = rest.split_once(']').ok_or("a host in it begins with '[' and has no ']'")?;
@@ -80,16 +83,29 @@ fn host(text: &str) -> Result<Host, String> {
     };
     let name = decode(name)?;
     if name.is_empty() {
-        return Err("a host in it is empty".to_owned());
+        return Err("a host in it is empty");
     }
     Ok(Host::new(name, port))
 }
 
-fn decode(text: &str) -> Result<String, String> {
+fn decode(text: &str) -> Result<String, &'static str> {
     let decoded = percent_decode_str(text).decode_utf8().map_err(|_| "a part of it is no text in UTF-8")?;
     Ok(decoded.into_owned())
 }
 
 fn some(text: String) -> Option<String> {
     if text.is_empty() { None } else { Some(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_option_is_answered_with_all_that_are_known() {
+        for option in OPTIONS {
+            assert!(UNKNOWN.contains(option), "{option}");
+        }
+        assert_eq!(Url::parse("postgresql://db/x?sslmod=require").err(), Some(UNKNOWN));
+    }
 }

@@ -1,6 +1,6 @@
 //! The key store in a table.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -32,6 +32,9 @@ const FIRST_OF_KEYS: &str = "0";
 /// The pause before a write of unknown outcome is read again. It doubles up to the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// How long a primary that did not answer is left alone by reads that a standby can answer. Each costs a connection's time.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
+
 /// A key store in one table of a PostgreSQL.
 ///
 /// Creates are atomic and there is never an UPDATE. A create is acknowledged when the server vouches that it is kept: one
@@ -48,6 +51,8 @@ struct Inner {
     primary: Pool,
     /// For reads while the primary is away.
     standby: Option<Pool>,
+    /// When the primary did not answer last, if it did not since.
+    unheard: Mutex<Option<Instant>>,
     transactions: Transactions,
     /// Writes under way: at most half of the connections, so that reads are never held up by them.
     writes: Arc<Semaphore>,
@@ -90,6 +95,7 @@ impl PostgresStore {
             sql,
             primary,
             standby,
+            unheard: Mutex::default(),
             transactions,
             writes,
             doubts: Arc::default(),
@@ -189,7 +195,7 @@ impl Inner {
     async fn get_in_doubt(&self, name: &EntryName, doubt: Doubt) -> Result<SecretBytes> {
         let operation = format!("read {}", self.place(name));
         let read = self.transactions.read_kept(name, self.config.timeout).await;
-        match (read.map_err(|failure| failure.into_error(operation.clone()))?, doubt) {
+        match (read.map_err(|failure| failure.into_error_of_read(operation.clone()))?, doubt) {
             (Some(record), Doubt::Created { .. }) => {
                 self.doubts.settle(name);
                 Ok(record)
@@ -209,22 +215,60 @@ impl Inner {
 
     async fn read(&self, operation: &str, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
         let read = read::of_primary(&self.primary, statement, values, self.config.timeout).await;
-        read.map_err(|failure| failure.into_error(operation))
+        read.map_err(|failure| failure.into_error_of_read(operation))
     }
 
-    /// Reads a row of a standby, if that is allowed. What it lacks is no absence.
-    async fn get_of_standby(&self, name: &EntryName, outage: Error) -> Result<SecretBytes> {
-        let Some(standby) = &self.standby else { return Err(outage) };
+    /// Reads a row. While the primary is away, a standby may answer, if that is allowed.
+    async fn read_row(&self, name: &EntryName, operation: &str) -> Result<Option<SecretBytes>> {
         let values: [Value<'_>; 1] = [(&name.as_str(), Type::TEXT)];
-        let read = read::of_any(standby, &self.sql.read, &values, self.config.timeout).await;
-        let Ok(rows) = read else { return Err(outage) };
-        match record(&rows) {
-            Ok(Some(record)) => Ok(record),
-            Ok(None) => {
-                let why = "the standby that answered does not have it, and the primary may";
-                Err(Error::with_source(ErrorKind::Unreachable, outage.operation(), why))
+        if let Some(standby) = self.standby.as_ref().filter(|_| self.is_left_alone())
+            && let Some(answer) = self.of_standby(standby, &values, operation).await
+        {
+            return answer;
+        }
+        let error = match self.read(operation, &self.sql.read, &values).await {
+            Ok(rows) => {
+                self.note_unheard(None);
+                return record(&rows).map_err(|failure| failure.into_error_of_read(operation));
             }
-            Err(_) => Err(outage),
+            Err(error) => error,
+        };
+        match &self.standby {
+            Some(standby) if is_no_answer(&error) => {
+                self.note_unheard(Some(Instant::now()));
+                self.of_standby(standby, &values, operation).await.unwrap_or(Err(error))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Reads a row of any server; `None` if none answers. What a standby lacks is no absence.
+    async fn of_standby(
+        &self,
+        standby: &Pool,
+        values: &[Value<'_>],
+        operation: &str,
+    ) -> Option<Result<Option<SecretBytes>>> {
+        let rows = read::of_any(standby, &self.sql.read, values, self.config.timeout).await.ok()?;
+        let takes_writes = rows.first()?.try_get::<_, bool>(0).ok()?;
+        match record(&rows).ok()? {
+            Some(record) => Some(Ok(Some(record))),
+            None if takes_writes => Some(Ok(None)),
+            None => {
+                let why = "the standby that answered does not have it, and the primary may";
+                Some(Err(Error::with_source(ErrorKind::Behind, operation, why)))
+            }
+        }
+    }
+
+    fn is_left_alone(&self) -> bool {
+        let unheard = *self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        unheard.is_some_and(|at| at.elapsed() < LEFT_ALONE)
+    }
+
+    fn note_unheard(&self, at: Option<Instant>) {
+        if self.standby.is_some() {
+            *self.unheard.lock().unwrap_or_else(PoisonError::into_inner) = at;
         }
     }
 
@@ -276,14 +320,7 @@ impl KeyStore for PostgresStore {
             return self.0.get_in_doubt(name, doubt).await;
         }
         let operation = format!("read {}", self.0.place(name));
-        let values: [Value<'_>; 1] = [(&name.as_str(), Type::TEXT)];
-        let rows = match self.0.read(&operation, &self.0.sql.read, &values).await {
-            Ok(rows) => rows,
-            Err(error) if error.kind().is_outage() => return self.0.get_of_standby(name, error).await,
-            Err(error) => return Err(error),
-        };
-        let record = record(&rows).map_err(|failure| failure.into_error(operation.clone()))?;
-        record.ok_or_else(|| absent(operation))
+        self.0.read_row(name, &operation).await?.ok_or_else(|| absent(operation))
     }
 
     async fn delete(&self, name: &EntryName) -> Result<()> {
@@ -341,29 +378,33 @@ impl KeyStore for PostgresStore {
     async fn status(&self) -> Result<StoreStatus> {
         const OPERATION: &str = "ask PostgreSQL how it is";
         const STATEMENT: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'off', \
-            pg_catalog.current_setting('fsync') = 'on'";
+            pg_catalog.current_setting('fsync') = 'on', pg_catalog.to_regclass($1) IS NOT NULL";
         let began = Instant::now();
-        let Inner { primary, standby, config, .. } = &*self.0;
-        match read::of_primary(primary, STATEMENT, &[], config.timeout).await {
+        let Inner { primary, standby, config, sql, .. } = &*self.0;
+        let table: [Value<'_>; 1] = [(&sql.table, Type::TEXT)];
+        match read::of_primary(primary, STATEMENT, &table, config.timeout).await {
             Ok(rows) => {
                 let status = StoreStatus::ok(began.elapsed());
-                let syncs = rows.first().map(|row| row.try_get(1)).transpose();
-                let syncs: Option<bool> =
-                    syncs.map_err(|error| Failure::from(error).into_error(OPERATION))?;
-                let status = match syncs {
-                    Some(true) => status,
-                    _ => status.degraded("fsync is off in PostgreSQL: a power cut loses keys"),
+                let (syncs, is_set_up) =
+                    flags(&rows).map_err(|failure| failure.into_error_of_read(OPERATION))?;
+                if !is_set_up {
+                    return Err(Failure::no_table(&sql.table).into_error(OPERATION));
+                }
+                let status = if syncs {
+                    status
+                } else {
+                    status.degraded("fsync is off in PostgreSQL: a power cut loses keys")
                 };
                 let why =
                     "the connection that listens is down, so deletions by other servers are heard later";
                 Ok(if self.0.listening.is_deaf() { status.degraded(why) } else { status })
             }
             Err(failure) => {
-                let error = failure.into_error(OPERATION);
+                let error = failure.into_error_of_read(OPERATION);
                 let Some(standby) = standby.as_ref().filter(|_| error.kind().is_outage()) else {
                     return Err(error);
                 };
-                match read::of_any(standby, STATEMENT, &[], config.timeout).await {
+                match read::of_any(standby, STATEMENT, &table, config.timeout).await {
                     Ok(_) => {
                         let why =
                             format!("only a standby answers, so nothing can be changed: {}", error.chain());
@@ -409,6 +450,11 @@ fn copied(record: &SecretBytes) -> Arc<SecretBytes> {
     Arc::new(SecretBytes::from(record.expose()))
 }
 
+/// Returns whether the primary is away, and not only busy or without its table.
+fn is_no_answer(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Sealed | ErrorKind::Timeout)
+}
+
 fn absent(operation: String) -> Error {
     Error::with_source(ErrorKind::NotFound, operation, "there is no row")
 }
@@ -417,6 +463,12 @@ fn record(rows: &[Row]) -> std::result::Result<Option<SecretBytes>, Failure> {
     let Some(row) = rows.first() else { return Err(Failure::Internal("a SELECT without a row".to_owned())) };
     let record: Option<Vec<u8>> = row.try_get(1)?;
     Ok(record.map(SecretBytes::new))
+}
+
+/// Returns the second and the third column of the one row.
+fn flags(rows: &[Row]) -> std::result::Result<(bool, bool), Failure> {
+    let Some(row) = rows.first() else { return Err(Failure::Internal("a SELECT without a row".to_owned())) };
+    Ok((row.try_get(1)?, row.try_get(2)?))
 }
 
 fn names(rows: &[Row]) -> std::result::Result<Vec<String>, Failure> {

@@ -22,7 +22,7 @@ pub enum Step {
     Insert(EntryName, Arc<SecretBytes>),
     /// Deletes a row, which has to be there.
     Delete(EntryName),
-    /// Inserts a row unless there is one of that name.
+    /// Inserts a row in the place of one that may be there.
     Note(EntryName, Arc<SecretBytes>),
     /// Deletes a row if it is there.
     Clear(EntryName),
@@ -144,10 +144,18 @@ impl Transactions {
     async fn step(&self, lease: &Lease, step: &Step) -> Result<bool, Failure> {
         let Sql { insert, delete, notify, .. } = &*self.sql;
         match step {
-            Step::Insert(name, record) | Step::Note(name, record) => {
+            Step::Insert(name, record) => {
                 let values: [Value<'_>; 2] = [(&name.as_str(), Type::TEXT), (&record.expose(), Type::BYTEA)];
-                let inserted = lease.query(insert, &values).await?.len() == 1;
-                Ok(inserted || matches!(step, Step::Note(..)))
+                Ok(lease.query(insert, &values).await?.len() == 1)
+            }
+            Step::Note(name, record) => {
+                let values: [Value<'_>; 2] = [(&name.as_str(), Type::TEXT), (&record.expose(), Type::BYTEA)];
+                // The time in a note is that of the newest removal. There is no UPDATE, and both go out at once.
+                let older = [(&name.as_str() as _, Type::TEXT)];
+                let (deleted, inserted) =
+                    tokio::join!(biased; lease.query(delete, &older), lease.query(insert, &values));
+                // One that another transaction made meanwhile is as new.
+                deleted.and(inserted).map(|_| true)
             }
             Step::Delete(name) => Ok(lease.query(delete, &[(&name.as_str(), Type::TEXT)]).await?.len() == 1),
             Step::Clear(name) => lease.query(delete, &[(&name.as_str(), Type::TEXT)]).await.map(|_| true),

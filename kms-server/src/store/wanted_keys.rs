@@ -68,7 +68,7 @@ struct Outcome {
 }
 
 impl WantedKeys {
-    /// Creates the keys at a start. If the key store is away, [`run`](Self::run) creates them later.
+    /// Creates the keys at a start. If the key store is away or takes no writes, [`run`](Self::run) creates them later.
     ///
     /// Fails with an error that waiting does not mend.
     pub async fn at_start(
@@ -78,7 +78,7 @@ impl WantedKeys {
     ) -> Result<Arc<Self>, StartError> {
         let Outcome { missing, why } = create(kms, creator, names, FIRST_TIMEOUT).await;
         if let Some(error) = &why
-            && !error.kind().is_outage()
+            && !error.kind().is_retryable()
         {
             let line = format!("keys: cannot create {}: {}", list(&missing), error.chain());
             return Err(StartError::with_source(line, error.clone()));

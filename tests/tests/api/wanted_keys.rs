@@ -28,8 +28,9 @@ async fn until_ready(client: &mut Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_made_when_a_store_that_was_away_at_the_start_is_back() {
-    for kind in [ErrorKind::Sealed, ErrorKind::Unreachable] {
+async fn keys_are_made_when_a_store_that_was_away_or_full_at_the_start_is_back() {
+    for (kind, code) in [(ErrorKind::Sealed, 504), (ErrorKind::Unreachable, 504), (ErrorKind::DiskFull, 502)]
+    {
         let store = FaultyStore::new();
         store.fail(Some(kind));
         let mut builder = TestServer::builder();
@@ -38,9 +39,9 @@ async fn keys_are_made_when_a_store_that_was_away_at_the_start_is_back() {
         let mut admin = server.admin(Protocol::Http2);
         let told = "2 keys of the config are not there yet: 'one', 'two'";
         let answer = ready(&mut admin).await;
-        assert!(answer.starts_with("504 ") && answer.contains(told), "{answer}");
+        assert!(answer.starts_with(&format!("{code} ")) && answer.contains(told), "{answer}");
         let answer = get(server.probes_address().unwrap(), "/v1/ready").await;
-        assert!(answer.starts_with("HTTP/1.1 504") && answer.contains(told), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(told), "{answer}");
         store.fail(None);
         until_ready(&mut admin).await;
         for key in ["one", "two"] {

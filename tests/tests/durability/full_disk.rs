@@ -94,13 +94,13 @@ async fn fill_and_free(disk: &SmallDisk, round: usize, random: &mut Random) -> E
                 break error;
             }
         };
-        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::DiskFull, "{error:?}");
         assert!(error.chain().to_string().contains("No space left on device"), "{}", error.chain());
 
         let refused = format!("refused-{times}");
         let began = Instant::now();
         let error = store.create(&content::entry(&refused), &content::record(&refused)).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::DiskFull, "{error:?}");
         assert!(began.elapsed() < Duration::from_secs(5), "a full disk is told at once");
         let found =
             expected.check_store(&store).await.unwrap_or_else(|why| panic!("reads on a full disk: {why}"));
@@ -120,7 +120,7 @@ async fn fill_and_free(disk: &SmallDisk, round: usize, random: &mut Random) -> E
         fs::remove_file(filler).unwrap();
         let began = Instant::now();
         while let Err(error) = create(&store, &mut made, &mut expected).await {
-            assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::DiskFull, "{error:?}");
             assert!(began.elapsed() < PATIENCE, "there is space, and still: {}", error.chain());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

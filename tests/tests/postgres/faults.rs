@@ -89,7 +89,7 @@ async fn a_full_disk_is_told_and_takes_nothing_that_was_acknowledged() {
         }
     }
     let refused = refused.expect("the disk is full");
-    assert_eq!(refused.kind(), ErrorKind::ReadOnly, "{refused:?}");
+    assert_eq!(refused.kind(), ErrorKind::DiskFull, "{refused:?}");
     assert!(refused.chain().to_string().contains("disk is full"), "{refused:?}");
     assert!(store.get(&entry("key")).await.unwrap() == record(), "reads go on");
     assert!(!kept.is_empty());
@@ -103,7 +103,7 @@ async fn a_full_disk_is_told_and_takes_nothing_that_was_acknowledged() {
 
 /// A mock of a full disk: a trigger that fails as the server does then.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mocked_full_disk_has_the_kind_of_a_store_without_writes() {
+async fn a_mocked_full_disk_has_a_kind_of_its_own() {
     let server = Postgres::start().await;
     let store = open(server.config());
     store.create(&entry("key"), &record()).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_mocked_full_disk_has_the_kind_of_a_store_without_writes() {
          CREATE TRIGGER mock BEFORE INSERT ON kms.kms_keys EXECUTE FUNCTION mock()",
     );
     let (kind_of_create, text) = told(store.create(&entry("new"), &record()).await);
-    assert_eq!(kind_of_create, ErrorKind::ReadOnly, "{text}");
+    assert_eq!(kind_of_create, ErrorKind::DiskFull, "{text}");
     assert!(text.contains("disk is full"), "{text}");
     assert_eq!(kind(store.get(&entry("new")).await), Some(ErrorKind::NotFound), "nothing is in doubt");
     server.sql("DROP TRIGGER mock ON kms.kms_keys");
@@ -143,19 +143,33 @@ async fn what_the_server_refuses_has_a_kind_and_an_advice() {
     refused(
         "ALTER TABLE kms.kms_keys RENAME TO away",
         "ALTER TABLE kms.away RENAME TO kms_keys",
-        ErrorKind::Unreachable,
-        "create_schema",
+        ErrorKind::NotSetUp,
+        "kms postgres schema",
+    )
+    .await;
+    refused(
+        "ALTER SCHEMA kms RENAME TO away",
+        "ALTER SCHEMA away RENAME TO kms",
+        ErrorKind::NotSetUp,
+        "kms postgres schema",
     )
     .await;
     refused(
         "ALTER TABLE kms.kms_keys DROP CONSTRAINT kms_keys_pkey",
         "ALTER TABLE kms.kms_keys ADD PRIMARY KEY (name)",
-        ErrorKind::Unreachable,
+        ErrorKind::NotSetUp,
         "primary key",
     )
     .await;
+    let elsewhere = open(PostgresConfig { database: "nowhere".to_owned(), ..server.config() });
+    let (kind_of_read, text) = told(elsewhere.get(&entry("key")).await);
+    assert_eq!(kind_of_read, ErrorKind::NotSetUp, "{text}");
+    assert!(text.contains("kms postgres schema"), "{text}");
     server.sql("ALTER TABLE kms.kms_keys RENAME TO away");
-    assert_eq!(kind(store.get(&entry("key")).await), Some(ErrorKind::Unreachable), "no absence");
+    assert_eq!(kind(store.get(&entry("key")).await), Some(ErrorKind::NotSetUp), "no absence");
+    let (kind_of_status, text) = told(store.status().await);
+    assert_eq!(kind_of_status, ErrorKind::NotSetUp, "{text}");
+    assert!(text.contains("kms postgres schema"), "{text}");
     assert!(store.list(&ListQuery::prefix("")).await.is_err());
     server.sql("ALTER TABLE kms.away RENAME TO kms_keys");
     // Transactions are read-only for the role from the next connection on.
@@ -163,6 +177,8 @@ async fn what_the_server_refuses_has_a_kind_and_an_advice() {
     server.sql(TERMINATE);
     let (kind_of_read, text) = told(store.get(&entry("absent")).await);
     assert_eq!(kind_of_read, ErrorKind::Unreachable, "{text}");
+    let (kind_of_create, text) = told(store.create(&entry("new"), &record()).await);
+    assert_eq!(kind_of_create, ErrorKind::ReadOnly, "{text}");
     server.sql("ALTER ROLE kms RESET default_transaction_read_only");
 
     let held: Vec<_> = (0..12).map(|_| server.config()).map(open).collect();

@@ -84,3 +84,66 @@ async fn each_key_that_a_promotion_lost_is_named_and_served_and_written_back() {
         assert_eq!(put(&mut client, "decrypt", key, ciphertext).await.0, 200, "{key} after a restart");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_lost_the_whole_table_costs_no_key_and_makes_no_other_store_key() {
+    const ROOTS: &str = "SELECT name FROM kms.kms_keys WHERE name LIKE '.r/%' ORDER BY name";
+    let mut primary = Postgres::start().await;
+    let cluster = Cluster::new();
+    // It has the table, and none of its rows.
+    let mut standby = primary.standby("spare").await;
+    standby.kill();
+    let ports = [primary.port(), standby.port()];
+    let config = cluster.config("config.toml", &cluster.store(&ports, ""));
+    let member = cluster.serve(&config);
+    let roots = primary.sql(ROOTS);
+    assert_eq!(roots.lines().count(), 2, "the anchor and an entry: {roots}");
+    let anchor = ".r/store";
+    let fingerprint = cluster.run(&["root", "status"], &config).ok();
+    let keys = ["one", "two"];
+    let mut sealed = Vec::new();
+    for key in keys {
+        let mut client = member.client();
+        assert_eq!(put(&mut client, "create", key, "").await.0, 200);
+        let answer = client.send("PUT", &format!("/v1/key/generate/{key}"), "").await.unwrap();
+        sealed.push((key, format!("{{\"ciphertext\": \"{}\"}}", field(answer.text(), "ciphertext"))));
+    }
+    primary.kill();
+    standby.run().await;
+    assert_eq!(standby.sql("SELECT count(*) FROM kms.kms_keys"), "0");
+    standby.promote();
+    until("the server says what is lost", async || {
+        ask(&mut member.client(), "GET", "/v1/ready", "").await.1.contains("lost 2 keys")
+    })
+    .await;
+    // Without a request: another server that starts now finds the store key, and makes none.
+    until("the store key is written back", async || standby.sql(ROOTS) == roots).await;
+    let log = member.serving.stderr();
+    for words in ["the store lost the entries of its roots", "the store lost its anchor"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    let mut client = member.client();
+    for (key, ciphertext) in &sealed {
+        assert_eq!(put(&mut client, "decrypt", key, ciphertext).await.0, 200, "{key}");
+        assert_eq!(put(&mut client, "create", key, "").await.0, 400, "{key}");
+    }
+    member.shell.run(&["key", "restore", "one"]).ok();
+    // What a restore writes has to open after the next start, so it writes back what of the roots is gone by then.
+    standby.sql(&format!("DELETE FROM kms.kms_keys WHERE name LIKE '.r/%' AND name <> '{anchor}'"));
+    member.shell.run(&["key", "restore", "two"]).ok();
+    assert_eq!(standby.sql(ROOTS), roots);
+    assert_eq!(put(&mut client, "create", "three", "").await.0, 200);
+    drop(member);
+    assert_eq!(store_key(&cluster.run(&["root", "status"], &config).ok()), store_key(&fingerprint));
+    let member = cluster.serve(&config);
+    let mut client = member.client();
+    for (key, ciphertext) in &sealed {
+        assert_eq!(put(&mut client, "decrypt", key, ciphertext).await.0, 200, "{key} after a restart");
+    }
+    assert_eq!(put(&mut client, "generate", "three", "").await.0, 200);
+}
+
+/// Returns the line of `kms root status` with the fingerprint of the store key.
+fn store_key(status: &str) -> &str {
+    status.lines().find(|line| line.starts_with("Store key ")).unwrap_or_else(|| panic!("{status}"))
+}

@@ -18,4 +18,5 @@ mod lost;
 mod notices;
 mod pooler;
 mod races;
+mod standby;
 mod tls;

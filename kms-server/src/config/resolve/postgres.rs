@@ -49,7 +49,9 @@ pub fn postgres(raw: RawPostgres, context: &mut Context<'_>) -> Result<PostgresC
         standby_reads: raw.standby_reads.map(|switch| switch.0),
         create_schema: raw.create_schema.map(|switch| switch.0),
     };
-    let variables: Vec<_> = context.environment.beginning_with("PG").collect();
+    // The default password file is in the home directory.
+    let home = context.environment.get("HOME").map(|home| ("HOME", home));
+    let variables: Vec<_> = context.environment.beginning_with("PG").chain(home).collect();
     let config = options.resolve(&Environment::from_pairs(&variables));
     let config = config.map_err(|error| refused(&error, SECTION, context))?;
     // Over a socket there is no TLS, and nobody between.

@@ -177,6 +177,8 @@ fn a_database_is_named_by_the_config_a_url_and_the_variables_of_libpq() {
     assert_eq!(config("user = 'kms'", &of_libpq).user, "kms", "the config counts first");
     let own = config("", &[&of_libpq[..], &[("KMS_KEYSTORE__POSTGRES__HOST", "c")]].concat());
     assert_eq!(hosts(&own), "c:5432");
+    let passes = config("host = 'a'\nuser = 'kms'", &[("HOME", "/home/kms")]).pass_file;
+    assert_eq!(passes.unwrap().path().to_str(), Some("/home/kms/.pgpass"));
 }
 
 #[test]

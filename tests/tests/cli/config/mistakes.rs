@@ -350,6 +350,16 @@ fn a_store_in_postgresql_is_told_with_its_key_and_place() {
 }
 
 #[test]
+fn a_service_of_libpq_is_refused_and_not_passed_over() {
+    let section = "[keystore.postgres]\nhost = 'db'\nuser = 'kms'\n[[kms]]\nlocal.root_key_file = 'root.key'";
+    let text = GOOD.replacen(STORE, section, 1);
+    let environment = Environment::from_iter([("PGSERVICE", "other")]);
+    let problem = load_text(&text, "kms.toml", &environment).err().unwrap().to_string();
+    assert!(problem.contains("keystore.postgres") && problem.contains("PGSERVICE"), "{problem}");
+    good(&text, &[("PGSERVICE", "")]);
+}
+
+#[test]
 fn less_than_a_checked_server_of_the_database_is_a_warning() {
     let warnings = |section: &str, environment: &[(&str, &str)]| {
         let root = "[[kms]]\nlocal.root_key_file = 'root.key'";
