@@ -89,7 +89,9 @@ struct Reading {
     keep_records: bool,
     /// The last whole line and the number of lines of its batch.
     last: Option<(Place, u32)>,
-    /// The end of the last whole line.
+    /// Where the last legible line begins.
+    last_begins: u64,
+    /// The end of that line.
     last_end: u64,
     /// The end of the last whole line before the batch, and before those that may be torn with it.
     batch_begins: u64,
@@ -136,7 +138,8 @@ impl Reading {
             let is_late = missing.is_none();
             let missing = missing.unwrap_or_else(|| "it repeats an earlier one".to_owned());
             let from = if is_late { offset } else { self.last_end };
-            let before = self.contents.flaws.last().filter(|before| before.offset >= self.last_end);
+            // Zeros in a line may have swallowed those behind it.
+            let before = self.contents.flaws.last().filter(|before| before.offset >= self.last_begins);
             let kind = before.filter(|_| !is_late).map_or(FlawKind::Damage, |before| before.kind);
             self.tell(from, format!("line {number}: {missing}"), kind);
             if is_late {
@@ -153,6 +156,7 @@ impl Reading {
             self.is_complete = false;
         }
         self.last = Some((place, of));
+        self.last_begins = offset;
         self.contents.at = Some(at);
         self.last_end = self.contents.len;
         match &mut says {

@@ -89,6 +89,35 @@ fn each_cut_leaves_all_that_was_synced_before_the_last_batch() {
     }
 }
 
+/// Blocks of the last batch that did not reach the disk are zeros, and each of them may take the ends of several lines.
+#[test]
+fn blocks_that_are_missing_in_the_last_batch_are_no_damage() {
+    let (mut text, subjects) = small_file();
+    let begins = text.len();
+    for n in 1..=5 {
+        let says = Says::Entry { subject: subjects[0].clone(), sealed: Sealed::Whole(vec![7; 90]) };
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        Line { place: Place { batch: 6, n }, of: 5, at, says }.push_to(&mut text);
+    }
+    for size in [1, 100, 300, 700] {
+        for from in begins..text.len() {
+            for to in [from + size, text.len()] {
+                let mut cut = text.clone().into_bytes();
+                let to = to.min(cut.len());
+                cut[from..to].fill(0);
+                let contents = judge(&cut, &subjects, &format!("{from} to {to}"));
+                let damage = contents.flaws.iter().find(|flaw| flaw.kind == FlawKind::Damage);
+                assert_eq!(damage, None, "{from} to {to}");
+                assert_eq!(
+                    contents.tail.map(|tail| tail.offset),
+                    u64::try_from(begins).ok(),
+                    "{from} to {to}"
+                );
+            }
+        }
+    }
+}
+
 /// The first start after a power cut is cut off by another one, before the line that tells of the torn end is on the disk.
 #[test]
 fn a_power_cut_after_a_power_cut_is_no_damage() {
