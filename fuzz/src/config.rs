@@ -3,7 +3,7 @@
 use crate::access::glob::Glob;
 use crate::server::config::environment::Environment;
 use crate::server::config::former::{self, Modern};
-use crate::server::config::layers::{Language, Layers};
+use crate::server::config::layers::{Language, Layers, References};
 use crate::server::config::node::Node;
 use crate::server::config::problem::{Problem, Warning};
 use crate::server::config::{expand, extract, pattern, toml, yaml};
@@ -40,7 +40,8 @@ fn told(warnings: &[Warning]) -> impl Iterator<Item = String> {
 
 fn extract(tree: Node, language: Language, warnings: &mut Vec<Warning>) -> Result<(), Problem> {
     let Modern { tree, renamed, .. } = former::modernise(tree, language, "f")?;
-    let mut layers = Layers { file: "f".to_owned(), language, tree, overrides: Node::empty(), renamed };
+    let (overrides, references) = (Node::empty(), References::new());
+    let mut layers = Layers { file: "f".to_owned(), language, tree, overrides, renamed, references };
     let failures = expand::expand(&mut layers, &Environment::default(), warnings);
     extract::extract(&mut layers, &failures, warnings).map(drop)
 }

@@ -133,7 +133,7 @@ impl Login {
         };
         lock(&self.chain).take();
         // A failed refresh is no fault yet: the credentials in use last a while.
-        tracing::debug!("{}", failed.chain());
+        tracing::debug!(cause = failed.as_dyn());
         Err(failed)
     }
 

@@ -182,6 +182,13 @@ impl Error {
         &self.0.operation
     }
 
+    /// Returns it as the standard library's trait, for a log that keeps the sources apart.
+    ///
+    /// In this workspace the field `cause` of an event is the error that ends its message, and `error` is one beside it.
+    pub fn as_dyn(&self) -> &(dyn StdError + 'static) {
+        self
+    }
+
     /// Returns an adapter that prints this error and all of its sources on one line.
     pub fn chain(&self) -> impl fmt::Display + '_ {
         Chain(self)

@@ -97,6 +97,8 @@ pub struct LogSettings {
     pub error: bool,
     /// The least level of an error that is logged.
     pub error_level: ErrorLevel,
+    /// The form of its lines.
+    pub format: LogFormat,
     /// Whether requests are logged. Off by default. They go to stdout unless a file is set.
     pub audit: bool,
     /// The file for the log of requests.
@@ -110,6 +112,16 @@ impl LogSettings {
     pub fn least(&self) -> Option<ErrorLevel> {
         self.error.then_some(self.error_level)
     }
+}
+
+/// The form of the lines of the error log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    #[default]
+    Text,
+    /// One object of JSON a line.
+    Json,
 }
 
 /// The least level of an event that goes to the error log.
@@ -149,6 +161,7 @@ impl Default for LogSettings {
         Self {
             error: true,
             error_level: ErrorLevel::default(),
+            format: LogFormat::default(),
             audit: false,
             audit_file: None,
             audit_failure: AuditFailure::default(),

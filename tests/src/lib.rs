@@ -12,6 +12,7 @@ pub mod cable;
 pub mod client;
 pub mod cluster;
 pub mod content;
+pub mod converted;
 pub mod cut_off;
 pub mod escrow;
 pub mod faults;

@@ -167,7 +167,7 @@ impl Names {
             None | Some((_, NotFound)) => self.unreadable.clear(name),
             Some((error, kind @ (Disabled | Denied | Corrupt))) => {
                 if self.unreadable.note(name, kind, Instant::now()) {
-                    tracing::error!(key = %name, "key is there and cannot be used: {}", error.chain());
+                    tracing::error!(key = %name, cause = error.as_dyn(), "key is there and cannot be used");
                 }
             }
             // AWS as a whole is away or refuses us, or it is about the ciphertext.

@@ -88,7 +88,7 @@ impl<S: KeyStore> Backend<S> {
     /// Notes that the store did not answer, and pings it until it does.
     pub fn note_away(&self, why: &Error) {
         if let Some(outage) = self.away.note_away() {
-            error!(store = self.store.capabilities().name, "key store cannot be used: {}", why.chain());
+            error!(store = self.store.capabilities().name, cause = why.as_dyn(), "key store cannot be used");
             spawn(Self::ping_until_back(Weak::clone(&self.this), outage, self.ping));
         }
     }
@@ -108,7 +108,7 @@ impl<S: KeyStore> Backend<S> {
                 return;
             }
             if let Err(error) = backend.status().await {
-                debug!("key store is still away: {}", error.chain());
+                debug!(cause = error.as_dyn(), "key store is still away");
             }
             pause = (pause * 2).min(ping);
         }

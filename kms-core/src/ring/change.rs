@@ -125,7 +125,7 @@ pub async fn rotate<S: KeyStore>(
             Ok(key) if key.fingerprint() == first.fingerprint() => {}
             Err(error) if error.kind() == ErrorKind::Deleted => return Err(error),
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                warn!(key = %name, "version {version} was made, and could not be read again yet: {}", error.chain());
+                warn!(key = %name, cause = error.as_dyn(), "version {version} was made, and could not be read again yet");
             }
             // The key was deleted meanwhile, so the version has no owner.
             _ => return Err(without_owner(cache, name, &entry, operation).await),

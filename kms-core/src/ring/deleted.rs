@@ -126,7 +126,7 @@ async fn deleted_keys<S: KeyStore>(cache: &Cache<S>, name: &KeyName) -> Result<V
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Deleted) => None,
         Err(error) if error.kind().is_outage() => return Err(error),
         Err(error) => {
-            warn!(key = %name, "whether the key is deleted cannot be seen: {}", error.chain());
+            warn!(key = %name, cause = error.as_dyn(), "whether the key is deleted cannot be seen");
             return Ok(Vec::new());
         }
     };

@@ -106,7 +106,7 @@ pub async fn put_marker<S: KeyStore>(
         match search.read_marker(marker).await.map_err(failed)? {
             Marker::There(_) => return Ok(false),
             Marker::Foreign(error) => {
-                warn!(key = %name, entry = %marker, "a marker without effect is removed: {}", error.chain());
+                warn!(key = %name, entry = %marker, cause = error.as_dyn(), "a marker without effect is removed");
                 match backend.write(backend.store.erase(marker)).await {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -130,7 +130,7 @@ pub async fn without_owner<S: KeyStore>(
     operation: impl Fn() -> String,
 ) -> Error {
     if let Err(error) = cache.backend.write(cache.backend.store.delete(entry)).await {
-        warn!(key = %name, %entry, "the key was deleted meanwhile, and this entry of it was not: {}", error.chain());
+        warn!(key = %name, %entry, cause = error.as_dyn(), "the key was deleted meanwhile, and this entry of it was not");
     }
     Error::with_source(ErrorKind::NotFound, operation(), "it was deleted meanwhile")
 }
@@ -169,7 +169,7 @@ pub async fn last_version<S: KeyStore>(
             Ok(true) => newest = number,
             Ok(false) => {}
             Err(error) if error.kind() == ErrorKind::Denied => {
-                warn!(key = %name, "if the key has later versions, they stay in the key store: {}", error.chain());
+                warn!(key = %name, cause = error.as_dyn(), "if the key has later versions, they stay in the key store");
                 break;
             }
             Err(error) => return Err(error),

@@ -153,7 +153,7 @@ impl<S: KeyStore> Cache<S> {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             // Whoever can write to the store can make such a note. It must not take a key away.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                error!(key = %name, entry = %gone, "a note of a removed key has no effect: {}", error.chain());
+                error!(key = %name, entry = %gone, cause = error.as_dyn(), "a note of a removed key has no effect");
                 None
             }
             Err(error) => Some(error),

@@ -32,7 +32,9 @@ pub async fn clean_for_ever<S: KeyStore>(cache: Weak<Cache<S>>, mut ring: watch:
             Ok(0) => {}
             Ok(removed) => info!(removed, "old notes of removed keys were removed"),
             // What is left is removed another day.
-            Err(error) => debug!("the notes of removed keys cannot be looked through: {}", error.chain()),
+            Err(error) => {
+                debug!(cause = error.as_dyn(), "the notes of removed keys cannot be looked through");
+            }
         }
     }
 }

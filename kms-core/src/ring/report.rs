@@ -26,7 +26,7 @@ impl Report {
             Some(error) if error.kind().is_outage() || error.kind() == ErrorKind::LoginRefused => false,
             Some(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Deleted) => {
                 if self.unreadable.note(name, error.kind(), Instant::now()) {
-                    error!(key = %name, "key is there and cannot be read: {}", error.chain());
+                    error!(key = %name, cause = error.as_dyn(), "key is there and cannot be read");
                 }
                 true
             }
@@ -54,7 +54,7 @@ impl Report {
                 "key was replaced in the store by another one; what was sealed under the old one is lost unless it is restored"
             ),
             (Err(error), Some(_)) if !is_unreadable => {
-                warn!(key = %name, "key is gone from the store: {}", error.chain());
+                warn!(key = %name, cause = error.as_dyn(), "key is gone from the store");
             }
             (Err(error), None) if !is_unreadable && has_copy => {
                 warn!(key = %name, "key could not be read again; the copy in memory is used while it may: {}", error.chain());

@@ -149,12 +149,12 @@ impl<S: KeyStore> Search<'_, S> {
             Marker::There(content) => Some(content),
             Marker::Absent => None,
             Marker::Foreign(error) => {
-                error!(key = %self.name, entry = %marker, "a marker has no effect: {}", error.chain());
+                error!(key = %self.name, entry = %marker, cause = error.as_dyn(), "a marker has no effect");
                 None
             }
             Marker::Denied(error) => {
                 if !said.swap(true, Ordering::Relaxed) {
-                    warn!(entry = %marker, "the key store denies the path of markers, so {lacks}: {}", error.chain());
+                    warn!(entry = %marker, cause = error.as_dyn(), "the key store denies the path of markers, so {lacks}");
                 }
                 None
             }
@@ -259,7 +259,7 @@ impl<'a, S: KeyStore> Seen<'a, S> {
         };
         if !SAID_OF_VERSIONS.swap(true, Ordering::Relaxed) {
             let entry = EntryName::version(name, first.fingerprint(), 2);
-            warn!(%entry, "the key store denies the path of versions, so no key can be rotated: {}", why.chain());
+            warn!(%entry, cause = why.as_dyn(), "the key store denies the path of versions, so no key can be rotated");
         }
         if before.is_none() && !uses.know(name, first.fingerprint()) {
             return Found { versions: None, denied, unknown: None };

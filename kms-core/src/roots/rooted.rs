@@ -371,7 +371,7 @@ async fn keep_trying(store: Weak<Rooted>, looks: Duration) {
         let _ = timeout(wait, look_now.notified()).await;
         let Some(store) = store.upgrade() else { return };
         if let Err(error) = store.try_again().await {
-            tracing::error!("the roots of the store were tried again: {}", error.chain());
+            tracing::error!(cause = error.as_dyn(), "the roots of the store were tried again");
         }
         wait = if all_open { WAITS.0 } else { (wait * 2).min(WAITS.1) };
     }

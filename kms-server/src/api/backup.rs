@@ -87,7 +87,11 @@ pub async fn create(call: &Call<'_>, body: &mut Incoming) -> Result<Answer, Reje
 fn refused(call: &Call<'_>, error: &Error) -> Reject {
     match error.kind() {
         ErrorKind::Denied => {
-            tracing::error!(path = call.path, error = %error.chain(), "no backup: the key store denies the list of keys");
+            tracing::error!(
+                path = call.path,
+                error = error.as_dyn(),
+                "no backup: the key store denies the list of keys"
+            );
             let message = "the key store denies this server the list of its keys, and a backup without the list may lack some; \
                            allow it to list, then try again";
             Reject::new(StatusCode::BAD_GATEWAY, message)

@@ -189,14 +189,14 @@ impl Asked {
                 // A further cause may be news to the operator: the key was replaced by another one.
                 if std::error::Error::source(error).is_some() {
                     let identity = self.identity.map(tracing::field::display);
-                    tracing::warn!(identity, path, remote = %self.remote, "ciphertext is not authentic: {}", error.chain());
+                    tracing::warn!(identity, path, remote = %self.remote, cause = error.as_dyn(), "ciphertext is not authentic");
                 }
                 (StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic")
             }
             ErrorKind::NoHmacKey => (StatusCode::CONFLICT, "key does not support HMAC"),
             ErrorKind::Conflict => {
                 let identity = self.identity.map(tracing::field::display);
-                tracing::warn!(identity, path, remote = %self.remote, "{}", error.chain());
+                tracing::warn!(identity, path, remote = %self.remote, cause = error.as_dyn());
                 // The source is in words for the client.
                 let why = std::error::Error::source(error).map(ToString::to_string);
                 return Reject::new(StatusCode::CONFLICT, why.unwrap_or_else(|| error.kind().to_string()));
@@ -205,14 +205,14 @@ impl Asked {
                 let name = path.rsplit('/').next().unwrap_or_default();
                 let message = format!("key is deleted; 'kms key restore {name}' brings it back");
                 let identity = self.identity.map(tracing::field::display);
-                tracing::warn!(identity, path, remote = %self.remote, "{}", error.chain());
+                tracing::warn!(identity, path, remote = %self.remote, cause = error.as_dyn());
                 return Reject::new(StatusCode::CONFLICT, message);
             }
             ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid request body"),
             ErrorKind::Unsupported => {
                 if std::error::Error::source(error).is_some() {
                     let identity = self.identity.map(tracing::field::display);
-                    tracing::warn!(identity, path, remote = %self.remote, "not supported: {}", error.chain());
+                    tracing::warn!(identity, path, remote = %self.remote, cause = error.as_dyn(), "not supported");
                 }
                 (StatusCode::NOT_IMPLEMENTED, "operation is not supported by the key store")
             }
@@ -236,7 +236,7 @@ impl Asked {
             _ => "failed to read key",
         };
         let identity = self.identity.map(tracing::field::display);
-        tracing::error!(identity, path, remote = %self.remote, error = %error.chain(), "{message}");
+        tracing::error!(identity, path, remote = %self.remote, error = error.as_dyn(), "{message}");
         match kind {
             ErrorKind::Timeout => Reject::timed_out(),
             ErrorKind::Throttled => Reject::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests"),

@@ -55,7 +55,7 @@ impl SharedStatus {
         tokio::spawn(async move {
             let status = kms.status().await;
             if let Err(error) = &status {
-                tracing::error!(error = %error.chain(), "key store is not ready");
+                tracing::error!(error = error.as_dyn(), "key store is not ready");
             }
             sender.send_replace(Some(Reply { status, came: Instant::now() }));
         });

@@ -6,8 +6,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::colour::Colour;
 use super::commands::{
-    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, postgres, root, root_key,
-    server, status, update,
+    backup, check, completion, config, escrow, identity, init, key, log, ls, man, metric, migrate, policy,
+    postgres, root, root_key, server, status, update,
 };
 use super::flags;
 
@@ -53,6 +53,9 @@ pub enum Command {
     Init(init::Args),
     /// Check a config, and the files, key store and keys that it names.
     Check(check::Args),
+    /// Show what a config means, and convert one of KES.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Manage the roots of a key store, each of which opens it.
     #[command(subcommand)]
     Root(root::Command),
@@ -86,6 +89,11 @@ pub enum Command {
     Migrate(migrate::Args),
     /// Show the status of a server.
     Status(status::Args),
+    /// Print the script by which a shell completes commands and flags.
+    Completion(completion::Args),
+    /// Write the man pages of all commands.
+    #[command(hide = true)]
+    Man(man::Args),
     /// Not supported: packages and images bring new versions.
     #[command(hide = true)]
     Update(update::Args),

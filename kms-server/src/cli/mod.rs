@@ -21,8 +21,8 @@ mod warnings;
 use std::process::ExitCode;
 
 use self::commands::{
-    backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, postgres, root, root_key,
-    server, status, update,
+    backup, check, config, escrow, identity, init, key, log, ls, man, metric, migrate, policy, postgres,
+    root, root_key, server, status, update,
 };
 use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
@@ -74,9 +74,10 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         process::protect_memory();
     }
     match command {
-        Command::Server(args) => server::run(args, environment),
+        Command::Server(args) => server::run(args, call),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args, environment),
+        Command::Config(command) => config::run(&command, call),
         Command::Root(command) => root::run(&command, call),
         Command::Postgres(command) => postgres::run(command, environment),
         Command::Backup(command) => backup::run(command, call),
@@ -90,6 +91,8 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Metric(args) => metric::run(&args, call.with_forced_colours()),
         Command::Status(args) => status::run(&args, call),
         Command::Migrate(args) | Command::Tool(ToolCommand::Migrate(args)) => migrate::run(&args, call),
+        Command::Completion(args) => commands::completion::run(&args, &definition(), call),
+        Command::Man(args) => man::run(&args, definition()),
         Command::Update(args) => update::run(&args),
         Command::Tool(ToolCommand::Identity(command)) => identity::run_tool(command, call),
     }

@@ -97,6 +97,11 @@ impl Output {
         self.put(|out| writeln!(out, "{}", EscapedText(text)))
     }
 
+    /// Prints a script or a file of our own as it is, and a line end. A terminal would obey what is in it.
+    pub fn script(self, text: &str) -> Result<(), Failure> {
+        self.put(|out| writeln!(out, "{text}"))
+    }
+
     /// Prints a text and a line end at once, and returns the error of the system.
     pub fn print(text: impl fmt::Display) -> io::Result<()> {
         let mut stdout = io::stdout().lock();

@@ -1,5 +1,6 @@
 //! The warnings of what a command opens, on stderr.
 
+use std::error::Error;
 use std::fmt::{Debug, Write as _};
 
 use tracing::field::{Field, Visit};
@@ -9,6 +10,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::output::note;
+use crate::text::chain::links;
 use crate::text::mask::mask;
 
 /// Prints warnings and errors of the parts that log from now on, a line each.
@@ -28,13 +30,15 @@ impl<S: Subscriber> Layer<S> for Notes {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut text = Text::default();
         event.record(&mut text);
-        note(mask(&format!("Warning: {}{}", text.message, text.fields)));
+        let between = if text.message.is_empty() || text.cause.is_empty() { "" } else { ": " };
+        note(mask(&format!("Warning: {}{between}{}{}", text.message, text.cause, text.fields)));
     }
 }
 
 #[derive(Default)]
 struct Text {
     message: String,
+    cause: String,
     fields: String,
 }
 
@@ -45,5 +49,13 @@ impl Visit for Text {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
+    }
+
+    fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
+        let chain = links(error).join(": ");
+        match field.name() {
+            "cause" => self.cause = chain,
+            name => drop(write!(self.fields, " {name}={chain}")),
+        }
     }
 }

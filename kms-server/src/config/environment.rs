@@ -53,6 +53,18 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Returns the environment without the variables that set keys, and with `more` variables.
+    pub(super) fn for_file(&self, more: impl IntoIterator<Item = (String, String)>) -> Self {
+        let is_override = |name: &str| {
+            let key = name.strip_prefix(PREFIX).map(str::to_ascii_lowercase);
+            key.is_some_and(|key| TOP_LEVEL.contains(&key.split(SEPARATOR).next().unwrap_or_default()))
+        };
+        let mut variables = self.0.clone();
+        variables.retain(|name, _| !is_override(name));
+        variables.extend(more);
+        Self(variables)
+    }
+
     /// Returns the variables whose names begin with `prefix`, and their values.
     pub fn beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let all = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -1,7 +1,7 @@
 //! References to environment variables in the texts of a file.
 
 use super::environment::Environment;
-use super::layers::{Language, Layers};
+use super::layers::{Language, Layers, References};
 use super::node::{KeyPath, Value};
 use super::problem::Warning;
 use super::yaml;
@@ -20,7 +20,7 @@ pub struct Failure {
 ///
 /// Returns the references that cannot be replaced. They are no errors yet, since the schema may pass over their keys.
 pub fn expand(layers: &mut Layers, environment: &Environment, warnings: &mut Vec<Warning>) -> Vec<Failure> {
-    let (mut expanded, mut failures) = (Vec::new(), Vec::new());
+    let (mut expanded, mut failures, mut references) = (Vec::new(), Vec::new(), References::new());
     layers.tree.find_map(&mut |path, node| -> Option<()> {
         let text = node.text().filter(|text| text.contains("${"))?;
         let path = path.to_vec();
@@ -36,12 +36,14 @@ pub fn expand(layers: &mut Layers, environment: &Environment, warnings: &mut Vec
                 variable(name, environment).and_then(|value| unless_boolean(value, &path))
             }
         };
+        references.insert(path.clone(), names_in(text));
         match outcome {
             Ok(text) => expanded.push((path, text)),
             Err(message) => failures.push(Failure { path, message }),
         }
         None
     });
+    layers.references = references;
     for (path, text) in expanded {
         if let Some(node) = layers.tree.find_mut(&path) {
             node.value = Value::Text(text);
@@ -58,8 +60,14 @@ fn unless_boolean(text: &str, path: &[String]) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Returns the names of all references in a text.
+fn names_in(text: &str) -> Vec<String> {
+    let parts = text.split("${").skip(1).filter_map(|part| part.split_once('}'));
+    parts.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
 /// Returns the name in a text that is a reference and nothing else.
-fn reference(text: &str) -> Option<&str> {
+pub fn reference(text: &str) -> Option<&str> {
     text.trim().strip_prefix("${")?.strip_suffix('}')
 }
 

@@ -21,6 +21,9 @@ const MOVES: [(&str, &str); 7] = [
 const KEY_STORES: [&str; 10] =
     ["fs", "vault", "aws", "secretsmanager", "azure", "gcp", "gemalto", "fortanix", "entrust", "generic"];
 
+/// The key by which a file in our own form keeps the way back to KES open.
+pub const ROLLBACK: &str = "rollback";
+
 /// The only version of the format.
 const VERSION: &str = "v1";
 
@@ -48,8 +51,9 @@ pub fn modernise(tree: Node, language: Language, file: &str) -> Result<Modern, P
         .iter()
         .any(|key| modern.tree.find(&key.path()).is_some());
     modern.is_for_kes |= of_2020 && !has_root_key;
-    // KES never had a section `kms` in YAML.
-    modern.refuse_outer_kms_of_kes(language == Language::Toml && modern.is_for_kes, file)?;
+    // KES never had a section `kms` in YAML, and no file of KES says how one goes back to it.
+    let is_of_kes = language == Language::Toml && modern.is_for_kes;
+    modern.refuse_outer_kms_of_kes(is_of_kes && modern.tree.find(&ROLLBACK.path()).is_none(), file)?;
     Ok(modern)
 }
 

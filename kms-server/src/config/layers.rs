@@ -1,5 +1,7 @@
 //! A config file and what lies over it: where each key was set, and the one configuration that results.
 
+use std::collections::BTreeMap;
+
 use figment::Figment;
 use figment::providers::Serialized;
 
@@ -34,7 +36,12 @@ pub struct Layers {
     pub overrides: Node,
     /// The former names in the file, in the order in which they were replaced.
     pub renamed: Vec<Renamed>,
+    /// The variables that the file refers to, by the keys whose values do.
+    pub references: References,
 }
+
+/// The names of variables by the keys whose values refer to them.
+pub type References = BTreeMap<KeyPath, Vec<String>>;
 
 impl Layers {
     /// Returns the place where a key was set, else that of the nearest key above it.
@@ -49,13 +56,19 @@ impl Layers {
         self.own_place(&key.path()).is_some()
     }
 
+    /// Returns where the key itself was set, if it was.
+    pub fn set_at(&self, path: &[String]) -> Option<&Place> {
+        let layers = [&self.overrides, &self.tree].into_iter();
+        let mut places = layers.filter_map(|layer| layer.find(path).map(|node| &node.place));
+        places.find(|place| !matches!(place, Place::Implied))
+    }
+
     fn own_place(&self, path: &[String]) -> Option<String> {
-        let place = |layer: &Node| match &layer.find(path)?.place {
+        match self.set_at(path)? {
             Place::Line(line) => Some(format!("{}:{line}", self.file)),
             Place::Beside(name) => Some(name.clone()),
             Place::Implied => None,
-        };
-        place(&self.overrides).or_else(|| place(&self.tree))
+        }
     }
 
     /// Creates a problem with a key.

@@ -7,8 +7,8 @@ use kms_trust::describe_io_error;
 
 use super::environment::Environment;
 use super::flags::Flags;
-use super::former::{self, Modern};
-use super::layers::{Language, Layers};
+use super::former::{self, Modern, ROLLBACK};
+use super::layers::{Language, Layers, References};
 use super::node::{Key as _, Node};
 use super::origins::Origins;
 use super::problem::{Problem, Warning};
@@ -16,6 +16,9 @@ use super::resolve::{self, Context};
 use super::schema::Raw;
 use super::{encoding, expand, extract, toml, yaml};
 use crate::settings::{KeyStoreSettings, Settings};
+
+/// The value of `rollback`: one can go back to KES.
+pub(super) const KES: &str = "kes";
 
 /// A configuration that can be used, and what is dubious about it.
 #[derive(Debug)]
@@ -58,7 +61,7 @@ pub fn load_key_store(
 }
 
 /// Reads a file, and returns its text and its name in messages.
-fn content_of(path: &Path) -> Result<(String, String), Problem> {
+pub(super) fn content_of(path: &Path) -> Result<(String, String), Problem> {
     let file = path.display().to_string();
     let content = fs::read(path).map_err(|error| {
         Problem::new(file.as_str(), "", format!("cannot read the config file: {}", describe_io_error(&error)))
@@ -77,11 +80,11 @@ fn load_all(text: &str, file: &str, flags: &Flags, environment: &Environment) ->
 }
 
 /// A file with flags and variables over it, before anybody asked what it means.
-struct Layered {
-    raw: Raw,
-    layers: Layers,
-    is_for_kes: bool,
-    warnings: Vec<Warning>,
+pub(super) struct Layered {
+    pub raw: Raw,
+    pub layers: Layers,
+    pub is_for_kes: bool,
+    pub warnings: Vec<Warning>,
 }
 
 fn layered(text: &str, file: &str, flags: &Flags, environment: &Environment) -> Result<Layered, Problem> {
@@ -89,12 +92,33 @@ fn layered(text: &str, file: &str, flags: &Flags, environment: &Environment) -> 
     let Modern { tree, renamed, is_for_kes } = former::modernise(tree, language, file)?;
     let (overrides, mut warnings) = environment.overrides();
     warnings.extend(ignored);
-    let mut layers = Layers { file: file.to_owned(), language, tree, overrides, renamed };
+    let references = References::new();
+    let layers = Layers { file: file.to_owned(), language, tree, overrides, renamed, references };
+    put_together(layers, is_for_kes, flags, environment, warnings)
+}
+
+/// Lays flags over a file whose names are those of today, replaces its references, and reads it into the schema.
+pub(super) fn put_together(
+    mut layers: Layers,
+    is_for_kes: bool,
+    flags: &Flags,
+    environment: &Environment,
+    mut warnings: Vec<Warning>,
+) -> Result<Layered, Problem> {
     flags.add_to(&mut layers, &mut warnings);
     let failures = expand::expand(&mut layers, environment, &mut warnings);
     let raw = extract::extract(&mut layers, &failures, &mut warnings)?;
-    let has_flags_of_kes = language == Language::Toml && flags.root.is_some();
-    let is_for_kes = is_for_kes || has_flags_of_kes && !raw.keystore.has_root_key() && raw.kms.is_none();
+    let has_flags_of_kes = layers.language == Language::Toml && flags.root.is_some();
+    let keeps_way_back = match raw.rollback.as_deref() {
+        None => false,
+        Some(KES) => true,
+        Some(other) => {
+            let message = format!("'{}' is unknown, expected '{KES}', or no such line", other.escape_debug());
+            return Err(layers.problem(ROLLBACK, message));
+        }
+    };
+    let is_for_kes =
+        is_for_kes || keeps_way_back || has_flags_of_kes && !raw.keystore.has_root_key() && raw.kms.is_none();
     Ok(Layered { raw, layers, is_for_kes, warnings })
 }
 
@@ -104,13 +128,15 @@ pub fn from_flags(flags: &Flags) -> Result<Loaded, Problem> {
     overrides.insert(&"keystore.memory".path(), Node::empty());
     let file = "command line".to_owned();
     let tree = Node::empty();
-    let mut layers = Layers { file, language: Language::Toml, tree, overrides, renamed: Vec::new() };
+    let (renamed, references) = (Vec::new(), References::new());
+    let mut layers = Layers { file, language: Language::Toml, tree, overrides, renamed, references };
     flags.add_to(&mut layers, &mut warnings);
     let raw = extract::extract(&mut layers, &[], &mut warnings)?;
     settle(raw, layers, false, &Environment::default(), warnings)
 }
 
-fn settle(
+/// Creates the settings of what was put together.
+pub(super) fn settle(
     raw: Raw,
     layers: Layers,
     is_for_kes: bool,
@@ -124,16 +150,16 @@ fn settle(
 }
 
 /// What a file holds.
-struct Content {
-    tree: Node,
-    language: Language,
+pub(super) struct Content {
+    pub tree: Node,
+    pub language: Language,
     /// A warning of the part that is passed over.
-    ignored: Option<Warning>,
+    pub ignored: Option<Warning>,
 }
 
 /// Reads a file in the language of its name's ending. Any other file is read as TOML, and as YAML if that fails and it does
 /// not look like TOML.
-fn read(text: &str, file: &str) -> Result<Content, Problem> {
+pub(super) fn read(text: &str, file: &str) -> Result<Content, Problem> {
     let as_toml = || Ok(Content { tree: toml::read(text, file)?, language: Language::Toml, ignored: None });
     let as_yaml = || {
         let yaml::Document { tree, ignored } = yaml::read(text, file)?;

@@ -11,6 +11,7 @@
 //!
 //! A mistake is a [`Problem`], which names place and key. A [`Warning`] is a problem that does not prevent the start.
 
+mod convert;
 mod encoding;
 mod environment;
 mod expand;
@@ -25,14 +26,16 @@ mod origins;
 mod problem;
 mod resolve;
 mod schema;
+mod secrets;
 mod toml;
 mod value;
 mod yaml;
 
+pub use self::convert::{Converted, convert, convert_text};
 pub use self::environment::Environment;
 pub use self::flags::Flags;
 pub use self::load::{Loaded, from_flags, load, load_key_store, load_text, load_with};
-pub use self::origins::Origins;
+pub use self::origins::{Origin, Origins};
 pub use self::problem::{Problem, Warning};
 pub use self::resolve::parse_address;
 pub use self::value::{parse_duration, parse_long_duration};

@@ -8,6 +8,15 @@ use super::schema::TOP_LEVEL;
 use crate::error::StartError;
 use crate::settings::TlsSettings;
 
+/// Where a key was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file with the line, or something beside it, such as `environment variable KMS_ADDRESS`.
+    pub place: String,
+    /// The variables to which the value in the file refers.
+    pub references: Vec<String>,
+}
+
 /// Knows the place of each setting, and which settings name a file.
 #[derive(Debug)]
 pub struct Origins {
@@ -49,6 +58,21 @@ impl Origins {
             let node = Node { value: Value::Boolean(true), place: Place::Beside(place.to_owned()) };
             layers.overrides.insert(&key.path(), node);
         }
+    }
+
+    /// Returns where a key was set; `None` if it has its default.
+    pub fn of(&self, key: &[String]) -> Option<Origin> {
+        let layers = self.layers.as_ref()?;
+        let place = match layers.set_at(key)? {
+            Place::Line(line) => format!("{}:{line}", layers.file),
+            Place::Beside(name) => name.clone(),
+            Place::Implied => return None,
+        };
+        let is_in_file = matches!(layers.set_at(key), Some(Place::Line(_)));
+        // Where something lies over the file, its references have no effect.
+        let below = layers.references.iter().filter(|(path, _)| is_in_file && path.starts_with(key));
+        let references = below.flat_map(|(_, names)| names.iter().cloned()).collect();
+        Some(Origin { place, references })
     }
 
     /// Puts place and key in front of a line that begins with the key of a setting, or with a file that a setting names.

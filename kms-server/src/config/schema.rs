@@ -10,9 +10,9 @@ use super::value::{
 };
 
 /// The keys of [`Raw`].
-pub const TOP_LEVEL: [&str; 15] = [
+pub const TOP_LEVEL: [&str; 16] = [
     "address", "admin", "tls", "policy", "cache", "deletion", "keys", "keystore", "kms", "escrow", "log",
-    "api", "probes", "threads", "backup",
+    "api", "probes", "threads", "backup", "rollback",
 ];
 
 /// Declares sections: tables in which each key may be missing, and other keys are errors.
@@ -45,6 +45,7 @@ sections! {
         #[serde(deserialize_with = "number")]
         threads: Option<usize>,
         backup: RawBackup,
+        rollback: Option<String>,
     }
 
     /// `backup`.
@@ -303,6 +304,7 @@ sections! {
     RawLog {
         error: Option<LogLevel>,
         audit: Option<LogLevel>,
+        format: Option<String>,
         audit_file: Option<String>,
         audit_failure: Option<String>,
     }

@@ -210,7 +210,7 @@ async fn list(escrow: &Weak<Escrowed>) -> Option<Vec<KeyName>> {
                 return None;
             }
             Err(error) => {
-                warn!("escrow: the store cannot be listed yet, trying again: {}", error.chain());
+                warn!(cause = error.as_dyn(), "escrow: the store cannot be listed yet, trying again");
                 sleep(retry).await;
                 retry = LONGEST_RETRY.min(retry * 2);
             }

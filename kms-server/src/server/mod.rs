@@ -191,7 +191,7 @@ impl Server {
             match count_keys(&*kms).await {
                 Ok(keys) => tracing::info!(%address, backend, %keys, "server is up"),
                 Err(error) => {
-                    tracing::error!(%address, backend, error = %error.chain(), "server is up, but cannot list its keys");
+                    tracing::error!(%address, backend, error = error.as_dyn(), "server is up, but cannot list its keys");
                 }
             }
         });

@@ -132,7 +132,7 @@ fn local(
         tokio::time::sleep(CHECK_AFTER).await;
         let Some(ring) = checked.upgrade() else { return };
         if let Err(error) = ring.check_all().await {
-            tracing::error!("the keys could not be looked through: {}", error.chain());
+            tracing::error!(cause = error.as_dyn(), "the keys could not be looked through");
         }
         // The start and the look have read every key, and freed most of what they took for that.
         let _ = tokio::task::spawn_blocking(process::return_freed_memory).await;

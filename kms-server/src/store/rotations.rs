@@ -49,7 +49,7 @@ impl Rotations {
                     // Whoever restores it has it rotated at the next look.
                     Err(error) if error.kind() == ErrorKind::Deleted => LONGEST_PAUSE,
                     Err(error) => {
-                        tracing::warn!(key = %name, "key was not rotated by age, trying again: {}", error.chain());
+                        tracing::warn!(key = %name, cause = error.as_dyn(), "key was not rotated by age, trying again");
                         AFTER_FAILURE
                     }
                 });

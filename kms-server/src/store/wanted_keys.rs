@@ -156,7 +156,7 @@ async fn create(kms: &dyn Kms, creator: Identity, names: &[KeyName], timeout: Du
                 };
                 match described {
                     Err(error) if error.kind() == ErrorKind::Deleted => {
-                        tracing::error!(key = %name, "a key of the config is deleted: {}", error.chain());
+                        tracing::error!(key = %name, cause = error.as_dyn(), "a key of the config is deleted");
                     }
                     // The key is there, which is all that matters now. No other one is waited for.
                     Err(error) => answers &= !error.kind().is_outage(),

@@ -1,4 +1,5 @@
 //! Makes text from elsewhere safe to show.
 
+pub mod chain;
 pub mod mask;
 pub mod terminal;

@@ -142,9 +142,9 @@ impl Auth {
                 let is_news = gate.close(&refused, secret.ok(), self.longest_pause);
                 let why = refused.error;
                 match is_news {
-                    true if why.kind().is_outage() => warn!("{}", why.chain()),
-                    true => error!("{}", why.chain()),
-                    false => debug!("{}", why.chain()),
+                    true if why.kind().is_outage() => warn!(cause = why.as_dyn()),
+                    true => error!(cause = why.as_dyn()),
+                    false => debug!(cause = why.as_dyn()),
                 }
                 self.token.store(None);
                 Err(why)
@@ -189,9 +189,9 @@ impl Auth {
             Err(why) => {
                 // An outage is a warning once, however often a renewal is tried in it.
                 if self.renewal_fails.swap(true, Ordering::Relaxed) {
-                    debug!("the token could still not be renewed: {}", why.chain());
+                    debug!(cause = why.as_dyn(), "the token could still not be renewed");
                 } else {
-                    warn!("the token could not be renewed and is used while it lasts: {}", why.chain());
+                    warn!(cause = why.as_dyn(), "the token could not be renewed and is used while it lasts");
                 }
                 (token.lease().left() / 4).min(self.longest_pause).max(FIRST_PAUSE)
             }

@@ -5,6 +5,7 @@ mod aws;
 mod certificates;
 mod deletion;
 mod failover;
+mod least_policy;
 mod migrate;
 mod minio;
 mod outer;

@@ -251,11 +251,16 @@ impl Minio {
     }
 
     pub fn start_with(keys: &KeyServer, more_endpoints: Vec<String>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut minio =
-            Self { dir, address: free_address(), process: None, more_endpoints, user: None, has_root: true };
+        let mut minio = Self { more_endpoints, ..Self::prepared() };
         minio.restart(keys);
         minio
+    }
+
+    /// Returns a MinIO that has not started yet.
+    pub fn prepared() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let more_endpoints = Vec::new();
+        Self { dir, address: free_address(), process: None, more_endpoints, user: None, has_root: true }
     }
 
     /// Starts a MinIO without a key server. It has a user who may do everything, and derives root's credentials from its key.

@@ -195,6 +195,16 @@ identities = ["{app}", "{client}"]
         self.process = Some(process);
     }
 
+    /// Restarts the server with these patterns as the policy of the application.
+    pub fn allow(&mut self, allow: &[&str]) {
+        let path = self.dir.path().join("config.toml");
+        let config = fs::read_to_string(&path).unwrap();
+        let (before, after) = config.split_once("allow = [").unwrap();
+        let (_, after) = after.split_once('\n').unwrap();
+        fs::write(&path, format!("{before}allow = {allow:?}\n{after}")).unwrap();
+        self.restart();
+    }
+
     /// Kills the server.
     pub fn kill(&mut self) {
         self.process = None;

@@ -2,12 +2,15 @@
 
 pub mod backup;
 pub mod check;
+pub mod completion;
+pub mod config;
 pub mod escrow;
 pub mod identity;
 pub mod init;
 pub mod key;
 pub mod log;
 pub mod ls;
+pub mod man;
 pub mod metric;
 pub mod migrate;
 pub mod policy;

@@ -6,7 +6,7 @@ use super::super::log_level::LogLevel;
 use super::super::problem::Problem;
 use super::super::schema::RawLog;
 use super::context::{Context, given};
-use crate::settings::{AuditFailure, ErrorLevel, LogSettings};
+use crate::settings::{AuditFailure, ErrorLevel, LogFormat, LogSettings};
 
 /// Checks the section.
 pub fn log(raw: RawLog, context: &mut Context<'_>) -> Result<LogSettings, Problem> {
@@ -18,6 +18,15 @@ pub fn log(raw: RawLog, context: &mut Context<'_>) -> Result<LogSettings, Proble
         Some(other) => {
             let message = format!("'{}' is unknown, expected 'drop' or 'refuse'", other.escape_debug());
             return Err(context.problem("log.audit_failure", message));
+        }
+    };
+    let format = match raw.format.as_deref() {
+        None => default.format,
+        Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            let message = format!("'{}' is unknown, expected 'text' or 'json'", other.escape_debug());
+            return Err(context.problem("log.format", message));
         }
     };
     let (error, audit) = (raw.error.unwrap_or(LogLevel::INFO), raw.audit);
@@ -33,6 +42,7 @@ pub fn log(raw: RawLog, context: &mut Context<'_>) -> Result<LogSettings, Proble
         } else {
             ErrorLevel::Error
         },
+        format,
         audit: audit.map_or(default.audit, |level| level <= LogLevel::INFO),
         audit_file: given(raw.audit_file).map(PathBuf::from),
         audit_failure,

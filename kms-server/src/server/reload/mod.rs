@@ -16,7 +16,9 @@ use super::connections::Connections;
 use crate::access::policy::{AccessRules, Proxies};
 use crate::api::{Api, BackupTarget, Routes};
 use crate::error::StartError;
-use crate::settings::{ErrorLevel, EscrowSettings, KeyStoreSettings, LogSettings, Settings, TlsSettings};
+use crate::settings::{
+    ErrorLevel, EscrowSettings, KeyStoreSettings, LogFormat, LogSettings, Settings, TlsSettings,
+};
 use crate::store::inventory::nobody;
 use crate::telemetry::error_log;
 use crate::tls;
@@ -72,6 +74,7 @@ struct Made {
     routes: Routes,
     tls: Option<MadeTls>,
     log_least: Option<ErrorLevel>,
+    log_format: LogFormat,
     creator: Identity,
     keys: Vec<KeyName>,
     rotate_after: Vec<(KeyName, Duration)>,
@@ -137,6 +140,7 @@ impl Reloader {
         self.end_refused_streams();
         self.api.audit().reopen();
         error_log::set_least(made.log_least);
+        error_log::set_format(made.log_format);
         *current = made.current;
         drop(current);
         retire(old);
@@ -226,6 +230,7 @@ impl Made {
         };
         let creator = settings.admin.unwrap_or_else(nobody);
         let (log_least, keys) = (settings.log.least(), settings.keys.clone());
+        let log_format = settings.log.format;
         let backup = BackupTarget::of(&settings.backup)?;
         let (rotate_after, is_for_kes) = (settings.rotate_after.clone(), settings.is_for_kes);
         let (now, of_tls) = AtStart::split(settings);
@@ -236,6 +241,7 @@ impl Made {
             routes,
             tls,
             log_least,
+            log_format,
             creator,
             keys,
             rotate_after,
@@ -288,8 +294,8 @@ impl AtStart {
     /// Splits `settings` into those that are read only at the start, and those for TLS.
     fn split(settings: Settings) -> (Self, TlsSettings) {
         let Settings { address, threads, probes, key_store, cache, grace, escrow, log, tls, .. } = settings;
-        let LogSettings { error, error_level, .. } = LogSettings::default();
-        let log = LogSettings { error, error_level, ..log };
+        let LogSettings { error, error_level, format, .. } = LogSettings::default();
+        let log = LogSettings { error, error_level, format, ..log };
         let vault_files = inputs::of_vault(&key_store);
         let postgres_files = inputs::of_postgres(&key_store);
         let at_start = Self {

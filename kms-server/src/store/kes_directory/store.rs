@@ -338,7 +338,7 @@ impl KeyStore for KesDirectory {
                 let error = self.unusable(ErrorKind::AlreadyExists, name, "create", &unusable);
                 if self.lacks(name).await {
                     // The client learns only that the key exists.
-                    tracing::error!("{}", error.chain());
+                    tracing::error!(cause = error.as_dyn());
                 }
                 Err(error)
             }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
+use super::parts::Parts;
+
 /// The interval in which equal lines are merged.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -30,6 +32,8 @@ struct Known {
 pub struct Line {
     pub level: Level,
     pub text: String,
+    /// The same for JSON, if JSON was wanted when the line came.
+    pub parts: Option<Parts>,
     /// Whether it is about a client, which may cause many lines.
     pub of_client: bool,
 }
@@ -99,7 +103,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Line {
-        Line { level: Level::WARN, text: text.to_owned(), of_client: true }
+        Line { level: Level::WARN, text: text.to_owned(), parts: None, of_client: true }
     }
 
     #[test]

@@ -3,17 +3,18 @@
 //! Whoever logs never waits for a reader (`sink.rs`, [`Hub`]). No line can control a terminal or be endless (`text.rs`).
 //! Equal lines are merged into a number (`merge.rs`).
 
+mod form;
 mod merge;
+mod parts;
 mod sink;
 mod text;
 
-use std::io::{self, IsTerminal as _};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
-use jiff::Timestamp;
 use kms_core::Identity;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
@@ -22,7 +23,7 @@ use self::merge::{Line, Merge, Repeated};
 use self::sink::Sink;
 use self::text::Text;
 use super::hub::Hub;
-use crate::settings::ErrorLevel;
+use crate::settings::{ErrorLevel, LogFormat};
 
 /// The time between two looks for merged lines that are due.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ static EVENTS: AtomicU64 = AtomicU64::new(0);
 /// The least level of events for stderr: none 0, errors 1, warnings 2, all 3.
 static LEAST: AtomicU8 = AtomicU8::new(ALL);
 const ALL: u8 = 3;
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+static IS_COLOURED: AtomicBool = AtomicBool::new(false);
 
 /// Returns the hub of the process's warnings and errors. Each line is a JSON object `{"message"}`.
 pub fn hub() -> &'static Hub {
@@ -57,6 +60,16 @@ pub fn set_least(least: Option<ErrorLevel>) {
     LEAST.store(least, Ordering::Relaxed);
 }
 
+/// Sets the form of the lines on the process's own output. Readers of the log always get JSON.
+pub fn set_format(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+/// Returns the form of the lines on the process's own output.
+pub fn format() -> LogFormat {
+    if IS_JSON.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Text }
+}
+
 /// Returns whether events of this level go to the process's own output.
 fn is_told(level: Level) -> bool {
     let least = match level {
@@ -67,9 +80,10 @@ fn is_told(level: Level) -> bool {
     least <= LEAST.load(Ordering::Relaxed)
 }
 
-/// Starts the thread that writes to stderr.
-pub fn start() -> io::Result<()> {
-    let run = || STDERR.run(io::stderr(), TICK, || tell_repeated(|merge| merge.due(Instant::now())));
+/// Starts the thread that writes to stderr, in colours if they are wanted.
+pub fn start(coloured: bool) -> io::Result<()> {
+    IS_COLOURED.store(coloured, Ordering::Relaxed);
+    let run = || STDERR.run(io::stderr(), TICK, note, || tell_repeated(|merge| merge.due(Instant::now())));
     std::thread::Builder::new().name("log".to_owned()).spawn(run).map(drop)
 }
 
@@ -82,10 +96,11 @@ pub fn end(patience: Duration) -> bool {
 fn tell_repeated(take: impl Fn(&mut Merge) -> Vec<Repeated>) {
     for lines in [&TO_STDERR, &TO_READERS].into_iter().filter_map(OnceLock::get) {
         let repeated = take(&mut lines.merge.lock().unwrap_or_else(PoisonError::into_inner));
-        for Repeated { line: Line { level, text, .. }, more, seconds } in repeated {
+        for Repeated { line: Line { level, text, parts, .. }, more, seconds } in repeated {
             let times = if more == 1 { "time" } else { "times" };
             let text = format!("{text} ({more} more {times} in {seconds} s)");
-            (lines.out)(&Line { level, text, of_client: true });
+            let parts = parts.map(|parts| parts.repeated(more, seconds));
+            (lines.out)(&Line { level, text, parts, of_client: true });
         }
     }
 }
@@ -98,6 +113,12 @@ pub fn stderr_layer() -> &'static Lines {
 /// Returns the layer that sends warnings and errors to the readers of the log, and counts them.
 pub fn readers_layer() -> &'static Lines {
     TO_READERS.get_or_init(|| Lines { merge: Mutex::default(), counts: true, out: send_line })
+}
+
+/// Returns the line about lines that are left out.
+fn note(count: u64) -> String {
+    let text = sink::left_out(count);
+    form::written(&Line { level: Level::WARN, text, parts: None, of_client: false }, format(), false)
 }
 
 /// Turns events into lines.
@@ -119,11 +140,15 @@ impl Lines {
             return;
         }
         let text = Text::of(event);
-        let line = Line { level, text: text.line(), of_client: text.is_of_client() };
+        let key = text.key();
+        let (whole, of_client) = (text.line(), text.is_of_client());
+        let wants_parts = !self.counts && format() == LogFormat::Json;
+        let parts = wants_parts.then(|| text.into_parts(event.metadata().target()));
+        let line = Line { level, text: whole, parts, of_client };
         // A line without a client describes the current state of something, so its repetition is news.
         if level <= Level::WARN && line.of_client {
             let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
-            if !merge.is_new(&text.key(), || line.clone(), Instant::now()) {
+            if !merge.is_new(&key, || line.clone(), Instant::now()) {
                 return;
             }
         }
@@ -137,24 +162,16 @@ impl<S: Subscriber> Layer<S> for &'static Lines {
     }
 }
 
-fn write_line(Line { level, text, of_client }: &Line) {
-    static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
-    let coloured = *IS_TERMINAL.get_or_init(|| io::stderr().is_terminal());
-    let now = Timestamp::now();
-    let line = match *level {
-        _ if !coloured => format!("{now:.6} {level:>5} {text}\n"),
-        Level::ERROR => format!("\x1b[2m{now:.6}\x1b[0m \x1b[31m{level:>5}\x1b[0m {text}\n"),
-        Level::WARN => format!("\x1b[2m{now:.6}\x1b[0m \x1b[33m{level:>5}\x1b[0m {text}\n"),
-        _ => format!("\x1b[2m{now:.6}\x1b[0m \x1b[32m{level:>5}\x1b[0m {text}\n"),
-    };
-    STDERR.push(&line, *of_client);
+fn write_line(line: &Line) {
+    STDERR.push(&form::written(line, format(), IS_COLOURED.load(Ordering::Relaxed)), line.of_client);
 }
 
 fn send_line(Line { text, .. }: &Line) {
     let line = serde_json::json!({ "message": text }).to_string() + "\n";
     for identity in HUB.send(&Bytes::from(line)) {
         // This is not an event, because events end up here.
-        write_line(&Line { level: Level::WARN, text: told_cut_off("error", identity), of_client: true });
+        let text = told_cut_off("error", identity);
+        write_line(&Line { level: Level::WARN, text, parts: None, of_client: true });
     }
 }
 

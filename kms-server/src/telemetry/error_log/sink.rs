@@ -7,8 +7,6 @@ use std::io::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use crate::telemetry::lines::{self, Progress};
 
 /// The most bytes that wait.
@@ -60,11 +58,13 @@ impl Sink {
     }
 
     /// Writes lines to `out` as they come, forever. Calls `tick` each time that `every` has passed.
-    pub fn run(&self, mut out: impl Write, every: Duration, tick: impl Fn()) -> ! {
+    ///
+    /// `note` makes the line about lines that are left out.
+    pub fn run(&self, mut out: impl Write, every: Duration, note: Note, tick: impl Fn()) -> ! {
         let mut next = Instant::now() + every;
         let mut owes_line_end = false;
         loop {
-            self.write_next(&mut out, &mut owes_line_end, next);
+            self.write_next(&mut out, &mut owes_line_end, next, note);
             if Instant::now() >= next {
                 tick();
                 next = Instant::now() + every;
@@ -73,7 +73,7 @@ impl Sink {
     }
 
     /// Writes the waiting lines, or those that come before `until`.
-    fn write_next(&self, out: &mut impl Write, owes_line_end: &mut bool, until: Instant) {
+    fn write_next(&self, out: &mut impl Write, owes_line_end: &mut bool, until: Instant, note: Note) {
         let mut state = self.state();
         while state.lines.is_empty() && state.left_out == 0 {
             let left = until.saturating_duration_since(Instant::now());
@@ -133,10 +133,13 @@ impl Sink {
     }
 }
 
+/// Makes the line about this number of lines that are left out, with its line end.
+pub type Note = fn(u64) -> String;
+
 /// Returns the report of left-out lines.
-fn note(count: u64) -> String {
+pub fn left_out(count: u64) -> String {
     let lines = if count == 1 { "line was" } else { "lines were" };
-    format!("{:.6}  WARN {count} {lines} left out: this log's output did not take them\n", Timestamp::now())
+    format!("{count} {lines} left out: this log's output did not take them")
 }
 
 /// The pause before a failed output is tried again.
@@ -169,12 +172,16 @@ mod tests {
         }
     }
 
+    fn note(count: u64) -> String {
+        format!("WARN {}\n", left_out(count))
+    }
+
     fn started() -> (&'static Sink, mpsc::Sender<bool>, Arc<Mutex<Vec<u8>>>) {
         let sink: &'static Sink = Box::leak(Box::default());
         let (tell, takes) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let out = Gated { takes, written: Arc::clone(&written) };
-        std::thread::spawn(move || sink.run(out, Duration::from_secs(3600), || {}));
+        std::thread::spawn(move || sink.run(out, Duration::from_secs(3600), note, || {}));
         (sink, tell, written)
     }
 
@@ -238,11 +245,11 @@ mod tests {
         let (mut room, mut owes) = ([0; 8], false);
         sink.push("first\n", false);
         sink.push("second\n", false);
-        sink.write_next(&mut room.as_mut_slice(), &mut owes, Instant::now());
+        sink.write_next(&mut room.as_mut_slice(), &mut owes, Instant::now(), note);
         assert_eq!((&room, owes, sink.state().left_out), (b"first\nse", true, 1));
         let mut more = Vec::new();
         sink.push("third\n", false);
-        sink.write_next(&mut more, &mut owes, Instant::now());
+        sink.write_next(&mut more, &mut owes, Instant::now(), note);
         let text = String::from_utf8(more).unwrap();
         assert!(text.starts_with("\nthird\n") && text.contains("1 line was left out"), "{text}");
     }

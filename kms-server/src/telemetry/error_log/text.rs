@@ -1,11 +1,14 @@
 //! The text of an event: one line of bounded length, whatever was received.
 
+use std::error::Error;
 use std::fmt::{self, Debug, Write};
 use std::net::SocketAddr;
 
 use tracing::Event;
 use tracing::field::{Field, Visit};
 
+use super::parts::Parts;
+use crate::text::chain::links;
 use crate::text::mask::mask;
 use crate::text::terminal;
 
@@ -18,11 +21,21 @@ const MAX_FIELD: usize = 512;
 /// The most bytes of a message, and of an error with its sources.
 const MAX_MESSAGE: usize = 4096;
 
+/// The error that ends the message of an event. As text it follows the message like any other words.
+const CAUSE: &str = "cause";
+
+/// An error beside the message of an event.
+const ERROR: &str = "error";
+
 /// An event as one line: its message, then its fields.
 #[derive(Debug, Default)]
 pub struct Text {
     message: String,
-    fields: String,
+    /// The error that ends the message, with its sources.
+    cause: String,
+    fields: Vec<(&'static str, String)>,
+    /// An error, and its sources one by one.
+    chain: Vec<String>,
     /// The fields by which lines are compared. A client is its address without the port.
     key: String,
     is_of_client: bool,
@@ -38,7 +51,19 @@ impl Text {
 
     /// Returns the line.
     pub fn line(&self) -> String {
-        format!("{}{}", self.message, self.fields)
+        let mut line = self.told();
+        for (name, value) in &self.fields {
+            let _ = write!(line, " {name}={value}");
+        }
+        line
+    }
+
+    /// Returns the parts of the line. `target` is the module that logged it.
+    pub fn into_parts(self, target: &str) -> Parts {
+        let message = if self.message.is_empty() { self.cause } else { self.message };
+        let is_chain = |name: &str| name == ERROR && !self.chain.is_empty();
+        let fields = self.fields.into_iter().filter(|(name, _)| !is_chain(name)).collect();
+        Parts::new(target, message, self.chain, fields)
     }
 
     /// Returns whether it is about a client, which may cause any number of lines.
@@ -48,16 +73,25 @@ impl Text {
 
     /// Returns the text by which lines of one client are compared.
     pub fn key(&self) -> String {
-        format!("{}{}", self.message, self.key)
+        format!("{}{}", self.told(), self.key)
     }
 
-    fn field(&mut self, name: &str, value: fmt::Arguments<'_>, key: fmt::Arguments<'_>) {
+    /// Returns the message with its cause.
+    fn told(&self) -> String {
+        let between = if self.message.is_empty() || self.cause.is_empty() { "" } else { ": " };
+        format!("{}{between}{}", self.message, self.cause)
+    }
+
+    fn field(&mut self, name: &'static str, value: fmt::Arguments<'_>, key: fmt::Arguments<'_>) {
         self.is_of_client |= CLIENTS.contains(&name);
-        let most = if name == "error" { MAX_MESSAGE } else { MAX_FIELD };
-        for (out, value) in [(&mut self.fields, value), (&mut self.key, key)] {
-            let _ = write!(out, " {name}=");
-            push_bounded(out, value, most);
+        let most = if name == ERROR { MAX_MESSAGE } else { MAX_FIELD };
+        let value = bounded(value, most);
+        if name == ERROR && self.chain.is_empty() {
+            self.chain = vec![value.clone()];
         }
+        self.fields.push((name, value));
+        let _ = write!(self.key, " {name}=");
+        push_bounded(&mut self.key, key, most);
     }
 }
 
@@ -77,6 +111,23 @@ impl Visit for Text {
             name => self.field(name, format_args!("{value:?}"), format_args!("{value:?}")),
         }
     }
+
+    fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
+        let chain = links(error);
+        let whole = chain.join(": ");
+        self.chain = chain.iter().map(|link| bounded(format_args!("{link}"), MAX_MESSAGE)).collect();
+        if field.name() == CAUSE {
+            push_bounded(&mut self.cause, format_args!("{whole}"), MAX_MESSAGE);
+        } else {
+            self.field(field.name(), format_args!("{whole}"), format_args!("{whole}"));
+        }
+    }
+}
+
+fn bounded(text: fmt::Arguments<'_>, most: usize) -> String {
+    let mut bounded = String::new();
+    push_bounded(&mut bounded, text, most);
+    bounded
 }
 
 /// Appends a received text: escaped, without API keys, and cut after `most` bytes.

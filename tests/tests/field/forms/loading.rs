@@ -31,8 +31,12 @@ pub fn good(name: &str) -> Loaded {
     load(&config(name), &environment()).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
+/// Reads a config of KES. What can be read can also be converted.
+#[track_caller]
 pub fn yaml(text: &str) -> Result<Loaded, Problem> {
-    load_text(text, "kes.yml", &environment())
+    let loaded = load_text(text, "kes.yml", &environment())?;
+    kms_tests::converted::assert_means_the_same(text, "kes.yml", &environment());
+    Ok(loaded)
 }
 
 /// Returns the settings and the warnings of a config with these additional lines.

@@ -1,6 +1,7 @@
 //! The error log of a server process.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
@@ -9,12 +10,20 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::failure::Failure;
-use crate::config::Environment;
+use crate::cli::name::Call;
 use crate::host::process;
+use crate::settings::LogFormat;
 use crate::telemetry::error_log;
 
+/// Sets the form of the log before there is a config.
+const FORMAT_VARIABLE: &str = "KMS_LOG__FORMAT";
+
 /// Starts the log on stderr, with the level of `KMS_LOG` or with `info`.
-pub fn start(environment: &Environment) -> Result<(), Failure> {
+pub fn start(call: Call<'_>) -> Result<(), Failure> {
+    let environment = call.environment;
+    if environment.get(FORMAT_VARIABLE) == Some("json") {
+        error_log::set_format(LogFormat::Json);
+    }
     let wanted = environment.first_of(&["KMS_LOG", "RUST_LOG"]).unwrap_or("info");
     let filter = EnvFilter::try_new(wanted);
     let mut filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
@@ -34,7 +43,15 @@ pub fn start(environment: &Environment) -> Result<(), Failure> {
     let stream = error_log::readers_layer().with_filter(stream);
     let _ = tracing_subscriber::registry().with(stderr).with(stream).try_init();
     std::panic::set_hook(Box::new(report_panic));
-    error_log::start().map_err(|error| Failure::new(format!("cannot start: {error}")))
+    let coloured = call.colour.are_wanted(io::stderr().is_terminal());
+    error_log::start(coloured).map_err(|error| Failure::new(format!("cannot start: {error}")))
+}
+
+/// Logs the reason why the server does not go on, if the log is JSON. As text it is printed at the end.
+pub fn tell_as_json(failure: &Failure) {
+    if error_log::format() == LogFormat::Json && !failure.to_string().is_empty() {
+        tracing::error!("{failure}");
+    }
 }
 
 /// Logs the protection of the keys in memory.

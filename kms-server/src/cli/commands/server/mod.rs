@@ -18,11 +18,12 @@ use self::dev::Banner;
 use self::signals::{Signals, Stop};
 use self::start::{Prepared, Start};
 use crate::cli::failure::Failure;
+use crate::cli::name::Call;
 use crate::cli::output::Output;
-use crate::config::{Environment, Origins};
+use crate::config::Origins;
 use crate::host::process;
 use crate::server::{Listening, Server};
-use crate::settings::Settings;
+use crate::settings::{LogFormat, Settings};
 use crate::store::inventory::count_keys;
 use crate::telemetry::error_log;
 
@@ -33,7 +34,7 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a server until a signal stops it.
-pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
+pub fn run(args: Args, call: Call<'_>) -> Result<(), Failure> {
     // This has to come before there are threads.
     process::return_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -43,19 +44,23 @@ pub fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
         let _context = runtime.enter();
         Signals::hear()?
     };
-    logs::start(environment)?;
+    logs::start(call)?;
     process::protect_memory();
     process::raise_file_limit();
     args.former.warn();
-    let start = Arc::new(Start { args, environment: environment.clone() });
+    let start = Arc::new(Start { args, environment: call.environment.clone() });
     let outcome = runtime.block_on(start_and_serve(start, signals));
     // The timeouts are needed: a thread may hang in a write to a log that takes nothing, and nobody waits for the thread of a
     // start that was cut off.
+    if let Err(failure) = &outcome {
+        logs::tell_as_json(failure);
+    }
     let was_cut_off = matches!(outcome, Ok(End::BeforeItWasUp));
     runtime.shutdown_timeout(if was_cut_off { Duration::ZERO } else { SHUTDOWN_TIMEOUT });
     let takes_lines = error_log::end(LOG_TIMEOUT);
-    // If stderr takes no lines, printing the failure there would hang.
-    outcome.map(|_| ()).map_err(|failure| if takes_lines { failure } else { Failure::silent() })
+    // If stderr takes no lines, printing the failure there would hang. As JSON it is there already.
+    let is_printed = takes_lines && error_log::format() == LogFormat::Text;
+    outcome.map(|_| ()).map_err(|failure| if is_printed { failure } else { Failure::silent() })
 }
 
 /// The point at which a signal stopped the server.

@@ -4,8 +4,9 @@ use super::args::Args;
 use super::dev::{self, Banner, DevServer};
 use crate::cli::failure::Failure;
 use crate::cli::name::Name;
-use crate::config::{self, Environment, Origins};
+use crate::config::{self, Environment, Loaded, Origins};
 use crate::settings::{KeyStoreSettings, Settings};
+use crate::telemetry::error_log;
 
 /// The input of a start, and of every reload.
 pub struct Start {
@@ -26,7 +27,9 @@ impl Start {
     pub fn prepare(&self) -> Result<Prepared, Failure> {
         let args = &self.args;
         if !args.dev {
-            let (settings, origins) = self.load()?;
+            let loaded = self.read()?;
+            error_log::set_format(loaded.settings.log.format);
+            let (settings, origins) = self.put(loaded);
             return Ok(Prepared { settings, origins, banner: None });
         }
         let address = args.addr.unwrap_or(dev::DEFAULT_ADDRESS);
@@ -44,8 +47,12 @@ impl Start {
 
     /// Loads the configuration, with the places of its settings.
     pub fn load(&self) -> Result<(Settings, Origins), Failure> {
+        self.read().map(|loaded| self.put(loaded))
+    }
+
+    fn read(&self) -> Result<Loaded, Failure> {
         let args = &self.args;
-        let loaded = match &args.config {
+        Ok(match &args.config {
             _ if args.dev => {
                 return Err(Failure::new("a server for development has no configuration to load"));
             }
@@ -54,7 +61,12 @@ impl Start {
                 return Err(Failure::new("--root without --config wants --key FILE and --cert FILE, too"));
             }
             None => config::from_flags(&args.flags())?,
-        };
+        })
+    }
+
+    /// Puts the other flags over what was read, and logs what is dubious about it.
+    fn put(&self, loaded: Loaded) -> (Settings, Origins) {
+        let args = &self.args;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -69,6 +81,6 @@ impl Start {
             settings.address = address;
             origins.set("address", "flag --addr");
         }
-        Ok((settings, origins))
+        (settings, origins)
     }
 }

@@ -1,16 +1,14 @@
-//! `kms policy`: shows the policies of a server, and tests requests against the policies of a config.
+//! `kms policy`: shows the policies of a server, tests requests against those of a config, and says what a policy needs.
 
-use std::path::{Path, PathBuf};
+mod explain;
+mod for_minio;
+mod narrow;
+mod test;
 
 use clap::Subcommand;
 use http::Method;
-use kms_core::Identity;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::identity::identity_of;
-use crate::access::policy::{AccessRules, Role, Target};
-use crate::api::{self, Routes};
 use crate::cli::client::{Patterns, parse, path_of};
 use crate::cli::colour::Style;
 use crate::cli::connection::Connection;
@@ -20,7 +18,6 @@ use crate::cli::listing::{self, Kind, ListArgs};
 use crate::cli::name::Call;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;
-use crate::config::{self, Environment, Flags};
 
 /// The commands of `kms policy`.
 #[derive(Subcommand)]
@@ -33,7 +30,11 @@ pub enum Command {
     /// Show what a policy allows and denies.
     Show(NameArgs),
     /// Test whether the policies of a config allow a request, and explain why; the exit code is 1 if they do not.
-    Test(TestArgs),
+    Test(test::Args),
+    /// Explain from an audit log which requests were denied, why, and what would allow them.
+    Explain(explain::Args),
+    /// Print the smallest policy for a MinIO.
+    ForMinio(for_minio::Args),
 }
 
 #[derive(clap::Args)]
@@ -45,24 +46,6 @@ pub struct NameArgs {
     json: bool,
     #[command(flatten)]
     connection: Connection,
-}
-
-#[derive(clap::Args)]
-pub struct TestArgs {
-    /// The config file of the server.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// The identity of the client: 64 hex digits, an API key, or the file of a certificate.
-    #[arg(long, value_name = "IDENTITY")]
-    identity: String,
-    /// The path of the request, such as /v1/key/create/my-key.
-    path: String,
-    /// The admin's identity, if the server gets one by its flag --root.
-    #[arg(long, value_name = "IDENTITY")]
-    root: Option<String>,
-    /// Print the decision as JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs one of the commands.
@@ -77,7 +60,9 @@ pub fn run(command: Command, call: Call<'_>) -> Result<(), Failure> {
             &args,
             call,
         ),
-        Command::Test(args) => test(&args, call.environment),
+        Command::Test(args) => test::run(&args, call.environment),
+        Command::Explain(args) => explain::run(&args, call),
+        Command::ForMinio(args) => for_minio::run(&args, call),
     }
 }
 
@@ -154,69 +139,4 @@ fn print_rules(info: &Info, output: Output) -> Result<(), Failure> {
         (Style::Plain, &format::date(&info.created_at)),
     ])?;
     output.row(&[(Style::Label, "Created by:"), (Style::Plain, " "), (Style::Plain, &info.created_by)])
-}
-
-fn test(args: &TestArgs, environment: &Environment) -> Result<(), Failure> {
-    let identity = match Identity::from_hex(&args.identity) {
-        Some(identity) => identity,
-        None if args.identity.starts_with(crate::credentials::apikey::PREFIX)
-            || Path::new(&args.identity).exists() =>
-        {
-            identity_of(&args.identity)?
-        }
-        None => {
-            return Err(Failure::new(
-                "invalid identity, expected 64 hex digits, an API key, or the file of a certificate",
-            ));
-        }
-    };
-    let flags = Flags { root: args.root.clone(), ..Flags::default() };
-    let settings = config::load_with(&args.config, &flags, environment)?.settings;
-    let access = AccessRules::new(settings.admin, &settings.policies)
-        .map_err(|error| Failure::new(error.to_string()))?;
-    let role = access.role(&identity);
-    let routes = Routes::standard().with_settings(&settings.routes);
-    let decision = decide(&role, &routes, &args.path);
-    let output = Output::new(args.json);
-    let (allowed, reason) = match &decision {
-        Ok(reason) => (true, reason.clone()),
-        Err(reason) => (false, reason.clone()),
-    };
-    let policy = match &role {
-        Role::Policy(policy) => Some(policy.name()),
-        Role::Admin | Role::None => None,
-    };
-    if output.is_json() {
-        output.json(&json!({
-            "allowed": allowed,
-            "identity": identity.to_string(),
-            "path": args.path,
-            "policy": policy,
-            "reason": reason,
-        }))?;
-    } else {
-        let verdict = if allowed { "allowed" } else { "denied" };
-        output.line(format_args!("{verdict}: {reason}"))?;
-    }
-    if allowed { Ok(()) } else { Err(Failure::silent()) }
-}
-
-/// Decides as the server does, and returns the reason for a yes or a no.
-fn decide(role: &Role, routes: &Routes, path: &str) -> Result<String, String> {
-    let path = api::decode(path.split('?').next().unwrap_or_default());
-    let found = routes.find(&path);
-    if found.is_some_and(|(route, _)| route.is_open()) {
-        return Ok("no policy is asked about this path".to_owned());
-    }
-    let note = if found.is_none() { ", but no route has this path" } else { "" };
-    let nowhere = Target::of(&path);
-    let target = found.map_or(nowhere, |(route, rest)| route.target(&path, rest));
-    match role {
-        Role::Admin => Ok(format!("the identity is the admin, who may do everything{note}")),
-        Role::Policy(policy) => match policy.rule_for(&target) {
-            Ok(pattern) => Ok(format!("policy '{}' allows '{pattern}'{note}", policy.name())),
-            Err(denial) => Err(denial.to_string()),
-        },
-        Role::None => Err("the identity has no policy, and is not the admin".to_owned()),
-    }
 }
