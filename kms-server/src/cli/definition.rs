@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::colour::Colour;
 use super::commands::{
     backup, check, escrow, identity, init, key, log, ls, metric, migrate, policy, postgres, root, root_key,
-    server, status, update,
+    server, status, top, update,
 };
 use super::flags;
 
@@ -86,6 +86,8 @@ pub enum Command {
     Migrate(migrate::Args),
     /// Show the status of a server.
     Status(status::Args),
+    /// Watch servers: load, latency, cache, key store, policies, and what is wrong now.
+    Top(top::Args),
     /// Not supported: packages and images bring new versions.
     #[command(hide = true)]
     Update(update::Args),
