@@ -498,4 +498,6 @@ pub struct CacheCounters {
     pub reads: u64,
     /// Reads that failed, except with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
     pub failed_reads: u64,
+    /// Keys that have a place in memory now.
+    pub keys: u64,
 }

@@ -135,6 +135,11 @@ impl ConfigServer {
         self.child.stderr.take().unwrap()
     }
 
+    /// Returns the address that the server listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns the certificate of the admin.
     pub fn admin_identity(&self) -> &TestIdentity {
         &self.admin

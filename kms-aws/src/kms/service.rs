@@ -317,7 +317,7 @@ impl Kms for AwsKms {
     }
 
     fn counters(&self) -> Option<CacheCounters> {
-        Some(self.backend.counters.numbers())
+        Some(self.backend.counters.numbers(self.names.cached()))
     }
 
     async fn status(&self) -> Result<StoreStatus> {

@@ -41,14 +41,15 @@ impl Counters {
         }
     }
 
-    /// Returns the numbers.
-    pub fn numbers(&self) -> CacheCounters {
+    /// Returns the numbers, for a cache that has places for so many keys now.
+    pub fn numbers(&self, keys: usize) -> CacheCounters {
         CacheCounters {
             hits: self.hits.number(),
             misses: self.misses.number(),
             offline_hits: self.offline_hits.number(),
             reads: self.reads.number(),
             failed_reads: self.failed_reads.number(),
+            keys: keys as u64,
         }
     }
 }

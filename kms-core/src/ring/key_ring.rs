@@ -101,7 +101,7 @@ impl<S: KeyStore> KeyRing<S> {
 
     /// Returns the counters of the cache.
     pub fn counters(&self) -> CacheCounters {
-        self.cache.counters.numbers()
+        self.cache.counters.numbers(self.cache.slots.pin().len())
     }
 
     /// Reads and decodes all keys of the store past the cache, 16 at once, and remembers the unreadable ones.

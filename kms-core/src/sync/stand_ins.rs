@@ -87,6 +87,10 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> Pinned<'_, K, V> {
+    pub fn len(&self) -> usize {
+        lock(&self.map.0).len()
+    }
+
     pub fn get(&self, key: &K) -> Option<&V> {
         let value = lock(&self.map.0).get(key).cloned()?;
         Some(self.hold(key, value))

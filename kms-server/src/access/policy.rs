@@ -7,9 +7,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kms_core::Identity;
 use kms_trust::ClientVerifier;
+use prometheus::Histogram;
 
 use super::glob::Glob;
 use crate::settings::{PolicySettings, ProxySettings};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::policy_durations::OfPolicies;
 
 /// The access rules of a server. A clone is cheap, however many rules there are.
 #[derive(Clone, Debug)]
@@ -19,6 +22,7 @@ pub struct AccessRules {
     policies: Arc<HashMap<Identity, Arc<Policy>>>,
     by_name: Arc<BTreeMap<String, Arc<Policy>>>,
     proxies: Option<Proxies>,
+    durations: OfPolicies,
     created_at: Timestamp,
 }
 
@@ -32,8 +36,8 @@ impl AccessRules {
     ) -> Result<Self, AmbiguousIdentity> {
         let identities = policies.values().map(|settings| settings.identities.len()).sum();
         let (mut of_identity, mut by_name) = (HashMap::with_capacity(identities), BTreeMap::new());
-        for (name, settings) in policies {
-            let policy = Arc::new(Policy::new(name, settings));
+        for (rank, (name, settings)) in policies.iter().enumerate() {
+            let policy = Arc::new(Policy::new(name, rank, settings));
             by_name.insert(name.clone(), Arc::clone(&policy));
             for identity in &settings.identities {
                 if admin == Some(*identity) {
@@ -54,6 +58,7 @@ impl AccessRules {
             policies: Arc::new(of_identity),
             by_name: Arc::new(by_name),
             proxies: None,
+            durations: OfPolicies::default(),
             created_at: Timestamp::now(),
         })
     }
@@ -110,13 +115,24 @@ impl AccessRules {
         self.policies.get(identity).map_or(Role::None, |policy| Role::Policy(Arc::clone(policy)))
     }
 
-    /// Checks whether `identity` may make a request for `target`.
-    pub fn authorize(&self, identity: &Identity, target: &Target<'_>) -> Result<(), Denial<'_>> {
+    /// Returns the policy by which `identity` may make a request for `target`. The admin needs none.
+    pub fn authorize(&self, identity: &Identity, target: &Target<'_>) -> Result<Option<&Policy>, Denial<'_>> {
         if self.admin.as_ref() == Some(identity) {
-            return Ok(());
+            return Ok(None);
         }
         let policy = self.policies.get(identity).ok_or(Denial::NoPolicy)?;
-        policy.rule_for(target).map(|_| ())
+        policy.rule_for(target).map(|_| Some(&**policy))
+    }
+
+    /// Has the requests of each policy counted. Until then they are not.
+    #[must_use]
+    pub fn counted_by(self, metrics: &Metrics) -> Self {
+        Self { durations: metrics.of_policies(self.policy_names()), ..self }
+    }
+
+    /// Returns the histogram of the policy with this rank.
+    pub fn durations(&self, rank: usize) -> Option<&Histogram> {
+        self.durations.get(rank)
     }
 }
 
@@ -174,17 +190,19 @@ impl<'a> Target<'a> {
 #[derive(Debug)]
 pub struct Policy {
     name: Box<str>,
+    rank: usize,
     allow: Box<[Pattern]>,
     deny: Box<[Pattern]>,
 }
 
 impl Policy {
-    fn new(name: &str, settings: &PolicySettings) -> Self {
+    fn new(name: &str, rank: usize, settings: &PolicySettings) -> Self {
         let compile = |patterns: &[String]| patterns.iter().map(|text| Pattern::new(text)).collect();
         let globs = settings.paths.iter().filter_map(|text| Pattern::glob(text));
         let allow: Box<[Pattern]> = compile(&settings.allow);
         Self {
             name: name.into(),
+            rank,
             allow: allow.into_iter().chain(globs).collect(),
             deny: compile(&settings.deny),
         }
@@ -193,6 +211,11 @@ impl Policy {
     /// Returns the name of the policy.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the place of its name among those of all policies, in byte order.
+    pub fn rank(&self) -> usize {
+        self.rank
     }
 
     /// Returns the patterns of which one has to match.

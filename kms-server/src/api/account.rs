@@ -1,15 +1,17 @@
 //! Accounts for each request when it is over: one count and one line of the audit log, whatever its end is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use http::StatusCode;
 use jiff::Timestamp;
+use prometheus::Histogram;
 
 use super::answer::Reject;
 use super::caller::Caller;
 use super::state::Api;
+use crate::access::policy::{AccessRules, Policy};
 use crate::conn::here;
 use crate::telemetry::audit::{AuditEvent, BackedUp, LineRoom, Recorded};
 use crate::telemetry::metrics::Tally;
@@ -25,20 +27,27 @@ pub fn client_closed_request() -> StatusCode {
 pub struct Account<'a> {
     pub api: &'a Arc<Api>,
     pub caller: &'a Caller,
+    access: &'a AccessRules,
     pub path: &'a str,
     /// Where the request is counted, unless it is refused.
     tally: Tally,
     pub received: Instant,
     is_given: AtomicBool,
-    is_authorized: AtomicBool,
     has_passed: AtomicBool,
+    /// By what the request is allowed: nothing, no policy, or the policy with this rank.
+    allowed_by: AtomicUsize,
 }
+
+/// The values of [`Account::allowed_by`] that are no rank.
+const NOT_ALLOWED: usize = usize::MAX;
+const NO_POLICY: usize = usize::MAX - 1;
 
 impl<'a> Account<'a> {
     /// Creates the account of a request.
     pub fn open(
         api: &'a Arc<Api>,
         caller: &'a Caller,
+        access: &'a AccessRules,
         path: &'a str,
         tally: Tally,
         received: Instant,
@@ -46,18 +55,19 @@ impl<'a> Account<'a> {
         Self {
             api,
             caller,
+            access,
             path,
             tally,
             received,
             is_given: AtomicBool::new(false),
-            is_authorized: AtomicBool::new(false),
             has_passed: AtomicBool::new(false),
+            allowed_by: AtomicUsize::new(NOT_ALLOWED),
         }
     }
 
-    /// Notes that a policy allows the request.
-    pub fn authorized(&self) {
-        self.is_authorized.store(true, Ordering::Relaxed);
+    /// Notes that this policy allows the request, or that it needs none.
+    pub fn authorized(&self, policy: Option<&Policy>) {
+        self.allowed_by.store(policy.map_or(NO_POLICY, Policy::rank), Ordering::Relaxed);
     }
 
     /// Notes that the request is not refused for its path, its method, its certificate or a policy.
@@ -80,14 +90,14 @@ impl<'a> Account<'a> {
 
     /// Waits for the line of an answer. If it cannot be written, the error is the refusal to send instead.
     pub async fn recorded(&self, recorded: Recorded, status: StatusCode) -> Result<(), Reject> {
-        await_line(self.api, recorded, Count::new(self.api, self.tally(), self.received, status)).await
+        await_line(self.api, recorded, self.count(self.tally(), status)).await
     }
 
     /// Refuses a request that cannot be recorded. The refusal has no line either.
     pub fn refuse(&self) -> Reject {
         self.is_given.store(true, Ordering::Relaxed);
         self.api.audit.refused();
-        Count::new(self.api, self.tally, self.received, StatusCode::OK).refuse()
+        self.count(self.tally, StatusCode::OK).refuse()
     }
 
     /// Passes the account on to a task that continues without the handler.
@@ -98,6 +108,7 @@ impl<'a> Account<'a> {
             caller: self.caller.clone(),
             path: self.path.to_owned(),
             received: self.received,
+            durations: self.durations().cloned(),
             room,
             backed_up: None,
             is_given: false,
@@ -106,10 +117,20 @@ impl<'a> Account<'a> {
 
     fn tell(&self, status: StatusCode, sent: bool) -> Recorded {
         let Self { api, path, received, .. } = *self;
-        let is_authorized = self.is_authorized.load(Ordering::Relaxed);
-        let (tally, backed_up) = (self.tally(), None);
-        let told = Told { path, tally, is_authorized, received, status, sent, backed_up };
+        let is_authorized = self.allowed_by.load(Ordering::Relaxed) != NOT_ALLOWED;
+        let (tally, durations, backed_up) = (self.tally(), self.durations(), None);
+        let told = Told { path, tally, durations, is_authorized, received, status, sent, backed_up };
         self.caller.account_for(api, &told, None)
+    }
+
+    /// Returns the histogram of the policy that allows the request.
+    fn durations(&self) -> Option<&Histogram> {
+        let rank = Some(self.allowed_by.load(Ordering::Relaxed)).filter(|rank| *rank < NO_POLICY)?;
+        self.access.durations(rank)
+    }
+
+    fn count(&self, tally: Tally, status: StatusCode) -> Count<'_> {
+        Count { api: self.api, tally, durations: self.durations(), received: self.received, status }
     }
 }
 
@@ -117,15 +138,12 @@ impl<'a> Account<'a> {
 struct Count<'a> {
     api: &'a Api,
     tally: Tally,
+    durations: Option<&'a Histogram>,
     received: Instant,
     status: StatusCode,
 }
 
-impl<'a> Count<'a> {
-    fn new(api: &'a Api, tally: Tally, received: Instant, status: StatusCode) -> Self {
-        Self { api, tally, received, status }
-    }
-
+impl Count<'_> {
     /// Returns the refusal of a request, or of its answer, that is not recorded.
     fn refuse(mut self) -> Reject {
         let refused = Reject::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be recorded");
@@ -137,7 +155,7 @@ impl<'a> Count<'a> {
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.api.metrics.answered(self.status, self.tally, self.received.elapsed());
+        self.api.metrics.answered(self.status, self.tally, self.received.elapsed(), self.durations);
     }
 }
 
@@ -151,7 +169,7 @@ impl Drop for Account<'_> {
             let status = client_closed_request();
             if self.tell(status, false) != Recorded::Done {
                 // Nobody is left who could wait for the line.
-                drop(Count::new(self.api, self.tally(), self.received, status));
+                drop(self.count(self.tally(), status));
             }
         }
     }
@@ -163,6 +181,7 @@ pub struct OwnAccount {
     caller: Caller,
     pub path: String,
     received: Instant,
+    durations: Option<Histogram>,
     room: Option<LineRoom>,
     backed_up: Option<BackedUp>,
     is_given: bool,
@@ -180,10 +199,7 @@ impl OwnAccount {
     pub async fn give(mut self, status: StatusCode, sent: bool) -> Result<(), Reject> {
         match self.tell(status, sent) {
             Recorded::Done => Ok(()),
-            recorded => {
-                await_line(&self.api, recorded, Count::new(&self.api, Tally::Request, self.received, status))
-                    .await
-            }
+            recorded => await_line(&self.api, recorded, self.count(status)).await,
         }
     }
 
@@ -191,8 +207,14 @@ impl OwnAccount {
         self.is_given = true;
         let (path, received) = (self.path.as_str(), self.received);
         let (tally, is_authorized, backed_up) = (Tally::Request, true, self.backed_up);
-        let told = Told { path, tally, is_authorized, received, status, sent, backed_up };
+        let durations = self.durations.as_ref();
+        let told = Told { path, tally, durations, is_authorized, received, status, sent, backed_up };
         self.caller.account_for(&self.api, &told, self.room.as_ref())
+    }
+
+    fn count(&self, status: StatusCode) -> Count<'_> {
+        let (durations, received) = (self.durations.as_ref(), self.received);
+        Count { api: &self.api, tally: Tally::Request, durations, received, status }
     }
 }
 
@@ -204,7 +226,7 @@ impl Drop for OwnAccount {
             tracing::error!(identity, path = self.path, "what came of this is not known");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             if self.tell(status, false) != Recorded::Done {
-                drop(Count::new(&self.api, Tally::Request, self.received, status));
+                drop(self.count(status));
             }
         }
     }
@@ -214,6 +236,7 @@ impl Drop for OwnAccount {
 struct Told<'a> {
     path: &'a str,
     tally: Tally,
+    durations: Option<&'a Histogram>,
     is_authorized: bool,
     received: Instant,
     status: StatusCode,
@@ -224,10 +247,10 @@ struct Told<'a> {
 impl Caller {
     /// Records a request if its client has an identity. Counts it, unless its answer waits for the line.
     fn account_for(&self, api: &Api, told: &Told<'_>, room: Option<&LineRoom>) -> Recorded {
-        let Told { path, tally, is_authorized, received, status, sent, backed_up } = *told;
+        let Told { path, tally, durations, is_authorized, received, status, sent, backed_up } = *told;
         let took = received.elapsed();
         let Some(identity) = self.identity.as_ref().ok().filter(|_| api.audit.is_on()) else {
-            api.metrics.answered(status, tally, took);
+            api.metrics.answered(status, tally, took, durations);
             return Recorded::Done;
         };
         let is_known = is_authorized || api.access.load().knows(identity);
@@ -235,7 +258,7 @@ impl Caller {
         let event = AuditEvent { time, ip: self.ip, path, identity, is_known, status, took, sent, backed_up };
         let recorded = api.audit.record(&event, room);
         if recorded == Recorded::Done {
-            api.metrics.answered(status, tally, took);
+            api.metrics.answered(status, tally, took, durations);
         }
         recorded
     }

@@ -149,8 +149,8 @@ impl Call<'_> {
         let was_proxy = peer != Some(identity) && peer.is_none_or(|peer| access.proxy(&peer).is_none());
         let denial = match access.authorize(&identity, &self.route.target(self.path, self.rest)) {
             Err(denial) => denial.to_string(),
-            Ok(()) if was_proxy => "who speaks for it is no proxy any more".to_owned(),
-            Ok(()) => return Ok(()),
+            Ok(_) if was_proxy => "who speaks for it is no proxy any more".to_owned(),
+            Ok(_) => return Ok(()),
         };
         let remote = self.client.remote;
         tracing::warn!(%identity, path = self.path, %remote, "not authorized any more: {denial}");

@@ -89,7 +89,7 @@ async fn respond(
     let _active = (tally == Tally::Request).then(|| client.api.metrics.begin());
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
     let caller = Caller::new(client, &access, &head, path);
-    let account = Account::open(&client.api, &caller, path, tally, received);
+    let account = Account::open(&client.api, &caller, &access, path, tally, received);
     let deadline = received + timeout;
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
@@ -235,9 +235,12 @@ fn authorize(
 ) -> Result<Identity, Reject> {
     let caller = account.caller;
     let identity = caller.identity.map_err(|refusal| Reject::bad_request(refusal.message()))?;
-    let Err(denial) = access.authorize(&identity, target) else {
-        account.authorized();
-        return Ok(identity);
+    let denial = match access.authorize(&identity, target) {
+        Ok(policy) => {
+            account.authorized(policy);
+            return Ok(identity);
+        }
+        Err(denial) => denial,
     };
     // Anybody can make many identities without a policy, so these lines are limited.
     let left_out = match denial {

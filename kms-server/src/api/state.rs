@@ -58,6 +58,7 @@ impl Api {
         wanted: Arc<WantedKeys>,
         rotations: Arc<Rotations>,
     ) -> Self {
+        let access = access.counted_by(&metrics);
         Self {
             store_status: SharedStatus::new(Arc::clone(&kms)),
             wanted,
@@ -106,7 +107,7 @@ impl Api {
     ///
     /// Returns the old rules, because dropping many rules takes long.
     pub fn set(&self, access: AccessRules, routes: Routes) -> Arc<AccessRules> {
-        let old = self.set_access(access);
+        let old = self.set_access(access.counted_by(&self.metrics));
         self.routes.store(Arc::new(routes));
         old
     }

@@ -80,6 +80,13 @@ impl Connection {
         self.access.client(Some(named.unwrap_or(&here)), call)
     }
 
+    /// Creates a client of each of these servers alone, or of each that the flag or the environment names if there are
+    /// none, with the server's name.
+    pub fn clients(&self, servers: &[&str], call: Call<'_>) -> Result<Vec<(String, Client)>, Failure> {
+        let named = Some(servers.join(",")).filter(|servers| !servers.is_empty());
+        Ok(self.access.client(named.as_deref().or(self.server.as_deref()), call)?.each())
+    }
+
     /// Returns whether a flag or a variable says as whom to connect.
     pub fn names_identity(&self, call: Call<'_>) -> bool {
         let variables = [&API_KEY[..], &CLIENT_CERT, &CLIENT_KEY, &FORMER_CLIENT_CERT, &FORMER_CLIENT_KEY];

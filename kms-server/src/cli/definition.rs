@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::colour::Colour;
 use super::commands::{
     backup, check, completion, config, escrow, identity, init, key, log, ls, man, metric, migrate, policy,
-    postgres, root, root_key, server, status, update,
+    postgres, root, root_key, server, status, top, update,
 };
 use super::flags;
 
@@ -94,6 +94,8 @@ pub enum Command {
     /// Write the man pages of all commands.
     #[command(hide = true)]
     Man(man::Args),
+    /// Watch servers: load, latency, cache, key store, policies, and what is wrong now.
+    Top(top::Args),
     /// Not supported: packages and images bring new versions.
     #[command(hide = true)]
     Update(update::Args),

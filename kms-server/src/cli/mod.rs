@@ -15,6 +15,7 @@ mod name;
 mod output;
 mod password;
 mod runtime;
+mod samples;
 mod usage;
 mod warnings;
 
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use self::commands::{
     backup, check, config, escrow, identity, init, key, log, ls, man, metric, migrate, policy, postgres,
-    root, root_key, server, status, update,
+    root, root_key, server, status, top, update,
 };
 use self::definition::{Cli, Command, ToolCommand, definition, parse};
 use self::failure::Failure;
@@ -90,6 +91,7 @@ fn dispatch(command: Command, call: Call<'_>) -> Result<(), Failure> {
         Command::Log(args) => log::run(&args, call.with_forced_colours()),
         Command::Metric(args) => metric::run(&args, call.with_forced_colours()),
         Command::Status(args) => status::run(&args, call),
+        Command::Top(args) => top::run(&args, call),
         Command::Migrate(args) | Command::Tool(ToolCommand::Migrate(args)) => migrate::run(&args, call),
         Command::Completion(args) => commands::completion::run(&args, &definition(), call),
         Command::Man(args) => man::run(&args, definition()),

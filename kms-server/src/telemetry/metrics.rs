@@ -13,6 +13,7 @@ use kms_core::Kms;
 use prometheus::{Encoder as _, Gauge, Histogram, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::families::{Counter, CounterVec, counter, gauge, histogram, register};
+use super::policy_durations::{OfPolicies, PolicyDurations};
 use super::version_uses::VersionUses;
 use crate::escrow::Figures;
 use crate::host::process::{self, Locked, Memory};
@@ -24,7 +25,7 @@ pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const KES_BUCKETS: [f64; 10] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 3.0, 5.0, 10.0];
 
 /// The upper bounds of our buckets, in seconds. A request for a cached key takes a tenth of a millisecond.
-const BUCKETS: [f64; 14] =
+pub(super) const BUCKETS: [f64; 14] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
 
 /// All metrics of a server.
@@ -37,6 +38,7 @@ pub struct Metrics {
     by_code: ByCode,
     response_time: Histogram,
     duration: Histogram,
+    of_policies: PolicyDurations,
     refused: Counter,
     system: System,
     audit_events: Counter,
@@ -77,6 +79,7 @@ impl Metrics {
             by_code,
             response_time,
             duration: histogram(&ours, "kms_request_duration_seconds", help, &BUCKETS)?,
+            of_policies: PolicyDurations::new(&ours)?,
             refused: counter(
                 &ours,
                 "kms_requests_refused",
@@ -156,8 +159,13 @@ impl Metrics {
         Active(&self.active)
     }
 
-    /// Counts an answer.
-    pub fn answered(&self, status: StatusCode, tally: Tally, took: Duration) {
+    /// Returns the histograms of these policies. Those of all other policies end.
+    pub fn of_policies<'a>(&self, names: impl Iterator<Item = &'a str>) -> OfPolicies {
+        self.of_policies.set(names)
+    }
+
+    /// Counts an answer, also in the histogram of the policy that allowed the request.
+    pub fn answered(&self, status: StatusCode, tally: Tally, took: Duration, of_policy: Option<&Histogram>) {
         let seconds = took.as_secs_f64();
         self.duration.observe(seconds);
         match tally {
@@ -166,6 +174,9 @@ impl Metrics {
             Tally::Request => {}
         }
         self.response_time.observe(seconds);
+        if let Some(of_policy) = of_policy {
+            of_policy.observe(seconds);
+        }
         if status == StatusCode::OK {
             self.success.inc();
         } else {
@@ -375,7 +386,7 @@ impl System {
 
 /// Figures of the cache. The key ring counts them. These are copies of its last report.
 struct Cache {
-    families: [IntGauge; 5],
+    families: [IntGauge; 6],
 }
 
 impl Cache {
@@ -391,14 +402,21 @@ impl Cache {
                 )?,
                 family("kms_key_store_reads", "Keys asked of the key store, since the start.")?,
                 family("kms_key_store_failed_reads", "Reads of the key store that failed, since the start.")?,
+                family("kms_cache_keys", "Keys that have a place in memory.")?,
             ],
         })
     }
 
     fn look(&self, kms: &dyn Kms) {
         let Some(counters) = kms.counters() else { return };
-        let values =
-            [counters.hits, counters.misses, counters.offline_hits, counters.reads, counters.failed_reads];
+        let values = [
+            counters.hits,
+            counters.misses,
+            counters.offline_hits,
+            counters.reads,
+            counters.failed_reads,
+            counters.keys,
+        ];
         for (family, value) in self.families.iter().zip(values) {
             family.set(i64::try_from(value).unwrap_or(i64::MAX));
         }

@@ -7,4 +7,5 @@ pub mod hub;
 mod lines;
 pub mod log_limit;
 pub mod metrics;
+pub mod policy_durations;
 mod version_uses;

@@ -6,6 +6,7 @@ mod endpoint;
 mod error;
 mod http;
 mod path;
+mod plain;
 mod tls;
 
 pub use self::answer::{Patterns, parse};
@@ -13,4 +14,5 @@ pub use self::certificate::certificate_from_files;
 pub use self::error::ClientError;
 pub use self::http::{Client, Session};
 pub use self::path::path_of;
+pub use self::plain::Plain;
 pub use self::tls::Trust;

@@ -19,4 +19,5 @@ pub mod root;
 pub mod root_key;
 pub mod server;
 pub mod status;
+pub mod top;
 pub mod update;

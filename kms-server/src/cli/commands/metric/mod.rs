@@ -1,6 +1,5 @@
 //! `kms metric`: shows the metrics of a server.
 
-mod samples;
 mod summary;
 
 use std::time::Duration;
@@ -8,7 +7,6 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::MissedTickBehavior;
 
-use self::samples::sums;
 use self::summary::{LINES, Summary};
 use crate::cli::client::Client;
 use crate::cli::connection::Connection;
@@ -16,6 +14,7 @@ use crate::cli::failure::Failure;
 use crate::cli::name::Call;
 use crate::cli::output::Output;
 use crate::cli::runtime::block_on;
+use crate::cli::samples::sums;
 use crate::config::parse_duration;
 
 /// The default of KES for `--rate`.

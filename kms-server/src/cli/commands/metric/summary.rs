@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::samples::sums;
 use crate::cli::colour::Style;
 use crate::cli::failure::Failure;
 use crate::cli::format;
 use crate::cli::output::Output;
+use crate::cli::samples::sums;
 
 /// The number of lines that [`Summary::print`] prints.
 pub const LINES: usize = 8;
