@@ -1,0 +1,11 @@
+//! What operators install and watch: the chart, MinIO's operator, dashboards and alerts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod cases;
+mod chart;
+mod dashboards;
+mod operator;
+mod pod;
+mod pods;
+mod prometheus;
+mod rendered;
