@@ -321,6 +321,18 @@ pub trait Kms: Send + Sync + 'static {
         None
     }
 
+    /// Returns whether the backend is known to be away: it did not answer the last call. `None` if that is not watched.
+    fn is_away(&self) -> Option<bool> {
+        None
+    }
+
+    /// Returns when the login of the backend ends unless it is renewed before, and 1970 while there is none.
+    ///
+    /// `None` if there is no login, or one without an end.
+    fn login_ends(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Returns the number of configured roots that do not open the store now; `None` if it has no roots.
     fn closed_roots(&self) -> Option<usize> {
         None

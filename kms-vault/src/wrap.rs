@@ -167,6 +167,10 @@ impl Wrapper for Transit {
         STANDARD.decode(&*plaintext).map(SecretBytes::new).map_err(|_| corrupt("the answer is no base64"))
     }
 
+    fn login_ends(&self) -> Option<Timestamp> {
+        self.session.auth().login_ends()
+    }
+
     async fn status(&self) -> Result<StoreStatus> {
         match self.form {
             Form::Bound => self.session.status().await,

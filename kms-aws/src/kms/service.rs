@@ -316,6 +316,10 @@ impl Kms for AwsKms {
         self.backend.gate.run(request, compute).await
     }
 
+    fn is_away(&self) -> Option<bool> {
+        Some(self.upstream().is_away())
+    }
+
     fn counters(&self) -> Option<CacheCounters> {
         Some(self.backend.counters.numbers(self.names.cached()))
     }

@@ -410,6 +410,14 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         Some(Self::counters(self))
     }
 
+    fn is_away(&self) -> Option<bool> {
+        Some(self.cache.backend.away.is_away())
+    }
+
+    fn login_ends(&self) -> Option<Timestamp> {
+        self.store().login_ends()
+    }
+
     fn closed_roots(&self) -> Option<usize> {
         self.store().closed_roots()
     }

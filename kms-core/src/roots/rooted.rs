@@ -455,6 +455,11 @@ impl KeyStore for Rooted {
         Ok(why.fold(status, StoreStatus::degraded))
     }
 
+    fn login_ends(&self) -> Option<Timestamp> {
+        let of_roots = self.roots.roots().iter().filter_map(|root| root.wrapper().login_ends());
+        of_roots.chain(self.roots.store.login_ends()).min()
+    }
+
     fn closed_roots(&self) -> Option<usize> {
         Some(self.closed())
     }

@@ -193,6 +193,13 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Only the errors of every method. The error says why the backend cannot serve.
     async fn status(&self) -> Result<StoreStatus>;
 
+    /// Returns when the login of the store ends unless it is renewed before, and 1970 while there is none.
+    ///
+    /// `None` if there is no login, or one without an end. Of several logins, the one that ends first counts.
+    fn login_ends(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Returns the number of configured roots that do not open the store now; `None` if it has no roots.
     fn closed_roots(&self) -> Option<usize> {
         None
@@ -343,6 +350,10 @@ impl<S: KeyStore + ?Sized> KeyStore for std::sync::Arc<S> {
 
     async fn status(&self) -> Result<StoreStatus> {
         (**self).status().await
+    }
+
+    fn login_ends(&self) -> Option<Timestamp> {
+        (**self).login_ends()
     }
 
     fn closed_roots(&self) -> Option<usize> {

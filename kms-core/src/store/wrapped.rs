@@ -1,6 +1,7 @@
 //! Wraps records with a root key, which another system holds, before they are stored.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::changes::Changes;
 use super::entry::EntryName;
@@ -41,6 +42,11 @@ pub trait Wrapper: Send + Sync + 'static {
         None
     }
 
+    /// Returns when the login at the holder of the root key ends, as [`KeyStore::login_ends`] does.
+    fn login_ends(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Encrypts `record` for the entry `name`.
     ///
     /// # Errors
@@ -76,6 +82,10 @@ impl<W: Wrapper + ?Sized> Wrapper for std::sync::Arc<W> {
 
     fn root_key(&self) -> Option<Fingerprint> {
         (**self).root_key()
+    }
+
+    fn login_ends(&self) -> Option<Timestamp> {
+        (**self).login_ends()
     }
 
     async fn wrap(&self, name: &EntryName, record: &SecretBytes) -> Result<Vec<u8>> {
@@ -204,6 +214,10 @@ impl<S: KeyStore, W: Wrapper> KeyStore for Wrapped<S, W> {
         })
     }
 
+    fn login_ends(&self) -> Option<Timestamp> {
+        [self.store.login_ends(), self.wrapper.login_ends()].into_iter().flatten().min()
+    }
+
     fn place(&self, name: &EntryName) -> String {
         self.store.place(name)
     }
@@ -253,6 +267,21 @@ mod tests {
         async fn status(&self) -> Result<StoreStatus> {
             Err(Error::with_source(self.0, "status", "words of the holder"))
         }
+
+        fn login_ends(&self) -> Option<Timestamp> {
+            Some(Timestamp::UNIX_EPOCH)
+        }
+    }
+
+    #[test]
+    fn a_login_at_the_holder_of_the_root_key_is_one_of_the_store() {
+        assert_eq!(MemoryStore::new().login_ends(), None);
+        let wrapped = Wrapped::new(MemoryStore::new(), Failing(ErrorKind::Sealed));
+        assert_eq!(wrapped.login_ends(), Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(
+            Wrapped::new(wrapped, Failing(ErrorKind::Sealed)).login_ends(),
+            Some(Timestamp::UNIX_EPOCH)
+        );
     }
 
     const KINDS: [ErrorKind; 20] = [

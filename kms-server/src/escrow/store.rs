@@ -251,6 +251,10 @@ impl KeyStore for Escrowed {
         self.inner.changes()
     }
 
+    fn login_ends(&self) -> Option<Timestamp> {
+        self.inner.login_ends()
+    }
+
     fn closed_roots(&self) -> Option<usize> {
         self.inner.closed_roots()
     }

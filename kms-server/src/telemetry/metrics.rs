@@ -49,6 +49,9 @@ pub struct Metrics {
     cache: Cache,
     versions: VersionUses,
     certificate_expiry: Gauge,
+    store_away: IntGauge,
+    /// There is a series only if the key store has a login that ends.
+    login_expiry: OnceLock<Option<IntGauge>>,
     closed_roots: IntGauge,
     roots_opened: IntGaugeVec,
     /// There is a series only if drills leave evidence for it.
@@ -82,7 +85,7 @@ impl Metrics {
             of_policies: PolicyDurations::new(&ours)?,
             refused: counter(
                 &ours,
-                "kms_requests_refused",
+                "kms_requests_refused_total",
                 "Requests refused for their path, method, certificate or policy.",
             )?,
             system: System::new(&kes)?,
@@ -98,17 +101,17 @@ impl Metrics {
             )?,
             audit_dropped: counter(
                 &ours,
-                "kms_audit_events_dropped",
+                "kms_audit_events_dropped_total",
                 "Audit events that could not be written and are lost.",
             )?,
             unrecorded: counter(
                 &ours,
-                "kms_requests_unrecorded",
+                "kms_requests_unrecorded_total",
                 "Requests refused since the audit log could not take them.",
             )?,
             evicted: counter(
                 &ours,
-                "kms_connections_evicted",
+                "kms_connections_evicted_total",
                 "Connections of clients that may do nothing, closed to make room for others.",
             )?,
             cache: Cache::new(&ours)?,
@@ -120,6 +123,12 @@ impl Metrics {
                     "When the server's certificate ends, in seconds since 1970.",
                 )?,
             )?,
+            store_away: gauge(
+                &ours,
+                "kms_key_store_away",
+                "Whether the key store, or the holder of its root key, did not answer the last call.",
+            )?,
+            login_expiry: OnceLock::new(),
             closed_roots: gauge(
                 &ours,
                 "kms_roots_closed",
@@ -245,6 +254,10 @@ impl Metrics {
         self.look();
         self.cache.look(kms);
         self.versions.look(kms);
+        self.store_away.set(i64::from(kms.is_away().unwrap_or(false)));
+        if let Some(ends) = kms.login_ends() {
+            self.show_login(ends);
+        }
         self.closed_roots
             .set(kms.closed_roots().map_or(0, |closed| i64::try_from(closed).unwrap_or(i64::MAX)));
         for (root, at) in kms.roots_opened() {
@@ -264,6 +277,16 @@ impl Metrics {
         let mut text = encode(&self.kes);
         text.extend_from_slice(&encode(&self.ours));
         text
+    }
+
+    fn show_login(&self, ends: Timestamp) {
+        let made = self.login_expiry.get_or_init(|| {
+            let help = "When the login at the key store ends unless it is renewed, in seconds since 1970; 0 while there is none.";
+            gauge(&self.ours, "kms_key_store_login_expiry_timestamp_seconds", help).ok()
+        });
+        if let Some(expiry) = made {
+            expiry.set(ends.as_second());
+        }
     }
 
     /// Updates the figures that are only read on demand.

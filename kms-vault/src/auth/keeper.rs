@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
 use kms_core::{ErrorKind, Result};
 use tokio::sync::{Mutex, Notify};
 use tokio::task::AbortHandle;
@@ -73,6 +74,13 @@ impl Auth {
     /// the token is good, or when it is not and the login for another one fails.
     pub async fn instead_of(&self, refused: &Arc<Token>) -> Result<Option<Arc<Token>>> {
         self.replace(Some(Arc::clone(refused))).await
+    }
+
+    /// Returns when the lease of the token ends, and 1970 while there is no token. `None` if it has no end.
+    pub fn login_ends(&self) -> Option<Timestamp> {
+        let Some(token) = self.at_hand() else { return Some(Timestamp::UNIX_EPOCH) };
+        let lease = token.lease();
+        lease.length.and_then(|_| Timestamp::now().checked_add(lease.left()).ok())
     }
 
     /// Describes the login for messages.

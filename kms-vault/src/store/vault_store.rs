@@ -186,6 +186,10 @@ impl KeyStore for VaultStore {
         self.engine.session().status().await
     }
 
+    fn login_ends(&self) -> Option<Timestamp> {
+        self.engine.session().auth().login_ends()
+    }
+
     fn freed_by(&self, name: &EntryName) -> Option<String> {
         self.engine.routes().command_to_free(name)
     }

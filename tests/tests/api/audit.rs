@@ -204,7 +204,7 @@ async fn in_ten_thousand_requests_no_answer_is_without_its_line() {
         line.trim().parse::<usize>().unwrap()
     };
     assert_eq!(counted("kes_http_request_success{code=\"200\"}"), answered, "{metrics}");
-    assert_eq!(counted("kms_requests_unrecorded "), refused, "{metrics}");
+    assert_eq!(counted("kms_requests_unrecorded_total "), refused, "{metrics}");
     server.stop().await;
     let text = String::from_utf8(reader.join().unwrap()).unwrap();
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

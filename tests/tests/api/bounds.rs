@@ -311,7 +311,8 @@ async fn idle_strangers_make_room_and_known_clients_keep_their_connections() {
         assert_eq!(client.send("POST", "/v1/key/generate/a", "{}").await.unwrap().code(), 200);
     }
     let metrics = server.admin(Protocol::Http1).send("GET", "/metrics", "").await.unwrap();
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix("kms_connections_evicted ")).unwrap();
+    let line =
+        metrics.text().lines().find_map(|line| line.strip_prefix("kms_connections_evicted_total ")).unwrap();
     assert!(line.parse::<f64>().unwrap() >= 260.0, "{line}");
 }
 

@@ -77,7 +77,7 @@ async fn answers_are_counted_by_what_came_of_them() {
     assert!(!text.contains("kms_"), "the SDK fails on families that it does not know");
 
     let all = "/metrics";
-    assert_eq!(sample(&mut admin, all, "kms_requests_refused").await, Some(3.0));
+    assert_eq!(sample(&mut admin, all, "kms_requests_refused_total").await, Some(3.0));
     assert!(sample(&mut admin, all, "kms_cache_hits").await.unwrap() >= 4.0);
     assert!(sample(&mut admin, all, "kms_key_store_reads").await.unwrap() >= 1.0);
     assert!(sample(&mut admin, all, "kms_certificate_expiry_timestamp_seconds").await.unwrap() > 1.7e9);
