@@ -11,8 +11,8 @@ use kms_tests::shell::{Done, Shell, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::image::Image;
 use super::made::done;
+use super::oci::Image;
 
 /// Files that a suite puts into its container, readable for the user of the image.
 pub struct Files {
@@ -116,9 +116,9 @@ impl Container {
             if ran.status.success() {
                 return ran;
             }
-            let log = || (self.output("stdout"), self.output("stderr"));
-            assert!(self.process.try_wait().unwrap().is_none(), "the container ended: {:?}", log());
-            assert!(began.elapsed() < Duration::from_secs(30), "{command:?}: {ran:?} {:?}", log());
+            let log = (self.output("stdout"), self.output("stderr"));
+            assert!(self.process.try_wait().unwrap().is_none(), "the container ended: {log:?}");
+            assert!(began.elapsed() < Duration::from_secs(30), "{command:?}: {ran:?} {log:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -163,11 +163,11 @@ fn adapt(spec: &mut Value, run: &Run<'_>) {
         .as_array_mut()
         .unwrap()
         .extend(run.variables.iter().map(|variable| json!(variable)));
+    spec["root"]["readonly"] = json!(run.read_only);
     let mounts = spec["mounts"].as_array_mut().unwrap();
     // Not every machine of a test has its control groups in one tree.
     mounts.retain(|mount| mount["type"] != "cgroup");
     if run.read_only {
-        spec["root"]["readonly"] = json!(true);
         mounts.push(
             json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] }),
         );

@@ -1,81 +1,22 @@
 //! The image: what is in it, that it is the same each time, and that it serves as suites and deployments start it.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use kms_tests::programs::program;
 use kms_tests::shell::{Shell, text};
-use serde_json::Value;
-use tempfile::TempDir;
 
 use super::container::{Container, Files, Run};
-use super::made::{binary, done, project, script};
-
-/// An image as packaging/image made it.
-pub struct Image {
-    _dir: TempDir,
-    path: PathBuf,
-    told: String,
-}
-
-impl Image {
-    fn build() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("image");
-        let packages = program("image-packages");
-        let told = done(
-            script("image").args(["--binary", text(binary()), "--packages", text(&packages)]).arg(&path),
-        )
-        .ok();
-        Self { _dir: dir, path, told }
-    }
-
-    fn get() -> &'static Self {
-        static BUILT: OnceLock<Image> = OnceLock::new();
-        BUILT.get_or_init(Self::build)
-    }
-
-    /// Returns the directory of the image.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Returns the version by which the image is named.
-    pub fn version(&self) -> String {
-        let index = self.json(&self.path.join("index.json"));
-        index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap().to_owned()
-    }
-
-    fn json(&self, file: &Path) -> Value {
-        serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
-    }
-
-    fn blob(&self, descriptor: &Value) -> Value {
-        let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
-        self.json(&self.path.join("blobs/sha256").join(digest))
-    }
-
-    /// Returns the names and lengths of all files, whose names are digests.
-    fn files(&self) -> BTreeMap<PathBuf, u64> {
-        let mut files = BTreeMap::new();
-        for entry in fs::read_dir(self.path.join("blobs/sha256")).unwrap() {
-            let entry = entry.unwrap();
-            files.insert(entry.path().file_name().unwrap().into(), entry.metadata().unwrap().len());
-        }
-        files
-    }
-}
+use super::made::{done, project};
+use super::oci::Image;
 
 #[test]
 fn two_builds_of_the_image_have_one_digest() {
     let (first, second) = (Image::get(), Image::build());
     let digest = |image: &Image| {
-        image.told.split_whitespace().find(|word| word.starts_with("sha256:")).map(str::to_owned)
+        image.told().split_whitespace().find(|word| word.starts_with("sha256:")).map(str::to_owned)
     };
-    assert!(digest(first).is_some_and(|digest| digest.len() > 64), "{}", first.told);
+    assert!(digest(first).is_some_and(|digest| digest.len() > 64), "{}", first.told());
     assert_eq!(digest(first), digest(&second));
     assert_eq!(first.files(), second.files());
 }
@@ -83,7 +24,7 @@ fn two_builds_of_the_image_have_one_digest() {
 #[test]
 fn the_image_says_what_it_is_and_has_what_that_of_kes_had() {
     let image = Image::get();
-    let manifest = image.blob(&image.json(&image.path.join("index.json"))["manifests"][0]);
+    let manifest = image.manifest();
     let config = image.blob(&manifest["config"]);
     let run = &config["config"];
     assert_eq!(run["Entrypoint"], serde_json::json!(["/kes"]));
@@ -223,7 +164,7 @@ fn the_containerfile_makes_an_image_of_the_same_form() {
     }
     assert!(last.contains("/tmp/install / /tmp/kms"), "the layout is that of packaging/install");
     let image = Image::get();
-    let manifest = image.blob(&image.json(&image.path.join("index.json"))["manifests"][0]);
+    let manifest = image.manifest();
     let labels = image.blob(&manifest["config"])["config"]["Labels"].clone();
     for label in labels.as_object().unwrap().keys().filter(|name| !name.ends_with(".created")) {
         assert!(last.contains(label.as_str()), "{label}");

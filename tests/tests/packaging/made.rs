@@ -61,6 +61,7 @@ impl Packages {
                 done(
                     script("packages")
                         .args(["--version", version, "--binary", text(binary())])
+                        .arg("--out")
                         .arg(dir.path()),
                 )
                 .ok();

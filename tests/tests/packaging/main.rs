@@ -7,4 +7,5 @@ mod glibc;
 mod image;
 mod install;
 mod made;
+mod oci;
 mod rpm;
