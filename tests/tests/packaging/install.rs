@@ -128,6 +128,16 @@ fn from_nothing_to_an_encrypted_object_and_through_the_life_of_the_package() {
     );
     assert!(denied.stderr.contains("not authorized"), "{denied:?}");
 
+    for file in [
+        "bash-completion/completions/kms",
+        "zsh/vendor-completions/_kms",
+        "fish/vendor_completions.d/kms.fish",
+        "man/man1/kms.1.gz",
+        "man/man1/kms-init.1.gz",
+        "man/man1/kes.1.gz",
+    ] {
+        debian.run(&format!("test -s /usr/share/{file}")).ok();
+    }
     let names = debian.run("kes --version && readlink -f /usr/bin/kes").ok();
     assert!(names.ends_with("/usr/bin/kms\n"), "{names}");
 
