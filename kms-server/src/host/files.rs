@@ -13,6 +13,9 @@ use super::shell::shell_quote;
 /// The mode of a file that only its owner may read.
 pub const PRIVATE: u32 = 0o600;
 
+/// The mode of a file that only its owner and its group may read.
+pub const FOR_GROUP: u32 = 0o640;
+
 /// The mode of a file that everybody may read.
 pub const PUBLIC: u32 = 0o644;
 
@@ -63,6 +66,16 @@ pub fn overwrite(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// Creates a directory and its parents, which only their owner may enter. An existing directory is left as it is.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Creates a directory and its parents, which everybody may enter. An existing directory is left as it is.
+pub fn public_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+    // The umask has reduced the mode above.
+    fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 /// Who may read a file that others must not change.

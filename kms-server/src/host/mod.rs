@@ -7,3 +7,4 @@ pub mod partial;
 pub mod platform;
 pub mod process;
 pub mod shell;
+pub mod users;

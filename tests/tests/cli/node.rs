@@ -104,6 +104,43 @@ fn init_makes_all_that_a_server_needs() {
 }
 
 #[test]
+fn init_for_a_minio_makes_its_policy_and_its_variables() {
+    let node = Node::init(&["--minio"]);
+    let made: Value = serde_json::from_str(&node.made).unwrap();
+    assert_eq!(made["minio"]["variables"], text(&node.path("minio.env")));
+    let mode = fs::metadata(node.path("minio.env")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let variables = fs::read_to_string(node.path("minio.env")).unwrap();
+    let variable = |name: &str| {
+        let found = variables.lines().find_map(|line| line.strip_prefix(&format!("MINIO_KMS_KES_{name}=")));
+        found.unwrap_or_else(|| panic!("{name} in {variables}")).to_owned()
+    };
+    assert_eq!(variable("ENDPOINT"), "https://localhost:7373");
+    assert_eq!(variable("CAPATH"), text(&node.path("server.crt")));
+    let identity = Shell::default().run(&["identity", "of", &variable("API_KEY")]).ok();
+    assert_eq!(made["minio"]["identity"], identity.trim());
+    assert_ne!(made["identity"], identity.trim(), "it is not the admin");
+    let config = fs::read_to_string(node.path("config.toml")).unwrap();
+    assert!(config.contains(identity.trim()) && !config.contains("kes:v1:"), "{config}");
+
+    let told = node.check().ok();
+    assert!(told.contains("0 errors, 0 warnings"), "{told}");
+    let server = node.serve();
+    let minio = node.client(&server).set("KES_API_KEY", variable("API_KEY"));
+    let key = variable("KEY_NAME");
+    minio.run(&["key", "create", &key]).ok();
+    minio.run(&["key", "dek", &key]).ok();
+    for refused in [["key", "create", "other"], ["key", "rm", &key]] {
+        let error = minio.run(&refused).error();
+        assert!(error.contains("not authorized"), "{refused:?}: {error}");
+    }
+
+    for usage in [&["init"] as &[&str], &["init", "--system", "/etc/kms"]] {
+        assert_eq!(Shell::default().run(usage).status.code(), Some(2), "{usage:?}");
+    }
+}
+
+#[test]
 fn a_node_serves_keeps_its_keys_and_passes_the_check() {
     let node = Node::init(&["--dns", "kms.example.org,localhost", "--ip", "127.0.0.1"]);
     assert_eq!(facts(&node.path("server.crt")).dns_names, ["kms.example.org", "localhost"]);

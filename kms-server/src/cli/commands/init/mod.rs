@@ -1,4 +1,6 @@
-//! `kms init`: creates everything that a single server needs, in one directory.
+//! `kms init`: creates everything that a single server needs, in one directory or in the layout of the packages.
+
+mod paths;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,6 +12,7 @@ use kms_fs::FsConfig;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use self::paths::Paths;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::credentials::apikey::ApiKey;
@@ -24,8 +27,14 @@ const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 #[derive(clap::Args)]
 pub struct Args {
     /// The directory to create everything in.
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "system", conflicts_with = "system")]
+    directory: Option<PathBuf>,
+    /// Complete the installation of a package: files in /etc/kms, the store in /var/lib/kms, for the service kms.
+    #[arg(long)]
+    system: bool,
+    /// Also create an API key and a policy for a MinIO, and write its variables to the file minio.env.
+    #[arg(long)]
+    minio: bool,
     /// A host name by which clients reach the server [default without --ip: localhost and the name of this machine].
     #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
     dns: Vec<String>,
@@ -48,6 +57,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 struct Created {
     api_key: Zeroizing<String>,
     admin: Identity,
+    minio: Option<Identity>,
     paths: Paths,
     host: String,
 }
@@ -58,16 +68,13 @@ struct Created {
 /// Nothing that exists is overwritten: if any of the files exists, nothing is created. There is one exception. If an earlier
 /// call was cut off before the root key got its final name, the store is completed.
 fn create(args: &Args) -> Result<Created, Failure> {
-    let directory = std::path::absolute(&args.directory)
-        .map_err(|error| Failure::new(files::failed(&args.directory, &error)))?;
-    let paths = Paths::in_directory(&directory);
+    let paths = args.paths()?;
     let found = kms_fs::look(&paths.data, &paths.root_key)?;
-    let is_begun = found.begun && !found.root_key;
-    let in_the_way = |path: &&Path| path.symlink_metadata().is_ok() && !(is_begun && *path == paths.data);
-    if let Some(path) = paths.all().into_iter().find(in_the_way) {
+    if let Some(path) = paths.in_the_way(found.begun && !found.root_key) {
+        let (path, instead) =
+            (path.display(), if args.system { "see docs/install.md" } else { "choose another directory" });
         return Err(Failure::new(format!(
-            "{}: it exists already, and nothing is overwritten: choose another directory",
-            path.display()
+            "{path}: it exists already, and nothing is overwritten: {instead}"
         )));
     }
     let (dns, ip) = args.names();
@@ -81,22 +88,36 @@ fn create(args: &Args) -> Result<Created, Failure> {
     }
     .with_new_key()?;
     let admin = ApiKey::generate()?;
+    let minio = args.minio.then(ApiKey::generate).transpose()?;
 
-    let make_directory = |path: &Path| {
-        files::private_directory(path).map_err(|error| Failure::new(files::failed(path, &error)))
-    };
     let write = |path: &Path, content: &[u8], mode| {
         files::write_new(path, content, mode).map_err(|error| Failure::new(files::failed(path, &error)))
     };
-    make_directory(&directory)?;
+    paths.make_directory().map_err(Failure::new)?;
     drop(kms_fs::create_with_root_key_file(&FsConfig::new(&paths.data), &paths.root_key)?);
+    paths.hand_over_store().map_err(Failure::new)?;
     write(&paths.key, certified.key_pem().as_bytes(), files::PRIVATE)?;
     write(&paths.cert, certified.chain_pem().as_bytes(), files::PUBLIC)?;
-    write(&paths.config, config(&paths, admin.identity()).as_bytes(), files::PUBLIC)?;
-    Ok(Created { api_key: admin.to_text(), admin: admin.identity(), paths, host })
+    if let Some(minio) = &minio {
+        write(&paths.minio, minio_variables(&paths, &host, minio).as_bytes(), files::PRIVATE)?;
+    }
+    let minio = minio.map(|minio| minio.identity());
+    let config_mode = if paths.is_of_packages() { files::FOR_GROUP } else { files::PUBLIC };
+    // The last one: the unit starts the service as soon as there is a config.
+    write(&paths.config, config(&paths, admin.identity(), minio).as_bytes(), config_mode)?;
+    paths.let_server_read(&paths.config).map_err(Failure::new)?;
+    Ok(Created { api_key: admin.to_text(), admin: admin.identity(), minio, paths, host })
 }
 
 impl Args {
+    /// Returns where everything goes.
+    fn paths(&self) -> Result<Paths, Failure> {
+        let Some(directory) = &self.directory else { return Paths::of_packages().map_err(Failure::new) };
+        let absolute =
+            std::path::absolute(directory).map_err(|error| Failure::new(files::failed(directory, &error)))?;
+        Ok(Paths::in_directory(&absolute))
+    }
+
     /// Returns the host names and addresses for the certificate.
     fn names(&self) -> (Vec<String>, Vec<IpAddr>) {
         if !self.dns.is_empty() || !self.ip.is_empty() {
@@ -113,7 +134,7 @@ impl Args {
 
 impl Created {
     fn to_json(&self) -> Value {
-        json!({
+        let mut made = json!({
             "api_key": *self.api_key,
             "identity": self.admin.to_string(),
             "config": self.paths.config,
@@ -121,13 +142,17 @@ impl Created {
             "data": self.paths.data,
             "cert": self.paths.cert,
             "key": self.paths.key,
-        })
+        });
+        if let Some(minio) = self.minio {
+            made["minio"] = json!({ "identity": minio.to_string(), "variables": self.paths.minio });
+        }
+        made
     }
 }
 
 impl fmt::Display for Created {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Paths { config, root_key, data, cert, key } = &self.paths;
+        let Paths { config, root_key, data, cert, key, .. } = &self.paths;
         writeln!(f, "Config            {}", config.display())?;
         writeln!(f, "Certificate       {}", cert.display())?;
         writeln!(f, "Private key       {}", key.display())?;
@@ -140,38 +165,23 @@ impl fmt::Display for Created {
         writeln!(f, "Admin's API key   {}", *self.api_key)?;
         writeln!(f, "                  It is shown this once; the config holds only its identity:")?;
         writeln!(f, "                  {}\n", self.admin)?;
+        if self.minio.is_some() {
+            let minio = &self.paths.minio;
+            writeln!(f, "MinIO's variables {}", minio.display())?;
+            writeln!(f, "                  They hold an API key for keys whose names begin with minio-.\n")?;
+        }
         writeln!(f, "Start the server:\n")?;
-        writeln!(f, "    kms server --config {}\n", shell_quote(config))?;
-        writeln!(f, "Then, in another shell:\n")?;
+        if self.paths.is_of_packages() {
+            writeln!(f, "    systemctl enable --now kms\n")?;
+            writeln!(f, "Then:\n")?;
+        } else {
+            writeln!(f, "    kms server --config {}\n", shell_quote(config))?;
+            writeln!(f, "Then, in another shell:\n")?;
+        }
         writeln!(f, "    export KES_SERVER=https://{}:7373", bracketed(&self.host))?;
         writeln!(f, "    export KES_CA_CERT={}", shell_quote(cert))?;
         writeln!(f, "    export KES_API_KEY={}", *self.api_key)?;
         write!(f, "    kms key create my-key")
-    }
-}
-
-/// The files and directories to create.
-struct Paths {
-    config: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
-    root_key: PathBuf,
-    data: PathBuf,
-}
-
-impl Paths {
-    fn in_directory(directory: &Path) -> Self {
-        Self {
-            config: directory.join("config.toml"),
-            cert: directory.join("server.crt"),
-            key: directory.join("server.key"),
-            root_key: directory.join("root.key"),
-            data: directory.join("data"),
-        }
-    }
-
-    fn all(&self) -> [&Path; 5] {
-        [&self.config, &self.cert, &self.key, &self.root_key, &self.data]
     }
 }
 
@@ -184,11 +194,27 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// Returns the text of the config.
-fn config(paths: &Paths, admin: Identity) -> String {
+/// Returns the variables by which a MinIO uses this server, as shells and systemd read them.
+fn minio_variables(paths: &Paths, host: &str, api_key: &ApiKey) -> Zeroizing<String> {
+    Zeroizing::new(format!(
+        "# For the MinIO of this node: made by `kms init --minio`. The API key is the identity of [policy.minio].\n\
+         MINIO_KMS_KES_ENDPOINT=https://{}:7373\n\
+         MINIO_KMS_KES_API_KEY={}\n\
+         MINIO_KMS_KES_CAPATH={}\n\
+         MINIO_KMS_KES_KEY_NAME=minio-default-key\n",
+        bracketed(host),
+        *api_key.to_text(),
+        shell_quote(&paths.cert),
+    ))
+}
+
+/// Returns the text of the config. The policy of a MinIO is a comment if there is none.
+fn config(paths: &Paths, admin: Identity, minio: Option<Identity>) -> String {
     let quoted = |path: &Path| toml_edit::Value::from(path.display().to_string()).to_string();
     let Paths { cert, key, root_key, data, .. } = paths;
     let (cert, key, root_key, data) = (quoted(cert), quoted(key), quoted(root_key), quoted(data));
+    let hash = if minio.is_some() { "" } else { "# " };
+    let minio = minio.map_or("<the 64 hex digits of the identity>".to_owned(), |minio| minio.to_string());
     format!(
         r#"# Made by `kms init`. `kms check --config` tells what is wrong with it.
 address = "0.0.0.0:7373"
@@ -207,15 +233,16 @@ path = {data}
 root_key_file = {root_key}
 
 # An application gets an identity by `kms identity new`, and what it may do by a policy:
-# [policy.minio]
-# allow = [
-#     "/v1/key/create/minio-*",
-#     "/v1/key/describe/minio-*",
-#     "/v1/key/generate/minio-*",
-#     "/v1/key/decrypt/minio-*",
-#     "/v1/status",
-# ]
-# identities = ["<the 64 hex digits of the identity>"]
+{hash}[policy.minio]
+{hash}allow = [
+{hash}    "/v1/key/create/minio-*",
+{hash}    "/v1/key/describe/minio-*",
+{hash}    "/v1/key/generate/minio-*",
+{hash}    "/v1/key/decrypt/minio-*",
+{hash}    "/v1/key/list/*",
+{hash}    "/v1/status",
+{hash}]
+{hash}identities = ["{minio}"]
 "#
     )
 }
