@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::counters::CacheCounters;
 use crate::deletion::{Deletion, Purge, Purged};
 use crate::error::Result;
 use crate::identity::{Identity, Request};
-use crate::kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo};
+use crate::kms::{Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo};
 use crate::listing::{ListQuery, Page};
 use crate::name::KeyName;
 use crate::primitives::SecretBytes;

@@ -63,6 +63,7 @@ mod client;
     reason = "a broken rule has to panic"
 )]
 pub mod contract;
+mod counters;
 mod deletion;
 mod error;
 mod identity;
@@ -81,10 +82,11 @@ mod sync;
 pub mod transfer;
 
 pub use client::Client;
+pub use counters::CacheCounters;
 pub use deletion::{DeletedKey, DeletedPage, Deletion, Purge, Purged, Resolution};
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{Identity, Request, Waiter};
-pub use kms::{CacheCounters, Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo, VersionUse};
+pub use kms::{Capabilities, ImportedKey, KeyInfo, Kms, Rotation, VersionInfo, VersionUse};
 pub use listing::{ListQuery, Page};
 pub use name::{InvalidName, KeyName};
 pub use primitives::seal::DataKey;

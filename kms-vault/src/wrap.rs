@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, Wrapper};
 use kms_core::{Error, ErrorKind, Result, StoreStatus};

@@ -76,10 +76,10 @@ impl<S: KeyStore> Backend<S> {
             Err(_) => Err(Error::new(ErrorKind::Timeout, "wait for the key store")),
         };
         match &result {
-            Err(error) if error.kind().is_outage() => self.note_away(error),
-            Err(error) if matches!(error.kind(), ErrorKind::Internal) => {}
             // A refused write says nothing of reads, and what a replica lacks nothing of what it has.
             Err(error) if error.kind().is_of_writes() || error.kind() == ErrorKind::Behind => {}
+            Err(error) if error.kind().is_outage() => self.note_away(error),
+            Err(error) if matches!(error.kind(), ErrorKind::Internal) => {}
             _ => self.note_here(),
         }
         result

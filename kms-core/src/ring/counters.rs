@@ -1,7 +1,7 @@
 //! What is counted of a cache.
 
+use crate::counters::CacheCounters;
 use crate::error::{Error, ErrorKind};
-use crate::kms::CacheCounters;
 use crate::sync::{AtomicU64, Ordering};
 
 /// A number that many tasks advance.

@@ -96,7 +96,11 @@ async fn a_lost_key_that_a_replica_has_stays_lost() {
     create(&ring).await;
     let record = store.bytes(&entry()).unwrap();
     store.lose(&entry()).unwrap();
-    until("the loss is told", async || amiss(&ring).await.contains("lost 1 key")).await;
+    until("the loss is told", async || {
+        seal(&ring).await.unwrap();
+        amiss(&ring).await.contains("lost 1 key")
+    })
+    .await;
     becomes_replica(&ring, true);
     store.create(&entry(), &record).await.unwrap();
     for _ in 0..5 {

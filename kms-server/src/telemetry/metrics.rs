@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use kms_core::Kms;
 use prometheus::{Encoder as _, Gauge, Histogram, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::buckets::BUCKETS;
 use super::families::{Counter, CounterVec, counter, gauge, histogram, register};
 use super::policy_durations::{OfPolicies, PolicyDurations};
 use super::version_uses::VersionUses;
@@ -23,10 +24,6 @@ pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The upper bounds of KES's buckets, in seconds.
 const KES_BUCKETS: [f64; 10] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 3.0, 5.0, 10.0];
-
-/// The upper bounds of our buckets, in seconds. A request for a cached key takes a tenth of a millisecond.
-pub(super) const BUCKETS: [f64; 14] =
-    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
 
 /// All metrics of a server.
 pub struct Metrics {

@@ -1,6 +1,7 @@
 //! What the server reports about its work: the error log, the audit log and the metrics.
 
 pub mod audit;
+mod buckets;
 pub mod error_log;
 mod families;
 pub mod hub;

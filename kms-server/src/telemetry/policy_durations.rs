@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, Registry};
 
+use super::buckets::BUCKETS;
 use super::families::register;
-use super::metrics::BUCKETS;
 
 /// The most policies with a histogram of their own: each has 17 series, and together they are 80 kB of text.
 const MOST: usize = 64;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use kms_core::primitives::SecretBytes;
 use kms_core::store::{EntryName, KeyStore, StoreCapabilities};
 use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};

@@ -18,9 +18,8 @@ use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use self::reading::Reading;
 use self::report::Report;
-use self::screen::Screen;
+use self::screen::{Screen, Update};
 use self::server::{Line, Server};
 use self::table::{Order, Table};
 use self::view::{SLOWEST, State, View};
@@ -53,14 +52,6 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     connection: Connection,
-}
-
-/// News for the view.
-pub enum Update {
-    /// What the server with this number answered.
-    Answer(usize, Result<Reading, String>),
-    /// The process shall end.
-    Stop,
 }
 
 /// Shows the servers until the user leaves, or prints the view.

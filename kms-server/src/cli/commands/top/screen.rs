@@ -11,7 +11,7 @@ use ratatui::text::{Line as Shown, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
-use super::Update;
+use super::reading::Reading;
 use super::table::{Line, Order, Table};
 use super::view::{SLOWEST, State, View};
 use super::wrong::Wrong;
@@ -20,6 +20,14 @@ use crate::cli::failure::Failure;
 
 /// How long a key or an answer may wait until it is seen.
 const TICK: Duration = Duration::from_millis(100);
+
+/// News for the view.
+pub enum Update {
+    /// What the server with this number answered.
+    Answer(usize, Result<Reading, String>),
+    /// The process shall end.
+    Stop,
+}
 
 /// What the user chose.
 #[derive(Clone, Debug)]
