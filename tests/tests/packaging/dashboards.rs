@@ -107,6 +107,7 @@ async fn each_query_of_the_dashboard_and_each_alert_has_data() {
     load.local = local.admin();
     load.run(Duration::from_secs(6), &shared).await;
     bao.unseal().await;
+    strict.crowd().await;
     load.run(Duration::from_secs(4), &shared).await;
     let end = now();
 
