@@ -20,8 +20,8 @@ pub struct Manager {
     config: Arc<PostgresConfig>,
     tls: Tls,
     wanted: Wanted,
-    /// The host of the last connection. It is tried first: a host that is away costs its time at each attempt.
-    last: AtomicUsize,
+    /// The host that is tried first: that of the last connection, since a host that is away costs its time at each attempt.
+    first: AtomicUsize,
     is_made: OnceCell<()>,
 }
 
@@ -30,11 +30,13 @@ impl managed::Manager for Manager {
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        let first = self.last.load(Ordering::Relaxed);
         let hosts: &[Host] = &self.config.hosts;
-        let (connection, index) =
-            Connection::to_one_of(hosts, first, self.wanted, &self.config, &self.tls, None).await?;
-        self.last.store(index, Ordering::Relaxed);
+        let began = self.first.load(Ordering::Relaxed);
+        let mut attempt = Attempt { first: &self.first, began, hosts: hosts.len(), has_ended: false };
+        let connected = Connection::to_one_of(hosts, began, self.wanted, &self.config, &self.tls, None).await;
+        attempt.has_ended = true;
+        let (connection, index) = connected?;
+        self.first.store(index, Ordering::Relaxed);
         if self.config.create_schema && self.wanted == Wanted::Primary {
             self.is_made.get_or_try_init(|| schema::make(&connection, &self.config)).await?;
         }
@@ -43,6 +45,25 @@ impl managed::Manager for Manager {
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Failure> {
         if connection.is_closed() { Err(RecycleError::message("it ended")) } else { Ok(()) }
+    }
+}
+
+/// An attempt to connect. A host that hangs can take all the time that a call has. So after an attempt that was given up
+/// the next one begins with another host.
+struct Attempt<'a> {
+    first: &'a AtomicUsize,
+    began: usize,
+    hosts: usize,
+    has_ended: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let next = (self.began + 1) % self.hosts.max(1);
+            // Of several attempts that were given up, one moves on.
+            let _ = self.first.compare_exchange(self.began, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 }
 
@@ -57,7 +78,7 @@ impl Pool {
             config: Arc::clone(config),
             tls: tls.clone(),
             wanted,
-            last: AtomicUsize::new(0),
+            first: AtomicUsize::new(0),
             is_made: OnceCell::new(),
         };
         let pool = managed::Pool::builder(manager).max_size(config.pool).build();

@@ -63,6 +63,26 @@ async fn a_network_that_drops_is_an_outage_within_the_timeout() {
     assert_eq!(kind(store.get(&entry("second")).await), Some(ErrorKind::NotFound));
 }
 
+/// The first server takes connections and answers none, as with a disk that hangs. Another one has its place by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_does_not_hide_the_one_that_took_its_place() {
+    let server = Postgres::start().await;
+    let standby = server.standby("spare").await;
+    let cable = Cable::to(server.port()).await;
+    let store = open(PostgresConfig {
+        timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        ..config(&[cable.port(), standby.port()])
+    });
+    store.create(&entry("key"), &record()).await.unwrap();
+    cable.set(State::Dropping);
+    standby.promote();
+    let write = async || store.create(&entry("second"), &record()).await;
+    let ((), took) = until_it_works(Duration::from_secs(10), write).await;
+    assert!(took < Duration::from_secs(5), "writes were back after {took:?}");
+    assert!(store.get(&entry("key")).await.unwrap() == record());
+}
+
 /// The table lies on a file system of some megabytes, and the server's log on another.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_and_takes_nothing_that_was_acknowledged() {
