@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kms_core::primitives::SecretBytes;
 use kms_core::store::{Changes, EntryName, KeyStore, Notes, StoreCapabilities, next_segments};
 use kms_core::{Error, ErrorKind, KeyName, ListQuery, Page, Result, StoreStatus};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -59,6 +59,9 @@ struct Inner {
     doubts: Arc<Doubts>,
     listening: Arc<Listening>,
 }
+
+/// The right to make a write, which the parts of one write share.
+type Pass = Arc<OwnedSemaphorePermit>;
 
 /// A write for its task: what it is called, what it changes, and how its outcome is found out.
 struct Write {
@@ -112,9 +115,8 @@ impl Inner {
     /// Makes a write in a task of its own, and waits for it for a time.
     async fn write(self: &Arc<Self>, write: Write) -> Result<()> {
         let (operation, config) = (write.operation.clone(), &self.config);
-        let busy = || Failure::Busy("writes").into_error(operation.clone());
-        let pass = timeout(config.timeout, Arc::clone(&self.writes).acquire_owned()).await;
-        let pass = pass.map_err(|_| busy())?.map_err(|_| busy())?;
+        let pass =
+            self.pass(config.timeout).await.map_err(|failure| failure.into_error(operation.clone()))?;
         let doubt = match write.record {
             Some(_) => Doubt::Created { since: Instant::now() },
             None => Doubt::Deleted,
@@ -125,7 +127,7 @@ impl Inner {
         // It gives up looking before the caller does, who then hears why.
         let (this, until) = (Arc::clone(self), Instant::now() + config.write_timeout.mul_f64(0.9));
         tokio::spawn(async move {
-            let (end, result) = this.carry_out(&write, until).await;
+            let (end, result) = this.carry_out(&write, &pass, until).await;
             flight.end(end);
             drop(pass);
             // The caller may have left; the ring reads it back when it is asked again.
@@ -143,7 +145,34 @@ impl Inner {
         result
     }
 
-    async fn carry_out(&self, write: &Write, until: Instant) -> (End, Result<()>) {
+    /// Takes one of the passes for writes. It goes with the last clone.
+    async fn pass(&self, within: Duration) -> std::result::Result<Pass, Failure> {
+        let pass = timeout(within, Arc::clone(&self.writes).acquire_owned()).await;
+        pass.ok().and_then(std::result::Result::ok).map(Arc::new).ok_or(Failure::Busy("writes"))
+    }
+
+    /// Reads a row by a transaction that writes. It goes on with the pass when the caller has waited long enough: cut off it
+    /// would leave a session behind that waits for a standby, and the next read another one.
+    async fn read_kept(
+        self: &Arc<Self>,
+        name: &EntryName,
+        pass: Pass,
+        within: Duration,
+    ) -> std::result::Result<Option<SecretBytes>, Failure> {
+        let (told, outcome) = oneshot::channel();
+        let (this, name) = (Arc::clone(self), name.clone());
+        tokio::spawn(async move {
+            let read = this.transactions.read_kept(&name).await;
+            drop(pass);
+            let _ = told.send(read); // the caller may have left
+        });
+        match timeout(within, outcome).await {
+            Ok(read) => read.unwrap_or_else(|_| Err(Failure::Internal("its task ended".to_owned()))),
+            Err(_) => Err(Failure::Timeout(within.as_millis())),
+        }
+    }
+
+    async fn carry_out(self: &Arc<Self>, write: &Write, pass: &Pass, until: Instant) -> (End, Result<()>) {
         let operation = write.operation.as_str();
         let trouble = match self.transactions.make(&write.steps).await {
             Ok(None) => return (End::Kept, Ok(())),
@@ -176,7 +205,7 @@ impl Inner {
             if left.is_zero() {
                 return (End::Unknown, Err(unknown(&last)));
             }
-            match self.transactions.read_kept(&write.name, left).await {
+            match self.read_kept(&write.name, Arc::clone(pass), left).await {
                 Ok(Some(found)) if found == **record => return (End::Kept, Ok(())),
                 Ok(Some(_)) => {
                     let why = "another record was read back";
@@ -192,9 +221,12 @@ impl Inner {
     }
 
     /// Reads a row of which a plain read proves nothing.
-    async fn get_in_doubt(&self, name: &EntryName, doubt: Doubt) -> Result<SecretBytes> {
-        let operation = format!("read {}", self.place(name));
-        let read = self.transactions.read_kept(name, self.config.timeout).await;
+    async fn get_in_doubt(self: &Arc<Self>, name: &EntryName, doubt: Doubt) -> Result<SecretBytes> {
+        let (operation, until) = (format!("read {}", self.place(name)), Instant::now() + self.config.timeout);
+        let read = match self.pass(self.config.timeout).await {
+            Ok(pass) => self.read_kept(name, pass, until.saturating_duration_since(Instant::now())).await,
+            Err(failure) => Err(failure),
+        };
         match (read.map_err(|failure| failure.into_error_of_read(operation.clone()))?, doubt) {
             (Some(record), Doubt::Created { .. }) => {
                 self.doubts.settle(name);

@@ -88,34 +88,26 @@ impl Transactions {
 
     /// Reads a row by a transaction that writes and that is kept; `None` if there is no row.
     ///
-    /// The commit stands behind that of the row, so wherever the one is kept, so is the other.
-    pub async fn read_kept(
-        &self,
-        name: &EntryName,
-        within: Duration,
-    ) -> Result<Option<SecretBytes>, Failure> {
-        let reading = async {
-            let probe = EntryName::probe().map_err(|error| Failure::Internal(error.to_string()))?;
-            let content = Arc::new(SecretBytes::from(b"probe".as_slice()));
-            let (insert, delete) = (Step::Insert(probe.clone(), content), Step::Delete(probe));
-            let lease = self.begin().await?;
-            let rows = lease.query(&self.sql.read, &[(&name.as_str(), Type::TEXT)]).await?;
-            let record: Option<Vec<u8>> = match rows.first() {
-                Some(row) => row.try_get(1)?,
-                None => return Err(Failure::Internal("a SELECT without a row".to_owned())),
-            };
-            let (inserted, deleted) =
-                tokio::join!(biased; self.step(&lease, &insert), self.step(&lease, &delete));
-            if !inserted? || !deleted? {
-                return Err(Failure::Internal(
-                    "a row of our own could not be inserted and deleted".to_owned(),
-                ));
-            }
-            let committed = lease.run("COMMIT").await;
-            kept(lease, committed).map_err(|trouble| trouble.failure)?;
-            Ok(record.map(SecretBytes::new))
+    /// The commit stands behind that of the row, so wherever the one is kept, so is the other. It waits as long as the server
+    /// does: a session that waits for a standby does not notice that its client went away.
+    pub async fn read_kept(&self, name: &EntryName) -> Result<Option<SecretBytes>, Failure> {
+        let probe = EntryName::probe().map_err(|error| Failure::Internal(error.to_string()))?;
+        let content = Arc::new(SecretBytes::from(b"probe".as_slice()));
+        let (insert, delete) = (Step::Insert(probe.clone(), content), Step::Delete(probe));
+        let lease = self.begin().await?;
+        let rows = lease.query(&self.sql.read, &[(&name.as_str(), Type::TEXT)]).await?;
+        let record: Option<Vec<u8>> = match rows.first() {
+            Some(row) => row.try_get(1)?,
+            None => return Err(Failure::Internal("a SELECT without a row".to_owned())),
         };
-        timeout(within, reading).await.unwrap_or(Err(Failure::Timeout(within.as_millis())))
+        let (inserted, deleted) =
+            tokio::join!(biased; self.step(&lease, &insert), self.step(&lease, &delete));
+        if !inserted? || !deleted? {
+            return Err(Failure::Internal("a row of our own could not be inserted and deleted".to_owned()));
+        }
+        let committed = lease.run("COMMIT").await;
+        kept(lease, committed).map_err(|trouble| trouble.failure)?;
+        Ok(record.map(SecretBytes::new))
     }
 
     /// Begins a transaction, over another connection if the first leads nowhere.

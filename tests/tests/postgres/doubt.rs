@@ -109,6 +109,40 @@ async fn a_lost_connection_leaves_a_doubt_and_no_absence() {
     until("it is known", async || store.get(&entry("key")).await.is_ok_and(|found| found == record())).await;
 }
 
+/// Has commits wait for a standby that is not there. One write waits then: the server takes a setting in a moment later.
+async fn no_standby(server: &Postgres) {
+    server.set("synchronous_standby_names", "spare");
+    let store = open(PostgresConfig { write_timeout: Duration::from_millis(300), ..server.config() });
+    let mut number = 0;
+    while store.create(&entry(&format!("waits-{number}")), &record()).await.is_ok() {
+        number += 1;
+    }
+}
+
+/// A session that waits for a standby does not notice that its client went away. Clients ask again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_of_a_name_in_doubt_leave_no_sessions_behind() {
+    let server = Postgres::start().await;
+    no_standby(&server).await;
+    let store = open(PostgresConfig {
+        pool: 4,
+        write_timeout: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        ..server.config()
+    });
+    assert_eq!(kind(store.create(&entry("key"), &record()).await), Some(ErrorKind::Timeout));
+    for _ in 0..4 {
+        let read = kind(store.get(&entry("key")).await);
+        assert!(read.is_some_and(ErrorKind::is_outage), "{read:?}");
+    }
+    assert_eq!(server.sql(WAITING), "3", "half of our connections wait, and the one of the first write");
+    assert_eq!(kind(store.get(&entry("absent")).await), Some(ErrorKind::NotFound), "other reads go on");
+    server.set("synchronous_standby_names", "");
+    until("it is known", async || store.get(&entry("key")).await.is_ok_and(|found| found == record())).await;
+    let probes = "SELECT count(*) FROM kms.kms_keys WHERE name LIKE '.%'";
+    until("no probe is left", async || server.sql(probes) == "0").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_a_standby_does_not_have_is_no_absence() {
     let mut server = Postgres::start().await;
