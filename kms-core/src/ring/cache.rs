@@ -200,6 +200,9 @@ impl<S: KeyStore> Cache<S> {
 
     /// Drops a key that was deleted here.
     pub fn drop_key(&self, name: &KeyName, fingerprint: Option<&Fingerprint>) {
+        // What is in memory may be another key, which the store lost.
+        let other = self.in_memory(name).filter(|held| Some(held.fingerprint()) != fingerprint);
+        self.keep_in_doubt(name, other);
         self.forget(name);
         if let Some(fingerprint) = fingerprint {
             self.report.former.note(name, *fingerprint);

@@ -64,6 +64,10 @@ async fn mark_deleted<S: KeyStore>(
     // The key is deleted, or that is not known. No copy in memory is used.
     let held = cache.in_memory(name);
     cache.drop_key(name, Some(first.fingerprint()));
+    // A store that fails now may come back without the key, and the delete was none.
+    if made.is_err() {
+        cache.keep_in_doubt(name, held.clone());
+    }
     if !made? {
         return Err(deleted(name));
     }

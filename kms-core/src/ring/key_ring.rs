@@ -290,8 +290,14 @@ impl<S: KeyStore> Kms for KeyRing<S> {
         // to read, the store still decides, since it may hold the rest of a key that was deleted in the backend.
         let key = match self.cache.try_key_past(request, name).await {
             Ok(key) => Some(key),
-            // A key that is made at this moment would be lost for ever.
-            Err(error) if error.kind() == ErrorKind::NotFound && self.cache.grace.is_zero() => None,
+            // A key that is made at this moment would be lost for ever, and without a note others would take it for lost.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && self.cache.grace.is_zero()
+                    && !self.cache.notes_removals() =>
+            {
+                None
+            }
             Err(error) => return Err(error),
         };
         let (cache, caller, name) = (Arc::clone(&self.cache), request.identity, name.clone());

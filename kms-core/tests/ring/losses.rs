@@ -375,3 +375,49 @@ async fn an_outage_takes_no_key_away_and_serves_none_for_longer() {
     is_told(&ring).await;
     assert_eq!(open(&ring, &sealed).await.unwrap().expose(), b"text");
 }
+
+/// The store goes away in the middle of a delete, and what comes back has lost the key.
+#[tokio::test]
+async fn a_delete_that_fails_takes_no_lost_key_away() {
+    let store = Arc::new(MemoryStore::noting());
+    let ring = server(&store, LONG, Duration::from_secs(3600));
+    create(&ring).await;
+    let sealed = seal(&ring).await.unwrap();
+    *ring.store().creates_fail.lock().unwrap() = Some(ErrorKind::Unreachable);
+    assert_eq!(kind(delete(&ring).await), Some(ErrorKind::Unreachable));
+    store.lose(&entry()).unwrap();
+    *ring.store().creates_fail.lock().unwrap() = None;
+    assert_eq!(open(&ring, &sealed).await.unwrap().expose(), b"text");
+    is_told(&ring).await;
+    restore(&ring).await.unwrap();
+    assert_eq!(open(&deaf(&store, LONG), &sealed).await.unwrap().expose(), b"text");
+}
+
+/// Another server makes a key between the look of a delete and its write.
+#[tokio::test]
+async fn a_delete_of_what_is_not_there_removes_nothing_without_a_note() {
+    let store = Arc::new(MemoryStore::noting());
+    let (one, other) = (deaf(&store, LONG), deaf(&store, LONG));
+    create(&one).await;
+    *other.store().fails.lock().unwrap() = Some(("", ErrorKind::NotFound));
+    assert_eq!(kind(delete(&other).await), Some(ErrorKind::NotFound));
+    assert!(store.bytes(&entry()).is_some(), "it was made after the look");
+}
+
+/// Nobody has looked since the store lost the one key and another server made the other.
+#[tokio::test]
+async fn a_deletion_of_another_key_of_the_name_does_not_take_the_lost_one_along() {
+    for grace in [Duration::ZERO, Duration::from_secs(3600)] {
+        let store = Arc::new(MemoryStore::noting());
+        let ring = server(&store, LONG, grace);
+        let lost = create(&ring).await;
+        let sealed = seal(&ring).await.unwrap();
+        store.lose(&entry()).unwrap();
+        create(&deaf(&store, LONG)).await;
+        delete(&ring).await.unwrap();
+        restore(&ring).await.unwrap();
+        let kept = if grace.is_zero() { name() } else { former_name(&name(), &lost).unwrap() };
+        let opened = deaf(&store, LONG).decrypt(&request("client"), &kept, &sealed, b"c").await.unwrap();
+        assert_eq!(opened.expose(), b"text", "with a grace of {grace:?}");
+    }
+}

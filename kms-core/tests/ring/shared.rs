@@ -13,10 +13,11 @@ use kms_core::{
 
 use super::scripted::{name, request};
 
-/// A mock of a way to a shared store: reads of some entries fail, and notices may not arrive.
+/// A mock of a way to a shared store: reads of some entries and creates fail, and notices may not arrive.
 pub struct Way {
     pub store: Arc<MemoryStore>,
     pub fails: Mutex<Option<(&'static str, ErrorKind)>>,
+    pub creates_fail: Mutex<Option<ErrorKind>>,
     pub is_deaf: bool,
     pub reads: AtomicUsize,
     pub takes: Mutex<Duration>,
@@ -33,6 +34,9 @@ impl KeyStore for Way {
     }
 
     async fn create(&self, name: &EntryName, record: &SecretBytes) -> Result<()> {
+        if let Some(kind) = *self.creates_fail.lock().unwrap() {
+            return Err(Error::new(kind, format!("create '{name}'")));
+        }
         self.store.create(name, record).await
     }
 
@@ -91,6 +95,7 @@ fn way(store: &Arc<MemoryStore>, is_deaf: bool) -> Arc<Way> {
     Arc::new(Way {
         store: Arc::clone(store),
         fails: Mutex::default(),
+        creates_fail: Mutex::default(),
         is_deaf,
         reads: AtomicUsize::new(0),
         takes: Mutex::default(),
