@@ -8,7 +8,7 @@ use kms_core::{Error, ErrorKind, ListQuery, Result};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use crate::config::{PostgresConfig, TlsMode};
+use crate::config::{Host, PostgresConfig, TlsMode};
 use crate::connection::{Connection, Value, Wanted};
 use crate::error::Failure;
 use crate::schema;
@@ -41,12 +41,17 @@ async fn look(config: &Arc<PostgresConfig>, findings: &mut Findings) -> std::res
     let tls = Tls::new(&config.tls).at("tls files")?;
     let connected = Connection::to_one_of(&config.hosts, 0, Wanted::Primary, config, &tls, None).await;
     let (connection, index) = connected.at("connection")?;
-    let host = config.hosts.get(index).map(ToString::to_string).unwrap_or_default();
-    findings.good("connection", format!("'{host}' takes writes, logged in as '{}'", config.user));
+    let host = config.hosts.get(index);
+    let named = host.map(ToString::to_string).unwrap_or_default();
+    findings.good("connection", format!("'{named}' takes writes, logged in as '{}'", config.user));
     if let Some(warning) = config.ignored_pass_file() {
         findings.warn("login", warning.to_string());
     }
-    protection(config, &connection, findings).await.at("tls")?;
+    if host.is_some_and(Host::is_socket) {
+        findings.good("tls", "none over a Unix socket, where nobody is between");
+    } else {
+        protection(config, &connection, findings).await.at("tls")?;
+    }
     if config.create_schema {
         schema::make(&connection, config).await.at("table")?;
     }
@@ -163,17 +168,20 @@ async fn rights(
     findings: &mut Findings,
 ) -> std::result::Result<(), Failure> {
     let has = |right: &str| format!("pg_catalog.has_table_privilege({}, '{right}')", literal(&sql.table));
+    // A right may be given for one column alone.
+    let has_of_any =
+        |right: &str| format!("pg_catalog.has_any_column_privilege({}, '{right}')", literal(&sql.table));
     let others = "SELECT pg_catalog.string_agg(c.named, ', ') FROM (SELECT n.nspname || '.' || c.relname AS named FROM pg_catalog.pg_class c \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'm', 'f') \
         AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_t' \
         AND c.oid <> pg_catalog.to_regclass($1) AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-        AND pg_catalog.has_table_privilege(c.oid, 'SELECT') ORDER BY c.oid LIMIT 5) AS c";
+        AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') ORDER BY c.oid LIMIT 5) AS c";
     let statement = format!(
         "SELECT {}, {}, {}, {} OR {}, (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), ({others})",
         has("SELECT"),
         has("INSERT"),
         has("DELETE"),
-        has("UPDATE"),
+        has_of_any("UPDATE"),
         has("TRUNCATE"),
     );
     let rows = connection.query(&statement, &[(&sql.table, Type::TEXT)]).await?;

@@ -122,15 +122,16 @@ where
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, domain: &str) -> io::Result<Handshake> {
+        // The driver asks for this also where no handshake follows, as over a socket, which has no name.
         let name = ServerName::try_from(domain.to_owned());
-        let name = name.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let name = name.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
         Ok(Handshake { name, config: Arc::clone(&self.0) })
     }
 }
 
 /// A handshake to be made with one server.
 pub struct Handshake {
-    name: ServerName<'static>,
+    name: io::Result<ServerName<'static>>,
     config: Arc<ClientConfig>,
 }
 
@@ -144,7 +145,7 @@ where
 
     fn connect(self, stream: S) -> Self::Future {
         Box::pin(async move {
-            let stream = TlsConnector::from(self.config).connect(self.name, stream).await?;
+            let stream = TlsConnector::from(self.config).connect(self.name?, stream).await?;
             Ok(Stream(Box::new(stream)))
         })
     }

@@ -1,7 +1,7 @@
 //! What `check` finds, and that it proves rights instead of believing in them.
 
 use kms_core::store::{Finding, KeyStore, Level};
-use kms_postgres::{PostgresConfig, check};
+use kms_postgres::{Host, PostgresConfig, Roles, TlsConfig, check};
 use kms_tests::postgres::{Postgres, config};
 use kms_tests::programs::free_port;
 
@@ -84,6 +84,44 @@ async fn what_is_wrong_is_found() {
     assert!(has(&nowhere, "connection", Level::Problem, "refused"), "{nowhere:?}");
     let wrong = check(PostgresConfig { pool: 0, ..server.config() }).await;
     assert!(has(&wrong, "configuration", Level::Problem, "half"), "{wrong:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_to_one_column_are_found() {
+    let server = Postgres::start().await;
+    server.sql(
+        "CREATE TABLE public.other (a int); GRANT SELECT (a) ON public.other TO kms; GRANT UPDATE (record) ON kms.kms_keys TO kms",
+    );
+    let findings = check(server.config()).await;
+    for text in ["may update", "public.other"] {
+        assert!(has(&findings, "rights", Level::Warning, text), "{text}: {findings:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_needs_no_tls() {
+    let server = Postgres::start().await;
+    let hosts = vec![Host::new(server.path().to_str().unwrap(), server.port())];
+    let config = PostgresConfig { hosts, tls: TlsConfig::default(), ..server.config() };
+    open(config.clone()).create(&entry("key"), &record()).await.unwrap();
+    let findings = check(config).await;
+    assert!(has(&findings, "tls", Level::Good, "socket"), "{findings:?}");
+    assert!(has(&findings, "keys", Level::Good, "1 in"), "{findings:?}");
+}
+
+/// The administrator of a database that a service runs is no superuser.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_who_may_make_roles_runs_the_printed_sql() {
+    let server = Postgres::empty(&[]).await;
+    server.sql("CREATE ROLE boss LOGIN CREATEROLE; ALTER DATABASE keys OWNER TO boss");
+    let sql = kms_postgres::schema(&server.config(), &Roles::default());
+    for _ in 0..2 {
+        server.sql(&format!("SET SESSION AUTHORIZATION boss;\n{sql}"));
+    }
+    let owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'kms_keys'";
+    assert_eq!(server.sql(owner), "kms_owner");
+    let findings = check(server.config()).await;
+    assert!(has(&findings, "probe row", Level::Good, "written"), "{findings:?}");
 }
 
 fn has(findings: &[Finding], what: &str, level: Level, text: &str) -> bool {
