@@ -43,11 +43,15 @@ pub fn schema(config: &PostgresConfig, roles: &Roles) -> String {
     ]
     .concat();
     format!(
-        "-- The table of the keys of kms, for the database {database}. Run it there once, as its owner or a superuser:\n\
+        "-- The table of the keys of kms, for the database {database}. Run it there once, as a superuser, or as\n\
+         -- its owner with the attribute CREATEROLE (the administrator of a service has that):\n\
          --   kms postgres schema | psql --set ON_ERROR_STOP=1 --dbname {database}\n\
          -- Then give the server's role its password: \\password {server}\n\
          BEGIN;\n\
-         DO $roles$\nBEGIN\n{roles}END\n$roles$;\n\
+         DO $roles$\nBEGIN\n{roles}  \
+         -- Only a superuser can give things to a role of which he is no member.\n  \
+         IF NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN\n    \
+         GRANT {owner} TO CURRENT_USER;\n  END IF;\nEND\n$roles$;\n\
          CREATE SCHEMA IF NOT EXISTS {schema};\n\
          ALTER SCHEMA {schema} OWNER TO {owner};\n\
          {create};\n\
