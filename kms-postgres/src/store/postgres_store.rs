@@ -25,8 +25,8 @@ use crate::tls::Tls;
 
 /// The most names that are asked of the server at once.
 const CHUNK: usize = 1025;
-/// Behind every name of a key and of an entry, in the order of bytes.
-const END: char = char::MAX;
+/// Behind every character of a name, in the order of bytes, and in every encoding that a database may have.
+const END: char = '\u{7f}';
 /// Before every name of a key, and behind every name that begins with a dot.
 const FIRST_OF_KEYS: &str = "0";
 /// The pause before a write of unknown outcome is read again. It doubles up to the longest.

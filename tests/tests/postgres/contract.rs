@@ -54,6 +54,15 @@ async fn a_table_under_roots_keeps_the_contract() {
     assert!(!row.contains("text"), "records rest sealed");
 }
 
+/// All names are ASCII, so every encoding has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_another_encoding_keeps_the_contract() {
+    let server = Postgres::empty(&[]).await;
+    server.sql("CREATE DATABASE western ENCODING 'LATIN1' TEMPLATE template0 OWNER kms");
+    let config = PostgresConfig { database: "western".to_owned(), ..server.config() };
+    contract::key_store(&Arc::new(open(made("store", config)))).await;
+}
+
 /// Names sort by bytes, whatever the locale of the database is.
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_and_pages_of_many_entries_are_whole() {
