@@ -207,12 +207,13 @@ impl Inner {
             }
             match self.read_kept(&write.name, Arc::clone(pass), left).await {
                 Ok(Some(found)) if found == **record => return (End::Kept, Ok(())),
-                Ok(Some(_)) => {
+                // Where a row gives way to another one, both are seen in turn.
+                Ok(Some(_)) if write.otherwise == ErrorKind::AlreadyExists => {
                     let why = "another record was read back";
                     return (End::Undone, Err(Error::with_source(ErrorKind::AlreadyExists, operation, why)));
                 }
                 // The INSERT may still wait for a standby.
-                Ok(None) => return (End::Unknown, Err(unknown(&last))),
+                Ok(_) => return (End::Unknown, Err(unknown(&last))),
                 Err(failure) => last = failure,
             }
             tokio::time::sleep(pause.min(left)).await;

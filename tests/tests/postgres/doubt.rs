@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use kms_core::ErrorKind;
-use kms_core::store::KeyStore;
+use kms_core::store::{EntryName, KeyStore, Notes};
 use kms_postgres::PostgresConfig;
+use kms_tests::cable::{Cable, State};
 use kms_tests::postgres::{Postgres, config};
 use kms_tests::programs::until;
 
-use super::common::{bytes, entry, kind, open, record, told};
+use super::common::{bytes, entry, fingerprint, key, kind, open, record, told};
 
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
 const CANCEL: &str =
@@ -141,6 +142,34 @@ async fn reads_of_a_name_in_doubt_leave_no_sessions_behind() {
     until("it is known", async || store.get(&entry("key")).await.is_ok_and(|found| found == record())).await;
     let probes = "SELECT count(*) FROM kms.kms_keys WHERE name LIKE '.%'";
     until("no probe is left", async || server.sql(probes) == "0").await;
+}
+
+/// The connection breaks while a replacement waits. Until that is over, the row before it is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_of_unknown_outcome_is_not_refused() {
+    let server = Postgres::start().await;
+    let cable = Cable::to(server.port()).await;
+    let store = open(config(&[cable.port()]));
+    store.create(&entry("key"), &bytes("old")).await.unwrap();
+    no_standby(&server).await;
+    let replace = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let [gone, back] = [fingerprint(), kms_core::primitives::Fingerprint::from_bytes([8; 16])]
+                .map(|of| EntryName::gone(&key("key"), &of));
+            let notes = Notes { gone: &gone, record: &bytes("note"), back: &back };
+            store.replace(&entry("key"), &record(), &notes).await
+        }
+    });
+    until("the replacement waits", async || server.sql(WAITING) == "2").await;
+    cable.set(State::Cut);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    cable.set(State::Whole);
+    until("it is read back", async || server.sql(WAITING) == "3").await;
+    server.set("synchronous_standby_names", "");
+    let (kind, text) = told(replace.await.unwrap());
+    assert_eq!(kind, ErrorKind::Timeout, "{text}");
+    until("it is known", async || store.get(&entry("key")).await.is_ok_and(|found| found == record())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
