@@ -315,6 +315,16 @@ impl PgBouncer {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Runs SQL as the role of the server over one of the sessions, and returns what it prints.
+    pub fn sql(&self, text: &str) -> String {
+        let port = self.port.to_string();
+        let mut psql = Command::new(program("postgres"));
+        psql.args(["psql", "-XAtq", "-h", "127.0.0.1", "-p", &port, "-U", ROLE, "-d", DATABASE, "-c", text]);
+        let output = psql.env("PGPASSWORD", PASSWORD).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
 }
 
 impl Drop for PgBouncer {

@@ -101,6 +101,20 @@ async fn the_connection_that_listens_follows_the_primary() {
     assert_eq!(next(&mut changes, 2000).await, Some(Change::Key(key("key"))));
 }
 
+/// The sessions of a server that becomes read-only stay, and nobody notifies there any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_that_listens_leaves_a_server_that_takes_no_writes() {
+    let server = Postgres::start().await;
+    let store = open(server.config());
+    let mut changes = store.changes().unwrap();
+    assert_eq!(next(&mut changes, 5000).await, Some(Change::Missed));
+    server.set("default_transaction_read_only", "on");
+    // It asks each 10 s.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    server.set("default_transaction_read_only", "off");
+    assert_eq!(next(&mut changes, 15_000).await, Some(Change::Missed));
+}
+
 /// Returns the next change; `None` if none comes in time.
 async fn next(changes: &mut Changes, millis: u64) -> Option<Change> {
     let one = std::future::poll_fn(|cx| match changes.as_mut().poll_next(cx) {

@@ -1,5 +1,6 @@
 //! Writes that the server does not vouch for, and rows that a standby does not have.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::ErrorKind;
@@ -52,6 +53,28 @@ async fn a_warning_is_no_acknowledgement_until_a_standby_is_back() {
     store.create(&entry("second"), &record()).await.unwrap();
 }
 
+/// The server says COMMIT, and warns that no standby heard of the deletion: a promotion would bring the row back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_is_acknowledged_when_the_server_vouches_for_it() {
+    let server = Postgres::start().await;
+    let store = open(PostgresConfig { timeout: Duration::from_secs(1), ..server.config() });
+    store.create(&entry("key"), &record()).await.unwrap();
+    no_standby(&server).await;
+    let delete = tokio::spawn({
+        let store = store.clone();
+        async move { store.delete(&entry("key")).await }
+    });
+    until("the deletion waits", async || server.sql(WAITING) == "2").await;
+    server.sql(CANCEL);
+    let (kind_of_delete, text) = told(delete.await.unwrap());
+    assert_eq!(kind_of_delete, ErrorKind::Timeout, "{text}");
+    assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys WHERE name = 'key'"), "0");
+    let read = kind(store.get(&entry("key")).await);
+    assert!(read.is_some_and(ErrorKind::is_outage), "the row may come back: {read:?}");
+    server.set("synchronous_standby_names", "");
+    until("it is known", async || kind(store.get(&entry("key")).await) == Some(ErrorKind::NotFound)).await;
+}
+
 /// Without its standby a create waits. The caller is told that nobody knows, and the create goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_outlives_its_caller_and_is_not_sent_twice() {
@@ -77,6 +100,7 @@ async fn a_create_outlives_its_caller_and_is_not_sent_twice() {
     assert_eq!(kind(store.get(&entry("absent")).await), Some(ErrorKind::NotFound));
     // Not visible yet, and no absence: the INSERT waits.
     assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys WHERE name = 'second'"), "0");
+    assert_ne!(kind(store.get(&entry("second")).await), Some(ErrorKind::NotFound), "its caller went away");
     server.set("synchronous_standby_names", "");
     for name in ["first", "second"] {
         until("the create has ended", async || {
@@ -86,6 +110,36 @@ async fn a_create_outlives_its_caller_and_is_not_sent_twice() {
     }
     assert_eq!(kind(store.get(&entry("third")).await), Some(ErrorKind::NotFound), "it was never sent");
     assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys"), "2", "no probe is left");
+}
+
+/// The INSERT waits for somebody else's transaction. Commits of others go on, so a read of the name sees that there is no row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_waits_for_a_lock_is_no_absence_and_is_not_cut_off() {
+    let server = Arc::new(Postgres::start().await);
+    server.sql(
+        "ALTER ROLE kms SET statement_timeout = '500ms'; ALTER ROLE kms SET lock_timeout = '500ms'; \
+                ALTER ROLE kms SET idle_in_transaction_session_timeout = '500ms'",
+    );
+    let store = open(PostgresConfig { write_timeout: Duration::from_secs(1), ..server.config() });
+    let other = tokio::task::spawn_blocking({
+        let server = Arc::clone(&server);
+        move || {
+            server.sql(
+                "BEGIN; INSERT INTO kms.kms_keys (name, record) VALUES ('key', 'other'); SELECT pg_sleep(4); ROLLBACK",
+            )
+        }
+    });
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    until("the other transaction has the name", async || server.sql(sleeps) == "1").await;
+    assert_eq!(kind(store.create(&entry("key"), &record()).await), Some(ErrorKind::Timeout));
+    let (kind_of_read, text) = told(store.get(&entry("key")).await);
+    assert_eq!(kind_of_read, ErrorKind::Timeout, "{text}");
+    assert!(text.contains("may still be under way"), "{text}");
+    other.await.unwrap();
+    until("the create has ended", async || {
+        store.get(&entry("key")).await.is_ok_and(|found| found == record())
+    })
+    .await;
 }
 
 /// The connection ends while the create waits. Nobody but the server knows what became of it.
@@ -182,6 +236,9 @@ async fn a_row_that_a_standby_does_not_have_is_no_absence() {
     let reading = open(PostgresConfig { standby_reads: true, ..quick });
     store.create(&entry("key"), &record()).await.unwrap();
     until("the standby has it", async || standby.sql("SELECT count(*) FROM kms.kms_keys") == "1").await;
+    // The order of the hosts does not matter.
+    let turned = open(config(&[standby.port(), server.port()]));
+    assert_eq!(kind(turned.get(&entry("absent")).await), Some(ErrorKind::NotFound));
     server.kill();
     for name in ["key", "absent"] {
         let (kind, text) = told(store.get(&entry(name)).await);

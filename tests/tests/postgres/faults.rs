@@ -11,6 +11,7 @@ use kms_core::{ErrorKind, ListQuery};
 use kms_postgres::PostgresConfig;
 use kms_tests::cable::{Cable, State};
 use kms_tests::postgres::{Postgres, config, give};
+use kms_tests::programs::until;
 
 use super::common::{bytes, entry, kind, open, record, told, until_it_works};
 
@@ -234,6 +235,36 @@ async fn a_server_that_starts_up_says_so() {
         assert!(began.elapsed() < Duration::from_secs(30), "it never said that it starts up: {text}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A primary takes no writes any more, and the sessions stay: as before a planned switch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_becomes_read_only_says_nothing_of_absences_and_loses_its_connections() {
+    let server = Postgres::start().await;
+    let reading = open(server.config());
+    let writing = open(PostgresConfig { application_name: "writing".to_owned(), ..server.config() });
+    let (key, absent) = (entry("key"), entry("absent"));
+    writing.create(&key, &record()).await.unwrap();
+    let _ = tokio::join!(writing.get(&key), writing.get(&absent), writing.get(&key));
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'writing'";
+    assert!(server.sql(sessions).parse::<u32>().unwrap() > 1);
+    assert_eq!(kind(reading.get(&absent).await), Some(ErrorKind::NotFound));
+    server.set("default_transaction_read_only", "on");
+    // The server takes a setting in a moment later.
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        if let Err(error) = writing.create(&entry(&format!("new-{number}")), &record()).await {
+            break error;
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::ReadOnly, "{refused:?}");
+    until("they are given up", async || server.sql(sessions) == "0").await;
+    until("it is no absence", async || kind(reading.get(&absent).await) == Some(ErrorKind::Unreachable))
+        .await;
+    server.set("default_transaction_read_only", "off");
+    let write = async || writing.create(&entry("after"), &record()).await;
+    until_it_works(Duration::from_secs(5), write).await;
 }
 
 /// A file system of 8 MiB in memory.

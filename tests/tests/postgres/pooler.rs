@@ -27,6 +27,14 @@ async fn nothing_stays_in_a_session() {
     assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys"), "40");
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'kms'";
     assert!(server.sql(sessions).parse::<u32>().unwrap() <= 4, "the pooler's sessions, and no others");
+    let settings = "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('synchronous_commit'), \
+                    current_setting('client_min_messages')) FROM pg_sleep(2)";
+    // All sessions at once, so that each is looked at.
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let asked = [(); 4].map(|()| scope.spawn(|| pooler.sql(settings)));
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(all, ["7s off notice"; 4]);
     server.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'kms'");
     // The pooler may not know yet which of its sessions are gone.
     let (read, _) = until_it_works(Duration::from_secs(5), async || store.get(&entry("key-1")).await).await;
