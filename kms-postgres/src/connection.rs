@@ -276,27 +276,3 @@ mod tests {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use kms_core::ErrorKind;
-
-    use super::*;
-
-    #[test]
-    fn a_host_that_is_away_may_be_the_primary_whatever_the_others_say() {
-        let (away, refused) = (Failure::Lost("refused".to_owned()), Failure::Login("no password".to_owned()));
-        for (one, other, expected) in [
-            (&refused, &away, ErrorKind::Unreachable),
-            (&away, &refused, ErrorKind::Unreachable),
-            (&Failure::ReadOnly, &away, ErrorKind::Unreachable),
-            (&Failure::ReadOnly, &Failure::ReadOnly, ErrorKind::Unreachable),
-            (&refused, &Failure::ReadOnly, ErrorKind::LoginRefused),
-        ] {
-            let both = vec![("one".to_owned(), one.clone()), ("other".to_owned(), other.clone())];
-            let failure = combined(both);
-            assert_eq!(failure.kind(), expected, "{failure}");
-            assert!(failure.to_string().contains("one: "), "{failure}");
-        }
-    }
-}

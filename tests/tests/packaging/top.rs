@@ -154,8 +154,11 @@ impl Terminal {
         let terminal = Self { tmux: program("tmux"), directory: tempfile::tempdir().unwrap() };
         let key = shell.variable("KES_API_KEY").unwrap();
         let script = terminal.directory.path().join("script");
-        std::fs::write(&script, format!("export KES_API_KEY={key}\n{command}\necho left with $?\nread -r _\n"))
-            .unwrap();
+        std::fs::write(
+            &script,
+            format!("export KES_API_KEY={key}\n{command}\necho left with $?\nread -r _\n"),
+        )
+        .unwrap();
         let size = ["-x", "100", "-y", "24"];
         let run = ["/bin/sh", text(&script)];
         terminal.run(&[&["-f", "/dev/null", "new-session", "-d"][..], &size, &run].concat());
