@@ -108,8 +108,8 @@ fn init_for_a_minio_makes_its_policy_and_its_variables() {
     let node = Node::init(&["--minio"]);
     let made: Value = serde_json::from_str(&node.made).unwrap();
     assert_eq!(made["minio"]["variables"], text(&node.path("minio.env")));
-    let mode = fs::metadata(node.path("minio.env")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let permissions = fs::metadata(node.path("minio.env")).unwrap().permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o600);
     let variables = fs::read_to_string(node.path("minio.env")).unwrap();
     let variable = |name: &str| {
         let found = variables.lines().find_map(|line| line.strip_prefix(&format!("MINIO_KMS_KES_{name}=")));

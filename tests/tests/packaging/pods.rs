@@ -15,6 +15,9 @@ use super::cases::CASES;
 use super::pod::Pod;
 use super::rendered::judge;
 
+/// A secret: its name, and the files in it.
+type Mounted<'a> = (&'a str, &'a [(&'a str, Vec<u8>)]);
+
 /// What a pod gets beside the files of the test: where it listens, and who may do everything.
 struct Running {
     pod: Pod,
@@ -24,7 +27,7 @@ struct Running {
 
 impl Running {
     /// Makes the pod that a release describes. `secrets` are the secrets that the values name.
-    fn of(values: &str, secrets: &[(&str, &[(&str, Vec<u8>)])], volume: Option<&Path>) -> Self {
+    fn of(values: &str, secrets: &[Mounted<'_>], volume: Option<&Path>) -> Self {
         let (admin, probes) = (TestIdentity::new(), free_port());
         // No test here listens on all addresses.
         let variables = [
@@ -94,7 +97,7 @@ fn root_key() -> Vec<u8> {
 async fn a_pod_with_the_embedded_store_keeps_its_keys_on_its_volume() {
     let volume = tempfile::tempdir().unwrap();
     let root = [("root.key", root_key())];
-    let secrets: &[(&str, &[(&str, Vec<u8>)])] = &[("root", &root)];
+    let secrets: &[Mounted<'_>] = &[("root", &root)];
     let first = format!("{}\npersistence: {{createStore: true}}", CASES[0].1);
     let pod = Running::of(&first, secrets, Some(volume.path()));
     let serving = pod.pod.serve();
@@ -125,8 +128,7 @@ async fn pods_with_keys_in_vault_share_them() {
     let bao = Bao::with_kv(KvVersion::V2).await;
     let login = bao.approle(LEAST_POLICY, "5m").await;
     let Login::AppRole(role) = login else { panic!("it is an AppRole") };
-    let secrets: &[(&str, &[(&str, Vec<u8>)])] =
-        &[("vault", &[("secret-id", bao.secret_id().await.into_bytes())])];
+    let secrets: &[Mounted<'_>] = &[("vault", &[("secret-id", bao.secret_id().await.into_bytes())])];
     let values = format!(
         "tls: {{existingSecret: cert}}\ncredentials: {{existingSecret: vault}}\nconfig: {{keystore: {{vault: {{endpoint: '{}', \
          version: v2, prefix: minio, approle: {{id: '{}', secret_file: /etc/kms/credentials/secret-id}}}}}}}}",

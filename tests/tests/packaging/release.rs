@@ -111,9 +111,7 @@ fn the_oldest_compiler_that_is_promised_is_enough() {
     let directory = tempfile::tempdir().unwrap();
     let (manifest, source) = (directory.path().join("Cargo.toml"), directory.path().join("src"));
     fs::create_dir(&source).unwrap();
-    let package = format!(
-        "[package]\nname = 'probe'\nversion = '0.0.0'\nedition = '2024'\nrust-version = '{oldest}'\n"
-    );
+    let package = "[package]\nname = 'probe'\nversion = '0.0.0'\nedition = '2024'\nrust-version = '1.90'\n";
     fs::write(&manifest, format!("{package}[lints.clippy]\n{lints}\n[workspace]\n")).unwrap();
     // `Duration::from_mins` is of Rust 1.91.
     let code = "//! Probe.\n/// Returns a minute.\npub const fn minute() -> std::time::Duration {\n    std::time::Duration::from_mins(1)\n}\n";

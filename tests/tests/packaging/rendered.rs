@@ -32,9 +32,10 @@ pub fn helm(command: &[&str], values: &str) -> Output {
 /// Renders a release called `main`, or returns what Helm says against it.
 pub fn render(values: &str) -> Result<String, String> {
     let output = helm(&["template", "main"], values);
-    match output.status.success() {
-        true => Ok(String::from_utf8(output.stdout).unwrap()),
-        false => Err(String::from_utf8(output.stderr).unwrap()),
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8(output.stderr).unwrap())
     }
 }
 

@@ -246,7 +246,7 @@ async fn a_row_that_a_standby_does_not_have_is_no_absence() {
     }
     assert!(reading.get(&entry("key")).await.unwrap() == record(), "by choice a standby answers");
     let (kind_of_absent, text) = told(reading.get(&entry("absent")).await);
-    assert_eq!(kind_of_absent, ErrorKind::Unreachable);
+    assert_eq!(kind_of_absent, ErrorKind::Behind);
     assert!(text.contains("standby"), "{text}");
     assert!(
         reading.segments(".d/").await.is_err()
