@@ -1,7 +1,7 @@
 //! Accounts for each request when it is over: one count and one line of the audit log, whatever its end is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -35,12 +35,12 @@ pub struct Account<'a> {
     is_given: AtomicBool,
     has_passed: AtomicBool,
     /// By what the request is allowed: nothing, no policy, or the policy with this rank.
-    allowed_by: AtomicUsize,
+    allowed_by: AtomicU16,
 }
 
 /// The values of [`Account::allowed_by`] that are no rank.
-const NOT_ALLOWED: usize = usize::MAX;
-const NO_POLICY: usize = usize::MAX - 1;
+const NOT_ALLOWED: u16 = u16::MAX;
+const NO_POLICY: u16 = u16::MAX - 1;
 
 impl<'a> Account<'a> {
     /// Creates the account of a request.
@@ -61,13 +61,15 @@ impl<'a> Account<'a> {
             received,
             is_given: AtomicBool::new(false),
             has_passed: AtomicBool::new(false),
-            allowed_by: AtomicUsize::new(NOT_ALLOWED),
+            allowed_by: AtomicU16::new(NOT_ALLOWED),
         }
     }
 
     /// Notes that this policy allows the request, or that it needs none.
     pub fn authorized(&self, policy: Option<&Policy>) {
-        self.allowed_by.store(policy.map_or(NO_POLICY, Policy::rank), Ordering::Relaxed);
+        // Of so many policies the last ones are in no figure.
+        let rank = policy.and_then(|policy| u16::try_from(policy.rank()).ok());
+        self.allowed_by.store(rank.map_or(NO_POLICY, |rank| rank.min(NO_POLICY)), Ordering::Relaxed);
     }
 
     /// Notes that the request is not refused for its path, its method, its certificate or a policy.
@@ -126,7 +128,7 @@ impl<'a> Account<'a> {
     /// Returns the histogram of the policy that allows the request.
     fn durations(&self) -> Option<&Histogram> {
         let rank = Some(self.allowed_by.load(Ordering::Relaxed)).filter(|rank| *rank < NO_POLICY)?;
-        self.access.durations(rank)
+        self.access.durations(usize::from(rank))
     }
 
     fn count(&self, tally: Tally, status: StatusCode) -> Count<'_> {

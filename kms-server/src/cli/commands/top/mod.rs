@@ -109,7 +109,8 @@ async fn told_to_stop() {
     };
     tokio::select! {
         _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
+        // The terminal is gone. There is nothing to restore, and a read of its keys would never end.
+        _ = hangup.recv() => std::process::exit(0),
     }
 }
 

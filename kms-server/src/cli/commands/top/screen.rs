@@ -269,10 +269,10 @@ mod tests {
                 "re\\u{1b}port     10  5.1ms  9.9ms",
                 "minio           990   50µs   99µs",
                 "",
+                "",
                 "WRONG NOW",
                 "10.0.0.1:7373  a root does not open the key store",
                 "10.0.0.2:7373  cannot connect to 10.0.0.2:7373: connection refused",
-                "",
                 "q quit   ←→ column   ↑↓ order   Tab table",
             ]
         );
