@@ -3,6 +3,7 @@
 mod doubts;
 mod postgres_store;
 mod read;
+mod rows;
 mod transaction;
 
 pub use postgres_store::PostgresStore;

@@ -14,6 +14,7 @@ use tokio_postgres::types::Type;
 
 use super::doubts::{Doubt, Doubts, End, Flight, PENDING};
 use super::read;
+use super::rows::{flags, names, record};
 use super::transaction::{Step, Transactions};
 use crate::changes::{self, Listening};
 use crate::config::PostgresConfig;
@@ -490,26 +491,4 @@ fn is_no_answer(error: &Error) -> bool {
 
 fn absent(operation: String) -> Error {
     Error::with_source(ErrorKind::NotFound, operation, "there is no row")
-}
-
-fn record(rows: &[Row]) -> std::result::Result<Option<SecretBytes>, Failure> {
-    let Some(row) = rows.first() else { return Err(Failure::Internal("a SELECT without a row".to_owned())) };
-    let record: Option<Vec<u8>> = row.try_get(1)?;
-    Ok(record.map(SecretBytes::new))
-}
-
-/// Returns the second and the third column of the one row.
-fn flags(rows: &[Row]) -> std::result::Result<(bool, bool), Failure> {
-    let Some(row) = rows.first() else { return Err(Failure::Internal("a SELECT without a row".to_owned())) };
-    Ok((row.try_get(1)?, row.try_get(2)?))
-}
-
-fn names(rows: &[Row]) -> std::result::Result<Vec<String>, Failure> {
-    let mut names = Vec::with_capacity(rows.len());
-    for row in rows {
-        if let Some(name) = row.try_get(1)? {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }

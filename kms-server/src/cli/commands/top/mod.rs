@@ -109,9 +109,17 @@ async fn told_to_stop() {
     };
     tokio::select! {
         _ = terminate.recv() => {}
-        // The terminal is gone. There is nothing to restore, and a read of its keys would never end.
-        _ = hangup.recv() => std::process::exit(0),
+        _ = hangup.recv() => leave(),
     }
+}
+
+/// Ends the process whose terminal is gone.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a read of keys from a terminal that is gone never ends, and this command keeps no key"
+)]
+fn leave() -> ! {
+    std::process::exit(0)
 }
 
 fn ticks(interval: Duration) -> tokio::time::Interval {
