@@ -26,7 +26,7 @@ pub fn client_closed_request() -> StatusCode {
 /// If it is dropped before, for example because the client hangs up, it records that nothing came of the request.
 pub struct Account<'a> {
     pub api: &'a Arc<Api>,
-    pub caller: &'a Caller,
+    pub caller: Caller,
     access: &'a AccessRules,
     pub path: &'a str,
     /// Where the request is counted, unless it is refused.
@@ -46,7 +46,7 @@ impl<'a> Account<'a> {
     /// Creates the account of a request.
     pub fn open(
         api: &'a Arc<Api>,
-        caller: &'a Caller,
+        caller: Caller,
         access: &'a AccessRules,
         path: &'a str,
         tally: Tally,

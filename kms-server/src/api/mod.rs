@@ -89,7 +89,7 @@ async fn respond(
     let _active = (tally == Tally::Request).then(|| client.api.metrics.begin());
     let timeout = found.map_or_else(|| routes.shortest_timeout(), |(route, _)| route.timeout);
     let caller = Caller::new(client, &access, &head, path);
-    let account = Account::open(&client.api, &caller, &access, path, tally, received);
+    let account = Account::open(&client.api, caller, &access, path, tally, received);
     let deadline = received + timeout;
     if !client.is_http2 {
         client.watch.http1_begin(deadline);
@@ -186,7 +186,7 @@ fn check<'a>(
     in_force: InForce<'a>,
 ) -> Result<Call<'a>, Answer> {
     let InForce { access, access_changes, routes } = in_force;
-    let Account { caller, path, received, .. } = *account;
+    let Account { ref caller, path, received, .. } = *account;
     if let Some(refusal) = client.watch.http1_refusal() {
         return Err(Reject::new(refusal.status, refusal.message).and_close().into());
     }
@@ -233,7 +233,7 @@ fn authorize(
     access: &AccessRules,
     target: &Target<'_>,
 ) -> Result<Identity, Reject> {
-    let caller = account.caller;
+    let caller = &account.caller;
     let identity = caller.identity.map_err(|refusal| Reject::bad_request(refusal.message()))?;
     let denial = match access.authorize(&identity, target) {
         Ok(policy) => {
@@ -325,6 +325,6 @@ mod tests {
         fn size<C, F>(_: impl FnOnce(C, Request<Incoming>) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(serve) <= 864, "{} bytes", size(serve));
+        assert!(size(serve) <= 850, "{} bytes", size(serve));
     }
 }
