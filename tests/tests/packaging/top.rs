@@ -233,6 +233,29 @@ async fn in_a_terminal_the_view_changes_obeys_keys_and_leaves_nothing_behind() {
     assert_eq!(screen.trim(), "left with 0", "the terminal is as it was before");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_is_gone_ends_it() {
+    let watched = Watched::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let pid = directory.path().join("pid");
+    let addresses = watched.addresses().join(" ");
+    let command =
+        format!("sh -c 'echo $$ >{}; exec {} top -k --interval 300ms {addresses}'", text(&pid), text(kms()));
+    let terminal = Terminal::start(&watched.shell(), &command);
+    tokio::task::block_in_place(|| {
+        terminal.until(|screen| screen.starts_with("kms top: "));
+        let process = std::fs::read_to_string(&pid).unwrap();
+        let process = std::path::Path::new("/proc").join(process.trim());
+        assert!(process.exists());
+        drop(terminal);
+        let began = Instant::now();
+        while process.exists() {
+            assert!(began.elapsed() < Duration::from_secs(10), "it goes on without a terminal");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+}
+
 fn row_of<'a>(screen: &'a str, first: &str) -> Option<Vec<&'a str>> {
     let mut rows = screen.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.find(|words| words.first() == Some(&first))
