@@ -1,6 +1,7 @@
 //! A check of everything between us and a PostgreSQL, step by step.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_core::primitives::SecretBytes;
 use kms_core::store::{At as _, EntryName, FailedStep, Finding, Findings, KeyStore, StepError};
@@ -47,19 +48,21 @@ async fn look(config: &Arc<PostgresConfig>, findings: &mut Findings) -> std::res
     if let Some(warning) = config.ignored_pass_file() {
         findings.warn("login", warning.to_string());
     }
+    // One look into the catalog each.
+    let limit = config.timeout;
     if host.is_some_and(Host::is_socket) {
         findings.good("tls", "none over a Unix socket, where nobody is between");
     } else {
-        protection(config, &connection, findings).await.at("tls")?;
+        within(limit, protection(config, &connection, findings)).await.at("tls")?;
     }
     if config.create_schema {
-        schema::make(&connection, config).await.at("table")?;
+        within(limit, schema::make(&connection, config)).await.at("table")?;
     }
     let sql = Sql::new(config);
-    shape(&connection, &sql, findings).await.at("table")?;
-    rights(&connection, &sql, findings).await.at("rights")?;
-    durability(&connection, findings).await.at("durability")?;
-    replication(&connection, findings).await.at("replication")?;
+    within(limit, shape(&connection, &sql, findings)).await.at("table")?;
+    within(limit, rights(&connection, &sql, findings)).await.at("rights")?;
+    within(limit, durability(&connection, findings)).await.at("durability")?;
+    within(limit, replication(&connection, findings)).await.at("replication")?;
     let store = PostgresStore::connect(PostgresConfig::clone(config)).at("configuration")?;
     probe(&store).await.at("probe row")?;
     findings.good("probe row", "written, read back and deleted");
@@ -71,6 +74,14 @@ async fn look(config: &Arc<PostgresConfig>, findings: &mut Findings) -> std::res
         "a backup of this database must not lie only in the object store that its keys open: after a loss neither opens the other",
     );
     Ok(())
+}
+
+/// Bounds one step: a server that answered before may hang now.
+async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = std::result::Result<T, Failure>>,
+) -> std::result::Result<T, Failure> {
+    tokio::time::timeout(limit, step).await.unwrap_or(Err(Failure::Timeout(limit.as_millis())))
 }
 
 async fn protection(
@@ -177,12 +188,14 @@ async fn rights(
         AND c.oid <> pg_catalog.to_regclass($1) AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
         AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') ORDER BY c.oid LIMIT 5) AS c";
     let statement = format!(
-        "SELECT {}, {}, {}, {} OR {}, (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), ({others})",
+        "SELECT {}, {}, {}, {} OR {}, (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), ({others}), \
+         pg_catalog.row_security_active(pg_catalog.to_regclass({}))",
         has("SELECT"),
         has("INSERT"),
         has("DELETE"),
         has_of_any("UPDATE"),
         has("TRUNCATE"),
+        literal(&sql.table),
     );
     let rows = connection.query(&statement, &[(&sql.table, Type::TEXT)]).await?;
     let row = first(&rows)?;
@@ -195,6 +208,9 @@ async fn rights(
     if !missing.is_empty() {
         let says = format!("the role lacks the right to {} on {}", missing.join(", "), sql.table);
         return Err(Failure::Server { code: "42501".to_owned(), says, fatal: false });
+    }
+    if row.try_get::<_, Option<bool>>(6)? == Some(true) {
+        return Err(Failure::hidden());
     }
     findings.good("rights", "select, insert and delete");
     let (may_update, is_super): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
@@ -298,7 +314,8 @@ async fn probe(store: &PostgresStore) -> Result<()> {
 
 /// Listens, notifies itself, and looks whether that is heard.
 async fn listener(config: &PostgresConfig, tls: &Tls, sql: &Sql, findings: &mut Findings) {
-    match hears(config, tls, sql).await {
+    let limit = config.connect_timeout.saturating_mul(4).saturating_add(config.timeout);
+    match within(limit, hears(config, tls, sql)).await {
         Ok(true) => findings.good("changes", "deletions by other servers are heard at once"),
         Ok(false) => findings.warn(
             "changes",
@@ -326,9 +343,7 @@ async fn hears(config: &PostgresConfig, tls: &Tls, sql: &Sql) -> std::result::Re
         }
         false
     };
-    Ok(tokio::time::timeout(config.timeout.min(std::time::Duration::from_secs(2)), arrives)
-        .await
-        .unwrap_or(false))
+    Ok(tokio::time::timeout(config.timeout.min(Duration::from_secs(2)), arrives).await.unwrap_or(false))
 }
 
 fn first(rows: &[Row]) -> std::result::Result<&Row, Failure> {

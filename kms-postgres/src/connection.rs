@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding as DriverBinding, SslMode};
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Config, Notification, Row};
+use tokio_postgres::{AsyncMessage, Client, Config, Notification, Row, SimpleQueryMessage};
 
 use crate::config::{ChannelBinding, Host, NoPassword, PassFile, PostgresConfig, TlsMode};
 use crate::error::Failure;
@@ -102,6 +102,16 @@ impl Connection {
             self.query("SELECT pg_catalog.current_setting('transaction_read_only') = 'off'", &[]).await?;
         let first = rows.first().ok_or_else(|| Failure::Internal("a SELECT without a row".to_owned()))?;
         Ok(first.try_get(0)?)
+    }
+
+    /// Sends statements without values, and returns the first column of the first row.
+    pub async fn run_for_one(&self, statements: &str) -> Result<String, Failure> {
+        let messages = self.client.simple_query(statements).await?;
+        let first = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        first.map(ToOwned::to_owned).ok_or_else(|| Failure::Internal("a SELECT without a value".to_owned()))
     }
 
     /// Sends a query with its values in one round trip, without a prepared statement.

@@ -45,6 +45,9 @@ pub enum Failure {
     /// The server answers and takes no writes, so it may be behind another one.
     #[error("the server takes no writes (it is a standby, or transactions are read-only there)")]
     ReadOnly,
+    /// A server took the place of the one that was asked, which did not answer.
+    #[error("another server takes writes now, and the one that was asked did not answer")]
+    Replaced,
     /// The transaction ended, and the server warned that it may not be kept.
     #[error("the server does not vouch for the transaction: {0}")]
     Warned(String),
@@ -77,6 +80,13 @@ impl Failure {
         Self::Server { code: "42P01".to_owned(), says, fatal: false }
     }
 
+    /// Creates the failure of a table of which not every row is to be seen.
+    pub fn hidden() -> Self {
+        let why = "row level security is on for this role, so rows may be hidden and nothing can be said to be absent: \
+                   disable it for the table, or give the role BYPASSRLS";
+        Self::Unfit(why.to_owned())
+    }
+
     fn of_server(db: &DbError) -> Self {
         let code = db.code().code().to_owned();
         // A pooler's errors have no severity that is not translated. Those of class 08 end connections in any case.
@@ -95,6 +105,7 @@ impl Failure {
             | Self::NoServer { .. }
             | Self::Timeout(_)
             | Self::ReadOnly
+            | Self::Replaced
             | Self::Internal(_) => true,
         }
     }
@@ -114,7 +125,7 @@ impl Failure {
     pub fn leaves_outcome_unknown(&self) -> bool {
         match self {
             Self::Server { fatal, .. } => *fatal,
-            Self::Lost(_) | Self::Timeout(_) | Self::Warned(_) => true,
+            Self::Lost(_) | Self::Timeout(_) | Self::Replaced | Self::Warned(_) => true,
             Self::Login(_)
             | Self::Busy(_)
             | Self::NoServer { .. }
@@ -129,7 +140,7 @@ impl Failure {
         match self {
             Self::Server { code, .. } => kind_of(code),
             Self::Login(_) => ErrorKind::LoginRefused,
-            Self::Timeout(_) | Self::Warned(_) => ErrorKind::Timeout,
+            Self::Timeout(_) | Self::Replaced | Self::Warned(_) => ErrorKind::Timeout,
             Self::Busy(_) => ErrorKind::Throttled,
             Self::Lost(_) => ErrorKind::Unreachable,
             Self::NoServer { kind, .. } => *kind,

@@ -7,12 +7,18 @@ use crate::config::PostgresConfig;
 /// The longest name of a channel, in bytes.
 const MAX_CHANNEL: usize = 63;
 
-/// What begins each transaction that writes. All of it ends with the transaction, so a pooler may hand the session on.
+/// One row: whether the server takes writes, and when it began, which tells servers behind one address apart.
+pub const SERVER: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'off', \
+    pg_catalog.pg_postmaster_start_time()::pg_catalog.text";
+
+/// What begins each transaction that writes. All of it ends with the transaction, so a pooler may hand the session on. The
+/// first value is the second of [`SERVER`].
 ///
 /// Warnings have to be sent, and COMMIT has to wait for the disk and for synchronous standbys, whatever the role's and the
 /// database's settings say. No bound of the server's ends a create halfway.
 pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-    SELECT pg_catalog.set_config('client_min_messages', 'warning', true), \
+    SELECT pg_catalog.pg_postmaster_start_time()::pg_catalog.text, \
+    pg_catalog.set_config('client_min_messages', 'warning', true), \
     pg_catalog.set_config('statement_timeout', '0', true), \
     pg_catalog.set_config('lock_timeout', '0', true), \
     pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true), \
@@ -28,15 +34,15 @@ pub struct Sql {
     pub table: String,
     /// The channel of its changes, as a plain text.
     pub channel: String,
-    /// `$1` name; one row: whether the server takes writes, and the record or null.
+    /// `$1` name; one row: whether the server takes writes (null: rows may be hidden), and the record or null.
     pub read: String,
     /// `$1` name, `$2` record; a row if it was inserted.
     pub insert: String,
     /// `$1` name; a row if there was one.
     pub delete: String,
-    /// `$1` from, `$2` after, `$3` before, `$4` limit; rows: whether the server takes writes, and a name or null.
+    /// `$1` from, `$2` after, `$3` before, `$4` limit; rows: as in `read`, and a name or null.
     pub list: String,
-    /// `$1` directory, `$2` what follows all names in it; rows: whether the server takes writes, and a name or null.
+    /// `$1` directory, `$2` what follows all names in it; rows: as in `read`, and a name or null.
     pub segments: String,
     /// `$1` key's name; tells those who listen.
     pub notify: String,
@@ -50,20 +56,28 @@ impl Sql {
         let table = format!("{}.{}", quoted(&config.schema), quoted(&config.table));
         let channel = channel(config);
         let writes = "pg_catalog.current_setting('transaction_read_only') = 'off'";
+        // Where row level security hides rows, their absence is none.
+        let sees = format!(
+            "CASE WHEN pg_catalog.row_security_active({}) THEN NULL ELSE {writes} END",
+            literal(&table)
+        );
         Self {
-            read: format!("SELECT {writes}, (SELECT record FROM {table} WHERE name = $1)"),
+            read: format!(
+                "SELECT CASE WHEN found.record IS NULL THEN {sees} ELSE {writes} END, found.record \
+                 FROM (SELECT (SELECT record FROM {table} WHERE name = $1) AS record) AS found"
+            ),
             // Without a primary key this is an error, where a plain DO NOTHING would insert a second row.
             insert: format!(
                 "INSERT INTO {table} (name, record) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING RETURNING 1"
             ),
             delete: format!("DELETE FROM {table} WHERE name = $1 RETURNING 1"),
             list: format!(
-                "SELECT {writes}, page.name FROM (VALUES (1)) AS one LEFT JOIN \
+                "SELECT {sees}, page.name FROM (VALUES (1)) AS one LEFT JOIN \
                  (SELECT name FROM {table} WHERE name COLLATE \"C\" >= $1 AND name COLLATE \"C\" > $2 \
                  AND name COLLATE \"C\" < $3 ORDER BY name COLLATE \"C\" LIMIT $4) AS page ON true \
                  ORDER BY page.name COLLATE \"C\""
             ),
-            segments: segments(&table, writes),
+            segments: segments(&table, &sees),
             notify: format!("SELECT pg_catalog.pg_notify({}, $1)", literal(&channel)),
             listen: format!("LISTEN {}", quoted(&channel)),
             table,
@@ -73,7 +87,7 @@ impl Sql {
 }
 
 /// Walks the index from segment to segment: each step looks up the first name behind the last segment.
-fn segments(table: &str, writes: &str) -> String {
+fn segments(table: &str, sees: &str) -> String {
     let next = |from: &str| {
         format!(
             "(SELECT name FROM {table} WHERE name COLLATE \"C\" >= {from} AND name COLLATE \"C\" < $2 \
@@ -86,7 +100,7 @@ fn segments(table: &str, writes: &str) -> String {
         ELSE $1 || pg_catalog.split_part(pg_catalog.substr(walk.name, pg_catalog.length($1) + 1), '/', 1) || '0' END";
     format!(
         "WITH RECURSIVE walk (name) AS (SELECT {first} AS name UNION ALL \
-         SELECT {following} FROM walk WHERE walk.name IS NOT NULL) SELECT {writes}, name FROM walk",
+         SELECT {following} FROM walk WHERE walk.name IS NOT NULL) SELECT {sees}, name FROM walk",
         first = next("$1"),
         following = next(&format!("({behind})")),
     )

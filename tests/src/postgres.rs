@@ -151,10 +151,17 @@ impl Postgres {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// Changes a setting of the running server.
+    /// Changes a setting of the running server. Sessions that begin afterwards have it.
     pub fn set(&self, name: &str, value: &str) {
+        let loaded = || self.sql("SELECT pg_conf_load_time()");
+        let before = loaded();
         self.sql(&format!("ALTER SYSTEM SET {name} = '{value}'"));
         self.sql("SELECT pg_reload_conf()");
+        let began = Instant::now();
+        while loaded() == before {
+            assert!(began.elapsed() < Duration::from_secs(30), "the settings were not loaded");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Returns a dump of the database of the keys.

@@ -72,14 +72,20 @@ impl PostgresOptions {
             of_config.or_else(|| of_url.cloned()).or_else(|| environment.get(variable))
         };
         check_attributes(given(None, url.option("target_session_attrs"), "PGTARGETSESSIONATTRS").as_deref())?;
-        let hosts = if self.host.is_none() && !url.hosts.is_empty() {
-            url.hosts.clone()
-        } else {
+        let hosts = if self.host.is_some() || url.hosts.is_empty() && url.option("host").is_none() {
             let names = given(self.host.clone(), None, "PGHOST");
             let names = names.ok_or_else(|| invalid("host", "it is missing, and so are 'url' and PGHOST"))?;
             // The ports of the environment belong to its hosts, and those of a URL to its own.
             let ports = given(self.port.clone(), None, "PGPORT");
             hosts_of("host", &names, "port", ports.as_deref())?
+        } else if let Some(names) = url.option("host") {
+            // As with libpq, the options win over what stands before them.
+            hosts_of("url", names, "url", url.option("port").map(String::as_str))?
+        } else if let Some(ports) = url.option("port") {
+            let names: Vec<_> = url.hosts.iter().map(|host| host.name.as_str()).collect();
+            hosts_of("url", &names.join(","), "url", Some(ports))?
+        } else {
+            url.hosts.clone()
         };
         let listen_hosts = match (&self.listen_host, &self.listen_port) {
             (None, None) => Vec::new(),
@@ -169,10 +175,14 @@ impl PostgresOptions {
 }
 
 /// Variables of libpq that would lead to another database, or ask more of the server than is asked here.
-const UNKNOWN: [(&str, &str); 6] = [
+const UNKNOWN: [(&str, &str); 7] = [
     (
         "PGSERVICE",
         "service files are not read: name host, port, database and user in the config, and unset it",
+    ),
+    (
+        "PGOPTIONS",
+        "settings of sessions are not sent: give them to the role by 'ALTER ROLE ... SET', and unset it",
     ),
     ("PGHOSTADDR", "addresses beside names are not known: name the address in 'host', and unset it"),
     ("PGREQUIREAUTH", "it is not known here: 'PGCHANNELBINDING=require' asks for SCRAM over TLS; unset it"),
@@ -248,6 +258,22 @@ mod tests {
         assert_eq!(config.password, Some(SecretSource::Value(Secret::from("p@ss"))));
         assert_eq!((config.tls.mode, config.tls.ca), (TlsMode::VerifyCa, Some("/ca.pem".into())));
         assert_eq!(config.connect_timeout, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn hosts_may_be_options_of_a_url() {
+        for (text, expected) in [
+            ("postgresql:///keys?user=me&host=/run/postgresql", None),
+            ("postgresql://me@/keys?host=/run/postgresql", Some("/run/postgresql:5432")),
+            ("postgresql://me@/keys?host=a,b&port=1,2", Some("a:1 b:2")),
+            ("postgresql://me@c:3/keys?host=a", Some("a:5432")),
+            ("postgresql://me@a,b:3/keys?port=7", Some("a:7 b:7")),
+            ("postgresql://me@/keys?host=a,b&port=1,2,3", None),
+        ] {
+            let hosts = resolve(url(text), &[("PGPORT", "9")])
+                .map(|config| config.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+            assert_eq!(hosts.ok().as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use percent_encoding::percent_decode_str;
 use super::host::{DEFAULT_PORT, Host};
 
 /// The options of a URL that mean something here. Another one is refused: it may have been meant to make things safer.
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 11] = [
+    "host",
+    "port",
     "sslmode",
     "sslrootcert",
     "sslcert",
@@ -19,7 +21,7 @@ const OPTIONS: [&str; 9] = [
 ];
 
 /// What is said of another option.
-const UNKNOWN: &str = "it has an option that is not known here; known are sslmode, sslrootcert, sslcert, sslkey, channel_binding, \
+const UNKNOWN: &str = "it has an option that is not known here; known are host, port, sslmode, sslrootcert, sslcert, sslkey, channel_binding, \
     connect_timeout, application_name, target_session_attrs, passfile";
 
 /// The parts of a URL. No error quotes it, since it may hold a password: each is a text of this program.

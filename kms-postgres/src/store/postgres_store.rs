@@ -411,7 +411,8 @@ impl KeyStore for PostgresStore {
 
     async fn status(&self) -> Result<StoreStatus> {
         const OPERATION: &str = "ask PostgreSQL how it is";
-        const STATEMENT: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'off', \
+        const STATEMENT: &str = "SELECT CASE WHEN pg_catalog.row_security_active(pg_catalog.to_regclass($1)) THEN NULL \
+            ELSE pg_catalog.current_setting('transaction_read_only') = 'off' END, \
             pg_catalog.current_setting('fsync') = 'on', pg_catalog.to_regclass($1) IS NOT NULL";
         let began = Instant::now();
         let Inner { primary, standby, config, sql, .. } = &*self.0;

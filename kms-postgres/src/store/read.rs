@@ -71,7 +71,11 @@ async fn ask(
     let Some(first) = rows.first() else {
         return Err(Failure::Internal("a SELECT without a row".to_owned()));
     };
-    if of_primary && !first.try_get::<_, bool>(0)? {
+    let Some(takes_writes) = first.try_get::<_, Option<bool>>(0)? else {
+        lease.give_back();
+        return Err(Failure::hidden());
+    };
+    if of_primary && !takes_writes {
         return Err(Failure::ReadOnly);
     }
     lease.give_back();

@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 
 use kms_core::primitives::SecretBytes;
 use kms_core::store::EntryName;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::types::Type;
 
+use super::read;
 use crate::connection::Value;
 use crate::error::Failure;
 use crate::pool::{Lease, Pool};
-use crate::sql::{BEGIN, Sql};
+use crate::sql::{BEGIN, SERVER, Sql};
 
 /// How often a connection is taken before a write that proves to be of no use. Nothing was sent by then.
 const TRIES: usize = 4;
+/// When a write that waits begins to look whether another server took the place of its own, and the pause between two looks.
+const LOOK_AROUND: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(1));
 
 /// One statement of a transaction.
 pub enum Step {
@@ -56,10 +59,20 @@ impl Transactions {
     /// Makes a transaction of `steps`. Returns the number of the step that found the store otherwise, in which case nothing
     /// was changed; `None` if the transaction is kept.
     ///
-    /// It waits as long as the server does: a create that waits for a standby is not cut off.
+    /// It waits as long as the server does: a create that waits for a standby is not cut off. It only gives up a server that
+    /// was replaced: one that hangs, or that waits for the standby which has its place now, never answers.
     pub async fn make(&self, steps: &[Step]) -> Result<Option<usize>, Trouble> {
         let unsent = |failure| Trouble { failure, may_be_kept: false };
-        let lease = self.begin().await.map_err(unsent)?;
+        let (lease, server) = self.begin().await.map_err(unsent)?;
+        tokio::select! {
+            biased;
+            made = self.make_over(lease, steps) => made,
+            () = self.replaced(&server) => Err(in_doubt(Failure::Replaced)),
+        }
+    }
+
+    async fn make_over(&self, lease: Lease, steps: &[Step]) -> Result<Option<usize>, Trouble> {
+        let unsent = |failure| Trouble { failure, may_be_kept: false };
         let Some((last, before)) = steps.split_last() else { return Ok(None) };
         for (number, step) in before.iter().enumerate() {
             // Nothing is committed yet. The server undoes it when the connection ends.
@@ -88,13 +101,21 @@ impl Transactions {
 
     /// Reads a row by a transaction that writes and that is kept; `None` if there is no row.
     ///
-    /// The commit stands behind that of the row, so wherever the one is kept, so is the other. It waits as long as the server
-    /// does: a session that waits for a standby does not notice that its client went away.
+    /// The commit stands behind that of the row, so wherever the one is kept, so is the other. It waits as long as
+    /// [`make`](Self::make): a session that waits for a standby does not notice that its client went away.
     pub async fn read_kept(&self, name: &EntryName) -> Result<Option<SecretBytes>, Failure> {
+        let (lease, server) = self.begin().await?;
+        tokio::select! {
+            biased;
+            read = self.read_kept_over(lease, name) => read,
+            () = self.replaced(&server) => Err(Failure::Replaced),
+        }
+    }
+
+    async fn read_kept_over(&self, lease: Lease, name: &EntryName) -> Result<Option<SecretBytes>, Failure> {
         let probe = EntryName::probe().map_err(|error| Failure::Internal(error.to_string()))?;
         let content = Arc::new(SecretBytes::from(b"probe".as_slice()));
         let (insert, delete) = (Step::Insert(probe.clone(), content), Step::Delete(probe));
-        let lease = self.begin().await?;
         let rows = lease.query(&self.sql.read, &[(&name.as_str(), Type::TEXT)]).await?;
         let record: Option<Vec<u8>> = match rows.first() {
             Some(row) => row.try_get(1)?,
@@ -110,8 +131,23 @@ impl Transactions {
         Ok(record.map(SecretBytes::new))
     }
 
-    /// Begins a transaction, over another connection if the first leads nowhere.
-    async fn begin(&self) -> Result<Lease, Failure> {
+    /// Ends when another server than this one takes writes.
+    async fn replaced(&self, server: &str) {
+        let (mut pause, within) = (LOOK_AROUND.0, self.patience.min(LOOK_AROUND.0));
+        loop {
+            sleep(pause).await;
+            // Who does not answer is no other server. The idle connections to it are closed by that.
+            let rows = read::of_primary(&self.pool, SERVER, &[], within).await.unwrap_or_default();
+            let other: Option<String> = rows.first().and_then(|row| row.try_get(1).ok());
+            if other.is_some_and(|other| other != server) {
+                return;
+            }
+            pause = LOOK_AROUND.1;
+        }
+    }
+
+    /// Begins a transaction, over another connection if the first leads nowhere. Returns its server, too.
+    async fn begin(&self) -> Result<(Lease, String), Failure> {
         let deadline = Instant::now() + self.patience;
         let mut tries = 0;
         loop {
@@ -119,7 +155,7 @@ impl Transactions {
             // Whoever cannot connect tried every host.
             let lease = self.pool.lease(deadline).await?;
             let failure = match begin_over(&lease, deadline).await {
-                Ok(()) => return Ok(lease),
+                Ok(server) => return Ok((lease, server)),
                 Err(failure) => failure,
             };
             drop(lease);
@@ -164,10 +200,10 @@ impl Transactions {
     }
 }
 
-async fn begin_over(lease: &Lease, deadline: Instant) -> Result<(), Failure> {
+async fn begin_over(lease: &Lease, deadline: Instant) -> Result<String, Failure> {
     lease.begin_watch();
     let left = deadline.saturating_duration_since(Instant::now());
-    timeout(left, lease.run(BEGIN)).await.unwrap_or(Err(Failure::Timeout(left.as_millis())))
+    timeout(left, lease.run_for_one(BEGIN)).await.unwrap_or(Err(Failure::Timeout(left.as_millis())))
 }
 
 /// Judges the end of a transaction.

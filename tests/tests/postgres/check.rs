@@ -1,9 +1,12 @@
 //! What `check` finds, and that it proves rights instead of believing in them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use kms_core::store::{Finding, KeyStore, Level};
 use kms_postgres::{Host, PostgresConfig, Roles, TlsConfig, check};
-use kms_tests::postgres::{Postgres, config};
-use kms_tests::programs::free_port;
+use kms_tests::postgres::{DATABASE, Postgres, config};
+use kms_tests::programs::{free_port, until};
 
 use super::common::{entry, open, record};
 
@@ -34,7 +37,7 @@ async fn a_database_in_order_has_few_warnings() {
     assert_eq!(server.sql("SELECT count(*) FROM kms.kms_keys"), "1", "no probe is left");
     let standby = server.standby("spare").await;
     server.set("synchronous_standby_names", "spare");
-    kms_tests::programs::until("it is synchronous", async || {
+    until("it is synchronous", async || {
         server.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"
     })
     .await;
@@ -84,6 +87,28 @@ async fn what_is_wrong_is_found() {
     assert!(has(&nowhere, "connection", Level::Problem, "refused"), "{nowhere:?}");
     let wrong = check(PostgresConfig { pool: 0, ..server.config() }).await;
     assert!(has(&wrong, "configuration", Level::Problem, "half"), "{wrong:?}");
+}
+
+/// The server takes the login, and a look into the catalog never ends: a lock is held there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_after_the_login_ends_the_check() {
+    let server = Arc::new(Postgres::start().await);
+    let other = tokio::task::spawn_blocking({
+        let server = Arc::clone(&server);
+        move || {
+            let lock =
+                "BEGIN; LOCK TABLE pg_catalog.pg_constraint IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
+            server.try_sql(DATABASE, lock)
+        }
+    });
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    until("the catalog is locked", async || server.sql(sleeps) == "1").await;
+    let quick = PostgresConfig { timeout: Duration::from_secs(1), ..server.config() };
+    let findings = tokio::time::timeout(Duration::from_secs(20), check(quick)).await.unwrap();
+    let last = findings.last().unwrap();
+    assert!(last.level == Level::Problem && last.detail.contains("within 1000 ms"), "{findings:?}");
+    server.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+    assert!(other.await.unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

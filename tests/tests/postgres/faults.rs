@@ -84,6 +84,65 @@ async fn a_server_that_hangs_does_not_hide_the_one_that_took_its_place() {
     assert!(store.get(&entry("key")).await.unwrap() == record());
 }
 
+/// The creates wait for a standby, and never hear from their server again.
+#[tokio::test(flavor = "multi_thread")]
+async fn creates_at_a_server_that_hangs_hold_nobody_up_once_another_has_its_place() {
+    let server = Postgres::start().await;
+    let standby = server.standby("spare").await;
+    server.set("synchronous_standby_names", "nobody");
+    let cable = Cable::to(server.port()).await;
+    let store = open(PostgresConfig { pool: 4, ..config(&[cable.port(), standby.port()]) });
+    let creates: Vec<_> = (0..2)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.create(&entry(&format!("waiting-{n}")), &record()).await })
+        })
+        .collect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    until("both wait", async || server.sql(waiting) == "2").await;
+    let there = "SELECT count(*) FROM kms.kms_keys";
+    until("the standby has both", async || standby.sql(there) == "2").await;
+    cable.set(State::Dropping);
+    standby.promote();
+    let write = async || store.create(&entry("second"), &record()).await;
+    let ((), took) = until_it_works(Duration::from_secs(30), write).await;
+    assert!(took < Duration::from_secs(10), "writes were back after {took:?}");
+    for (n, create) in creates.into_iter().enumerate() {
+        // Whoever was told that nobody knows hears it from the next read.
+        let created = create.await.unwrap();
+        assert!(created.is_ok() || kind(created) == Some(ErrorKind::Timeout), "{n}");
+        assert!(store.get(&entry(&format!("waiting-{n}"))).await.unwrap() == record());
+    }
+    assert_eq!(server.sql(waiting), "2", "nobody cancelled them");
+}
+
+/// As an advisor of a hosted database asks it of every table.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_row_level_security_hides_are_not_taken_for_absent() {
+    let server = Postgres::start().await;
+    let store = open(server.config());
+    store.create(&entry("key"), &record()).await.unwrap();
+    server.sql("ALTER TABLE kms.kms_keys ENABLE ROW LEVEL SECURITY");
+    for name in ["key", "absent"] {
+        let (kind, text) = told(store.get(&entry(name)).await);
+        assert_eq!(kind, ErrorKind::NotSetUp, "{text}");
+        assert!(text.contains("row level security"), "{text}");
+    }
+    assert!(store.list(&ListQuery::prefix("")).await.is_err());
+    assert!(store.segments(".v/").await.is_err());
+    let (_, text) = told(store.status().await);
+    assert!(text.contains("row level security"), "{text}");
+    let findings = kms_postgres::check(server.config()).await;
+    let last = findings.last().unwrap();
+    assert!(last.what == "rights" && last.detail.contains("BYPASSRLS"), "{findings:?}");
+    // A row that a policy shows is there.
+    server.sql("CREATE POLICY all_rows ON kms.kms_keys USING (true)");
+    assert!(store.get(&entry("key")).await.unwrap() == record());
+    assert_eq!(kind(store.get(&entry("absent")).await), Some(ErrorKind::NotSetUp));
+    server.sql("ALTER ROLE kms BYPASSRLS");
+    assert_eq!(kind(store.get(&entry("absent")).await), Some(ErrorKind::NotFound));
+}
+
 /// The table lies on a file system of some megabytes, and the server's log on another.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_and_takes_nothing_that_was_acknowledged() {

@@ -47,8 +47,10 @@ pub fn surveyed(store: &str, survey: &Survey) -> Vec<Finding> {
     }));
     findings.extend(survey.cut_off.iter().map(|name| cut_off(store, name)));
     findings.extend(survey.remnants.iter().map(|(name, fingerprint)| {
+        // A check writes its probes under this name.
+        let or_of_check = if name.as_str() == "kms-check" { ", or of a check that was cut off" } else { "" };
         let detail = format!(
-            "{store}: something is left of a key '{name}' that is gone: 'kms key purge {name} --fingerprint \
+            "{store}: something is left of a key '{name}' that is gone{or_of_check}: 'kms key purge {name} --fingerprint \
              {fingerprint:?}' removes it, with --resume if a purge was cut off"
         );
         Finding::warning(SUBJECT, detail)
