@@ -7,25 +7,34 @@ use crate::config::PostgresConfig;
 /// The longest name of a channel, in bytes.
 const MAX_CHANNEL: usize = 63;
 
-/// One row: whether the server takes writes, and when it began, which tells servers behind one address apart.
-pub const SERVER: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'off', \
-    pg_catalog.pg_postmaster_start_time()::pg_catalog.text";
+/// When a server began, in microseconds, whatever the session's time zone: it tells servers behind one address apart.
+macro_rules! began {
+    () => {
+        "(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8::pg_catalog.text"
+    };
+}
+
+/// One row: whether the server takes writes, and when it began.
+pub const SERVER: &str =
+    concat!("SELECT pg_catalog.current_setting('transaction_read_only') = 'off', ", began!());
 
 /// What begins each transaction that writes. All of it ends with the transaction, so a pooler may hand the session on. The
 /// first value is the second of [`SERVER`].
 ///
 /// Warnings have to be sent, and COMMIT has to wait for the disk and for synchronous standbys, whatever the role's and the
 /// database's settings say. No bound of the server's ends a create halfway.
-pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-    SELECT pg_catalog.pg_postmaster_start_time()::pg_catalog.text, \
-    pg_catalog.set_config('client_min_messages', 'warning', true), \
+pub const BEGIN: &str = concat!(
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT ",
+    began!(),
+    ", pg_catalog.set_config('client_min_messages', 'warning', true), \
     pg_catalog.set_config('statement_timeout', '0', true), \
     pg_catalog.set_config('lock_timeout', '0', true), \
     pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true), \
     CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL \
         THEN pg_catalog.set_config('transaction_timeout', '0', true) END, \
     CASE WHEN pg_catalog.current_setting('synchronous_commit') <> 'remote_apply' \
-        THEN pg_catalog.set_config('synchronous_commit', 'on', true) END";
+        THEN pg_catalog.set_config('synchronous_commit', 'on', true) END"
+);
 
 /// Statements for a table.
 #[derive(Debug)]
