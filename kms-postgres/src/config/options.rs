@@ -72,21 +72,7 @@ impl PostgresOptions {
             of_config.or_else(|| of_url.cloned()).or_else(|| environment.get(variable))
         };
         check_attributes(given(None, url.option("target_session_attrs"), "PGTARGETSESSIONATTRS").as_deref())?;
-        let hosts = if self.host.is_some() || url.hosts.is_empty() && url.option("host").is_none() {
-            let names = given(self.host.clone(), None, "PGHOST");
-            let names = names.ok_or_else(|| invalid("host", "it is missing, and so are 'url' and PGHOST"))?;
-            // The ports of the environment belong to its hosts, and those of a URL to its own.
-            let ports = given(self.port.clone(), None, "PGPORT");
-            hosts_of("host", &names, "port", ports.as_deref())?
-        } else if let Some(names) = url.option("host") {
-            // As with libpq, the options win over what stands before them.
-            hosts_of("url", names, "url", url.option("port").map(String::as_str))?
-        } else if let Some(ports) = url.option("port") {
-            let names: Vec<_> = url.hosts.iter().map(|host| host.name.as_str()).collect();
-            hosts_of("url", &names.join(","), "url", Some(ports))?
-        } else {
-            url.hosts.clone()
-        };
+        let hosts = self.hosts(&url, environment)?;
         let listen_hosts = match (&self.listen_host, &self.listen_port) {
             (None, None) => Vec::new(),
             (Some(names), ports) => hosts_of("listen_host", names, "listen_port", ports.as_deref())?,
@@ -171,6 +157,30 @@ impl PostgresOptions {
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// Returns the hosts of the config, else those of the URL, else those of the environment. Ports belong to the hosts that
+    /// are named beside them.
+    fn hosts(&self, url: &Url, environment: &Environment) -> Result<Vec<Host>> {
+        if self.host.is_none() {
+            // As with libpq, the options of a URL win over what stands before them.
+            let port = url.option("port").map(String::as_str);
+            if let Some(names) = url.option("host") {
+                return hosts_of("url", names, "url", port);
+            }
+            if !url.hosts.is_empty() {
+                let mut hosts = url.hosts.clone();
+                if port.is_some() {
+                    let names: Vec<_> = hosts.iter().map(|host| host.name.as_str()).collect();
+                    hosts = hosts_of("url", &names.join(","), "url", port)?;
+                }
+                return Ok(hosts);
+            }
+        }
+        let names = self.host.clone().or_else(|| environment.get("PGHOST"));
+        let names = names.ok_or_else(|| invalid("host", "it is missing, and so are 'url' and PGHOST"))?;
+        let ports = self.port.clone().or_else(|| environment.get("PGPORT"));
+        hosts_of("host", &names, "port", ports.as_deref())
     }
 }
 

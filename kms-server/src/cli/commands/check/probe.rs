@@ -100,3 +100,21 @@ fn probe() -> kms_core::Result<(EntryName, SecretBytes)> {
 fn describe(error: kms_core::Error) -> String {
     error.chain().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use kms_core::store::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_probe_that_a_check_left_is_told_as_that() {
+        let store = MemoryStore::new();
+        let (name, probe) = probe().unwrap();
+        store.create(&name, &probe).await.unwrap();
+        let findings = surveyed("here", &survey(&store).await.unwrap());
+        let told = findings.first().unwrap();
+        assert!(told.detail.contains("or of a check that was cut off"), "{told:?}");
+        assert!(told.detail.contains("kms key purge kms-check --fingerprint"), "{told:?}");
+    }
+}
