@@ -117,10 +117,13 @@ impl Transactions {
         let content = Arc::new(SecretBytes::from(b"probe".as_slice()));
         let (insert, delete) = (Step::Insert(probe.clone(), content), Step::Delete(probe));
         let rows = lease.query(&self.sql.read, &[(&name.as_str(), Type::TEXT)]).await?;
-        let record: Option<Vec<u8>> = match rows.first() {
-            Some(row) => row.try_get(1)?,
-            None => return Err(Failure::Internal("a SELECT without a row".to_owned())),
+        let Some(row) = rows.first() else {
+            return Err(Failure::Internal("a SELECT without a row".to_owned()));
         };
+        if row.try_get::<_, Option<bool>>(0)?.is_none() {
+            return Err(Failure::hidden());
+        }
+        let record: Option<Vec<u8>> = row.try_get(1)?;
         let (inserted, deleted) =
             tokio::join!(biased; self.step(&lease, &insert), self.step(&lease, &delete));
         if !inserted? || !deleted? {
