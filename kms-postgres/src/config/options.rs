@@ -71,6 +71,7 @@ impl PostgresOptions {
         let given = |of_config: Option<String>, of_url: Option<&String>, variable: &str| {
             of_config.or_else(|| of_url.cloned()).or_else(|| environment.get(variable))
         };
+        let of_url = self.url.is_some().then(|| self.of_url(&url));
         check_attributes(given(None, url.option("target_session_attrs"), "PGTARGETSESSIONATTRS").as_deref())?;
         let hosts = self.hosts(&url, environment)?;
         let listen_hosts = match (&self.listen_host, &self.listen_port) {
@@ -154,9 +155,29 @@ impl PostgresOptions {
             user: default.user,
             timeout: default.timeout,
             write_timeout: default.write_timeout,
+            of_url,
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// Returns the keys of the settings that the URL gives and the config leaves out.
+    fn of_url(&self, url: &Url) -> Vec<&'static str> {
+        let option = |name: &str| url.option(name).is_some();
+        let gives_hosts = self.host.is_none() && (option("host") || !url.hosts.is_empty());
+        let is_password_given = self.password.is_some() || self.password_file.is_some();
+        let keys = [
+            ("host", gives_hosts),
+            ("port", gives_hosts),
+            ("user", self.user.is_none() && url.user.is_some()),
+            ("database", self.database.is_none() && url.database.is_some()),
+            ("password", !is_password_given && url.password.is_some()),
+            ("tls.mode", self.tls_mode.is_none() && option("sslmode")),
+            ("tls.ca", self.tls_ca.is_none() && option("sslrootcert")),
+            ("tls.cert", self.tls_cert.is_none() && option("sslcert")),
+            ("tls.key", self.tls_key.is_none() && option("sslkey")),
+        ];
+        keys.into_iter().filter_map(|(key, is_given)| is_given.then_some(key)).collect()
     }
 
     /// Returns the hosts of the config, else those of the URL, else those of the environment. Ports belong to the hosts that
@@ -268,6 +289,25 @@ mod tests {
         assert_eq!(config.password, Some(SecretSource::Value(Secret::from("p@ss"))));
         assert_eq!((config.tls.mode, config.tls.ca), (TlsMode::VerifyCa, Some("/ca.pem".into())));
         assert_eq!(config.connect_timeout, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn what_a_url_gave_is_known_and_a_url_is_no_host() {
+        let given = |options: PostgresOptions| resolve(options, &[]).unwrap().of_url;
+        assert_eq!(
+            given(url("postgres://u:p@h/d")),
+            Some(vec!["host", "port", "user", "database", "password"])
+        );
+        let beside = PostgresOptions { host: Some("a".to_owned()), ..url("postgres://u@h?sslmode=require") };
+        assert_eq!(given(beside), Some(vec!["user", "tls.mode"]));
+        let plain = |host: &str| PostgresOptions {
+            host: Some(host.to_owned()),
+            user: Some("u".to_owned()),
+            ..PostgresOptions::default()
+        };
+        assert_eq!(given(plain("h")), None);
+        let error = resolve(plain("postgres://u:pw9secret@h/d"), &[]).unwrap_err().chain().to_string();
+        assert!(error.contains("belongs into 'url'") && !error.contains("pw9secret"), "{error}");
     }
 
     #[test]

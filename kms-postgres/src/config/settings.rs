@@ -54,6 +54,8 @@ pub struct PostgresConfig {
     pub timeout: Duration,
     /// The longest time that a caller waits for the outcome of a write. The write itself goes on. The default is 9 s.
     pub write_timeout: Duration,
+    /// The settings that came from a URL, by their keys, so that they can be told from defaults. `None` if there was no URL.
+    pub of_url: Option<Vec<&'static str>>,
 }
 
 /// The TLS connection: what the server has to prove, and the certificates to trust and to show.
@@ -176,6 +178,7 @@ impl PostgresConfig {
             connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(9),
+            of_url: None,
         }
     }
 
@@ -191,6 +194,13 @@ impl PostgresConfig {
         let hosts = self.hosts.iter().map(|host| ("host", host));
         for (field, host) in hosts.chain(self.listen_hosts.iter().map(|host| ("listen_host", host))) {
             is_text(field, &host.name)?;
+            // It may hold a password, so it is not quoted.
+            if !host.is_socket() && host.name.contains(['/', '@', '?']) {
+                return Err(invalid(
+                    field,
+                    "expected a name, an address or the directory of a socket, and a URL belongs into 'url'",
+                ));
+            }
             if host.port == 0 {
                 return Err(invalid(field, "its port is 0"));
             }

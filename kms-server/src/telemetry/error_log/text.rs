@@ -33,12 +33,22 @@ pub struct Text {
     message: String,
     /// The error that ends the message, with its sources.
     cause: String,
-    fields: Vec<(&'static str, String)>,
+    fields: Vec<Named>,
     /// An error, and its sources one by one.
     chain: Vec<String>,
     /// The fields by which lines are compared. A client is its address without the port.
     key: String,
     is_of_client: bool,
+}
+
+/// A field.
+#[derive(Debug)]
+struct Named {
+    name: &'static str,
+    /// As a line shows it.
+    shown: String,
+    /// The text without the quotes around it, if it is one that a line shows in quotes.
+    unquoted: Option<String>,
 }
 
 impl Text {
@@ -52,8 +62,8 @@ impl Text {
     /// Returns the line.
     pub fn line(&self) -> String {
         let mut line = self.told();
-        for (name, value) in &self.fields {
-            let _ = write!(line, " {name}={value}");
+        for Named { name, shown, .. } in &self.fields {
+            let _ = write!(line, " {name}={shown}");
         }
         line
     }
@@ -62,7 +72,8 @@ impl Text {
     pub fn into_parts(self, target: &str) -> Parts {
         let message = if self.message.is_empty() { self.cause } else { self.message };
         let is_chain = |name: &str| name == ERROR && !self.chain.is_empty();
-        let fields = self.fields.into_iter().filter(|(name, _)| !is_chain(name)).collect();
+        let told = self.fields.into_iter().filter(|field| !is_chain(field.name));
+        let fields = told.map(|field| (field.name, field.unquoted.unwrap_or(field.shown))).collect();
         Parts::new(target, message, self.chain, fields)
     }
 
@@ -89,7 +100,7 @@ impl Text {
         if name == ERROR && self.chain.is_empty() {
             self.chain = vec![value.clone()];
         }
-        self.fields.push((name, value));
+        self.fields.push(Named { name, shown: value, unquoted: None });
         let _ = write!(self.key, " {name}=");
         push_bounded(&mut self.key, key, most);
     }
@@ -109,6 +120,13 @@ impl Visit for Text {
                 }
             }
             name => self.field(name, format_args!("{value:?}"), format_args!("{value:?}")),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &value);
+        if let Some(field) = self.fields.last_mut().filter(|last| last.name == field.name()) {
+            field.unquoted = Some(bounded(format_args!("{value}"), MAX_FIELD));
         }
     }
 

@@ -115,6 +115,43 @@ fn one_identity_can_be_asked_for_and_stdin_is_read() {
     assert!(!broken.status.success() && broken.stderr.contains("the log has no events"), "{broken:?}");
 }
 
+/// Clients choose the paths that a log has.
+#[test]
+fn a_client_cannot_ask_its_way_to_more_than_it_was_denied() {
+    let names = ["x", "*", "a*b", "[a-z]", "ab", "bc", "cd", "de", "ef", "fg", "gh", "hi"];
+    let paths: Vec<_> = names.iter().map(|name| format!("/v1/key/generate/{name}")).collect();
+    let lines: Vec<_> = paths.iter().map(|path| (APP, path.as_str(), 403)).collect();
+    let (_dir, config, log) = setup(&lines);
+    let all = explained(&["--config", text(&config), text(&log)]);
+    let of_app = &all["identities"][0];
+    let mut plain: Vec<_> = paths.iter().filter(|path| !path.contains(['*', '['])).cloned().collect();
+    plain.sort();
+    assert_eq!(of_app["allow"], json!(plain));
+    assert_eq!(of_app["shorter"], Value::Null);
+    let requests = of_app["requests"].as_array().unwrap();
+    let odd = requests.iter().filter(|request| request["why"] == "no_such_name").count();
+    assert_eq!(odd, 3, "{requests:?}");
+
+    // What is shorter is apart from what was asked for, and says what it costs.
+    let many: Vec<_> = (0..60).map(|n| format!("/v1/key/generate/tenant-{n}")).collect();
+    let (_dir, config, log) = setup(&many.iter().map(|path| (APP, path.as_str(), 403)).collect::<Vec<_>>());
+    let told = Shell::default().run(&["policy", "explain", "--config", text(&config), text(&log)]).ok();
+    let (lines, shorter) = told.split_once("they also allow names that nobody asked for").unwrap();
+    assert!(!lines.contains("tenant-*") && shorter.contains("\"/v1/key/generate/tenant-*\","), "{told}");
+    assert!(lines.contains("and 10 more, which --json prints"), "{told}");
+}
+
+#[test]
+fn a_client_without_an_identity_is_told_as_that() {
+    let (_dir, config, log) = setup(&[]);
+    let line = json!({"time": "2026-01-02T03:04:05Z", "request": {"ip": "192.0.2.1", "path": "", "identity": ""},
+        "response": {"code": 403, "time": 1000}});
+    fs::write(&log, format!("{line}\n")).unwrap();
+    let told = Shell::default().run(&["policy", "explain", "--config", text(&config), text(&log)]).ok();
+    assert!(told.contains("(no path)") && told.contains("has no identity that a policy can name"), "{told}");
+    assert!(!told.contains("allow"), "{told}");
+}
+
 /// What is suggested is put into the config, and the same requests pass.
 #[test]
 fn what_is_suggested_lets_the_requests_of_a_real_server_pass() {

@@ -122,4 +122,9 @@ fn a_key_that_cannot_be_one_is_refused() {
     }
     let done = Shell::default().run(&["policy", "for-minio", "--sse-s3", "--key", "a"]);
     assert!(done.error().contains("--sse-kms"));
+    // Without a name there is nothing to allow beside the default key.
+    for (more, is_told) in [(&[] as &[&str], true), (&["--key", "a"], false)] {
+        let done = Shell::default().run(&[&["policy", "for-minio", "--sse-kms"], more].concat());
+        assert_eq!(done.stderr.contains("--sse-kms without --key"), is_told, "{done:?}");
+    }
 }

@@ -63,6 +63,28 @@ fn each_line_is_json_from_the_warnings_of_the_config_to_the_end() {
 }
 
 #[test]
+fn the_fields_of_a_denied_request_are_plain_texts() {
+    let node = Node::new();
+    node.configure("log = { format = \"json\" }");
+    let port = kms_tests::programs::free_port();
+    let shell = Shell::default().set("KMS_ADDRESS", format!("127.0.0.1:{port}"));
+    let serving = shell.serve(&["--config", &node.config()]);
+    let printed = Shell::default().run(&["identity", "new"]).ok();
+    let api_key = printed.split_whitespace().find(|word| word.starts_with("kes:v1:")).unwrap();
+    let client = Shell::default()
+        .set("KES_SERVER", format!("https://127.0.0.1:{port}"))
+        .set("KES_API_KEY", api_key)
+        .set("KES_CA_CERT", node.dir.path().join("node/server.crt").display());
+    assert!(!client.run(&["key", "dek", "a\"b"]).status.success());
+    let log = serving.stderr();
+    let found = lines(&log);
+    let path = found.iter().find_map(|line| line["fields"]["path"].as_str());
+    assert_eq!(path, Some("/v1/key/generate/a\"b"), "{log}");
+    let texts = found.iter().filter_map(|line| line["fields"].as_object()).flat_map(|fields| fields.values());
+    assert!(texts.map(|text| text.as_str().unwrap()).all(|text| !text.starts_with('"')), "{log}");
+}
+
+#[test]
 fn an_error_comes_with_its_sources_one_by_one() {
     let node = Node::new();
     node.configure("log = { format = \"json\" }");

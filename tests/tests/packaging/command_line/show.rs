@@ -89,6 +89,45 @@ fn each_setting_is_told_with_its_origin_and_secrets_are_masked() {
 }
 
 #[test]
+fn what_a_url_gives_comes_from_the_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kms.toml");
+    let content = config();
+    let (before, _) = content.split_once("[keystore.vault]").unwrap();
+    let section = "[[kms]]\nlocal = { root_key_file = \"r\" }\n[keystore.postgres]\ndatabase = \"keys\"\n";
+    fs::write(&file, format!("{before}{section}")).unwrap();
+    let shell = Shell::default()
+        .set("APP", identity(2))
+        .set("TLS_PASSWORD", "x")
+        .set("PGPORT", "1")
+        .set("PGSSLMODE", "require")
+        .set("KMS_KEYSTORE__POSTGRES__URL", "postgres://u:pw9secret@h:7/other");
+    let arguments = ["config", "show", "--config", text(&file)];
+    let printed = shell.run(&[&arguments[..], &["--json"]].concat()).ok();
+    let all: Value = serde_json::from_str(&printed).unwrap();
+    let of_url = json!("environment variable KMS_KEYSTORE__POSTGRES__URL");
+    for (key, value) in [
+        ("url", json!("***")),
+        ("host", json!(["h"])),
+        ("port", json!(["7"])),
+        ("user", json!("u")),
+        ("password", json!("***")),
+    ] {
+        let found = setting(&all, &format!("keystore.postgres.{key}"));
+        assert_eq!(
+            (&found["value"], &found["origin"], &found["place"]),
+            (&value, &json!("variable"), &of_url),
+            "{key}"
+        );
+    }
+    let database = setting(&all, "keystore.postgres.database");
+    assert_eq!((&database["value"], &database["origin"]), (&json!("keys"), &json!("file")), "{database}");
+    let mode = setting(&all, "keystore.postgres.tls.mode");
+    assert_eq!(mode["place"], "environment variable PGSSLMODE", "{mode}");
+    assert!(!printed.contains("pw9secret") && !shell.run(&arguments).ok().contains("pw9secret"));
+}
+
+#[test]
 fn a_credential_of_systemd_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let (file, root_key) = (dir.path().join("kms.toml"), dir.path().join("credentials/root.key"));

@@ -69,7 +69,7 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     let values = effective::of(&loaded.settings);
     let settings: Vec<Setting> = values
         .into_iter()
-        .map(|values::Value { path, shown, is_credential, elsewhere }| {
+        .map(|values::Value { path, shown, is_credential, elsewhere, within }| {
             // What a section leaves out may come from a variable of its own.
             let beside = || {
                 let mut names = elsewhere.iter().copied();
@@ -79,7 +79,8 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
                     references: Vec::new(),
                 })
             };
-            let origin = loaded.origins.of(&path).or_else(beside);
+            let around = || loaded.origins.of(&within?.split('.').map(str::to_owned).collect::<Vec<_>>());
+            let origin = loaded.origins.of(&path).or_else(around).or_else(beside);
             let (place, references) = origin.map(|origin| (origin.place, origin.references)).unzip();
             let kind = match place.as_deref() {
                 _ if is_credential => "credential",

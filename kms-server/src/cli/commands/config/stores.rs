@@ -157,10 +157,16 @@ fn secret_source(value: &str, file: &str, source: &SecretSource, out: &mut Value
     }
 }
 
+/// The setting that says most others of its section in one, a password among them.
+const POSTGRES_URL: &str = "keystore.postgres.url";
+
 fn postgres(config: &PostgresConfig, out: &mut Values) {
     let at = |key: &str| format!("keystore.postgres.{key}");
     let names = |hosts: &[kms_postgres::Host]| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
     let ports = |hosts: &[kms_postgres::Host]| hosts.iter().map(|host| host.port).collect::<Vec<_>>();
+    if config.of_url.is_some() {
+        out.secret(POSTGRES_URL, true);
+    }
     out.list(&at("host"), names(&config.hosts)).elsewhere = &["PGHOST"];
     out.list(&at("port"), ports(&config.hosts)).elsewhere = &["PGPORT"];
     out.text(&at("database"), &config.database).elsewhere = &["PGDATABASE"];
@@ -183,5 +189,8 @@ fn postgres(config: &PostgresConfig, out: &mut Values) {
     if !config.listen_hosts.is_empty() {
         out.list(&at("listen_host"), names(&config.listen_hosts));
         out.list(&at("listen_port"), ports(&config.listen_hosts));
+    }
+    for key in config.of_url.iter().flatten() {
+        out.note_within(&at(key), POSTGRES_URL);
     }
 }

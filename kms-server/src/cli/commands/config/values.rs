@@ -14,6 +14,8 @@ pub struct Value {
     pub is_credential: bool,
     /// The variables that count where the config leaves the key out.
     pub elsewhere: &'static [&'static str],
+    /// The key of a setting that says several in one, and that gave this one.
+    pub within: Option<&'static str>,
 }
 
 /// A value as it may be shown.
@@ -65,6 +67,14 @@ impl Values {
         self.add(key, Shown::List(texts.into_iter().map(|text| text.to_string()).collect()))
     }
 
+    /// Notes that another setting, which says several in one, gave the value of a key.
+    pub fn note_within(&mut self, key: &str, within: &'static str) {
+        let is_it = |value: &&mut Value| value.path.iter().map(String::as_str).eq(key.split('.'));
+        if let Some(value) = self.0.iter_mut().find(is_it) {
+            value.within = Some(within);
+        }
+    }
+
     /// Returns what was collected.
     pub fn into_all(self) -> Vec<Value> {
         self.0
@@ -77,7 +87,7 @@ impl Values {
     /// Adds a value at a path, one part of which may contain a dot.
     pub fn at(&mut self, path: Vec<String>, shown: Shown) -> &mut Value {
         let index = self.0.len();
-        self.0.push(Value { path, shown, is_credential: false, elsewhere: &[] });
+        self.0.push(Value { path, shown, is_credential: false, elsewhere: &[], within: None });
         &mut self.0[index]
     }
 }

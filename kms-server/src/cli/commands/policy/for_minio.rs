@@ -7,6 +7,7 @@ use kms_core::KeyName;
 use super::test::parse_identity;
 use crate::cli::failure::Failure;
 use crate::cli::name::Call;
+use crate::cli::output::note;
 
 /// The arguments of `kms policy for-minio`.
 #[derive(clap::Args)]
@@ -78,6 +79,11 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
         return Err(Failure::new(
             "--key wants --sse-kms, --replication, --batch or --admin, too: nothing else names keys",
         ));
+    }
+    if args.sse_kms && args.keys.is_empty() {
+        note(
+            "Warning: --sse-kms without --key: the default key is the only one that clients and buckets can name",
+        );
     }
     let identity = args.identity.as_deref().map(parse_identity).transpose()?;
     let identity = identity.map(|identity| identity.to_string());

@@ -4,54 +4,78 @@ use std::collections::BTreeMap;
 
 use crate::api::{CONTINUES, Operation, Route, Routes};
 
-/// The most names of one route that are written out. For more of them a pattern with their common beginning is shown.
-const MOST_NAMES: usize = 8;
+/// The number of names of one route from which on a pattern with their common beginning is shown, too.
+const MANY_NAMES: usize = 9;
 
-/// A request as the audit log has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Requested<'a> {
-    /// The decoded path.
-    pub path: &'a str,
-    /// Whether the log has only the beginning of the path.
-    pub is_cut: bool,
+/// The patterns that allow given requests.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Narrowest {
+    /// The patterns that allow them and nothing else, but for the further pages of a listing.
+    pub patterns: Vec<String>,
+    /// Patterns that may take the place of many of those. They also allow names that nobody asked for.
+    pub shorter: Vec<String>,
 }
 
-/// Returns the patterns that together allow `requests`, in the order of the routes. A path without a route has none.
-pub fn patterns<'a>(routes: &Routes, requests: impl IntoIterator<Item = Requested<'a>>) -> Vec<String> {
-    let mut by_route: BTreeMap<usize, (&Route, Vec<Requested<'a>>)> = BTreeMap::new();
-    for request in requests {
-        let Some((route, _)) = routes.find(request.path) else { continue };
+/// Returns the patterns for `paths`, in the order of the routes. A path that [`can_be_named`] denies has none.
+pub fn patterns<'a>(routes: &Routes, paths: impl IntoIterator<Item = &'a str>) -> Narrowest {
+    let mut by_route: BTreeMap<usize, (&Route, Vec<String>)> = BTreeMap::new();
+    for path in paths {
+        let Some((route, rest)) = routes.find(path) else { continue };
+        if !can_be_named(route, rest) {
+            continue;
+        }
         let place = routes.iter().position(|other| other.path == route.path).unwrap_or_default();
-        by_route.entry(place).or_insert((route, Vec::new())).1.push(request);
+        by_route.entry(place).or_insert((route, Vec::new())).1.push(of_request(route, path));
     }
-    by_route.into_values().flat_map(|(route, requests)| of_route(route, &requests)).collect()
+    let mut narrowest = Narrowest::default();
+    for (route, patterns) in by_route.into_values() {
+        of_route(route, patterns, &mut narrowest);
+    }
+    narrowest
 }
 
-fn of_route(route: &Route, requests: &[Requested<'_>]) -> Vec<String> {
-    let mut patterns: Vec<_> = requests.iter().map(|request| of_request(route, *request)).collect();
+/// Returns whether what follows the path of a route can be a name, or the beginning of names where it lists them.
+///
+/// Clients choose their paths. One with a wildcard in it would allow more as a pattern than the request that was denied.
+pub fn can_be_named(route: &Route, rest: &str) -> bool {
+    let rest = if is_listing(route) {
+        rest.split_once(CONTINUES).map_or(rest, |(listed, _)| listed).trim_end_matches('*')
+    } else {
+        rest
+    };
+    rest.len() <= MAX_NAME && rest.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
+}
+
+/// The longest name that a route has, which is that of an identity.
+const MAX_NAME: usize = 128;
+
+fn of_route(route: &Route, mut patterns: Vec<String>, narrowest: &mut Narrowest) {
     patterns.sort();
     patterns.dedup();
     let all = patterns.clone();
     // What another pattern covers is not needed.
     patterns.retain(|pattern| !all.iter().any(|other| other != pattern && covers(other, pattern)));
-    if patterns.len() <= MOST_NAMES {
-        return patterns;
+    let beginning = common_beginning(&patterns);
+    if patterns.len() >= MANY_NAMES && beginning.len() > route.path.len() {
+        narrowest.shorter.push(format!("{beginning}*"));
     }
-    vec![format!("{}*", common_beginning(&patterns))]
+    narrowest.patterns.append(&mut patterns);
 }
 
-fn of_request(route: &Route, Requested { path, is_cut }: Requested<'_>) -> String {
-    if is_cut {
-        return format!("{path}*");
+fn of_request(route: &Route, path: &str) -> String {
+    // Each further page of a listing has a path of its own.
+    if is_listing(route) {
+        let listed = path.split_once(CONTINUES).map_or(path, |(listed, _)| listed);
+        return format!("{}*", listed.trim_end_matches('*'));
     }
-    match route.operation {
-        // Each further page of a listing has a path of its own.
-        Operation::List | Operation::Deleted | Operation::ListPolicies | Operation::ListIdentities => {
-            let listed = path.split_once(CONTINUES).map_or(path, |(listed, _)| listed);
-            format!("{}*", listed.trim_end_matches('*'))
-        }
-        _ => path.to_owned(),
-    }
+    path.to_owned()
+}
+
+fn is_listing(route: &Route) -> bool {
+    matches!(
+        route.operation,
+        Operation::List | Operation::Deleted | Operation::ListPolicies | Operation::ListIdentities
+    )
 }
 
 fn covers(outer: &str, inner: &str) -> bool {
@@ -74,33 +98,44 @@ fn common_beginning(texts: &[String]) -> &str {
 mod tests {
     use super::*;
 
-    fn narrowest(paths: &[&str]) -> Vec<String> {
-        let requests = paths.iter().map(|path| Requested { path, is_cut: false });
-        patterns(&Routes::standard(), requests)
+    fn narrowest(paths: &[&str]) -> Narrowest {
+        patterns(&Routes::standard(), paths.iter().copied())
     }
 
     #[test]
-    fn a_name_is_written_out_and_many_names_become_a_pattern() {
-        assert_eq!(narrowest(&["/v1/key/decrypt/a", "/v1/status", "/v1/key/decrypt/a"]).len(), 2);
+    fn each_name_is_written_out_and_a_pattern_for_many_is_apart() {
+        assert_eq!(narrowest(&["/v1/key/decrypt/a", "/v1/status", "/v1/key/decrypt/a"]).patterns.len(), 2);
         let many: Vec<_> = (0..20).map(|n| format!("/v1/key/generate/tenant-{n}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
-        assert_eq!(narrowest(&many), ["/v1/key/generate/tenant-*"]);
+        assert_eq!(narrowest(&many).patterns.len(), 20);
+        assert_eq!(narrowest(&many).shorter, ["/v1/key/generate/tenant-*"]);
         let unlike: Vec<_> = ('a'..='k').map(|c| format!("/v1/key/generate/{c}")).collect();
         let unlike: Vec<_> = unlike.iter().map(String::as_str).collect();
-        assert_eq!(narrowest(&unlike), ["/v1/key/generate/*"]);
+        assert_eq!(narrowest(&unlike).patterns.len(), 11);
+        assert!(narrowest(&unlike).shorter.is_empty(), "all keys are no short form");
     }
 
     #[test]
     fn a_listing_is_allowed_with_its_further_pages() {
         let paths = ["/v1/key/list/my-*", "/v1/key/list/my-~bXk", "/v1/key/list/my-"];
-        assert_eq!(narrowest(&paths), ["/v1/key/list/my-*"]);
-        assert_eq!(narrowest(&["/v1/key/list/", "/v1/key/list/a"]), ["/v1/key/list/*"]);
-        assert_eq!(narrowest(&["/v2/nothing"]), [] as [&str; 0]);
+        assert_eq!(narrowest(&paths).patterns, ["/v1/key/list/my-*"]);
+        assert_eq!(narrowest(&["/v1/key/list/", "/v1/key/list/a"]).patterns, ["/v1/key/list/*"]);
+        assert_eq!(narrowest(&["/v2/nothing"]), Narrowest::default());
     }
 
     #[test]
-    fn a_cut_path_is_allowed_by_its_beginning() {
-        let cut = Requested { path: "/v1/key/create/aaa", is_cut: true };
-        assert_eq!(patterns(&Routes::standard(), [cut]), ["/v1/key/create/aaa*"]);
+    fn a_request_with_a_wildcard_in_it_gets_no_line() {
+        let long = format!("/v1/key/create/{}", "a".repeat(MAX_NAME + 1));
+        for path in [
+            "/v1/key/generate/*",
+            "/v1/key/create/a*",
+            "/v1/key/decrypt/[a-z]",
+            "/v1/key/decrypt/a\\b",
+            "/v1/key/list/a*b",
+            &long,
+        ] {
+            assert_eq!(narrowest(&[path]), Narrowest::default(), "{path}");
+        }
+        assert_eq!(narrowest(&["/v1/key/generate/x", "/v1/key/generate/*"]).patterns, ["/v1/key/generate/x"]);
     }
 }

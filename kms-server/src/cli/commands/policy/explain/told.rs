@@ -8,6 +8,9 @@ use crate::cli::colour::Style;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 
+/// The most patterns that are printed for an identity.
+const MOST_LINES: usize = 50;
+
 /// Prints what was denied, and what would allow it.
 pub fn print(log: &Log, judged: &[Judged], config: Option<&Path>, output: Output) -> Result<(), Failure> {
     if judged.is_empty() {
@@ -28,7 +31,7 @@ pub fn print(log: &Log, judged: &[Judged], config: Option<&Path>, output: Output
 }
 
 fn print_identity(judged: &Judged, config: Option<&Path>, output: Output) -> Result<(), Failure> {
-    let Judged { identity, policy, requests, allow, policies_that_allow } = judged;
+    let Judged { identity, policy, requests, allow, shorter, policies_that_allow } = judged;
     let who = if identity.is_empty() { "a client without an identity" } else { identity.as_str() };
     let role = match (policy, config) {
         (Some(policy), _) => format!(" has policy '{policy}'"),
@@ -47,13 +50,13 @@ fn print_identity(judged: &Judged, config: Option<&Path>, output: Output) -> Res
         };
         output.row(&[
             (Style::Plain, "  "),
-            (Style::Path, &request.path),
+            (Style::Path, if request.path.is_empty() { "(no path)" } else { &request.path }),
             (Style::Plain, &format!("  {} {times}, {when}", request.count)),
         ])?;
         let style = match request.why {
             Why::DeniedByRule | Why::NoPolicy => Style::Bad,
-            Why::AllowedNow | Why::NoRoute => Style::Good,
-            Why::NotAllowed | Why::Unknown => Style::Plain,
+            Why::AllowedNow | Why::NoRoute | Why::NoSuchName => Style::Good,
+            Why::NotAllowed | Why::Unknown | Why::NoIdentity => Style::Plain,
         };
         output.row(&[(Style::Plain, "    "), (style, &request.reason)])?;
     }
@@ -68,7 +71,14 @@ fn print_identity(judged: &Judged, config: Option<&Path>, output: Output) -> Res
         let is_whole = requests.iter().all(|request| request.why == Why::NotAllowed);
         let place = if is_whole { place.replace("the others", "them") } else { place };
         output.line(place)?;
-        output.lines(allow.iter().map(|pattern| format!("    {pattern:?},")))?;
+        output.lines(allow.iter().take(MOST_LINES).map(|pattern| format!("    {pattern:?},")))?;
+        if let Some(more @ 1..) = allow.len().checked_sub(MOST_LINES) {
+            output.line(format_args!("    and {more} more, which --json prints"))?;
+        }
+    }
+    if !shorter.is_empty() {
+        output.line("  Shorter, but they also allow names that nobody asked for:")?;
+        output.lines(shorter.iter().map(|pattern| format!("    {pattern:?},")))?;
     }
     if !policies_that_allow.is_empty() {
         let names: Vec<_> = policies_that_allow.iter().map(|name| format!("'{name}'")).collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kms_core::Identity;
 use serde::Serialize;
 
-use super::super::narrow::{Requested, patterns};
+use super::super::narrow::{Narrowest, can_be_named, patterns};
 use super::log::{ByPath, Denied};
 use crate::access::policy::{AccessRules, Denial, Policy, Role, Target};
 use crate::api::Routes;
@@ -35,8 +35,11 @@ pub struct Judged {
     pub policy: Option<String>,
     /// The requests.
     pub requests: Vec<JudgedRequest>,
-    /// The patterns that would allow those that no rule denies.
+    /// The patterns that would allow those that no rule denies, and nothing else.
     pub allow: Vec<String>,
+    /// Patterns that may take the place of many of `allow`. They also allow names that nobody asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shorter: Vec<String>,
     /// The policies of the config that allow all of these requests, if the identity has none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies_that_allow: Vec<String>,
@@ -73,6 +76,10 @@ pub enum Why {
     AllowedNow,
     /// There is no such route.
     NoRoute,
+    /// No key, policy or identity can have the name.
+    NoSuchName,
+    /// The client has no identity that a policy could name.
+    NoIdentity,
     /// There is no config that could tell.
     Unknown,
 }
@@ -103,15 +110,18 @@ impl Judge {
     pub fn judge(&self, identity: &str, denied: &ByPath) -> Judged {
         let parsed = Identity::from_hex(identity);
         let role = self.rules.as_ref().zip(parsed).map(|(rules, parsed)| rules.access.role(&parsed));
-        let requests: Vec<_> =
+        let mut requests: Vec<_> =
             denied.iter().map(|(path, denied)| self.request(path, denied, role.as_ref())).collect();
+        if parsed.is_none() {
+            for request in &mut requests {
+                request.why = Why::NoIdentity;
+                "the client has no identity that a policy can name".clone_into(&mut request.reason);
+            }
+        }
         let helped =
             |request: &&JudgedRequest| matches!(request.why, Why::NotAllowed | Why::NoPolicy | Why::Unknown);
-        let missing = requests.iter().filter(helped).map(|request| Requested {
-            path: &request.path,
-            is_cut: denied.get(&request.path).is_some_and(|denied| denied.is_cut),
-        });
-        let allow = patterns(&self.routes, missing);
+        let missing = requests.iter().filter(helped).map(|request| request.path.as_str());
+        let Narrowest { patterns: allow, shorter } = patterns(&self.routes, missing);
         let policy = match &role {
             Some(Role::Policy(policy)) => Some(policy.name().to_owned()),
             _ => None,
@@ -120,11 +130,11 @@ impl Judge {
             Some(Role::None) => self.policies_that_allow(&requests),
             _ => Vec::new(),
         };
-        Judged { identity: identity.to_owned(), policy, requests, allow, policies_that_allow }
+        Judged { identity: identity.to_owned(), policy, requests, allow, shorter, policies_that_allow }
     }
 
     fn request(&self, path: &str, denied: &Denied, role: Option<&Role>) -> JudgedRequest {
-        let (why, reason) = self.why(path, role);
+        let (why, reason) = self.why(path, denied.is_cut, role);
         JudgedRequest {
             path: path.to_owned(),
             count: denied.count,
@@ -135,13 +145,16 @@ impl Judge {
         }
     }
 
-    fn why(&self, path: &str, role: Option<&Role>) -> (Why, String) {
+    fn why(&self, path: &str, is_cut: bool, role: Option<&Role>) -> (Why, String) {
         let found = self.routes.find(path);
         let nowhere = Target::of(path);
         let target = found.map_or(nowhere, |(route, rest)| route.target(path, rest));
         match role {
             _ if found.is_none() => {
                 (Why::NoRoute, "no route has this path, so nothing needs to allow it".to_owned())
+            }
+            _ if is_cut || found.is_some_and(|(route, rest)| !can_be_named(route, rest)) => {
+                (Why::NoSuchName, "nothing can have this name, so nothing needs to allow it".to_owned())
             }
             None => (
                 Why::Unknown,
@@ -170,7 +183,7 @@ impl Judge {
     fn policies_that_allow(&self, requests: &[JudgedRequest]) -> Vec<String> {
         let Some(Rules { access, policies, .. }) = &self.rules else { return Vec::new() };
         let allows_all = |policy: &Policy| {
-            requests.iter().filter(|request| request.why != Why::NoRoute).all(|request| {
+            requests.iter().filter(|request| request.why == Why::NoPolicy).all(|request| {
                 let found = self.routes.find(&request.path);
                 found.is_some_and(|(route, rest)| policy.rule_for(&route.target(&request.path, rest)).is_ok())
             })
