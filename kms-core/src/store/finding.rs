@@ -147,16 +147,23 @@ impl StepError for Error {
 ///
 /// ```
 /// use kms_core::store::{At as _, FailedStep, Findings};
+/// use kms_core::{Error, ErrorKind};
+///
+/// fn connect() -> kms_core::Result<()> {
+///     Err(Error::with_source(ErrorKind::Unreachable, "connect to 'db'", "refused"))
+/// }
 ///
 /// fn look(findings: &mut Findings) -> Result<(), FailedStep> {
-///     kms_core::KeyName::new("no name").map(drop).at("name")?;
-///     findings.good("name", "it is one");
+///     connect().at("connection")?;
+///     findings.good("connection", "it is there");
 ///     Ok(())
 /// }
 ///
 /// let mut findings = Findings::default();
 /// let outcome = look(&mut findings);
-/// assert!(findings.end(outcome)[0].to_string().starts_with("name: "));
+/// let findings = findings.end(outcome);
+/// assert_eq!(findings[0].what, "connection");
+/// assert!(findings[0].detail.contains("refused"));
 /// ```
 pub trait At<T> {
     /// Has an error end the check at `what`.
