@@ -22,14 +22,15 @@ impl Unit {
     /// Returns the values of a setting. An empty one takes back what was said before.
     fn values(&self, key: &str) -> Vec<String> {
         let said = self.0.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        said.fold(Vec::new(), |mut all, value| {
+        let mut all = Vec::new();
+        for value in said {
             if value.is_empty() {
-                all.clear()
+                all.clear();
             } else {
-                all.push(value.to_owned())
+                all.push(value.to_owned());
             }
-            all
-        })
+        }
+        all
     }
 }
 

@@ -57,6 +57,28 @@ fn calls(debian: &Debian) -> String {
     calls
 }
 
+/// The shells find completions of both names, and `man` its pages.
+fn assert_complete(debian: &Debian) {
+    for file in [
+        "bash-completion/completions/kms",
+        "zsh/vendor-completions/_kms",
+        "fish/vendor_completions.d/kms.fish",
+        "man/man1/kms.1.gz",
+        "man/man1/kms-init.1.gz",
+        "man/man1/kes.1.gz",
+        "bash-completion/completions/kes",
+        "zsh/vendor-completions/_kes",
+        "fish/vendor_completions.d/kes.fish",
+        "doc/kms/docs/install.md",
+    ] {
+        debian.run(&format!("test -s /usr/share/{file}")).ok();
+    }
+    let completed = "source /usr/share/bash-completion/completions/kes; complete -p kes; COMP_WORDS=(kes poli); COMP_CWORD=1; \
+        $(complete -p kes | sed 's/.*-F \\([^ ]*\\) .*/\\1/') kes poli kes; echo ${COMPREPLY[@]}";
+    let completed = debian.run(&format!("bash -c '{}'", completed.replace('\'', "'\\''"))).ok();
+    assert!(completed.ends_with("\npolicy\n"), "{completed}");
+}
+
 #[test]
 fn from_nothing_to_an_encrypted_object_and_through_the_life_of_the_package() {
     let packages = Packages::get();
@@ -123,24 +145,7 @@ fn from_nothing_to_an_encrypted_object_and_through_the_life_of_the_package() {
     );
     assert!(denied.stderr.contains("not authorized"), "{denied:?}");
 
-    for file in [
-        "bash-completion/completions/kms",
-        "zsh/vendor-completions/_kms",
-        "fish/vendor_completions.d/kms.fish",
-        "man/man1/kms.1.gz",
-        "man/man1/kms-init.1.gz",
-        "man/man1/kes.1.gz",
-        "bash-completion/completions/kes",
-        "zsh/vendor-completions/_kes",
-        "fish/vendor_completions.d/kes.fish",
-        "doc/kms/docs/install.md",
-    ] {
-        debian.run(&format!("test -s /usr/share/{file}")).ok();
-    }
-    let completed = "source /usr/share/bash-completion/completions/kes; complete -p kes; COMP_WORDS=(kes poli); COMP_CWORD=1; \
-        $(complete -p kes | sed 's/.*-F \\([^ ]*\\) .*/\\1/') kes poli kes; echo ${COMPREPLY[@]}";
-    let completed = debian.run(&format!("bash -c '{}'", completed.replace('\'', "'\\''"))).ok();
-    assert!(completed.ends_with("\npolicy\n"), "{completed}");
+    assert_complete(&debian);
     let names = debian.run("kes --version && readlink -f /usr/bin/kes").ok();
     assert!(names.ends_with("/usr/bin/kms\n"), "{names}");
 
