@@ -161,6 +161,17 @@ const ON_THE_VOLUME: &[(&str, &str)] = &[
         "/keys/x is on the volume of the store",
     ),
     (
+        "config: {keystore: {fs: {}}, kms: [{local: {root_key_file: /keys/x}}]}\npersistence: {existingClaim: old}\n\
+         extraVolumes: [{name: more, persistentVolumeClaim: {claimName: old}}]\nextraVolumeMounts: [{name: more, mountPath: /keys}]",
+        "/keys/x is on the volume of the store",
+    ),
+    (
+        "config: {keystore: {fs: {}}, kms: [{local: {root_key_file: /keys/x}}]}\n\
+         extraVolumes: [{name: a, emptyDir: {}}, {name: more, persistentVolumeClaim: {claimName: data-main-kms-0}}]\n\
+         extraVolumeMounts: [{name: a, mountPath: /a}, {name: more, mountPath: /keys}]",
+        "/keys/x is on the volume of the store",
+    ),
+    (
         "$root\nconfig: {keystore: {fs: {}}}\nextraEnv: [{name: KMS_KEYSTORE__FS__ROOT_KEY_FILE, value: /var/lib/kms/root.key}]",
         "extraEnv[0]: KMS_KEYSTORE__FS__ROOT_KEY_FILE overrides config.keystore.fs, which the chart sets",
     ),

@@ -170,8 +170,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- $file := clean (printf "/%s" $path) -}}
 {{- $mounts := list "/var/lib/kms" -}}
+{{- $claim := default (printf "data-%s-0" (include "kms.fullname" .root)) .root.Values.persistence.existingClaim -}}
+{{- $volumes := list "data" -}}
+{{- range .root.Values.extraVolumes -}}
+{{- if eq (toString (default dict .persistentVolumeClaim).claimName) $claim -}}{{- $volumes = append $volumes .name -}}{{- end -}}
+{{- end -}}
 {{- range .root.Values.extraVolumeMounts -}}
-{{- if eq .name "data" -}}{{- $mounts = append $mounts (clean (printf "/%s" .mountPath)) -}}{{- end -}}
+{{- if has .name $volumes -}}{{- $mounts = append $mounts (clean (printf "/%s" .mountPath)) -}}{{- end -}}
 {{- end -}}
 {{- range $mount := $mounts -}}
 {{- if hasPrefix (printf "%s/" (trimSuffix "/" $mount)) (printf "%s/" $file) -}}
