@@ -1,11 +1,11 @@
 //! Values of the chart.
 
 /// Values by what they are for. Each has to render, and its config has to load.
-pub const CASES: [(&str, &str); 14] = [
+pub const CASES: [(&str, &str); 16] = [
     ("fs", "tls: {existingSecret: cert}\nrootKey: {existingSecret: root}\nconfig: {keystore: {fs: {}}}"),
     (
         "fs-first-start",
-        "tls: {existingSecret: cert}\nrootKey: {existingSecret: root, key: 'my root.key'}\n\
+        "tls: {existingSecret: cert}\nrootKey: {existingSecret: root, key: my_root.key}\n\
          persistence: {createStore: true, storageClass: fast, size: 10Gi, annotations: {a: b}}\nconfig: {keystore: {fs: {}}}",
     ),
     (
@@ -73,6 +73,17 @@ pub const CASES: [(&str, &str); 14] = [
         "tls: {existingSecret: cert}\nconfig: {keystore: {memory: {}}}\nmonitoring:\n  \
          serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}\n  \
          prometheusRule: {enabled: true, labels: {release: prometheus}}\n  dashboard: {enabled: true}",
+    ),
+    (
+        "monitoring-renamed",
+        "tls: {existingSecret: cert}\nnameOverride: keyserver\nfullnameOverride: keyserver\nconfig: {keystore: {memory: null}}\n\
+         monitoring: {serviceMonitor: {enabled: true}}",
+    ),
+    (
+        "fs-root-in-credentials",
+        "tls: {existingSecret: cert}\ncredentials: {existingSecret: root}\nimage: {repository: 'registry.example.com:5000/a/kms', tag: v1.2_3}\n\
+         config: {keystore: {fs: {}}, kms: [{local: {root_key_file: /etc/kms/credentials/root.key}}]}\n\
+         extraVolumes: [{name: more, emptyDir: {}}]\nextraVolumeMounts: [{name: more, mountPath: /var/lib/kms-more}]",
     ),
     (
         "everything-else",

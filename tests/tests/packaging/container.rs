@@ -67,8 +67,12 @@ pub struct Run<'a> {
     pub arguments: &'a [&'a str],
     /// Variables, as NAME=VALUE.
     pub variables: &'a [String],
+    /// Takes the place of the image's user, as `--user` of an engine.
+    pub user: Option<u32>,
     /// Files and directories of this machine, and where they are mounted.
     pub mounts: Vec<(PathBuf, &'a str)>,
+    /// Directories of this machine that the container may write, and where they are mounted.
+    pub volumes: Vec<(PathBuf, &'a str)>,
     /// Nothing of the image can be written but /tmp.
     pub read_only: bool,
 }
@@ -172,10 +176,19 @@ fn adapt(spec: &mut Value, run: &Run<'_>) {
             json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] }),
         );
     }
-    for (outside, inside) in &run.mounts {
+    let read_only = run.mounts.iter().map(|mount| (mount, "ro"));
+    for ((outside, inside), mode) in read_only.chain(run.volumes.iter().map(|volume| (volume, "rw"))) {
         mounts.push(
-            json!({ "destination": inside, "type": "bind", "source": outside, "options": ["rbind", "ro"] }),
+            json!({ "destination": inside, "type": "bind", "source": outside, "options": ["rbind", mode] }),
         );
+    }
+    if let Some(user) = run.user {
+        spec["process"]["user"] = json!({ "uid": user, "gid": user });
+        // What engines leave to root.
+        let root_may =
+            json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETGID", "CAP_SETUID"]);
+        spec["process"]["capabilities"] =
+            json!({ "bounding": root_may, "effective": root_may, "permitted": root_may });
     }
     spec["linux"].as_object_mut().unwrap().remove("resources");
 }

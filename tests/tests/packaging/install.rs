@@ -8,7 +8,7 @@ use kms_tests::programs::program;
 use kms_tests::shell::Done;
 
 use super::debian::Debian;
-use super::made::{Packages, project};
+use super::made::{Packages, commands};
 
 /// What the object holds, and nothing else on the disk.
 const SECRET: &str = "the-text-of-the-object-in-the-clear";
@@ -19,14 +19,6 @@ const MINIO_UNIT: &str = "[Service]\nUser=minio-user\nEnvironmentFile=-/etc/defa
 
 const MINIO_DEFAULTS: &str = "MINIO_VOLUMES=/srv/minio\nMINIO_OPTS='--quiet --address 127.0.0.1:9000'\n\
     MINIO_ROOT_USER=minio-admin\nMINIO_ROOT_PASSWORD=minio-password\n";
-
-/// Returns the commands below a heading of docs/install.md: the first indented block.
-fn commands(heading: &str) -> Vec<String> {
-    let page = fs::read_to_string(project().join("docs/install.md")).unwrap();
-    let (_, below) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
-    let block = below.lines().skip_while(|line| !line.starts_with("    "));
-    block.take_while(|line| line.starts_with("    ")).map(|line| line.trim().to_owned()).collect()
-}
 
 /// Installs a MinIO that has an object already, which is not encrypted.
 fn with_minio() -> Debian {
@@ -63,6 +55,28 @@ fn calls(debian: &Debian) -> String {
     let calls = fs::read_to_string(&file).unwrap_or_default();
     fs::write(&file, "").unwrap();
     calls
+}
+
+/// The shells find completions of both names, and `man` its pages.
+fn assert_complete(debian: &Debian) {
+    for file in [
+        "bash-completion/completions/kms",
+        "zsh/vendor-completions/_kms",
+        "fish/vendor_completions.d/kms.fish",
+        "man/man1/kms.1.gz",
+        "man/man1/kms-init.1.gz",
+        "man/man1/kes.1.gz",
+        "bash-completion/completions/kes",
+        "zsh/vendor-completions/_kes",
+        "fish/vendor_completions.d/kes.fish",
+        "doc/kms/docs/install.md",
+    ] {
+        debian.run(&format!("test -s /usr/share/{file}")).ok();
+    }
+    let completed = "source /usr/share/bash-completion/completions/kes; complete -p kes; COMP_WORDS=(kes poli); COMP_CWORD=1; \
+        $(complete -p kes | sed 's/.*-F \\([^ ]*\\) .*/\\1/') kes poli kes; echo ${COMPREPLY[@]}";
+    let completed = debian.run(&format!("bash -c '{}'", completed.replace('\'', "'\\''"))).ok();
+    assert!(completed.ends_with("\npolicy\n"), "{completed}");
 }
 
 #[test]
@@ -102,11 +116,14 @@ fn from_nothing_to_an_encrypted_object_and_through_the_life_of_the_package() {
         ("/etc/kms/server.key", (0o600, 0)),
         ("/etc/kms/root.key", (0o600, 0)),
         ("/etc/kms/minio.env", (0o600, 0)),
+        ("/etc/systemd/system/minio.service.d/kms.conf", (0o644, 0)),
         ("/var/lib/kms", (0o700, kms)),
         ("/var/lib/kms/journal", (0o600, kms)),
     ] {
         assert_eq!(mode_and_owner(&debian, path), expected, "{path}");
     }
+    let copies = debian.run("grep -rl MINIO_KMS_KES_API_KEY= /etc /root /srv /var").ok();
+    assert_eq!(copies, "/etc/kms/minio.env\n", "the API key is in one file");
     let status = fs::read_to_string(debian.path("/run/kms.pid")).unwrap();
     let of_children = "for child in $(cat /proc/PID/task/PID/children); do cat /proc/$child/status; done";
     let users = debian.run(&of_children.replace("PID", status.trim())).ok();
@@ -128,16 +145,7 @@ fn from_nothing_to_an_encrypted_object_and_through_the_life_of_the_package() {
     );
     assert!(denied.stderr.contains("not authorized"), "{denied:?}");
 
-    for file in [
-        "bash-completion/completions/kms",
-        "zsh/vendor-completions/_kms",
-        "fish/vendor_completions.d/kms.fish",
-        "man/man1/kms.1.gz",
-        "man/man1/kms-init.1.gz",
-        "man/man1/kes.1.gz",
-    ] {
-        debian.run(&format!("test -s /usr/share/{file}")).ok();
-    }
+    assert_complete(&debian);
     let names = debian.run("kes --version && readlink -f /usr/bin/kes").ok();
     assert!(names.ends_with("/usr/bin/kms\n"), "{names}");
 
@@ -156,7 +164,10 @@ fn from_nothing_to_an_encrypted_object_and_through_the_life_of_the_package() {
     // Keys outlive the package, even its purge, which says so.
     let removed = debian.run("dpkg --remove kms").ok();
     assert!(removed.contains("kms: /var/lib/kms is kept"), "{removed}");
-    assert!(debian.path("/usr/bin/kes").symlink_metadata().is_err(), "the alternative is gone");
+    for gone in ["bin/kes", "share/bash-completion/completions/kes", "share/zsh/vendor-completions/_kes"] {
+        let found = debian.path(&format!("/usr/{gone}")).symlink_metadata();
+        assert!(found.is_err(), "{gone}: the alternative is gone");
+    }
     assert!(!debian.run("systemctl is-active kms").status.success());
     let purged = debian.run("dpkg --purge kms").ok();
     for kept in ["/var/lib/kms", "/etc/kms"] {

@@ -1,5 +1,6 @@
 //! What the scripts in packaging/ make of the binary of the tests.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,6 +12,14 @@ use tempfile::TempDir;
 /// Returns the root of the repository.
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Returns the commands below a heading of docs/install.md: the first indented block.
+pub fn commands(heading: &str) -> Vec<String> {
+    let page = fs::read_to_string(project().join("docs/install.md")).unwrap();
+    let (_, below) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    let block = below.lines().skip_while(|line| !line.starts_with("    "));
+    block.take_while(|line| line.starts_with("    ")).map(|line| line.trim().to_owned()).collect()
 }
 
 /// Runs a command to its end.

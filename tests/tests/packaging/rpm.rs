@@ -79,6 +79,12 @@ fn keys_survive_the_upgrade_and_the_removal_of_the_rpm() {
     opens("after the upgrade");
     assert!(debian.run("readlink -f /usr/bin/kes").ok().contains("/usr/bin/kms"));
 
+    for completion in
+        ["bash-completion/completions/kes", "zsh/site-functions/_kes", "fish/vendor_completions.d/kes.fish"]
+    {
+        debian.run(&format!("test -s /usr/share/{completion}")).ok();
+    }
+
     let removed = rpm.run(&["--erase", "kms"]).ok();
     assert!(removed.contains("kms: /var/lib/kms is kept"), "{removed}");
     assert!(!debian.run("systemctl is-active kms || command -v kms || command -v kes").status.success());

@@ -58,6 +58,44 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* Refuses values that contradict each other. What each value alone may be is in values.schema.json. */}}
 {{- define "kms.validate" -}}
+{{- include "kms.validateNames" . -}}
+{{- include "kms.validateStore" . -}}
+{{- include "kms.validateRoots" . -}}
+{{- include "kms.validateTls" . -}}
+{{- include "kms.validatePod" . -}}
+{{- range $key := list "address" "probes" -}}
+{{- if hasKey $.Values.config $key -}}
+{{- fail (printf "config.%s: the chart sets it; see service and probes" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kms.validateNames" -}}
+{{- $name := include "kms.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "fullnameOverride: the objects would be called '%s', which no service can be: expected a letter first, then letters, digits and '-'" $name) -}}
+{{- end -}}
+{{- include "kms.validateLabels" (dict "place" "podLabels" "ours" (include "kms.selectorLabels" .) "theirs" .Values.podLabels) -}}
+{{- range $kind := list "serviceMonitor" "prometheusRule" "dashboard" -}}
+{{- $place := printf "monitoring.%s.labels" $kind -}}
+{{- include "kms.validateLabels" (dict "place" $place "ours" (include "kms.labels" $) "theirs" (get $.Values.monitoring $kind).labels) -}}
+{{- end -}}
+{{- if hasKey (default dict .Values.podAnnotations) "checksum/config" -}}
+{{- fail "podAnnotations: the chart sets the annotation checksum/config" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses labels that the chart sets itself: a key that is there twice is no YAML, and selectors need the chart's. */}}
+{{- define "kms.validateLabels" -}}
+{{- $ours := fromYaml .ours -}}
+{{- range $label := keys (default dict .theirs) | sortAlpha -}}
+{{- if hasKey $ours $label -}}
+{{- fail (printf "%s: the chart sets the label %s" $.place $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kms.validateStore" -}}
 {{- $stores := keys .Values.config.keystore -}}
 {{- if ne (len $stores) 1 -}}
 {{- fail (printf "config.keystore: exactly one key store is needed (fs, postgres, vault, aws or memory), found %d" (len $stores)) -}}
@@ -67,12 +105,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and (has $store (list "fs" "memory")) (gt $replicas 1) -}}
 {{- fail (printf "replicas: the key store config.keystore.%s is for one server, not %d; several servers need a shared one: vault, postgres or aws" $store $replicas) -}}
 {{- end -}}
-{{- $hasRoots := hasKey .Values.config "kms" -}}
-{{- if and (has $store (list "fs" "postgres")) (not $hasRoots) (not .Values.rootKey.existingSecret) -}}
-{{- fail (printf "rootKey.existingSecret: config.keystore.%s needs a root key: a secret that holds it, or a root elsewhere in config.kms" $store) -}}
+{{- if eq $store "aws" -}}
+{{- $services := keys (default dict .Values.config.keystore.aws) -}}
+{{- if ne (len $services) 1 -}}
+{{- fail (printf "config.keystore.aws: exactly one of kms and secretsmanager is needed, found %d" (len $services)) -}}
 {{- end -}}
-{{- if and .Values.rootKey.existingSecret (or $hasRoots (not (has $store (list "fs" "postgres")))) -}}
-{{- fail "rootKey.existingSecret: only config.keystore.fs and config.keystore.postgres take it, and not beside config.kms" -}}
 {{- end -}}
 {{- if eq $store "fs" -}}
 {{- range $key := list "path" "root_key_file" "root_key_env" "create" -}}
@@ -83,6 +120,72 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- else if .Values.persistence.createStore -}}
 {{- fail "persistence.createStore: only the embedded store (config.keystore.fs) has a volume" -}}
 {{- end -}}
+{{- end -}}
+
+{{/* config.kms as a list of roots: one alone may be a table. */}}
+{{- define "kms.roots" -}}
+{{- $kms := .Values.config.kms -}}
+{{- if kindIs "map" $kms -}}{{- $kms = list $kms -}}{{- end -}}
+{{- toJson (default list $kms) -}}
+{{- end -}}
+
+{{- define "kms.validateRoots" -}}
+{{- $store := keys .Values.config.keystore | first -}}
+{{- $hasRoots := hasKey .Values.config "kms" -}}
+{{- if and $hasRoots (not .Values.config.kms) -}}
+{{- fail "config.kms: empty, expected a root: aws, vault or local. Without one leave it out" -}}
+{{- end -}}
+{{- if and (has $store (list "fs" "postgres")) (not $hasRoots) (not .Values.rootKey.existingSecret) -}}
+{{- fail (printf "rootKey.existingSecret: config.keystore.%s needs a root key: a secret that holds it, or a root elsewhere in config.kms" $store) -}}
+{{- end -}}
+{{- if and .Values.rootKey.existingSecret (or $hasRoots (not (has $store (list "fs" "postgres")))) -}}
+{{- fail "rootKey.existingSecret: only config.keystore.fs and config.keystore.postgres take it, and not beside config.kms" -}}
+{{- end -}}
+{{- if and $hasRoots (has $store (list "aws" "memory")) -}}
+{{- fail (printf "config.kms: config.keystore.%s takes no root; only fs, postgres and vault do" $store) -}}
+{{- end -}}
+{{- range $index, $root := include "kms.roots" . | fromJsonArray -}}
+{{- $place := printf "config.kms[%d]" $index -}}
+{{- if kindIs "map" $.Values.config.kms -}}{{- $place = "config.kms" -}}{{- end -}}
+{{- $kinds := keys (omit $root "id") -}}
+{{- if ne (len $kinds) 1 -}}
+{{- fail (printf "%s: exactly one of aws, vault and local is needed, found %d" $place (len $kinds)) -}}
+{{- end -}}
+{{- $local := default dict $root.local -}}
+{{- if and (hasKey $root "local") (ne (len $local) 1) -}}
+{{- fail (printf "%s.local: exactly one of root_key_file and root_key_env is needed, found %d" $place (len $local)) -}}
+{{- end -}}
+{{- if and (eq $store "fs") $local.root_key_file -}}
+{{- include "kms.validateOffVolume" (dict "root" $ "place" (printf "%s.local.root_key_file" $place) "path" $local.root_key_file) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses a root key on the volume of the store: whoever has a copy of the volume would have all keys. */}}
+{{- define "kms.validateOffVolume" -}}
+{{- $place := .place -}}
+{{- $path := .path -}}
+{{- if contains "${" $path -}}
+{{- fail (printf "%s: it has to name the file without a variable, so that the chart sees that it is not on the volume of the store" $place) -}}
+{{- end -}}
+{{- $file := clean (printf "/%s" $path) -}}
+{{- $mounts := list "/var/lib/kms" -}}
+{{- $claim := default (printf "data-%s-0" (include "kms.fullname" .root)) .root.Values.persistence.existingClaim -}}
+{{- $volumes := list "data" -}}
+{{- range .root.Values.extraVolumes -}}
+{{- if eq (toString (default dict .persistentVolumeClaim).claimName) $claim -}}{{- $volumes = append $volumes .name -}}{{- end -}}
+{{- end -}}
+{{- range .root.Values.extraVolumeMounts -}}
+{{- if has .name $volumes -}}{{- $mounts = append $mounts (clean (printf "/%s" .mountPath)) -}}{{- end -}}
+{{- end -}}
+{{- range $mount := $mounts -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" $mount)) (printf "%s/" $file) -}}
+{{- fail (printf "%s: %s is on the volume of the store, and whoever has a copy of that volume would have all keys; name a file of a secret, in /etc/kms/credentials" $place $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kms.validateTls" -}}
 {{- if and .Values.tls.existingSecret .Values.tls.certManager.enabled -}}
 {{- fail "tls: either existingSecret or certManager, not both" -}}
 {{- end -}}
@@ -92,16 +195,59 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.tls.certManager.enabled (not .Values.tls.certManager.issuerRef.name) -}}
 {{- fail "tls.certManager.issuerRef.name: cert-manager needs an issuer" -}}
 {{- end -}}
-{{- range $key := list "address" "probes" -}}
-{{- if hasKey $.Values.config $key -}}
-{{- fail (printf "config.%s: the chart sets it; see service and probes" $key) -}}
-{{- end -}}
-{{- end -}}
 {{- range $key := list "cert" "key" -}}
 {{- if hasKey (default dict $.Values.config.tls) $key -}}
 {{- fail (printf "config.tls.%s: the chart sets it; see tls" $key) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "kms.validatePod" -}}
+{{- $preStop := int .Values.preStopSeconds -}}
+{{- $grace := int .Values.terminationGracePeriodSeconds -}}
+{{- if ge $preStop $grace -}}
+{{- fail (printf "preStopSeconds: %d leaves no time to the server to end within terminationGracePeriodSeconds, which is %d" $preStop $grace) -}}
+{{- end -}}
+{{- if include "kms.isEmbedded" . -}}
+{{- range $index, $variable := .Values.extraEnv -}}
+{{- $key := upper $variable.name -}}
+{{- if regexMatch "^KMS_KEYSTORE__FS(__|$)" $key -}}
+{{- fail (printf "extraEnv[%d]: %s overrides config.keystore.fs, which the chart sets; see persistence and rootKey" $index $variable.name) -}}
+{{- end -}}
+{{- if regexMatch "^KMS_KMS(__.*)?__ROOT_KEY_FILE$" $key -}}
+{{- fail (printf "extraEnv[%d]: %s names a root key's file; name it in config.kms, where the chart sees that it is not on the volume of the store" $index $variable.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $own := include "kms.ownVolumes" . | fromYaml -}}
+{{- range $volume := .Values.extraVolumes -}}
+{{- if hasKey $own $volume.name -}}
+{{- fail (printf "extraVolumes: the chart has a volume '%s' already" $volume.name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $mount := .Values.extraVolumeMounts -}}
+{{- if has (clean $mount.mountPath) (values $own) -}}
+{{- fail (printf "extraVolumeMounts: the chart mounts something at %s already" (clean $mount.mountPath)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The chart's own volumes by their names, and where each is mounted. */}}
+{{- define "kms.ownVolumes" -}}
+config: /etc/kms/config
+tls: /etc/kms/tls
+{{- if .Values.rootKey.existingSecret }}
+root-key: /etc/kms/root-key
+{{- end }}
+{{- if .Values.credentials.existingSecret }}
+credentials: /etc/kms/credentials
+{{- end }}
+{{- if .Values.serviceAccount.token.enabled }}
+token: /var/run/secrets/kms
+{{- end }}
+{{- if include "kms.isEmbedded" . }}
+data: /var/lib/kms
+{{- end }}
 {{- end -}}
 
 {{/* The config as data: that of the values, with what the chart sets. */}}
@@ -122,7 +268,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $_ := set $fs "create" true -}}
 {{- end -}}
 {{- $_ := set $config.keystore "fs" $fs -}}
-{{- else if .Values.rootKey.existingSecret -}}
+{{- else -}}
+{{- range $store, $settings := $config.keystore -}}
+{{- if kindIs "invalid" $settings -}}
+{{- $_ := set $config.keystore $store dict -}}
+{{- end -}}
+{{- end -}}
+{{- range $service, $settings := $config.keystore.aws -}}
+{{- if kindIs "invalid" $settings -}}
+{{- $_ := set $config.keystore.aws $service dict -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.rootKey.existingSecret (not (include "kms.isEmbedded" .)) -}}
 {{- $_ := set $config "kms" (list (dict "local" (dict "root_key_file" "/etc/kms/root-key/root.key"))) -}}
 {{- end -}}
 {{- include "kms.toml" (dict "path" (list) "table" $config) -}}
