@@ -69,6 +69,8 @@ pub struct Run<'a> {
     pub variables: &'a [String],
     /// Files and directories of this machine, and where they are mounted.
     pub mounts: Vec<(PathBuf, &'a str)>,
+    /// Directories of this machine that the container writes to, and where they are mounted.
+    pub volumes: Vec<(PathBuf, &'a str)>,
     /// Nothing of the image can be written but /tmp.
     pub read_only: bool,
 }
@@ -172,10 +174,12 @@ fn adapt(spec: &mut Value, run: &Run<'_>) {
             json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] }),
         );
     }
-    for (outside, inside) in &run.mounts {
-        mounts.push(
-            json!({ "destination": inside, "type": "bind", "source": outside, "options": ["rbind", "ro"] }),
-        );
+    for (all, access) in [(&run.mounts, "ro"), (&run.volumes, "rw")] {
+        for (outside, inside) in all {
+            mounts.push(
+                json!({ "destination": inside, "type": "bind", "source": outside, "options": ["rbind", access] }),
+            );
+        }
     }
     spec["linux"].as_object_mut().unwrap().remove("resources");
 }

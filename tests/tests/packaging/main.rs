@@ -19,4 +19,5 @@ mod prometheus;
 mod release;
 mod rendered;
 mod rpm;
+mod system;
 mod top;
