@@ -85,7 +85,11 @@ pub fn install(call: Call<'_>) -> Result<(), Failure> {
         .collect();
 
     let output = call.output(false);
-    let present = std::fs::read_to_string(&file).map_err(failed)?;
+    let present = match std::fs::read_to_string(&file) {
+        // A new user has none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        present => present.map_err(failed)?,
+    };
     if lines.iter().all(|line| present.lines().any(|there| there == line)) {
         return output.line("Completion is already installed.");
     }
@@ -97,6 +101,7 @@ pub fn install(call: Call<'_>) -> Result<(), Failure> {
     }
     OpenOptions::new()
         .append(true)
+        .create(true)
         .open(&file)
         .and_then(|mut file| file.write_all(added.as_bytes()))
         .map_err(failed)?;

@@ -14,6 +14,7 @@ mod listing;
 mod name;
 mod output;
 mod password;
+mod reachable;
 mod runtime;
 mod samples;
 mod usage;

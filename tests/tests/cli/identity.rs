@@ -154,6 +154,26 @@ fn a_new_certificate_has_the_names_and_the_key_that_were_asked_for() {
 }
 
 #[test]
+fn a_name_that_no_client_can_use_is_in_no_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, cert) = (dir.path().join("private.key"), dir.path().join("public.crt"));
+    let new = ["identity", "new", "--force", "--key", text(&key), "--cert", text(&cert), "--dns"];
+    for name in
+        ["https://kms.example.com:7373", "kms.example.com:7373", "a b", "a\nb", "*", "a.*.example.com"]
+    {
+        let refused = Shell::default().run(&[&new as &[&str], &[name]].concat());
+        assert_eq!(refused.status.code(), Some(2), "{name}: {refused:?}");
+        assert!(refused.stderr.contains(name) && refused.stderr.contains("host name"), "{name}: {refused:?}");
+        assert!(!cert.exists(), "{name}");
+    }
+    // As with KES, an address may be here, too.
+    Shell::default().run(&[&new as &[&str], &["*.example.com,kms.example.com.,10.0.0.1"]].concat()).ok();
+    let facts = Facts::of(&first_of(&fs::read(&cert).unwrap()).unwrap()).unwrap();
+    assert_eq!(facts.dns_names, ["*.example.com", "kms.example.com"]);
+    assert_eq!(facts.ip_addresses[0].to_string(), "10.0.0.1");
+}
+
+#[test]
 fn half_an_order_for_a_certificate_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use kms_server::credentials::certificate::{Facts, first_of};
-use kms_tests::shell::{Serving, Shell, field, text};
+use kms_tests::shell::{Serving, Shell, field, kms, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -138,6 +138,112 @@ fn init_for_a_minio_makes_its_policy_and_its_variables() {
     for usage in [&["init"] as &[&str], &["init", "--system", "/etc/kms"]] {
         assert_eq!(Shell::default().run(usage).status.code(), Some(2), "{usage:?}");
     }
+}
+
+#[test]
+fn init_takes_only_names_by_which_a_server_can_be_reached() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = dir.path().join("node");
+    let init = |flags: &[&str]| Shell::default().run(&[&["init", text(&node), "--minio"], flags].concat());
+    for (flags, value, expected) in [
+        (&["--dns", "https://kms.example.com:7373"] as &[&str], "https://kms.example.com:7373", "host name"),
+        (&["--dns", "kms.example.com:7373"], "kms.example.com:7373", "host name"),
+        (&["--dns", "a\nMINIO_X=1"], "MINIO_X=1", "host name"),
+        (&["--dns", "localhost,a b"], "a b", "host name"),
+        (&["--dns", "a.*.example.com"], "a.*.example.com", "host name"),
+        (&["--dns", "*"], "*", "host name"),
+        (&["--dns", "10.0.0.1"], "10.0.0.1", "--ip"),
+        (&["--dns", "*.example.com"], "*.example.com", "no server has this name"),
+        (&["--ip", "0.0.0.0"], "0.0.0.0", "reach"),
+        (&["--ip", "127.0.0.1,::"], "::", "reach"),
+        (&["--ip", "224.0.0.1"], "224.0.0.1", "reach"),
+    ] {
+        let refused = init(flags);
+        assert!(matches!(refused.status.code(), Some(1 | 2)), "{flags:?}: {refused:?}");
+        assert!(
+            refused.stderr.contains(value) && refused.stderr.contains(expected),
+            "{flags:?}: {refused:?}"
+        );
+        assert!(!node.exists(), "{flags:?}");
+    }
+    for (flags, names, host) in [
+        (
+            &["--dns", "*.example.com,kms.example.com."] as &[&str],
+            "*.example.com kms.example.com",
+            "kms.example.com",
+        ),
+        (&["--dns", "*.example.com", "--ip", "::1"], "*.example.com", "[::1]"),
+        (&["--dns", " localhost, my_kms ", "--ip", "127.0.0.1, ::1"], "localhost my_kms", "localhost"),
+    ] {
+        let told = init(flags).ok();
+        assert!(told.contains(&format!("export KES_SERVER=https://{host}:7373\n")), "{told}");
+        let variables = fs::read_to_string(node.join("minio.env")).unwrap();
+        assert!(
+            variables.contains(&format!("\nMINIO_KMS_KES_ENDPOINT=https://{host}:7373\n")),
+            "{variables}"
+        );
+        assert_eq!(facts(&node.join("server.crt")).dns_names.join(" "), names);
+        fs::remove_dir_all(&node).unwrap();
+    }
+}
+
+#[test]
+fn init_writes_each_path_so_that_every_reader_of_its_files_gets_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = dir.path().join(r#"it's "my" $node\ `here`"#);
+    let told = Shell::default().run(&["init", text(&node), "--minio", "--dns", "localhost"]).ok();
+    let config = node.join("config.toml");
+    Shell::default().run(&["check", "--config", text(&config)]).ok();
+    let by_shell = |line: &str| {
+        let done = std::process::Command::new("sh").args(["-c", line, "sh", text(&node)]).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let read = by_shell(r#". "$1/minio.env"; echo "$MINIO_KMS_KES_CAPATH""#);
+    assert_eq!(read.trim_end(), text(&node.join("server.crt")));
+    let export = told.lines().find(|line| line.trim().starts_with("export KES_CA_CERT=")).unwrap();
+    let read = by_shell(&format!(r#"{export}; echo "$KES_CA_CERT""#));
+    assert_eq!(read.trim_end(), text(&node.join("server.crt")));
+    // systemd reads no quote inside of a word, and within double quotes a backslash as a shell does.
+    let variables = fs::read_to_string(node.join("minio.env")).unwrap();
+    let word = variables.lines().find_map(|line| line.strip_prefix("MINIO_KMS_KES_CAPATH=")).unwrap();
+    assert!(word.starts_with('"') && word.ends_with('"'), "{word}");
+
+    let newline = dir.path().join("a\nb");
+    let error = Shell::default().run(&["init", text(&newline)]).error();
+    assert!(error.contains(r"a\nb") && error.contains("control character"), "{error}");
+    let bytes: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"n\xff");
+    let done = std::process::Command::new(kms()).arg("init").arg(dir.path().join(bytes)).output().unwrap();
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("is not UTF-8"), "{done:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "only the first node");
+}
+
+#[test]
+fn init_makes_the_store_on_a_volume_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, volume) = (dir.path().join("node"), dir.path().join("volume"));
+    // A new volume has nothing in it but what its file system put there.
+    fs::create_dir_all(volume.join("lost+found")).unwrap();
+    let init = ["init", text(&node), "--data", text(&volume), "--json"];
+    let made = Shell::default().run(&init).ok();
+    assert_eq!(field(&made, "data"), text(&volume));
+    assert!(volume.join("journal").exists() && !node.join("data").exists());
+    let config = node.join("config.toml");
+    let told = Shell::default().run(&["check", "--config", text(&config)]).ok();
+    assert!(told.contains("0 errors, 0 warnings"), "{told}");
+
+    // The store of another node is never taken, nor overwritten.
+    fs::remove_dir_all(&node).unwrap();
+    let error = Shell::default().run(&init).error();
+    assert!(error.contains(text(&volume)) && error.contains("nothing is overwritten"), "{error}");
+    assert!(!node.exists());
+    // A root key inside of its store protects nothing.
+    for inside in [node.clone(), dir.path().to_owned()] {
+        let error = Shell::default().run(&["init", text(&node), "--data", text(&inside)]).error();
+        assert!(error.contains("the root key would lie inside of the store"), "{error}");
+    }
+    let usage = Shell::default().run(&["init", "--system", "--data", text(&volume)]);
+    assert_eq!(usage.status.code(), Some(2), "{usage:?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The image: what is in it, that it is the same each time, and that it serves as suites and deployments start it.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::process::Command;
 
 use kms_tests::programs::program;
-use kms_tests::shell::{Shell, text};
+use kms_tests::shell::{Shell, field, text};
 
 use super::container::{Container, Files, Run};
 use super::made::{done, project};
@@ -137,6 +138,30 @@ fn the_image_serves_operators_and_compose_files() {
         container.exec(&client, &["kms", "key", "ls", "-k"]);
         container.exec(&client, &["kes", "key", "create", "-k", "my-key"]);
     }
+}
+
+#[test]
+fn the_image_makes_a_node_on_two_volumes_and_serves_it() {
+    let machine = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let volume = |name: &str| {
+            let path = machine.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            chown(&path, Some(1000), Some(1000)).unwrap();
+            path
+        };
+        let volumes = vec![(volume("config"), "/etc/kms"), (volume("store"), "/var/lib/kms")];
+        let run = Run { arguments, volumes, read_only: true, ..Run::default() };
+        Container::start(Image::get(), &run)
+    };
+    let init = ["init", "/etc/kms", "--data", "/var/lib/kms", "--ip", "127.0.0.1", "--json"];
+    let made = run(&init).ended().ok();
+    assert!(machine.path().join("store/journal").exists(), "{made}");
+    assert!(!machine.path().join("config/data").exists(), "{made}");
+    let mut container = run(&["server", "--config", "/etc/kms/config.toml"]);
+    let key = format!("KES_API_KEY={}", field(&made, "api_key"));
+    let client = ["KES_SERVER=https://127.0.0.1:7373", "KES_CA_CERT=/etc/kms/server.crt", &key];
+    container.exec(&client, &["kms", "key", "create", "my-key"]);
 }
 
 #[test]

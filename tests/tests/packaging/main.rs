@@ -23,4 +23,5 @@ mod refused;
 mod release;
 mod rendered;
 mod rpm;
+mod system;
 mod top;

@@ -135,6 +135,8 @@ async fn once_tells_what_servers_under_load_do_and_who_is_away() {
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(refused.stdout.contains("not authorized"), "{refused:?}");
     Shell::default().run(&["top", "--once", "--interval", "100ms", &listener]).ok();
+    let error = Shell::default().run(&["top", "--once", "http://x:y"]).error();
+    assert!(error.contains("'http://x:y', expected http://HOST[:PORT]"), "{error}");
 
     let gone = watched.servers.pop().unwrap();
     let address = gone.address().to_string();
@@ -254,6 +256,35 @@ async fn a_terminal_that_is_gone_ends_it() {
             std::thread::sleep(Duration::from_millis(50));
         }
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_of_any_size_is_drawn_and_is_as_before_after_each_signal() {
+    let watched = Watched::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let pid = directory.path().join("pid");
+    let addresses = watched.addresses().join(" ");
+    for signal in ["HUP", "TERM", "INT", "QUIT"] {
+        let command = format!(
+            "stty rows 65535 cols 65535; before=$(stty -g)\n\
+             sh -c 'echo $$ >{}; exec {} top -k --interval 300ms {addresses}'; code=$?\n\
+             [ \"$(stty -g)\" = \"$before\" ] && echo restored; (exit $code)",
+            text(&pid),
+            text(kms()),
+        );
+        let terminal = Terminal::start(&watched.shell(), &command);
+        tokio::task::block_in_place(|| {
+            terminal.until(|screen| screen.starts_with("kms top: 2 servers") && screen.contains("P99▼"));
+            // The view follows a size that changes.
+            terminal.run(&["resize-window", "-x", "90", "-y", "20"]);
+            terminal.until(|screen| screen.lines().nth(19).is_some_and(|foot| foot.starts_with("q quit")));
+            let process = std::fs::read_to_string(&pid).unwrap();
+            let killed = Command::new("kill").args(["-s", signal, process.trim()]).status().unwrap();
+            assert!(killed.success());
+            let screen = terminal.until(|screen| screen.contains("left with"));
+            assert_eq!(screen.trim(), "restored\nleft with 0", "{signal}");
+        });
+    }
 }
 
 fn row_of<'a>(screen: &'a str, first: &str) -> Option<Vec<&'a str>> {

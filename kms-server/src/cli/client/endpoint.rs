@@ -15,36 +15,41 @@ pub struct Endpoint {
 impl Endpoint {
     /// Parses `https://HOST[:PORT]` or `HOST[:PORT]`.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, ClientError> {
-        let invalid = || {
-            ClientError::Setup(format!(
-                "invalid server '{}', expected https://HOST[:PORT]",
-                without_user(text).escape_debug()
-            ))
-        };
         let trimmed = text.trim();
         let authority = match trimmed.split_once("://") {
             // As with KES, `http` means `https`: no server is without TLS.
-            Some(("https" | "http", rest)) => rest,
-            Some(_) => return Err(invalid()),
-            None => trimmed,
+            Some(("https" | "http", rest)) => Some(rest),
+            Some(_) => None,
+            None => Some(trimmed),
         };
+        authority.and_then(|authority| Self::of_authority(authority, default_port)).ok_or_else(|| {
+            let server = without_user(text);
+            ClientError::Setup(format!(
+                "invalid server '{}', expected https://HOST[:PORT]",
+                server.escape_debug()
+            ))
+        })
+    }
+
+    /// Parses what is behind the `://` of a URL, up to its path.
+    pub fn of_authority(text: &str, default_port: u16) -> Option<Self> {
         // As with KES, a user and a password are accepted and ignored.
-        let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+        let authority = text.rsplit_once('@').map_or(text, |(_, authority)| authority);
         let authority = authority.trim_end_matches('/');
         // In Go, a missing host is this machine.
         let authority =
             if authority.starts_with(':') { format!("localhost{authority}") } else { authority.to_owned() };
-        let authority: http::uri::Authority = authority.parse().map_err(|_| invalid())?;
+        let authority: http::uri::Authority = authority.parse().ok()?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
-            return Err(invalid());
+            return None;
         }
         let port = match authority.port() {
             None if authority.as_str() == authority.host() => default_port,
-            None => return Err(invalid()),
-            Some(port) => port.as_str().parse().map_err(|_| invalid())?,
+            None => return None,
+            Some(port) => port.as_str().parse().ok()?,
         };
-        Ok(Self { host, port })
+        Some(Self { host, port })
     }
 }
 
@@ -59,7 +64,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// Hides the user and the password of a URL.
-fn without_user(url: &str) -> Cow<'_, str> {
+pub fn without_user(url: &str) -> Cow<'_, str> {
     let Some((before, rest)) = url.rsplit_once('@') else { return Cow::Borrowed(url) };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     Cow::Owned(format!("{scheme}***@{rest}"))

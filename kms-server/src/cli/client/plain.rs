@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, without_user};
 use super::error::ClientError;
 
 /// The default port of a URL.
@@ -33,7 +33,13 @@ impl Plain {
         let rest = text.trim().strip_prefix("http://")?;
         let host = rest.find('/').filter(|at| matches!(&rest[*at..], "/" | "/metrics" | "/v1/metrics"));
         let host = host.map_or(rest, |at| &rest[..at]);
-        Some(Endpoint::parse(host, HTTP_PORT).map(Self))
+        Some(Endpoint::of_authority(host, HTTP_PORT).map(Self).ok_or_else(|| {
+            let listener = without_user(text);
+            ClientError::Setup(format!(
+                "invalid listener for probes '{}', expected http://HOST[:PORT]",
+                listener.escape_debug()
+            ))
+        }))
     }
 
     /// Asks for a path. Returns the status and the body of the answer.
@@ -85,7 +91,9 @@ mod tests {
             assert_eq!(plain.unwrap().to_string(), "http://h:7374", "{url}");
         }
         assert!(Plain::parse("h:7374").is_none() && Plain::parse("https://h").is_none());
-        assert!(Plain::parse("http://h:7374/other").unwrap().is_err());
-        assert!(Plain::parse("http://").unwrap().is_err());
+        for url in ["http://h:7374/other", "http://", "http://h:x", "http://user:s3cr3t@a b"] {
+            let told = Plain::parse(url).unwrap().err().map(|error| error.to_string()).unwrap();
+            assert!(told.ends_with("', expected http://HOST[:PORT]") && !told.contains("s3cr3t"), "{told}");
+        }
     }
 }

@@ -88,12 +88,16 @@ pub fn run(args: &Args, call: Call<'_>) -> Result<(), Failure> {
     if !args.short {
         let status: Status = parse(&answer)?;
         print(&status, latency, output, call)?;
+        let mut memory = memory(&status, call.is_kes());
         if !call.is_kes()
             && let Ok(Ok(metrics)) = block_on(client.send(Method::GET, "/metrics", None))
         {
-            let keys = protection(&String::from_utf8_lossy(&metrics));
-            output.row(&[(Style::Label, "  · Keys   "), (Style::Plain, &keys)])?;
+            memory.push(("  · Keys  ", protection(&String::from_utf8_lossy(&metrics))));
         }
+        if !memory.is_empty() {
+            output.row(&[(Style::Label, "  Memory  ")])?;
+        }
+        print_lines(&memory, output)?;
     }
     if args.api {
         print_routes(&routes, output, call)?;
@@ -122,14 +126,26 @@ fn print(status: &Status, latency: Duration, output: Output, call: Call<'_>) -> 
         ("  OS      ", status.os.clone()),
         ("  CPUs    ", format!("{cpus} {}", status.arch)),
     ];
+    print_lines(&lines, output)
+}
+
+/// Prints values behind their labels. A line without a value is left out.
+fn print_lines(lines: &[(&str, String)], output: Output) -> Result<(), Failure> {
     for (label, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
         output.row(&[(Style::Label, label), (Style::Plain, " "), (Style::Plain, value)])?;
     }
-    output.row(&[(Style::Label, "  Memory  ")])?;
-    for (label, count) in [("  · Heap  ", status.mem_heap_used), ("  · Stack ", status.mem_stack_used)] {
-        output.row(&[(Style::Label, label), (Style::Plain, " "), (Style::Plain, &format::bytes(count))])?;
-    }
     Ok(())
+}
+
+/// Returns the figures of memory with their labels.
+///
+/// A server that does not know a figure sends 1, since KES's SDK takes 0 for an error. KES prints each.
+fn memory(status: &Status, is_kes: bool) -> Vec<(&'static str, String)> {
+    [("  · Heap  ", status.mem_heap_used), ("  · Stack ", status.mem_stack_used)]
+        .into_iter()
+        .filter(|(_, count)| is_kes || *count > 1)
+        .map(|(label, count)| (label, format::bytes(count)))
+        .collect()
 }
 
 /// Prints the routes in KES's table. As `kms`, it has the body limit, too.
@@ -209,5 +225,24 @@ fn uptime(seconds: u64) -> String {
         (0, 0, _) => format!("{minutes} minutes {} seconds", seconds % 60),
         (0, ..) => format!("{hours} hours {minutes} minutes"),
         _ => format!("{days} days {hours} hours"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_the_server_does_not_know_is_not_told() {
+        let status =
+            |mem_heap_used, mem_stack_used| Status { mem_heap_used, mem_stack_used, ..Status::default() };
+        let lines = |status: &Status, is_kes| {
+            memory(status, is_kes).iter().map(|(label, bytes)| format!("{label}{bytes}")).collect::<Vec<_>>()
+        };
+        let known = status(2_500_000, 135_200);
+        assert_eq!(lines(&known, false), ["  · Heap  2.5MB", "  · Stack 135.2KB"]);
+        assert_eq!(lines(&known, true), lines(&known, false));
+        assert!(lines(&status(1, 1), false).is_empty() && lines(&status(0, 0), false).is_empty());
+        assert_eq!(lines(&status(1, 1), true), ["  · Heap  1.0B", "  · Stack 1.0B"]);
     }
 }

@@ -48,7 +48,7 @@ grep -qx my-key out
 
 kes --version | grep -q '^Version  *[0-9]'
 kes --version | awk 'NR == 1 { exit !($2 ~ /^[0-9]+\.[0-9]+/) }'
-touch .bashrc
+[ ! -e .bashrc ]
 SHELL=/bin/bash kes --auto-completion | grep -q "^Added completion to '$HOME/.bashrc'"
 SHELL=/bin/bash kes --auto-completion | grep -qx 'Completion is already installed.'
 [ "$(grep -c '^complete .* kes$' .bashrc)" = 1 ]

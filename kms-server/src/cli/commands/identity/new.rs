@@ -1,6 +1,6 @@
 //! `kms identity new`: creates an API key, and a certificate for it.
 
-use std::net::{AddrParseError, IpAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::name::Call;
 use crate::cli::output::Output;
 use crate::cli::password;
+use crate::cli::reachable::{parse_host_name, parse_ip};
 use crate::config::parse_duration;
 use crate::credentials::apikey::ApiKey;
 use crate::credentials::certificate::NewCertificate;
@@ -37,7 +38,7 @@ pub struct NewArgs {
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = parse_ip)]
     ip: Vec<IpAddr>,
     /// A host name of the certificate.
-    #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
+    #[arg(long, value_name = "DOMAIN", value_delimiter = ',', value_parser = parse_dns)]
     dns: Vec<String>,
     /// The validity of the certificate [default: 720h].
     #[arg(long, short_alias = 't', alias = "time", value_name = "DURATION", value_parser = parse_duration)]
@@ -56,9 +57,10 @@ pub struct NewArgs {
     json: bool,
 }
 
-/// Parses an address with blanks around it, as in `127.0.0.1, ::1`.
-fn parse_ip(text: &str) -> Result<IpAddr, AddrParseError> {
-    text.trim().parse()
+/// Parses a host name. As with KES, an address may take its place, and it may be empty.
+fn parse_dns(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    if text.is_empty() || parse_ip(text).is_ok() { Ok(text.to_owned()) } else { parse_host_name(text) }
 }
 
 /// The files of a certificate and its private key.
@@ -93,10 +95,9 @@ pub fn run_without_arguments(json: bool, call: Call<'_>) -> Result<(), Failure> 
 }
 
 impl NewArgs {
-    /// Removes blanks around host names, and empty names, which come from variables without a value.
+    /// Removes empty host names, which come from variables without a value.
     fn without_empty_names(mut self) -> Self {
-        let names = self.dns.iter().map(|name| name.trim().to_owned());
-        self.dns = names.filter(|name| !name.is_empty()).collect();
+        self.dns.retain(|name| !name.is_empty());
         self
     }
 

@@ -15,13 +15,17 @@ use zeroize::Zeroizing;
 use self::paths::Paths;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::cli::reachable::{parse_host_name, parse_ip};
 use crate::credentials::apikey::ApiKey;
 use crate::credentials::certificate::NewCertificate;
 use crate::host::files;
-use crate::host::shell::shell_quote;
+use crate::host::shell::{shell_quote, variable_quote};
 
 /// The validity of the server's certificate: five years.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+
+/// Where the packages put the page on installing.
+const INSTALLED_PAGE: &str = "/usr/share/doc/kms/docs/install.md";
 
 /// The arguments of `kms init`.
 #[derive(clap::Args)]
@@ -32,14 +36,17 @@ pub struct Args {
     /// Complete the installation of a package: files in /etc/kms, the store in /var/lib/kms, for the service kms.
     #[arg(long)]
     system: bool,
+    /// The directory of the key store, such as a volume apart from the root key [default: data in DIR].
+    #[arg(long, value_name = "DIR", conflicts_with = "system")]
+    data: Option<PathBuf>,
     /// Also create an API key and a policy for a MinIO, and write its variables to the file minio.env.
     #[arg(long)]
     minio: bool,
     /// A host name by which clients reach the server [default without --ip: localhost and the name of this machine].
-    #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
+    #[arg(long, value_name = "DOMAIN", value_delimiter = ',', value_parser = parse_host_name)]
     dns: Vec<String>,
     /// An address by which clients reach the server [default without --dns: 127.0.0.1].
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = parse_address)]
     ip: Vec<IpAddr>,
     /// Print the result as JSON.
     #[arg(long)]
@@ -68,17 +75,22 @@ struct Created {
 /// Nothing that exists is overwritten: if any of the files exists, nothing is created. There is one exception. If an earlier
 /// call was cut off before the root key got its final name, the store is completed.
 fn create(args: &Args) -> Result<Created, Failure> {
-    let paths = args.paths()?;
+    let paths = args.paths().map_err(Failure::new)?;
     let found = kms_fs::look(&paths.data, &paths.root_key)?;
     if let Some(path) = paths.in_the_way(found.begun && !found.root_key) {
-        let (path, instead) =
-            (path.display(), if args.system { "see docs/install.md" } else { "choose another directory" });
+        let instead = match args.system {
+            true if Path::new(INSTALLED_PAGE).exists() => format!("see {INSTALLED_PAGE}"),
+            true => "see docs/install.md".to_owned(),
+            false => "choose another directory".to_owned(),
+        };
+        let path = path.display();
         return Err(Failure::new(format!(
             "{path}: it exists already, and nothing is overwritten: {instead}"
         )));
     }
+    paths.refuse_closed().map_err(Failure::new)?;
     let (dns, ip) = args.names();
-    let host = dns.first().cloned().or_else(|| ip.first().map(ToString::to_string)).unwrap_or_default();
+    let host = host(&dns, &ip)?;
     let certified = NewCertificate {
         common_name: host.clone(),
         dns_names: dns,
@@ -111,11 +123,11 @@ fn create(args: &Args) -> Result<Created, Failure> {
 
 impl Args {
     /// Returns where everything goes.
-    fn paths(&self) -> Result<Paths, Failure> {
-        let Some(directory) = &self.directory else { return Paths::of_packages().map_err(Failure::new) };
-        let absolute =
-            std::path::absolute(directory).map_err(|error| Failure::new(files::failed(directory, &error)))?;
-        Ok(Paths::in_directory(&absolute))
+    fn paths(&self) -> Result<Paths, String> {
+        match &self.directory {
+            Some(directory) => Paths::of_node(directory, self.data.as_deref()),
+            None => Paths::of_packages(),
+        }
     }
 
     /// Returns the host names and addresses for the certificate.
@@ -124,10 +136,9 @@ impl Args {
             return (self.dns.clone(), self.ip.clone());
         }
         let mut dns = vec!["localhost".to_owned()];
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        if is_host_name(&host) && host != "localhost" {
-            dns.push(host);
-        }
+        // A machine may have a name that no certificate can have.
+        let host = parse_host_name(&rustix::system::uname().nodename().to_string_lossy());
+        dns.extend(host.ok().filter(|host| host != "localhost"));
         (dns, vec![IpAddr::from([127, 0, 0, 1])])
     }
 }
@@ -185,8 +196,25 @@ impl fmt::Display for Created {
     }
 }
 
-fn is_host_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+/// Parses an address, which has to be that of one machine.
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    let address = parse_ip(text).map_err(|error| error.to_string())?;
+    let canonical = address.to_canonical();
+    if canonical.is_unspecified() || canonical.is_multicast() {
+        return Err("expected an address by which clients reach the server".to_owned());
+    }
+    Ok(address)
+}
+
+/// Returns the host by which clients are told to reach the server: the first that is no wildcard.
+fn host(dns: &[String], ip: &[IpAddr]) -> Result<String, Failure> {
+    let name = dns.iter().find(|name| !name.starts_with("*."));
+    name.cloned().or_else(|| ip.first().map(ToString::to_string)).ok_or_else(|| {
+        let wildcard = dns.first().map_or("", String::as_str);
+        Failure::new(format!(
+            "--dns: '{wildcard}' is a wildcard, and no server has this name itself: also give a host name, or an address by --ip"
+        ))
+    })
 }
 
 /// Returns a host as a URL has it, with an IPv6 address in brackets.
@@ -195,16 +223,18 @@ fn bracketed(host: &str) -> String {
 }
 
 /// Returns the variables by which a MinIO uses this server, as shells and systemd read them.
+///
+/// They are appended to files whose last line may have no end. So the first line here is an empty one.
 fn minio_variables(paths: &Paths, host: &str, api_key: &ApiKey) -> Zeroizing<String> {
     Zeroizing::new(format!(
-        "# For the MinIO of this node: made by `kms init --minio`. The API key is the identity of [policy.minio].\n\
+        "\n# For the MinIO of this node: made by `kms init --minio`. The API key is the identity of [policy.minio].\n\
          MINIO_KMS_KES_ENDPOINT=https://{}:7373\n\
          MINIO_KMS_KES_API_KEY={}\n\
          MINIO_KMS_KES_CAPATH={}\n\
          MINIO_KMS_KES_KEY_NAME=minio-default-key\n",
         bracketed(host),
         *api_key.to_text(),
-        shell_quote(&paths.cert),
+        variable_quote(&paths.cert),
     ))
 }
 
@@ -245,16 +275,4 @@ root_key_file = {root_key}
 {hash}identities = ["{minio}"]
 "#
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_one_word_to_a_shell() {
-        assert_eq!(shell_quote(Path::new("/a/b-c_d.crt")), "/a/b-c_d.crt");
-        assert_eq!(shell_quote(Path::new("/a b")), "'/a b'");
-        assert_eq!(shell_quote(Path::new("/it's")), r"'/it'\''s'");
-    }
 }

@@ -1,14 +1,27 @@
 //! Where `kms init` puts what it makes, and to whom it gives it.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
-use crate::host::files;
-use crate::host::users::{self, User};
+use kms_trust::describe_io_error;
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chownat, fchown, openat};
+use rustix::io::Errno;
 
-/// The user under whom the unit of the packages runs the server.
+use crate::host::files;
+use crate::host::users::User;
+use crate::text::terminal::escape;
+
+/// The user under whom the unit of the packages runs the server, and its group.
 const USER: &str = "kms";
+
+/// Opens a directory, and never what a link leads to.
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The files and directories to create.
 pub struct Paths {
@@ -26,13 +39,29 @@ pub struct Paths {
     pub data: PathBuf,
     /// The variables of a MinIO.
     pub minio: PathBuf,
+    /// Whether the directory of the store may be there already, with nothing in it.
+    store_may_exist: bool,
     /// Who gets the store, in the layout of the packages.
     owner: Option<User>,
 }
 
 impl Paths {
-    /// Returns the layout of a node in one directory.
-    pub fn in_directory(directory: &Path) -> Self {
+    /// Returns the layout of a node in one directory, but for the store if that has another one.
+    ///
+    /// The error is a line that says why these directories cannot be used.
+    pub fn of_node(directory: &Path, store: Option<&Path>) -> Result<Self, String> {
+        let directory = absolute(directory)?;
+        let paths = Self::in_directory(&directory);
+        let Some(store) = store else { return Ok(paths) };
+        let data = absolute(store)?;
+        if paths.root_key.starts_with(&data) {
+            let (root_key, data) = (paths.root_key.display(), data.display());
+            return Err(format!("{data}: the root key would lie inside of the store, as {root_key}"));
+        }
+        Ok(Self { data, store_may_exist: true, ..paths })
+    }
+
+    fn in_directory(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
             config: directory.join("config.toml"),
@@ -41,6 +70,7 @@ impl Paths {
             root_key: directory.join("root.key"),
             data: directory.join("data"),
             minio: directory.join("minio.env"),
+            store_may_exist: false,
             owner: None,
         }
     }
@@ -51,11 +81,10 @@ impl Paths {
             return Err("--system: it makes files for root and for the user kms, expected to be run by root"
                 .to_owned());
         }
-        let owner = users::find(USER)?.ok_or_else(|| {
-            format!("--system: there is no user '{USER}', expected that of the package; without one run: useradd --system {USER}")
-        })?;
-        let directory = PathBuf::from("/etc/kms");
-        Ok(Self { data: PathBuf::from("/var/lib/kms"), owner: Some(owner), ..Self::in_directory(&directory) })
+        let owner = User::of_service(USER).map_err(|why| format!("--system: {why}"))?;
+        let data = PathBuf::from("/var/lib/kms");
+        let paths = Self::in_directory(Path::new("/etc/kms"));
+        Ok(Self { data, store_may_exist: true, owner: Some(owner), ..paths })
     }
 
     /// Tells if this is the layout of the packages.
@@ -65,11 +94,11 @@ impl Paths {
 
     /// Returns the first of all files and directories that exists already.
     ///
-    /// The directory of the store does not count as long as the package's is as the package made it, or `is_begun` tells
-    /// that an earlier call made it.
+    /// The directory of the store does not count as long as nothing is in a volume or in what the package made, or if
+    /// `is_begun` tells that an earlier call made it.
     pub fn in_the_way(&self, is_begun: bool) -> Option<&Path> {
         let is_free =
-            |path: &Path| path == self.data && (is_begun || (self.is_of_packages() && is_as_made(path)));
+            |path: &Path| path == self.data && (is_begun || (self.store_may_exist && is_as_made(path)));
         let all = [&self.config, &self.cert, &self.key, &self.root_key, &self.data, &self.minio];
         all.into_iter().map(PathBuf::as_path).find(|path| path.symlink_metadata().is_ok() && !is_free(path))
     }
@@ -87,15 +116,38 @@ impl Paths {
         made.map_err(|error| files::failed(&self.directory, &error))
     }
 
+    /// Refuses directories that the user of the server cannot enter. The error is a line that names the directory.
+    pub fn refuse_closed(&self) -> Result<(), String> {
+        let Some(owner) = self.owner else { return Ok(()) };
+        // The store's own directory will belong to this user, but not those above it.
+        let store = fs::canonicalize(&self.data).ok();
+        let above = store.as_deref().and_then(Path::parent);
+        for (named, entered) in [(&self.directory, Some(self.directory.as_path())), (&self.data, above)] {
+            let Some(entered) = entered else { continue };
+            owner.enter(entered).map_err(|error| {
+                let (named, entered) = (named.display(), entered.display());
+                let why = describe_io_error(&error);
+                format!("{named}: the user {USER} cannot enter {entered}: {why}; give it the right to")
+            })?;
+        }
+        Ok(())
+    }
+
     /// Gives the store to the user of the server. The error is a line that names the file.
+    ///
+    /// Its directory may be a link to another place. Links inside are given and not followed.
     pub fn hand_over_store(&self) -> Result<(), String> {
-        self.owner.map_or(Ok(()), |owner| give(&self.data, owner))
+        let Some(owner) = self.owner else { return Ok(()) };
+        let top = fs::canonicalize(&self.data).map_err(|error| files::failed(&self.data, &error))?;
+        let opened = openat(CWD, &top, DIRECTORY, Mode::empty());
+        let opened = opened.map_err(|error| files::failed(&top, &error.into()))?;
+        give(opened.as_fd(), &top, owner)
     }
 
     /// Lets the user of the server read a file, and still nobody but root change it.
     pub fn let_server_read(&self, path: &Path) -> Result<(), String> {
         let Some(owner) = self.owner else { return Ok(()) };
-        lchown(path, Some(0), Some(owner.group)).map_err(|error| files::failed(path, &error))
+        lchown(path, Some(0), Some(owner.group.as_raw())).map_err(|error| files::failed(path, &error))
     }
 }
 
@@ -106,14 +158,41 @@ fn is_as_made(directory: &Path) -> bool {
     })
 }
 
-/// Gives a file, or a directory and all in it, to a user. Links are given and not followed.
-fn give(path: &Path, owner: User) -> Result<(), String> {
-    let failed = |error| files::failed(path, &error);
-    let found = path.symlink_metadata().map_err(failed)?;
-    if found.is_dir() {
-        for entry in fs::read_dir(path).map_err(failed)? {
-            give(&entry.map_err(failed)?.path(), owner)?;
+/// Returns the absolute path of a directory whose files are named in a config and in lines of a shell.
+fn absolute(directory: &Path) -> Result<PathBuf, String> {
+    let absolute = std::path::absolute(directory).map_err(|error| files::failed(directory, &error))?;
+    match absolute.to_str() {
+        None => Err(format!("{}: the path is not UTF-8, as a config has to be", absolute.display())),
+        Some(text) if text.chars().any(char::is_control) => Err(format!(
+            "{}: the path has a control character, which files of variables cannot hold",
+            escape(text)
+        )),
+        Some(_) => Ok(absolute),
+    }
+}
+
+/// Gives a directory and all in it to a user.
+///
+/// The user may own the directory already. So it is never named again after it was opened: what the user puts in its
+/// place meanwhile is not given.
+fn give(directory: BorrowedFd<'_>, path: &Path, owner: User) -> Result<(), String> {
+    let (user, group) = (Some(owner.id), Some(owner.group));
+    let failed = |path: &Path, error: Errno| files::failed(path, &io::Error::from(error));
+    for entry in Dir::read_from(directory).map_err(|error| failed(path, error))? {
+        let entry = entry.map_err(|error| failed(path, error))?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let path = path.join(OsStr::from_bytes(name.to_bytes()));
+        match openat(directory, name, DIRECTORY, Mode::empty()) {
+            Ok(inner) => give(inner.as_fd(), &path, owner)?,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(|error| failed(&path, error))?;
+            }
+            Err(error) => return Err(failed(&path, error)),
         }
     }
-    lchown(path, Some(owner.id), Some(owner.group)).map_err(failed)
+    fchown(directory, user, group).map_err(|error| failed(path, error))
 }

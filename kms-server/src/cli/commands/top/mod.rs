@@ -34,6 +34,9 @@ use crate::config::parse_duration;
 /// The least time between two readings of a server.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long the view may take to end and to restore the terminal after a hangup.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// The arguments of `kms top`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -95,25 +98,40 @@ async fn follow(servers: &[Server], interval: Duration, updates: &Sender<Update>
     });
     tokio::select! {
         _ = join_all(all) => {}
-        () = told_to_stop() => {
+        end = told_to_end() => {
             let _ = updates.send(Update::Stop);
+            if end == End::Hangup {
+                tokio::time::sleep(GRACE).await;
+                leave();
+            }
         }
     }
 }
 
+/// Why the process shall end.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// Somebody says so.
+    Told,
+    /// The terminal is gone, or somebody says that it is.
+    Hangup,
+}
+
 /// Waits for a signal that ends the process. The terminal has to be as it was before, so it is not left to the system.
-async fn told_to_stop() {
-    let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-    else {
+async fn told_to_end() -> End {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::hangup()];
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut quit), Ok(mut hangup)] = kinds.map(signal) else {
         return std::future::pending().await;
     };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => leave(),
+        _ = terminate.recv() => End::Told,
+        _ = interrupt.recv() => End::Told,
+        _ = quit.recv() => End::Told,
+        _ = hangup.recv() => End::Hangup,
     }
 }
 
-/// Ends the process whose terminal is gone.
+/// Ends the process, whose terminal is gone: with a terminal it would have ended meanwhile.
 #[expect(
     clippy::disallowed_methods,
     reason = "a read of keys from a terminal that is gone never ends, and this command keeps no key"

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use ratatui::layout::{Constraint, Layout};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::EnterAlternateScreen;
+use ratatui::layout::{Constraint, Layout, Rect, Size};
 use ratatui::style::{Color, Modifier, Style as Look};
 use ratatui::text::{Line as Shown, Span};
 use ratatui::widgets::{Paragraph, Wrap};
-use ratatui::{DefaultTerminal, Frame};
+use ratatui::{DefaultTerminal, Frame, TerminalOptions, Viewport};
 
 use super::reading::Reading;
 use super::table::{Line, Order, Table};
@@ -20,6 +22,9 @@ use crate::cli::failure::Failure;
 
 /// How long a key or an answer may wait until it is seen.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The most columns and lines that are drawn. A terminal may claim to have any number, and each place takes memory.
+const LARGEST: Size = Size::new(1024, 512);
 
 /// News for the view.
 pub enum Update {
@@ -43,14 +48,29 @@ pub struct Screen {
 /// Shows the servers until the user has had enough.
 pub fn run(screen: Screen, mut state: State, updates: &Receiver<Update>) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot use the terminal: {error}"));
-    let mut terminal = ratatui::try_init().map_err(failed)?;
-    let done = watch(&mut terminal, screen, &mut state, updates);
-    ratatui::restore();
-    done.map_err(failed)
+    let done =
+        begin().and_then(|(mut terminal, area)| watch(&mut terminal, area, screen, &mut state, updates));
+    done.and(ratatui::try_restore()).map_err(failed)
+}
+
+/// Takes the terminal, and returns it with the area that is drawn.
+fn begin() -> std::io::Result<(DefaultTerminal, Rect)> {
+    let (width, height) = ratatui::crossterm::terminal::size()?;
+    let area = drawn_area(Size { width, height });
+    // A view of the full screen would take memory for what the terminal claims before any bound is set.
+    let terminal = ratatui::try_init_with_options(TerminalOptions { viewport: Viewport::Fixed(area) })?;
+    execute!(std::io::stdout(), EnterAlternateScreen)?;
+    Ok((terminal, area))
+}
+
+/// Returns the area of a terminal that is drawn.
+fn drawn_area(terminal: Size) -> Rect {
+    Rect::new(0, 0, terminal.width.min(LARGEST.width), terminal.height.min(LARGEST.height))
 }
 
 fn watch(
     terminal: &mut DefaultTerminal,
+    mut area: Rect,
     mut screen: Screen,
     state: &mut State,
     updates: &Receiver<Update>,
@@ -58,6 +78,11 @@ fn watch(
     loop {
         let now = Timestamp::now();
         let view = state.view(now);
+        let now_drawn = drawn_area(terminal.size()?);
+        if area != now_drawn {
+            area = now_drawn;
+            terminal.resize(area)?;
+        }
         terminal.draw(|frame| screen.draw(frame, &view, now))?;
         // What is on the screen is drawn anew when something has changed.
         loop {
@@ -287,6 +312,19 @@ mod tests {
         assert!(lines.iter().any(|line| line.contains("a root does not open")), "{lines:#?}");
         for (width, height) in [(1, 1), (3, 200), (200, 3)] {
             drawn(&screen, width, height);
+        }
+    }
+
+    #[test]
+    fn a_terminal_may_claim_any_size() {
+        for ((width, height), expected) in [
+            ((100, 24), (100, 24)),
+            ((0, 0), (0, 0)),
+            ((u16::MAX, 10), (1024, 10)),
+            ((u16::MAX, u16::MAX), (1024, 512)),
+        ] {
+            let area = drawn_area(Size { width, height });
+            assert_eq!((area.x, area.y, area.width, area.height), (0, 0, expected.0, expected.1));
         }
     }
 
