@@ -39,8 +39,8 @@ use std::sync::Arc;
 
 pub use check::check;
 pub use config::{
-    ChannelBinding, Environment, Host, NoPassword, PassFile, PostgresConfig, PostgresOptions, TlsConfig,
-    TlsMode,
+    ChannelBinding, Environment, Host, NoPassword, OfUrl, PassFile, PostgresConfig, PostgresOptions,
+    TlsConfig, TlsMode,
 };
 use kms_core::Result;
 pub use kms_core::primitives::{Secret, SecretSource};

@@ -11,4 +11,4 @@ pub use self::env::Environment;
 pub use self::host::Host;
 pub use self::options::PostgresOptions;
 pub use self::pass_file::{NoPassword, PassFile};
-pub use self::settings::{ChannelBinding, PostgresConfig, TlsConfig, TlsMode};
+pub use self::settings::{ChannelBinding, OfUrl, PostgresConfig, TlsConfig, TlsMode};

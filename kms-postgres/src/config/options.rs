@@ -9,7 +9,7 @@ use kms_core::primitives::{Secret, SecretSource};
 use super::env::Environment;
 use super::host::{DEFAULT_PORT, Host};
 use super::pass_file::PassFile;
-use super::settings::{ChannelBinding, PostgresConfig, TlsConfig, TlsMode, invalid};
+use super::settings::{ChannelBinding, OfUrl, PostgresConfig, TlsConfig, TlsMode, invalid};
 use super::url::Url;
 
 /// The settings of a database as they were given, each of which may be missing.
@@ -71,7 +71,7 @@ impl PostgresOptions {
         let given = |of_config: Option<String>, of_url: Option<&String>, variable: &str| {
             of_config.or_else(|| of_url.cloned()).or_else(|| environment.get(variable))
         };
-        let of_url = self.url.is_some().then(|| self.of_url(&url));
+        let of_url = OfUrl(self.url.is_some().then(|| self.of_url(&url)));
         check_attributes(given(None, url.option("target_session_attrs"), "PGTARGETSESSIONATTRS").as_deref())?;
         let hosts = self.hosts(&url, environment)?;
         let listen_hosts = match (&self.listen_host, &self.listen_port) {
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_a_url_gave_is_known_and_a_url_is_no_host() {
-        let given = |options: PostgresOptions| resolve(options, &[]).unwrap().of_url;
+        let given = |options: PostgresOptions| resolve(options, &[]).unwrap().of_url.0;
         assert_eq!(
             given(url("postgres://u:p@h/d")),
             Some(vec!["host", "port", "user", "database", "password"])

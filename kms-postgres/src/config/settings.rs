@@ -54,9 +54,28 @@ pub struct PostgresConfig {
     pub timeout: Duration,
     /// The longest time that a caller waits for the outcome of a write. The write itself goes on. The default is 9 s.
     pub write_timeout: Duration,
-    /// The settings that came from a URL, by their keys, so that they can be told from defaults. `None` if there was no URL.
-    pub of_url: Option<Vec<&'static str>>,
+    /// Which of these settings a URL gave.
+    pub of_url: OfUrl,
 }
+
+/// Which settings a URL gave, so that they can be told from defaults. This is no setting itself: any two are equal.
+#[derive(Clone, Debug, Default)]
+pub struct OfUrl(pub(super) Option<Vec<&'static str>>);
+
+impl OfUrl {
+    /// Returns the keys of the settings; `None` if there was no URL.
+    pub fn keys(&self) -> Option<&[&'static str]> {
+        self.0.as_deref()
+    }
+}
+
+impl PartialEq for OfUrl {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for OfUrl {}
 
 /// The TLS connection: what the server has to prove, and the certificates to trust and to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,7 +197,7 @@ impl PostgresConfig {
             connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(9),
-            of_url: None,
+            of_url: OfUrl::default(),
         }
     }
 

@@ -164,7 +164,7 @@ fn postgres(config: &PostgresConfig, out: &mut Values) {
     let at = |key: &str| format!("keystore.postgres.{key}");
     let names = |hosts: &[kms_postgres::Host]| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
     let ports = |hosts: &[kms_postgres::Host]| hosts.iter().map(|host| host.port).collect::<Vec<_>>();
-    if config.of_url.is_some() {
+    if config.of_url.keys().is_some() {
         out.secret(POSTGRES_URL, true);
     }
     out.list(&at("host"), names(&config.hosts)).elsewhere = &["PGHOST"];
@@ -190,7 +190,7 @@ fn postgres(config: &PostgresConfig, out: &mut Values) {
         out.list(&at("listen_host"), names(&config.listen_hosts));
         out.list(&at("listen_port"), ports(&config.listen_hosts));
     }
-    for key in config.of_url.iter().flatten() {
+    for key in config.of_url.keys().unwrap_or_default() {
         out.note_within(&at(key), POSTGRES_URL);
     }
 }
