@@ -146,8 +146,11 @@ fn at_a_terminal(variables: &[(&str, &str)], more: &str) -> String {
     command.args(["--quiet", "--return", "--flush", "--command", &server, text(&log)]);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("TERM", "xterm-256color").env("SHELL", "/bin/sh");
     command.envs(variables.iter().copied()).stdin(Stdio::null());
-    let _serving = Serving::of(command);
-    kms_tests::process::settled(Path::new(&log))
+    let serving = Serving::of(command);
+    let printed = kms_tests::process::settled(Path::new(&log));
+    // The server has a session of its own, and would outlive a terminal that is only killed.
+    serving.stop();
+    printed
 }
 
 #[test]
