@@ -168,7 +168,7 @@ impl PostgresOptions {
         let is_password_given = self.password.is_some() || self.password_file.is_some();
         let keys = [
             ("host", gives_hosts),
-            ("port", gives_hosts),
+            ("port", self.port.is_none() && (gives_hosts || self.host.is_none() && option("port"))),
             ("user", self.user.is_none() && url.user.is_some()),
             ("database", self.database.is_none() && url.database.is_some()),
             ("password", !is_password_given && url.password.is_some()),
@@ -180,28 +180,31 @@ impl PostgresOptions {
         keys.into_iter().filter_map(|(key, is_given)| is_given.then_some(key)).collect()
     }
 
-    /// Returns the hosts of the config, else those of the URL, else those of the environment. Ports belong to the hosts that
-    /// are named beside them.
+    /// Returns the hosts of the config, else those of the URL, else those of the environment. As with libpq, an option of a URL
+    /// wins over what stands before it. The ports of a URL are for hosts that the config does not name.
     fn hosts(&self, url: &Url, environment: &Environment) -> Result<Vec<Host>> {
+        let of_url = url.option("port").filter(|_| self.host.is_none());
+        let ports = self.port.as_ref().map(|port| ("port", port)).or(of_url.map(|port| ("url", port)));
         if self.host.is_none() {
-            // As with libpq, the options of a URL win over what stands before them.
-            let port = url.option("port").map(String::as_str);
+            let (field, ports) = ports.map_or(("url", None), |(field, ports)| (field, Some(ports.as_str())));
             if let Some(names) = url.option("host") {
-                return hosts_of("url", names, "url", port);
+                return hosts_of("url", names, field, ports);
+            }
+            if !url.hosts.is_empty() && ports.is_some() {
+                let names: Vec<_> = url.hosts.iter().map(|host| host.name.as_str()).collect();
+                return hosts_of("url", &names.join(","), field, ports);
             }
             if !url.hosts.is_empty() {
-                let mut hosts = url.hosts.clone();
-                if port.is_some() {
-                    let names: Vec<_> = hosts.iter().map(|host| host.name.as_str()).collect();
-                    hosts = hosts_of("url", &names.join(","), "url", port)?;
-                }
-                return Ok(hosts);
+                return Ok(url.hosts.clone());
             }
         }
         let names = self.host.clone().or_else(|| environment.get("PGHOST"));
         let names = names.ok_or_else(|| invalid("host", "it is missing, and so are 'url' and PGHOST"))?;
-        let ports = self.port.clone().or_else(|| environment.get("PGPORT"));
-        hosts_of("host", &names, "port", ports.as_deref())
+        let (field, ports) = match ports {
+            Some((field, ports)) => (field, Some(ports.clone())),
+            None => ("port", environment.get("PGPORT")),
+        };
+        hosts_of("host", &names, field, ports.as_deref())
     }
 }
 
@@ -324,6 +327,22 @@ mod tests {
                 .map(|config| config.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
             assert_eq!(hosts.ok().as_deref(), expected, "{text}");
         }
+        let ports = |host: Option<&str>, port: Option<&str>, text: &str| {
+            let (host, port) = (host.map(str::to_owned), port.map(str::to_owned));
+            let options = PostgresOptions { host, port, ..url(text) };
+            resolve(options, &[("PGHOST", "env"), ("PGPORT", "9")]).unwrap().hosts[0].to_string()
+        };
+        assert_eq!(
+            ports(None, None, "postgresql://me@/keys?port=7"),
+            "env:7",
+            "nothing of a URL is passed over"
+        );
+        assert_eq!(ports(None, Some("8"), "postgresql://me@h:7/keys"), "h:8", "the config wins");
+        assert_eq!(
+            ports(Some("c"), None, "postgresql://me@h/keys?port=7"),
+            "c:9",
+            "the URL's port is for its own hosts"
+        );
     }
 
     #[test]

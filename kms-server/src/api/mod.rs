@@ -48,7 +48,7 @@ pub use self::caller::Client;
 use self::path::OwnPath;
 pub use self::readiness::Readiness;
 use self::route::Gate;
-pub use self::route::{CONTINUES, Operation, Route, Routes, decode};
+pub use self::route::{Operation, Route, Routes, decode};
 pub use self::state::Api;
 use crate::access::policy::{AccessRules, Denial, Target};
 use crate::conn::here;

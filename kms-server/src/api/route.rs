@@ -88,17 +88,19 @@ impl Route {
         self.gate == Gate::Anyone
     }
 
+    /// Returns the beginning of the names that a request asks for; `None` if the route lists none.
+    pub fn listed<'a>(&self, rest: &'a str) -> Option<&'a str> {
+        use Operation::{Deleted, List, ListIdentities, ListPolicies};
+        let lists = matches!(self.operation, List | Deleted | ListPolicies | ListIdentities);
+        let pattern = rest.split_once(CONTINUES).map_or(rest, |(pattern, _)| pattern);
+        lists.then(|| pattern.strip_suffix('*').unwrap_or(pattern))
+    }
+
     /// Returns the target of a request for `path`, as policies see it. `rest` is the part after the route's own path.
     ///
     /// A listing of `my-`, a listing of `my-*` and each further page of them are the same target.
     pub fn target<'a>(&self, path: &'a str, rest: &'a str) -> Target<'a> {
-        let rest = match self.operation {
-            Operation::List | Operation::Deleted | Operation::ListPolicies | Operation::ListIdentities => {
-                let pattern = rest.split_once(CONTINUES).map_or(rest, |(pattern, _)| pattern);
-                pattern.strip_suffix('*').unwrap_or(pattern)
-            }
-            _ => rest,
-        };
+        let rest = self.listed(rest).unwrap_or(rest);
         let Self { aliases, includes, needs_own_allow, needs_exact_allow, .. } = *self;
         Target { path, aliases, includes, needs_own_allow, needs_exact_allow, rest }
     }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{CONTINUES, Operation, Route, Routes};
+use crate::api::{Route, Routes};
 
 /// The number of names of one route from which on a pattern with their common beginning is shown, too.
 const MANY_NAMES: usize = 9;
+
+/// The longest name that a route has, which is that of an identity.
+const MAX_NAME: usize = 128;
 
 /// The patterns that allow given requests.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub fn patterns<'a>(routes: &Routes, paths: impl IntoIterator<Item = &'a str>) -
             continue;
         }
         let place = routes.iter().position(|other| other.path == route.path).unwrap_or_default();
-        by_route.entry(place).or_insert((route, Vec::new())).1.push(of_request(route, path));
+        by_route.entry(place).or_insert((route, Vec::new())).1.push(of_request(route, path, rest));
     }
     let mut narrowest = Narrowest::default();
     for (route, patterns) in by_route.into_values() {
@@ -38,16 +41,9 @@ pub fn patterns<'a>(routes: &Routes, paths: impl IntoIterator<Item = &'a str>) -
 ///
 /// Clients choose their paths. One with a wildcard in it would allow more as a pattern than the request that was denied.
 pub fn can_be_named(route: &Route, rest: &str) -> bool {
-    let rest = if is_listing(route) {
-        rest.split_once(CONTINUES).map_or(rest, |(listed, _)| listed).trim_end_matches('*')
-    } else {
-        rest
-    };
+    let rest = route.listed(rest).unwrap_or(rest);
     rest.len() <= MAX_NAME && rest.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
 }
-
-/// The longest name that a route has, which is that of an identity.
-const MAX_NAME: usize = 128;
 
 fn of_route(route: &Route, mut patterns: Vec<String>, narrowest: &mut Narrowest) {
     patterns.sort();
@@ -62,20 +58,9 @@ fn of_route(route: &Route, mut patterns: Vec<String>, narrowest: &mut Narrowest)
     narrowest.patterns.append(&mut patterns);
 }
 
-fn of_request(route: &Route, path: &str) -> String {
+fn of_request(route: &Route, path: &str, rest: &str) -> String {
     // Each further page of a listing has a path of its own.
-    if is_listing(route) {
-        let listed = path.split_once(CONTINUES).map_or(path, |(listed, _)| listed);
-        return format!("{}*", listed.trim_end_matches('*'));
-    }
-    path.to_owned()
-}
-
-fn is_listing(route: &Route) -> bool {
-    matches!(
-        route.operation,
-        Operation::List | Operation::Deleted | Operation::ListPolicies | Operation::ListIdentities
-    )
+    route.listed(rest).map_or_else(|| path.to_owned(), |listed| format!("{}{listed}*", route.path))
 }
 
 fn covers(outer: &str, inner: &str) -> bool {
